@@ -1,0 +1,1 @@
+"""Networks, and the one place that looks inside them."""
