@@ -1,0 +1,420 @@
+"""A run is a folder, and this file is the only one that writes it.
+
+    <experiment>-<hash of the resolved config>/
+      run.json               what was run, by which versions, how far it came, a digest of each file
+      tables/<part>.jsonl      records, one JSON object a line
+      arrays/<part>.safetensors
+      checkpoints/<part>.safetensors   only while a part is unfinished
+
+A part (say, one seed of one network) is written whole or not at all: its files are renamed into
+place first and entered in `run.json` last, so a process that is killed anywhere leaves a valid
+folder, and the same command takes up the work where it stood.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import math
+import os
+import platform
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors import safe_open as open_safetensors
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+FORMAT = 1
+PART_NAME = re.compile(r"[A-Za-z0-9_.=+-]+(/[A-Za-z0-9_.=+-]+)*")
+
+
+class RunError(ValueError):
+    """A run folder that can't be used, with what to do about it in one line."""
+
+
+class Session(BaseModel):
+    """One stretch of computing: when, how long, on what."""
+
+    started: str
+    """Coordinated universal time, ISO 8601."""
+    seconds: float = 0.0
+    """Wall time until the last thing that was written."""
+    process: int
+    versions: dict[str, str]
+    hardware: dict[str, str | int]
+    commit: str | None
+    """Git commit of contam itself, with '+changes' behind it when the tree was not clean."""
+
+
+class Written(BaseModel):
+    """The digest of a file as it was written."""
+
+    sha256: str
+    bytes: int
+
+
+class Manifest(BaseModel):
+    """The content of run.json."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: int
+    experiment: str
+    config: dict[str, Any]
+    finished: bool = False
+    sessions: list[Session] = []
+    files: dict[str, Written] = {}
+
+
+class Run:
+    """One experiment under one config, on disk.
+
+    `Run.start` makes or resumes one for writing, `Run.load` opens one for reading. Used as a
+    context manager, a started run releases its lock at the end.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, lock: FileLock | None) -> None:
+        self.folder = folder
+        self._manifest = manifest
+        self._lock = lock
+        self._clock = time.monotonic()
+
+    @classmethod
+    def start(cls, root: Path, experiment: str, config: BaseModel) -> "Run":
+        """The run of `experiment` under `config` below `root`: a new one, or the one begun earlier.
+
+        Raises:
+            RunError: another process writes it, it is damaged, or the folder is something else.
+        """
+        values = config.model_dump(mode="json")
+        folder = root / f"{experiment}-{digest(experiment, values)}"
+        with _explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", blocking=False)
+        try:
+            with _explained(folder):
+                lock.acquire()
+        except Timeout:
+            raise RunError(
+                f"{folder}: another process is writing this run; wait for it, or stop it"
+            ) from None
+        try:
+            if (folder / "run.json").exists():
+                manifest = _read_manifest(folder)
+                if manifest.experiment != experiment or manifest.config != values:
+                    raise RunError(
+                        f"{folder}/run.json: holds another config than the folder's name says; "
+                        "move the folder away and run again"
+                    )
+            elif foreign := [p.name for p in folder.iterdir() if p.name != ".lock"]:
+                raise RunError(
+                    f"{folder}: has no run.json but holds {foreign[0]!r}; it is not a run of ours: "
+                    "choose another --out, or move it away"
+                )
+            else:
+                manifest = Manifest(format=FORMAT, experiment=experiment, config=values)
+            run = cls(folder, manifest, lock)
+            if not manifest.finished:
+                manifest.sessions.append(_session())
+                run._save_manifest()
+        except BaseException:
+            lock.release()
+            raise
+        return run
+
+    @classmethod
+    def load(cls, folder: Path) -> "Run":
+        """A run for reading; each file is checked against its digest when it is read.
+
+        Raises:
+            RunError: there is none, it is damaged, or it comes from a newer version.
+        """
+        return cls(folder, _read_manifest(folder), None)
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+    @property
+    def experiment(self) -> str:
+        """Name of the experiment."""
+        return self._manifest.experiment
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved config, as JSON values."""
+        return self._manifest.config
+
+    @property
+    def finished(self) -> bool:
+        """Whether every part was computed."""
+        return self._manifest.finished
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The stretches of computing that made the run, in order."""
+        return self._manifest.sessions
+
+    def has(self, part: str) -> bool:
+        """Whether the part was computed."""
+        return _table(part) in self._manifest.files
+
+    def parts(self, prefix: str = "") -> list[str]:
+        """Names of the parts computed so far that start with `prefix`, sorted."""
+        names = (
+            path.removeprefix("tables/").removesuffix(".jsonl")
+            for path in self._manifest.files
+            if path.startswith("tables/")
+        )
+        return sorted(name for name in names if name.startswith(prefix))
+
+    def write(
+        self,
+        part: str,
+        records: Iterable[Mapping[str, Any]],
+        arrays: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Write a part whole: its records and, when given, its arrays; drop its check-point."""
+        lines = "".join(json.dumps(_plain(record)) + "\n" for record in records).encode()
+        files = {_table(part): lines}
+        if arrays is not None:
+            files[_arrays(part)] = to_safetensors(_contiguous(arrays))
+        for path, content in files.items():
+            _write(self.folder / path, content)
+        for path, content in files.items():
+            self._manifest.files[path] = Written(
+                sha256=hashlib.sha256(content).hexdigest(), bytes=len(content)
+            )
+        self._save_manifest()
+        self._checkpoint_path(part).unlink(missing_ok=True)
+
+    def read(self, part: str) -> list[dict[str, Any]]:
+        """The records of a part. Raises RunError when it is missing or damaged."""
+        return [json.loads(line) for line in self._content(_table(part)).decode().splitlines()]
+
+    def arrays(self, part: str) -> dict[str, Tensor]:
+        """The arrays of a part. Raises RunError when they are missing or damaged."""
+        self._content(_arrays(part))
+        return _load_tensors(self.folder / _arrays(part))[0]
+
+    def save_checkpoint(
+        self, part: str, state: Mapping[str, Tensor], records: Iterable[Mapping[str, Any]] = ()
+    ) -> None:
+        """Keep an unfinished part's state, and the records that it has so far."""
+        kept = json.dumps([_plain(record) for record in records])
+        _write(self._checkpoint_path(part), to_safetensors(_contiguous(state), {"records": kept}))
+
+    def checkpoint(self, part: str) -> tuple[dict[str, Tensor], list[dict[str, Any]]] | None:
+        """The state and records of an unfinished part, or None when there are none."""
+        path = self._checkpoint_path(part)
+        if not path.exists():
+            return None
+        tensors, metadata = _load_tensors(path)
+        return tensors, json.loads(metadata["records"])
+
+    def finish(self) -> None:
+        """Say that every part was computed."""
+        self._manifest.finished = True
+        self._save_manifest()
+
+    def _checkpoint_path(self, part: str) -> Path:
+        return self.folder / "checkpoints" / f"{_named(part)}.safetensors"
+
+    def _content(self, path: str) -> bytes:
+        """A file's bytes, checked against the digest that was noted when it was written."""
+        full = self.folder / path
+        noted = self._manifest.files.get(path)
+        if noted is None:
+            raise RunError(f"{full}: was not computed yet; run the experiment to its end")
+        try:
+            content = full.read_bytes()
+        except OSError as error:
+            raise RunError(
+                f"{full}: can't be read ({error.strerror}); restore it, or delete {self.folder} "
+                "and run again"
+            ) from None
+        if len(content) != noted.bytes or hashlib.sha256(content).hexdigest() != noted.sha256:
+            raise RunError(
+                f"{full}: is not as it was written (damaged or edited); restore it, or delete "
+                f"{self.folder} and run again"
+            )
+        return content
+
+    def _save_manifest(self) -> None:
+        if self._lock is None:
+            raise RunError(
+                f"{self.folder}: is open for reading only; 'Run.start' opens for writing"
+            )
+        self._manifest.sessions[-1].seconds = round(time.monotonic() - self._clock, 2)
+        _write(self.folder / "run.json", self._manifest.model_dump_json(indent=1).encode() + b"\n")
+
+
+def digest(experiment: str, config: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits that name an experiment under a config."""
+    text = json.dumps([FORMAT, experiment, config], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _named(part: str) -> str:
+    if not PART_NAME.fullmatch(part) or ".." in part:
+        raise ValueError(f"part name {part!r}: use letters, digits, '_', '-', '=', '.' and '/'")
+    return part
+
+
+def _table(part: str) -> str:
+    return f"tables/{_named(part)}.jsonl"
+
+
+def _arrays(part: str) -> str:
+    return f"arrays/{_named(part)}.safetensors"
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / "run.json"
+    if not path.is_file():
+        what = "has no run.json" if folder.is_dir() else "is not a folder"
+        raise RunError(f"{folder}: {what}; give the folder that 'contam run' printed")
+    try:
+        content = json.loads(path.read_bytes())
+        if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:
+            raise RunError(
+                f"{path}: field 'format' is {content['format']!r}, this version reads {FORMAT}; "
+                "use the version of contam that made it"
+            )
+        return Manifest.model_validate(content)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise RunError(
+            f"{path}: is not JSON ({error}); restore it, or delete {folder} and run again"
+        ) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise RunError(
+            f"{path}: field {field!r}: {first['msg'].lower()}; it is not a run of ours, or it is "
+            "damaged: give another folder, or delete it and run again"
+        ) from None
+
+
+def _load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with open_safetensors(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise RunError(
+            f"{path}: can't be read ({error}); delete this file and run again: only its own part "
+            "starts anew"
+        ) from None
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Put `content` at `path` in one piece: other readers see the old file or the new one."""
+    temporary = None
+    with _explained(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(
+                dir=path.parent, prefix=".writing-", delete=False
+            ) as file:
+                temporary = Path(file.name)
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses into one line with a mend."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, Timeout):
+            raise
+        mend = {
+            errno.ENOSPC: "free some space and run the same command again: nothing done is lost",
+            errno.EDQUOT: "free some space and run the same command again: nothing done is lost",
+            errno.EACCES: "choose another --out, or change its permissions",
+            errno.EROFS: "choose another --out",
+        }.get(error.errno or 0, "mend it and run the same command again: nothing done is lost")
+        raise RunError(f"{path}: can't be written ({error.strerror or error}); {mend}") from None
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON has it; a number that is not finite becomes null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, Tensor) or hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _session() -> Session:
+    packages = ("contam", "torch", "numpy", "scikit-learn")
+    hardware: dict[str, str | int] = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
+        "threads": torch.get_num_threads(),
+    }
+    if torch.cuda.is_available():
+        hardware["accelerator"] = torch.cuda.get_device_name()
+    return Session(
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        process=os.getpid(),
+        versions={"python": platform.python_version()} | {p: version(p) for p in packages},
+        hardware=hardware,
+        commit=_commit(),
+    )
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        if found:
+            return found[1].strip()
+    return platform.processor() or "unknown"
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this file belongs to, or None when it is in no checkout."""
+
+    def git(*arguments: str) -> str:
+        here = Path(__file__)
+        command = ["git", "-C", str(here.parent), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        changed = "+changes" if git("status", "--porcelain", "--", ".") else ""
+        return git("rev-parse", "HEAD") + changed
+    except (OSError, subprocess.SubprocessError):
+        return None
