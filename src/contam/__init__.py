@@ -1,0 +1,70 @@
+"""Why a network fails on shifted data: feature contamination, reproduced, predicted and measured.
+
+The public names below are imported when first used, so that `import contam` costs nothing.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from contam.batch import Batch, Domain, Shift
+    from contam.data.digits import padded_digits
+    from contam.experiment import Claim, Experiment
+    from contam.experiments import IN_PAPER_ORDER, find
+    from contam.measures.accuracy import accuracy
+    from contam.measures.activation import ActivationRates
+    from contam.measures.class_means import ClassMeans
+    from contam.measures.selectivity import selectivity
+    from contam.models.classifier import Classifier
+    from contam.models.observe import observe
+    from contam.run import Run
+    from contam.seeds import stream
+    from contam.theory.distribution import DataModel
+    from contam.theory.features import FeatureModel
+    from contam.theory.population import predict
+    from contam.theory.trajectory import Setting, simulate
+    from contam.training.loop import Progress, train
+
+__version__ = version("contam")
+
+_HOMES = {
+    "Batch": "batch",
+    "Domain": "batch",
+    "Shift": "batch",
+    "padded_digits": "data.digits",
+    "Claim": "experiment",
+    "Experiment": "experiment",
+    "IN_PAPER_ORDER": "experiments",
+    "find": "experiments",
+    "accuracy": "measures.accuracy",
+    "ActivationRates": "measures.activation",
+    "ClassMeans": "measures.class_means",
+    "selectivity": "measures.selectivity",
+    "Classifier": "models.classifier",
+    "observe": "models.observe",
+    "Run": "run",
+    "stream": "seeds",
+    "DataModel": "theory.distribution",
+    "FeatureModel": "theory.features",
+    "predict": "theory.population",
+    "Setting": "theory.trajectory",
+    "simulate": "theory.trajectory",
+    "Progress": "training.loop",
+    "train": "training.loop",
+}
+
+__all__ = [  # noqa: PLE0604
+    "__version__",
+    *_HOMES,
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'contam' has no attribute {name!r}")
+    return getattr(import_module(f"contam.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,389 @@
+"""The command line parses, calls and prints; only here do errors become an exit message.
+
+Heavy modules are imported inside the commands, so that `contam --help` answers at once.
+"""
+
+import contextlib
+import functools
+import io
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import make_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+
+    from contam.experiment import Claim, Experiment
+    from contam.run import Run
+
+RUNS = Path("runs")
+TYRO = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(given)
+    except KeyboardInterrupt:
+        _complain("stopped; the same command goes on where it stood")
+        return 130
+    except BrokenPipeError:
+        # Whoever reads our output (say, `head`) has left; nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError) as error:
+        if os.environ.get("CONTAM_TRACEBACK"):
+            raise
+        _complain(" ".join(str(error).split()))
+        return 2
+
+
+def demo(out: Path = RUNS, page: Path = Path("contam-demo.html")) -> int:
+    """Show the theory and the image experiment on this machine, and write a page about them.
+
+    Runs the laptop preset of every experiment: two minutes on two cores.
+
+    Args:
+        out: where the folders of the runs are made.
+        page: the HTML file to write.
+    """
+    from contam.experiments import IN_PAPER_ORDER
+
+    started = time.monotonic()
+    runs = [_compute(each, each.presets["laptop"], out) for each in IN_PAPER_ORDER]
+    for each in runs:
+        _print_claims(each)
+    _write_page(runs, page)
+    print(f"{time.monotonic() - started:.0f} s; open {page.resolve().as_uri()} in a browser")
+    return 0
+
+
+def list_experiments() -> int:
+    """List the experiments, what each redraws, and its presets."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from contam.experiments import IN_PAPER_ORDER
+
+    table = Table("name", "what", "reproduces", "presets", box=None, header_style="bold")
+    for each in IN_PAPER_ORDER:
+        table.add_row(each.name, each.title, ", ".join(each.reproduces), ", ".join(each.presets))
+    Console().print(table)
+    return 0
+
+
+def run() -> int:
+    """Reproduce a figure or theorem: contam run NAME|"Fig. 8" [PRESET] [--FIELD VALUE ...].
+
+    Presets are laptop (the default), paper and smoke; 'contam run NAME --help' lists the fields.
+    """
+    raise ValueError("which experiment? 'contam list' names them; then: contam run NAME [PRESET]")
+
+
+def claims(
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")],
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> int:
+    """Say which of the paper's claims held in the runs, with the numbers found.
+
+    Args:
+        runs: folders of runs.
+        as_json: print a list of objects instead of text.
+    """
+    loaded = _load(runs)
+    if not as_json:
+        for each in loaded:
+            _print_claims(each)
+        return 0
+    records = [claim.record(each.experiment) for each in loaded for claim in _claims(each)]
+    print(json.dumps(records, indent=1, ensure_ascii=False))
+    return 0
+
+
+def report(
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")],
+    out: Path = Path("contam-report.html"),
+) -> int:
+    """Write one HTML page about the runs: what was found, every figure, how it was made.
+
+    Args:
+        runs: folders of runs.
+        out: the file to write.
+    """
+    _write_page(_load(runs), out)
+    print(f"open {out.resolve().as_uri()} in a browser")
+    return 0
+
+
+def predict() -> int:
+    """Predict contamination without training: contam predict [--core 32] [--width 256] ..."""
+    return _predict(["--help"])
+
+
+def where(item: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ITEM")]) -> int:
+    """Say where a numbered item of the paper lives in the code: contam where "Eq. 61".
+
+    Args:
+        item: an equation, definition, lemma, theorem, figure, table or appendix section.
+    """
+    from contam import paper
+
+    print("\n".join(paper.where(item)))
+    return 0
+
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "demo": demo,
+    "list": list_experiments,
+    "run": run,
+    "claims": claims,
+    "report": report,
+    "predict": predict,
+    "where": where,
+}
+
+
+def _dispatch(given: list[str]) -> int:
+    match given:
+        case ["--version"]:
+            from contam import __version__
+
+            print(f"contam {__version__}")
+            return 0
+        case ["run", name, *rest] if not name.startswith("-"):
+            return _run(name, rest)
+        case ["predict", *rest]:
+            return _predict(rest)
+        case [name, *_] if not name.startswith("-") and name not in COMMANDS:
+            raise ValueError(f"no command {name!r}; {_nearest(name, COMMANDS)}")
+
+    def later(command: Callable[..., int]) -> Callable[..., Callable[[], int]]:
+        """The same signature, but the call waits until parsing is over."""
+
+        @functools.wraps(command)
+        def wrapped(*args: Any, **kwargs: Any) -> Callable[[], int]:
+            return functools.partial(command, *args, **kwargs)
+
+        return wrapped
+
+    with _parsing():
+        chosen: Any = tyro.extras.subcommand_cli_from_dict(
+            {name: later(command) for name, command in COMMANDS.items()},
+            prog="contam",
+            description="Why a network fails on shifted data: feature contamination, reproduced, "
+            "predicted and measured.",
+            args=given or ["--help"],
+            config=TYRO,
+        )
+    return chosen()
+
+
+def _run(name: str, rest: list[str]) -> int:
+    from contam import experiments
+
+    chosen = experiments.find(name)
+    preset = rest.pop(0) if rest and not rest[0].startswith("-") else "laptop"
+    if preset not in chosen.presets:
+        raise ValueError(
+            f"{chosen.name} has no preset {preset!r}; {_nearest(preset, chosen.presets)}"
+        )
+    base = chosen.presets[preset]
+    file = _value_of("--config", rest)
+    if file is not None:
+        base = _config_from(Path(file), base)
+    parsed = _parse_run(chosen, f"contam run {chosen.name} {preset}", base, rest)
+    if parsed.print_config:
+        print(_yaml(chosen, parsed.settings), end="")
+        return 0
+    done = _compute(chosen, parsed.settings, parsed.out)
+    _print_claims(done)
+    print(f"the run is in {done.folder}; its page: contam report {done.folder}")
+    return 0
+
+
+def _parse_run(chosen: "Experiment", command: str, base: "BaseModel", rest: list[str]) -> Any:
+    """The fields of the experiment's config, flattened, beside the flags that every run has."""
+    flags = make_dataclass(
+        "Flags",
+        [
+            ("settings", Annotated[type(base), tyro.conf.arg(name="")]),
+            ("out", Annotated[Path, tyro.conf.arg(help="where the folder of the run is made")]),
+            ("config", Annotated[Path | None, tyro.conf.arg(help="YAML file of fields")]),
+            ("print_config", Annotated[bool, tyro.conf.arg(help="print the fields as YAML; stop")]),
+        ],
+        namespace={"__doc__": f"{chosen.title}.\n\n{chosen.about}"},
+    )
+    with _parsing():
+        return tyro.cli(
+            flags, default=flags(base, RUNS, None, False), args=rest, prog=command, config=TYRO
+        )
+
+
+def _config_from(path: Path, base: "BaseModel") -> "BaseModel":
+    """The config that a YAML file gives, over a preset's values."""
+    import yaml
+    from pydantic import ValidationError
+
+    try:
+        fields = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ValueError(f"--config {path}: can't be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"--config {path}: is not YAML: {error}") from None
+    if not isinstance(fields, dict):
+        raise ValueError(f"--config {path}: needs lines 'field: value'; --print-config shows them")
+    try:
+        return type(base).model_validate(base.model_dump() | fields)
+    except ValidationError as error:
+        raise ValueError(f"--config {path}: {_first(error, type(base))}") from None
+
+
+def _yaml(chosen: "Experiment", config: "BaseModel") -> str:
+    import yaml
+
+    head = f"# contam run {chosen.name} --config THIS_FILE\n"
+    return head + yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _compute(chosen: "Experiment", config: "BaseModel", out: Path) -> "Run":
+    """Do the work, showing how far it is; a finished run is only reported."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from contam.run import Run
+
+    console = Console(stderr=True)
+    with Run.start(out, chosen.name, config) as work:
+        if work.finished:
+            console.print(f"{chosen.name}: finished before, in {work.folder}", highlight=False)
+            return Run.load(work.folder)
+        if not console.is_terminal:
+            console.print(f"{chosen.name}: computing in {work.folder}", highlight=False)
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+            bar = bars.add_task(chosen.name, total=1.0)
+            for stage in chosen.compute(config, work):
+                bars.update(
+                    bar, completed=stage.done, description=f"{chosen.name}: {stage.doing}"
+                )
+        work.finish()
+        return Run.load(work.folder)
+
+
+def _predict(rest: list[str]) -> int:
+    raise ValueError("not yet")
+
+
+def _load(folders: Sequence[Path]) -> list["Run"]:
+    from contam.run import Run
+
+    if not folders:
+        raise ValueError("which run? give one or more folders that 'contam run' printed")
+    return [Run.load(folder) for folder in folders]
+
+
+def _claims(done: "Run") -> Sequence["Claim"]:
+    from contam import experiments
+
+    if not done.finished:
+        raise ValueError(f"{done.folder}: is not finished; run the same command again, it goes on")
+    return experiments.named(done.experiment).claims(done)
+
+
+def _print_claims(done: "Run") -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from contam.experiment import number
+
+    words = {True: "[green]holds[/]", False: "[red]does not hold[/]", None: "[dim]not run[/]"}
+    table = Table("", "claim", "found", "wanted", box=None, header_style="bold", padding=(0, 1))
+    for claim in _claims(done):
+        spread = f" ± {number(claim.spread)}" if claim.spread is not None else ""
+        found = claim.not_run or f"{number(claim.found)}{spread} (n {claim.n})"
+        says = escape(f"{claim.says} ({claim.source})")
+        table.add_row(words[claim.holds], says, escape(found), claim.wanted)
+    console = Console()
+    console.print(f"\n[bold]{done.experiment}[/]")
+    console.print(table)
+
+
+def _write_page(runs: Sequence["Run"], path: Path) -> None:
+    from contam import experiments, report
+
+    report.write(runs, path, {each.name: each for each in experiments.IN_PAPER_ORDER})
+
+
+def _value_of(flag: str, given: Sequence[str]) -> str | None:
+    """The value that follows a flag, as '--flag value' or '--flag=value'."""
+    for word, after in zip(given, [*given[1:], None], strict=True):
+        if word == flag:
+            return after
+        if word.startswith(f"{flag}="):
+            return word.removeprefix(f"{flag}=")
+    return None
+
+
+def _nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+    close = get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(known)}"
+
+
+def _first(error: "ValidationError", model: type["BaseModel"]) -> str:
+    """The first fault of a config in one line."""
+    fault = error.errors()[0]
+    field = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return f"no field {field!r}; {_nearest(field, list(model.model_fields))}"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{field}: {message}, not {fault['input']!r}" if field else message
+
+
+@contextlib.contextmanager
+def _parsing() -> Iterator[None]:
+    """Turn what the parser and the config's validation say into one line."""
+    from pydantic import ValidationError
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            yield
+    except ValidationError as error:
+        fault = error.errors()[0]
+        field = "--" + "-".join(str(fault["loc"][0]).split("_")) if fault["loc"] else "the fields"
+        message = fault["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{field}: {message}, not {fault['input']!r}" if fault["loc"] else message) from None
+    except SystemExit as leaving:
+        if not leaving.code:
+            raise
+        raise ValueError(_in_one_line(said.getvalue())) from None
+
+
+def _in_one_line(box: str) -> str:
+    """The parser's framed message as one sentence: the fault, and the flag that was meant."""
+    text = [line.strip("│ ").rstrip() for line in box.splitlines() if line.startswith("│")]
+    sections = "\n".join(text).split("─" * 10)
+    fault = " ".join(sections[0].split())
+    meant = re.findall(r"^\s*(--[\w-]+)", box.replace("│", " "), re.MULTILINE)
+    helps = re.search(r"(contam .*?--help)", box)
+    hint = f"; did you mean {meant[0]}?" if "Perhaps you meant" in box and meant else ""
+    return f"{fault}{hint}" + (f" ({helps[1]} lists all)" if helps else "")
+
+
+def _complain(message: str) -> None:
+    print(f"contam: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
