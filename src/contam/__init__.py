@@ -54,9 +54,31 @@ _HOMES = {
     "train": "training.loop",
 }
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "__version__",
-    *_HOMES,
+    "Batch",
+    "Domain",
+    "Shift",
+    "padded_digits",
+    "Claim",
+    "Experiment",
+    "IN_PAPER_ORDER",
+    "find",
+    "accuracy",
+    "ActivationRates",
+    "ClassMeans",
+    "selectivity",
+    "Classifier",
+    "observe",
+    "Run",
+    "stream",
+    "DataModel",
+    "FeatureModel",
+    "predict",
+    "Setting",
+    "simulate",
+    "Progress",
+    "train",
 ]
 
 

@@ -245,7 +245,9 @@ def _config_from(path: Path, base: "BaseModel") -> "BaseModel":
     try:
         return type(base).model_validate(base.model_dump() | fields)
     except ValidationError as error:
-        raise ValueError(f"--config {path}: {_first(error, type(base))}") from None
+        raise ValueError(
+            f"--config {path}: {_first(error, list(type(base).model_fields))}"
+        ) from None
 
 
 def _yaml(chosen: "Experiment", config: "BaseModel") -> str:
@@ -273,9 +275,7 @@ def _compute(chosen: "Experiment", config: "BaseModel", out: Path) -> "Run":
         with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
             bar = bars.add_task(chosen.name, total=1.0)
             for stage in chosen.compute(config, work):
-                bars.update(
-                    bar, completed=stage.done, description=f"{chosen.name}: {stage.doing}"
-                )
+                bars.update(bar, completed=stage.done, description=f"{chosen.name}: {stage.doing}")
         work.finish()
         return Run.load(work.folder)
 
@@ -340,14 +340,15 @@ def _nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(known)}"
 
 
-def _first(error: "ValidationError", model: type["BaseModel"]) -> str:
+def _first(error: "ValidationError", fields: Sequence[str] = ()) -> str:
     """The first fault of a config in one line."""
     fault = error.errors()[0]
     field = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        return f"no field {field!r}; {_nearest(field, list(model.model_fields))}"
+        return f"no field {field!r}; {_nearest(field, fields)}"
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{field}: {message}, not {fault['input']!r}" if field else message
+    message = message[:1].lower() + message[1:]
+    return f"field {field!r}: {message}, not {fault['input']!r}" if field else message
 
 
 @contextlib.contextmanager
@@ -360,10 +361,7 @@ def _parsing() -> Iterator[None]:
         with contextlib.redirect_stderr(said):
             yield
     except ValidationError as error:
-        fault = error.errors()[0]
-        field = "--" + "-".join(str(fault["loc"][0]).split("_")) if fault["loc"] else "the fields"
-        message = fault["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{field}: {message}, not {fault['input']!r}" if fault["loc"] else message) from None
+        raise ValueError(_first(error)) from None
     except SystemExit as leaving:
         if not leaving.code:
             raise

@@ -1,0 +1,253 @@
+"""Runs: what is written comes back, nothing is half written, and every damage gets one line."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, PositiveInt
+
+from contam.run import Run, RunError, digest
+
+
+class Config(BaseModel, frozen=True, extra="forbid"):
+    steps: PositiveInt = 3
+    rates: tuple[float, ...] = (0.1, 0.5)
+
+
+def one_part(root: Path, config: Config | None = None) -> Path:
+    with Run.start(root, "toy", config or Config()) as run:
+        run.write("curve/seed0", [{"step": 1, "loss": 0.5}], {"W": torch.arange(6.0).view(2, 3)})
+        return run.folder
+
+
+def test_what_is_written_comes_back(tmp_path):
+    run = Run.load(one_part(tmp_path))
+    assert run.read("curve/seed0") == [{"step": 1, "loss": 0.5}]
+    torch.testing.assert_close(run.arrays("curve/seed0")["W"], torch.arange(6.0).view(2, 3))
+    assert run.config == {"steps": 3, "rates": [0.1, 0.5]}
+    assert run.parts() == ["curve/seed0"]
+    assert run.parts("other") == []
+
+
+def test_the_folder_is_named_by_the_resolved_config(tmp_path):
+    assert one_part(tmp_path).name == f"toy-{digest('toy', Config().model_dump(mode='json'))}"
+    assert one_part(tmp_path, Config(steps=4)) != one_part(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_starting_again_goes_on_and_keeps_what_was_done(tmp_path):
+    one_part(tmp_path)
+    with Run.start(tmp_path, "toy", Config()) as run:
+        assert run.has("curve/seed0")
+        assert not run.finished
+        run.write("curve/seed1", [])
+        run.finish()
+    with Run.start(tmp_path, "toy", Config()) as run:
+        assert run.finished
+        assert run.parts() == ["curve/seed0", "curve/seed1"]
+        assert len(run.sessions) == 2
+
+
+def test_a_run_says_by_what_it_was_made(tmp_path):
+    (session,) = Run.load(one_part(tmp_path)).sessions
+    assert session.versions["torch"] == torch.__version__
+    assert int(session.hardware["cores"]) >= 1
+    assert session.process == os.getpid()
+
+
+def test_a_checkpoint_lives_until_its_part_is_written(tmp_path):
+    with Run.start(tmp_path, "toy", Config()) as run:
+        assert run.checkpoint("part") is None
+        run.save_checkpoint("part", {"W": torch.ones(2)}, [{"step": 1}])
+        state, records = run.checkpoint("part") or ({}, [])
+        assert state["W"].tolist() == [1, 1]
+        assert records == [{"step": 1}]
+        assert not run.has("part")
+        run.write("part", records)
+        assert run.checkpoint("part") is None
+
+
+def test_numbers_that_are_not_finite_become_null(tmp_path):
+    with Run.start(tmp_path, "toy", Config()) as run:
+        run.write("part", [{"a": float("nan"), "b": [float("inf"), torch.tensor(2.0)]}])
+        assert run.read("part") == [{"a": None, "b": [None, 2.0]}]
+
+
+def test_a_loaded_run_can_only_be_read(tmp_path):
+    with pytest.raises(RunError, match="for reading only"):
+        Run.load(one_part(tmp_path)).finish()
+
+
+@pytest.mark.parametrize("name", ["../out", "a b", "", "/etc/passwd", "a//b"])
+def test_parts_have_plain_names(tmp_path, name):
+    with Run.start(tmp_path, "toy", Config()) as run, pytest.raises(ValueError, match="part name"):
+        run.write(name, [])
+
+
+def test_two_processes_on_one_run(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from contam.run import Run\n"
+        "from pydantic import BaseModel\n"
+        "class Config(BaseModel):\n    steps: int = 3\n    rates: list = [.1, .5]\n"
+        f"run = Run.start(Path({str(tmp_path)!r}), 'toy', Config()); print('has it', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "has it\n"
+        with pytest.raises(RunError, match="another process"):
+            Run.start(tmp_path, "toy", Config())
+    finally:
+        other.kill()
+        other.communicate()
+    with Run.start(tmp_path, "toy", Config()) as run:  # a killed process leaves no lock behind
+        assert not run.finished
+
+
+@pytest.mark.parametrize("when", ["part", "manifest"])
+def test_a_full_disk_loses_nothing(tmp_path, monkeypatch, when):
+    folder = one_part(tmp_path)
+    before = (folder / "run.json").read_bytes()
+    with Run.start(tmp_path, "toy", Config()) as run:
+        begun = (folder / "run.json").read_bytes()
+        calls = []
+
+        def full(descriptor: int) -> None:
+            calls.append(descriptor)
+            if when == "part" or len(calls) == 2:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(RunError, match=r"No space left on device.*free some space"):
+                run.write("curve/seed1", [{"step": 1}])
+        assert (folder / "run.json").read_bytes() == begun != before
+    assert not list(folder.rglob(".writing-*"))
+    assert Run.load(folder).read("curve/seed0") == [{"step": 1, "loss": 0.5}]
+    with Run.start(tmp_path, "toy", Config()) as run:
+        assert not run.has("curve/seed1")
+        run.write("curve/seed1", [{"step": 1}])
+    assert Run.load(folder).read("curve/seed1") == [{"step": 1}]
+
+
+def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):
+    folder = tmp_path / f"toy-{digest('toy', Config().model_dump(mode='json'))}"
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunError, match=r"no run\.json but holds 'thesis\.tex'"):
+        Run.start(tmp_path, "toy", Config())
+    assert (folder / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("", "is not JSON"),
+        ("{", "is not JSON"),
+        ("[]", "not a run of ours"),
+        ("{}", "field 'format'"),
+        ('{"format": 99}', "use the version of contam"),
+        ('{"format": 1, "experiment": "toy", "config": {}, "surprise": 1}', "field 'surprise'"),
+        ("[" * 100_000, "is not JSON"),
+    ],
+)
+def test_a_damaged_or_foreign_manifest(tmp_path, content, line):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(RunError, match=line) as caught:
+        Run.load(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert "run.json" in str(caught.value)
+
+
+def test_no_run_at_all(tmp_path):
+    with pytest.raises(RunError, match=r"has no run\.json"):
+        Run.load(tmp_path)
+    with pytest.raises(RunError, match="is not a folder"):
+        Run.load(tmp_path / "nowhere")
+
+
+def test_a_config_that_was_edited_by_hand(tmp_path):
+    path = one_part(tmp_path) / "run.json"
+    content = json.loads(path.read_text())
+    content["config"]["steps"] = 4
+    path.write_text(json.dumps(content))
+    with pytest.raises(RunError, match="another config"):
+        Run.start(tmp_path, "toy", Config())
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None
+)
+@given(
+    which=st.integers(0, 2),
+    where=st.floats(0, 1, exclude_max=True),
+    flip=st.integers(1, 255),
+    harm=st.sampled_from(["cut", "change"]),
+)
+def test_damage_anywhere_is_noticed(tmp_path, which, where, flip, harm):
+    """Cut or change any file anywhere: reading gives what was written, or one line."""
+    folder = one_part(tmp_path)
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != ".lock")
+    path = files[which]
+    whole = path.read_bytes()
+    at = int(where * len(whole))
+    other = bytes([whole[at] ^ flip])
+    path.write_bytes(whole[:at] if harm == "cut" else whole[:at] + other + whole[at + 1 :])
+    try:
+        run = Run.load(folder)
+        records, arrays = run.read("curve/seed0"), run.arrays("curve/seed0")
+    except RunError as error:
+        assert "\n" not in str(error)
+    else:
+        assert records == [{"step": 1, "loss": 0.5}]
+        torch.testing.assert_close(arrays["W"], torch.arange(6.0).view(2, 3))
+    finally:
+        path.write_bytes(whole)
+
+
+def test_a_damaged_checkpoint_names_the_file_to_delete(tmp_path):
+    with Run.start(tmp_path, "toy", Config()) as run:
+        run.save_checkpoint("part", {"W": torch.ones(200)})
+        path = run.folder / "checkpoints" / "part.safetensors"
+        path.write_bytes(path.read_bytes()[:100])
+        with pytest.raises(RunError, match=r"part\.safetensors: can't be read.*delete this file"):
+            run.checkpoint("part")
+
+
+@pytest.mark.slow
+def test_a_process_killed_at_any_moment_leaves_a_valid_run(tmp_path):
+    """Each part is there whole or not at all, whenever the writer dies."""
+    code = (
+        "from pathlib import Path; import itertools, torch; from contam.run import Run\n"
+        "from pydantic import BaseModel\n"
+        "class Config(BaseModel):\n    steps: int = 3\n    rates: list = [.1, .5]\n"
+        f"run = Run.start(Path({str(tmp_path)!r}), 'toy', Config()); print('has it', flush=True)\n"
+        "for i in itertools.count():\n"
+        "    if not run.has(f'p{i}'):\n"
+        "        run.save_checkpoint(f'p{i}', {'x': torch.full((1000,), float(i))})\n"
+        "        run.write(f'p{i}', [{'i': i}] * 100, {'x': torch.full((1000,), float(i))})\n"
+    )
+    for wait in (0.0, 0.03, 0.11, 0.2):
+        writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "has it\n"
+        time.sleep(wait)
+        writer.send_signal(signal.SIGKILL)
+        writer.communicate()
+        (folder,) = tmp_path.iterdir()
+        run = Run.load(folder)
+        for part in run.parts():
+            number = int(part.removeprefix("p"))
+            assert run.read(part) == [{"i": number}] * 100
+            assert run.arrays(part)["x"].tolist() == [number] * 1000
+    assert run.parts()
