@@ -1,0 +1,177 @@
+"""Two ways to take one training step of the same network: by hand, and by autograd."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from contam.theory.distribution import Sample
+from contam.theory.network import MLP
+
+
+class Engine(Protocol):
+    """Improves one network, in place, from one minibatch at a time."""
+
+    def step(self, sample: Sample) -> float:
+        """Take a step and return the loss before it."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What the optimizer remembers."""
+        ...
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Remember what `tensors` returned once."""
+        ...
+
+
+def hinge(h: Float[Tensor, "n *outputs"], sample: Sample) -> Float[Tensor, " n"]:
+    """max(0, 1 - y h); with several outputs, the margin is to the best wrong class."""
+    if h.ndim == 1:
+        return F.relu(1 - sample.y * h)
+    own = h.gather(1, sample.y[:, None])[:, 0]
+    others = h.scatter(1, sample.y[:, None], -math.inf).amax(dim=1)
+    return F.relu(1 - own + others)
+
+
+def logistic(h: Float[Tensor, "n *outputs"], sample: Sample) -> Float[Tensor, " n"]:
+    """log(1 + exp(-y h)); with several outputs, the cross-entropy."""
+    if h.ndim == 1:
+        return F.softplus(-sample.y * h)
+    return F.cross_entropy(h, sample.y, reduction="none")
+
+
+def squared(h: Float[Tensor, "n outputs"], sample: Sample) -> Float[Tensor, " n"]:
+    """Squared distance of each output to its core feature, averaged over the outputs."""
+    return (h.reshape(sample.target.shape) - sample.target).square().mean(dim=1)
+
+
+LOSSES: dict[str, Callable[[Tensor, Sample], Tensor]] = {
+    "hinge": hinge,
+    "logistic": logistic,
+    "squared": squared,
+}
+
+
+class ByHand:
+    """SGD on the hinge loss of a two-layer network with a fixed head, by its closed-form gradient.
+
+    Works in feature coordinates, where a non-orthonormal dictionary multiplies the gradient with
+    its Gram matrix. The activations live in one buffer, which one step after the other re-uses.
+    """
+
+    def __init__(
+        self,
+        network: MLP,
+        *,
+        step_size: float,
+        weight_decay: float,
+        momentum: float,
+        gram: Float[Tensor, "d0 d0"] | None,
+    ) -> None:
+        self.W = network.first.weight.detach()
+        self.a = network.head.weight.detach()[0]
+        self.linear = network.activation == "identity"
+        self.step_size, self.weight_decay, self.momentum = step_size, weight_decay, momentum
+        self.gram = gram
+        self.buffer = self.W.new_empty(0)
+        self.velocity = torch.zeros_like(self.W) if momentum else None
+
+    @torch.no_grad()
+    def step(self, sample: Sample) -> float:
+        """Take a step and return the loss before it."""
+        f, y = sample.f, sample.y.to(self.W.dtype)
+        if self.linear:
+            margin = y * (f @ (self.a @ self.W))
+        else:
+            active = self._activations(f)
+            margin = y * (active @ self.a)
+        loss = float(F.relu(1 - margin).mean())
+        if not math.isfinite(loss):
+            return loss
+        # Examples outside the hinge pull on nothing, so only the others enter the product.
+        inside = (margin <= 1).nonzero()[:, 0]
+        signed = f.index_select(0, inside) * y[inside, None]
+        if self.linear:
+            pull = signed.sum(dim=0, keepdim=True)
+        else:
+            if len(inside) < len(f):
+                active = active.index_select(0, inside)
+            pull = active.gt_(0).T @ signed
+        self._move(pull if self.gram is None else pull @ self.gram, len(f))
+        return loss
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What the optimizer remembers: its velocity, if it has one."""
+        return {} if self.velocity is None else {"velocity": self.velocity}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Remember what `tensors` returned once."""
+        if self.velocity is not None:
+            self.velocity.copy_(tensors["velocity"])
+
+    def _activations(self, f: Float[Tensor, "n d0"]) -> Float[Tensor, "n m"]:
+        if self.buffer.shape[0] != len(f):
+            self.buffer = self.W.new_empty(len(f), len(self.W))
+        return torch.mm(f, self.W.T, out=self.buffer).relu_()
+
+    def _move(self, pull: Float[Tensor, "#m d0"], n: int) -> None:
+        """Step along the batch's mean of a_k times the pull on neuron k, and decay."""
+        a = self.a[:, None]
+        if self.velocity is None:
+            self.W.mul_(1 - self.step_size * self.weight_decay)
+            self.W.addcmul_(pull, a, value=self.step_size / n)
+        else:
+            self.velocity.mul_(self.momentum).add_(self.W, alpha=self.weight_decay)
+            self.velocity.addcmul_(pull, a, value=-1 / n)
+            self.W.sub_(self.velocity, alpha=self.step_size)
+
+
+class Autograd:
+    """Any network, loss and optimizer, by automatic differentiation."""
+
+    def __init__(
+        self,
+        network: MLP,
+        loss: str,
+        optimizer: torch.optim.Optimizer,
+        gram: Float[Tensor, "d0 d0"] | None,
+    ) -> None:
+        self.network, self.loss, self.optimizer, self.gram = network, LOSSES[loss], optimizer, gram
+
+    def step(self, sample: Sample) -> float:
+        """Take a step and return the loss before it."""
+        self.optimizer.zero_grad()
+        loss = self.loss(self.network(sample.f), sample).mean()
+        value = float(loss)
+        if not math.isfinite(value):
+            return value
+        loss.backward()
+        if self.gram is not None:
+            weight = self.network.first.weight
+            assert weight.grad is not None
+            weight.grad = weight.grad @ self.gram
+        self.optimizer.step()
+        return value
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What the optimizer remembers, parameter by parameter."""
+        return {
+            f"{index}.{name}": value
+            for index, memory in self.optimizer.state_dict()["state"].items()
+            for name, value in memory.items()
+            if isinstance(value, Tensor)
+        }
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Remember what `tensors` returned once."""
+        memory: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            index, name = key.split(".", 1)
+            memory.setdefault(int(index), {})[name] = value.clone()
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": memory, "param_groups": groups})

@@ -1,0 +1,152 @@
+"""Two-layer networks as formulas, and multi-layer networks as modules.
+
+Letters, as in the paper: m neurons, d0 features, N examples; f (N, d0) examples in feature
+coordinates; W (m, d0) hidden weights in the same coordinates, W[k, j] = <w_k, m_j>; a (m,) output
+weights; h (N,) outputs; y (N,) labels -1 and +1. With an orthonormal dictionary the formulas hold
+for inputs and weights in the ambient space too.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "identity": lambda value: value,
+    "gelu": F.gelu,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+}
+
+
+def output(
+    W: Float[Tensor, "m d0"],
+    a: Float[Tensor, " m"],
+    f: Float[Tensor, "n d0"],
+    activation: str = "relu",
+) -> Float[Tensor, " n"]:
+    """What the two-layer network h(x) = sum_k a_k act(<w_k, x>) says of each example.
+
+    Source: Eq. 2.
+    """
+    return ACTIVATIONS[activation](f @ W.T) @ a
+
+
+def empirical_loss(
+    W: Float[Tensor, "m d0"],
+    a: Float[Tensor, " m"],
+    f: Float[Tensor, "n d0"],
+    y: Int[Tensor, " n"],
+    *,
+    activation: str = "relu",
+    weight_decay: float = 0.0,
+) -> Float[Tensor, ""]:
+    """Mean hinge loss of a batch, with the L2 term lambda / 2 ||W||^2 if there is weight decay.
+
+    Source: Eq. 3.
+    """
+    hinge = F.relu(1 - y * output(W, a, f, activation)).mean()
+    return hinge + weight_decay / 2 * W.square().sum()
+
+
+def hidden_gradient(
+    W: Float[Tensor, "m d0"],
+    a: Float[Tensor, " m"],
+    f: Float[Tensor, "n d0"],
+    y: Int[Tensor, " n"],
+    activation: str = "relu",
+) -> Float[Tensor, "m d0"]:
+    """Gradient of the mean hinge loss with respect to the hidden weights, in closed form.
+
+    For one example it is -a_k y 1{y h(x) <= 1} 1{<w_k, x> >= 0} x, and in a linear network the
+    last indicator is absent.
+
+    Raises:
+        ValueError: the activation is neither "relu" nor "identity".
+
+    Source: Lemma A.1, Eq. 12, Lemma C.1, Eq. 49.
+    """
+    if activation not in ("relu", "identity"):
+        raise ValueError(
+            f"the closed form holds for activation 'relu' and 'identity', not {activation!r}"
+        )
+    z = f @ W.T
+    inside = (y * (ACTIVATIONS[activation](z) @ a) <= 1).to(f.dtype)
+    gate = (z >= 0).to(f.dtype) if activation == "relu" else torch.ones_like(z)
+    return -a[:, None] * (gate.T @ (f * (y * inside)[:, None])) / len(f)
+
+
+def sgd_step(
+    W: Float[Tensor, "m d0"],
+    gradient: Float[Tensor, "m d0"],
+    *,
+    step_size: float,
+    weight_decay: float,
+) -> Float[Tensor, "m d0"]:
+    """The hidden weights after one step.
+
+    Source: Eq. 4.
+    """
+    return (1 - step_size * weight_decay) * W - step_size * gradient
+
+
+class MLP(nn.Module):
+    """A network of any depth that takes examples in feature coordinates.
+
+    With a dictionary (d, d0) it forms the input x = M f first and its first layer has weights in
+    R^d; without one, the first layer's weights are the projections on the features themselves.
+    """
+
+    def __init__(
+        self,
+        hidden: list[nn.Linear],
+        head: nn.Linear,
+        *,
+        activation: str,
+        slope: float,
+        dictionary: Float[Tensor, "d d0"] | None = None,
+    ) -> None:
+        super().__init__()
+        self.hidden = nn.ModuleList(hidden)
+        self.head = head
+        self.activation = activation
+        self.slope = slope
+        self.dictionary: Tensor | None
+        self.register_buffer("dictionary", dictionary, persistent=False)
+
+    def forward(self, f: Float[Tensor, "n d0"]) -> Float[Tensor, "n *outputs"]:
+        """Outputs (n,), or (n, outputs) if there are several."""
+        *_, last = self.preactivations(f)
+        h = self.head(self.activate(last))
+        return h[:, 0] if h.shape[1] == 1 else h
+
+    def preactivations(self, f: Float[Tensor, "n d0"]) -> list[Float[Tensor, "n m"]]:
+        """What enters the activation function in each hidden layer, first layer first."""
+        value = f if self.dictionary is None else f @ self.dictionary.T
+        found = []
+        for layer in self.hidden:
+            found.append(layer(value))
+            value = self.activate(found[-1])
+        return found
+
+    def activate(self, value: Tensor) -> Tensor:
+        """The activation function."""
+        if self.activation == "leaky_relu":
+            return F.leaky_relu(value, self.slope)
+        return ACTIVATIONS[self.activation](value)
+
+    @property
+    def first(self) -> nn.Linear:
+        """The first hidden layer."""
+        layer = self.hidden[0]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+    @property
+    def projections(self) -> Float[Tensor, "m d0"]:
+        """<w_k, m_j> of the first layer's neurons with every feature."""
+        W = self.first.weight.detach()
+        return W if self.dictionary is None else W @ self.dictionary

@@ -1,0 +1,114 @@
+"""What hidden weights have learned: their projections on core and on background features.
+
+Letters, as in the paper: W[k, j] = u_kj = <w_k, m_j> is the projection of neuron k on feature j,
+the core features first; a_k is its output weight; mu_j is the mean of the feature's ID weight.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from contam.theory.distribution import DataModel, Sample
+
+
+def weighted_sums(
+    W: Float[Tensor, "m d0"], data: DataModel
+) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
+    """C_k and B_k: each neuron's projections on core and background features, times mu_j, summed.
+
+    Contamination is a B_k that grows although the background says nothing of the label.
+
+    Source: Thm. 4.2, Eq. 8.
+    """
+    core, terms = data.features.core, W * data.means.to(W.dtype)
+    return terms[:, :core].sum(dim=1), terms[:, core:].sum(dim=1)
+
+
+def class_correlations(W: Float[Tensor, "m d0"], data: DataModel) -> Float[Tensor, "classes m"]:
+    """E[<w_k, x> | y] in distribution; with two classes and no spurious correlation y C_k + B_k.
+
+    Source: ours, for any data model; the paper writes out the sum each time.
+    """
+    return data.class_means.to(W.dtype) @ W.T
+
+
+def own_class(
+    W: Float[Tensor, "m d0"], data: DataModel, a: Float[Tensor, " m"] | None = None
+) -> Int[Tensor, " m"]:
+    """The class that each neuron works for, as a row of everything per class.
+
+    With the output weights of a two-layer network of one output that is the sign of a_k;
+    without them, the class that the neuron is most correlated with.
+
+    Source: ours, to speak of a neuron's own class beyond the paper's networks.
+    """
+    if a is not None:
+        return (a > 0).long()
+    return class_correlations(W, data).argmax(dim=0)
+
+
+def learned_sums(
+    W: Float[Tensor, "m d0"], own: Int[Tensor, " m"], data: DataModel
+) -> tuple[float, float]:
+    """U and V: sums of projections on core and on background features, averaged over neurons.
+
+    Core projections count in the signs that the neuron's own class gives to the features.
+
+    Source: ours, one number each for the curves' end points.
+    """
+    core = data.features.core
+    u = (data.signs.to(W.dtype)[own] * W[:, :core]).sum(dim=1).mean()
+    return float(u), float(W[:, core:].sum(dim=1).mean())
+
+
+def average_norms(W: Float[Tensor, "m d0"], core: int) -> tuple[float, float]:
+    """Norms of the core and of the background projections, averaged over neurons.
+
+    Source: App. F.1.
+    """
+    return float(W[:, :core].norm(dim=1).mean()), float(W[:, core:].norm(dim=1).mean())
+
+
+def largest_background(W: Float[Tensor, "m d0"], core: int, dimension: int) -> float:
+    """The largest |<w_k, m_j>| over background features, in units of 1 / sqrt(d).
+
+    In a linear network it stays of order 1, up to logarithms, for all time.
+
+    Source: Thm. 4.4, Thm. C.4.
+    """
+    background = W[:, core:]
+    return math.sqrt(dimension) * float(background.abs().max()) if background.numel() else 0.0
+
+
+def gradient_projections(
+    W: Float[Tensor, "m d0"],
+    a: Float[Tensor, " m"],
+    sample: Sample,
+    activation: str = "relu",
+) -> Float[Tensor, "m d0"]:
+    """How hard the loss pulls neuron k along feature j, while all examples are inside the hinge.
+
+    For background features (a_k / 2) (E[1{active} z_j | y = 1] - E[1{active} z_j | y = -1]), and
+    for core features a_k E[1{active} z_j], with the sample's means for the expectations; the
+    background's cancels where a neuron is as active for one class as for the other.
+
+    Raises:
+        ValueError: a class is missing, or the activation is neither "relu" nor "identity".
+
+    Source: Eq. 7, Lemma A.3, Eq. 14, Lemma C.3, Eq. 51.
+    """
+    if activation not in ("relu", "identity"):
+        raise ValueError(
+            f"pulls are known for activation 'relu' and 'identity', not for {activation!r}"
+        )
+    pull = torch.zeros_like(W)
+    for y in (-1, 1):
+        f = sample.f[sample.y == y]
+        if len(f) == 0:
+            raise ValueError(f"no example of class {y} in the sample; draw more examples")
+        z = f @ W.T
+        active = (z >= 0).to(W.dtype) if activation == "relu" else torch.ones_like(z)
+        pull += y / 2 * (active.T @ f) / len(f)
+    return a[:, None] * pull

@@ -1,0 +1,81 @@
+"""One row of numbers for one state of a run."""
+
+import math
+
+import torch
+
+from contam.theory.neurons import (
+    activation_probabilities,
+    asymmetry,
+    good_neurons,
+    neuron_sets,
+)
+from contam.theory.projections import (
+    average_norms,
+    gradient_projections,
+    largest_background,
+    learned_sums,
+    own_class,
+    weighted_sums,
+)
+from contam.theory.risks import held_out, ood_risk, risk
+from contam.theory.trajectory import State
+
+
+@torch.no_grad()
+def summary(state: State, examples: int = 8192) -> dict[str, float]:
+    """All scalars of a state, measured on `examples` fresh examples of each distribution.
+
+    step; U, V; core_norm, background_norm; largest_background; good_share, other_class_rate (on
+    the good neurons), asymmetry_1 and on, one for each layer; the loss and the error "id", "ood"
+    and "worst", such as ood_hinge, and ood_risk, the largest of the losses. Two-layer networks of
+    one output add set_share, the share of neurons in N_-1 or N_+1, with set_C and set_B, their
+    mean sgn(a_k) C_k and B_k; without biases, ReLU and identity networks add background_pull, the
+    mean pull along background features. Means over no neuron are nan.
+
+    Source: ours, the row of a run's table.
+    """
+    setting, data, W = state.setting, state.setting.data, state.W
+    core = data.features.core
+    two_layer = setting.depth == 1 and setting.architecture.outputs == 1
+    own = own_class(W, data, state.a if two_layer else None)
+    seen = {where: held_out(state, where, examples) for where in ("id", "ood", "worst")}
+
+    u, v = learned_sums(W, own, data)
+    core_norm, background_norm = average_norms(W, core)
+    row = {
+        "step": float(state.step),
+        "U": u,
+        "V": v,
+        "core_norm": core_norm,
+        "background_norm": background_norm,
+        "largest_background": largest_background(W, core, data.features.dimension),
+    }
+
+    layers = activation_probabilities(state.network, seen["id"], data)
+    good, other_rate = good_neurons(layers[0], own)
+    row["good_share"] = float(good.double().mean())
+    row["other_class_rate"] = _mean(other_rate[good])
+    for layer, probability in enumerate(layers, start=1):
+        row[f"asymmetry_{layer}"] = float(asymmetry(probability).mean())
+
+    risks = {where: risk(state, sample) for where, sample in seen.items()}
+    for where, (loss, error) in risks.items():
+        row[f"{where}_{setting.loss}"] = loss
+        if error is not None:
+            row[f"{where}_error"] = error
+    row["ood_risk"] = ood_risk({where: found.loss for where, found in risks.items()})
+
+    if two_layer:
+        members = neuron_sets(W, state.a, data).any(dim=0)
+        C, B = weighted_sums(W, data)
+        row["set_share"] = float(members.double().mean())
+        row["set_C"], row["set_B"] = _mean((state.a.sign() * C)[members]), _mean(B[members])
+    if two_layer and setting.bias == "none" and setting.activation in ("relu", "identity"):
+        pull = gradient_projections(W, state.a, seen["id"], setting.activation)
+        row["background_pull"] = _mean(pull[:, core:])
+    return row
+
+
+def _mean(values: torch.Tensor) -> float:
+    return float(values.mean()) if values.numel() else math.nan

@@ -1,0 +1,211 @@
+"""One training run: a setting and a seed give the states that a network passes through."""
+
+import copy
+import hashlib
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from contam.seeds import bits
+from contam.theory.distribution import Sample, bits_state, restore_bits
+from contam.theory.engines import Autograd, ByHand, Engine
+from contam.theory.network import MLP
+from contam.theory.setting import Setting
+
+__all__ = ["Setting", "State", "simulate", "training_set"]
+
+
+@dataclass(frozen=True)
+class State:
+    """A network at one step of its training; it stays as it is when training goes on."""
+
+    setting: Setting
+    seed: int
+    step: int
+    """Steps done."""
+    loss: float | None
+    """Loss of the last step's examples before that step; None before the first."""
+    network: MLP
+    """The network itself."""
+    memory: Mapping[str, Tensor] = field(repr=False)
+    """What training needs to go on, besides the network."""
+
+    @torch.no_grad()
+    def __call__(self, f: Float[Tensor, "n d0"]) -> Float[Tensor, "n *outputs"]:
+        """Outputs for examples in feature coordinates: (n,), or (n, outputs) if several."""
+        return self.network(f)
+
+    @property
+    def W(self) -> Float[Tensor, "m d0"]:  # noqa: N802
+        """Projections u_kj = <w_k, m_j> of the first layer's neurons."""
+        return self.network.projections
+
+    @property
+    def a(self) -> Float[Tensor, "*outputs m"]:
+        """Output weights: (m,), or (outputs, m) if there are several."""
+        a = self.network.head.weight.detach()
+        return a[0] if len(a) == 1 else a
+
+    @property
+    def biases(self) -> tuple[Float[Tensor, " neurons"], ...]:
+        """Biases of the layers that have some, first layer first."""
+        layers = (*self.network.hidden, self.network.head)
+        return tuple(layer.bias.detach() for layer in layers if isinstance(layer.bias, Tensor))
+
+    def checkpoint(self) -> dict[str, Tensor]:
+        """Tensors from which `simulate(..., resume=...)` goes on, bit for bit."""
+        network = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        return {
+            **network,
+            **self.memory,
+            "step": torch.tensor(self.step),
+            "fingerprint": torch.tensor(_fingerprint(self.setting, self.seed)),
+        }
+
+
+def simulate(
+    setting: Setting,
+    seed: int,
+    report_at: Iterable[int] | None = None,
+    resume: Mapping[str, Tensor] | None = None,
+) -> Iterator[State]:
+    """Train, and yield the state after each step of `report_at` (0 is before the first).
+
+    Reports the last step alone if `report_at` is not given. With a check-point of the same setting
+    and seed it starts behind the check-point's step; only `steps` may differ.
+
+    Raises:
+        ValueError: steps that training does not reach, a check-point of another run, or, while
+            training, a loss that is not finite.
+    """
+    wanted = {setting.steps} if report_at is None else set(report_at)
+    if wanted and not 0 <= min(wanted) <= max(wanted) <= setting.steps:
+        raise ValueError(
+            f"report_at asks for steps {min(wanted)} to {max(wanted)}, "
+            f"but training has the steps 0 to {setting.steps}"
+        )
+    if resume is not None and int(resume["fingerprint"]) != _fingerprint(setting, seed):
+        raise ValueError(
+            "the check-point is of another setting or seed; resume with the ones that made it, "
+            "or start without resume"
+        )
+    _warn_of_large_steps(setting)
+    return _train(setting, seed, wanted, resume)
+
+
+def _train(
+    setting: Setting, seed: int, wanted: set[int], resume: Mapping[str, Tensor] | None
+) -> Iterator[State]:
+    network = setting.start(seed)
+    engine = _engine(setting, network)
+    draws = bits(seed, "minibatches")
+    minibatch = _minibatches(setting, seed, draws)
+    done, loss = 0, None
+    if resume is not None:
+        done = int(resume["step"])
+        network.load_state_dict(_under("network.", resume))
+        engine.load(_under("optimizer.", resume))
+        restore_bits(draws, resume["bits"])
+
+    def state() -> State:
+        memory = {f"optimizer.{name}": value.clone() for name, value in engine.tensors().items()}
+        memory["bits"] = bits_state(draws)
+        return State(setting, seed, done, loss, copy.deepcopy(network), memory)
+
+    if done == 0 and 0 in wanted:
+        yield state()
+    # Steps behind the last report would change nothing that anyone sees.
+    for done in range(done + 1, max(wanted, default=0) + 1):  # noqa: B020
+        loss = engine.step(minibatch())
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"loss is not finite at step {done}; lower step_size below "
+                f"{_smaller_step(setting):.3g}"
+            )
+        if done in wanted:
+            yield state()
+
+
+def _engine(setting: Setting, network: MLP) -> Engine:
+    features = setting.data.features
+    gram = None if setting.ambient or features.orthonormal else features.gram(setting.dtype)
+    momentum = setting.momentum if setting.optimizer == "momentum" else 0.0
+    if setting.engine != "autograd" and not setting.beyond_by_hand:
+        return ByHand(
+            network,
+            step_size=setting.step_size,
+            weight_decay=setting.weight_decay,
+            momentum=momentum,
+            gram=gram,
+        )
+    trained = [p for p in network.parameters() if p.requires_grad]
+    lr, decay = setting.step_size, setting.weight_decay
+    if setting.optimizer == "adam":
+        optimizer = torch.optim.Adam(trained, lr=lr, weight_decay=decay)
+    elif setting.optimizer == "adamw":
+        optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=decay)
+    else:
+        optimizer = torch.optim.SGD(trained, lr=lr, weight_decay=decay, momentum=momentum)
+    return Autograd(network, setting.loss, optimizer, gram)
+
+
+def _minibatches(setting: Setting, seed: int, draws: np.random.SFC64) -> Callable[[], Sample]:
+    """What each step trains on: fresh examples, the whole data set, or a part of it."""
+    data, n, dtype = setting.data, setting.batch_size, setting.dtype
+    if setting.examples is None:
+        return lambda: data.sample(n, draws, dtype=dtype)
+    fixed = training_set(setting, seed)
+    if n == setting.examples:
+        return lambda: fixed
+
+    def part() -> Sample:
+        words = draws.random_raw(n) >> np.uint64(32)
+        picked = torch.from_numpy((words * np.uint64(len(fixed.y)) >> np.uint64(32)).astype(int))
+        return Sample(fixed.f[picked], fixed.y[picked], fixed.target[picked])
+
+    return part
+
+
+def training_set(setting: Setting, seed: int) -> Sample:
+    """The fixed data set that a seed trains on.
+
+    Raises:
+        ValueError: the setting draws fresh examples instead.
+    """
+    if setting.examples is None:
+        raise ValueError("examples=None draws fresh examples for every step; set examples")
+    return setting.data.sample(setting.examples, bits(seed, "examples"), dtype=setting.dtype)
+
+
+def _warn_of_large_steps(setting: Setting) -> None:
+    stable = setting.stable_step
+    if stable is not None and setting.step_size > stable:
+        warnings.warn(
+            f"step_size={setting.step_size:g} is large for {setting.data.features.size} features "
+            f"and width {setting.width}: expect jumps, and dead neurons; stay at {stable:.3g} "
+            "or below",
+            stacklevel=3,
+        )
+
+
+def _smaller_step(setting: Setting) -> float:
+    return min(setting.step_size / 2, setting.stable_step or math.inf)
+
+
+def _fingerprint(setting: Setting, seed: int) -> int:
+    told = repr((replace(setting, steps=1), seed)).encode()
+    return int.from_bytes(hashlib.sha256(told).digest()[:7], "big")
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
