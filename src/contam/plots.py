@@ -5,10 +5,13 @@ under one title. Colors come from the page's theme by position (light and dark d
 names series and never a color; line dashes repeat what color says.
 """
 
+import math
 import statistics
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import groupby
 from typing import Any
 
 import altair as alt
@@ -23,6 +26,11 @@ PALETTE = {
 
 DASHES = ([1, 0], [7, 3], [2, 2], [9, 3, 2, 3], [12, 4], [4, 1], [1, 3])
 HEIGHT = 240
+"""Pixels of a panel's plot, without its titles."""
+NARROW = 42
+"""Characters that fit side by side in the narrowest panel, on a phone."""
+PLACES = 200
+"""Places along the x axis at which a curve is drawn; a panel has few more pixels."""
 
 Row = Mapping[str, Any]
 
@@ -40,6 +48,13 @@ class Panel:
     """WebP."""
     wide: bool = False
     """Whether it wants a line of its own."""
+    least_width: int = 0
+    """Pixels below which it scrolls sideways rather than shrink."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to see."""
+        return self.picture is None and not (self.chart or {}).get("data", {}).get("values")
 
 
 @dataclass(frozen=True)
@@ -56,11 +71,15 @@ class Figure:
 
 
 def over_seeds(rows: Sequence[Row], keys: Sequence[str], value: str) -> list[dict[str, Any]]:
-    """Mean of `value` over the rows that agree in `keys`, with the lowest and highest of them."""
+    """Mean of `value` over the rows that agree in `keys`, with the lowest and highest of them.
+
+    Rows without a finite value are left out.
+    """
     groups: dict[tuple, list[float]] = {}
     for row in rows:
-        if row.get(value) is not None:
-            groups.setdefault(tuple(row[key] for key in keys), []).append(float(row[value]))
+        found = _finite(row.get(value))
+        if found is not None:
+            groups.setdefault(tuple(row[key] for key in keys), []).append(found)
     return [
         dict(zip(keys, group, strict=True))
         | {value: statistics.fmean(values), "low": min(values), "high": max(values)}
@@ -84,33 +103,44 @@ def lines(
     """Curves with bands: `x`, `y` and `series` are (field, axis title).
 
     Rows that have `low` and `high` get a band between them. `log` names logarithmic axes ("x",
-    "y", "xy"). Rows keep their order within a series.
+    "y", "xy"). Rows keep their order within a series. A curve breaks where its value is missing,
+    not finite, or not positive on a logarithmic axis; a long one keeps the lowest and the highest
+    value at each of `PLACES` places.
     """
-    field, name = series
-    order = list(dict.fromkeys(row[field] for row in rows))
-    legend = _legend(name)
-    axes = {
-        "x": _axis(alt.X, x, "x" in log),
-        "color": alt.Color(f"{field}:N", sort=order, legend=legend),
-    }
-    base = alt.Chart(alt.Data(values=[dict(row) for row in rows]))
-    dash = alt.StrokeDash(
-        f"{field}:N", sort=order, legend=legend, scale=alt.Scale(range=list(DASHES), domain=order)
-    )
-    tips = [
-        alt.Tooltip(f"{field}:N", title=name or "series"),
-        alt.Tooltip(f"{x[0]}:Q", title=x[1], format=".4~g"),
-        alt.Tooltip(f"{y[0]}:Q", title=y[1], format=".4~g"),
-    ]
-    layers = []
-    if any("low" in row for row in rows):
-        band = base.mark_area(opacity=0.18).encode(
-            **axes, y=_axis(alt.Y, ("low", y[1]), "y" in log), y2="high:Q"
+    curves = _curves(rows, x[0], y[0], series[0], log)
+    data = [point for curve in curves.values() for point in curve]
+    for curve in curves.values():
+        for point in curve if points else curve[:: math.ceil(len(curve) / 40)]:
+            point["tip"] = True
+    names = list(curves)
+    legend = _legend(series[1], names, symbolType="stroke", symbolSize=500, symbolStrokeWidth=2.2)
+    color = alt.Color("series:N", scale=alt.Scale(domain=names), legend=legend)
+    # A second round through the palette meets other dashes than the first.
+    turns = [DASHES[(i + i // len(DASHES)) % len(DASHES)] for i in range(len(names))]
+    dash = alt.StrokeDash("series:N", scale=alt.Scale(domain=names, range=turns), legend=legend)
+    across = alt.X("x:Q", title=_wrap(x[1]), axis=_ticks(), scale=_scale("x" in log, zero=False))
+    up: dict[str, Any] = {"title": _wrap(y[1]), "axis": _ticks(), "scale": _scale("y" in log)}
+    base = alt.Chart(alt.Data(values=data)).encode(x=across, color=color)
+    curve = base.mark_line(strokeWidth=2.2).encode(y=alt.Y("y:Q", **up), strokeDash=dash)
+    # Dots carry the tooltips; unless they are wanted, or a curve is one dot, nobody sees them.
+    seen = points or any(len(curve) == 1 for curve in curves.values())
+    dots = (
+        base.mark_point(filled=True, size=45 if seen else 150, opacity=1 if seen else 0)
+        .transform_filter("datum.tip")
+        .encode(
+            y=alt.Y("y:Q", **up),
+            tooltip=[
+                alt.Tooltip("series:N", title=series[1] or "series"),
+                alt.Tooltip("x:Q", title=x[1], format=".4~g"),
+                alt.Tooltip("y:Q", title=y[1], format=".4~g"),
+            ],
         )
-        layers.append(band)
-    mark = base.mark_line(point=alt.OverlayMarkDef(size=45) if points else False, strokeWidth=2.2)
-    layers.append(mark.encode(**axes, y=_axis(alt.Y, y, "y" in log), strokeDash=dash, tooltip=tips))
-    return _panel(alt.layer(*layers), title, description, wide)
+    )
+    layers = [curve, dots]
+    if any("low" in point for point in data):
+        band = base.mark_area(opacity=0.16, tooltip=None)
+        layers.insert(0, band.encode(y=alt.Y("low:Q", **up), y2="high:Q"))
+    return _panel(alt.layer(*layers), title, description, wide=wide)
 
 
 def bars(
@@ -125,35 +155,47 @@ def bars(
 ) -> Panel:
     """Bars, side by side within a group when there are series.
 
-    Rows with `low` and `high` get whiskers.
+    Rows with `low` and `high` get whiskers. Bars whose labels don't fit side by side lie down.
     """
-    groups = list(dict.fromkeys(row[x[0]] for row in rows))
-    base = alt.Chart(alt.Data(values=[dict(row) for row in rows]))
-    encoding: dict[str, Any] = {
-        "x": alt.X(
-            f"{x[0]}:N",
-            title=x[1] or None,
-            sort=groups,
-            axis=alt.Axis(labelAngle=0, labelLimit=120),
-        )
-    }
-    color: dict[str, Any] = {}
-    if series is not None:
-        order = list(dict.fromkeys(row[series[0]] for row in rows))
-        encoding["xOffset"] = alt.XOffset(f"{series[0]}:N", sort=order)
-        color["color"] = alt.Color(f"{series[0]}:N", sort=order, legend=_legend(series[1]))
+    groups = list(dict.fromkeys(str(row[x[0]]) for row in rows))
+    names = list(dict.fromkeys(str(row[series[0]]) for row in rows)) if series else []
+    room = max(NARROW // max(len(groups), 1) - 1, 4)
+    lying = any(max(map(len, _lines(group, room))) > room for group in groups)
+    label = {group: "\n".join(_lines(group, 24 if lying else room)) for group in groups}
+    data = []
+    for row in rows:
+        bar = {"group": label[str(row[x[0]])], "y": _finite(row[y[0]])}
+        bar |= {end: _finite(row[end]) for end in ("low", "high") if end in row}
+        data.append(bar | ({"series": str(row[series[0]])} if series else {}))
+    data = [bar for bar in data if bar["y"] is not None]
+
+    place, shift, size, end = (
+        (alt.Y, alt.YOffset, alt.X, "x2") if lying else (alt.X, alt.XOffset, alt.Y, "y2")
+    )
+    axis = alt.Axis(labelAngle=0, labelExpr="split(datum.label, '\\n')", ticks=False, grid=False)
+    encoding: list[Any] = [
+        place("group:N", title=x[1] or None, sort=list(label.values()), axis=axis,
+              scale=alt.Scale(domain=list(label.values()), paddingInner=0.25, paddingOuter=0.15))
+    ]  # fmt: skip
     tips = [
-        alt.Tooltip(f"{x[0]}:N", title=x[1] or "group"),
-        alt.Tooltip(f"{y[0]}:Q", title=y[1], format=".4~g"),
+        alt.Tooltip("group:N", title=x[1] or "group"),
+        alt.Tooltip("y:Q", title=y[1], format=".4~g"),
     ]
-    layers = [
-        base.mark_bar().encode(**encoding, **color, y=_axis(alt.Y, y, log=False), tooltip=tips)
-    ]
-    if any("low" in row for row in rows):
-        layers.append(
-            base.mark_rule(strokeWidth=1.6).encode(**encoding, y=alt.Y("low:Q"), y2="high:Q")
+    paint: list[Any] = []
+    if series is not None:
+        encoding.append(shift("series:N", scale=alt.Scale(domain=names)))
+        paint.append(
+            alt.Color("series:N", scale=alt.Scale(domain=names), legend=_legend(series[1], names))
         )
-    return _panel(alt.layer(*layers), title, description, wide)
+        tips.insert(0, alt.Tooltip("series:N", title=series[1] or "series"))
+    value = {"title": _wrap(y[1]), "axis": _ticks()}
+    base = alt.Chart(alt.Data(values=data)).encode(*encoding)
+    layers = [base.mark_bar().encode(size("y:Q", **value), *paint, tooltip=tips)]
+    if any("low" in bar for bar in data):
+        whisker = base.mark_rule(strokeWidth=1.5)
+        layers.append(whisker.encode(size("low:Q", **value), **{end: "high:Q"}))
+    height = (18 * max(len(names), 1) + 14) * len(groups) if lying else HEIGHT
+    return _panel(alt.layer(*layers), title, description, wide=wide, height=height)
 
 
 def histogram(
@@ -164,10 +206,14 @@ def histogram(
     x: str,
     edges: np.ndarray,
     series: str = "",
+    y: str = "share of neurons",
     wide: bool = False,
 ) -> tuple[Panel, list[dict[str, Any]]]:
-    """Shares of each sample between `edges`, laid over one another; and the rows drawn."""
-    rows = []
+    """Shares of each sample between `edges`, laid over one another; and the rows drawn.
+
+    What lies beyond the edges counts in the outermost bins.
+    """
+    rows: list[dict[str, Any]] = []
     for name, values in samples.items():
         counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
         shares = counts / max(len(values), 1)
@@ -175,24 +221,64 @@ def histogram(
             {"series": name, "from": float(start), "to": float(end), "share": float(share)}
             for start, end, share in zip(edges[:-1], edges[1:], shares, strict=True)
         ]
-    order = list(samples)
-    legend = _legend(series)
+    # A step holds from its place to the next one, so the last bin is said again at its end.
+    steps = []
+    for name, bins in groupby(rows, key=lambda row: row["series"]):
+        steps += [{"series": name, "x": row["from"], "y": row["share"]} for row in (*bins,)]
+        steps.append({"series": name, "x": float(edges[-1]), "y": steps[-1]["y"]})
+    names = list(samples)
+    legend = _legend(series, names, symbolType="stroke", symbolSize=500, symbolStrokeWidth=2)
+    scale = alt.Scale(domain=names)
+    percent = alt.Axis(format="~%", tickCount=5)
+    base = alt.Chart(alt.Data(values=steps)).encode(
+        x=alt.X("x:Q", title=_wrap(x), axis=_ticks(), scale=alt.Scale(zero=False, nice=False)),
+        y=alt.Y("y:Q", title=_wrap(y), stack=None, axis=percent),
+        color=alt.Color("series:N", scale=scale, legend=legend),
+    )
+    dash = alt.StrokeDash(
+        "series:N", scale=alt.Scale(domain=names, range=list(DASHES[: len(names)])), legend=legend
+    )
+    layers = (
+        base.mark_area(interpolate="step-after", opacity=0.16, tooltip=None),
+        base.mark_line(interpolate="step-after", strokeWidth=1.8).encode(strokeDash=dash),
+    )
+    return _panel(alt.layer(*layers), title, description, wide=wide), rows
+
+
+def scatter(
+    rows: Sequence[Row],
+    *,
+    title: str,
+    description: str,
+    x: tuple[str, str],
+    y: tuple[str, str],
+    series: tuple[str, str],
+    wide: bool = False,
+) -> Panel:
+    """One mark for each row; its shape repeats what its color says."""
+    data = [
+        {"series": str(row[series[0]]), "x": _finite(row[x[0]]), "y": _finite(row[y[0]])}
+        for row in rows
+    ]
+    names = list(dict.fromkeys(point["series"] for point in data))
+    legend = _legend(series[1], names)
+    scale = alt.Scale(domain=names)
     chart = (
-        alt.Chart(alt.Data(values=rows))
-        .mark_bar(opacity=0.55, binSpacing=0)
+        alt.Chart(alt.Data(values=data))
+        .mark_point(opacity=0.75, size=28, strokeWidth=1.4)
         .encode(
-            x=alt.X("from:Q", bin="binned", title=x, axis=alt.Axis(tickCount=6)),
-            x2="to:Q",
-            y=alt.Y("share:Q", title="share of neurons", stack=None, axis=alt.Axis(format="%")),
-            color=alt.Color("series:N", sort=order, legend=legend),
+            x=alt.X("x:Q", title=_wrap(x[1]), axis=_ticks()),
+            y=alt.Y("y:Q", title=_wrap(y[1]), axis=_ticks()),
+            color=alt.Color("series:N", scale=scale, legend=legend),
+            shape=alt.Shape("series:N", scale=scale, legend=legend),
             tooltip=[
-                alt.Tooltip("series:N", title=series or "series"),
-                alt.Tooltip("from:Q", format=".3~g"),
-                alt.Tooltip("share:Q", format=".1%"),
+                alt.Tooltip("series:N", title=series[1] or "series"),
+                alt.Tooltip("x:Q", title=x[1], format=".3~g"),
+                alt.Tooltip("y:Q", title=y[1], format=".3~g"),
             ],
         )
     )
-    return _panel(chart, title, description, wide), rows
+    return _panel(chart, title, description, wide=wide)
 
 
 def matrix(
@@ -206,45 +292,72 @@ def matrix(
     wide: bool = True,
 ) -> Panel:
     """A table as colored cells with the number in each; values lie in [0, 1]."""
-    data = alt.Data(values=[dict(row) for row in rows])
-    columns = list(dict.fromkeys(row[x[0]] for row in rows))
-    lines_ = list(dict.fromkeys(row[y[0]] for row in rows))
-    base = alt.Chart(data).encode(
-        x=alt.X(f"{x[0]}:N", title=x[1], sort=columns, axis=alt.Axis(labelAngle=0, orient="top")),
-        y=alt.Y(f"{y[0]}:N", title=y[1], sort=lines_, axis=alt.Axis(labelLimit=160)),
+    columns = list(dict.fromkeys(str(row[x[0]]) for row in rows))
+    label = {column: "\n".join(_lines(column, 9)) for column in columns}
+    names = list(dict.fromkeys(str(row[y[0]]) for row in rows))
+    data = []
+    for row in rows:
+        found = _finite(row[value[0]])
+        text = "–" if found is None else f"{found:.2f}"
+        data.append({"x": label[str(row[x[0]])], "y": str(row[y[0]]), "value": found, "text": text})
+    top = alt.Axis(
+        labelAngle=0, orient="top", labelExpr="split(datum.label, '\\n')", labelLineHeight=13,
+        ticks=False, grid=False, domain=False,
+    )  # fmt: skip
+    side = alt.Axis(labelLimit=150, ticks=False, grid=False, domain=False)
+    base = alt.Chart(alt.Data(values=data)).encode(
+        x=alt.X("x:N", title=x[1] or None, sort=list(label.values()), axis=top),
+        y=alt.Y("y:N", title=y[1] or None, sort=names, axis=side),
     )
+    scale = alt.Scale(scheme="cividis", domain=[0, 1])
     cells = base.mark_rect().encode(
-        color=alt.Color(
-            f"{value[0]}:Q", legend=None, scale=alt.Scale(scheme="cividis", domain=[0, 1])
-        ),
+        color=alt.Color("value:Q", legend=None, scale=scale),
         tooltip=[
-            f"{y[0]}:N",
-            f"{x[0]}:N",
-            alt.Tooltip(f"{value[0]}:Q", title=value[1], format=".3f"),
+            alt.Tooltip("y:N", title=y[1] or "row"),
+            alt.Tooltip("x:N", title=x[1] or "column"),
+            alt.Tooltip("value:Q", title=value[1], format=".3f"),
         ],
     )
     # Cividis is light from the middle up, in both themes, so the ink depends on the cell alone.
-    ink = alt.condition(f"datum['{value[0]}'] > 0.5", alt.value("#111"), alt.value("#fff"))
-    numbers = base.mark_text(fontSize=12).encode(
-        text=alt.Text(f"{value[0]}:Q", format=".2f"), color=ink
+    ink = alt.ColorValue(
+        "#fff",
+        condition=[
+            {"test": "!isValid(datum.value)", "value": "#808080"},
+            {"test": "datum.value > 0.48", "value": "#111"},
+        ],
     )
-    return _panel(alt.layer(cells, numbers), title, description, wide, height=34 * len(lines_) + 10)
+    numbers = base.mark_text(fontSize=12).encode(text="text:N", color=ink)
+    return _panel(
+        alt.layer(cells, numbers),
+        title,
+        description,
+        wide=wide,
+        height=32 * len(names),
+        least_width=46 * len(columns) + 7 * min(max(map(len, names), default=0), 22) + 20,
+    )
 
 
 def contact_sheet(
     pictures: Sequence[Sequence[np.ndarray]], *, title: str, description: str, scale: int = 3
 ) -> Panel:
-    """Rows of pictures, each (height, width, 3) with values in [0, 1], as one WebP image."""
+    """Rows of pictures, each (height, width, 3) with values in [0, 1], as one WebP image.
+
+    Raises:
+        ValueError: there are none, or they differ in size.
+    """
+    sizes = {np.shape(picture) for row in pictures for picture in row}
+    if len(sizes) != 1:
+        raise ValueError(
+            f"a contact sheet needs pictures of one size, not {sorted(sizes) or 'none at all'}"
+        )
+    height, width = (scale * side for side in next(iter(sizes))[:2])
     gap = 4
-    tiles = [
-        [np.asarray(p).clip(0, 1).repeat(scale, 0).repeat(scale, 1) for p in row]
-        for row in pictures
-    ]
-    height, width = tiles[0][0].shape[:2]
-    across = max(len(row) for row in tiles)
-    sheet = np.zeros((len(tiles) * (height + gap) - gap, across * (width + gap) - gap, 4), np.uint8)
-    for i, row in enumerate(tiles):
-        for j, tile in enumerate(row):
+    across = max(len(row) for row in pictures)
+    shape = (len(pictures) * (height + gap) - gap, across * (width + gap) - gap, 4)
+    sheet = np.zeros(shape, np.uint8)
+    for i, row in enumerate(pictures):
+        for j, picture in enumerate(row):
+            tile = np.asarray(picture).clip(0, 1).repeat(scale, 0).repeat(scale, 1)
             top, left = i * (height + gap), j * (width + gap)
             sheet[top : top + height, left : left + width, :3] = np.rint(255 * tile)
             sheet[top : top + height, left : left + width, 3] = 255
@@ -253,17 +366,113 @@ def contact_sheet(
     return Panel(title, description, picture=file.getvalue(), wide=True)
 
 
-def _axis(kind: Any, field: tuple[str, str], log: bool) -> Any:
-    look: Any = {"format": "~g"} if log else {"format": "~g", "tickCount": 6}
-    scale: Any = alt.Scale(type="log") if log else alt.Undefined
-    return kind(f"{field[0]}:Q", title=field[1], scale=scale, axis=alt.Axis(**look))
+def _curves(
+    rows: Iterable[Row], x: str, y: str, series: str, log: str
+) -> dict[str, list[dict[str, Any]]]:
+    """The points of each series in the order given, under the names that the charts use."""
+    curves: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        curve = curves.setdefault(str(row[series]), [])
+        point: dict[str, Any] = {
+            "series": str(row[series]),
+            "x": _drawn(row[x], "x" in log),
+            "y": _drawn(row[y], "y" in log),
+        }
+        if "low" in row and "high" in row:
+            point |= {"low": _finite(row["low"]), "high": _drawn(row["high"], "y" in log)}
+        if point["x"] is not None:
+            curve.append(point)
+    ends = [
+        p[end] for curve in curves.values() for p in curve for end in ("y", "low") if p.get(end)
+    ]
+    if not any(point["y"] is not None for curve in curves.values() for point in curve):
+        return {}
+    if "y" in log:
+        # A band that reaches zero goes down to the lowest value that can be drawn.
+        floor = min(end for end in ends if end > 0)
+        for curve in curves.values():
+            for point in curve:
+                if point.get("low") is not None:
+                    point["low"] = max(point["low"], floor)
+    return {name: _thinned(curve, "x" in log) for name, curve in curves.items()}
 
 
-def _legend(title: str) -> Any:
-    return alt.Legend(title=title or None, orient="top", columns=3, labelLimit=260)
+def _thinned(curve: list[dict[str, Any]], log: bool) -> list[dict[str, Any]]:
+    """The curve as a few hundred pixels can show it: at each place its lowest and highest point."""
+    if len(curve) <= 2 * PLACES:
+        return curve
+    at = [math.log(point["x"]) if log else point["x"] for point in curve]
+    step = (max(at) - min(at)) / PLACES or 1.0
+    kept: list[int] = [0, len(curve) - 1]
+    for _, many in groupby(range(len(curve)), key=lambda i: int((at[i] - min(at)) / step)):
+        here = list(many)
+        seen = [i for i in here if curve[i]["y"] is not None]
+        kept += (
+            [min(seen, key=lambda i: curve[i]["y"]), max(seen, key=lambda i: curve[i]["y"])]
+            if seen
+            else here[:1]
+        )
+    return [curve[i] for i in sorted(set(kept))]
 
 
-def _panel(chart: Any, title: str, description: str, wide: bool, height: int = HEIGHT) -> Panel:
+def _finite(value: Any) -> float | None:
+    """The value to six digits, which no screen can tell from the whole; None when there is none."""
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.6g}")
+
+
+def _drawn(value: Any, log: bool) -> float | None:
+    found = _finite(value)
+    return None if found is None or (log and found <= 0) else found
+
+
+def _lines(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_long_words=False) or [""]
+
+
+def _wrap(title: str) -> Any:
+    """An axis title in as many lines as a phone needs."""
+    return _lines(title, NARROW) if title else None
+
+
+def _scale(log: bool, *, zero: bool = True) -> Any:
+    return alt.Scale(type="log") if log else alt.Scale(zero=zero)
+
+
+def _ticks() -> Any:
+    """Numbers at the ticks, very small and very large ones with an exponent."""
+    return alt.Axis(
+        tickCount=6,
+        labelExpr="datum.value && (abs(datum.value) < 0.001 || abs(datum.value) >= 100000)"
+        " ? format(datum.value, '~e') : format(datum.value, ',~g')",
+    )
+
+
+def _legend(title: str, names: Sequence[str], **look: Any) -> Any:
+    """A legend above the plot with as many columns as a phone has room for; one name needs none."""
+    if len(names) < 2:
+        return None
+    longest = max(map(len, names))
+    columns = max(1, min(len(names), NARROW // (longest + 5)))
+    return alt.Legend(title=title or None, orient="top", columns=columns, labelLimit=280, **look)
+
+
+def _panel(
+    chart: Any,
+    title: str,
+    description: str,
+    *,
+    wide: bool,
+    height: int = HEIGHT,
+    least_width: int = 0,
+) -> Panel:
     spec = chart.properties(width="container", height=height).to_dict(validate=False)
     spec.pop("config", None)
-    return Panel(title, description, chart=spec | {"description": description}, wide=wide)
+    return Panel(
+        title,
+        description,
+        chart=spec | {"description": description},
+        wide=wide,
+        least_width=least_width,
+    )
