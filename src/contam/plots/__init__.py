@@ -1,0 +1,26 @@
+"""One style for every figure: rows of numbers in, charts out.
+
+A `Panel` is one Vega-Lite view as wide as the place it is put in; a `Figure` is one or more panels
+under one title. Colors come from the page's theme by position (light and dark differ), so a chart
+names series and never a color; line dashes repeat what color says.
+"""
+
+from contam.plots.curves import histogram, lines
+from contam.plots.figure import Figure, Panel, Row, over_seeds
+from contam.plots.marks import bars, matrix, scatter
+from contam.plots.pictures import contact_sheet
+from contam.plots.style import PALETTE
+
+__all__ = [
+    "PALETTE",
+    "Figure",
+    "Panel",
+    "Row",
+    "bars",
+    "contact_sheet",
+    "histogram",
+    "lines",
+    "matrix",
+    "over_seeds",
+    "scatter",
+]

@@ -1,0 +1,157 @@
+"""Bars, points and colored cells."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from contam.plots.figure import Panel, Row, panel
+from contam.plots.style import HEIGHT, NARROW, axis_title, finite, in_lines, legend_of, ticks
+
+
+def bars(
+    rows: Sequence[Row],
+    *,
+    title: str,
+    description: str,
+    x: tuple[str, str],
+    y: tuple[str, str],
+    series: tuple[str, str] | None = None,
+    wide: bool = False,
+) -> Panel:
+    """Bars, side by side within a group when there are series.
+
+    Rows with `low` and `high` get whiskers. Bars whose labels don't fit side by side lie down.
+    """
+    groups = list(dict.fromkeys(str(row[x[0]]) for row in rows))
+    names = list(dict.fromkeys(str(row[series[0]]) for row in rows)) if series else []
+    room = max(NARROW // max(len(groups), 1) - 1, 4)
+    lying = any(max(map(len, in_lines(group, room))) > room for group in groups)
+    label = {group: "\n".join(in_lines(group, 24 if lying else room)) for group in groups}
+    data = []
+    for row in rows:
+        bar = {"group": label[str(row[x[0]])], "y": finite(row[y[0]])}
+        bar |= {end: finite(row[end]) for end in ("low", "high") if end in row}
+        data.append(bar | ({"series": str(row[series[0]])} if series else {}))
+    data = [bar for bar in data if bar["y"] is not None]
+
+    place, shift, size, end = (
+        (alt.Y, alt.YOffset, alt.X, "x2") if lying else (alt.X, alt.XOffset, alt.Y, "y2")
+    )
+    axis = alt.Axis(labelAngle=0, labelExpr="split(datum.label, '\\n')", ticks=False, grid=False)
+    encoding: list[Any] = [
+        place("group:N", title=x[1] or None, sort=list(label.values()), axis=axis,
+              scale=alt.Scale(domain=list(label.values()), paddingInner=0.25, paddingOuter=0.15))
+    ]  # fmt: skip
+    tips = [
+        alt.Tooltip("group:N", title=x[1] or "group"),
+        alt.Tooltip("y:Q", title=y[1], format=".4~g"),
+    ]
+    paint: list[Any] = []
+    if series is not None:
+        encoding.append(shift("series:N", scale=alt.Scale(domain=names)))
+        paint.append(
+            alt.Color("series:N", scale=alt.Scale(domain=names), legend=legend_of(series[1], names))
+        )
+        tips.insert(0, alt.Tooltip("series:N", title=series[1] or "series"))
+    value = {"title": axis_title(y[1]), "axis": ticks()}
+    base = alt.Chart(alt.Data(values=data)).encode(*encoding)
+    layers = [base.mark_bar().encode(size("y:Q", **value), *paint, tooltip=tips)]
+    if any("low" in bar for bar in data):
+        whisker = base.mark_rule(strokeWidth=1.5)
+        layers.append(whisker.encode(size("low:Q", **value), **{end: "high:Q"}))
+    height = (18 * max(len(names), 1) + 14) * len(groups) if lying else HEIGHT
+    return panel(alt.layer(*layers), title, description, wide=wide, height=height)
+
+
+def scatter(
+    rows: Sequence[Row],
+    *,
+    title: str,
+    description: str,
+    x: tuple[str, str],
+    y: tuple[str, str],
+    series: tuple[str, str],
+    wide: bool = False,
+) -> Panel:
+    """One mark for each row; its shape repeats what its color says."""
+    data = [
+        {"series": str(row[series[0]]), "x": finite(row[x[0]]), "y": finite(row[y[0]])}
+        for row in rows
+    ]
+    data = [point for point in data if point["x"] is not None and point["y"] is not None]
+    names = list(dict.fromkeys(point["series"] for point in data))
+    legend = legend_of(series[1], names)
+    scale = alt.Scale(domain=names)
+    chart = (
+        alt.Chart(alt.Data(values=data))
+        .mark_point(opacity=0.75, size=28, strokeWidth=1.4)
+        .encode(
+            x=alt.X("x:Q", title=axis_title(x[1]), axis=ticks()),
+            y=alt.Y("y:Q", title=axis_title(y[1]), axis=ticks()),
+            color=alt.Color("series:N", scale=scale, legend=legend),
+            shape=alt.Shape("series:N", scale=scale, legend=legend),
+            tooltip=[
+                alt.Tooltip("series:N", title=series[1] or "series"),
+                alt.Tooltip("x:Q", title=x[1], format=".3~g"),
+                alt.Tooltip("y:Q", title=y[1], format=".3~g"),
+            ],
+        )
+    )
+    return panel(chart, title, description, wide=wide)
+
+
+def matrix(
+    rows: Sequence[Row],
+    *,
+    title: str,
+    description: str,
+    x: tuple[str, str],
+    y: tuple[str, str],
+    value: tuple[str, str],
+    wide: bool = True,
+) -> Panel:
+    """A table as colored cells with the number in each; values lie in [0, 1]."""
+    columns = list(dict.fromkeys(str(row[x[0]]) for row in rows))
+    label = {column: "\n".join(in_lines(column, 9)) for column in columns}
+    names = list(dict.fromkeys(str(row[y[0]]) for row in rows))
+    data = []
+    for row in rows:
+        found = finite(row[value[0]])
+        text = "–" if found is None else f"{found:.2f}"
+        data.append({"x": label[str(row[x[0]])], "y": str(row[y[0]]), "value": found, "text": text})
+    top = alt.Axis(
+        labelAngle=0, orient="top", labelExpr="split(datum.label, '\\n')", labelLineHeight=13,
+        ticks=False, grid=False, domain=False,
+    )  # fmt: skip
+    side = alt.Axis(labelLimit=150, ticks=False, grid=False, domain=False)
+    base = alt.Chart(alt.Data(values=data)).encode(
+        x=alt.X("x:N", title=x[1] or None, sort=list(label.values()), axis=top),
+        y=alt.Y("y:N", title=y[1] or None, sort=names, axis=side),
+    )
+    scale = alt.Scale(scheme="cividis", domain=[0, 1])
+    cells = base.mark_rect().encode(
+        color=alt.Color("value:Q", legend=None, scale=scale),
+        tooltip=[
+            alt.Tooltip("y:N", title=y[1] or "row"),
+            alt.Tooltip("x:N", title=x[1] or "column"),
+            alt.Tooltip("value:Q", title=value[1], format=".3f"),
+        ],
+    )
+    # Cividis is light from the middle up, in both themes, so the ink depends on the cell alone.
+    ink = alt.ColorValue(
+        "#fff",
+        condition=[
+            {"test": "!isValid(datum.value)", "value": "#808080"},
+            {"test": "datum.value > 0.48", "value": "#111"},
+        ],
+    )
+    numbers = base.mark_text(fontSize=12).encode(text="text:N", color=ink)
+    return panel(
+        alt.layer(cells, numbers),
+        title,
+        description,
+        wide=wide,
+        height=32 * len(names),
+        least_width=46 * len(columns) + 7 * min(max(map(len, names), default=0), 22) + 20,
+    )

@@ -1,0 +1,73 @@
+"""What every chart has in common: colors, dashes, room, ticks and legends."""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+PALETTE = {
+    "light": ("#0072B2", "#C44E00", "#007A5A", "#A8487F", "#8A6D00", "#56747F", "#333333"),
+    "dark": ("#62B5EC", "#F0A04B", "#3FCBA0", "#E69AC4", "#E5CF4F", "#A9BFC9", "#DDDDDD"),
+}
+"""Okabe and Ito's hues, darkened or lightened until each stands 4.5:1 against its background."""
+
+DASHES = ([1, 0], [7, 3], [2, 2], [9, 3, 2, 3], [12, 4], [4, 1], [1, 3])
+HEIGHT = 240
+"""Pixels of a panel's plot, without its titles."""
+NARROW = 42
+"""Characters that fit side by side in the narrowest panel, on a phone."""
+
+
+def finite(value: Any) -> float | None:
+    """The value to six digits, which no screen can tell from the whole; None when there is none."""
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.6g}")
+
+
+def drawn(value: Any, log: bool) -> float | None:
+    """The value where its axis can show it: a logarithmic one has no place for zero."""
+    found = finite(value)
+    return None if found is None or (log and found <= 0) else found
+
+
+def in_lines(text: str, width: int) -> list[str]:
+    """The text in lines of at most `width` characters; words stay whole."""
+    return textwrap.wrap(text, width, break_long_words=False) or [""]
+
+
+def axis_title(title: str) -> Any:
+    """An axis title in as many lines as a phone needs."""
+    return in_lines(title, NARROW) if title else None
+
+
+def scale_of(log: bool, *, zero: bool = True) -> Any:
+    return alt.Scale(type="log") if log else alt.Scale(zero=zero)
+
+
+def ticks() -> Any:
+    """Numbers at the ticks, very small and very large ones with an exponent."""
+    return alt.Axis(
+        tickCount=6,
+        labelExpr="datum.value && (abs(datum.value) < 0.001 || abs(datum.value) >= 100000)"
+        " ? format(datum.value, '~e') : format(datum.value, ',~g')",
+    )
+
+
+def dashes(names: Sequence[str]) -> list[list[int]]:
+    """A dash for each name; the palette's second round meets other dashes than its first."""
+    return [DASHES[(i + i // len(DASHES)) % len(DASHES)] for i in range(len(names))]
+
+
+def legend_of(title: str, names: Sequence[str], symbol: str | None = None) -> Any:
+    """A legend above the plot with as many columns as a phone has room for; one name needs none."""
+    if len(names) < 2:
+        return None
+    longest = max(map(len, names))
+    columns = max(1, min(len(names), NARROW // (longest + 5)))
+    look: dict[str, Any] = {"title": title or None, "columns": columns, "labelLimit": 280}
+    if symbol == "stroke":
+        look |= {"symbolType": "stroke", "symbolSize": 500, "symbolStrokeWidth": 2.2}
+    return alt.Legend(orient="top", symbolOpacity=1, **look)
