@@ -6,11 +6,11 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from contam.seeds import stream
 from contam.theory.features import FeatureModel
-from contam.theory.network import ACTIVATIONS, MLP
+from contam.theory.network import ACTIVATIONS, MLP, linear
 
 Activation = Literal["relu", "identity", "leaky_relu", "gelu", "sigmoid", "tanh"]
 Bias = Literal["none", "hidden", "all"]
@@ -71,15 +71,15 @@ class Architecture:
         m, d, draws = self.width, features.dimension, _Draws(self.initialization, seed, dtype)
         biased = self.bias != "none"
         hidden = [
-            _linear(
+            linear(
                 _first_weight(draws, m, features, ambient),
                 draws.bias(m, d, "bias 1") if biased else None,
             )
         ]
         for layer in range(2, self.depth + 1):
             bias = draws.bias(m, m, f"bias {layer}") if biased else None
-            hidden.append(_linear(draws.weight((m, m), m, f"hidden {layer}"), bias))
-        head = _linear(
+            hidden.append(linear(draws.weight((m, m), m, f"hidden {layer}"), bias))
+        head = linear(
             draws.signs((self.outputs, m), "head") / m
             if self.head == "fixed"
             else draws.weight((self.outputs, m), m, "head"),
@@ -139,12 +139,3 @@ def _first_weight(
     basis = features.basis(seed, dtype)
     rest = draws.weight((m, d), d, "hidden 1, outside the features")
     return within @ basis.T + rest - (rest @ basis) @ basis.T
-
-
-def _linear(weight: Float[Tensor, "outputs inputs"], bias: Tensor | None) -> nn.Linear:
-    # On the meta device the layer draws no weights of its own from the global random state.
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    layer.weight = nn.Parameter(weight)
-    if bias is not None:
-        layer.bias = nn.Parameter(bias)
-    return layer

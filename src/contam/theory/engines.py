@@ -46,8 +46,8 @@ def logistic(h: Float[Tensor, "n *outputs"], sample: Sample) -> Float[Tensor, " 
 
 
 def squared(h: Float[Tensor, "n outputs"], sample: Sample) -> Float[Tensor, " n"]:
-    """Squared distance of each output to its core feature, averaged over the outputs."""
-    return (h.reshape(sample.target.shape) - sample.target).square().mean(dim=1)
+    """Half the squared distance of the outputs to the core features."""
+    return (h.reshape(sample.target.shape) - sample.target).square().sum(dim=1) / 2
 
 
 LOSSES: dict[str, Callable[[Tensor, Sample], Tensor]] = {
@@ -85,24 +85,24 @@ class ByHand:
     def step(self, sample: Sample) -> float:
         """Take a step and return the loss before it."""
         f, y = sample.f, sample.y.to(self.W.dtype)
-        if self.linear:
-            margin = y * (f @ (self.a @ self.W))
-        else:
-            active = self._activations(f)
-            margin = y * (active @ self.a)
+        active = None if self.linear else self._activations(f)
+        # A linear network is the one vector that its neurons add up to.
+        margin = y * (f @ (self.a @ self.W) if active is None else active @ self.a)
         loss = float(F.relu(1 - margin).mean())
         if not math.isfinite(loss):
             return loss
-        # Examples outside the hinge pull on nothing, so only the others enter the product.
-        inside = (margin <= 1).nonzero()[:, 0]
-        signed = f.index_select(0, inside) * y[inside, None]
-        if self.linear:
+        n, inside = len(f), (margin <= 1).nonzero()[:, 0]
+        if len(inside) < n:
+            # Examples outside the hinge pull on nothing, so only the others enter the product.
+            f, y = f.index_select(0, inside), y.index_select(0, inside)
+        signed = f * y[:, None]
+        if active is None:
             pull = signed.sum(dim=0, keepdim=True)
         else:
-            if len(inside) < len(f):
+            if len(inside) < n:
                 active = active.index_select(0, inside)
-            pull = active.gt_(0).T @ signed
-        self._move(pull if self.gram is None else pull @ self.gram, len(f))
+            pull = (signed.T @ active.gt_(0)).T
+        self._move(pull if self.gram is None else pull @ self.gram, n)
         return loss
 
     def tensors(self) -> dict[str, Tensor]:
@@ -147,7 +147,7 @@ class Autograd:
         """Take a step and return the loss before it."""
         self.optimizer.zero_grad()
         loss = self.loss(self.network(sample.f), sample).mean()
-        value = float(loss)
+        value = float(loss.detach())
         if not math.isfinite(value):
             return value
         loss.backward()

@@ -138,15 +138,43 @@ class MLP(nn.Module):
             return F.leaky_relu(value, self.slope)
         return ACTIVATIONS[self.activation](value)
 
+    def copy(self) -> "MLP":
+        """The same network with weights of its own; far cheaper than a deep copy."""
+        layers = []
+        for layer in self.layers:
+            bias = None if layer.bias is None else layer.bias.detach().clone()
+            layers.append(linear(layer.weight.detach().clone(), bias))
+            layers[-1].weight.requires_grad_(layer.weight.requires_grad)
+        return MLP(
+            layers[:-1],
+            layers[-1],
+            activation=self.activation,
+            slope=self.slope,
+            dictionary=self.dictionary,
+        )
+
+    @property
+    def layers(self) -> list[nn.Linear]:
+        """All linear layers, the head last."""
+        return [layer for layer in self.modules() if isinstance(layer, nn.Linear)]
+
     @property
     def first(self) -> nn.Linear:
         """The first hidden layer."""
-        layer = self.hidden[0]
-        assert isinstance(layer, nn.Linear)
-        return layer
+        return self.layers[0]
 
     @property
     def projections(self) -> Float[Tensor, "m d0"]:
         """<w_k, m_j> of the first layer's neurons with every feature."""
         W = self.first.weight.detach()
         return W if self.dictionary is None else W @ self.dictionary
+
+
+def linear(weight: Float[Tensor, "outputs inputs"], bias: Tensor | None = None) -> nn.Linear:
+    """A layer with these weights."""
+    # On the meta device the layer draws no weights of its own from the global random state.
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    layer.weight = nn.Parameter(weight)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias)
+    return layer

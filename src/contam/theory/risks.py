@@ -13,7 +13,7 @@ class Risk(NamedTuple):
     """What a network loses on one distribution."""
 
     loss: float
-    """Mean loss, the one that it was trained on."""
+    """Mean of the loss that it was trained on; in regression, mean squared error per output."""
     error: float | None
     """Share of misclassified examples; None in regression."""
 
@@ -32,7 +32,7 @@ def risk(state: State, sample: Sample) -> Risk:
     h = state(sample.f)
     loss = float(LOSSES[state.setting.loss](h, sample).mean())
     if state.setting.loss == "squared":
-        return Risk(loss, None)
+        return Risk(2 * loss / sample.target.shape[1], None)
     wrong = sample.y * h <= 0 if h.ndim == 1 else h.argmax(dim=1) != sample.y
     return Risk(loss, float(wrong.double().mean()))
 

@@ -1,6 +1,5 @@
 """One training run: a setting and a seed give the states that a network passes through."""
 
-import copy
 import hashlib
 import math
 import warnings
@@ -55,8 +54,7 @@ class State:
     @property
     def biases(self) -> tuple[Float[Tensor, " neurons"], ...]:
         """Biases of the layers that have some, first layer first."""
-        layers = (*self.network.hidden, self.network.head)
-        return tuple(layer.bias.detach() for layer in layers if isinstance(layer.bias, Tensor))
+        return tuple(layer.bias.detach() for layer in self.network.layers if layer.bias is not None)
 
     def checkpoint(self) -> dict[str, Tensor]:
         """Tensors from which `simulate(..., resume=...)` goes on, bit for bit."""
@@ -116,7 +114,7 @@ def _train(
     def state() -> State:
         memory = {f"optimizer.{name}": value.clone() for name, value in engine.tensors().items()}
         memory["bits"] = bits_state(draws)
-        return State(setting, seed, done, loss, copy.deepcopy(network), memory)
+        return State(setting, seed, done, loss, network.copy(), memory)
 
     if done == 0 and 0 in wanted:
         yield state()
