@@ -125,9 +125,60 @@ def report(
     return 0
 
 
-def predict() -> int:
-    """Predict contamination without training: contam predict [--core 32] [--width 256] ..."""
-    return _predict(["--help"])
+def predict(
+    *,
+    core: int = 32,
+    background: int = 32,
+    dimension: int = 256,
+    width: int = 256,
+    mean: float = 0.5,
+    variance: float = 1 / 12,
+    ood_mean: float = -0.5,
+    ood_variance: float = 1 / 12,
+    step_size: float = 1.0,
+    weight_decay: float = 1e-3,
+    steps: int = 200,
+    activation: str = "relu",
+    seed: int = 0,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> int:
+    """Predict contamination before any training, by the population model of two-layer networks.
+
+    Args:
+        core: core features, which carry the label.
+        background: background features, which are independent of it.
+        dimension: of the input space; at least core + background.
+        width: hidden neurons.
+        mean: of every feature's weight in training.
+        variance: of every feature's weight in training.
+        ood_mean: of the background weights after the shift.
+        ood_variance: of the background weights after the shift.
+        step_size: of SGD on the hinge loss.
+        weight_decay: of SGD.
+        steps: of SGD.
+        activation: relu or identity.
+        seed: of the initial weights.
+        as_json: print the whole curve as a list of objects instead of a sentence.
+    """
+    from contam.theory.population import predict as compute
+
+    found = compute(
+        core=core,
+        background=background,
+        dimension=dimension,
+        width=width,
+        mean=mean,
+        variance=variance,
+        ood_mean=ood_mean,
+        ood_variance=ood_variance,
+        step_size=step_size,
+        weight_decay=weight_decay,
+        steps=steps,
+        activation=activation,
+        seed=seed,
+    )
+    print(json.dumps(found.records(), indent=1) if as_json else found.summary())
+    return 0
 
 
 def where(item: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ITEM")]) -> int:
@@ -162,8 +213,6 @@ def _dispatch(given: list[str]) -> int:
             return 0
         case ["run", name, *rest] if not name.startswith("-"):
             return _run(name, rest)
-        case ["predict", *rest]:
-            return _predict(rest)
         case [name, *_] if not name.startswith("-") and name not in COMMANDS:
             raise ValueError(f"no command {name!r}; {_nearest(name, COMMANDS)}")
 
@@ -278,10 +327,6 @@ def _compute(chosen: "Experiment", config: "BaseModel", out: Path) -> "Run":
                 bars.update(bar, completed=stage.done, description=f"{chosen.name}: {stage.doing}")
         work.finish()
         return Run.load(work.folder)
-
-
-def _predict(rest: list[str]) -> int:
-    raise ValueError("not yet")
 
 
 def _load(folders: Sequence[Path]) -> list["Run"]:

@@ -1,0 +1,46 @@
+"""The paper's table of contents in code: one module for each procedure."""
+
+from difflib import get_close_matches
+
+from contam import paper
+from contam.experiment import Experiment
+from contam.experiments import (
+    fig03_two_layer,
+    fig10_activations,
+    fig13_padded_digits,
+    thm4_scaling,
+)
+
+IN_PAPER_ORDER: tuple[Experiment, ...] = (
+    fig03_two_layer.EXPERIMENT,
+    thm4_scaling.EXPERIMENT,
+    fig10_activations.EXPERIMENT,
+    fig13_padded_digits.EXPERIMENT,
+)
+
+
+def named(name: str) -> Experiment:
+    """The experiment of that name. Raises ValueError, with the nearest name, when there is none."""
+    for each in IN_PAPER_ORDER:
+        if each.name == name:
+            return each
+    names = [each.name for each in IN_PAPER_ORDER]
+    close = get_close_matches(name, names, n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(names)}"
+    raise ValueError(f"no experiment {name!r}; {hint}")
+
+
+def find(text: str) -> Experiment:
+    """The experiment of that name, or the one that redraws that item: 'Fig. 8', 'theorem 4.3'.
+
+    Raises:
+        ValueError: there is none; the line names the nearest, or what the item's own place is.
+    """
+    if not any(character in text for character in " .") and not text.isdigit():
+        return named(text)
+    item = paper.spelled(text)
+    for each in IN_PAPER_ORDER:
+        if item in each.reproduces:
+            return each
+    items = sorted({item for each in IN_PAPER_ORDER for item in each.reproduces})
+    raise ValueError(f"no experiment redraws {item}; those that can be run: {', '.join(items)}")
