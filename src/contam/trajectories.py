@@ -1,12 +1,13 @@
-"""Train the theory's networks into parts of a run, so that a stopped one goes on where it stood."""
+"""Networks of the theory in a run: trained so that a stopped one goes on, and read as curves."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from contam.plots import over_seeds
 from contam.run import Run
 from contam.theory.setting import Setting
 from contam.theory.trajectory import State, simulate
@@ -58,3 +59,20 @@ def pace(setting: Setting) -> float:
     if setting.optimizer == "momentum":
         return setting.step_size / (1 - setting.momentum)
     return setting.step_size
+
+
+def curve(run: Run, name: str, x: str, key: str, label: str) -> list[dict[str, Any]]:
+    """`key` over `x`, its mean and range over the seeds of the parts `name/seed...`, as `label`."""
+    rows = [row for part in run.parts(f"{name}/seed") for row in run.read(part)]
+    return [
+        {x: row[x], "what": label, "value": row[key], "low": row["low"], "high": row["high"]}
+        for row in over_seeds(rows, [x], key)
+    ]
+
+
+def course(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Where each curve starts and ends, for those who can't see it."""
+    ends: dict[str, list[float]] = {}
+    for row in rows:
+        ends.setdefault(row["what"], []).append(row["value"])
+    return " ".join(f"{what}: from {v[0]:.3g} to {v[-1]:.3g}." for what, v in ends.items())

@@ -8,14 +8,14 @@ import torch
 from pydantic import BaseModel, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from contam.experiment import Claim, Experiment, Stage, judge
-from contam.plots import Figure, lines, over_seeds, scatter
+from contam.plots import Figure, lines, scatter
 from contam.run import Run
 from contam.theory.distribution import DataModel
 from contam.theory.features import FeatureModel
 from contam.theory.population import Neurons, predict
 from contam.theory.setting import Setting
 from contam.theory.summary import summary
-from contam.trajectories import pace, report_steps, train_into
+from contam.trajectories import course, curve, pace, report_steps, train_into
 
 NAMES = {"relu": "ReLU", "identity": "linear"}
 
@@ -408,19 +408,6 @@ def draw(run: Run) -> Sequence[Figure]:
     """Figures 3a, 7, 8 and 9, the long run, and the prediction over the sampled curves."""
     config = Config.model_validate(run.config)
 
-    def curve(name: str, key: str, label: str) -> list[dict[str, Any]]:
-        rows = [row for seed in range(config.seeds) for row in run.read(f"{name}/seed{seed}")]
-        return [
-            {
-                "time": row["time"],
-                "what": label,
-                "value": row[key],
-                "low": row["low"],
-                "high": row["high"],
-            }
-            for row in over_seeds(rows, ["time"], key)
-        ]
-
     x = ("time", "training time (steps × step size)")
     figures = [_asymmetry(run, config)]
     for task, source, loss, loss_name in (
@@ -430,19 +417,25 @@ def draw(run: Run) -> Sequence[Figure]:
         panels, rows = [], []
         for activation, name in NAMES.items():
             part = f"{task}/{activation}"
-            norms = curve(part, "core_norm", "core") + curve(part, "background_norm", "background")
-            risks = curve(part, f"id_{loss}", "ID") + curve(part, f"ood_{loss}", "OOD")
+            norms = curve(run, part, "time", "core_norm", "core") + curve(
+                run, part, "time", "background_norm", "background"
+            )
+            risks = curve(run, part, "time", f"id_{loss}", "ID") + curve(
+                run, part, "time", f"ood_{loss}", "OOD"
+            )
             if part == "classification/relu":
-                norms += curve("prediction", "core_norm", "core, predicted")
-                norms += curve("prediction", "background_norm", "background, predicted")
-                risks += curve("prediction", "id_hinge", "ID, predicted")
-                risks += curve("prediction", "ood_hinge", "OOD, predicted")
+                norms += curve(run, "prediction", "time", "core_norm", "core, predicted")
+                norms += curve(
+                    run, "prediction", "time", "background_norm", "background, predicted"
+                )
+                risks += curve(run, "prediction", "time", "id_hinge", "ID, predicted")
+                risks += curve(run, "prediction", "time", "ood_hinge", "OOD, predicted")
             panels += [
                 lines(
                     norms,
                     title=f"{name}: what the neurons have learned",
                     description="Mean norm of core and background projections over training. "
-                    + _course(norms),
+                    + course(norms),
                     x=x,
                     y=("value", "norm of the projections"),
                     series=("what", ""),
@@ -451,7 +444,7 @@ def draw(run: Run) -> Sequence[Figure]:
                     risks,
                     title=f"{name}: risk",
                     description=f"{loss_name.capitalize()} on fresh examples over training. "
-                    + _course(risks),
+                    + course(risks),
                     x=x,
                     y=("value", loss_name),
                     series=("what", ""),
@@ -462,14 +455,14 @@ def draw(run: Run) -> Sequence[Figure]:
             sums = [
                 row
                 for activation, name in NAMES.items()
-                for row in curve(f"{task}/{activation}", "V", name)
+                for row in curve(run, f"{task}/{activation}", "time", "V", name)
             ]
             panels.append(
                 lines(
                     sums,
                     title="Background, summed with its sign",
                     description="Summed background projections over training, mean over neurons. "
-                    + _course(sums),
+                    + course(sums),
                     x=x,
                     y=("value", "V, summed background projections"),
                     series=("what", ""),
@@ -493,7 +486,7 @@ def draw(run: Run) -> Sequence[Figure]:
     long = [
         row
         for activation, name in NAMES.items()
-        for row in curve(f"long/{activation}", "background_norm", name)
+        for row in curve(run, f"long/{activation}", "time", "background_norm", name)
     ]
     figures.append(
         Figure(
@@ -505,7 +498,7 @@ def draw(run: Run) -> Sequence[Figure]:
                 lines(
                     long,
                     title="Background norm over a long training",
-                    description=_course(long),
+                    description=course(long),
                     x=x,
                     y=("value", "norm of the background projections"),
                     series=("what", ""),
@@ -565,16 +558,6 @@ def class_responses(W: torch.Tensor, core: int) -> tuple[torch.Tensor, torch.Ten
 
 def _kind(positive: float, negative: float) -> str:
     return {0: "no class", 1: "one class", 2: "both classes"}[(positive > 0) + (negative > 0)]
-
-
-def _course(rows: Sequence[dict[str, Any]]) -> str:
-    """Where each curve starts and ends, for those who can't see it."""
-    ends: dict[str, list[float]] = {}
-    for row in rows:
-        ends.setdefault(row["what"], []).append(row["value"])
-    return " ".join(
-        f"{what}: from {values[0]:.3g} to {values[-1]:.3g}." for what, values in ends.items()
-    )
 
 
 def summarize(run: Run) -> str:
