@@ -107,10 +107,9 @@ def _scans() -> Batch:
     """All digits as scanned: (n, 1, 8, 8) ink in [0, 1], and what they show."""
     from sklearn.datasets import load_digits
 
-    scans = load_digits()
-    ink = torch.from_numpy(scans.images).float()[:, None] / 16
-    y = torch.from_numpy(scans.target).long()
-    return Batch(ink, y, torch.zeros_like(y))
+    ink, digit = load_digits(return_X_y=True)
+    y = torch.as_tensor(digit, dtype=torch.int64)
+    return Batch(torch.as_tensor(ink).float().reshape(-1, 1, 8, 8) / 16, y, torch.zeros_like(y))
 
 
 def _framed(which: Int[Tensor, " n"], frame: str, *, seed: int, part: str) -> Batch:

@@ -1,0 +1,233 @@
+"""The one place that looks inside networks: it yields what a network made of each batch.
+
+A layer's output is read the moment it exists, because a ReLU that works in place overwrites what
+came before it. A reading says which numbers are kept: for every example one per neuron, never the
+maps themselves, so that a pass over any number of images needs the memory of one batch.
+
+Layers have the names that `model.named_modules()` gives. A layer that runs several times in one
+pass has a name for each run, `layer1.0.relu#0`, `layer1.0.relu#1`; its plain name means the last.
+An activation that is called as a function has a name too: `layer1.0.relu()` is `F.relu`,
+`torch.relu` or `Tensor.relu` called by `layer1.0`.
+"""
+
+import difflib
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from contam.batch import Batch
+
+Reading = Callable[[Tensor], Tensor]
+"""What to keep of a layer's output: one row for each example."""
+
+ACTIVATIONS = ("relu", "gelu", "silu")
+"""Functions and classes whose name contains one of these are activations."""
+
+
+class Observation(NamedTuple):
+    """A batch, and what the network made of it."""
+
+    batch: Batch
+    """As it came, but where the network is."""
+    logits: Tensor
+    """(batch, classes): what the network returned."""
+    layers: dict[str, Tensor]
+    """(batch, neurons) for each layer, in the order in which they ran."""
+
+
+def over_space(maps: Float[Tensor, "batch neurons ..."]) -> Float[Tensor, "batch neurons"]:
+    """The mean over space of maps with their channels first; vectors stay as they are.
+
+    Raises:
+        ValueError: three axes, which is how a sequence of tokens comes, with its neurons last.
+    """
+    if maps.ndim == 3:
+        raise ValueError(
+            f"an output of shape {tuple(maps.shape)} looks like a sequence of tokens, neurons "
+            "last; read it with over_tokens"
+        )
+    return maps.flatten(2).mean(dim=2) if maps.ndim > 2 else maps
+
+
+def over_tokens(tokens: Float[Tensor, "batch ... neurons"]) -> Float[Tensor, "batch neurons"]:
+    """The mean over tokens, or over any positions of an output with its neurons last."""
+    return tokens.flatten(1, -2).mean(dim=1) if tokens.ndim > 2 else tokens
+
+
+def rate_over_space(maps: Float[Tensor, "batch neurons ..."]) -> Float[Tensor, "batch neurons"]:
+    """The share of positions at which a channel is positive; channels first."""
+    return over_space((maps > 0).float())
+
+
+def rate_over_tokens(tokens: Float[Tensor, "batch ... neurons"]) -> Float[Tensor, "batch neurons"]:
+    """The share of tokens at which a neuron is positive; neurons last."""
+    return over_tokens((tokens > 0).float())
+
+
+def flat(values: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch neurons"]:
+    """Every position of every channel as a neuron of its own."""
+    return values.flatten(1)
+
+
+def observe(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    layers: Collection[str] | Literal["auto"] = "auto",
+    reduce: Reading = over_space,
+) -> Iterator[Observation]:
+    """Show the batches to the model in evaluation mode, and yield what each layer made of them.
+
+    `auto` takes every ReLU, GELU and SiLU. Between two batches, also when the iteration stops early
+    or an error interrupts it, the model is as it was found: its mode, hooks, gradients and the
+    random state. Only the model's own forward pass can change it (batch statistics do not move).
+
+    Source: ours, the only place with hooks.
+
+    Raises:
+        ValueError: no such layer, or one that did not run, gave no tensor or no row per example.
+    """
+    if isinstance(layers, str) and layers != "auto":
+        raise ValueError(f"layers is a list of names, or 'auto'; for one layer give [{layers!r}]")
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    for batch in batches:
+        here = Batch(*(part.to(device) for part in batch))
+        logits, seen = _look(model, here.x, layers, reduce)
+        yield Observation(here, logits, seen)
+
+
+def layers_of(model: nn.Module, x: Float[Tensor, "batch ..."]) -> list[str]:
+    """The activations that run when the model sees `x`, in their order: what `auto` observes."""
+    return list(_look(model, x, "auto", _nothing)[1])
+
+
+def _nothing(output: Tensor) -> Tensor:
+    return output.new_empty(len(output), 0)
+
+
+def _look(
+    model: nn.Module, x: Tensor, layers: Collection[str] | Literal["auto"], reduce: Reading
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """One forward pass; the readings keyed by layer."""
+    sight = _Sight(None if layers == "auto" else frozenset(layers), reduce, len(x))
+    with _as_found(model, x.device), ExitStack() as hooks:
+        for name, module in model.named_modules():
+            activation = _is_activation(type(module).__name__) and not any(module.children())
+            enter, leave = sight.around(name, activation=activation)
+            hooks.callback(module.register_forward_pre_hook(enter).remove)
+            hooks.callback(module.register_forward_hook(leave).remove)
+        with sight:
+            logits = model(x)
+    if layers == "auto":
+        # A name with a number is needed only where a layer ran more than once.
+        once = {f"{name}#0": name for name, calls in sight.calls.items() if calls == 1}
+        return logits, {once.get(name, name): value for name, value in sight.seen.items()}
+    missing = [name for name in layers if name not in sight.seen]
+    if missing:
+        modules = {name for name, _ in model.named_modules()}
+        raise ValueError(_lost(missing[0], modules, sight.calls))
+    return logits, sight.seen
+
+
+class _Sight(TorchFunctionMode):
+    """Reads wanted outputs during one forward pass; also sees activations called as functions."""
+
+    def __init__(self, wanted: frozenset[str] | None, reduce: Reading, examples: int) -> None:
+        super().__init__()
+        self.wanted = wanted
+        self.reduce = reduce
+        self.examples = examples
+        self.seen: dict[str, Tensor] = {}
+        self.calls: Counter[str] = Counter()
+        self.inside: list[str] = []
+        """The modules that are running, outermost first."""
+        self.busy = 0
+        """Above 0 inside an activation module or a reading, whose functions are no layers."""
+
+    def around(self, name: str, *, activation: bool) -> tuple[Callable, Callable]:
+        """The hooks before and after a module."""
+
+        def enter(_module: nn.Module, _inputs: Any) -> None:
+            self.inside.append(name)
+            self.busy += activation
+
+        def leave(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            self.inside.pop()
+            self.busy -= activation
+            self.read(name, output, activation=activation)
+
+        return enter, leave
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "").rstrip("_")
+        if self.inside and not self.busy and _is_activation(name):
+            where = f"{self.inside[-1]}.{name}()".lstrip(".")
+            self.read(where, output, activation=True)
+        return output
+
+    def read(self, name: str, output: Any, *, activation: bool) -> None:
+        """Reduce one output to what was asked for, under the names by which it was asked for."""
+        numbered = f"{name}#{self.calls[name]}"
+        self.calls[name] += 1
+        if self.wanted is None:
+            names = {numbered} if activation else set()
+        else:
+            names = self.wanted & {name, numbered}
+        if not names:
+            return
+        if not isinstance(output, Tensor):
+            raise ValueError(
+                f"layer {name!r} returns a {type(output).__name__}, not a tensor; "
+                "observe a layer inside it"
+            )
+        # A reading may be a view of the output, and a later layer may overwrite that in place.
+        self.busy += 1
+        value = self.reduce(output).clone()
+        self.busy -= 1
+        if len(value) != self.examples:
+            raise ValueError(
+                f"the reading of layer {name!r} has {len(value)} rows for {self.examples} "
+                f"examples; its output has shape {tuple(output.shape)}, so give a reading that "
+                "puts the examples first"
+            )
+        for wanted in names:
+            self.seen.pop(wanted, None)
+            self.seen[wanted] = value
+
+
+@contextmanager
+def _as_found(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards the modes and the random state are restored."""
+    modes = {module: module.training for module in model.modules()}
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), torch.no_grad():
+        try:
+            model.eval()
+            yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+
+
+def _is_activation(name: str) -> bool:
+    return any(kind in name.lower() for kind in ACTIVATIONS)
+
+
+def _lost(name: str, modules: Collection[str], calls: Counter[str]) -> str:
+    """Why a layer was not seen, and which ones are near."""
+    if name in modules:
+        return f"layer {name!r} did not run on this batch; choose one that the forward pass calls"
+    plain = name.partition("#")[0]
+    if plain in calls:
+        return (
+            f"layer {plain!r} ran {calls[plain]} times, numbered from #0 to #{calls[plain] - 1}; "
+            f"there is no {name!r}"
+        )
+    near = difflib.get_close_matches(name, calls, n=3, cutoff=0.4) or sorted(calls)[:10]
+    return f"no layer {name!r}; did you mean one of {near}?"

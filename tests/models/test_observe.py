@@ -1,0 +1,379 @@
+"""Observing: what is read equals what ran, whatever the network does to hide it."""
+
+import gc
+import weakref
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from contam.batch import Batch
+from contam.models.observe import (
+    flat,
+    layers_of,
+    observe,
+    over_space,
+    over_tokens,
+    rate_over_space,
+    rate_over_tokens,
+)
+from contam.models.small import small_cnn
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def batch_of(x: Tensor) -> Batch:
+    return Batch(x, torch.zeros(len(x), dtype=torch.int64), torch.zeros(len(x), dtype=torch.int64))
+
+
+def looked(model: nn.Module, x: Tensor, *args, **kwargs) -> dict[str, Tensor]:
+    (seen,) = observe(model, [batch_of(x)], *args, **kwargs)
+    return seen.layers
+
+
+class Reused(nn.Module):
+    """One ReLU, in place, used three times; what it made first is overwritten at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(x.clone())
+        x = self.relu(x.sub_(0.5))
+        return self.relu(x.sub_(0.5))
+
+
+class Functional(nn.Module):
+    """Every way to call an activation as a function, inside a named child."""
+
+    def __init__(self, activation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.child = nn.Linear(4, 4)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.activation(x) - 0.5)
+
+
+class Through(nn.Module):
+    """A forward pass written as a function, with named parts."""
+
+    def __init__(self, forward: Callable[..., Tensor], **parts: nn.Module) -> None:
+        super().__init__()
+        self.way = forward
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.way(x, *self.children())
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.norm = nn.BatchNorm2d(3)
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.drop(self.norm(self.conv(x))), inplace=True)
+
+
+@pytest.fixture
+def blocks() -> nn.Sequential:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(Block(), Block(), nn.Flatten(), nn.Linear(3 * 36, 5))
+
+
+# What is read
+
+
+def test_readings_by_hand():
+    maps = torch.tensor([[[[1.0, -1.0], [3.0, 1.0]], [[0.0, 0.0], [0.0, 2.0]]]])
+    assert over_space(maps).tolist() == [[1.0, 0.5]]
+    assert rate_over_space(maps).tolist() == [[0.75, 0.25]]
+    assert flat(maps).tolist() == [[1.0, -1.0, 3.0, 1.0, 0.0, 0.0, 0.0, 2.0]]
+    tokens = torch.tensor([[[1.0, 0.0], [2.0, -3.0], [0.0, 6.0]]])
+    assert over_tokens(tokens).tolist() == [[1.0, 1.0]]
+    assert rate_over_tokens(tokens).tolist() == [[pytest.approx(2 / 3), pytest.approx(1 / 3)]]
+
+
+@pytest.mark.parametrize(
+    ("last", "first"), [(over_tokens, over_space), (rate_over_tokens, rate_over_space)]
+)
+def test_readings_differ_in_where_the_neurons_are_and_in_nothing_else(last, first):
+    maps = noise(2, 3, 4, 5)
+    torch.testing.assert_close(last(maps.movedim(1, -1)), first(maps))
+    vectors = noise(2, 3)
+    assert torch.equal(last(vectors), first(vectors))
+
+
+def test_tokens_are_not_taken_for_maps():
+    with pytest.raises(ValueError, match="read it with over_tokens"):
+        over_space(noise(2, 3, 4))
+
+
+def test_values_are_those_of_a_pass_taken_apart():
+    model = small_cnn(width=4).eval()
+    x = noise(6, 3, 16, 16)
+    seen = looked(model, x, ["encoder.relu1", "encoder.relu3", "encoder"])
+    with torch.no_grad():
+        stem = model.get_submodule("encoder.norm1")(model.get_submodule("encoder.conv1")(x))
+        features = model.encoder(x)
+    torch.testing.assert_close(seen["encoder.relu1"], F.relu(stem).mean(dim=(2, 3)))
+    torch.testing.assert_close(seen["encoder.relu3"], features)
+    torch.testing.assert_close(seen["encoder"], features)
+
+
+def test_an_input_of_an_inplace_relu_is_read_before_it_is_overwritten():
+    model = small_cnn(width=4).eval()
+    x = noise(6, 3, 16, 16)
+    seen = looked(model, x, ["encoder.norm1"], flat)["encoder.norm1"]
+    assert seen.min() < 0
+    with torch.no_grad():
+        stem = model.get_submodule("encoder.norm1")(model.get_submodule("encoder.conv1")(x))
+    torch.testing.assert_close(seen, stem.flatten(1))
+
+
+def test_each_run_of_a_reused_module_has_a_name_and_the_plain_name_is_the_last():
+    x = noise(4, 3)
+    first = F.relu(x)
+    second = F.relu(first - 0.5)
+    third = F.relu(second - 0.5)
+    automatic = looked(Reused(), x)
+    assert list(automatic) == ["relu#0", "relu#1", "relu#2"]
+    for value, expected in zip(automatic.values(), (first, second, third), strict=True):
+        torch.testing.assert_close(value, expected)
+    chosen = looked(Reused(), x, ["relu", "relu#1"])
+    torch.testing.assert_close(chosen["relu"], third)
+    torch.testing.assert_close(chosen["relu#1"], second)
+
+
+@pytest.mark.parametrize(
+    ("activation", "name"),
+    [
+        (F.relu, "relu()"),
+        (torch.relu, "relu()"),
+        (Tensor.relu, "relu()"),
+        (lambda x: x.relu(), "relu()"),
+        (lambda x: F.relu(x.clone(), inplace=True), "relu()"),
+        (lambda x: x.clone().relu_(), "relu()"),
+        (lambda x: torch.relu_(x.clone()), "relu()"),
+        (F.gelu, "gelu()"),
+        (lambda x: F.gelu(x, approximate="tanh"), "gelu()"),
+        (F.leaky_relu, "leaky_relu()"),
+        (F.relu6, "relu6()"),
+        (F.silu, "silu()"),
+    ],
+)
+def test_activations_called_as_functions_are_caught(activation, name):
+    x = noise(4, 3)
+    model = nn.Sequential(Functional(activation))
+    seen = looked(model, x)
+    assert list(seen) == [f"0.{name}#0", f"0.{name}#1"]
+    torch.testing.assert_close(seen[f"0.{name}#0"], activation(x))
+    torch.testing.assert_close(seen[f"0.{name}#1"], activation(activation(x) - 0.5))
+    torch.testing.assert_close(looked(model, x, [f"0.{name}"])[f"0.{name}"], seen[f"0.{name}#1"])
+    assert list(looked(Functional(activation), x)) == [f"{name}#0", f"{name}#1"]
+
+
+def test_an_activation_module_is_one_layer_and_not_two():
+    class QuickGELU(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.gelu(x)
+
+    model = nn.Sequential(nn.ReLU(), QuickGELU(), nn.GELU(), nn.Tanh())
+    assert layers_of(model, noise(2, 3)) == ["0", "1", "2"]
+
+
+def test_a_network_named_after_its_activation_is_not_one():
+    class ReLUNetwork(Functional):
+        pass
+
+    assert layers_of(ReLUNetwork(F.relu), noise(2, 3)) == ["relu()#0", "relu()#1"]
+
+
+def test_functions_inside_a_reading_are_no_layers():
+    seen = looked(nn.Sequential(nn.ReLU(), nn.ReLU()), noise(2, 3), reduce=lambda z: F.relu(z - 1))
+    assert list(seen) == ["0", "1"]
+
+
+def test_a_fused_transformer_block_is_seen_too():
+    with torch.random.fork_rng(devices=[]):
+        block = nn.TransformerEncoderLayer(8, 2, 16, activation="gelu", batch_first=True)
+    x = noise(3, 5, 8)
+    assert layers_of(block, x) == ["gelu()"]
+    seen = looked(block, x, ["linear1", "gelu()"], over_tokens)
+    assert seen["gelu()"].shape == (3, 16)
+    rates = looked(block, x, ["linear1", "gelu()"], rate_over_tokens)
+    # GELU is positive exactly where what comes into it is.
+    assert torch.equal(rates["gelu()"], rates["linear1"])
+
+
+def test_rates_of_a_conv_net_are_rates_of_its_preactivations():
+    model = small_cnn(width=4)
+    x = noise(6, 3, 16, 16)
+    rates = looked(model, x, ["encoder.norm2", "encoder.relu2"], rate_over_space)
+    assert torch.equal(rates["encoder.norm2"], rates["encoder.relu2"])
+
+
+def test_batches_can_be_of_any_size(blocks):
+    x = noise(7, 3, 6, 6)
+    whole = looked(blocks, x)
+    parts = list(observe(blocks, [batch_of(part) for part in x.split(3)]))
+    for name, value in whole.items():
+        torch.testing.assert_close(torch.cat([p.layers[name] for p in parts]), value)
+    assert torch.equal(torch.cat([p.batch.x for p in parts]), x)
+    blocks.eval()
+    torch.testing.assert_close(torch.cat([p.logits for p in parts]), blocks(x).detach())
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ("block.conf", r"no layer 'block.conf'; did you mean one of \['block.conv'"),
+        ("block.relu", r"no layer 'block.relu'; did you mean one of \['block.relu\(\)'"),
+        (
+            "block.conv#1",
+            r"'block.conv' ran 1 times, numbered from #0 to #0; there is no 'block.conv#1'",
+        ),
+        ("spare", r"'spare' did not run on this batch"),
+    ],
+)
+def test_a_layer_that_was_not_seen_is_explained(layer, message):
+    model = Through(lambda x, block, _: block(x), block=Block(), spare=nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=message):
+        looked(model, noise(2, 3, 6, 6), [layer])
+
+
+def test_one_name_instead_of_a_list_is_explained(blocks):
+    with pytest.raises(ValueError, match=r"for one layer give \['0.conv'\]"):
+        looked(blocks, noise(2, 3, 6, 6), "0.conv")
+
+
+def test_an_output_that_is_no_tensor_is_explained():
+    model = Through(lambda x, part: part(x, x, x)[0], attention=nn.MultiheadAttention(4, 1))
+    with pytest.raises(ValueError, match="'attention' returns a tuple, not a tensor"):
+        looked(model, noise(2, 3, 4), ["attention"])
+
+
+def test_tokens_before_examples_are_explained():
+    model = Through(lambda x, relu: relu(x.transpose(0, 1)).mean(dim=0), relu=nn.ReLU())
+    with pytest.raises(ValueError, match=r"5 rows for 3 examples.*puts the examples first"):
+        looked(model, noise(3, 5, 4), ["relu"], over_tokens)
+    seen = looked(model, noise(3, 5, 4), ["relu"], lambda z: over_tokens(z.transpose(0, 1)))
+    assert seen["relu"].shape == (3, 4)
+
+
+# What is left behind: nothing
+
+
+def state(model: nn.Module) -> tuple:
+    return (
+        [m.training for m in model.modules()],
+        [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()],
+        [p.requires_grad for p in model.parameters()],
+        [None if p.grad is None else p.grad.clone() for p in model.parameters()],
+        {name: tensor.clone() for name, tensor in model.state_dict().items()},
+        torch.get_rng_state(),
+        torch.is_grad_enabled(),
+    )
+
+
+def assert_as_found(model: nn.Module, before: tuple) -> None:
+    for now, then in zip(state(model), before, strict=True):
+        torch.testing.assert_close(now, then, rtol=0, atol=0)
+
+
+@pytest.fixture
+def peculiar(blocks) -> nn.Sequential:
+    """In training mode but for one frozen layer, with a gradient and a hook of the user's."""
+    blocks.train()
+    blocks[1].norm.eval()
+    blocks[0].conv.bias.requires_grad_(False)
+    blocks[3].weight.grad = torch.ones_like(blocks[3].weight)
+    blocks[3].register_forward_hook(lambda *_: None)
+    return blocks
+
+
+def test_the_model_is_as_found_between_batches_and_at_the_end(peculiar):
+    before = state(peculiar)
+    for _ in observe(peculiar, [batch_of(noise(2, 3, 6, 6, seed=s)) for s in range(3)]):
+        assert_as_found(peculiar, before)
+    assert_as_found(peculiar, before)
+
+
+def test_the_model_is_as_found_after_an_early_stop(peculiar):
+    before = state(peculiar)
+    stopped = observe(peculiar, [batch_of(noise(2, 3, 6, 6))] * 3)
+    next(stopped)
+    del stopped
+    assert_as_found(peculiar, before)
+    next(observe(peculiar, [batch_of(noise(2, 3, 6, 6))] * 3))
+    assert_as_found(peculiar, before)
+
+
+@pytest.mark.parametrize("where", ["model", "reading", "name"])
+def test_the_model_is_as_found_after_an_error(peculiar, where):
+    before = state(peculiar)
+
+    def broken(_: Tensor) -> Tensor:
+        torch.rand(1)
+        raise RuntimeError("broken")
+
+    x = noise(2, 4, 6, 6) if where == "model" else noise(2, 3, 6, 6)
+    layers = ["nowhere"] if where == "name" else ["0.conv"]
+    with pytest.raises((RuntimeError, ValueError)):
+        looked(peculiar, x, layers, broken if where == "reading" else over_space)
+    assert_as_found(peculiar, before)
+
+
+def test_a_network_that_draws_at_random_leaves_the_stream_where_it_was():
+    model = Through(lambda x: F.dropout(x, 0.5, training=True))
+    before = torch.get_rng_state()
+    looked(model, noise(2, 3), ())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_model_can_be_trained_on_while_it_is_observed(blocks):
+    optimizer = torch.optim.SGD(blocks.parameters(), 0.1)
+    blocks.train()
+    losses = []
+    for seen in observe(blocks, [batch_of(noise(8, 3, 6, 6))] * 20, ()):
+        loss = F.cross_entropy(blocks(seen.batch.x), seen.batch.y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 2
+
+
+def test_readings_can_train_a_probe_later(blocks):
+    seen = looked(blocks, noise(4, 3, 6, 6))["1.relu()"]
+    probe = nn.Linear(3, 2)
+    probe(seen).sum().backward()
+    assert probe.weight.grad is not None and probe.weight.grad.any()
+
+
+def test_maps_are_gone_once_they_are_read():
+    model = small_cnn(width=4)
+    maps: list[weakref.ref] = []
+
+    def reading(z: Tensor) -> Tensor:
+        maps.append(weakref.ref(z))
+        return over_space(z)
+
+    kept = list(observe(model, [batch_of(noise(2, 3, 16, 16))] * 3, reduce=reading))
+    gc.collect()
+    assert len(maps) == 9 and all(ref() is None for ref in maps)
+    stored = [v.untyped_storage().nbytes() for seen in kept for v in seen.layers.values()]
+    assert stored == [4 * 2 * neurons for _ in kept for neurons in (4, 8, 16)]
