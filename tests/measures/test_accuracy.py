@@ -1,0 +1,88 @@
+"""Accuracy and its exact interval, against SciPy's own test and against its definition."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom, binomtest
+from sklearn.metrics import accuracy_score
+from torch import nn
+
+from contam.batch import Batch, Domain
+from contam.measures.accuracy import Accuracy, Hits, accuracy, clopper_pearson
+
+COUNTS = st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+
+
+def test_by_hand():
+    hits = Hits().update(
+        torch.tensor([[2.0, 1.0], [0.0, 3.0], [5.0, 4.0]]), torch.tensor([0, 1, 1])
+    )
+    assert hits.compute() == Accuracy(correct=2, count=3)
+    assert hits.compute().share == pytest.approx(2 / 3)
+
+
+def test_all_wrong_and_all_right_reach_the_ends():
+    # With none right in n, (1 - high)^n = .025 by definition.
+    assert clopper_pearson(0, 10) == (0.0, pytest.approx(1 - 0.025**0.1))
+    assert clopper_pearson(10, 10) == (pytest.approx(0.025**0.1), 1.0)
+
+
+@given(COUNTS, st.sampled_from([0.68, 0.95, 0.999]))
+def test_interval_agrees_with_scipy(counts, confidence):
+    correct, count = counts
+    expected = binomtest(correct, count).proportion_ci(confidence, method="exact")
+    assert clopper_pearson(correct, count, confidence) == pytest.approx(
+        (expected.low, expected.high)
+    )
+
+
+@given(COUNTS)
+def test_at_each_end_the_count_seen_has_the_probability_of_a_tail(counts):
+    correct, count = counts
+    low, high = Accuracy(correct, count).interval
+    assert low <= correct / count <= high
+    if correct > 0:
+        assert binom.sf(correct - 1, count, low) == pytest.approx(0.025)
+    if correct < count:
+        assert binom.cdf(correct, count, high) == pytest.approx(0.025)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1), st.data())
+def test_batches_and_processes_do_not_matter(pairs, data):
+    predicted, y = torch.tensor(pairs).T
+    logits = nn.functional.one_hot(predicted, 4).float()
+    at = data.draw(st.integers(0, len(y)))
+    parts = [Hits().update(logits[part], y[part]) for part in (slice(at), slice(at, None))]
+    merged = parts[0].merge(parts[1]).compute()
+    assert merged == Hits().update(logits, y).compute()
+    assert merged.share == pytest.approx(accuracy_score(y, predicted))
+
+
+def test_a_model_is_judged_in_evaluation_mode():
+    x = torch.eye(4).repeat(5, 1)
+    y = x.argmax(dim=1)
+    y[:5] = 3
+    domain = Domain("d", Batch(x, y, torch.zeros_like(y)))
+    model = nn.Sequential(nn.Dropout(0.9), nn.Identity()).train()
+    expected = Accuracy(int((x.argmax(dim=1) == y).sum()), 20)
+    assert accuracy(model, domain, batch_size=3) == expected
+    assert model.training
+
+
+def test_a_result_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Accuracy(1, 2).correct = 2  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_no_example_has_no_accuracy():
+    with pytest.raises(ValueError, match="at least one example"):
+        Hits().compute()
+
+
+@pytest.mark.parametrize("asked", [(3, 2, 0.95), (-1, 2, 0.95), (0, 0, 0.95), (1, 2, 95)])
+def test_impossible_counts_and_confidences_are_refused(asked):
+    with pytest.raises(ValueError, match="want 0 <= correct <= count"):
+        clopper_pearson(*asked)

@@ -1,0 +1,97 @@
+"""The table of class means, against NumPy, and however the data comes."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contam.measures.class_means import ClassMeans
+
+
+def example(n: int = 60, classes: int = 4, neurons: int = 3, seed: int = 0):
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.randint(classes, (n,), generator=generator)
+    y[:classes] = torch.arange(classes)
+    return torch.randn(n, neurons, generator=generator), y
+
+
+def test_by_hand():
+    means = ClassMeans(classes=2, neurons=2)
+    means.update(torch.tensor([[1.0, 0.0], [3.0, 4.0], [5.0, 6.0]]), torch.tensor([1, 1, 0]))
+    assert means.compute().tolist() == [[5.0, 6.0], [2.0, 2.0]]
+
+
+def test_against_numpy():
+    values, y = example()
+    expected = [np.asarray(values)[np.asarray(y) == c].mean(axis=0) for c in range(4)]
+    found = ClassMeans(4, 3).update(values, y).compute()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@given(st.integers(1, 70), st.integers(0, 60), st.randoms(use_true_random=False))
+def test_batches_order_and_processes_do_not_matter(size, split, random):
+    values, y = example()
+    whole = ClassMeans(4, 3).update(values, y)
+    order = torch.tensor(random.sample(range(len(y)), len(y)))
+    parts = [ClassMeans(4, 3), ClassMeans(4, 3)]
+    for part, picked in zip(parts, (order[:split], order[split:]), strict=True):
+        for some in picked.split(size):
+            part.update(values[some], y[some])
+    merged = parts[0].merge(parts[1])
+    torch.testing.assert_close(merged.compute(), whole.compute(), rtol=1e-13, atol=1e-14)
+    assert torch.equal(merged.counts, whole.counts)
+
+
+@given(st.integers(0, 60), st.randoms(use_true_random=False))
+def test_rates_of_a_power_of_two_of_positions_merge_to_the_last_bit(split, random):
+    values, y = example()
+    values = (values * 64).round() / 64
+    order = torch.tensor(random.sample(range(len(y)), len(y)))
+    first = ClassMeans(4, 3).update(values[order[:split]], y[order[:split]])
+    second = ClassMeans(4, 3).update(values[order[split:]], y[order[split:]])
+    merged = first.merge(second).compute()
+    assert torch.equal(merged, ClassMeans(4, 3).update(values, y).compute())
+
+
+def test_many_batches_do_not_wear_the_sum_down():
+    """In single precision the sum would stop growing at 2^24."""
+    means = ClassMeans(1, 1)
+    means.sums += 2.0**24
+    means.counts += 2**24
+    for _ in range(1000):
+        means.update(torch.ones(1, 1), torch.zeros(1, dtype=torch.int64))
+    assert means.sums.item() == 2**24 + 1000
+    assert means.compute().item() == 1
+
+
+def test_half_precision_and_gradients_are_welcome():
+    values, y = example()
+    found = ClassMeans(4, 3).update(values.bfloat16().requires_grad_(), y).compute()
+    assert found.dtype == torch.float64 and not found.requires_grad
+    torch.testing.assert_close(found, ClassMeans(4, 3).update(values.bfloat16(), y).compute())
+
+
+def test_a_class_that_was_never_seen_is_named():
+    means = ClassMeans(3, 1).update(torch.ones(2, 1), torch.tensor([0, 0]))
+    with pytest.raises(ValueError, match=r"no example of class \[1, 2\]"):
+        means.compute()
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_outside_the_table_is_refused_and_nothing_is_added(label):
+    means = ClassMeans(3, 1)
+    with pytest.raises(ValueError, match=r"don't fit 3 classes"):
+        means.update(torch.ones(2, 1), torch.tensor([0, label]))
+    assert not means.sums.any() and not means.counts.any()
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (3, 1), (2, 1, 1)])
+def test_values_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match="want 1 neurons for each of 2 examples"):
+        ClassMeans(3, 1).update(torch.ones(shape), torch.tensor([0, 1]))
+
+
+def test_tables_of_other_sizes_do_not_merge():
+    with pytest.raises(ValueError, match=r"\(3, 1\).* can't take in .*\(3, 2\)"):
+        ClassMeans(3, 1).merge(ClassMeans(3, 2))
