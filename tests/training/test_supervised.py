@@ -1,0 +1,201 @@
+"""Supervised training: it learns what can be learned, and an interruption leaves no trace."""
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load, save
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from contam.batch import Batch, Domain, Shift
+from contam.data.digits import padded_digits
+from contam.measures.accuracy import accuracy
+from contam.models.classifier import Classifier, drawing_from
+from contam.models.small import small_cnn
+from contam.training.schedule import warmup_cosine
+from contam.training.supervised import Stage, _minibatches, fit
+
+RECIPE: dict[str, Any] = dict(epochs=3, batch_size=16, step_size=1e-2, weight_decay=0.05, seed=0)
+
+
+def changed(change: dict[str, Any]) -> dict[str, Any]:
+    return {**RECIPE, **change}
+
+
+def toy(n: int = 90, parts: int = 1) -> Shift:
+    """Images whose class is the brightest channel; in one or several training domains."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randint(3, (n,), generator=generator)
+    x = torch.rand(n, 3, 16, 16, generator=generator)
+    x[torch.arange(n), y] += 0.5
+    domains = tuple(
+        Domain(str(i), Batch(*part))
+        for i, part in enumerate(
+            zip(x.chunk(parts), y.chunk(parts), torch.zeros_like(y).chunk(parts), strict=True)
+        )
+    )
+    return Shift("toy", ("r", "g", "b"), train=domains, id_test=domains[0], ood_tests=())
+
+
+def network(seed: int = 0) -> nn.Module:
+    """With what a check-point can forget: running statistics, dropout, memory layout, no head."""
+    model = small_cnn(3, width=4, seed=seed)
+    model.encoder.add_module("drop", nn.Dropout(0.2))
+    return model
+
+
+def last(stages) -> Stage:
+    return list(stages)[-1]
+
+
+def assert_same(one: nn.Module, other: nn.Module) -> None:
+    for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_it_learns_a_separable_task():
+    model = network()
+    end = last(fit(model, toy(), **changed({"epochs": 8}), report_every=10))
+    assert end.step == end.steps == 8 * 5
+    assert accuracy(model, toy().id_test).share > 0.95
+
+
+def test_it_equals_plain_pytorch():
+    """The same steps written out with a scheduler and no function of ours but the order's."""
+    shift = toy()
+    ours, plain = network(), network()
+    last(fit(ours, shift, **RECIPE, report_every=100))
+    optimizer = torch.optim.AdamW(plain.parameters(), 1e-2, weight_decay=0.05)
+    scheduler = LambdaLR(
+        optimizer, lambda s: warmup_cosine(min(s, 14), steps=15, warmup=math.ceil(1.5))
+    )
+    plain.train()
+    batches = _minibatches(shift.train[0].data, 16, seed=0, start=0, device=torch.device("cpu"))
+    for step, (batch,) in enumerate(itertools.islice(batches, 15)):
+        with drawing_from(0, f"fit/step {step}"):
+            loss = F.cross_entropy(plain(batch.x), batch.y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+    assert_same(ours, plain)
+
+
+@pytest.mark.parametrize("stop", [1, 5, 7, 14, 15])
+def test_an_interrupted_training_continues_bit_for_bit(stop):
+    whole = network()
+    ends = [s.losses for s in fit(whole, toy(), **RECIPE, report_every=1)]
+    begun = network()
+    for stage in fit(begun, toy(), **RECIPE, report_every=1):
+        if stage.step == stop:
+            file = save(stage.checkpoint())
+            break
+    resumed = network(seed=1)  # another start, so that nothing but the check-point can help
+    torch.rand(3)  # another place in the global stream
+    rest = list(fit(resumed, toy(), **RECIPE, report_every=1, resume=load(file)))
+    assert [s.step for s in rest] == list(range(stop + 1, 16))
+    assert [s.losses for s in rest] == ends[stop:]
+    assert_same(whole, resumed)
+
+
+def test_the_checkpoint_is_a_copy():
+    model = network()
+    stages = fit(model, toy(), **RECIPE, report_every=1)
+    checkpoint = next(stages).checkpoint()
+    kept = {name: tensor.clone() for name, tensor in checkpoint.items()}
+    for _ in stages:
+        pass
+    assert all(torch.equal(checkpoint[name], tensor) for name, tensor in kept.items())
+
+
+def test_weights_without_gradients_stay_and_resume():
+    def frozen() -> nn.Module:
+        model = network()
+        model.get_parameter("encoder.conv1.weight").requires_grad_(False)
+        return model
+
+    whole, begun, resumed = frozen(), frozen(), frozen()
+    last(fit(whole, toy(), **RECIPE, report_every=100))
+    middle = next(fit(begun, toy(), **RECIPE, report_every=7)).checkpoint()
+    last(fit(resumed, toy(), **RECIPE, report_every=100, resume=middle))
+    assert_same(whole, resumed)
+    first = "encoder.conv1.weight"
+    assert torch.equal(whole.get_parameter(first), frozen().get_parameter(first))
+
+
+def test_several_training_domains_are_taken_together():
+    one, several = network(), network()
+    last(fit(one, toy(parts=1), **RECIPE, report_every=100))
+    last(fit(several, toy(parts=3), **RECIPE, report_every=100))
+    assert_same(one, several)
+
+
+def test_an_epoch_shows_no_example_twice_and_epochs_differ():
+    x = torch.arange(50.0)
+    data = Batch(x, x.long(), x.long())
+    batches = _minibatches(data, 16, seed=0, start=0, device=torch.device("cpu"))
+    seen = [batch.y.tolist() for (batch,) in itertools.islice(batches, 6)]
+    first, second = [*itertools.chain(*seen[:3])], [*itertools.chain(*seen[3:])]
+    assert len(set(first)) == len(set(second)) == 48
+    assert first != second
+    again = _minibatches(data, 16, seed=0, start=4, device=torch.device("cpu"))
+    assert [batch.y.tolist() for (batch,) in itertools.islice(again, 2)] == seen[4:]
+
+
+def test_the_seed_alone_decides():
+    models = [network() for _ in range(3)]
+    for model, seed in zip(models, (0, 0, 1), strict=True):
+        torch.rand(seed + 1)
+        before = torch.get_rng_state()
+        last(fit(model, toy(), **changed({"seed": seed}), report_every=100))
+        assert torch.equal(torch.get_rng_state(), before)
+    assert_same(models[0], models[1])
+    weights = [m.get_parameter("head.weight") for m in models]
+    assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 91}, "a minibatch of 91 can't be drawn from 90 training examples"),
+        ({"batch_size": 0}, "choose a batch size between 1 and 90"),
+        ({"epochs": 0}, "at least 1 epoch, not 0"),
+        ({"step_size": 1e30}, "not finite at step .* step size below"),
+    ],
+)
+def test_what_cannot_be_trained_is_explained(change, message):
+    with pytest.raises(ValueError, match=message):
+        last(fit(network(), toy(), **changed(change), report_every=100))
+
+
+def test_a_checkpoint_of_something_else_is_explained():
+    checkpoint = last(fit(network(), toy(), **RECIPE, report_every=100)).checkpoint()
+    other = Classifier(nn.Flatten(), 3, 3 * 256)
+    with pytest.raises(ValueError, match="belongs to another model"):
+        last(fit(other, toy(), **RECIPE, report_every=100, resume=checkpoint))
+    shorter = changed({"epochs": 2})
+    with pytest.raises(ValueError, match="taken at step 15, but this training has 10"):
+        last(fit(network(), toy(), **shorter, report_every=100, resume=checkpoint))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_a_red_frame_harms_under_other_frames_and_random_frames_do_not(seed):
+    recipe: dict[str, Any] = dict(
+        epochs=20, batch_size=32, step_size=1e-2, weight_decay=0.05, seed=seed
+    )
+    drop = {}
+    for frame in ("red", "random"):
+        shift = padded_digits(frame, seed=seed)
+        model = small_cnn(seed=seed)
+        last(fit(model, shift, **recipe, report_every=1000))
+        found = {d.name: accuracy(model, d).share for d in (shift.id_test, *shift.ood_tests)}
+        assert found[f"{frame} frame"] > 0.94
+        for other in ("cyan frame", "white frame", "black frame"):
+            drop[frame, other] = found[f"{frame} frame"] - found[other]
+    assert all(value > 0.3 for (frame, _), value in drop.items() if frame == "red")
+    assert all(value < 0.1 for (frame, _), value in drop.items() if frame == "random")
