@@ -195,7 +195,7 @@ class Run:
         if arrays is not None:
             files[_arrays(part)] = to_safetensors(_contiguous(arrays))
         for path, content in files.items():
-            _write(self.folder / path, content)
+            write_atomically(self.folder / path, content)
         for path, content in files.items():
             self._manifest.files[path] = Written(
                 sha256=hashlib.sha256(content).hexdigest(), bytes=len(content)
@@ -217,7 +217,9 @@ class Run:
     ) -> None:
         """Keep an unfinished part's state, and the records that it has so far."""
         kept = json.dumps([_plain(record) for record in records])
-        _write(self._checkpoint_path(part), to_safetensors(_contiguous(state), {"records": kept}))
+        write_atomically(
+            self._checkpoint_path(part), to_safetensors(_contiguous(state), {"records": kept})
+        )
 
     def checkpoint(self, part: str) -> tuple[dict[str, Tensor], list[dict[str, Any]]] | None:
         """The state and records of an unfinished part, or None when there are none."""
@@ -261,7 +263,9 @@ class Run:
                 f"{self.folder}: is open for reading only; 'Run.start' opens for writing"
             )
         self._manifest.sessions[-1].seconds = round(time.monotonic() - self._clock, 2)
-        _write(self.folder / "run.json", self._manifest.model_dump_json(indent=1).encode() + b"\n")
+        write_atomically(
+            self.folder / "run.json", self._manifest.model_dump_json(indent=1).encode() + b"\n"
+        )
 
 
 def digest(experiment: str, config: Mapping[str, Any]) -> str:
@@ -321,7 +325,7 @@ def _load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from None
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
     """Put `content` at `path` in one piece: other readers see the old file or the new one."""
     temporary = None
     with _explained(path):

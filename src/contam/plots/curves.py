@@ -9,7 +9,7 @@ import altair as alt
 import numpy as np
 
 from contam.plots.figure import Panel, Row, panel
-from contam.plots.style import axis_title, dashes, drawn, finite, legend_of, scale_of, ticks
+from contam.plots.style import axis_title, dashes, drawn, finite, legend_of, log_axis, ticks
 
 PLACES = 200
 """Places along the x axis at which a long curve is drawn; a panel has few more pixels."""
@@ -40,15 +40,21 @@ def lines(
         for point in curve if points else curve[:: math.ceil(len(curve) / 40)]:
             point["tip"] = True
     names = list(curves)
-    legend = legend_of(series[1], names, "stroke")
+    legend = legend_of(series[1], names, above=y[1], symbol="stroke")
     color = alt.Color("series:N", scale=alt.Scale(domain=names), legend=legend)
     dash = alt.StrokeDash(
         "series:N", scale=alt.Scale(domain=names, range=dashes(names)), legend=legend
     )
     across = alt.X(
-        "x:Q", title=axis_title(x[1]), axis=ticks(), scale=scale_of("x" in log, zero=False)
+        "x:Q",
+        title=axis_title(x[1]),
+        **log_axis(_values(data, "x"))
+        if "x" in log and data
+        else {"axis": ticks(), "scale": alt.Scale(zero=False)},
     )
-    up: dict[str, Any] = {"title": axis_title(y[1]), "axis": ticks(), "scale": scale_of("y" in log)}
+    up: dict[str, Any] = {"title": axis_title(y[1]), "axis": ticks()}
+    if "y" in log and data:
+        up |= log_axis(_values(data, "y", "low", "high"))
     base = alt.Chart(alt.Data(values=data)).encode(x=across, color=color)
     curve = base.mark_line(strokeWidth=2.2).encode(y=alt.Y("y:Q", **up), strokeDash=dash)
     # Dots carry the tooltips; unless they are wanted, or a curve is one dot, nobody sees them.
@@ -102,7 +108,7 @@ def histogram(
         steps += [{"series": name, "x": bin_["from"], "y": bin_["share"]} for bin_ in bins]
         steps.append({"series": name, "x": float(edges[-1]), "y": steps[-1]["y"]})
     names = list(samples)
-    legend = legend_of(series, names, "stroke")
+    legend = legend_of(series, names, above=y, symbol="stroke")
     scale = alt.Scale(domain=names)
     percent = alt.Axis(format="~%", tickCount=5)
     base = alt.Chart(alt.Data(values=steps)).encode(
@@ -141,13 +147,17 @@ def _curves(
         return {}
     if "y" in log:
         # A band that reaches zero goes down to the lowest value that can be drawn.
-        ends = [point.get(end) or 0.0 for point in shown for end in ("y", "low")]
-        floor = min(end for end in ends if end > 0)
+        floor = min(end for end in _values(shown, "y", "low") if end > 0)
         for curve in curves.values():
             for point in curve:
                 if point.get("low") is not None:
                     point["low"] = max(point["low"], floor)
     return {name: _thinned(curve, "x" in log) for name, curve in curves.items()}
+
+
+def _values(points: Iterable[Row], *fields: str) -> list[float]:
+    """What the points have in these fields."""
+    return [point[field] for point in points for field in fields if point.get(field) is not None]
 
 
 def _thinned(curve: list[dict[str, Any]], log: bool) -> list[dict[str, Any]]:

@@ -49,17 +49,25 @@ def bars(
     ]
     paint: list[Any] = []
     if series is not None:
+        legend = legend_of(series[1], names, above="" if lying else y[1])
+        if lying and legend is not None:
+            legend.columns = 1
         encoding.append(shift("series:N", scale=alt.Scale(domain=names)))
         paint.append(
-            alt.Color("series:N", scale=alt.Scale(domain=names), legend=legend_of(series[1], names))
+            alt.Color(
+                "series:N",
+                scale=alt.Scale(domain=names),
+                legend=legend,
+            )
         )
         tips.insert(0, alt.Tooltip("series:N", title=series[1] or "series"))
     value = {"title": axis_title(y[1]), "axis": ticks()}
     base = alt.Chart(alt.Data(values=data)).encode(*encoding)
     layers = [base.mark_bar().encode(size("y:Q", **value), *paint, tooltip=tips)]
     if any("low" in bar for bar in data):
-        whisker = base.mark_rule(strokeWidth=1.5)
-        layers.append(whisker.encode(size("low:Q", **value), **{end: "high:Q"}))
+        # The halo parts a whisker from a bar of nearly its own lightness.
+        for whisker in (base.mark_rule(style="halo"), base.mark_rule(strokeWidth=1.5)):
+            layers.append(whisker.encode(size("low:Q", **value), **{end: "high:Q"}))
     height = (18 * max(len(names), 1) + 14) * len(groups) if lying else HEIGHT
     return panel(alt.layer(*layers), title, description, wide=wide, height=height)
 
@@ -81,7 +89,7 @@ def scatter(
     ]
     data = [point for point in data if point["x"] is not None and point["y"] is not None]
     names = list(dict.fromkeys(point["series"] for point in data))
-    legend = legend_of(series[1], names)
+    legend = legend_of(series[1], names, above=y[1])
     scale = alt.Scale(domain=names)
     chart = (
         alt.Chart(alt.Data(values=data))

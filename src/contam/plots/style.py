@@ -43,17 +43,37 @@ def axis_title(title: str) -> Any:
     return in_lines(title, NARROW) if title else None
 
 
-def scale_of(log: bool, *, zero: bool = True) -> Any:
-    return alt.Scale(type="log") if log else alt.Scale(zero=zero)
-
-
-def ticks() -> Any:
+def ticks(values: Sequence[float] = ()) -> Any:
     """Numbers at the ticks, very small and very large ones with an exponent."""
+    where: dict[str, Any] = {"values": list(values)} if values else {"tickCount": 6}
     return alt.Axis(
-        tickCount=6,
-        labelExpr="datum.value && (abs(datum.value) < 0.001 || abs(datum.value) >= 100000)"
-        " ? format(datum.value, '~e') : format(datum.value, ',~g')",
+        **where,
+        labelExpr="datum.value && (abs(datum.value) < 0.001 || abs(datum.value) >= 1000000)"
+        " ? replace(format(datum.value, '~e'), '+', '') : format(datum.value, ',~g')",
     )
+
+
+def log_axis(values: Sequence[float]) -> dict[str, Any]:
+    """A logarithmic scale from a round number to a round number, with ticks at powers of ten.
+
+    Ticks at 2 and 5 join them where there would be fewer than three.
+    """
+    rounds = sorted(
+        float(f"{digit}e{power}")
+        for power in range(_exponent(min(values)), _exponent(max(values)) + 2)
+        for digit in (1, 2, 5)
+    )
+    low = max(each for each in rounds if each <= min(values))
+    high = min(each for each in rounds if each >= max(values) and each > low)
+    inside = [each for each in rounds if low <= each <= high]
+    powers = [each for each in inside if f"{each:e}".startswith("1.0")]
+    shown = powers[:: math.ceil(len(powers) / 7)] if len(powers) > 2 else inside
+    return {"axis": ticks(shown), "scale": alt.Scale(type="log", domain=[low, high], nice=False)}
+
+
+def _exponent(value: float) -> int:
+    """The power of ten in a number's usual spelling, free of the logarithm's rounding."""
+    return int(f"{value:e}".split("e")[1])
 
 
 def dashes(names: Sequence[str]) -> list[list[int]]:
@@ -61,13 +81,17 @@ def dashes(names: Sequence[str]) -> list[list[int]]:
     return [DASHES[(i + i // len(DASHES)) % len(DASHES)] for i in range(len(names))]
 
 
-def legend_of(title: str, names: Sequence[str], symbol: str | None = None) -> Any:
-    """A legend above the plot with as many columns as a phone has room for; one name needs none."""
+def legend_of(title: str, names: Sequence[str], *, above: str, symbol: str | None = None) -> Any:
+    """A legend above the plot and the title of its y axis; one name needs none.
+
+    It has as many columns as a phone has room for; a page may give it more.
+    """
     if len(names) < 2:
         return None
     longest = max(map(len, names))
     columns = max(1, min(len(names), NARROW // (longest + 5)))
     look: dict[str, Any] = {"title": title or None, "columns": columns, "labelLimit": 280}
+    look["offset"] = 20 + (14 * len(in_lines(above, NARROW)) if above else 0)
     if symbol == "stroke":
         look |= {"symbolType": "stroke", "symbolSize": 500, "symbolStrokeWidth": 2.2}
     return alt.Legend(orient="top", symbolOpacity=1, **look)
