@@ -159,7 +159,7 @@ class DataModel:
         Raises:
             ValueError: n is not positive, or `where` is none of the three.
 
-        Source: Def. 3.1, App. F.1.
+        Source: App. F.1.
         """
         if n < 1:
             raise ValueError(f"asked for {n} examples; wanted at least 1")

@@ -1,8 +1,9 @@
 """Two ways to take one training step of the same network: by hand, and by autograd."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import final
 
 import torch
 import torch.nn.functional as F
@@ -13,20 +14,20 @@ from contam.theory.distribution import Sample
 from contam.theory.network import MLP
 
 
-class Engine(Protocol):
+class Engine(ABC):
     """Improves one network, in place, from one minibatch at a time."""
 
+    @abstractmethod
     def step(self, sample: Sample) -> float:
         """Take a step and return the loss before it."""
-        ...
 
+    @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
         """What the optimizer remembers."""
-        ...
 
+    @abstractmethod
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Remember what `tensors` returned once."""
-        ...
 
 
 def hinge(h: Float[Tensor, "n *outputs"], sample: Sample) -> Float[Tensor, " n"]:
@@ -57,7 +58,8 @@ LOSSES: dict[str, Callable[[Tensor, Sample], Tensor]] = {
 }
 
 
-class ByHand:
+@final
+class ByHand(Engine):
     """SGD on the hinge loss of a two-layer network with a fixed head, by its closed-form gradient.
 
     Works in feature coordinates, where a non-orthonormal dictionary multiplies the gradient with
@@ -131,7 +133,8 @@ class ByHand:
             self.W.sub_(self.velocity, alpha=self.step_size)
 
 
-class Autograd:
+@final
+class Autograd(Engine):
     """Any network, loss and optimizer, by automatic differentiation."""
 
     def __init__(

@@ -76,7 +76,7 @@ def largest_background(W: Float[Tensor, "m d0"], core: int, dimension: int) -> f
 
     In a linear network it stays of order 1, up to logarithms, for all time.
 
-    Source: Thm. 4.4, Thm. C.4.
+    Source: Thm. 4.4.
     """
     background = W[:, core:]
     return math.sqrt(dimension) * float(background.abs().max()) if background.numel() else 0.0

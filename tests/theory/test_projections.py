@@ -1,0 +1,82 @@
+import pytest
+import torch
+
+from contam.seeds import bits
+from contam.theory.distribution import Beta, DataModel, TwoPoint
+from contam.theory.features import FeatureModel
+from contam.theory.projections import (
+    average_norms,
+    class_correlations,
+    largest_background,
+    learned_sums,
+    own_class,
+    weighted_sums,
+)
+from contam.theory.trajectory import Setting, simulate
+
+DATA = DataModel(
+    FeatureModel(2, 2, 16), core_weights=TwoPoint(0.25), background_weights=Beta(1.0, 3.0)
+)
+W = torch.tensor([[1.0, 3.0, -2.0, 4.0], [0.0, -1.0, 2.0, 2.0], [-4.0, 0.0, 3.0, 0.0]])
+
+
+def test_weighted_sums_by_hand():
+    core, background = weighted_sums(W, DATA)  # all means are 1/4
+    assert core.tolist() == [1.0, -0.25, -1.0]
+    assert background.tolist() == [0.5, 1.0, 0.75]
+
+
+def test_class_correlations_are_y_c_plus_b():
+    core, background = weighted_sums(W, DATA)
+    expected = torch.stack([-core + background, core + background])
+    torch.testing.assert_close(class_correlations(W, DATA), expected)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        DataModel(FeatureModel(6, 4, 20), classes=3, coupling=0.5),
+        DataModel(FeatureModel(6, 4, 20), correlation=0.7, background_weights=Beta(2.0, 5.0)),
+        DataModel(FeatureModel(6, 4, 20), core_shape="spheres"),
+    ],
+)
+def test_class_correlations_are_means_over_examples(data):
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(5, 10, generator=generator, dtype=torch.float64)
+    sample = data.sample(200_000, bits(0, "test"), dtype=torch.float64)
+    z = sample.f @ weights.T
+    means = torch.stack([z[sample.y == label].mean(dim=0) for label in data.labels])
+    torch.testing.assert_close(class_correlations(weights, data), means, rtol=0, atol=0.03)
+
+
+def test_own_class_by_hand():
+    assert own_class(W, DATA, torch.tensor([0.1, -0.1, 0.1])).tolist() == [1, 0, 1]
+    assert own_class(W, DATA).tolist() == [1, 0, 0]  # y C + B is largest for y = -1, -1
+
+
+def test_learned_sums_by_hand():
+    u, v = learned_sums(W, torch.tensor([1, 0, 1]), DATA)
+    assert u == pytest.approx((4 + 1 - 4) / 3)
+    assert v == pytest.approx((2 + 4 + 3) / 3)
+
+
+def test_learned_sums_of_several_classes_take_the_signs_of_the_neurons_class():
+    data = DataModel(FeatureModel(3, 1, 4), classes=3)
+    neuron = torch.tensor([[-1.0, 5.0, -2.0, 0.5]])
+    assert learned_sums(neuron, torch.tensor([1]), data) == (8.0, 0.5)
+    assert learned_sums(neuron, torch.tensor([0]), data) == (-4.0, 0.5)
+
+
+def test_norms_by_hand():
+    core, background = average_norms(W, 2)
+    assert core == pytest.approx((10**0.5 + 1 + 4) / 3)
+    assert background == pytest.approx((20**0.5 + 8**0.5 + 3) / 3)
+    assert largest_background(W, 2, dimension=16) == 16.0
+    assert largest_background(W, 4, dimension=16) == 0.0
+
+
+def test_a_linear_network_learns_the_core_and_forgets_the_background():
+    setting = Setting(data=DataModel(FeatureModel(8, 8, 64)), width=32, activation="identity")
+    first, final = simulate(setting, 0, report_at=(0, 200))
+    before, after = (average_norms(state.W, 8)[1] for state in (first, final))
+    assert after == pytest.approx(before * (1 - 1e-3) ** 200, rel=0.05)
