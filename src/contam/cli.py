@@ -70,15 +70,11 @@ def demo(out: Path = RUNS, page: Path = Path("contam-demo.html")) -> int:
 
 def list_experiments() -> int:
     """List the experiments, what each redraws, and its presets."""
-    from rich.console import Console
-    from rich.table import Table
-
     from contam.experiments import IN_PAPER_ORDER
 
-    table = Table("name", "what", "reproduces", "presets", box=None, header_style="bold")
     for each in IN_PAPER_ORDER:
-        table.add_row(each.name, each.title, ", ".join(each.reproduces), ", ".join(each.presets))
-    Console().print(table)
+        print(f"{each.name:20} {each.title}")
+        print(f"{'':20} {', '.join(each.reproduces)}; presets {', '.join(each.presets)}")
     return 0
 
 
@@ -346,20 +342,24 @@ def _claims(done: "Run") -> Sequence["Claim"]:
 
 
 def _print_claims(done: "Run") -> None:
+    """Each claim beside its verdict, with what was found below it."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     from contam.experiment import number
 
-    words = {True: "[green]holds[/]", False: "[red]does not hold[/]", None: "[dim]not run[/]"}
-    table = Table("", "claim", "found", "wanted", box=None, header_style="bold", padding=(0, 1))
+    words = {True: ("holds", "green"), False: ("does not hold", "red"), None: ("not run", "dim")}
+    table = Table.grid(padding=(0, 2))
+    table.add_column(width=13)
+    table.add_column()
     for claim in _claims(done):
         spread = f" ± {number(claim.spread)}" if claim.spread is not None else ""
-        found = claim.not_run or f"{number(claim.found)}{spread} (n {claim.n})"
-        says = escape(f"{claim.says} ({claim.source})")
-        table.add_row(words[claim.holds], says, escape(found), claim.wanted)
-    console = Console()
+        found = f"{claim.quantity}: {number(claim.found)}{spread} (n {claim.n})"
+        told = f"{found}; {claim.not_run or f'wanted {claim.wanted}'}"
+        says = Text.assemble(f"{claim.says} ({claim.source})\n", (told, "dim"))
+        table.add_row(Text.assemble(words[claim.holds]), says)
+    console = Console(highlight=False)
     console.print(f"\n[bold]{done.experiment}[/]")
     console.print(table)
 

@@ -17,7 +17,8 @@ class Claim:
     """A statement of the paper (or of the specification built on it), and what a run found.
 
     The number found is the mean over seeds. The claim holds when it lies in [low, high]; an end
-    that is None is open. A claim that the run could not judge has no number, and says why.
+    that is None is open. A claim that the run could not judge says why, with the number or
+    without one.
     """
 
     says: str
@@ -42,7 +43,7 @@ class Claim:
     @property
     def holds(self) -> bool | None:
         """Whether the claim holds here; None when it was not judged."""
-        if self.found is None:
+        if self.found is None or self.not_run is not None:
             return None
         if self.in_every_seed is not None:
             return self.in_every_seed
@@ -50,12 +51,14 @@ class Claim:
 
     @property
     def wanted(self) -> str:
-        """The range in words: '.75 or more', '.82 to .88'."""
+        """The range in words: '0.75 or more', '0.82 to 0.88'."""
         if self.low is not None and self.high is not None:
-            return f"{number(self.low)} to {number(self.high)}"
-        if self.low is not None:
-            return f"{number(self.low)} or more"
-        return "any" if self.high is None else f"{number(self.high)} or less"
+            text = f"{number(self.low)} to {number(self.high)}"
+        elif self.low is not None:
+            text = f"{number(self.low)} or more"
+        else:
+            text = "any" if self.high is None else f"{number(self.high)} or less"
+        return text if self.in_every_seed is None else f"{text}, in every seed"
 
     def record(self, experiment: str) -> dict[str, Any]:
         """The claim as JSON values: what `contam claims --json` prints."""

@@ -82,7 +82,7 @@ def test_no_example_has_no_accuracy():
         Hits().compute()
 
 
-@pytest.mark.parametrize("asked", [(3, 2, 0.95), (-1, 2, 0.95), (0, 0, 0.95), (1, 2, 95)])
+@pytest.mark.parametrize("asked", [(3, 2, 0.95), (-1, 2, 0.95), (0, 0, 0.95), (1, 2, 95.0)])
 def test_impossible_counts_and_confidences_are_refused(asked):
     with pytest.raises(ValueError, match="want 0 <= correct <= count"):
         clopper_pearson(*asked)

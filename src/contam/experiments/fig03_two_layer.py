@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -10,6 +11,7 @@ from pydantic import BaseModel, NonNegativeFloat, PositiveFloat, PositiveInt
 from contam.experiment import Claim, Experiment, Stage, judge
 from contam.plots import Figure, lines, scatter
 from contam.run import Run
+from contam.theory.architecture import Activation
 from contam.theory.distribution import DataModel
 from contam.theory.features import FeatureModel
 from contam.theory.population import Neurons, predict
@@ -17,7 +19,7 @@ from contam.theory.setting import Setting
 from contam.theory.summary import summary
 from contam.trajectories import course, curve, pace, report_steps, train_into
 
-NAMES = {"relu": "ReLU", "identity": "linear"}
+NAMES: dict[Activation, str] = {"relu": "ReLU", "identity": "linear"}
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
@@ -102,14 +104,14 @@ def settings(config: Config) -> dict[str, Setting]:
         "examples": config.examples,
         "steps": config.steps,
     }
-    regression = classification | {
+    regression: dict[str, Any] = classification | {
         "loss": "squared",
         "head": "trained",
         # The simulation's loss is half the sum over the outputs, not their mean.
         "step_size": config.regression_step_size * 2 / config.core,
         "steps": config.regression_steps,
     }
-    long = {
+    long: dict[str, Any] = {
         "data": data,
         "width": config.width,
         "weight_decay": config.weight_decay,
@@ -122,11 +124,8 @@ def settings(config: Config) -> dict[str, Setting]:
         found[f"regression/{activation}"] = Setting(**regression, activation=activation)
         found[f"long/{activation}"] = Setting(**long, activation=activation)
     # The published code's own start: torch's default initialization, and a bias.
-    found["script/relu"] = Setting(
-        **classification | {"examples": config.examples or config.batch_size},
-        bias="hidden",
-        initialization="uniform",
-    )
+    script: dict[str, Any] = classification | {"examples": config.examples or config.batch_size}
+    found["script/relu"] = Setting(**script, bias="hidden", initialization="uniform")
     return found
 
 
@@ -196,10 +195,11 @@ def claims(run: Run) -> Sequence[Claim]:
 
     def exactly(says: str, values: list[float], source: str, quantity: str, **ends: Any) -> Claim:
         """A claim whose range is known at the standard sizes alone."""
+        found = judge(says, values, source=source, quantity=quantity, **ends)
         if is_standard(config):
-            return judge(says, values, source=source, quantity=quantity, **ends)
-        why = "its range is known for d0 64 of d 256, m 256 and training time 200"
-        return Claim(says, source, quantity, not_run=why, **ends)
+            return found
+        why = "the range is known for d0 64 of d 256, m 256 and training time 200"
+        return replace(found, not_run=why)
 
     def column(rows: list[dict[str, Any]], key: str) -> list[float]:
         return [row[key] for row in rows]

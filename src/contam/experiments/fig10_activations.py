@@ -16,7 +16,7 @@ from contam.theory.summary import summary
 from contam.theory.trajectory import State
 from contam.trajectories import course, curve, train_into
 
-NAMES: dict[str, str] = {
+NAMES: dict[Activation, str] = {
     "relu": "ReLU",
     "gelu": "GELU",
     "sigmoid": "sigmoid",
@@ -110,7 +110,9 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
     def measure(state: State) -> dict[str, Any]:
         return {"train_logistic": state.loss} | summary(state, examples=config.test_examples)
 
-    todo = [(a, seed) for seed in range(config.seeds) for a in config.activations]
+    todo: list[tuple[Activation, int]] = [
+        (a, seed) for seed in range(config.seeds) for a in config.activations
+    ]
     for index, (activation, seed) in enumerate(todo):
         part = f"{activation}/seed{seed}"
         shares = train_into(

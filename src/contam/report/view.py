@@ -55,6 +55,14 @@ class FigureView:
     numbers: list[list[Any]]
 
     @property
+    def numeric(self) -> list[bool]:
+        """Of each column, whether it holds numbers only."""
+        return [
+            all(value is None or isinstance(value, int | float) for value in column)
+            for column in zip(*self.numbers, strict=True)
+        ]
+
+    @property
     def origin(self) -> str:
         """Where the figure comes from, in words."""
         own = self.figure.source.strip().lower() in ("", "ours")

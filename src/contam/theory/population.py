@@ -13,6 +13,8 @@ from contam.theory.coverage import Inputs
 from contam.theory.meanfield import Grid, Neurons, advance, outcomes, view
 
 GOOD_ON, GOOD_OFF = 0.9, 0.1
+HARDLY_LEARNED = 0.9
+"""Hinge risk in distribution above which V / U still says more of the start than of training."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,19 @@ class Prediction:
     def contamination(self) -> float:
         """V / U when training ends: background learned for each unit of core, 0 in a clean network.
 
-        Once the network has learned, its OOD hinge risk is about 2 V / (U + V).
+        Once the network has learned, its OOD hinge risk is about 2 V / (U + V); before, with U
+        near 0, the ratio means nothing.
         """
         return self.final.V / self.final.U
 
     def summary(self) -> str:
         """The prediction in words."""
         end = self.final
+        learned = f"the average neuron has learned {end.U:.2f} of the core and {end.V:.2f} of the background"
+        if end.id_hinge < HARDLY_LEARNED:
+            learned += f", a contamination of {self.contamination:.2f}"
+        else:
+            learned += ", hardly anything: train longer or with larger steps"
         if end.good_share > 0:
             firing = (
                 f"{end.good_share:.0%} of the neurons fire for one class only "
@@ -83,9 +91,7 @@ class Prediction:
         else:
             firing = "no neuron fires for one class only"
         return (
-            f"After {end.step} steps the average neuron has learned {end.U:.2f} of the core "
-            f"and {end.V:.2f} of the background, a contamination of {self.contamination:.2f}; "
-            f"{firing}. "
+            f"After {end.step} step{'s'[: end.step != 1]} {learned}; {firing}. "
             f"Hinge risk is {end.id_hinge:.3f} in distribution, {end.ood_hinge:.3f} out of "
             f"distribution and {end.worst_hinge:.3f} with every background weight at -1; "
             f"{end.id_error:.1%} and {end.ood_error:.1%} of the examples are misclassified in and "

@@ -32,7 +32,7 @@ def train(
         ValueError: the minibatches ended before the steps did.
     """
     taken = done
-    for taken, batches in zip(range(done + 1, steps + 1), minibatches, strict=False):  # noqa: B007
+    for taken, batches in zip(range(done + 1, steps + 1), minibatches, strict=False):
         losses = step(batches)
         if taken % report_every == 0 or taken == steps:
             yield Progress(taken, losses)
