@@ -119,11 +119,13 @@ def test_reports_come_in_order_and_stay_as_they_are():
     assert not torch.equal(states[1].W, states[2].W)
 
 
-def test_a_checkpoint_is_taken_when_its_state_is_reported():
-    states = simulate(SMALL, 0, report_at=(10, 60))
+@pytest.mark.parametrize("engine", ["by_hand", "autograd"])
+def test_a_checkpoint_is_taken_when_its_state_is_reported(engine):
+    setting = replace(SMALL, engine=engine, optimizer="momentum", step_size=0.1)
+    states = simulate(setting, 0, report_at=(10, 60))
     early = next(states)
     final = next(states)  # training has gone on before the check-point is asked for
-    assert torch.equal(last(SMALL, resume=early.checkpoint()).W, final.W)
+    assert torch.equal(last(setting, resume=early.checkpoint()).W, final.W)
 
 
 def test_resuming_reports_what_is_left():
