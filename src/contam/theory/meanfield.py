@@ -65,29 +65,25 @@ class Neurons:
         """Neurons as they are initialized: all of a narrow network, a sample of a wide one.
 
         The law is exact: means of independent Gaussians are Gaussian, and the squared length of
-        what deviates from them is chi-square. A sample has as many neurons of either sign, because
-        a wide network nearly has.
+        what deviates from them is chi-square. A sample covers the means evenly and takes each of
+        them with both signs, because a wide network nearly does and because early differences grow.
 
         Source: ours, what N(0, 1/d) weights are in these numbers.
         """
         rng = np.random.Generator(bits(inputs.seed, "population neurons"))
         count = min(inputs.width, inputs.neurons)
         if count < inputs.width:
-            sign = np.resize([1.0, -1.0], count)
+            sobol = torch.quasirandom.SobolEngine(2, scramble=True, seed=int(rng.integers(2**31)))
+            even = sobol.draw(-(-count // 2), dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
+            means = torch.special.ndtri(even).repeat_interleave(2, dim=0)[:count]
+            sign = torch.from_numpy(np.resize([1.0, -1.0], count))
         else:
-            sign = rng.choice([1.0, -1.0], count)
-        scale = 1 / math.sqrt(inputs.dimension)
-        return cls(
-            sign=torch.from_numpy(sign),
-            core_mean=torch.from_numpy(rng.normal(0, scale / math.sqrt(inputs.core), count)),
-            background_mean=torch.from_numpy(
-                rng.normal(0, scale / math.sqrt(inputs.background), count)
-            ),
-            core_rest=torch.from_numpy(scale * np.sqrt(rng.chisquare(inputs.core - 1, count))),
-            background_rest=torch.from_numpy(
-                scale * np.sqrt(rng.chisquare(inputs.background - 1, count))
-            ),
-        )
+            means = torch.from_numpy(rng.normal(size=(count, 2)))
+            sign = torch.from_numpy(rng.choice([1.0, -1.0], count))
+        sizes = np.array([inputs.core, inputs.background])
+        rests = torch.from_numpy(np.sqrt(rng.chisquare(sizes - 1, (count, 2)) / inputs.dimension))
+        means = means / torch.from_numpy(np.sqrt(sizes * float(inputs.dimension)))
+        return cls(sign, means[:, 0], means[:, 1], rests[:, 0], rests[:, 1])
 
 
 @dataclass(frozen=True)

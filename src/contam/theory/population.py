@@ -78,7 +78,8 @@ class Prediction:
     def summary(self) -> str:
         """The prediction in words."""
         end = self.final
-        learned = f"the average neuron has learned {end.U:.2f} of the core and {end.V:.2f} of the background"
+        learned = f"the average neuron has learned {end.U:.2f} of the core"
+        learned += f" and {end.V:.2f} of the background"
         if end.id_hinge < HARDLY_LEARNED:
             learned += f", a contamination of {self.contamination:.2f}"
         else:

@@ -1,0 +1,265 @@
+"""The prediction against SGD that knows nothing of it, the paper's trends, and what is refused."""
+
+import json
+import math
+from functools import cache
+
+import pytest
+import torch
+
+from contam.seeds import stream
+from contam.theory.population import Neurons, predict
+
+LINEAR, RELU = "identity", "relu"
+
+
+def start(features, dimension, width, seed):
+    draws = stream(seed, f"start {features} {width}")
+    u = torch.randn(width, features, generator=draws) / math.sqrt(dimension)
+    return u, (torch.randint(2, (width,), generator=draws) * 2.0 - 1) / width
+
+
+def examples(draws, count, features, low=0.0):
+    y = torch.randint(2, (count,), generator=draws) * 2.0 - 1
+    f = torch.rand(count, features, generator=draws)
+    f[:, : features // 2] *= y[:, None]
+    f[:, features // 2 :] += low
+    return f, y
+
+
+def sgd(u, a, *, steps, step_size, batch, activation, seed, report_at):
+    """U, V, ID and OOD hinge risk and 0-1 error of SGD on fresh batches, at the steps asked for."""
+    draws, features, seen = stream(seed, "sgd"), u.shape[1], {}
+    for step in range(steps + 1):
+        if step in report_at:
+            core, background = u[:, : features // 2].sum(1), u[:, features // 2 :].sum(1)
+            seen[step] = [float((a.sign() * core).mean()), float(background.mean())]
+            for low in (0.0, -1.0):
+                f, y = examples(stream(seed, f"test {low}"), 8192, features, low)
+                h = f @ u.T
+                h = y * ((h.relu() if activation == RELU else h) @ a)
+                seen[step] += [float((1 - h).relu().mean()), float((h <= 0).float().mean())]
+        f, y = examples(draws, batch, features)
+        preactivations = f @ u.T
+        active = (preactivations >= 0).float() if activation == RELU else torch.ones(batch, len(u))
+        inside = y * (y * ((preactivations * active) @ a) <= 1) / batch
+        gradient = -a[:, None] * ((active * inside[:, None]).T @ f)
+        u = (1 - step_size * 1e-3) * u - step_size * gradient
+    return torch.tensor([seen[step] for step in report_at])
+
+
+@cache
+def both(features, width, step_size=1.0, *, steps=200, batch=500, activation=RELU, report_at=(200,),
+         seeds=4):  # fmt: skip
+    """Prediction and SGD from the same weights: means over seeds, (reported steps, six numbers)."""
+    told, found = [], []
+    for seed in range(seeds):
+        u, a = start(features, 4 * features, width, seed)
+        prediction = predict(
+            core=features // 2,
+            background=features // 2,
+            dimension=4 * features,
+            width=width,
+            step_size=step_size,
+            steps=steps,
+            activation=activation,
+            report_at=report_at,
+            start=Neurons.read(u, a, core=features // 2),
+        )
+        told.append([[p.U, p.V, p.id_hinge, p.id_error, p.ood_hinge, p.ood_error]
+                     for p in prediction.curve])  # fmt: skip
+        found.append(
+            sgd(u, a, steps=steps, step_size=step_size, batch=batch, activation=activation,
+                seed=seed, report_at=report_at)
+        )  # fmt: skip
+    return torch.tensor(told).mean(0), torch.stack(found).mean(0)
+
+
+def agree(told, found):
+    """Acceptance A7, with hinge risk in distribution beside it."""
+    assert told[0] == pytest.approx(found[0], rel=0.01), "U"
+    assert told[1] == pytest.approx(found[1], rel=0.01), "V"
+    assert told[2] == pytest.approx(found[2], abs=0.002), "ID hinge"
+    assert told[4] == pytest.approx(found[4], abs=0.012), "OOD hinge"
+
+
+@pytest.mark.parametrize(
+    ("features", "width", "step_size", "batch"),
+    [
+        (64, 256, 1.0, 500),
+        pytest.param(512, 512, 0.25, 128, marks=pytest.mark.slow),
+        pytest.param(4096, 4096, 0.25, 64, marks=pytest.mark.slow),
+    ],
+)
+def test_prediction_is_what_sgd_finds(features, width, step_size, batch):
+    told, found = both(features, width, step_size, batch=batch)
+    agree(told[-1].tolist(), found[-1].tolist())
+
+
+def test_prediction_is_what_sgd_finds_on_the_way_there():
+    told, found = both(64, 256, report_at=(0, 5, 20, 50, 100, 200))
+    for column, allowed in enumerate((0.02, 0.02, 0.004, 0.02, 0.004, 0.01)):
+        assert float((told - found)[:, column].abs().max()) < allowed
+    assert float(found[:, 5].max() - found[:, 5].min()) > 0.3
+
+
+def test_the_comparison_can_fail():
+    """A prediction for slightly other data, or for half of the steps, is no longer SGD's."""
+    _, found = both(64, 256, report_at=(0, 5, 20, 50, 100, 200))
+    for other in ({"mean": 0.52}, {"variance": 1 / 10}, {"steps": 100}, {"dimension": 160}):
+        final = predict(**{"steps": 200, **other}, report_at=[]).final
+        told = [final.U, final.V, final.id_hinge, final.id_error, final.ood_hinge, final.ood_error]
+        with pytest.raises(AssertionError):
+            agree(told, found[-1].tolist())
+
+
+def test_linear_networks_do_not_learn_the_background():
+    told, found = both(64, 256, activation=LINEAR)
+    assert float((told - found).abs().max()) < 0.006
+    assert abs(float(told[-1, 1])) < 0.08
+    whole = predict(activation=LINEAR)
+    norms = [point.background_norm for point in whole.curve]
+    assert norms[-1] == pytest.approx(norms[0] * (1 - 1e-3) ** 200, rel=0.02)
+    assert abs(whole.final.ood_hinge - whole.final.id_hinge) < 0.003
+    assert whole.final.worst_hinge == pytest.approx(whole.final.id_hinge, abs=0.003)
+
+
+def test_ood_risk_grows_with_the_number_of_features():
+    told, found = (torch.cat(column)[:, 4].tolist() for column in zip(
+        both(16, 64), both(64, 256), both(256, 512, 0.5, batch=100), strict=True
+    ))  # fmt: skip
+    for risks in (told, found):
+        assert risks[0] + 0.02 < risks[1] < risks[2] - 0.02
+
+
+@pytest.mark.parametrize(
+    ("features", "dimension", "expected"),
+    [
+        (64, 256, 0.056),
+        (4096, 131_072, 0.010),
+        (4096, 16_384, 0.021),
+        pytest.param(65_536, 2**23, 0.004, marks=pytest.mark.slow),
+        pytest.param(2**20, 2**29, 0.002, marks=pytest.mark.slow),
+        pytest.param(2**20, 2**22, 0.021, marks=pytest.mark.slow),
+    ],
+)
+def test_the_other_class_falls_silent_where_d_is_half_d0_to_the_three_halves_and_not_where_4_d0(
+    features, dimension, expected
+):
+    prediction = predict(
+        core=features // 2,
+        background=features // 2,
+        dimension=dimension,
+        width=4 * features,
+        neurons=1024,
+        report_at=[],
+    )
+    assert prediction.final.other_class_rate == pytest.approx(expected, abs=0.001 + 0.05 * expected)
+    assert prediction.final.own_class_rate > 0.99
+
+
+def test_theorem_4_2_good_neurons_hold_core_by_their_sign_and_background_besides():
+    final = predict().final
+    assert final.good_share > 0.75
+    assert 1 < final.good_core < 1.6
+    assert 0.7 < final.good_background < 1.3
+
+
+def test_a_sample_of_a_wide_network_tells_the_same_as_the_whole():
+    sampled, whole = (
+        predict(
+            width=2048, step_size=8.0, weight_decay=1e-3 / 8, neurons=neurons, report_at=[]
+        ).final
+        for neurons in (256, 2048)
+    )
+    for name, allowed in (("U", 0.01), ("V", 0.02), ("ood_hinge", 0.005), ("good_share", 0.03)):
+        assert getattr(sampled, name) == pytest.approx(getattr(whole, name), abs=allowed)
+
+
+def test_an_equal_seed_predicts_the_same_and_another_one_nearly_so():
+    first, again, other = (predict(seed=seed, steps=100) for seed in (3, 3, 4))
+    assert first == again
+    assert 0 < abs(first.final.ood_hinge - other.final.ood_hinge) < 0.03
+
+
+def test_steps_of_the_curve():
+    assert [point.step for point in predict(steps=20).curve] == list(range(0, 21, 2))
+    assert [point.step for point in predict(steps=3).curve] == [0, 1, 2, 3]
+    assert [point.step for point in predict(steps=9, report_at=(4, 0)).curve] == [0, 4, 9]
+
+
+def test_contamination_gives_the_ood_risk_by_the_rule_of_thumb():
+    prediction = predict()
+    ratio = prediction.contamination
+    assert ratio == prediction.final.V / prediction.final.U
+    assert prediction.final.ood_hinge == pytest.approx(2 * ratio / (1 + ratio), abs=0.02)
+
+
+def test_summary_says_the_numbers():
+    prediction = predict(steps=60)
+    words = prediction.summary()
+    final = prediction.final
+    assert words.startswith("After 60 steps")
+    for number in (f"{final.U:.2f}", f"{final.V:.2f}", f"{final.ood_hinge:.3f}"):
+        assert number in words
+    assert f"a contamination of {prediction.contamination:.2f}" in words
+
+
+def test_summary_of_a_network_that_has_not_learned_does_not_speak_of_contamination():
+    words = predict(steps=1, core=4, background=60, width=64).summary()
+    assert words.startswith("After 1 step the average neuron")
+    assert "hardly anything: train longer" in words
+    assert "contamination" not in words
+    assert "no neuron fires for one class only" in words
+
+
+def test_records_are_rows_that_json_can_hold():
+    prediction = predict(core=4, background=60, width=64, steps=30)
+    rows = json.loads(json.dumps(prediction.records(), allow_nan=False))
+    assert [row["step"] for row in rows] == [point.step for point in prediction.curve]
+    assert rows[-1]["V"] == prediction.final.V
+    undefined = [point.good_share == 0 for point in prediction.curve]
+    assert [row["other_class_rate"] is None for row in rows] == undefined
+    assert True in undefined
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"activation": "gelu"}, "activation must be one of .* train the network instead"),
+        ({"loss": "logistic"}, "loss must be 'hinge'"),
+        ({"optimizer": "adam"}, r"optimizer must be 'sgd', not 'adam': .*step_size / \(1 - b\)"),
+        ({"bias": True}, "bias must be False"),
+        ({"core": 3}, "core must be at least 4, not 3"),
+        ({"background": 0}, "background must be at least 4, not 0"),
+        ({"width": 0}, "width must be at least 1"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"neurons": 1}, "neurons must be at least 2"),
+        ({"dimension": 63}, "dimension must be at least 64, not 63"),
+        ({"mean": 1.5}, r"mean must be in \[0, 1\]"),
+        ({"mean": math.nan}, "mean must be in"),
+        ({"variance": 0.26}, r"variance must be in \[0, 0.25\], not 0.26: no distribution"),
+        ({"variance": 0.0}, "variance must be positive"),
+        ({"ood_mean": 0.1}, r"ood_mean must be in \[-1, 0\]"),
+        ({"ood_mean": -0.9, "ood_variance": 0.1}, r"ood_variance must be in \[0, 0.09\]"),
+        ({"step_size": 0.0}, "step_size must be positive"),
+        ({"step_size": 11.0}, "at most 2.5, not 2.75: .* try step_size 10 and more steps"),
+        ({"weight_decay": 1.0}, r"weight_decay must be in \[0, 1 / step_size\)"),
+        ({"weight_decay": -1e-3}, "weight_decay must be in"),
+        ({"report_at": [0, 500]}, r"from 0 to 200, not \[500\]"),
+    ],
+)
+def test_what_is_not_covered_is_refused_with_what_to_do(asked, message):
+    with pytest.raises(ValueError, match=message):
+        predict(**asked)
+
+
+def test_a_start_of_another_width_is_refused():
+    u, a = start(64, 256, 100, 0)
+    with pytest.raises(ValueError, match="start has 100 neurons; width must say so, not 256"):
+        predict(start=Neurons.read(u, a, core=32))
+
+
+def test_moments_at_the_edge_are_accepted():
+    edge = predict(mean=0.25, variance=0.1875, ood_mean=-1.0, ood_variance=0.0, steps=2).final
+    assert edge.ood_hinge == pytest.approx(edge.worst_hinge, abs=1e-9)
