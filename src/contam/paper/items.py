@@ -184,7 +184,7 @@ _REASONS: dict[str, str] = {
     "Fig. 2": "an illustration",
     "Fig. 4": _ENCODERS,
     "Fig. 5": _ENCODERS,
-    "Fig. 6": f"its heat maps: {_ENCODERS}; its framed images in miniature: see App. F.4",
+    "Fig. 6": "heat maps are not built yet; for the framed images, see Fig. 13",
     "Lemma B.3": f"{_RATE} Thm. 4.2; the projection itself is measured, see Lemma A.3",
     "Lemma B.4": f"{_RATE} Thm. 4.2; the projection itself is measured, see Eq. 7",
     "Lemma B.5": f"{_RATE} Lemma B.7; the projection itself is measured, see Lemma A.3",

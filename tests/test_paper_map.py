@@ -1,0 +1,259 @@
+"""The paper map is complete, each address is single, and the scanner notices what breaks it."""
+
+import ast
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from contam import paper
+from contam.experiments import IN_PAPER_ORDER
+from contam.paper import (
+    CONTENTS,
+    IN_PART,
+    ITEMS,
+    NOT_IN_CODE,
+    PART_OF,
+    RESTATED,
+    places,
+    spelled,
+    where,
+)
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A package of one module, whose text the test gives."""
+
+    def written(text: str) -> Path:
+        folder = tmp_path / "toy"
+        folder.mkdir(exist_ok=True)
+        (folder / "module.py").write_text(text, encoding="utf-8")
+        return folder
+
+    return written
+
+
+def test_every_numbered_item_has_a_home_or_a_reason():
+    assert set(ITEMS) - set(places()) == set(NOT_IN_CODE)
+
+
+def test_no_item_has_both_a_home_and_a_reason():
+    assert not set(places()) & set(NOT_IN_CODE)
+
+
+def test_what_is_in_code_in_part_is_in_code():
+    assert set(IN_PART) <= set(places())
+
+
+def test_every_number_of_the_paper_is_an_item():
+    def numbered(kind: str, *labels: str) -> set[str]:
+        return {f"{kind} {label}" for label in labels}
+
+    counted = (
+        numbered("Eq.", *map(str, range(1, 62)))
+        | numbered("Fig.", *map(str, range(1, 16)))
+        | numbered("Tab.", *map(str, range(1, 6)))
+        | numbered("Thm.", "4.1", "4.2", "4.3", "4.4")
+        | numbered("Def.", "3.1", "A.4", "A.5", "B.2")
+        | numbered("Lemma", *(f"A.{n}" for n in (1, 2, 3, 6, 7, 8, 9)))
+        | numbered("Lemma", "B.1", *(f"B.{n}" for n in range(3, 10)))
+        | numbered("Lemma", *(f"C.{n}" for n in range(1, 4)), *(f"D.{n}" for n in range(1, 7)))
+        | numbered("App.", *(f"E.{n}" for n in range(1, 5)), *(f"F.{n}" for n in range(1, 5)))
+        | numbered("App.", "G.1", "G.2")
+    )
+    assert set(ITEMS) == counted
+    assert sum(len(part) for part in CONTENTS.values()) == len(counted)
+
+
+def test_equations_come_in_the_paper_s_order():
+    numbers = [int(item.split()[1]) for item in ITEMS if item.startswith("Eq.")]
+    assert numbers == list(range(1, 62))
+
+
+def test_references_between_items_lead_to_items():
+    assert {*PART_OF, *PART_OF.values(), *RESTATED.values(), *NOT_IN_CODE} <= set(ITEMS)
+    named = re.compile(r"(?:Eq\.|Def\.|Thm\.|Fig\.|Tab\.|App\.|Lemma) [A-G]?\.?\d+(?:\.\d+)?")
+    for reason in NOT_IN_CODE.values():
+        assert set(named.findall(reason)) <= set(ITEMS)
+
+
+def test_sources_of_claims_name_items_of_the_paper():
+    for path in sorted((paper.PACKAGE / "experiments").glob("*.py")):
+        for keyword in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match keyword:
+                case ast.keyword(arg="source", value=ast.Constant(value=str() as source)):
+                    assert source == "ours" or isinstance(paper.cited(source), list), path
+
+
+def test_what_an_experiment_redraws_has_its_address_there():
+    found = places()
+    for experiment in IN_PAPER_ORDER:
+        for item in experiment.reproduces:
+            assert item in ITEMS
+            if item.startswith(("Fig.", "Tab.")):
+                assert f"contam/experiments/{experiment.name}.py" in {p.path for p in found[item]}
+
+
+def test_files_that_reasons_point_to_exist():
+    for item, reason in NOT_IN_CODE.items():
+        for path in re.findall(r"\S+\.py", reason):
+            assert (ROOT / path).is_file(), f"{item}: {path}"
+
+
+def test_the_page_of_the_documentation_is_up_to_date():
+    written = (ROOT / "docs" / "paper-map.md").read_text(encoding="utf-8")
+    assert written == paper.markdown(), "run: python -m contam.paper > docs/paper-map.md"
+
+
+def test_asking_needs_no_torch_and_little_time():
+    code = "import sys, contam.paper as p; p.where('Eq. 4'); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    start = time.process_time()
+    places()
+    assert time.process_time() - start < 1.0
+
+
+@pytest.mark.parametrize(
+    ("asked", "item"),
+    [
+        ("Eq. 61", "Eq. 61"),
+        ("eq 61", "Eq. 61"),
+        ("Equation 61", "Eq. 61"),
+        ("equation (61)", "Eq. 61"),
+        ("(61)", "Eq. 61"),
+        ("61", "Eq. 61"),
+        ("Theorem 4.1", "Thm. 4.1"),
+        ("thm. 4.1", "Thm. 4.1"),
+        ("4.1", "Thm. 4.1"),
+        ("Theorem B.1", "Thm. 4.1"),
+        ("theorem c.4", "Thm. 4.4"),
+        ("Lemma B.1", "Lemma B.1"),
+        ("Corollary A.3", "Lemma A.3"),
+        ("fig 8a", "Fig. 8"),
+        ("Figure 8(b)", "Fig. 8"),
+        ("Figs. 3a-c", "Fig. 3"),
+        ("Table 5", "Tab. 5"),
+        ("Definition A.4", "Def. A.4"),
+        ("A.4", "Def. A.4"),
+        ("Appendix F.3", "App. F.3"),
+        ("section F.3", "App. F.3"),
+        ("  Eq.61 ", "Eq. 61"),
+    ],
+)
+def test_spellings(asked, item):
+    assert spelled(asked) == item
+
+
+@pytest.mark.parametrize("item", ITEMS)
+def test_every_item_is_found_under_its_own_name_and_answered(item):
+    assert spelled(item) == item
+    first, *rest = where(item)
+    assert first == f"{item}: {ITEMS[item]}"
+    assert rest
+    reasons = (f"  not in code: {NOT_IN_CODE.get(item)}", f"  {IN_PART.get(item)}")
+    for line in rest:
+        assert line in reasons or (ROOT / "src" / line.split(":")[0].strip()).is_file()
+
+
+@pytest.mark.parametrize(
+    ("asked", "nearest"),
+    [("Eq. 62", "Eq. 6"), ("Fig. 88", "Fig. 8"), ("Lemma 4.1", "Lemma D.1"), ("banana", "Eq. 61")],
+)
+def test_an_unknown_item_is_refused_with_the_nearest(asked, nearest):
+    with pytest.raises(ValueError, match=f"no item '{asked}'.*{nearest}"):
+        where(asked)
+
+
+@pytest.mark.parametrize(
+    ("source", "items"),
+    [
+        ("Eq. 61, App. F.3.", {"Eq. 61", "App. F.3"}),
+        ("Thm. 4.1, Thm. 4.4.", {"Thm. 4.1", "Eq. 5", "Eq. 41", "Thm. 4.4"}),
+        ("Figs. 3a-c.", {"Fig. 3"}),
+        ("Figs. 3, 7 and 8(a).", {"Fig. 3", "Fig. 7", "Fig. 8"}),
+        ("Eqs. 54-55.", {"Eq. 54", "Eq. 55"}),
+        ("Lemmas A.6-A.8.", {"Lemma A.6", "Lemma A.7", "Lemma A.8", "Eq. 16", "Eq. 17"}),
+        ("Thm. B.3.", {"Thm. 4.3", "Eq. 9", "Eq. 46"}),
+        ("Def. 3.1,\n    Eq. 2.", {"Def. 3.1", "Eq. 2"}),
+        ("Sec. 3.2, Eq. 3 in feature coordinates.", {"Eq. 3"}),
+        ("Eq. 61; Morcos et al. (2018), Eq. 1.", {"Eq. 61"}),
+        ("Krueger et al. (2021).", set()),
+        ("ours, since Eq. 61 has no such term.", set()),
+    ],
+)
+def test_forms_of_a_source_line(package, source, items):
+    found = places(package(f'def f():\n    """What it is.\n\n    Source: {source}\n    """\n'))
+    assert set(found) == items
+    assert {place for homes in found.values() for place in homes} <= {("toy/module.py", "f", 1)}
+
+
+def test_addresses_name_modules_classes_methods_and_attributes(package):
+    found = places(
+        package(
+            '"""A module. Source: Eq. 1."""\n\n'
+            'class C:\n    """A class. Source: Eq. 2."""\n\n'
+            '    x: int = 0\n    """A field. Source: Eq. 3."""\n\n'
+            '    def m(self):\n        """A method. Source: Eq. 4."""\n\n'
+            'K = 1\n"""A constant. Source: Eq. 7."""\n'
+        )
+    )
+    assert {item: (home.name, home.line) for item, (home,) in found.items()} == {
+        "Eq. 1": ("", 1),
+        "Eq. 2": ("C", 3),
+        "Eq. 3": ("C.x", 6),
+        "Eq. 4": ("C.m", 9),
+        "Eq. 7": ("K", 12),
+    }
+
+
+@pytest.mark.parametrize(
+    ("source", "fault"),
+    [
+        ("Eq 61.", "'Eq 61.'"),
+        ("Theorem 4.1.", "'Theorem 4.1.'"),
+        ("Eq. 3, Figure 8.", "'Figure 8.'"),
+        ("Eq. 62.", "no item 'Eq. 62'"),
+        ("Sec. 9.", "no item 'Sec. 9'"),
+        ("the appendix.", "'the appendix.'"),
+    ],
+)
+def test_a_malformed_source_line_is_named_with_its_file_and_line(package, source, fault):
+    folder = package(f'X = 1\n\n\ndef f():\n    """What it is.\n\n    Source: {source}\n    """\n')
+    with pytest.raises(ValueError, match=rf"toy/module\.py:7: .*{re.escape(fault)}"):
+        places(folder)
+
+
+@pytest.mark.parametrize("item", ["Eq. 4", "Def. 3.1", "Lemma A.1", "Thm. 4.1"])
+def test_a_second_address_of_a_formula_or_statement_is_refused(package, item):
+    twice = (
+        f'def f():\n    """One. Source: {item}."""\n\n\ndef g():\n    """Two. Source: {item}."""\n'
+    )
+    with pytest.raises(ValueError, match=rf"{item} has 2 addresses.*:1  f.*:5  g"):
+        places(package(twice))
+
+
+@pytest.mark.parametrize("item", ["Fig. 8", "Tab. 4", "App. F.1"])
+def test_a_figure_table_or_section_may_have_several_parts(package, item):
+    twice = (
+        f'def f():\n    """One. Source: {item}."""\n\n\ndef g():\n    """Two. Source: {item}."""\n'
+    )
+    assert len(places(package(twice))[item]) == 2
+
+
+def test_an_equation_lives_with_its_statement_unless_it_is_named(package):
+    text = (
+        'def f():\n    """Lemma. Source: Lemma D.2."""\n\n\n'
+        'def g():\n    """Its variance. Source: Eq. 54."""\n'
+    )
+    found = places(package(text))
+    assert {item: homes[0].name for item, homes in found.items()} == {
+        "Lemma D.2": "f",
+        "Eq. 54": "g",
+        "Eq. 55": "f",
+    }
