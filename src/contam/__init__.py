@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from contam.experiment import Claim, Experiment
     from contam.experiments import IN_PAPER_ORDER, find
     from contam.measures.accuracy import accuracy
-    from contam.measures.activation import ActivationRates
+    from contam.measures.activation import activation_asymmetry
     from contam.measures.class_means import ClassMeans
     from contam.measures.selectivity import selectivity
     from contam.models.classifier import Classifier
@@ -38,7 +38,7 @@ _HOMES = {
     "IN_PAPER_ORDER": "experiments",
     "find": "experiments",
     "accuracy": "measures.accuracy",
-    "ActivationRates": "measures.activation",
+    "activation_asymmetry": "measures.activation",
     "ClassMeans": "measures.class_means",
     "selectivity": "measures.selectivity",
     "Classifier": "models.classifier",
@@ -56,7 +56,6 @@ _HOMES = {
 
 __all__ = [
     "IN_PAPER_ORDER",
-    "ActivationRates",
     "Batch",
     "Claim",
     "ClassMeans",
@@ -71,6 +70,7 @@ __all__ = [
     "Shift",
     "__version__",
     "accuracy",
+    "activation_asymmetry",
     "find",
     "observe",
     "padded_digits",

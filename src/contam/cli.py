@@ -309,13 +309,13 @@ def _compute(chosen: "Experiment", config: "BaseModel", out: Path) -> "Run":
 
     from contam.run import Run
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     with Run.start(out, chosen.name, config) as work:
         if work.finished:
-            console.print(f"{chosen.name}: finished before, in {work.folder}", highlight=False)
+            console.print(f"{chosen.name}: finished before, in {work.folder}")
             return Run.load(work.folder)
         if not console.is_terminal:
-            console.print(f"{chosen.name}: computing in {work.folder}", highlight=False)
+            console.print(f"{chosen.name}: computing in {work.folder}")
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
             bar = bars.add_task(chosen.name, total=1.0)
@@ -413,15 +413,23 @@ def _parsing() -> Iterator[None]:
         raise ValueError(_in_one_line(said.getvalue())) from None
 
 
-def _in_one_line(box: str) -> str:
+def _in_one_line(message: str) -> str:
     """The parser's framed message as one sentence: the fault, and the flag that was meant."""
-    text = [line.strip("│ ").rstrip() for line in box.splitlines() if line.startswith("│")]
-    sections = "\n".join(text).split("─" * 10)
-    fault = " ".join(sections[0].split())
-    meant = re.findall(r"^\s*(--[\w-]+)", box.replace("│", " "), re.MULTILINE)
-    helps = re.search(r"(contam .*?--help)", box)
-    hint = f"; did you mean {meant[0]}?" if "Perhaps you meant" in box and meant else ""
-    return f"{fault}{hint}" + (f" ({helps[1]} lists all)" if helps else "")
+    sections: list[list[str]] = [[]]
+    for line in message.splitlines():
+        text = line.strip("│╭╮╰╯ ")
+        if text.strip("─-") == "" or line.startswith(("╭", "╰")):
+            sections.append([])
+        else:
+            sections[-1].append(text)
+    # Where the terminal draws no frame, the title stands as a section of its own in front.
+    fault, *rest = [section for section in sections if section][not message.startswith("╭") :]
+    told = "\n".join(line for section in rest for line in section)
+    # Flags of other commands are no help; the parser says whose they are.
+    meant = re.search(r"^(--\S+)", told, re.MULTILINE) if "in contam" not in told else None
+    hint = f"; did you mean {meant[1]}?" if meant and "Perhaps you meant" in told else ""
+    helps = re.search(r"(?:see|run) (contam .*--help)", told)
+    return " ".join(fault) + hint + (f" ({helps[1]} lists all)" if helps else "")
 
 
 def _complain(message: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 from pydantic import BaseModel
 
 from contam.plots import Figure
@@ -69,8 +70,8 @@ class Claim:
             "quantity": self.quantity,
             "published": self.published,
             "wanted": self.wanted,
-            "found": self.found,
-            "spread": self.spread,
+            "found": _finite(self.found),
+            "spread": _finite(self.spread),
             "n": self.n,
             "holds": self.holds,
             "not_run": self.not_run,
@@ -79,7 +80,7 @@ class Claim:
 
 def judge(
     says: str,
-    values: Sequence[float],
+    values: Sequence[float | None],
     *,
     source: str,
     quantity: str,
@@ -90,23 +91,28 @@ def judge(
 ) -> Claim:
     """The claim that the mean of `values` (one a seed) lies in [low, high].
 
-    With `every_seed`, each of them has to.
+    With `every_seed`, each of them has to. A value that is missing or not a number fails.
     """
-    if not values:
+    numbers = [math.nan if value is None else value for value in values]
+    if not numbers:
         return Claim(says, source, quantity, low=low, high=high, published=published,
                      not_run="no seed was run")  # fmt: skip
     return Claim(
         says,
         source,
         quantity,
-        found=statistics.fmean(values),
-        spread=statistics.stdev(values) if len(values) > 1 else None,
-        n=len(values),
+        found=statistics.fmean(numbers),
+        spread=float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None,
+        n=len(numbers),
         low=low,
         high=high,
         published=published,
-        in_every_seed=all(_within(v, low, high) for v in values) if every_seed else None,
+        in_every_seed=all(_within(value, low, high) for value in numbers) if every_seed else None,
     )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _within(value: float, low: float | None, high: float | None) -> bool:
@@ -117,7 +123,7 @@ def _within(value: float, low: float | None, high: float | None) -> bool:
 
 def number(value: float | None) -> str:
     """A number as the tables print it: three significant digits, no leading zeros lost."""
-    if value is None:
+    if value is None or math.isnan(value):
         return "–"
     if value != 0 and (abs(value) >= 1e5 or abs(value) < 1e-3):
         return f"{value:.1e}"

@@ -52,7 +52,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 PAPER = Config()
 LAPTOP = PAPER.model_copy(update={"frames": ("red", "gray", "random", "none"), "seeds": 3})
 SMOKE = LAPTOP.model_copy(
-    update={"frames": ("red", "random"), "epochs": 2, "train_examples": 300, "seeds": 2}
+    update={"frames": ("red", "random"), "width": 4, "epochs": 2, "seeds": 2}
 )
 
 

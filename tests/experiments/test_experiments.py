@@ -1,0 +1,143 @@
+"""Contracts over the table of experiments: a new one gets these tests by being listed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from contam import paper
+from contam.experiment import Experiment
+from contam.experiments import IN_PAPER_ORDER, find, named
+from contam.run import Run
+
+EACH = pytest.mark.parametrize("experiment", IN_PAPER_ORDER, ids=lambda each: each.name)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory) -> dict[str, Path]:
+    """The finished smoke run of each experiment, by name; made once, when first asked for."""
+    return {"": tmp_path_factory.mktemp("runs")}
+
+
+def finished(smoke: dict[str, Path], experiment: Experiment) -> Run:
+    if experiment.name not in smoke:
+        config = experiment.presets["smoke"]
+        with Run.start(smoke[""], experiment.name, config) as run:
+            stages = list(experiment.compute(config, run))
+            assert all(0 <= stage.done <= 1 for stage in stages)
+            run.finish()
+        smoke[experiment.name] = run.folder
+    return Run.load(smoke[experiment.name])
+
+
+@EACH
+def test_claims_are_judged_from_disk_alone(experiment, smoke):
+    records = [c.record(experiment.name) for c in experiment.claims(finished(smoke, experiment))]
+    assert records
+    for record in json.loads(json.dumps(records)):
+        assert record["holds"] in (True, False, None)
+        assert record["found"] is not None or record["not_run"]
+        assert record["n"] >= 1 or record["found"] is None
+        assert record["says"] and record["quantity"] and record["wanted"]
+        if record["source"] != "ours":
+            for item in record["source"].split(", "):
+                if not item.startswith("Sec."):
+                    assert paper.spelled(item) in paper.ITEMS
+    assert len({record["quantity"] for record in records}) == len(records)
+
+
+@EACH
+def test_figures_are_drawn_from_disk_alone(experiment, smoke):
+    figures = experiment.draw(finished(smoke, experiment))
+    assert figures
+    for figure in figures:
+        assert figure.title and figure.caption and figure.panels
+        for panel in figure.panels:
+            assert panel.title and panel.description
+            assert not panel.empty
+    assert experiment.summary(finished(smoke, experiment))
+
+
+@EACH
+def test_presets_are_three_and_explain_each_field(experiment):
+    assert list(experiment.presets) == ["paper", "laptop", "smoke"]
+    config = type(experiment.presets["paper"])
+    assert config() == experiment.presets["paper"]
+    for preset in experiment.presets.values():
+        assert config.model_validate(preset.model_dump(mode="json")) == preset
+
+
+@EACH
+def test_two_runs_of_the_same_config_write_the_same_bytes(experiment, smoke, tmp_path):
+    first = finished(smoke, experiment)
+    config = experiment.presets["smoke"]
+    with Run.start(tmp_path, experiment.name, config) as again:
+        list(experiment.compute(config, again))
+        assert written(again.folder) == written(first.folder)
+
+
+@EACH
+def test_a_run_stopped_anywhere_goes_on_to_the_same_bytes(experiment, smoke, tmp_path, monkeypatch):
+    """Stop after every few stages, with a check-point at each report, and start again."""
+    whole = finished(smoke, experiment)
+    config = experiment.presets["smoke"]
+    monkeypatch.setattr("contam.trajectories.KEEP_EVERY", 0.0)
+    monkeypatch.setattr("contam.experiments.fig13_padded_digits.KEEP_EVERY", 0.0)
+    resumed = 0
+    for patience in (2, 3, 7, 1, 12, 5, 10_000):
+        with Run.start(tmp_path, experiment.name, config) as run:
+            resumed += bool(list(run.folder.glob("checkpoints/**/*.safetensors")))
+            for taken, _ in enumerate(experiment.compute(config, run), start=1):
+                if taken == patience:
+                    break
+    assert written(run.folder) == written(whole.folder)
+    assert not list(run.folder.glob("checkpoints/**/*.safetensors"))
+    if experiment.name != "thm4_scaling":  # whose parts take less than a second each
+        assert resumed
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    """Tables and arrays of a run, byte for byte."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for kind in ("tables", "arrays")
+        for path in sorted((folder / kind).rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ("Fig. 8", "fig03_two_layer"),
+        ("figure 9", "fig03_two_layer"),
+        ("fig 7", "fig03_two_layer"),
+        ("Theorem 4.3", "thm4_scaling"),
+        ("Fig. 10", "fig10_activations"),
+        ("fig13_padded_digits", "fig13_padded_digits"),
+    ],
+)
+def test_experiments_are_found_by_name_and_by_item(asked, name):
+    assert find(asked).name == name
+
+
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        ("fig3_two_layers", "did you mean 'fig03_two_layer'"),
+        ("zzz", "choose from"),
+        ("Fig. 88", "no item 'Fig. 88'"),
+        ("Table 1", "no experiment redraws Tab. 1"),
+    ],
+)
+def test_what_is_not_found_gets_the_nearest(asked, line):
+    with pytest.raises(ValueError, match=line):
+        find(asked)
+    with pytest.raises(ValueError, match="no experiment"):
+        named("nothing of the kind")
+
+
+def test_every_item_that_an_experiment_reproduces_is_the_papers_own():
+    claimed = [item for each in IN_PAPER_ORDER for item in each.reproduces]
+    assert set(claimed) <= set(paper.ITEMS)
+    assert len(claimed) == len(set(claimed))

@@ -1,0 +1,269 @@
+"""The command line as its users meet it: what is printed, one line an error, exit codes."""
+
+import inspect
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+import contam
+from contam import cli
+
+TINY = ("--activations", "relu", "--steps", "20", "--points", "2", "--seeds", "1")
+
+
+def run(capsys, *arguments: object) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of one command."""
+    code = cli.main([str(each) for each in arguments])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def fails(capsys, *arguments: object) -> str:
+    """The one line of a command that fails as it should."""
+    code, out, err = run(capsys, *arguments)
+    assert code == 2
+    assert out == ""
+    *before, last = err.splitlines()
+    assert last.startswith("contam: ")
+    assert not [line for line in before if ": computing in " not in line]
+    return last
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("runs")
+    assert cli.main(["run", "fig10_activations", "smoke", *TINY, "--out", str(root)]) == 0
+    (found,) = root.iterdir()
+    return found
+
+
+def test_help_is_there_without_torch():
+    code = (
+        "import sys; from contam import cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for command in cli.COMMANDS:
+        assert command in done.stdout
+
+
+def test_importing_the_package_costs_nothing():
+    code = "import sys, contam; assert 'torch' not in sys.modules; contam.selectivity"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_public_name_is_there():
+    for name in contam.__all__:
+        assert getattr(contam, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = contam.nothing
+    assert set(contam.__all__) <= set(dir(contam))
+
+
+def test_list_names_every_experiment(capsys):
+    code, out, _ = run(capsys, "list")
+    assert code == 0
+    for each in contam.IN_PAPER_ORDER:
+        assert each.name in out
+        assert all(item in out for item in each.reproduces)
+
+
+def test_where(capsys):
+    code, out, _ = run(capsys, "where", "equation (61)")
+    assert code == 0
+    assert "measures/selectivity.py" in out
+
+
+def test_predict_says_and_lists(capsys):
+    code, out, _ = run(capsys, "predict", "--steps", 20)
+    assert code == 0
+    assert "contamination" in out
+    code, out, _ = run(capsys, "predict", "--steps", 20, "--json")
+    assert [row["step"] for row in json.loads(out)][-1] == 20
+
+
+def test_predict_has_the_defaults_of_the_function():
+    here = inspect.signature(cli.predict).parameters
+    there = inspect.signature(contam.predict).parameters
+    shared = set(here) & set(there)
+    assert shared == set(here) - {"as_json"}
+    assert {n: here[n].default for n in shared} == {n: there[n].default for n in shared}
+
+
+def test_run_prints_claims_and_folder(capsys, folder):
+    code, out, err = run(capsys, "run", "Fig. 10", "smoke", *TINY, "--out", folder.parent)
+    assert code == 0
+    assert str(folder) in out
+    assert "finished before" in err
+    assert "ReLU" in out
+
+
+def test_claims_as_json(capsys, folder):
+    code, out, _ = run(capsys, "claims", folder, "--json")
+    assert code == 0
+    records = json.loads(out)
+    assert records
+    wanted = {"experiment", "says", "source", "published", "found", "spread", "n", "holds"}
+    assert all(wanted <= set(record) for record in records)
+
+
+def test_report_writes_a_page(capsys, folder, tmp_path):
+    code, out, _ = run(capsys, "report", folder, "--out", tmp_path / "page.html")
+    assert code == 0
+    assert "page.html" in out
+    assert "<html" in (tmp_path / "page.html").read_text()
+
+
+def test_a_config_goes_out_as_yaml_and_comes_back(capsys, tmp_path):
+    _, out, _ = run(capsys, "run", "thm4_scaling", "smoke", "--print-config", "--steps", 77)
+    file = tmp_path / "config.yaml"
+    file.write_text(out)
+    assert yaml.safe_load(out)["steps"] == 77
+    _, again, _ = run(capsys, "run", "thm4_scaling", "--config", file, "--print-config")
+    assert again == out
+    _, over, _ = run(
+        capsys, "run", "thm4_scaling", f"--config={file}", "--steps", 78, "--print-config"
+    )
+    assert yaml.safe_load(over) == yaml.safe_load(out) | {"steps": 78}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["rnu"], r"no command 'rnu'; did you mean 'run'\?"),
+        (["run"], "which experiment"),
+        (["run", "fig3_two_layer"], "did you mean 'fig03_two_layer'"),
+        (["run", "Fig. 99"], "no item 'Fig. 99'"),
+        (["run", "Fig. 1"], "no experiment redraws Fig. 1"),
+        (["run", "fig03_two_layer", "papr"], "did you mean 'paper'"),
+        (["run", "fig03_two_layer", "smoke", "--stepz", "3"], "did you mean --steps"),
+        (["run", "fig03_two_layer", "smoke", "--steps", "-3"], "'steps'.*greater than 0.*-3"),
+        (["run", "fig03_two_layer", "smoke", "--steps", "many"], "--steps.*many"),
+        (["run", "fig03_two_layer", "smoke", "--width", "0"], "'width'"),
+        (["run", "fig03_two_layer", "smoke", "--dimension", "8"], "dimension.*16"),
+        (["run", "fig03_two_layer", "smoke", "--optimizer", "lion"], "lion"),
+        (["run", "fig13_padded_digits", "smoke", "--frames", "redd"], "redd"),
+        (["run", "fig13_padded_digits", "smoke", "--train-examples", "5000"], "5000"),
+        (["claims"], "which run"),
+        (["claims", "nowhere"], "nowhere: is not a folder"),
+        (["report", "nowhere"], "nowhere: is not a folder"),
+        (["where", "Eq. 99"], "no item 'Eq. 99'"),
+        (["where"], "ITEM"),
+        (["predict", "--core", "3"], "core must be at least 4"),
+        (["predict", "--core", "200", "--background", "100"], "dimension"),
+        (["predict", "--activation", "gelu"], "gelu"),
+        (["predict", "--step-size", "1000"], "step_size"),
+        (["demo", "--speed", "9"], "--speed"),
+    ],
+)
+def test_bad_input_gets_one_line(capsys, tmp_path, monkeypatch, arguments, line):
+    monkeypatch.chdir(tmp_path)
+    assert re.search(line, fails(capsys, *arguments))
+    leftovers = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"]
+    assert not [path for path in leftovers if path.name != "run.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("stepz: 3", "no field 'stepz'; did you mean 'steps'"),
+        ("steps: -3", "'steps'.*greater than 0"),
+        ("- 1", "needs lines 'field: value'"),
+        ("steps: [", "is not YAML"),
+        ("\x00", "is not YAML"),
+        ("!!python/object/apply:os.system ['true']", "is not YAML"),
+    ],
+)
+def test_a_bad_config_file_is_named(capsys, tmp_path, content, line):
+    file = tmp_path / "mine.yaml"
+    file.write_text(content)
+    said = fails(capsys, "run", "thm4_scaling", "--config", file)
+    assert "mine.yaml" in said
+    assert re.search(line, said)
+
+
+def test_a_missing_config_file_is_named(capsys, tmp_path):
+    assert "can't be read" in fails(capsys, "run", "thm4_scaling", "--config", tmp_path / "no.yaml")
+
+
+def test_a_damaged_table_is_named(capsys, folder):
+    table = next((folder / "tables").rglob("*.jsonl"))
+    whole = table.read_bytes()
+    table.write_bytes(whole[:-10])
+    try:
+        assert table.name in fails(capsys, "claims", folder)
+        assert "not as it was written" in fails(capsys, "report", folder)
+    finally:
+        table.write_bytes(whole)
+
+
+def test_a_loss_that_explodes_says_so_and_leaves_a_valid_run(capsys, tmp_path):
+    said = fails(
+        capsys, "run", "fig03_two_layer", "smoke", "--regression-step-size", 1e9, "--out", tmp_path
+    )  # fmt: skip
+    assert "not finite" in said
+    (made,) = tmp_path.iterdir()
+    assert "is not finished" in fails(capsys, "claims", made)
+
+
+def test_a_step_beyond_the_stable_range_warns(tmp_path):
+    few = ["--step-size", "50", "--steps", "2", "--long-steps", "2"]
+    few += ["--regression-steps", "2", "--seeds", "1"]
+    with pytest.warns(UserWarning, match="step_size=50 is large"):
+        cli.main(["run", "fig03_two_layer", "smoke", *few, "--out", str(tmp_path)])
+
+
+def command(root: Path) -> list[str]:
+    tiny = ["--steps", "3000", "--points", "60", "--seeds", "2", "--activations", "relu"]
+    return [sys.executable, "-m", "contam", "run", "fig10_activations", "smoke", *tiny,
+            "--out", str(root)]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill"])
+def test_stopped_at_any_moment_the_same_command_gives_the_same_bytes(tmp_path, how):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    subprocess.run(command(whole), capture_output=True, check=True)
+    # A check-point at every report, so that a resumed part starts in its middle.
+    often = (
+        "import sys, contam.trajectories as t; from contam.cli import main\n"
+        "t.KEEP_EVERY = 0.0; sys.exit(main(sys.argv[1:]))"
+    )
+    for wait in (2.5, 3.0, 3.7, 4.5):
+        process = subprocess.Popen(
+            [sys.executable, "-c", often, *command(stopped)[3:]],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        time.sleep(wait)
+        process.send_signal(how)
+        _, err = process.communicate(timeout=60)
+        if how is signal.SIGINT and process.returncode != 0:
+            assert process.returncode == 130
+            assert "goes on where it stood" in err
+            assert "Traceback" not in err
+    subprocess.run(command(stopped), capture_output=True, check=True)
+    (one,), (other,) = whole.iterdir(), stopped.iterdir()
+    assert one.name == other.name
+    for path in sorted((one / "tables").rglob("*.jsonl")):
+        assert path.read_bytes() == (other / path.relative_to(one)).read_bytes()
+
+
+def test_output_that_nobody_reads_is_no_error():
+    code = "import sys; from contam.cli import main; sys.exit(main(['list']))"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=os.environ)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait() == 0
