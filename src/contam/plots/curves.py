@@ -9,7 +9,7 @@ import altair as alt
 import numpy as np
 
 from contam.plots.figure import Panel, Row, panel
-from contam.plots.style import axis_title, dashes, drawn, finite, legend_of, log_axis, ticks
+from contam.plots.style import axis_title, dashes, drawn, finite, legend_of, log_axis, ticks, tip
 
 PLACES = 200
 """Places along the x axis at which a long curve is drawn; a panel has few more pixels."""
@@ -65,9 +65,9 @@ def lines(
         .encode(
             y=alt.Y("y:Q", **up),
             tooltip=[
-                alt.Tooltip("series:N", title=series[1] or "series"),
-                alt.Tooltip("x:Q", title=x[1], format=".4~g"),
-                alt.Tooltip("y:Q", title=y[1], format=".4~g"),
+                tip("series:N", series[1] or "series"),
+                tip("x:Q", x[1], format=".4~g"),
+                tip("y:Q", y[1], format=".4~g"),
             ],
         )
     )

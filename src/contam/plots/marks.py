@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 
 from contam.plots.figure import Panel, Row, panel
-from contam.plots.style import HEIGHT, NARROW, axis_title, finite, in_lines, legend_of, ticks
+from contam.plots.style import HEIGHT, NARROW, axis_title, finite, in_lines, legend_of, ticks, tip
 
 
 def bars(
@@ -44,8 +44,8 @@ def bars(
               scale=alt.Scale(domain=list(label.values()), paddingInner=0.25, paddingOuter=0.15))
     ]  # fmt: skip
     tips = [
-        alt.Tooltip("group:N", title=x[1] or "group"),
-        alt.Tooltip("y:Q", title=y[1], format=".4~g"),
+        tip("group:N", x[1] or "group"),
+        tip("y:Q", y[1], format=".4~g"),
     ]
     paint: list[Any] = []
     if series is not None:
@@ -60,7 +60,7 @@ def bars(
                 legend=legend,
             )
         )
-        tips.insert(0, alt.Tooltip("series:N", title=series[1] or "series"))
+        tips.insert(0, tip("series:N", series[1] or "series"))
     value = {"title": axis_title(y[1]), "axis": ticks()}
     base = alt.Chart(alt.Data(values=data)).encode(*encoding)
     layers = [base.mark_bar().encode(size("y:Q", **value), *paint, tooltip=tips)]
@@ -100,9 +100,9 @@ def scatter(
             color=alt.Color("series:N", scale=scale, legend=legend),
             shape=alt.Shape("series:N", scale=scale, legend=legend),
             tooltip=[
-                alt.Tooltip("series:N", title=series[1] or "series"),
-                alt.Tooltip("x:Q", title=x[1], format=".3~g"),
-                alt.Tooltip("y:Q", title=y[1], format=".3~g"),
+                tip("series:N", series[1] or "series"),
+                tip("x:Q", x[1], format=".3~g"),
+                tip("y:Q", y[1], format=".3~g"),
             ],
         )
     )
@@ -141,9 +141,9 @@ def matrix(
     cells = base.mark_rect().encode(
         color=alt.Color("value:Q", legend=None, scale=scale),
         tooltip=[
-            alt.Tooltip("y:N", title=y[1] or "row"),
-            alt.Tooltip("x:N", title=x[1] or "column"),
-            alt.Tooltip("value:Q", title=value[1], format=".3f"),
+            tip("y:N", y[1] or "row"),
+            tip("x:N", x[1] or "column"),
+            tip("value:Q", value[1], format=".3f"),
         ],
     )
     # Cividis is light from the middle up, in both themes, so the ink depends on the cell alone.

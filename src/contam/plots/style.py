@@ -9,7 +9,7 @@ import altair as alt
 
 PALETTE = {
     "light": ("#0072B2", "#C44E00", "#007A5A", "#A8487F", "#8A6D00", "#56747F", "#333333"),
-    "dark": ("#62B5EC", "#F0A04B", "#3FCBA0", "#E69AC4", "#E5CF4F", "#A9BFC9", "#DDDDDD"),
+    "dark": ("#79C3F7", "#F0A04B", "#2DB98D", "#E69AC4", "#E5CF4F", "#A9BFC9", "#DDDDDD"),
 }
 """Okabe and Ito's hues, darkened or lightened until each stands 4.5:1 against its background."""
 
@@ -51,6 +51,11 @@ def ticks(values: Sequence[float] = ()) -> Any:
         labelExpr="datum.value && (abs(datum.value) < 0.001 || abs(datum.value) >= 1000000)"
         " ? replace(format(datum.value, '~e'), '+', '') : format(datum.value, ',~g')",
     )
+
+
+def tip(field: str, title: str, **look: Any) -> Any:
+    """What pointing at a mark tells; its title is one line, as Vega can't parse line separators."""
+    return alt.Tooltip(field, title=" ".join(title.split()), **look)
 
 
 def log_axis(values: Sequence[float]) -> dict[str, Any]:

@@ -54,22 +54,20 @@ def page(runs: Sequence[Run], experiments: Mapping[str, Experiment], *, title: s
         "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
         f"style-src {_digest(styles)}; script-src {' '.join(map(_digest, scripts.values()))}"
     )
-    return (
-        _environment()
-        .get_template("page.html.j2")
-        .render(
-            title=title,
-            policy=policy,
-            styles=styles,
-            scripts=scripts,
-            data={"charts": charts, "numbers": numbers, "themes": theme.CHARTS},
-            sections=shown,
-            counts=(held, failed, unjudged),
-            headline=words.headline(held, failed, unjudged, unfinished),
-            rows_shown=ROWS_SHOWN,
-            version=version("contam"),
-        )
+    template = _environment().get_template("page.html.j2")
+    html = template.render(
+        title=title,
+        policy=policy,
+        styles=styles,
+        scripts=scripts,
+        data={"charts": charts, "numbers": numbers, "themes": theme.CHARTS},
+        sections=shown,
+        counts=(held, failed, unjudged),
+        headline=words.headline(held, failed, unjudged, unfinished),
+        rows_shown=ROWS_SHOWN,
+        version=version("contam"),
     )
+    return html.strip() + "\n"
 
 
 def write(runs: Sequence[Run], path: Path, experiments: Mapping[str, Experiment]) -> None:

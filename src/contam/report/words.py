@@ -1,6 +1,7 @@
 """Numbers, durations and verdicts as a reader meets them."""
 
 import json
+import math
 import re
 from typing import Any
 
@@ -61,21 +62,25 @@ def cell(value: Any) -> str:
     """A value of a table: numbers short, nothing as a dash."""
     match value:
         case None:
-            return "–"
+            said = "–"
         case bool():
-            return "yes" if value else "no"
-        case float() if not (value.is_integer() and abs(value) < 1e6):
-            return _spoken(number(value))
+            said = "yes" if value else "no"
+        case float() if not math.isfinite(value):
+            said = {math.inf: "∞", -math.inf: "−∞"}.get(value, "not a number")
+        case float() if not value.is_integer() or abs(value) >= 1e6:
+            said = typeset(number(value))
         case int() | float():
-            return typeset(f"{value:,.0f}")
+            said = typeset(f"{value:,.0f}")
         case list() | tuple():
-            return ", ".join(map(cell, value)) or "none"
-    return str(value)
+            said = ", ".join(map(cell, value)) or "none"
+        case _:
+            said = str(value)
+    return said
 
 
 def rough(spread: float) -> str:
     """A spread: of its digits, two say something."""
-    return _spoken(number(float(f"{spread:.2g}")))
+    return cell(float(f"{spread:.2g}"))
 
 
 def typeset(text: str) -> str:
@@ -83,10 +88,6 @@ def typeset(text: str) -> str:
     text = re.sub(r"(?<=\d)e([+-]?)0*(\d+)\b", _power, text)
     text = re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", text)
     return re.sub(r"(?<![\w.)])-(?=\.?\d)", "−", text)
-
-
-def _spoken(text: str) -> str:
-    return {"nan": "not a number", "inf": "∞", "-inf": "−∞"}.get(text) or typeset(text)
 
 
 def _power(match: re.Match[str]) -> str:

@@ -1,0 +1,186 @@
+"""Runs whose every text is hostile, the page about them, and one browser to open it."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import BaseModel, PositiveInt
+
+from contam import report
+from contam.experiment import Claim, Experiment, judge
+from contam.plots import (
+    Figure,
+    bars,
+    contact_sheet,
+    histogram,
+    lines,
+    matrix,
+    over_seeds,
+    scatter,
+)
+from contam.run import Run
+
+HOSTILE = "</script><script>alert('x')</script><!-- & \"quoted\" 'too' 日本語 𝒳 \u2028"
+LONG = "contamination" * 24
+
+
+class Part(BaseModel, frozen=True, extra="forbid"):
+    """A config within a config."""
+
+    width: PositiveInt = 256
+    """Hidden neurons & <more>."""
+
+
+class Config(BaseModel, frozen=True, extra="forbid"):
+    """What the fake experiment is run with."""
+
+    seeds: PositiveInt = 4
+    """Ours: the paper does not say how many."""
+    name: str = HOSTILE
+    network: Part = Part()
+
+
+def claims(run: Run) -> list[Claim]:
+    values = [row["value"] for row in run.read("measured")]
+    return [
+        judge(f"{HOSTILE} it holds", values, source="Thm. 4.1", quantity="share", low=0.1,
+              published=".5 <b>"),
+        judge("It does not hold", values, source="ours", quantity=LONG, high=0.01),
+        judge("In every seed", values, source="Eq. 5", quantity="x", low=0, high=1,
+              every_seed=True),
+        judge("No number at all", [], source="Fig. 8", quantity="y", low=1.0),
+        judge("Not a number", [float("nan")], source="Fig. 8", quantity="z", low=1.0),
+        Claim(f"{LONG} was not run", "App. F.1", HOSTILE, not_run=f"because {HOSTILE}"),
+    ]  # fmt: skip
+
+
+def draw(run: Run) -> list[Figure]:
+    text: Any = {"description": f"What it shows: {HOSTILE}"}
+    curve = [
+        {"step": step, "net": net, "value": value * step, "low": 0.0, "high": 1.2 * value * step}
+        for net, value, steps in ((HOSTILE, 1.0, 99), ("linear", 0.5, 800), (LONG, 0.1, 9))
+        for step in range(steps)
+    ]
+    curve += [{"step": 7, "net": "linear", "value": value} for value in (None, float("nan"))]
+    cells = [
+        {"frame": frame, "net": net, "value": value, "low": 0.1, "high": 0.9}
+        for frame in ("red", "a frame of a long name", HOSTILE)
+        for net, value in (("a", 0.5), ("b", None), ("c", float("nan")))
+    ]
+    short = [cell | {"frame": cell["frame"][:3]} for cell in cells]
+    rng = np.random.default_rng(0)
+    x, y, series = ("step", "training step"), ("value", f"risk {HOSTILE}"), ("net", "network")
+    shares, rows = histogram(
+        {"trained": rng.random(50), "none": np.array([])},
+        title="Shares", x="selectivity", edges=np.linspace(0, 1, 11), series="net", **text,
+    )  # fmt: skip
+    group = ("frame", "frame at test time")
+    panels = (
+        lines(curve, title=HOSTILE, x=x, y=y, series=series, **text),
+        lines(curve, title="Log", x=x, y=y, series=series, log="xy", points=True, **text),
+        bars(cells, title="Lying", x=group, y=y, series=series, **text),
+        bars(short, title="Standing", x=group, y=y, series=series, **text),
+        bars(short[:1], title="One bar", x=group, y=y, **text),
+        shares,
+        scatter(curve[:90], title="Points", x=x, y=y, series=series, **text),
+        matrix(cells, title="Cells", x=group, y=series, value=("value", "v"), **text),
+        contact_sheet([[rng.random((4, 4, 3))] * 3] * 2, title="Pictures", **text),
+    )
+    empty = (
+        lines([], title="No curve", x=x, y=y, series=series, **text),
+        bars([], title="No bar", x=group, y=y, **text),
+        scatter([], title="No point", x=x, y=y, series=series, **text),
+        matrix([], title="No cell", x=group, y=series, value=("value", "v"), **text),
+    )
+    return [
+        Figure(f"Every kind {HOSTILE}", f"Caption {HOSTILE}", "Fig. 8", panels, tuple(curve)),
+        Figure("Nothing", "No row was written.", "ours", empty),
+        Figure("Rows", "", "ours", (), tuple(over_seeds(rows, ["series", "from"], "share"))),
+    ]
+
+
+EXPERIMENT = Experiment(
+    name="hostile",
+    title=f"Title {HOSTILE}",
+    about=f"About {HOSTILE} {LONG}",
+    reproduces=("Fig. 8", "Thm. 4.1"),
+    presets={"paper": Config(), "smoke": Config(seeds=2)},
+    compute=lambda config, run: iter(()),
+    claims=claims,
+    draw=draw,
+    summary=lambda run: f"Summary {HOSTILE} of {len(run.parts())} part, 87 %.",
+)
+SILENT = Experiment(
+    name="silent",
+    title="An experiment without claims or figures",
+    about="It says nothing.",
+    reproduces=(),
+    presets={"paper": Config()},
+    compute=lambda config, run: iter(()),
+    claims=lambda run: [],
+    draw=lambda run: [],
+    summary=lambda run: "Nothing was found.",
+)
+
+
+def finished(root: Path, experiment: Experiment, config: Any) -> Run:
+    with Run.start(root, experiment.name, config) as run:
+        run.write("measured", [{"seed": seed, "value": 0.3 + seed / 10} for seed in range(3)])
+        run.finish()
+    return Run.load(run.folder)
+
+
+@pytest.fixture(scope="session")
+def experiments() -> dict[str, Experiment]:
+    return {"hostile": EXPERIMENT, "silent": SILENT}
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    """A finished run, one of other settings, one without claims, and an unfinished one."""
+    root = tmp_path_factory.mktemp("runs")
+    with Run.start(root, "hostile", Config(seeds=7)) as unfinished:
+        unfinished.write("measured", [{"seed": 0, "value": 1.0}])
+    return [
+        finished(root, EXPERIMENT, EXPERIMENT.presets["smoke"]),
+        finished(root, EXPERIMENT, Config(seeds=3, network=Part(width=8))),
+        finished(root, SILENT, Config()),
+        Run.load(unfinished.folder),
+    ]
+
+
+@pytest.fixture(scope="session")
+def page(runs: list[Run], experiments: dict[str, Experiment]) -> str:
+    return report.page(runs, experiments)
+
+
+def chromium() -> str | None:
+    """Where the browser is: as the environment says, or in the usual places."""
+    named = os.environ.get("CONTAM_CHROMIUM")
+    if named:
+        return named
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    return next((found for name in names if (found := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """One Chromium for all tests; without one they are skipped, but never in CI."""
+    path = chromium()
+    if path is None:
+        missing = "no Chromium found; install it, or name it in CONTAM_CHROMIUM"
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield launched
+        launched.close()

@@ -1,0 +1,267 @@
+"""The page in Chromium, opened from a file: what a reader sees, clicks and tabs through."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from contam.report import theme
+
+pytestmark = pytest.mark.browser
+
+
+class Opened(NamedTuple):
+    """A page in the browser, with what it said and asked for."""
+
+    page: Any
+    said: list[str]
+    asked: list[str]
+
+
+@pytest.fixture(scope="module")
+def address(page: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path: Path = tmp_path_factory.mktemp("page") / "page.html"
+    path.write_text(page)
+    return path.as_uri()
+
+
+def opened(browser: Any, address: str, **context: Any) -> Opened:
+    tab = browser.new_context(**{"color_scheme": "light"} | context).new_page()
+    said: list[str] = []
+    asked: list[str] = []
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto(address)
+    return Opened(tab, said, asked)
+
+
+def until(tab: Any, condition: str) -> None:
+    """Wait for a condition; the browser's own waiting needs the eval that the page forbids."""
+    for _ in range(200):
+        if tab.evaluate(condition):
+            return
+        tab.wait_for_timeout(50)
+    raise AssertionError(f"never came true: {condition}")
+
+
+def draw_everything(tab: Any) -> None:
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    until(
+        tab,
+        "[...document.querySelectorAll('.chart')].every(each => each.dataset.theme === 'light')",
+    )
+    tab.evaluate("dispatchEvent(new Event('afterprint'))")
+
+
+@pytest.fixture(scope="module")
+def desktop(browser: Any, address: str) -> Iterator[Opened]:
+    it = opened(browser, address, viewport={"width": 1280, "height": 800})
+    draw_everything(it.page)
+    yield it
+    it.page.context.close()
+
+
+@pytest.fixture(scope="module")
+def phone(browser: Any, address: str) -> Iterator[Opened]:
+    it = opened(browser, address, viewport={"width": 360, "height": 740}, has_touch=True)
+    draw_everything(it.page)
+    yield it
+    it.page.context.close()
+
+
+def test_every_chart_is_drawn_with_marks(desktop: Opened) -> None:
+    marks = desktop.page.eval_on_selector_all(
+        ".chart",
+        "all => all.map(each => each.querySelectorAll('svg [class*=role-mark] path, "
+        "svg [class*=role-mark] rect').length)",
+    )
+    assert len(marks) == 16
+    assert min(marks) >= 1
+
+
+def test_it_complains_of_nothing_and_asks_for_nothing(
+    desktop: Opened, phone: Opened, address: str
+) -> None:
+    for it in (desktop, phone):
+        assert it.said == []
+        assert [url for url in it.asked if not url.startswith("data:")] == [address]
+
+
+def test_hostile_text_runs_nothing_and_makes_no_element(desktop: Opened) -> None:
+    assert desktop.page.evaluate("document.querySelectorAll('script').length") == 4
+    assert "<script>alert('x')</script>" in desktop.page.inner_text("h2 >> nth=2")
+
+
+def test_the_page_fits_its_window(desktop: Opened, phone: Opened) -> None:
+    for it in (desktop, phone):
+        it.page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+        wide = it.page.evaluate("[document.scrollingElement.scrollWidth, innerWidth]")
+        it.page.evaluate("document.querySelectorAll('details').forEach(each => each.open = false)")
+        assert wide[0] <= wide[1]
+
+
+def test_charts_are_as_wide_as_their_place(phone: Opened) -> None:
+    over = phone.page.eval_on_selector_all(
+        ".chart[data-least='0']",
+        "all => all.map(each => each.querySelector('svg').clientWidth - each.clientWidth)",
+    )
+    assert max(over) <= 1
+
+
+def test_claims_become_cards_on_a_phone(phone: Opened, desktop: Opened) -> None:
+    display = "getComputedStyle(document.querySelector('.claim')).display"
+    assert desktop.page.evaluate(display) == "table-row"
+    assert phone.page.evaluate(display) == "block"
+    assert (
+        phone.page.is_hidden(".claims thead")
+        or phone.page.evaluate(
+            "document.querySelector('.claims thead').getBoundingClientRect().width"
+        )
+        <= 1
+    )
+
+
+def test_a_wide_matrix_scrolls_inside(phone: Opened) -> None:
+    wide = phone.page.eval_on_selector_all(
+        ".chart:not([data-least='0'])",
+        "all => all.map(each => [each.parentElement.scrollWidth, each.parentElement.clientWidth])",
+    )
+    assert wide
+    assert all(clip <= 360 for _, clip in wide)
+
+
+def test_the_keyboard_meets_the_skip_link_and_then_the_toggle(browser: Any, address: str) -> None:
+    tab = opened(browser, address).page
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.className") == "skip"
+    assert tab.evaluate("document.activeElement.getBoundingClientRect().left") >= 0
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.id") == "theme"
+    outline = tab.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+    tab.keyboard.press("Shift+Tab")
+    tab.keyboard.press("Enter")
+    assert tab.evaluate("location.hash") == "#main"
+    tab.context.close()
+
+
+def test_the_filter_shows_what_its_button_says(desktop: Opened) -> None:
+    tab = desktop.page
+
+    def shown() -> list[str]:
+        return tab.eval_on_selector_all(".claim", "all => all.filter(each => each.offsetParent)"
+                                        ".map(each => each.dataset.verdict)")  # fmt: skip
+
+    tab.locator(".filters button[data-verdict=fails]").focus()
+    tab.keyboard.press("Enter")
+    assert shown() == ["fails"] * 4
+    assert tab.inner_text(".filters [role=status]") == "4 of 12 shown"
+    pressed = tab.eval_on_selector_all(
+        ".filters [aria-pressed=true]", "all => all.map(e => e.dataset.verdict)"
+    )
+    assert pressed == ["fails"]
+    tab.select_option(".filters select", "run-1")
+    assert shown() == ["fails"] * 2
+    tab.select_option(".filters select", "run-3")
+    assert shown() == []
+    tab.evaluate("location.hash = 'claim-1'")
+    until(tab, "document.querySelector('#claim-1').offsetParent !== null")
+    assert len(shown()) == 12
+
+
+def test_the_numbers_are_downloaded_whole(desktop: Opened) -> None:
+    tab = desktop.page
+    tab.locator(".numbers summary").first.click()
+    with tab.expect_download() as download:
+        tab.locator(".tools button").first.click()
+    lines = Path(download.value.path()).read_text().split("\n")
+    assert download.value.suggested_filename == "figure-1.csv"
+    assert lines[0].strip() == "step,net,value,low,high"
+    assert lines[1].startswith('0,"</script>')
+    assert len([line for line in lines if line]) == 911
+    tab.locator(".numbers summary").first.click()
+
+
+def test_the_toggle_changes_the_colors_and_is_remembered(browser: Any, address: str) -> None:
+    tab = opened(browser, address).page
+    ground = "getComputedStyle(document.body).backgroundColor"
+    label = "document.querySelector('.chart svg .role-axis-title text')?.getAttribute('fill')"
+    tab.locator(".chart").first.scroll_into_view_if_needed()
+    until(tab, label)
+    assert (tab.evaluate(ground), tab.evaluate(label)) == ("rgb(252, 251, 248)", "#1d2227")
+    tab.click("#theme")
+    until(tab, f"{label} !== '#1d2227'")
+    assert tab.get_attribute("#theme", "aria-pressed") == "true"
+    assert (tab.evaluate(ground), tab.evaluate(label)) == ("rgb(20, 23, 26)", "#e9e7e2")
+    tab.reload()
+    assert tab.evaluate(ground) == "rgb(20, 23, 26)"
+    tab.context.close()
+
+
+def test_the_page_follows_the_system(browser: Any, address: str) -> None:
+    tab = opened(browser, address, color_scheme="dark").page
+    dark = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    tab.emulate_media(color_scheme="light")
+    until(tab, "document.documentElement.dataset.theme === 'light'")
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") != dark
+    tab.context.close()
+
+
+def test_it_can_be_read_without_scripts(browser: Any, address: str) -> None:
+    tab = opened(browser, address, java_script_enabled=False, color_scheme="dark").page
+    assert "need JavaScript" in tab.inner_text("noscript")
+    assert tab.is_visible(".claim >> nth=0")
+    assert tab.is_visible(".chart .instead >> nth=0")
+    assert tab.is_hidden("#theme")
+    assert tab.is_hidden(".filters")
+    tab.context.close()
+
+
+# Each text that is seen: its ink, and the grounds from its own element up to the page.
+TEXTS = """() => {
+  const found = new Map();
+  for (const each of document.querySelectorAll("body *")) {
+    const box = each.getBoundingClientRect();
+    if (!box.width || !box.height || !each.offsetParent && each.tagName !== "text") continue;
+    const own = [...each.childNodes].filter(node => node.nodeType === 3);
+    if (!own.some(node => node.textContent.trim())) continue;
+    if (each.closest(".role-mark")) continue; // numbers in cells have the cell's own ground
+    const style = getComputedStyle(each);
+    const ink = each.tagName === "text" ? style.fill : style.color;
+    const grounds = [];
+    for (let at = each; at; at = at.parentElement)
+      grounds.push(getComputedStyle(at).backgroundColor);
+    const key = ink + grounds.filter(ground => ground !== "rgba(0, 0, 0, 0)")[0];
+    found.set(key, [ink, grounds, `${each.tagName}.${each.className.baseVal ?? each.className}`]);
+  }
+  return [...found.values()];
+}"""
+
+
+def rgba(color: str) -> tuple[float, ...]:
+    numbers = tuple(float(each) for each in re.findall(r"[\d.]+", color))
+    return numbers if len(numbers) == 4 else (*numbers, 1.0)
+
+
+def luminance(color: tuple[float, ...]) -> float:
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+              for c in (each / 255 for each in color[:3])]  # fmt: skip
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("name", theme.COLORS)
+def test_every_text_has_enough_contrast(browser: Any, address: str, name: str) -> None:
+    it = opened(browser, address, color_scheme=name, viewport={"width": 1280, "height": 800})
+    it.page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    it.page.locator("#figure-1-1").scroll_into_view_if_needed()
+    until(it.page, "document.querySelector('#figure-1-1 svg text') !== null")
+    texts = it.page.evaluate(TEXTS)
+    assert len(texts) > 8
+    for ink, grounds, what in texts:
+        ground = next(g for each in grounds if (g := rgba(each))[3] == 1)
+        low, high = sorted((luminance(rgba(ink)), luminance(ground)))
+        assert (high + 0.05) / (low + 0.05) >= 4.5, f"{what}: {ink} on {ground}"
+    it.page.context.close()

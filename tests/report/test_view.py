@@ -1,0 +1,123 @@
+"""What the page says about a run's settings, and where it places a claim's number."""
+
+import math
+import shlex
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel, Field
+
+from contam.experiment import Claim, Experiment
+from contam.report.strip import WIDTH, strip
+from contam.report.view import Section, sections
+from contam.run import Run
+
+
+@pytest.fixture(scope="module")
+def shown(runs: list[Run], experiments: dict[str, Experiment]) -> list[Section]:
+    return sections(runs, experiments)
+
+
+def test_the_preset_is_named_with_what_was_changed(shown: list[Section]) -> None:
+    assert [each.preset for each in shown] == [
+        "smoke",
+        "paper, with seeds = 3, network.width = 8",
+        "paper",
+        "paper, with seeds = 7",
+    ]
+
+
+def test_runs_of_one_experiment_have_titles_apart(shown: list[Section]) -> None:
+    assert shown[0].title.endswith("(smoke)")
+    assert shown[2].title == "An experiment without claims or figures"
+    assert len({each.title for each in shown}) == len(shown)
+
+
+def test_the_command_names_the_preset_or_a_file(shown: list[Section]) -> None:
+    assert shown[0].command == "contam run hostile smoke"
+    assert shown[1].command == "contam run hostile --config hostile.yaml"
+    assert yaml.safe_load(shown[1].config) == shown[1].run.config
+    assert all(shlex.split(each.command)[:2] == ["contam", "run"] for each in shown)
+
+
+def test_fields_say_value_paper_and_meaning(shown: list[Section]) -> None:
+    fields = {field.name: field for field in shown[1].fields}
+    assert list(fields) == ["seeds", "name", "network.width"]
+    assert (fields["seeds"].value, fields["seeds"].paper) == (3, 4)
+    assert fields["seeds"].meaning == "Ours: the paper does not say how many."
+    assert fields["network.width"].differs
+    assert fields["network.width"].meaning == "Hidden neurons & <more>."
+    assert not fields["name"].differs
+
+
+class Base(BaseModel):
+    inherited: int = 1
+    """From the base."""
+    over: int = 1
+    """Of the base."""
+
+
+class Derived(Base, use_attribute_docstrings=True):
+    over: int = 2
+    """Of the derived."""
+    described: int = Field(3, description="By its field.")
+    bare: int = 4
+
+
+def test_meanings_are_inherited_and_a_description_goes_first(runs: list[Run]) -> None:
+    silent = Experiment("hostile", "", "", (), {"paper": Derived.model_validate({})}, lambda c, r: iter(()),
+                        lambda r: [], lambda r: [], lambda r: "")  # fmt: skip
+    run = _with_config(runs[0], {"inherited": 1, "over": 2, "described": 3, "bare": 4, "old": 5})
+    fields = {field.name: field.meaning for field in sections([run], {"hostile": silent})[0].fields}
+    assert fields == {
+        "inherited": "From the base.",
+        "over": "Of the derived.",
+        "described": "By its field.",
+        "bare": "",
+        "old": "",
+    }
+
+
+def _with_config(run: Run, config: dict[str, Any]) -> Run:
+    manifest = run._manifest.model_copy(update={"config": config})
+    return Run(run.folder, manifest, None)
+
+
+def claim(**numbers: float | None) -> Claim:
+    return Claim("says", "ours", "x", **numbers)  # pyright: ignore[reportArgumentType]
+
+
+def test_strip_by_hand() -> None:
+    line = strip(claim(found=0.5, low=0.0, high=1.0))
+    assert line is not None
+    assert line.dot == WIDTH / 2
+    assert line.whisker is None
+    assert line.band == pytest.approx((WIDTH * 0.15 / 1.3, WIDTH * 1.15 / 1.3), abs=0.1)
+
+
+@pytest.mark.parametrize("low", [None, -3.0, 0.2])
+@pytest.mark.parametrize("high", [None, 0.3, 1e9])
+@pytest.mark.parametrize("found", [-1e6, 0.0, 0.25, 7.0])
+@pytest.mark.parametrize("spread", [None, 0.0, 2.0, math.nan])
+def test_the_dot_lies_on_the_line_and_in_the_band_when_the_claim_holds(
+    low: float | None, high: float | None, found: float, spread: float | None
+) -> None:
+    judged = claim(found=found, low=low, high=high, spread=spread)
+    line = strip(judged)
+    if low is None and high is None:
+        assert line is None
+        return
+    assert line is not None
+    ends = (0.0, *sorted([line.band[0], line.band[1], line.dot, *(line.whisker or ())]), WIDTH)
+    assert ends[0] <= ends[1]
+    assert ends[-2] <= ends[-1]
+    if judged.holds:
+        assert line.band[0] <= line.dot <= line.band[1]
+    elif max(abs(found - end) for end in (low, high) if end is not None) < 1e3:
+        assert not line.band[0] < line.dot < line.band[1]
+
+
+@pytest.mark.parametrize("found", [None, math.nan, math.inf])
+def test_there_is_no_strip_without_a_number(found: float | None) -> None:
+    assert strip(claim(found=found, low=0.0)) is None
