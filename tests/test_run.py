@@ -149,6 +149,21 @@ def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):
     assert (folder / "thesis.tex").read_text() == "years of work"
 
 
+def test_what_a_killed_writer_left_half_done_is_cleared_away(tmp_path):
+    folder = tmp_path / f"toy-{digest('toy', Config().model_dump(mode='json'))}"
+    (folder / "tables").mkdir(parents=True)
+    (folder / ".writing-1-run.json").write_text("{")
+    (folder / "tables" / ".writing-1-a.jsonl").write_text("{")
+    one_part(tmp_path)
+    assert not list(folder.rglob(".writing-*"))
+
+
+def test_written_files_are_as_readable_as_any_other(tmp_path):
+    (tmp_path / "plain").write_text("")
+    path = one_part(tmp_path) / "run.json"
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 @pytest.mark.parametrize(
     ("content", "line"),
     [

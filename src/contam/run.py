@@ -20,7 +20,6 @@ import os
 import platform
 import re
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -37,6 +36,8 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 FORMAT = 1
+UNFINISHED = ".writing-"
+"""How the name of a file starts until it is whole."""
 PART_NAME = re.compile(r"[A-Za-z0-9_.=+-]+(/[A-Za-z0-9_.=+-]+)*")
 
 
@@ -111,6 +112,8 @@ class Run:
                 f"{folder}: another process is writing this run; wait for it, or stop it"
             ) from None
         try:
+            for left in folder.rglob(f"{UNFINISHED}*"):
+                left.unlink()
             if (folder / "run.json").exists():
                 manifest = _read_manifest(folder)
                 if manifest.experiment != experiment or manifest.config != values:
@@ -327,21 +330,17 @@ def _load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Put `content` at `path` in one piece: other readers see the old file or the new one."""
-    temporary = None
+    temporary = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")
     with _explained(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(
-                dir=path.parent, prefix=".writing-", delete=False
-            ) as file:
-                temporary = Path(file.name)
+            with temporary.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
         except BaseException:
-            if temporary is not None:
-                temporary.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
 
 
