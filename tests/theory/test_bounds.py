@@ -82,6 +82,22 @@ def test_bernstein_bounds_the_upper_tail_of_binomial_means(gap, probability):
     assert gap < 0.3 or bound < 1e-4
 
 
+def test_initial_sizes_by_hand():
+    mean = torch.tensor([0.3, 0.4])
+    e8, e2 = math.exp(8), math.exp(2)
+    found = largest_initial_correlation(50, 25, mean, failure=100 / e8)
+    assert found == pytest.approx(0.5 / 5 * 4)
+    assert initial_output(50, 25, 3.0, failure=50 / e8) == pytest.approx(3 / 5 * 4)
+    assert initial_set_size(1000, 0.0, mean, failure=1 / e2) == math.floor(250 - 31.6) + 1
+    assert initial_correlation_tail(0.5 / math.sqrt(2), mean) == gaussian_tail(1.0)
+
+
+def test_gradient_gap_by_hand():
+    linear = 2 * 8 / (10 * 100) * 5 / 3
+    expected = linear + math.sqrt(linear**2 + 2 * 64 / (10**2 * 100) * 5)
+    assert gradient_gap(64, 10, 100, failure=65 / math.e**5) == pytest.approx(expected)
+
+
 def test_bernstein_by_hand():
     found = bernstein_tail(12, 0.5, second_moment=0.25, largest=1.5)
     assert found == pytest.approx(math.exp(-12 * 0.25 / (2 * (0.25 + 0.25))))
@@ -100,6 +116,9 @@ def test_variance_statistic_by_hand_and_of_transposes():
     assert variance_statistic(flips) == pytest.approx(25)
     assert variance_statistic(flips.repeat(6, 1, 1, 1)) == pytest.approx(150)
     assert variance_statistic(flips.mT) == pytest.approx(25)
+    first_row = torch.zeros(4, 1, 3, 4)
+    first_row[range(4), 0, 0, range(4)] = 1
+    assert variance_statistic(first_row) == variance_statistic(first_row.mT) == 4
     corners = torch.stack(
         [torch.diag(torch.tensor([2.0, 0.0])), torch.diag(torch.tensor([0, 1.0]))]
     )

@@ -64,7 +64,8 @@ def test_lemma_a2_and_c2_batch_gradients_approach_the_population_like_one_over_r
         batches = [gradients(u, a, *examples(draws, size), activation) for _ in range(20)]
         distances = torch.stack([(batch - population).norm(dim=1) for batch in batches])
         gaps.append(float(distances.mean()))
-        assert float(distances.max()) <= gradient_gap(FEATURES, WIDTH, size, failure=0.01)
+        bound = gradient_gap(FEATURES, WIDTH, size, failure=0.01)
+        assert float(distances.max()) <= bound < 12 * float(distances.max())
     slope = np.polyfit(np.log(sizes), np.log(gaps), 1)[0]
     assert slope == pytest.approx(-0.5, abs=0.03)
 

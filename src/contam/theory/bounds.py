@@ -103,12 +103,13 @@ def binomial_tail(trials: int, probability: float, successes: int) -> float:
 def largest_gaussian(count: int, *, failure: float, scale: float = 1.0) -> float:
     """A level that the largest of `count` absolute Gaussians passes with at most this probability.
 
-    `scale` is their standard deviation. They need not be independent.
+    `scale` is their standard deviation. They need not be independent: P(|X| >= x) is at most
+    exp(-x^2 / 2) for each.
 
     Source: Lemma D.5, Eq. 58.
     """
     _check_failure(failure)
-    return scale * math.sqrt(2 * math.log(2 * count / failure))
+    return scale * math.sqrt(2 * math.log(count / failure))
 
 
 def berry_esseen(
