@@ -99,7 +99,7 @@ class Prediction:
             "out of distribution."
         )
 
-    def records(self) -> list[dict[str, float | None]]:
+    def records(self) -> list[dict[str, int | float | None]]:
         """The curve as rows of a table; what is undefined is None."""
         return [
             {name: None if math.isnan(value) else value for name, value in asdict(point).items()}
