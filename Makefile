@@ -30,7 +30,7 @@ contracts: $(VENV)/.installed-dev   ## who may import whom
 	$(BIN)/lint-imports
 
 docs: $(VENV)/.installed-dev
-	DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .

@@ -151,8 +151,9 @@ def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):
 
 def test_what_a_killed_writer_left_half_done_is_cleared_away(tmp_path):
     folder = tmp_path / f"toy-{digest('toy', Config().model_dump(mode='json'))}"
-    (folder / "tables").mkdir(parents=True)
+    folder.mkdir()
     (folder / ".writing-1-run.json").write_text("{")
+    assert one_part(tmp_path) == folder
     (folder / "tables" / ".writing-1-a.jsonl").write_text("{")
     one_part(tmp_path)
     assert not list(folder.rglob(".writing-*"))

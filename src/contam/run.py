@@ -100,7 +100,7 @@ class Run:
             RunError: another process writes it, it is damaged, or the folder is something else.
         """
         values = config.model_dump(mode="json")
-        folder = root / f"{experiment}-{digest(experiment, values)}"
+        folder = _folder(root, experiment, values)
         with _explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock", blocking=False)
@@ -145,6 +145,15 @@ class Run:
             RunError: there is none, it is damaged, or it comes from a newer version.
         """
         return cls(folder, _read_manifest(folder), None)
+
+    @classmethod
+    def find(cls, root: Path, experiment: str, config: BaseModel) -> "Run":
+        """The run of `experiment` under `config` below `root`, for reading.
+
+        Raises:
+            RunError: as for `load`.
+        """
+        return cls.load(_folder(root, experiment, config.model_dump(mode="json")))
 
     def __enter__(self) -> "Run":
         return self
@@ -275,6 +284,10 @@ def digest(experiment: str, config: Mapping[str, Any]) -> str:
     """Eight hexadecimal digits that name an experiment under a config."""
     text = json.dumps([FORMAT, experiment, config], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _folder(root: Path, experiment: str, config: Mapping[str, Any]) -> Path:
+    return root / f"{experiment}-{digest(experiment, config)}"
 
 
 def _named(part: str) -> str:

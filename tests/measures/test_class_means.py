@@ -86,10 +86,9 @@ def test_a_label_outside_the_table_is_refused_and_nothing_is_added(label):
     assert not means.sums.any() and not means.counts.any()
 
 
-@pytest.mark.parametrize("shape", [(2, 2), (3, 1), (2, 1, 1)])
-def test_values_of_another_shape_are_refused(shape):
+def test_values_of_another_width_are_refused():
     with pytest.raises(ValueError, match="want 1 neurons for each of 2 examples"):
-        ClassMeans(3, 1).update(torch.ones(shape), torch.tensor([0, 1]))
+        ClassMeans(3, 1).update(torch.ones(2, 2), torch.tensor([0, 1]))
 
 
 def test_tables_of_other_sizes_do_not_merge():

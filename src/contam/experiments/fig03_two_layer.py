@@ -69,8 +69,8 @@ LAPTOP = PAPER.model_copy(
         "regression_step_size": 1.6,
         "regression_steps": 1000,
         "batch_size": 500,
-        "test_examples": 4096,
-        "points": 20,
+        "test_examples": 3000,
+        "points": 16,
     }
 )
 SMOKE = LAPTOP.model_copy(

@@ -63,8 +63,8 @@ LAPTOP = PAPER.model_copy(
         "batch_size": 500,
         "step_size": 3e-3,
         "steps": 600,
-        "test_examples": 4096,
-        "points": 20,
+        "test_examples": 3000,
+        "points": 16,
         "seeds": 3,
     }
 )

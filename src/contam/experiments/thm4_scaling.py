@@ -60,7 +60,7 @@ LAPTOP = PAPER.model_copy(
         "widths": (64, 128, 256, 512),
         "batch_size": 500,
         "test_examples": 8192,
-        "neurons": 1024,
+        "neurons": 512,
         "seeds": 4,
     }
 )
@@ -114,6 +114,7 @@ def _predictions(config: Config):
                     weight_decay=config.weight_decay,
                     steps=config.steps,
                     neurons=config.neurons,
+                    report_at=(config.steps,),
                 )
                 return {"regime": regime, "d0": d0} | found.records()[-1]
 
