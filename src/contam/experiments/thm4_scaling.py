@@ -229,7 +229,7 @@ def claims(run: Run) -> Sequence[Claim]:
             high=-0.2,
         ),
         judge(
-            "... but levels off when d is a fixed multiple of d0",
+            "It levels off when d is a fixed multiple of d0",
             [predicted(narrow, "other_class_rate")[-1]],
             source="Thm. 4.1",
             quantity=f"predicted other-class rate at d0 = {config.predicted[-1]}, d = 4 d0",
@@ -246,7 +246,7 @@ def claims(run: Run) -> Sequence[Claim]:
             high=0.1,
         ),
         judge(
-            "So do learned background features",
+            "Learned background features stay of order one, too",
             slopes(sized, "d0", "V", activation="relu"),
             source="Thm. 4.2",
             quantity="slope of V over d0 (log-log)",
@@ -263,7 +263,7 @@ def claims(run: Run) -> Sequence[Claim]:
             high=1.1,
         ),
         judge(
-            "... in inverse proportion to the step size",
+            "Learning takes longer in inverse proportion to the step size",
             slopes(timed, "value", "steps", kind="step_size"),
             source="Thm. 4.3",
             published="-1",
@@ -272,7 +272,7 @@ def claims(run: Run) -> Sequence[Claim]:
             high=-0.9,
         ),
         judge(
-            "... and to the number of features d0",
+            "Learning takes longer in inverse proportion to the number of features d0",
             slopes(timed, "value", "steps", kind="features"),
             source="Thm. 4.3",
             published="-1",
@@ -288,7 +288,7 @@ def claims(run: Run) -> Sequence[Claim]:
             high=-0.5,
         ),
         judge(
-            "The OOD risk does not: it grows with d0",
+            "The OOD risk does not vanish: it grows with d0",
             rise,
             source="Thm. 4.3",
             quantity="smallest rise of the OOD hinge risk from one size to the next",
