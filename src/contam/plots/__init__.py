@@ -2,9 +2,10 @@
 
 A `Panel` is one Vega-Lite view as wide as the place it is put in; a `Figure` is one or more panels
 under one title. Colors come from the page's theme by position (light and dark differ), so a chart
-names series and never a color; line dashes repeat what color says.
+names series and never a color; line dashes repeat what color says, and panels of a figure agree.
 """
 
+from contam.plots.agree import in_agreement
 from contam.plots.curves import histogram, lines
 from contam.plots.figure import Figure, Panel, Row, over_seeds
 from contam.plots.marks import bars, matrix, scatter
@@ -19,6 +20,7 @@ __all__ = [
     "bars",
     "contact_sheet",
     "histogram",
+    "in_agreement",
     "lines",
     "matrix",
     "over_seeds",

@@ -9,7 +9,7 @@ import altair as alt
 import numpy as np
 
 from contam.plots.figure import Panel, Row, panel
-from contam.plots.style import axis_title, dashes, drawn, finite, legend_of, log_axis, ticks, tip
+from contam.plots.style import axis, dashes, drawn, finite, legend_of, tip
 
 PLACES = 200
 """Places along the x axis at which a long curve is drawn; a panel has few more pixels."""
@@ -45,17 +45,11 @@ def lines(
     dash = alt.StrokeDash(
         "series:N", scale=alt.Scale(domain=names, range=dashes(names)), legend=legend
     )
-    across = alt.X(
-        "x:Q",
-        title=axis_title(x[1]),
-        **log_axis(_values(data, "x"))
-        if "x" in log and data
-        else {"axis": ticks(), "scale": alt.Scale(zero=False)},
-    )
-    up: dict[str, Any] = {"title": axis_title(y[1]), "axis": ticks()}
-    if "y" in log and data:
-        up |= log_axis(_values(data, "y", "low", "high"))
-    base = alt.Chart(alt.Data(values=data)).encode(x=across, color=color)
+    across = axis(x[1], log=_values(data, "x") if "x" in log else ())
+    if "x" not in log:
+        across["scale"] = alt.Scale(zero=False)
+    up = axis(y[1], up=True, log=_values(data, "y", "low", "high") if "y" in log else ())
+    base = alt.Chart(alt.Data(values=data)).encode(x=alt.X("x:Q", **across), color=color)
     curve = base.mark_line(strokeWidth=2.2).encode(y=alt.Y("y:Q", **up), strokeDash=dash)
     # Dots carry the tooltips; unless they are wanted, or a curve is one dot, nobody sees them.
     seen = points or any(len(curve) == 1 for curve in curves.values())
@@ -110,10 +104,9 @@ def histogram(
     names = list(samples)
     legend = legend_of(series, names, above=y, symbol="stroke")
     scale = alt.Scale(domain=names)
-    percent = alt.Axis(format="~%", tickCount=5)
     base = alt.Chart(alt.Data(values=steps)).encode(
-        x=alt.X("x:Q", title=axis_title(x), axis=ticks(), scale=alt.Scale(zero=False, nice=False)),
-        y=alt.Y("y:Q", title=axis_title(y), stack=None, axis=percent),
+        x=alt.X("x:Q", **axis(x), scale=alt.Scale(zero=False, nice=False)),
+        y=alt.Y("y:Q", **axis(y, up=True, form="~%"), stack=None),
         color=alt.Color("series:N", scale=scale, legend=legend),
     )
     dash = alt.StrokeDash(
@@ -165,9 +158,10 @@ def _thinned(curve: list[dict[str, Any]], log: bool) -> list[dict[str, Any]]:
     if len(curve) <= 2 * PLACES:
         return curve
     at = [math.log(point["x"]) if log else point["x"] for point in curve]
-    step = (max(at) - min(at)) / PLACES or 1.0
+    start = min(at)
+    step = (max(at) - start) / PLACES or 1.0
     kept: list[int] = [0, len(curve) - 1]
-    for _, many in groupby(range(len(curve)), key=lambda i: int((at[i] - min(at)) / step)):
+    for _, many in groupby(range(len(curve)), key=lambda i: int((at[i] - start) / step)):
         here = list(many)
         seen = sorted((i for i in here if curve[i]["y"] is not None), key=lambda i: curve[i]["y"])
         # A place without a value keeps one point, so that the curve breaks there.

@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 
 from contam.plots.figure import Panel, Row, panel
-from contam.plots.style import HEIGHT, NARROW, axis_title, finite, in_lines, legend_of, ticks, tip
+from contam.plots.style import HEIGHT, LINE, NARROW, axis, finite, in_lines, legend_of, tip
 
 
 def bars(
@@ -38,9 +38,11 @@ def bars(
     place, shift, size, end = (
         (alt.Y, alt.YOffset, alt.X, "x2") if lying else (alt.X, alt.XOffset, alt.Y, "y2")
     )
-    axis = alt.Axis(labelAngle=0, labelExpr="split(datum.label, '\\n')", ticks=False, grid=False)
+    names_axis = alt.Axis(
+        labelAngle=0, labelExpr="split(datum.label, '\\n')", ticks=False, grid=False
+    )
     encoding: list[Any] = [
-        place("group:N", title=x[1] or None, sort=list(label.values()), axis=axis,
+        place("group:N", title=x[1] or None, sort=list(label.values()), axis=names_axis,
               scale=alt.Scale(domain=list(label.values()), paddingInner=0.25, paddingOuter=0.15))
     ]  # fmt: skip
     tips = [
@@ -61,7 +63,7 @@ def bars(
             )
         )
         tips.insert(0, tip("series:N", series[1] or "series"))
-    value = {"title": axis_title(y[1]), "axis": ticks()}
+    value = axis(y[1], up=not lying)
     base = alt.Chart(alt.Data(values=data)).encode(*encoding)
     layers = [base.mark_bar().encode(size("y:Q", **value), *paint, tooltip=tips)]
     if any("low" in bar for bar in data):
@@ -95,8 +97,8 @@ def scatter(
         alt.Chart(alt.Data(values=data))
         .mark_point(opacity=0.75, size=28, strokeWidth=1.4)
         .encode(
-            x=alt.X("x:Q", title=axis_title(x[1]), axis=ticks()),
-            y=alt.Y("y:Q", title=axis_title(y[1]), axis=ticks()),
+            x=alt.X("x:Q", **axis(x[1])),
+            y=alt.Y("y:Q", **axis(y[1], up=True)),
             color=alt.Color("series:N", scale=scale, legend=legend),
             shape=alt.Shape("series:N", scale=scale, legend=legend),
             tooltip=[
@@ -121,16 +123,20 @@ def matrix(
 ) -> Panel:
     """A table as colored cells with the number in each; values lie in [0, 1]."""
     columns = list(dict.fromkeys(str(row[x[0]]) for row in rows))
-    label = {column: "\n".join(in_lines(column, 9)) for column in columns}
+    split = {column: in_lines(column, 9) for column in columns}
+    most = max(map(len, split.values()), default=1)
+    # Shorter labels begin with empty lines, so that all of them end just above the cells.
+    label = {column: "\n" * (most - len(text)) + "\n".join(text) for column, text in split.items()}
     names = list(dict.fromkeys(str(row[y[0]]) for row in rows))
     data = []
     for row in rows:
         found = finite(row[value[0]])
         text = "–" if found is None else f"{found:.2f}"
-        data.append({"x": label[str(row[x[0]])], "y": str(row[y[0]]), "value": found, "text": text})
+        place = {"x": label[str(row[x[0]])], "column": str(row[x[0]]), "y": str(row[y[0]])}
+        data.append(place | {"value": found, "text": text})
     top = alt.Axis(
-        labelAngle=0, orient="top", labelExpr="split(datum.label, '\\n')", labelLineHeight=13,
-        ticks=False, grid=False, domain=False,
+        labelAngle=0, orient="top", labelExpr="split(datum.label, '\\n')", labelLineHeight=LINE,
+        labelPadding=5 + LINE * (most - 1), ticks=False, grid=False, domain=False,
     )  # fmt: skip
     side = alt.Axis(labelLimit=150, ticks=False, grid=False, domain=False)
     base = alt.Chart(alt.Data(values=data)).encode(
@@ -142,7 +148,7 @@ def matrix(
         color=alt.Color("value:Q", legend=None, scale=scale),
         tooltip=[
             tip("y:N", y[1] or "row"),
-            tip("x:N", x[1] or "column"),
+            tip("column:N", x[1] or "column"),
             tip("value:Q", value[1], format=".3f"),
         ],
     )

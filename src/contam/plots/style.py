@@ -18,6 +18,15 @@ HEIGHT = 240
 """Pixels of a panel's plot, without its titles."""
 NARROW = 42
 """Characters that fit side by side in the narrowest panel, on a phone."""
+LINE = 14
+"""Pixels of a line of text."""
+LIFT = -10
+"""Pixels below the top of a y axis at which its title stands."""
+EXPONENT = (
+    "datum.value && (abs(datum.value) < 0.001 || abs(datum.value) >= 1000000)"
+    " ? replace(format(datum.value, '~e'), '+', '') : format(datum.value, ',~g')"
+)
+"""The label of a tick, as a Vega expression."""
 
 
 def finite(value: Any) -> float | None:
@@ -38,19 +47,28 @@ def in_lines(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width, break_long_words=False) or [""]
 
 
-def axis_title(title: str) -> Any:
-    """An axis title in as many lines as a phone needs."""
-    return in_lines(title, NARROW) if title else None
+def axis(
+    title: str, *, up: bool = False, log: Sequence[float] = (), form: str = ""
+) -> dict[str, Any]:
+    """Title and ticks of an axis of numbers; values in `log` make it a logarithmic one.
 
-
-def ticks(values: Sequence[float] = ()) -> Any:
-    """Numbers at the ticks, very small and very large ones with an exponent."""
-    where: dict[str, Any] = {"values": list(values)} if values else {"tickCount": 6}
-    return alt.Axis(
-        **where,
-        labelExpr="datum.value && (abs(datum.value) < 0.001 || abs(datum.value) >= 1000000)"
-        " ? replace(format(datum.value, '~e'), '+', '') : format(datum.value, ',~g')",
-    )
+    Very small and very large numbers have an exponent, unless `form` says how to write them. The
+    title has as many lines as a phone needs; that of an axis that goes `up` stands on its top, so
+    each further line lifts it.
+    """
+    lines = in_lines(title, NARROW) if title else []
+    look: dict[str, Any] = {"tickCount": 6}
+    if form:
+        look["format"] = form
+    else:
+        look["labelExpr"] = EXPONENT
+    if up and len(lines) > 1:
+        look["titleY"] = LIFT - LINE * (len(lines) - 1)
+    scale = {}
+    if log:
+        domain, look["values"] = _rounds(log)
+        scale["scale"] = alt.Scale(type="log", domain=domain, nice=False)
+    return {"title": lines or None, "axis": alt.Axis(**look)} | scale
 
 
 def tip(field: str, title: str, **look: Any) -> Any:
@@ -58,22 +76,21 @@ def tip(field: str, title: str, **look: Any) -> Any:
     return alt.Tooltip(field, title=" ".join(title.split()), **look)
 
 
-def log_axis(values: Sequence[float]) -> dict[str, Any]:
-    """A logarithmic scale from a round number to a round number, with ticks at powers of ten.
+def _rounds(values: Sequence[float]) -> tuple[list[float], list[float]]:
+    """The round numbers that enclose the values, and those between them: the powers of ten.
 
-    Ticks at 2 and 5 join them where there would be fewer than three.
+    2 and 5 join them where there would be fewer than three.
     """
-    rounds = sorted(
+    rounds = [
         float(f"{digit}e{power}")
         for power in range(_exponent(min(values)), _exponent(max(values)) + 2)
         for digit in (1, 2, 5)
-    )
+    ]
     low = max(each for each in rounds if each <= min(values))
     high = min(each for each in rounds if each >= max(values) and each > low)
     inside = [each for each in rounds if low <= each <= high]
     powers = [each for each in inside if f"{each:e}".startswith("1.0")]
-    shown = powers[:: math.ceil(len(powers) / 7)] if len(powers) > 2 else inside
-    return {"axis": ticks(shown), "scale": alt.Scale(type="log", domain=[low, high], nice=False)}
+    return [low, high], powers[:: math.ceil(len(powers) / 7)] if len(powers) > 2 else inside
 
 
 def _exponent(value: float) -> int:
@@ -96,7 +113,7 @@ def legend_of(title: str, names: Sequence[str], *, above: str, symbol: str | Non
     longest = max(map(len, names))
     columns = max(1, min(len(names), NARROW // (longest + 5)))
     look: dict[str, Any] = {"title": title or None, "columns": columns, "labelLimit": 280}
-    look["offset"] = 20 + (14 * len(in_lines(above, NARROW)) if above else 0)
+    look["offset"] = 20 + (LINE * len(in_lines(above, NARROW)) if above else 0)
     if symbol == "stroke":
         look |= {"symbolType": "stroke", "symbolSize": 500, "symbolStrokeWidth": 2.2}
     return alt.Legend(orient="top", symbolOpacity=1, **look)

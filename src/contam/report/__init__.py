@@ -64,6 +64,7 @@ def page(runs: Sequence[Run], experiments: Mapping[str, Experiment], *, title: s
         sections=shown,
         counts=(held, failed, unjudged),
         headline=words.headline(held, failed, unjudged, unfinished),
+        printed=any(each.claim.published for section in shown for each in section.claims),
         rows_shown=ROWS_SHOWN,
         version=version("contam"),
     )

@@ -13,8 +13,9 @@
       const room = width - (view.encoding?.y?.type === "nominal" ? 190 : 50);
       for (const { legend, scale } of Object.values(view.encoding ?? {})) {
         if (!legend) continue;
-        const longest = Math.max(...scale.domain.map((name) => name.length));
-        legend.columns = Math.max(1, Math.min(scale.domain.length, Math.floor(room / (6.4 * longest + 46))));
+        const names = legend.values ?? scale.domain;
+        const longest = Math.max(...names.map((name) => name.length));
+        legend.columns = Math.max(1, Math.min(names.length, Math.floor(room / (6.4 * longest + 46))));
       }
     }
   }

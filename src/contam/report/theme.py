@@ -3,6 +3,7 @@
 from typing import Any
 
 from contam.plots import PALETTE
+from contam.plots.style import LIFT, LINE
 
 COLORS = {
     "light": {
@@ -81,7 +82,8 @@ def chart_config(name: str) -> dict[str, Any]:
             "gridColor": colors["rule"],
             "gridWidth": 0.7,
             "labelFontSize": 12,
-            "labelLineHeight": 14,
+            "labelLineHeight": LINE,
+            "titleLineHeight": LINE,
             "labelOverlap": "greedy",
             "labelPadding": 5,
             "titleFontSize": 12,
@@ -98,7 +100,7 @@ def chart_config(name: str) -> dict[str, Any]:
             "titleAnchor": "start",
             "titleBaseline": "bottom",
             "titleX": 0,
-            "titleY": -10,
+            "titleY": LIFT,
         },
         "legend": words
         | {

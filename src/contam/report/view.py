@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel
 
 from contam.experiment import Claim, Experiment
-from contam.plots import Figure, Panel
+from contam.plots import Figure, Panel, in_agreement
 from contam.report.strip import Strip, strip
 from contam.run import Run, RunError, Session
 
@@ -171,12 +171,13 @@ def sections(runs: Sequence[Run], experiments: Mapping[str, Experiment]) -> list
 def _figure(figure: Figure, number: int) -> FigureView:
     anchor = f"figure-{number}"
     panels = []
-    for index, panel in enumerate(figure.panels, 1):
+    charts = in_agreement(figure.panels)
+    for index, (panel, chart) in enumerate(zip(figure.panels, charts, strict=True), 1):
         picture = None
         if panel.picture is not None:
             picture = f"data:image/webp;base64,{base64.b64encode(panel.picture).decode()}"
-        chart = None if panel.empty else panel.chart
-        panels.append(PanelView(f"{anchor}-{index}", panel, chart, picture))
+        shown = None if panel.empty else chart
+        panels.append(PanelView(f"{anchor}-{index}", panel, shown, picture))
     columns = list(dict.fromkeys(name for row in figure.rows for name in row))
     numbers = [[row.get(name) for name in columns] for row in figure.rows]
     return FigureView(anchor, number, figure, tuple(panels), columns, numbers)

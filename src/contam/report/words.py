@@ -92,7 +92,11 @@ def typeset(text: str) -> str:
 
 def _power(match: re.Match[str]) -> str:
     sign = "⁻" if match[1] == "-" else ""
-    return " × 10" + sign + match[2].translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return (
+        "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}10"
+        + sign
+        + match[2].translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    )
 
 
 def json_in_html(value: Any) -> Markup:

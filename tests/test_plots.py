@@ -1,0 +1,285 @@
+"""Charts as data: what is drawn, in which order, how much of it, and what Vega makes of it."""
+
+import json
+import math
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+import vl_convert
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from contam import plots
+from contam.plots.curves import PLACES
+from contam.plots.style import _rounds, dashes, legend_of
+
+TEXT: Any = {"title": "t", "description": "d"}
+AXES: Any = {"x": ("step", "step"), "y": ("value", "risk"), "series": ("net", "network")}
+GROUPS: Any = {"x": ("frame", "frame shown"), "y": ("value", "accuracy"), "series": ("net", "net")}
+
+
+def values(panel: plots.Panel) -> list[dict[str, Any]]:
+    assert panel.chart is not None
+    return panel.chart["data"]["values"]
+
+
+def layers(panel: plots.Panel) -> list[Any]:
+    assert panel.chart is not None
+    return panel.chart["layer"]
+
+
+def curve(count: int, net: str = "relu") -> list[dict[str, Any]]:
+    return [{"step": i, "net": net, "value": math.sin(i / 50)} for i in range(count)]
+
+
+CELLS = [
+    {"frame": frame, "net": net, "value": 0.25 * (i + j), "low": 0.1, "high": 0.9}
+    for i, frame in enumerate(("red", "green"))
+    for j, net in enumerate(("a", "b", "c"))
+]
+PANELS = {
+    "lines": lambda: plots.lines(curve(90) + curve(90, "linear"), **AXES, **TEXT),
+    "bands": lambda: plots.lines(
+        [row | {"low": 0.1, "high": 2.0} for row in curve(90)], **AXES, **TEXT, log="xy"
+    ),
+    "bars": lambda: plots.bars(CELLS, **GROUPS, **TEXT),
+    "lying bars": lambda: plots.bars(
+        [cell | {"frame": cell["frame"] * 9} for cell in CELLS], **GROUPS, **TEXT
+    ),
+    "histogram": lambda: plots.histogram(
+        {"a": np.arange(9.0), "b": np.zeros(3)}, x="x", edges=np.linspace(0, 8, 5), **TEXT
+    )[0],
+    "scatter": lambda: plots.scatter(curve(20) + curve(20, "linear"), **AXES, **TEXT),
+    "matrix": lambda: plots.matrix(
+        CELLS, x=("frame", "shown"), y=("net", "trained"), value=("value", "accuracy"), **TEXT
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PANELS)
+def test_vega_draws_every_kind_with_the_title_and_the_names(kind: str) -> None:
+    spec = json.loads(json.dumps(PANELS[kind]().chart, allow_nan=False)) | {"width": 400}
+    svg = vl_convert.vegalite_to_svg(spec, "6.4")
+    names = {"lines": ("network", "relu", "linear", "step", "risk"), "bars": ("red", "a", "c"),
+             "scatter": ("relu", "linear"), "histogram": ("share of neurons",),
+             "matrix": ("0.25", "red", "trained")}  # fmt: skip
+    assert svg.count("<path") > 5
+    for name in names.get(kind, ()):
+        assert f">{name}<" in svg
+
+
+def test_series_keep_the_order_of_the_rows_in_color_dash_and_legend() -> None:
+    panel = plots.lines(curve(3, "z") + curve(3, "a"), **AXES, **TEXT)
+    for layer in layers(panel):
+        assert layer["encoding"]["color"]["scale"]["domain"] == ["z", "a"]
+    line = next(layer["encoding"] for layer in layers(panel) if "strokeDash" in layer["encoding"])
+    assert line["strokeDash"]["legend"] == line["color"]["legend"]
+    assert line["strokeDash"]["scale"]["domain"] == ["z", "a"]
+
+
+def test_a_second_round_of_colors_has_other_dashes() -> None:
+    colors = len(plots.PALETTE["light"])
+    looks = [(i % colors, tuple(dash)) for i, dash in enumerate(dashes(["x"] * 3 * colors))]
+    assert len(set(looks)) == len(looks)
+
+
+@pytest.mark.parametrize("log", ["", "x"])
+def test_a_long_curve_stays_light_and_keeps_its_ends_and_its_extremes(log: str) -> None:
+    rows = curve(50_000)[1:]
+    rows[777]["value"], rows[-300]["value"] = 9.0, -9.0
+    drawn = values(plots.lines(rows, **AXES, **TEXT, log=log))
+    assert len(drawn) <= 2 * PLACES + 4
+    assert [drawn[0]["x"], drawn[-1]["x"]] == [1, 49_999]
+    found = [point["y"] for point in drawn]
+    assert max(found) == 9.0
+    assert min(found) == -9.0
+    assert [point["x"] for point in drawn] == sorted(point["x"] for point in drawn)
+
+
+def test_a_short_curve_is_drawn_whole() -> None:
+    rows = curve(2 * PLACES)
+    assert [point["y"] for point in values(plots.lines(rows, **AXES, **TEXT))] == pytest.approx(
+        [row["value"] for row in rows], rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("missing", [None, math.nan, math.inf])
+def test_a_curve_breaks_where_its_value_is_missing(missing: float | None) -> None:
+    rows = curve(5)
+    rows[2]["value"] = missing
+    drawn = [point["y"] for point in values(plots.lines(rows, **AXES, **TEXT))]
+    assert drawn[2] is None
+    assert drawn.count(None) == 1
+
+
+def test_what_a_logarithmic_axis_cannot_show_is_left_out() -> None:
+    rows = [
+        {"step": step, "net": "a", "value": value, "low": low, "high": 4.0}
+        for step, value, low in ((0, 1.0, 1.0), (1, 0.0, 0.0), (10, 0.5, -1.0), (100, 2.0, 1.0))
+    ]
+    drawn = values(plots.lines(rows, **AXES, **TEXT, log="xy"))
+    assert [point["x"] for point in drawn] == [1, 10, 100]
+    assert [point["y"] for point in drawn] == [None, 0.5, 2.0]
+    assert [point["low"] for point in drawn] == [0.5, 0.5, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("given", "domain", "shown"),
+    [
+        ([1, 1000], [1, 1000], [1, 10, 100, 1000]),
+        ([0.03, 0.4], [0.02, 0.5], [0.02, 0.05, 0.1, 0.2, 0.5]),
+        ([7], [5, 10], [5, 10]),
+        ([1], [1, 2], [1, 2]),
+        ([0.00098, 0.25], [5e-4, 0.5], [0.001, 0.01, 0.1]),
+    ],
+)
+def test_logarithmic_ticks_by_hand(
+    given: list[float], domain: list[float], shown: list[float]
+) -> None:
+    assert _rounds(given) == (domain, shown)
+
+
+@given(st.lists(st.floats(1e-300, 1e300), min_size=1))
+def test_logarithmic_axes_enclose_their_values_with_few_ticks(given: list[float]) -> None:
+    (low, high), shown = _rounds(given)
+    assert low <= min(given) <= max(given) <= high
+    assert low < high
+    assert 2 <= len(shown) <= 8
+    assert all(low <= tick <= high for tick in shown)
+
+
+@pytest.mark.parametrize("kind", ["lines", "bars", "scatter", "matrix"])
+@pytest.mark.parametrize("rows", [[], [{"step": 1, "frame": "f", "net": "n", "value": None}]])
+def test_without_numbers_a_panel_is_empty(kind: str, rows: list[dict[str, Any]]) -> None:
+    cells: Any = {"x": ("frame", ""), "y": ("net", ""), "value": ("value", "")}
+    draw = {
+        "lines": lambda: plots.lines(rows, **AXES, **TEXT, log="xy"),
+        "bars": lambda: plots.bars(rows, **GROUPS, **TEXT),
+        "scatter": lambda: plots.scatter(rows, **AXES, **TEXT),
+        "matrix": lambda: plots.matrix(rows, **cells, **TEXT),
+    }[kind]
+    # A cell without a number is still a cell: its dash is drawn.
+    assert draw().empty == (kind != "matrix" or not rows)
+
+
+def test_a_lonely_point_is_seen() -> None:
+    def opacity(panel: plots.Panel) -> float:
+        return next(each["mark"] for each in layers(panel) if each["mark"]["type"] == "point")[
+            "opacity"
+        ]
+
+    assert opacity(plots.lines(curve(1), **AXES, **TEXT)) == 1
+    assert opacity(plots.lines(curve(2), **AXES, **TEXT)) == 0
+    assert opacity(plots.lines(curve(2), **AXES, **TEXT, points=True)) == 1
+
+
+def test_bars_lie_down_when_their_labels_do_not_fit() -> None:
+    standing, lying = PANELS["bars"](), PANELS["lying bars"]()
+    assert layers(standing)[0]["encoding"]["x"]["field"] == "group"
+    assert layers(lying)[0]["encoding"]["y"]["field"] == "group"
+    assert "xOffset" in layers(standing)[0]["encoding"]
+    assert "yOffset" in layers(lying)[0]["encoding"]
+
+
+def test_bars_without_low_and_high_have_no_whiskers() -> None:
+    rows = [{"frame": "red", "net": "a", "value": 0.5}]
+    assert len(layers(plots.bars(rows, **GROUPS, **TEXT))) == 1
+    assert len(layers(PANELS["bars"]())) > 1
+
+
+def test_shares_of_a_histogram_by_hand() -> None:
+    sample = {"a": np.array([-9.0, 0.1, 0.6, 0.7]), "b": np.array([0.5, np.nan, 7.0, 0.9])}
+    panel, rows = plots.histogram(sample, x="x", edges=np.array([0.0, 0.5, 1.0]), **TEXT)
+    assert [row["share"] for row in rows] == [0.5, 0.5, 0.0, 0.75]
+    assert [row["from"] for row in rows] == [0.0, 0.5, 0.0, 0.5]
+    steps = [(point["series"], point["x"], point["y"]) for point in values(panel)]
+    assert steps[:3] == [("a", 0.0, 0.5), ("a", 0.5, 0.5), ("a", 1.0, 0.5)]
+
+
+def test_a_matrix_writes_every_number_and_a_dash_where_there_is_none() -> None:
+    rows = [{"c": c, "r": "r", "v": v} for c, v in (("x", 0.125), ("y", None), ("z", math.nan))]
+    panel = plots.matrix(rows, x=("c", ""), y=("r", ""), value=("v", "v"), **TEXT)
+    assert [cell["text"] for cell in values(panel)] == ["0.12", "–", "–"]
+    assert panel.least_width > 3 * 40
+
+
+def test_long_column_names_end_on_one_line() -> None:
+    rows = [{"c": c, "r": "r", "v": 0.5} for c in ("red", "a frame of many words")]
+    panel = plots.matrix(rows, x=("c", ""), y=("r", ""), value=("v", "v"), **TEXT)
+    lines = [cell["x"].split("\n") for cell in values(panel)]
+    assert len({len(each) for each in lines}) == 1
+    assert lines[0][-1] == "red"
+    assert [cell["column"] for cell in values(panel)] == ["red", "a frame of many words"]
+
+
+def test_a_contact_sheet_holds_its_pictures() -> None:
+    red, blue = np.zeros((2, 3, 3)), np.zeros((2, 3, 3))
+    red[..., 0], blue[..., 2] = 1, 2  # values beyond 1 are cut
+    panel = plots.contact_sheet([[red, blue], [blue]], **TEXT, scale=2)
+    assert panel.picture is not None
+    sheet = np.asarray(Image.open(BytesIO(panel.picture)))
+    assert sheet.shape == (2 * 4 + 4, 2 * 6 + 4, 4)
+    assert sheet[0, 0].tolist() == [255, 0, 0, 255]
+    assert sheet[0, -1].tolist() == [0, 0, 255, 255]
+    assert sheet[-1, -1, 3] == 0
+    assert sheet[5, 0, 3] == 0
+
+
+@pytest.mark.parametrize("pictures", [[], [[]], [[np.zeros((2, 2, 3)), np.zeros((3, 2, 3))]]])
+def test_a_contact_sheet_of_nothing_or_of_many_sizes_is_refused(pictures: Any) -> None:
+    with pytest.raises(ValueError, match="pictures of one size"):
+        plots.contact_sheet(pictures, **TEXT)
+
+
+def test_over_seeds_by_hand() -> None:
+    rows = [
+        {"net": "a", "step": 1, "risk": 1.0},
+        {"net": "b", "step": 1, "risk": 5.0},
+        {"net": "a", "step": 1, "risk": 3.0},
+        {"net": "a", "step": 1, "risk": None},
+        {"net": "b", "step": 1, "risk": math.nan},
+        {"net": "c", "step": 1},
+    ]
+    assert plots.over_seeds(rows, ["net", "step"], "risk") == [
+        {"net": "a", "step": 1, "risk": 2.0, "low": 1.0, "high": 3.0, "seeds": 2},
+        {"net": "b", "step": 1, "risk": 5.0, "low": 5.0, "high": 5.0, "seeds": 1},
+    ]
+
+
+def test_a_legend_has_the_columns_that_a_phone_has_room_for() -> None:
+    def columns(*names: str) -> int:
+        return legend_of("", names, above="y").to_dict()["columns"]
+
+    assert columns("ID", "OOD", "worst") == 3
+    assert columns("a name of some length", "b") == 1
+    assert legend_of("", ["alone"], above="y") is None
+
+
+def domains(chart: Any) -> set[tuple[str, ...]]:
+    return {tuple(layer["encoding"]["color"]["scale"]["domain"]) for layer in chart["layer"]}
+
+
+def test_a_series_has_the_color_of_the_figures_fullest_panel() -> None:
+    both = plots.lines(curve(3, "relu") + curve(3, "linear"), **AXES, **TEXT)
+    alone = plots.lines(curve(3, "linear"), **AXES, **TEXT)
+    third = plots.lines(curve(3, "linear") + curve(3, "tanh"), **AXES, **TEXT)
+    whole = plots.lines(curve(3, "tanh") + curve(3, "linear") + curve(3, "relu"), **AXES, **TEXT)
+    charts = plots.in_agreement([both, third])
+    assert [domains(chart) for chart in charts] == [{("relu", "linear")}, {("linear", "tanh")}]
+    assert charts[0] is both.chart
+    charts = plots.in_agreement([third, whole])
+    assert domains(charts[0]) == {("tanh", "linear", "relu")} == domains(charts[1])
+    line = next(each["encoding"] for each in charts[0]["layer"] if "strokeDash" in each["encoding"])  # pyright: ignore[reportOptionalSubscript]
+    assert line["strokeDash"]["scale"]["range"] == dashes(["tanh", "linear", "relu"])
+    assert line["strokeDash"]["legend"]["values"] == ["linear", "tanh"]
+    assert domains(third.chart) == {("linear", "tanh")}
+    assert domains(plots.in_agreement([alone])[0]) == {("linear",)}
+
+
+def test_pictures_and_bars_without_series_are_left_alone() -> None:
+    picture = plots.contact_sheet([[np.zeros((2, 2, 3))]], **TEXT)
+    bars = plots.bars(CELLS[:1], **GROUPS | {"series": None}, **TEXT)
+    assert plots.in_agreement([picture, bars, bars]) == [None, bars.chart, bars.chart]
