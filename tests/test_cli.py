@@ -217,11 +217,13 @@ def test_a_loss_that_explodes_says_so_and_leaves_a_valid_run(capsys, tmp_path):
     assert "is not finished" in fails(capsys, "claims", made)
 
 
-def test_a_step_beyond_the_stable_range_warns(tmp_path):
+@pytest.mark.filterwarnings("default")
+def test_a_step_beyond_the_stable_range_warns_in_a_line(capsys, tmp_path):
     few = ["--step-size", "50", "--steps", "2", "--long-steps", "2"]
     few += ["--regression-steps", "2", "--seeds", "1"]
-    with pytest.warns(UserWarning, match="step_size=50 is large"):
-        cli.main(["run", "fig03_two_layer", "smoke", *few, "--out", str(tmp_path)])
+    _, _, err = run(capsys, "run", "fig03_two_layer", "smoke", *few, "--out", tmp_path)
+    assert re.search(r"^contam: warning: step_size=50 is large", err, re.MULTILINE)
+    assert ".py" not in err
 
 
 def command(root: Path) -> list[str]:

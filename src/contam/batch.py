@@ -71,7 +71,8 @@ class Shift:
     id_val: Domain | None = None
 
     def __post_init__(self) -> None:
-        for domain in (*self.train, self.id_test, *self.ood_tests):
+        validation = () if self.id_val is None else (self.id_val,)
+        for domain in (*self.train, *validation, self.id_test, *self.ood_tests):
             if len(domain) == 0:
                 raise ValueError(f"shift {self.name!r}: domain {domain.name!r} has no examples")
             lowest, highest = int(domain.data.y.min()), int(domain.data.y.max())

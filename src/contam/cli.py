@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import make_dataclass
 from difflib import get_close_matches
@@ -33,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _dispatch(given)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: _complain(f"warning: {message}")
+            return _dispatch(given)
     except KeyboardInterrupt:
         _complain("stopped; the same command goes on where it stood")
         return 130
@@ -138,6 +141,7 @@ def predict(
     steps: int = 200,
     activation: str = "relu",
     seed: int = 0,
+    neurons: int = 4096,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
     """Predict contamination before any training, by the population model of two-layer networks.
@@ -156,6 +160,7 @@ def predict(
         steps: of SGD.
         activation: relu or identity.
         seed: of the initial weights.
+        neurons: followed at most; of a wider network an even sample, and 1024 are nearly as exact.
         as_json: print the whole curve as a list of objects instead of a sentence.
     """
     from contam.theory.population import predict as compute
@@ -174,6 +179,7 @@ def predict(
         steps=steps,
         activation=activation,
         seed=seed,
+        neurons=neurons,
     )
     print(json.dumps(found.records(), indent=1) if as_json else found.summary())
     return 0
