@@ -28,6 +28,15 @@ def test_the_preset_is_named_with_what_was_changed(shown: list[Section]) -> None
     ]
 
 
+def test_a_config_without_a_field_of_the_preset_is_not_that_preset(
+    runs: list[Run], experiments: dict[str, Experiment]
+) -> None:
+    config = {key: value for key, value in runs[0].config.items() if key != "name"}
+    section = sections([_with_config(runs[0], config)], experiments)[0]
+    assert section.preset == "smoke, with no name"
+    assert "--config" in section.command
+
+
 def test_runs_of_one_experiment_have_titles_apart(shown: list[Section]) -> None:
     assert shown[0].title.endswith("(smoke)")
     assert shown[2].title == "An experiment without claims or figures"
@@ -66,8 +75,9 @@ class Derived(Base, use_attribute_docstrings=True):
 
 
 def test_meanings_are_inherited_and_a_description_goes_first(runs: list[Run]) -> None:
-    silent = Experiment("hostile", "", "", (), {"paper": Derived.model_validate({})}, lambda c, r: iter(()),
-                        lambda r: [], lambda r: [], lambda r: "")  # fmt: skip
+    presets = {"paper": Derived.model_validate({})}
+    silent = Experiment("hostile", "", "", (), presets, lambda c, r: iter(()), lambda r: [],
+                        lambda r: [], lambda r: "")  # fmt: skip
     run = _with_config(runs[0], {"inherited": 1, "over": 2, "described": 3, "bare": 4, "old": 5})
     fields = {field.name: field.meaning for field in sections([run], {"hostile": silent})[0].fields}
     assert fields == {

@@ -83,7 +83,7 @@ def _rounds(values: Sequence[float]) -> tuple[list[float], list[float]]:
     """
     rounds = [
         float(f"{digit}e{power}")
-        for power in range(_exponent(min(values)), _exponent(max(values)) + 2)
+        for power in range(_exponent(min(values)) - 1, _exponent(max(values)) + 2)
         for digit in (1, 2, 5)
     ]
     low = max(each for each in rounds if each <= min(values))
@@ -94,7 +94,7 @@ def _rounds(values: Sequence[float]) -> tuple[list[float], list[float]]:
 
 
 def _exponent(value: float) -> int:
-    """The power of ten in a number's usual spelling, free of the logarithm's rounding."""
+    """The power of ten in a number's usual spelling; just below a power it may be the next one."""
     return int(f"{value:e}".split("e")[1])
 
 

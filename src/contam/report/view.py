@@ -53,14 +53,8 @@ class FigureView:
     panels: tuple[PanelView, ...]
     columns: list[str]
     numbers: list[list[Any]]
-
-    @property
-    def numeric(self) -> list[bool]:
-        """Of each column, whether it holds numbers only."""
-        return [
-            all(value is None or isinstance(value, int | float) for value in column)
-            for column in zip(*self.numbers, strict=True)
-        ]
+    numeric: list[bool]
+    """Of each column, whether it holds numbers only."""
 
     @property
     def origin(self) -> str:
@@ -180,7 +174,11 @@ def _figure(figure: Figure, number: int) -> FigureView:
         panels.append(PanelView(f"{anchor}-{index}", panel, shown, picture))
     columns = list(dict.fromkeys(name for row in figure.rows for name in row))
     numbers = [[row.get(name) for name in columns] for row in figure.rows]
-    return FigureView(anchor, number, figure, tuple(panels), columns, numbers)
+    numeric = [
+        all(value is None or isinstance(value, int | float) for value in column)
+        for column in zip(*numbers, strict=True)
+    ]
+    return FigureView(anchor, number, figure, tuple(panels), columns, numbers, numeric)
 
 
 def _preset(experiment: Experiment, config: Mapping[str, Any]) -> tuple[str, list[str]]:
@@ -190,6 +188,7 @@ def _preset(experiment: Experiment, config: Mapping[str, Any]) -> tuple[str, lis
     for name, preset in experiment.presets.items():
         there = dict(_flat(preset.model_dump(mode="json")))
         changed = [f"{key} = {here[key]}" for key in here if here[key] != there.get(key, here)]
+        changed += [f"no {key}" for key in there if key not in here]
         if nearest is None or len(changed) < len(nearest[1]):
             nearest = name, changed
     return nearest or ("own config", [])
