@@ -316,7 +316,7 @@ def claims(run: Run) -> Sequence[Claim]:
             high=1.7,
         ),
         exactly(
-            "They go on collecting it long after the training risk has vanished",
+            "They keep it long after the training risk has vanished, against weight decay",
             paired(ends["long/relu"], ends["long/identity"], "background_norm"),
             "ours",
             f"background norm, ReLU over linear, after {config.long_steps} steps of size 1",
@@ -498,8 +498,8 @@ def draw(run: Run) -> Sequence[Figure]:
     figures.append(
         Figure(
             "The long run",
-            "The training risk is close to zero after 200 steps, but the ReLU network goes on "
-            "collecting background while weight decay takes it from the linear one.",
+            "The training risk is close to zero after 200 steps. From then on weight decay takes the "
+            "background from the linear network, and the ReLU network holds on to it.",
             "ours",
             (
                 lines(

@@ -466,7 +466,7 @@ def _stem(config: Config, run: Run, rows: list[dict[str, Any]]) -> Figure:
         "How much of the first layer's weight lies along the hues of three colors: what sets a "
         "color apart from gray. A third is what filters without a preferred axis have. Whiskers: "
         "all seeds.",
-        "Fig. 13",
+        "App. F.4",
         (panel, sheet),
         tuple(stems),
     )
@@ -503,11 +503,11 @@ EXPERIMENT = Experiment(
     about="Handwritten digits stand inside a frame of one color, the same for every class. The "
     "frame is then changed and the digits are not. This is the paper's padded CIFAR-10 in "
     "miniature; its adversarial training and its pictures of features are not part of it.",
-    reproduces=("Fig. 13",),
+    reproduces=("App. F.4", "Fig. 13"),
     presets={"paper": PAPER, "laptop": LAPTOP, "smoke": SMOKE},
     compute=compute,
     claims=claims,
     draw=draw,
     summary=summarize,
 )
-"""Source: Fig. 13."""
+"""Source: App. F.4, Fig. 13."""
