@@ -127,7 +127,7 @@ def number(value: float | None) -> str:
         return "–"
     if value != 0 and (abs(value) >= 1e5 or abs(value) < 1e-3):
         return f"{value:.1e}"
-    return f"{value:.4g}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 class Stage(NamedTuple):
