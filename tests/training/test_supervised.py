@@ -16,8 +16,9 @@ from contam.data.digits import padded_digits
 from contam.measures.accuracy import accuracy
 from contam.models.classifier import Classifier, drawing_from
 from contam.models.small import small_cnn
+from contam.training.descent import Stage, minibatches
 from contam.training.schedule import warmup_cosine
-from contam.training.supervised import Stage, _minibatches, fit
+from contam.training.supervised import fit
 
 RECIPE: dict[str, Any] = dict(epochs=3, batch_size=16, step_size=1e-2, weight_decay=0.05, seed=0)
 
@@ -74,7 +75,9 @@ def test_it_equals_plain_pytorch():
         optimizer, lambda s: warmup_cosine(min(s, 14), steps=15, warmup=math.ceil(1.5))
     )
     plain.train()
-    batches = _minibatches(shift.train[0].data, 16, seed=0, start=0, device=torch.device("cpu"))
+    batches = minibatches(
+        shift.train[0].data, 16, purpose="fit", seed=0, start=0, device=torch.device("cpu")
+    )
     for step, (batch,) in enumerate(itertools.islice(batches, 15)):
         with drawing_from(0, f"fit/step {step}"):
             loss = F.cross_entropy(plain(batch.x), batch.y)
@@ -137,12 +140,12 @@ def test_several_training_domains_are_taken_together():
 def test_an_epoch_shows_no_example_twice_and_epochs_differ():
     x = torch.arange(50.0)
     data = Batch(x, x.long(), x.long())
-    batches = _minibatches(data, 16, seed=0, start=0, device=torch.device("cpu"))
+    batches = minibatches(data, 16, purpose="fit", seed=0, start=0, device=torch.device("cpu"))
     seen = [batch.y.tolist() for (batch,) in itertools.islice(batches, 6)]
     first, second = [*itertools.chain(*seen[:3])], [*itertools.chain(*seen[3:])]
     assert len(set(first)) == len(set(second)) == 48
     assert first != second
-    again = _minibatches(data, 16, seed=0, start=4, device=torch.device("cpu"))
+    again = minibatches(data, 16, purpose="fit", seed=0, start=4, device=torch.device("cpu"))
     assert [batch.y.tolist() for (batch,) in itertools.islice(again, 2)] == seen[4:]
 
 
