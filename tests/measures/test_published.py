@@ -1,0 +1,58 @@
+"""The paper's tables, and what its own numbers say of effective robustness."""
+
+import math
+from statistics import fmean
+
+import pytest
+
+from contam.measures.published import imagenet_robustness, published
+from contam.measures.robustness import IMAGENET_LINES
+
+
+def test_the_average_that_the_paper_prints_is_the_mean_of_its_shifts():
+    """The five numbers and the average were printed independently, both rounded to .01."""
+    for row in published(1).values():
+        shifts = fmean(row[f"{shift} top-1"] for shift in IMAGENET_LINES)
+        assert shifts == pytest.approx(row["OOD average top-1"], abs=0.0101)
+
+
+@pytest.mark.parametrize(("table", "rows", "metrics"), [(1, 10, 7), (2, 2, 2), (3, 2, 2),
+                                                        (4, 4, 2), (5, 3, 3)])  # fmt: skip
+def test_every_table_is_whole(table, rows, metrics):
+    found = published(table)
+    assert len(found) == rows
+    for row in found.values():
+        assert len(row) == metrics
+        assert all(0 <= value <= 100 for value in row.values())
+
+
+@pytest.mark.parametrize(
+    ("network", "teacher", "student"),
+    [
+        ("RN50", 12.02, 4.67),
+        ("RN101", 16.10, 6.05),
+        ("RN50x4", 18.22, 8.09),
+        ("RN50x16", 21.86, 10.43),
+        ("ViT-B/16", 20.13, 6.75),
+    ],
+)
+def test_effective_robustness_of_table_1(network, teacher, student):
+    """Worked out apart from this code, from the same lines and the same table."""
+    pairs = {pair.network: pair for pair in imagenet_robustness()}
+    assert len(pairs) == 5
+    assert pairs[network].teacher_mean == pytest.approx(teacher, abs=0.006)
+    assert pairs[network].student_mean == pytest.approx(student, abs=0.006)
+    assert pairs[network].kept == pytest.approx(student / teacher, abs=0.001)
+    assert 0.33 < pairs[network].kept < 0.48
+
+
+def test_one_number_by_hand():
+    (pair,) = (pair for pair in imagenet_robustness() if pair.network == "RN50")
+    odds = math.exp(-0.4977) * (70.37 / 29.63) ** 0.9232
+    assert pair.teacher["ImageNetV2"] == pytest.approx(59.03 - 100 * odds / (1 + odds))
+
+
+@pytest.mark.parametrize("table", [0, 6])
+def test_other_tables_are_refused(table):
+    with pytest.raises(ValueError, match=f"tables 1 to 5, not {table}"):
+        published(table)

@@ -1,0 +1,188 @@
+"""Effective robustness: by hand, against SciPy's regression, and its doubt against known limits."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import expit, logit
+from scipy.stats import linregress, norm
+
+from contam.measures.accuracy import Accuracy
+from contam.measures.robustness import (
+    IMAGENET_LINES,
+    Line,
+    bootstrap_band,
+    effective_robustness,
+    fit_line,
+    robustness_interval,
+    scale,
+)
+
+AXES = ("logit", "probit")
+EVEN = Line(slope=1.0, intercept=0.0, r_squared=1.0, count=2)
+
+
+def models(seed: int, n: int = 30, noise: float = 0.2) -> tuple[torch.Tensor, torch.Tensor]:
+    """Models around a line on logit axes."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, generator=generator, dtype=torch.float64) + 1
+    y = 1.2 * x - 2 + noise * torch.randn(n, generator=generator, dtype=torch.float64)
+    return torch.sigmoid(x), torch.sigmoid(y)
+
+
+def test_by_hand():
+    # On logit axes 1/2 is 0 and 3/4 is ln 3, so the line through both pairs is y = 2 x - ln 3.
+    line = fit_line(torch.tensor([0.5, 0.75]), torch.tensor([0.25, 0.75]))
+    assert line.slope == pytest.approx(2)
+    assert line.intercept == pytest.approx(-np.log(3))
+    assert (line.r_squared, line.count, line.dropped) == (pytest.approx(1), 2, ())
+    # At ID accuracy 1/4 it expects 3^-3 to 1: one in 28.
+    found = effective_robustness(torch.tensor([0.25]), torch.tensor([0.5]), line)
+    assert found.item() == pytest.approx(50 - 100 / 28)
+
+
+@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_line_agrees_with_scipy(axis, seed):
+    x, y = models(seed)
+    transform = {"logit": logit, "probit": norm.ppf}[axis]
+    expected: Any = linregress(transform(x.numpy()), transform(y.numpy()))
+    line = fit_line(x, y, axis=axis)
+    assert line.slope == pytest.approx(expected.slope)
+    assert line.intercept == pytest.approx(expected.intercept)
+    assert line.r_squared == pytest.approx(expected.rvalue**2)
+    back = {"logit": expit, "probit": norm.cdf}[axis]
+    on_line = back(expected.intercept + expected.slope * transform(x.numpy()))
+    points = 100 * (y.numpy() - on_line)
+    np.testing.assert_allclose(effective_robustness(x, y, line), points, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("axis", AXES)
+@given(st.floats(0.2, 3), st.floats(-3, 1))
+def test_a_model_on_the_line_has_none(axis, slope, intercept):
+    x = torch.tensor([0.2, 0.5, 0.6, 0.9])
+    on_it = Line(slope, intercept, 1.0, 4, axis)
+    y = on_it.expected(x)
+    line = fit_line(x, y, axis=axis)
+    assert (line.slope, line.intercept) == (pytest.approx(slope), pytest.approx(intercept))
+    torch.testing.assert_close(
+        effective_robustness(x, y, line), torch.zeros(4).double(), rtol=0, atol=1e-6
+    )
+
+
+@given(st.integers(0, 1000))
+def test_least_squares_leave_residuals_that_no_line_explains(seed):
+    x, y = models(seed)
+    line = fit_line(x, y)
+    left = scale(y) - scale(line.expected(x))
+    assert float(left.sum()) == pytest.approx(0, abs=1e-9)
+    assert float((left * scale(x)).sum()) == pytest.approx(0, abs=1e-9)
+
+
+def test_accuracies_without_a_logit_are_dropped_and_named():
+    x, y = models(0, n=6)
+    alone = fit_line(x, y)
+    with_odd = fit_line(
+        torch.cat([torch.tensor([0.8]), x, torch.tensor([1.0])]),
+        torch.cat([torch.tensor([0.0]), y, torch.tensor([0.7])]),
+    )
+    assert with_odd.dropped == (0, 7)
+    assert (with_odd.count, with_odd.slope) == (6, pytest.approx(alone.slope, rel=1e-6))
+
+
+def test_a_model_that_is_always_wrong_or_right_still_has_a_robustness():
+    x, y = torch.tensor([0.5, 1.0, 0.0]), torch.tensor([0.0, 1.0, 0.2])
+    assert effective_robustness(x, y, EVEN).tolist() == pytest.approx([-50, 0, 20])
+    level = Line(slope=0.0, intercept=0.0, r_squared=1.0, count=2)
+    assert effective_robustness(x, y, level).tolist() == pytest.approx([-50, 50, -30])
+
+
+def test_the_interval_by_hand():
+    # None right in 40 and all right in 40 have their inner ends where a tail of 1/80 is.
+    end = (1 / 80) ** (1 / 40)
+    low, high = robustness_interval(Accuracy(40, 40), Accuracy(0, 40), EVEN)
+    assert low == pytest.approx(-100)
+    assert high == pytest.approx(100 * (1 - end - end))
+
+
+@given(st.integers(1, 400), st.integers(0, 400), st.integers(0, 400), st.sampled_from([0.5, 0.99]))
+def test_the_interval_holds_the_point_and_shrinks_with_examples(n, right, ood, confidence):
+    line = IMAGENET_LINES["ObjectNet"]
+    first, second = min(right, n), min(ood, n)
+    shares = [torch.tensor([k / n], dtype=torch.float64) for k in (first, second)]
+    point = effective_robustness(shares[0], shares[1], line).item()
+    low, high = robustness_interval(
+        Accuracy(first, n), Accuracy(second, n), line, confidence=confidence
+    )
+    many = Accuracy(100 * first, 100 * n), Accuracy(100 * second, 100 * n)
+    inner = robustness_interval(many[0], many[1], line, confidence=confidence)
+    assert low <= inner[0] <= point + 1e-9 and point - 1e-9 <= inner[1] <= high
+
+
+def test_the_interval_covers_the_truth_at_least_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    truth = 100 * (0.6 - 0.8)
+    draws = generator.binomial(200, [0.8, 0.6], size=(2000, 2))
+    held = 0
+    for id_right, ood_right in draws:
+        low, high = robustness_interval(
+            Accuracy(int(id_right), 200), Accuracy(int(ood_right), 200), EVEN, confidence=0.8
+        )
+        held += low <= truth <= high
+    assert held / 2000 > 0.8
+
+
+def test_the_band_has_the_width_that_least_squares_give_it():
+    """At the mean of many models the line's standard error is the noise over their root."""
+    x, y = models(0, n=1000, noise=0.5)
+    middle = torch.sigmoid(scale(x).mean())[None]
+    band = bootstrap_band(x, y, middle, resamples=4000)
+    width = float(scale(band.high) - scale(band.low))
+    assert width == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(1000), rel=0.1)
+    line = fit_line(x, y).expected(middle)
+    assert band.low < line < band.high and band.resamples == 4000
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_the_band_of_models_on_a_line_is_the_line(axis):
+    x = torch.tensor([0.2, 0.5, 0.6])
+    line = Line(0.7, -1.0, 1.0, 3, axis)
+    at = torch.linspace(0.1, 0.9, 5)
+    band = bootstrap_band(x, line.expected(x), at, axis=axis)
+    torch.testing.assert_close(band.low, line.expected(at))
+    torch.testing.assert_close(band.high, line.expected(at))
+    # One draw in nine takes a single model three times.
+    assert band.resamples == pytest.approx(1000 * 8 / 9, abs=40)
+
+
+def test_the_band_comes_from_its_seed_and_from_nothing_else():
+    x, y = models(0, n=8)
+    at = torch.tensor([0.3, 0.7])
+    torch.manual_seed(1)
+    first = bootstrap_band(x, y, at, seed=3)
+    torch.manual_seed(2)
+    again, other = bootstrap_band(x, y, at, seed=3), bootstrap_band(x, y, at, seed=4)
+    assert torch.equal(first.low, again.low) and torch.equal(first.high, again.high)
+    assert not torch.equal(first.low, other.low)
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_percent_is_refused(axis):
+    with pytest.raises(ValueError, match="divide percent by 100"):
+        fit_line(torch.tensor([70.0, 60.0]), torch.tensor([0.3, 0.2]), axis=axis)
+    with pytest.raises(ValueError, match="divide percent by 100"):
+        effective_robustness(torch.tensor([0.5]), torch.tensor([50.0]), EVEN)
+
+
+def test_what_has_no_line_is_refused():
+    with pytest.raises(ValueError, match="of 3 models 1 are strictly between"):
+        fit_line(torch.tensor([0.5, 0.7, 1.0]), torch.tensor([0.3, 0.0, 0.9]))
+    with pytest.raises(ValueError, match="a band needs three models"):
+        bootstrap_band(torch.tensor([0.5, 0.7]), torch.tensor([0.3, 0.4]), torch.tensor([0.5]))
+    with pytest.raises(ValueError, match="at least 1 resample"):
+        bootstrap_band(*models(0), torch.tensor([0.5]), resamples=0)
+    with pytest.raises(ValueError, match="'logit' or 'probit'"):
+        scale(torch.tensor([0.5]), "log")  # pyright: ignore[reportArgumentType]
