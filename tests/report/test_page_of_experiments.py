@@ -1,0 +1,55 @@
+"""The page about every experiment, as a reader opens it: complete, quiet, no overflow."""
+
+import pytest
+
+from contam import report
+from contam.experiments import IN_PAPER_ORDER
+from contam.run import Run
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory) -> str:
+    root = tmp_path_factory.mktemp("runs")
+    runs = []
+    for each in IN_PAPER_ORDER:
+        config = each.presets["smoke"]
+        with Run.start(root, each.name, config) as run:
+            list(each.compute(config, run))
+            run.finish()
+        runs.append(Run.load(run.folder))
+    path = root / "page.html"
+    report.write(runs, path, {each.name: each for each in IN_PAPER_ORDER})
+    assert path.stat().st_size < 3e6
+    return path.as_uri()
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_chart_is_drawn_and_nothing_is_said_or_asked(browser, address, width, scheme):
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
+    )
+    tab = context.new_page()
+    said, asked = [], []
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto(address)
+    charts = tab.locator(".chart")
+    assert charts.count() >= 20
+    for i in range(charts.count()):
+        charts.nth(i).scroll_into_view_if_needed()
+    for _ in range(200):
+        empty = tab.evaluate(
+            "[...document.querySelectorAll('.chart')].filter(c => !c.querySelector('svg')).length"
+        )
+        if not empty:
+            break
+        tab.wait_for_timeout(50)
+    assert not empty
+    assert tab.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
+    assert said == []
+    assert asked == [address]
+    context.close()
