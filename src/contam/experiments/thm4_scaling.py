@@ -295,7 +295,7 @@ def claims(run: Run) -> Sequence[Claim]:
             "The OOD risk does not vanish: it grows with d0",
             rise,
             source="Thm. 4.3",
-            quantity="smallest rise of the OOD hinge risk from one size to the next, up to d0 = 256",
+            quantity="smallest rise of the OOD hinge risk between sizes up to d0 = 256",
             low=0.02,
         ),
         judge(
