@@ -498,8 +498,8 @@ def draw(run: Run) -> Sequence[Figure]:
     figures.append(
         Figure(
             "The long run",
-            "The training risk is close to zero after 200 steps. From then on weight decay takes the "
-            "background from the linear network, and the ReLU network holds on to it.",
+            "The training risk is close to zero after 200 steps. From then on weight decay takes "
+            "the background from the linear network, and the ReLU network holds on to it.",
             "ours",
             (
                 lines(
