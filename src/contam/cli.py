@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def demo(out: Path = RUNS, page: Path = Path("contam-demo.html")) -> int:
     """Show the theory and the image experiment on this machine, and write a page about them.
 
-    Runs the laptop preset of every experiment: two minutes on two cores.
+    Runs the laptop preset of every experiment: a minute or two on two cores.
 
     Args:
         out: where the folders of the runs are made.
