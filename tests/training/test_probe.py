@@ -1,0 +1,206 @@
+"""Probes: the optimum that scikit-learn finds, the published recipes, the choice by validation."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from contam.batch import Batch, Domain
+from contam.models.small import small_cnn
+from contam.training.probe import (
+    PUBLISHED,
+    FullBatch,
+    Minibatches,
+    Probe,
+    extract,
+    extracting,
+    fit_probe,
+    share_right,
+)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Real pixels as features: 900 to learn from, 400 to choose by, the rest to judge by."""
+    x, y = map(torch.tensor, load_digits(return_X_y=True))
+    x = x.float()
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
+    return [(x[part], y[part]) for part in order.split([900, 400, len(y) - 1300])]
+
+
+def blobs(n: int = 60, apart: float = 3.0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(n) % 3
+    return torch.randn(n, 5, generator=generator) + apart * F.one_hot(y, 5), y
+
+
+def accuracy(probe: Probe, data) -> float:
+    return share_right(probe(data[0]), data[1])
+
+
+def domain(n: int = 40) -> Domain:
+    x = torch.rand(n, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    return Domain("toy", Batch(x, torch.arange(n) % 3, torch.zeros(n, dtype=torch.long)))
+
+
+@pytest.mark.parametrize("penalty", [1e-4, 1e-2, 1.0])
+def test_the_full_batch_finds_scikit_learns_optimum(digits, penalty):
+    (x, y), _, test = digits
+    ours = fit_probe(x, y, FullBatch((penalty,)))
+    scaler = StandardScaler().fit(x.numpy())
+    reference = LogisticRegression(C=1 / (len(x) * penalty), max_iter=5000, tol=1e-8)
+    reference.fit(scaler.transform(x.numpy()), y.numpy())
+    theirs = reference.score(scaler.transform(test[0].numpy()), test[1].numpy())
+    assert abs(accuracy(ours, test) - theirs) < 0.005
+    wanted = torch.tensor(reference.predict_proba(scaler.transform(test[0].numpy()))).float()
+    torch.testing.assert_close(ours(test[0]).softmax(dim=1), wanted, rtol=0, atol=5e-3)
+
+
+def test_the_optimum_has_no_gradient_by_hand():
+    """Two mirrored points in one dimension: the penalty times the weight is what the loss pulls."""
+    x, y = torch.tensor([[-1.0], [1.0]]), torch.tensor([0, 1])
+    probe = fit_probe(x, y, FullBatch((0.1,), standardize=False))
+    half = probe.weight[1, 0].item()
+    pull = 1 / (1 + torch.tensor(2 * half).exp().item())
+    assert probe.weight[0, 0].item() == pytest.approx(-half, abs=1e-5)
+    assert pull == pytest.approx(0.1 * half, abs=1e-5)
+    assert probe.bias.tolist() == pytest.approx([0, 0], abs=1e-5)
+
+
+def test_minibatches_come_near_the_optimum(digits):
+    (x, y), _, test = digits
+    recipe = Minibatches(0.02, 1e-3, 256, epochs=60, standardize=True)
+    assert accuracy(fit_probe(x, y, recipe), test) > accuracy(fit_probe(x, y), test) - 0.02
+
+
+def test_minibatches_of_everything_equal_plain_pytorch():
+    x, y = blobs()
+    ours = fit_probe(x, y, Minibatches(0.1, 0.01, batch_size=len(y), epochs=7), seed=3)
+    begin = fit_probe(x, y, Minibatches(0.0, 0.0, batch_size=len(y), epochs=1), seed=3)
+    plain = nn.Linear(5, 3)
+    plain.load_state_dict({"weight": begin.weight, "bias": begin.bias})
+    optimizer = torch.optim.AdamW(plain.parameters(), 0.1, weight_decay=0.01)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 7)
+    for _ in range(7):
+        optimizer.zero_grad()
+        F.cross_entropy(plain(x), y).backward()
+        optimizer.step()
+        scheduler.step()
+    torch.testing.assert_close(ours.weight, plain.weight.detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", {*PUBLISHED.values(), FullBatch()}, ids=str)
+def test_every_recipe_learns_from_the_seed_alone(recipe):
+    x, y = blobs(n=300, apart=6.0)
+    torch.rand(3)
+    before = torch.get_rng_state()
+    first, again, other = (fit_probe(x, y, recipe, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first.weight, again.weight)
+    assert torch.equal(first.weight, other.weight) == isinstance(recipe, FullBatch)
+    start = F.cross_entropy(torch.zeros(300, 3), y)
+    assert F.cross_entropy(first(x), y) < 1.3 * start
+    if isinstance(recipe, FullBatch) or recipe.steps:
+        assert accuracy(first, (x, y)) > 0.95
+
+
+def test_the_best_epoch_on_validation_data_is_taken():
+    """Validation data labeled at odds with training, so that the first epoch is the best."""
+    x, y = blobs()
+    wrong = (y + 1) % 3
+    every = [
+        fit_probe(x, y, Minibatches(0.01, 0.0, 20, epochs=e, cosine=False)) for e in range(1, 9)
+    ]
+    scores = [accuracy(probe, (x, wrong)) for probe in every]
+    chosen = fit_probe(
+        x, y, Minibatches(0.01, 0.0, 20, epochs=8, cosine=False), validation=(x, wrong)
+    )
+    assert len(set(scores)) > 1
+    assert torch.equal(chosen.weight, every[scores.index(max(scores))].weight)
+    assert accuracy(chosen, (x, wrong)) == max(scores) > scores[-1]
+
+
+def test_the_best_penalty_on_validation_data_is_taken(digits):
+    (x, y), validation, _ = digits
+    penalties = (10.0, 1e-2, 1e-6)
+    scores = [accuracy(fit_probe(x, y, FullBatch((p,))), validation) for p in penalties]
+    chosen = fit_probe(x, y, FullBatch(penalties), validation=validation)
+    assert accuracy(chosen, validation) == pytest.approx(max(scores), abs=0.003)
+    assert max(scores) > min(scores) + 0.01
+    least = fit_probe(
+        x,
+        y,
+        FullBatch(penalties),
+        validation=validation,
+        score=lambda logits, _: -logits.std().item(),
+    )
+    assert accuracy(least, validation) == pytest.approx(scores[0], abs=0.003)
+
+
+def test_steps_end_within_an_epoch():
+    x, y = blobs()
+    short, long = (
+        fit_probe(x, y, Minibatches(0.1, 0.0, 16, epochs=None, steps=s, cosine=False))
+        for s in (5, 6)
+    )
+    assert not torch.equal(short.weight, long.weight)
+
+
+def test_a_feature_that_never_changes_is_ignored(digits):
+    (x, y), _, _ = digits
+    dead = (x == x[0]).all(dim=0)
+    assert dead.any()
+    probe = fit_probe(x, y)
+    assert not probe.weight[:, dead].any()
+    assert probe.weight.isfinite().all()
+
+
+def test_features_do_not_depend_on_the_batch_size_and_the_encoder_stays():
+    encoder = small_cnn(3, width=4).encoder.train()
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    whole, parts = extract(encoder, domain()), extract(encoder, domain(), batch_size=7)
+    assert whole.shape == (40, 16)
+    assert whole.dtype == torch.float32
+    assert not whole.requires_grad
+    torch.testing.assert_close(whole, parts)
+    assert encoder.training
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    steps = [len(batch) for batch in extracting(encoder, domain(), batch_size=16)]
+    assert steps == [16, 16, 8]
+
+
+def test_features_can_be_trained_on():
+    features = extract(small_cnn(3, width=4).encoder, domain())
+    head = nn.Linear(16, 3)
+    head(features).sum().backward()
+    assert head.weight.grad is not None
+
+
+def test_what_cannot_be_probed_is_explained():
+    x, y = blobs()
+    with pytest.raises(ValueError, match="pool or flatten"):
+        extract(nn.Conv2d(3, 4, 3), domain())
+    with pytest.raises(ValueError, match="0 rows of features and 0 classes"):
+        fit_probe(x[:0], y[:0])
+    with pytest.raises(ValueError, match=r"classes 0\.\.2 for a probe of 2"):
+        fit_probe(x, y, classes=2)
+    with pytest.raises(ValueError, match="not finite"):
+        fit_probe(x / 0, y)
+    with pytest.raises(ValueError, match="2 penalties were given; want one, or validation"):
+        fit_probe(x, y, FullBatch((1.0, 2.0)))
+    with pytest.raises(ValueError, match="at least 0, not -1"):
+        fit_probe(x, y, FullBatch((-1.0,)))
+    with pytest.raises(ValueError, match="epochs or steps"):
+        fit_probe(x, y, Minibatches(steps=3))
+    for empty in (Minibatches(epochs=0), Minibatches(batch_size=0)):
+        with pytest.raises(ValueError, match="at least one epoch"):
+            fit_probe(x, y, empty)
+
+
+def test_more_classes_than_the_examples_show():
+    x, y = blobs()
+    assert fit_probe(x, y, classes=5)(x).shape == (60, 5)
