@@ -1,7 +1,7 @@
 """What flows through the house: examples, the distributions they come from, and an OOD problem."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -23,12 +23,15 @@ class Batch(NamedTuple):
         return Batch(self.x[which], self.y[which], self.domain[which])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Domain:
-    """One distribution, as a finite sample of it."""
+    """One distribution, as a finite sample of it.
+
+    This one holds its examples in memory. `contam.data.images.FolderDomain` reads them from files.
+    """
 
     name: str
-    data: Batch
+    data: Batch = field(repr=False)
 
     def __post_init__(self) -> None:
         x, y, domain = self.data
@@ -38,8 +41,13 @@ class Domain:
                 "domain indices; every example needs one of each"
             )
 
+    @property
+    def y(self) -> Tensor:
+        """(n,) class index of every example, without its input."""
+        return self.data.y
+
     def __len__(self) -> int:
-        return len(self.data.y)
+        return len(self.y)
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """One pass over the examples, `size` at a time (the last batch may be smaller).
@@ -75,7 +83,7 @@ class Shift:
         for domain in (*self.train, *validation, self.id_test, *self.ood_tests):
             if len(domain) == 0:
                 raise ValueError(f"shift {self.name!r}: domain {domain.name!r} has no examples")
-            lowest, highest = int(domain.data.y.min()), int(domain.data.y.max())
+            lowest, highest = int(domain.y.min()), int(domain.y.max())
             if lowest < 0 or highest >= len(self.classes):
                 raise ValueError(
                     f"shift {self.name!r}: domain {domain.name!r} has labels {lowest}..{highest}, "

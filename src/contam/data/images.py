@@ -1,0 +1,258 @@
+"""Images in folders: read when they are looked at, in an order and with errors that can be told.
+
+Nothing is downloaded and nothing is repaired. What Pillow reads becomes RGB in the way of the data
+sets' own tools: transparency is dropped, so a pixel shows the color stored under it; gray and
+palette images are spread over three channels; sixteen bits are scaled to eight. The orientation
+that a camera noted (EXIF) is not applied, because published numbers were made without it.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from contam.batch import Batch, Domain
+
+Transform = Callable[[Image.Image], Tensor]
+"""What makes a tensor of an image; the same tensor whenever it is asked."""
+Augmentation = Callable[[Image.Image, torch.Generator], Image.Image]
+"""What changes an image at random before the transform; it draws from the generator alone."""
+
+AHEAD = 2
+"""Batches that are read while one is being used."""
+
+
+def read(path: Path, *, upright: bool = False) -> Image.Image:
+    """An image file in RGB with eight bits; `upright` applies the camera's orientation.
+
+    Raises:
+        ValueError: the file is not there, is no image, or is damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return _rgb(ImageOps.exif_transpose(image) if upright else image)
+    # A damaged file makes Pillow's decoders raise nearly anything, and the cure is always the same.
+    except Exception as error:
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f"can't read the image {path}: {told}; fetch it again, or leave out such files with "
+            "skip_unreadable=True"
+        ) from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        # Sixteen bits; Pillow's own conversion would cut off all that is above 255.
+        deep = np.asarray(image).astype(np.int64)
+        return Image.fromarray((deep.clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("pixels are floating-point numbers of unknown range; save it as PNG")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def pixels(image: Image.Image) -> Float[Tensor, "3 height width"]:
+    """An RGB image as it is, in [0, 1]."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+
+
+def resized(side: int) -> Transform:
+    """The whole image on `side` x `side` pixels (bilinear), whatever its aspect ratio was."""
+    return lambda image: pixels(image.resize((side, side), Image.Resampling.BILINEAR))
+
+
+def centered(side: int, *, short: int | None = None) -> Transform:
+    """The middle `side` x `side` pixels after the short side was resized to `short` (bicubic).
+
+    `short` is `side` unless given; larger values cut off more of the border.
+    """
+    short = side if short is None else short
+    if short < side:
+        raise ValueError(f"a crop of {side} px doesn't fit a short side of {short} px")
+
+    def transform(image: Image.Image) -> Tensor:
+        scale = short / min(image.size)
+        width, height = (max(short, round(scale * edge)) for edge in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+        left, top = (width - side) // 2, (height - side) // 2
+        return pixels(image.crop((left, top, left + side, top + side)))
+
+    return transform
+
+
+def without_border(border: int, transform: Transform) -> Transform:
+    """The transform of what is left when `border` pixels are cut off on each side."""
+
+    def cropped(image: Image.Image) -> Tensor:
+        width, height = image.size
+        if min(width, height) <= 2 * border:
+            raise ValueError(f"{width} x {height} px leave nothing inside a border of {border} px")
+        return transform(image.crop((border, border, width - border, height - border)))
+
+    return cropped
+
+
+class FolderDomain(Domain):
+    """A domain whose images are read from files whenever they are looked at.
+
+    It iterates as one in memory does, and the same generator gives the same order. Any number of
+    `workers` (threads; 0 reads in the caller's) gives the same batches.
+    """
+
+    files: tuple[Path, ...]
+    labels: Tensor
+    origin: Tensor
+    """(n,) index of the domain that each image came from."""
+    transform: Transform
+    workers: int
+    augment: Augmentation | None
+    skipped: tuple[Path, ...]
+    """Files that `readable` left out."""
+
+    def __init__(
+        self,
+        name: str,
+        files: Iterable[Path],
+        y: Int[Tensor, " n"],
+        domain: Int[Tensor, " n"] | int,
+        transform: Transform,
+        *,
+        workers: int = 4,
+        augment: Augmentation | None = None,
+        skipped: tuple[Path, ...] = (),
+    ) -> None:
+        files = tuple(files)
+        origin = torch.full_like(y, domain) if isinstance(domain, int) else domain
+        if not len(files) == len(y) == len(origin):
+            raise ValueError(
+                f"domain {name!r}: {len(files)} files, {len(y)} labels and {len(origin)} domain "
+                "indices; every image needs one of each"
+            )
+        if workers < 0:
+            raise ValueError(f"domain {name!r}: workers are 0 or more, not {workers}")
+        # The fields of a frozen record are set once, here.
+        vars(self).update(
+            name=name, files=files, labels=y, origin=origin, transform=transform,
+            workers=workers, augment=augment, skipped=skipped,
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"FolderDomain({self.name!r}, {len(self)} images)"
+
+    @property
+    def y(self) -> Tensor:
+        """(n,) class index of every image, without reading it."""
+        return self.labels
+
+    @property
+    def data(self) -> Batch:
+        """Every image at once, read anew at each look: for sets that fit in memory."""
+        (batch,) = self.batches(max(1, len(self)))
+        return batch
+
+    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
+        """One pass over the images, `size` at a time (the last batch may be smaller).
+
+        In order and as they are without a generator. With one, the order is drawn from it, and so
+        is what an augmentation needs.
+
+        Raises:
+            ValueError: an image can't be read, or two images of a batch differ in shape.
+        """
+        if size < 1:
+            raise ValueError(f"batch size must be at least 1, not {size}")
+        order, seeds = torch.arange(len(self)), torch.zeros(len(self), dtype=torch.int64)
+        augment = None if generator is None else self.augment
+        if generator is not None:
+            order = torch.randperm(len(self), generator=generator)
+        if augment is not None:
+            # Drawn before the work is spread, so the threads' timing decides nothing.
+            seeds = torch.randint(2**62, (len(self),), generator=generator)
+        parts = zip(order.split(size), seeds.split(size), strict=True)
+        if self.workers == 0:
+            for which, drawn in parts:
+                yield self._stacked(
+                    which, [self._look(*each, augment) for each in _pairs(which, drawn)]
+                )
+            return
+        pool = ThreadPoolExecutor(self.workers)
+        waiting: deque[tuple[Tensor, list[Future[Tensor]]]] = deque()
+        try:
+            for which, drawn in parts:
+                jobs = [pool.submit(self._look, *each, augment) for each in _pairs(which, drawn)]
+                waiting.append((which, jobs))
+                if len(waiting) > AHEAD:
+                    yield self._collected(*waiting.popleft())
+            while waiting:
+                yield self._collected(*waiting.popleft())
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _collected(self, which: Tensor, jobs: list[Future[Tensor]]) -> Batch:
+        return self._stacked(which, [job.result() for job in jobs])
+
+    def _look(self, index: int, seed: int, augment: Augmentation | None) -> Tensor:
+        image = read(self.files[index])
+        if augment is not None:
+            image = augment(image, torch.Generator().manual_seed(seed))
+        return self.transform(image)
+
+    def _stacked(self, which: Tensor, images: list[Tensor]) -> Batch:
+        for index, image in zip(which.tolist(), images, strict=True):
+            if image.shape != images[0].shape:
+                raise ValueError(
+                    f"domain {self.name!r}: {self.files[index]} gives {tuple(image.shape)}, and "
+                    f"{self.files[int(which[0])]} gives {tuple(images[0].shape)}; choose a "
+                    "transform with a fixed size, such as centered(224)"
+                )
+        return Batch(torch.stack(images), self.labels[which], self.origin[which])
+
+    def pick(self, which: Int[Tensor, " some"], name: str | None = None) -> "FolderDomain":
+        """The images with these numbers, in this order, under a name of their own if given."""
+        return FolderDomain(
+            name or self.name, [self.files[i] for i in which.tolist()], self.labels[which],
+            self.origin[which], self.transform,
+            workers=self.workers, augment=self.augment, skipped=self.skipped,
+        )  # fmt: skip
+
+    def augmented(self, augment: Augmentation) -> "FolderDomain":
+        """The same images for training: passes with a generator change each at random first.
+
+        A domain for validation stays as it was, and is never read through the augmentation.
+        """
+        return FolderDomain(
+            self.name, self.files, self.labels, self.origin, self.transform,
+            workers=self.workers, augment=augment, skipped=self.skipped,
+        )  # fmt: skip
+
+    def readable(self) -> "FolderDomain":
+        """The images that can be read; `skipped` of the result names the others.
+
+        Every file is read once to find out.
+        """
+        with ThreadPoolExecutor(max(1, self.workers)) as pool:
+            good = list(pool.map(_can_be_read, self.files))
+        kept = self.pick(torch.tensor(good, dtype=torch.bool).nonzero().flatten())
+        bad = tuple(path for path, fine in zip(self.files, good, strict=True) if not fine)
+        vars(kept).update(skipped=self.skipped + bad)
+        return kept
+
+
+def _pairs(which: Tensor, drawn: Tensor) -> Iterator[tuple[int, int]]:
+    return zip(which.tolist(), drawn.tolist(), strict=True)
+
+
+def _can_be_read(path: Path) -> bool:
+    try:
+        read(path)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,146 @@
+"""Trees of class folders: who is which class, and what keeps trees from fitting together."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from trees import COLORS, picture, tree
+
+from contam.data.folders import (
+    classes_in,
+    image_domains,
+    image_folder,
+    image_shift,
+    images_in,
+    leave_one_out,
+    parted,
+)
+from contam.data.images import FolderDomain, pixels
+
+
+def told(domain: FolderDomain) -> list[str]:
+    """Each file's class by the folder it lies in."""
+    return [path.parent.name for path in domain.files]
+
+
+def test_classes_are_the_folders_in_the_order_of_their_names(tmp_path):
+    domain = image_folder(tree(tmp_path / "set", ["cat", "bird", "10", "2"]), pixels)
+    assert classes_in(tmp_path / "set") == ("10", "2", "bird", "cat")
+    assert told(domain) == ["10", "10", "2", "2", "bird", "bird", "cat", "cat"]
+    assert domain.y.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert domain.name == "set"
+    shown = (domain.data.x[:, :, 0, 0] * 255).round().int().tolist()
+    assert shown[-1] == list(COLORS[0])
+
+
+def test_what_is_no_image_is_passed_over(tmp_path):
+    tree(tmp_path, ["a", "b"])
+    picture(tmp_path / "a" / "UPPER.JPG")
+    for other in ("notes.txt", ".hidden.png", "Thumbs.db"):
+        (tmp_path / "a" / other).touch()
+    (tmp_path / ".cache").mkdir()
+    assert [path.name for path in images_in(tmp_path / "a")] == ["0.png", "1.png", "UPPER.JPG"]
+    assert classes_in(tmp_path) == ("a", "b")
+
+
+def test_an_empty_class_is_named(tmp_path):
+    tree(tmp_path, ["a"])
+    (tmp_path / "b").mkdir()
+    with pytest.raises(ValueError, match=r"class 'b' in .* has no images; put some there"):
+        image_folder(tmp_path, pixels)
+
+
+def test_a_missing_or_empty_root_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"no folder .*nowhere; give the one"):
+        image_folder(tmp_path / "nowhere", pixels)
+    with pytest.raises(ValueError, match="holds no folders; wanted one folder of images"):
+        image_folder(tmp_path, pixels)
+
+
+def test_trees_with_other_classes_are_refused_with_the_difference(tmp_path):
+    train = tree(tmp_path / "train", ["a", "b", "c"])
+    other = tree(tmp_path / "other", ["a", "c", "d"])
+    with pytest.raises(ValueError, match=r"other lacks 'b' and also has 'd'; .* same 3 classes"):
+        image_shift(train, train, {"other": other}, pixels)
+
+
+def test_a_shift_of_trees(tmp_path):
+    roots = [tree(tmp_path / name, ["a", "b"]) for name in ("train", "val", "test", "ood")]
+    shift = image_shift(roots[0], roots[2], {"odd": roots[3]}, pixels, id_val=roots[1])
+    assert shift.classes == ("a", "b")
+    assert [d.name for d in (*shift.train, shift.id_test, *shift.ood_tests)] == [
+        "training",
+        "ID test",
+        "odd",
+    ]
+    assert shift.ood_tests[0].data.domain.tolist() == [1] * 4
+    assert shift.id_val is not None and len(shift.id_val) == 4
+
+
+def test_domains_of_a_tree_share_their_classes(tmp_path):
+    for name in ("photo", "art"):
+        tree(tmp_path / name, ["b", "a"])
+    classes, domains = image_domains(tmp_path, pixels)
+    assert classes == ("a", "b")
+    assert [(d.name, int(d.origin[0])) for d in domains] == [("art", 0), ("photo", 1)]
+    tree(tmp_path / "photo", ["c"])
+    with pytest.raises(ValueError, match="photo also has 'c'"):
+        image_domains(tmp_path, pixels)
+
+
+def test_unreadable_files_are_left_out_on_demand(tmp_path):
+    tree(tmp_path, ["a", "b"])
+    bad = tmp_path / "b" / "bad.png"
+    bad.write_bytes(b"\x89PNG broken")
+    with pytest.raises(ValueError, match=r"bad\.png"):
+        list(image_folder(tmp_path, pixels).batches(8))
+    kept = image_folder(tmp_path, pixels, skip_unreadable=True)
+    assert kept.skipped == (bad,)
+    assert len(kept.data.y) == 4
+
+
+def named(count: int, name: str = "d") -> FolderDomain:
+    files = [Path(f"{name}/{k}.png") for k in range(count)]
+    return FolderDomain(name, files, torch.arange(count) % 2, 0, pixels)
+
+
+@given(count=st.integers(0, 60), seed=st.integers(0, 4), share=st.floats(0, 0.5))
+def test_parts_are_disjoint_whole_and_told_by_the_seed(count, seed, share):
+    domain = named(count)
+    parts = parted(domain, (share, share), seed=seed)
+    assert [len(part) for part in parts[:2]] == [int(share * count)] * 2
+    assert sorted(path for part in parts for path in part.files) == sorted(domain.files)
+    again = parted(domain, (share, share), seed=seed)
+    assert [part.files for part in parts] == [part.files for part in again]
+
+
+def test_another_seed_or_domain_is_parted_otherwise():
+    first = parted(named(50), (0.5,), seed=0)[0]
+    assert parted(named(50), (0.5,), seed=1)[0].files != first.files
+    other = parted(named(50, "e"), (0.5,), seed=0)[0]
+    assert [path.name for path in other.files] != [path.name for path in first.files]
+
+
+def test_one_domain_is_left_out_whole_and_the_others_are_parted():
+    domains = [named(50, "a"), named(100, "b"), named(30, "c")]
+    shift = leave_one_out("set", ("x", "y"), domains, "c", third=True)
+    assert [len(d) for d in shift.train] == [40, 80]
+    assert shift.id_val is not None
+    assert (len(shift.id_val), len(shift.id_test), len(shift.ood_tests[0])) == (15, 15, 30)
+    sets = [set(d.files) for d in (*shift.train, shift.id_val, shift.id_test, *shift.ood_tests)]  # type: ignore[attr-defined]
+    assert len(set.union(*sets)) == sum(map(len, sets)) == 180
+
+
+def test_without_a_third_part_validation_is_the_test_as_in_domainbed():
+    shift = leave_one_out("set", ("x", "y"), [named(50, "a"), named(30, "c")], "c", third=False)
+    assert shift.id_val is not None
+    assert isinstance(shift.id_val, FolderDomain) and isinstance(shift.id_test, FolderDomain)
+    assert shift.id_val.files == shift.id_test.files
+    assert len(shift.id_test) == 10
+
+
+def test_an_unknown_domain_can_t_be_left_out():
+    with pytest.raises(ValueError, match=r"no domain 'sketsch' .* choose from \['sketch'\]"):
+        leave_one_out("set", ("x", "y"), [named(9, "photo"), named(9, "sketch")], "sketsch")

@@ -1,0 +1,144 @@
+"""Small folders in the true layout of each data set, for the tests."""
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+COLORS = ((200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (30, 200, 200))
+
+
+def picture(
+    path: Path, color: tuple[int, int, int] = COLORS[0], *, size: tuple[int, int] = (8, 6)
+) -> Path:
+    """A one-colored image; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, color).save(path)
+    return path
+
+
+def tree(root: Path, folders: Iterable[str], *, images: int = 2, suffix: str = ".png") -> Path:
+    """`root/folder/k.png`; folder number i has color i."""
+    for number, folder in enumerate(folders):
+        for k in range(images):
+            picture(root / folder / f"{k}{suffix}", COLORS[number % len(COLORS)])
+    return root
+
+
+def table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
+    """A file of comma-separated values."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+def wnids(count: int = 1000) -> tuple[str, ...]:
+    """Names of the form that WordNet's numbers have, sorted."""
+    return tuple(f"n{1440764 + 1000 * k:08d}" for k in range(count))
+
+
+def objectnet(root: Path, *, with_border: bool = True) -> Path:
+    """Two classes that ImageNet has (one of them twice) and one that it lacks.
+
+    The inside is blue; one pixel of red surrounds it as in the true set.
+    """
+    names = [f"thing {k}, object {k}" for k in range(1000)]
+    folders = {"air_freshener": "Air freshener", "band_aid": "Band Aid", "zipper": "Chair"}
+    for folder in folders:
+        for k in range(2):
+            path = picture(root / "images" / folder / f"{k}.png", (255, 0, 0), size=(12, 10))
+            if with_border:
+                image = np.array(Image.open(path))
+                image[1:-1, 1:-1] = (0, 0, 255)
+                Image.fromarray(image).save(path)
+    mappings = root / "mappings"
+    mappings.mkdir(parents=True)
+    # ImageNet's older numbering runs backwards here, so that mixing the two up is seen.
+    older = {str(k): 999 - k for k in range(1000)}
+    known = {"Band Aid": names[999 - 419], "Chair": f"{names[999 - 765]}; {names[999 - 559]}"}
+    for name, content in {
+        "folder_to_objectnet_label.json": folders,
+        "objectnet_to_imagenet_1k.json": known,
+        "pytorch_to_imagenet_2012_id.json": older,
+    }.items():
+        (mappings / name).write_text(json.dumps(content), "utf-8")
+    (mappings / "imagenet_to_label_2012_v2").write_text("\n".join(names) + "\n", "utf-8")
+    return root
+
+
+IWILDCAM_COLUMNS = (
+    "", "split", "location_remapped", "location", "sequence_remapped", "seq_id", "y",
+    "category_id", "datetime", "filename", "image_id",
+)  # fmt: skip
+
+
+def iwildcam(root: Path) -> Path:
+    """Three images in each split, of three classes that are in use and one that is not."""
+    folder = root / "iwildcam_v2.0"
+    rows: list[tuple[object, ...]] = []
+    for number, split in enumerate(["train", "val", "test", "id_val", "id_test"] * 3):
+        name = f"{number:03d}.jpg"
+        camera = 7 if split in ("train", "id_val", "id_test") else {"val": 8, "test": 9}[split]
+        y = number // 5
+        rows.append(
+            (number, split, camera, camera + 100, 0, f"s{number}", y, y + 50,
+             "2013-01-01 00:00:00.000", name, name.removesuffix(".jpg"))
+        )  # fmt: skip
+        picture(folder / "train" / name, COLORS[y])
+    # One of the images is gray, as some of the true ones are.
+    Image.new("L", (8, 6), 99).save(folder / "train" / "000.jpg")
+    table(folder / "metadata.csv", IWILDCAM_COLUMNS, rows)
+    categories = [(50, "empty", 0), (51, "tapir", 1), (52, "jaguar", 2), (53, "unicorn", 99999)]
+    table(folder / "categories.csv", ("category_id", "name", "y"), categories)
+    return root
+
+
+CAMELYON_COLUMNS = (
+    "", "patient", "node", "x_coord", "y_coord", "tumor", "slide", "center", "split",
+)  # fmt: skip
+
+
+def camelyon17(root: Path) -> Path:
+    """Two patches for each of five hospitals and both splits; patients' numbers begin with 0."""
+    folder = root / "camelyon17_v1.0"
+    rows: list[tuple[object, ...]] = []
+    for center in range(5):
+        for split in (0, 1):
+            for tumor in (0, 1):
+                patient, x = f"{4 + center:03d}", 100 * split + tumor
+                rows.append((len(rows), patient, 2, x, 33, tumor, 10 * center, center, split))
+                person = f"patient_{patient}_node_2"
+                path = folder / "patches" / person / f"patch_{person}_x_{x}_y_33.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGBA", (96, 96), (*COLORS[tumor], 128)).save(path)
+    table(folder / "metadata.csv", CAMELYON_COLUMNS, rows)
+    return root
+
+
+def domainnet(root: Path, *, train: int = 10, test: int = 5) -> Path:
+    """Every domain's two lists over three of the classes, and their images."""
+    for domain in ("clipart", "painting", "real", "sketch"):
+        for part, count in (("train", train), ("test", test)):
+            lines = []
+            for k in range(count):
+                label, name = ((0, "airplane"), (36, "butterfly"), (39, "donut"))[k % 3]
+                path = f"{domain}/{name}/{part} {k}.jpg"
+                picture(root / path, COLORS[k % 3])
+                lines.append(f"{path} {label}\n")
+            lists = root / "SENTRY_splits"
+            lists.mkdir(parents=True, exist_ok=True)
+            (lists / f"{domain}_{part}_mini.txt").write_text("".join(lines), "utf-8")
+    return root
+
+
+def pacs(root: Path, *, images: int = 3) -> Path:
+    """All four domains and seven classes, and the file that is known to be faulty."""
+    classes = ("dog", "elephant", "giraffe", "guitar", "horse", "house", "person")
+    for domain in ("art_painting", "cartoon", "photo", "sketch"):
+        tree(root / "PACS" / domain, classes, images=images)
+    (root / "PACS" / "sketch" / "dog" / "n02103406_4068-1.png").write_bytes(b"\x89PNG, broken")
+    return root
