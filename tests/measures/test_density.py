@@ -1,0 +1,92 @@
+"""Density of activations: by hand, however the data comes, and from a network in one pass."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from contam.batch import Batch, Domain
+from contam.measures.density import Density, common_edges, density_histogram
+from contam.models.observe import flat, observe
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_by_hand():
+    found = Density(3).update(torch.tensor([[1.0, 0.0, 2.0], [3.0, 0.0, 0.0]])).compute()
+    assert found.mean.tolist() == [2, 0, 1]
+    assert found.active.tolist() == [1, 0, 0.5]
+    histogram = density_histogram(found.mean, torch.tensor([0.0, 1.0, 2.0]))
+    assert histogram.shares.tolist() == pytest.approx([1 / 3, 2 / 3])
+
+
+@given(st.integers(1, 60), st.integers(0, 50))
+def test_batches_and_processes_do_not_matter(size, split):
+    values = noise(50, 4).relu()
+    parts = [Density(4), Density(4)]
+    for part, some in zip(parts, (values[:split], values[split:]), strict=True):
+        for batch in some.split(size):
+            part.update(batch)
+    merged = parts[0].merge(parts[1]).compute()
+    torch.testing.assert_close(merged.mean, values.double().mean(dim=0))
+    assert torch.equal(merged.active, (values > 0).double().mean(dim=0))
+
+
+def test_half_precision_is_summed_in_double():
+    values = noise(500, 4).bfloat16()
+    found = Density(4).update(values).compute()
+    torch.testing.assert_close(found.mean, values.double().mean(dim=0), rtol=1e-12, atol=1e-12)
+
+
+def test_a_network_s_positions_are_neurons_in_one_pass():
+    x = noise(30, 2, 3, 5)
+    zero = torch.zeros(30, dtype=torch.int64)
+    density = Density(30)
+    model = nn.Sequential(nn.ReLU(inplace=True))
+    for seen in observe(model, Domain("d", Batch(x.clone(), zero, zero)).batches(7), ["0"], flat):
+        density.update(seen.layers["0"])
+    found = density.compute()
+    torch.testing.assert_close(found.mean.reshape(2, 3, 5), x.relu().double().mean(dim=0))
+    assert torch.equal(found.active.reshape(2, 3, 5), (x > 0).double().mean(dim=0))
+
+
+def test_half_of_gaussian_inputs_pass_a_relu_with_the_known_mean():
+    found = Density(4).update(noise(100_000, 4).relu()).compute()
+    assert found.active.tolist() == pytest.approx([0.5] * 4, abs=0.01)
+    assert found.mean.tolist() == pytest.approx([1 / np.sqrt(2 * np.pi)] * 4, abs=0.01)
+
+
+@given(st.integers(0, 1000), st.integers(1, 60))
+def test_the_histogram_agrees_with_numpy_and_loses_no_neuron(seed, bins):
+    one, other = noise(200, seed=seed).relu(), 2 * noise(100, seed=seed + 1).relu()
+    edges = common_edges([one, other], bins=bins)
+    for means in (one, other):
+        shares = density_histogram(means, edges).shares
+        expected, _ = np.histogram(means.double().numpy(), edges.numpy())
+        np.testing.assert_allclose(shares, expected / len(means), atol=1e-12)
+        assert float(shares.sum()) == pytest.approx(1)
+    assert edges[0] == 0 and len(edges) == bins + 1
+
+
+def test_edges_go_below_zero_where_the_neurons_do():
+    edges = common_edges([torch.tensor([-1.0, 0.5]), torch.tensor([3.0])], bins=4)
+    assert edges.tolist() == [-1, 0, 1, 2, 3]
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="none was seen"):
+        Density(2).compute()
+    with pytest.raises(ValueError, match="want 2 neurons, not 3"):
+        Density(2).update(noise(4, 3))
+    with pytest.raises(ValueError, match="want 2 neurons, not 3"):
+        Density(2).merge(Density(3))
+    with pytest.raises(ValueError, match="take common_edges of all"):
+        density_histogram(torch.tensor([0.5, 2.0]), torch.tensor([0.0, 1.0]))
+    with pytest.raises(ValueError, match="rising edges"):
+        density_histogram(torch.tensor([0.5]), torch.tensor([1.0, 0.0]))
+    with pytest.raises(ValueError, match="at least 1 bin"):
+        common_edges([torch.zeros(3)])

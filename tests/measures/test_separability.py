@@ -1,0 +1,113 @@
+"""Domains in a plane and as an error, on features whose separability is known."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import norm
+from torch import Tensor
+
+from contam.measures.separability import domain_error, held_out, principal_plane
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def two_clouds(distance: float, n: int = 4000) -> tuple[Tensor, Tensor]:
+    """Round clouds whose centers lie this many standard deviations apart."""
+    domain = torch.arange(n) % 2
+    features = noise(n, 5)
+    features[:, 2] += distance * domain
+    return features, domain
+
+
+def test_a_plane_by_hand():
+    features = torch.tensor([[3.0, 0.0, 7.0], [-3.0, 0.0, 7.0], [0.0, 1.0, 7.0], [0.0, -1.0, 7.0]])
+    points, shares = principal_plane(features)
+    assert points.abs().tolist() == pytest.approx(np.array([[3, 0], [3, 0], [0, 1], [0, 1]]))
+    assert shares == pytest.approx((0.9, 0.1))
+
+
+@given(st.integers(0, 1000))
+def test_the_plane_agrees_with_the_singular_value_decomposition(seed):
+    features = noise(20, 6, seed=seed) * torch.tensor([5.0, 3.0, 1.0, 0.5, 0.2, 0.1])
+    points, shares = principal_plane(features)
+    left, values, _ = torch.linalg.svd(features.double() - features.double().mean(dim=0))
+    expected = left[:, :2] * values[:2]
+    torch.testing.assert_close(points.abs(), expected.abs(), rtol=1e-6, atol=1e-8)
+    energy = values.square() / values.square().sum()
+    assert shares == pytest.approx((energy[0].item(), energy[1].item()))
+
+
+def test_the_plane_is_the_same_again_and_shifted_features_change_nothing():
+    features = noise(600, 80)
+    first, again = principal_plane(features), principal_plane(features)
+    assert torch.equal(first.points, again.points)
+    torch.testing.assert_close(
+        principal_plane(features + 3).points, first.points, atol=1e-4, rtol=0
+    )
+
+
+@pytest.mark.parametrize("distance", [1.0, 2.0, 3.0])
+def test_the_error_between_two_clouds_is_the_normal_tail(distance):
+    features, domain = two_clouds(distance)
+    error = domain_error(features, domain, held_out(domain, share=0.5))
+    assert error == pytest.approx(norm.cdf(-distance / 2), abs=0.025)
+
+
+def test_domains_far_apart_are_told_without_error_and_equal_ones_are_guessed():
+    domain = torch.arange(1200) % 4
+    features = noise(1200, 6)
+    assert domain_error(features, domain, held_out(domain)) == pytest.approx(0.75, abs=0.08)
+    features[:, :4] += 20 * torch.nn.functional.one_hot(domain, 4)
+    assert domain_error(features, domain, held_out(domain)) == 0
+
+
+def test_domains_that_only_a_curve_separates_are_not_linearly_separable():
+    domain = torch.arange(2000) % 2
+    features = torch.nn.functional.normalize(noise(2000, 2)) * (1 + 2 * domain[:, None])
+    assert domain_error(features, domain, held_out(domain)) > 0.35
+
+
+def test_names_and_units_do_not_matter_and_the_held_out_labels_are_not_seen():
+    features, domain = two_clouds(1.0, n=400)
+    test = held_out(domain)
+    error = domain_error(features, domain, test)
+    # A penalty on weights in the features' own units would forbid the large ones needed here.
+    assert domain_error(features * 1e-4 - 7, domain, test) == pytest.approx(error, abs=0.02)
+    assert domain_error(features, 5 - 3 * domain, test) == pytest.approx(error)
+    swapped = torch.where(test, 1 - domain, domain)
+    assert domain_error(features, swapped, test) == pytest.approx(1 - error)
+
+
+@given(st.lists(st.integers(2, 40), min_size=1, max_size=5), st.floats(0.05, 0.95))
+def test_every_domain_gives_its_share(sizes, share):
+    domain = torch.cat([torch.full((n,), 3 * d) for d, n in enumerate(sizes)])
+    mask = held_out(domain, share=share, seed=1)
+    for d, n in enumerate(sizes):
+        found = int(mask[domain == 3 * d].sum())
+        assert 1 <= found < n and abs(found - share * n) <= 1
+    assert torch.equal(mask, held_out(domain, share=share, seed=1))
+
+
+def test_other_seeds_hold_out_other_examples():
+    domain = torch.arange(100) % 2
+    assert not torch.equal(held_out(domain, seed=0), held_out(domain, seed=1))
+
+
+def test_what_can_not_be_told_is_refused():
+    features, domain = two_clouds(1.0, n=10)
+    with pytest.raises(ValueError, match="two domains to fit to"):
+        domain_error(features, domain, domain == 1)
+    with pytest.raises(ValueError, match="examples to test on"):
+        domain_error(features, domain, domain == 2)
+    with pytest.raises(ValueError, match="domain 7 has one example"):
+        held_out(torch.tensor([0, 0, 7]))
+    with pytest.raises(ValueError, match=r"lies in \(0, 1\)"):
+        held_out(domain, share=1.0)
+    with pytest.raises(ValueError, match="3 examples of 2 neurons"):
+        principal_plane(noise(5, 1))
+    with pytest.raises(ValueError, match="nothing to draw"):
+        principal_plane(torch.ones(5, 3))
