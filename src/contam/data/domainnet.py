@@ -1,0 +1,104 @@
+"""DomainNet, pruned to four domains and forty classes."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from contam.batch import Shift
+from contam.data.folders import leave_one_out, merged, parted
+from contam.data.images import FolderDomain, Transform
+
+DOMAINS = ("clipart", "painting", "real", "sketch")
+CLASSES = (
+    "airplane", "ambulance", "apple", "backpack", "banana", "bathtub", "bear", "bed", "bee",
+    "bicycle", "bird", "book", "bridge", "bus", "cake", "calculator", "camera", "car", "cat",
+    "chair", "clock", "cow", "dog", "dolphin", "duck", "elephant", "fence", "fork", "horse",
+    "house", "rabbit", "scissors", "strawberry", "table", "telephone", "truck", "butterfly",
+    "sheep", "drums", "donut",
+)  # fmt: skip
+"""In the order of the lists' labels, which is not that of the alphabet."""
+LISTS = "SENTRY_splits"
+PARTS = ("train", "test")
+
+
+def domainnet(
+    root: Path,
+    transform: Transform,
+    *,
+    ood: str = "sketch",
+    partition: Literal["domainbed", "lists"] = "domainbed",
+    third: bool = True,
+    seed: int = 0,
+    workers: int = 4,
+) -> Shift:
+    """Forty things in four styles: learn on three of the styles, and be judged on the fourth.
+
+    The root holds the folders of the domains, and `SENTRY_splits` with the lists of the pruned set.
+    `domainbed`, the paper's partition, pools a domain's two lists and parts them anew by the seed;
+    for `third`, see `leave_one_out`. `lists` keeps the published ones: the ID and OOD tests are
+    the test lists, and a fifth of each training list is for validation.
+
+    Source: App. E.4; Tan et al. (2020).
+
+    Raises:
+        ValueError: a list is missing or malformed, or there is no such domain or partition.
+    """
+    if partition == "domainbed":
+        pooled = [
+            merged(name, [listed(root, name, part, transform, workers=workers) for part in PARTS])
+            for name in DOMAINS
+        ]
+        return leave_one_out("DomainNet", CLASSES, pooled, ood, seed=seed, third=third)
+    if partition != "lists" or ood not in DOMAINS:
+        raise ValueError(
+            f"no partition {partition!r} with {ood!r} left out; partitions are domainbed and "
+            f"lists, domains are {', '.join(DOMAINS)}"
+        )
+    ids = [name for name in DOMAINS if name != ood]
+    train = [
+        parted(listed(root, name, "train", transform, workers=workers), (0.8,), seed=seed)
+        for name in ids
+    ]
+    tests = [listed(root, name, "test", transform, workers=workers) for name in ids]
+    return Shift(
+        name=f"DomainNet, {ood} left out, published lists",
+        classes=CLASSES,
+        train=tuple(part for part, _ in train),
+        id_val=merged("ID validation", [part for _, part in train]),
+        id_test=merged("ID test", tests),
+        ood_tests=(listed(root, ood, "test", transform, workers=workers),),
+    )
+
+
+def listed(
+    root: Path, domain: str, part: str, transform: Transform, *, workers: int = 4
+) -> FolderDomain:
+    """One domain's images of one published list, in the list's order.
+
+    Source: App. E.4; Tan et al. (2020).
+
+    Raises:
+        ValueError: the list is missing, or a line is not "domain/class/file label".
+    """
+    path = Path(root) / LISTS / f"{domain}_{part}_mini.txt"
+    if not path.is_file():
+        raise ValueError(
+            f"no {path}; give the folder that holds {LISTS} and the folders {', '.join(DOMAINS)}"
+        )
+    files, y = [], []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        name, _, label = line.strip().rpartition(" ")
+        known = CLASSES[int(label)] if label.isdecimal() and int(label) < len(CLASSES) else None
+        folders = name.split("/")
+        if folders[:-1] != [domain, known] or folders[-1] in ("", ".", ".."):
+            raise ValueError(
+                f"{path}, line {number}: {line[:80]!r} is not '{domain}/class/file label' with "
+                f"the label of its class in 0..{len(CLASSES) - 1}"
+            )
+        files.append(Path(root) / name)
+        y.append(int(label))
+    labels = torch.tensor(y, dtype=torch.int64)
+    return FolderDomain(domain, files, labels, DOMAINS.index(domain), transform, workers=workers)
