@@ -1,0 +1,56 @@
+"""What an image goes through before a network sees it, on Pillow and torch alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Resize, crop the center, and normalize the colors, as a network is evaluated.
+
+    Source: ours, with the arithmetic of torchvision's transforms, so that pixels are the same.
+    """
+
+    resize: int
+    """Pixels of the short side."""
+    crop: int
+    """Pixels of the square; at most those of the short side."""
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    interpolation: str = "bicubic"
+    """Or bilinear, and whatever else Pillow has."""
+    squash: bool = False
+    """Whether both sides are resized to the same, whatever the image's aspect ratio was."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.crop <= self.resize:
+            raise ValueError(
+                f"can't crop {self.crop} pixels from {self.resize}; want 1 <= crop <= resize"
+            )
+        if self.interpolation.upper() not in Image.Resampling.__members__:
+            raise ValueError(f"no interpolation {self.interpolation!r}; choose bicubic or bilinear")
+
+    def __call__(self, image: Image.Image) -> Float[Tensor, "3 side side"]:
+        """The image as the network wants it."""
+        image = image.convert("RGB")
+        image = image.resize(self._size(image), Image.Resampling[self.interpolation.upper()])
+        left, top = (round((side - self.crop) / 2) for side in image.size)
+        image = image.crop((left, top, left + self.crop, top + self.crop))
+        x = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
+        return (x - mean) / std
+
+    def _size(self, image: Image.Image) -> tuple[int, int]:
+        if self.squash:
+            return self.resize, self.resize
+        width, height = image.size
+        short = min(width, height)
+        return int(self.resize * width / short), int(self.resize * height / short)

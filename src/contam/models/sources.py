@@ -1,0 +1,367 @@
+"""Encoders by name: CLIP's from open_clip, timm's, torchvision's, one's own, or an exported one.
+
+Nothing is downloaded unless it is asked for. Weights come from safetensors or from a state dict
+that torch reads with `weights_only=True`, and exported programs are read under the same rule, so a
+file can't bring code that runs while it is opened.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from contam.models.classifier import drawing_from
+from contam.models.preparation import Preparation
+from contam.models.torchvision_mend import import_torchvision
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class Source:
+    """An encoder, and what is needed to show it images."""
+
+    name: str
+    encoder: nn.Module
+    """`(batch, ...) -> (batch, width)`, in evaluation mode."""
+    width: int
+    transform: Callable[[Image.Image], Tensor]
+    """From an image to what the encoder sees when it is evaluated."""
+    head: nn.Linear | None = None
+    """The classifier that came with the weights, for `width` features."""
+
+    @property
+    def classes(self) -> int | None:
+        """The number of classes of the head, if there is one."""
+        return None if self.head is None else self.head.out_features
+
+
+def load(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    seed: int | None = None,
+    download: bool = False,
+) -> Source:
+    """An encoder by name, with weights from a file, drawn from a seed, or downloaded on demand.
+
+    Names are `open_clip:RN50`, `open_clip:RN50/openai` (with the settings of that pre-training),
+    `timm:resnet50`, `torchvision:resnet50`, `package.module:function` (called without arguments, it
+    returns a `Source`; found from the working directory, too) and the path of a program that
+    `torch.export` saved (`.pt2`; it takes pixels in [0, 1] and has its own weights). An open_clip
+    encoder is the image tower, whose features are the projected embedding, not normalized; the
+    others' features are what their last linear layer sees.
+
+    Source: App. E; the networks are those of Radford et al. 2021 and He et al. 2016.
+
+    Raises:
+        ValueError: no such name, a library that is missing, no weights or ones that don't fit, or
+            a function that returns no `Source`.
+    """
+    if name.endswith(".pt2"):
+        return _exported(name)
+    kind, found, model = name.partition(":")
+    if not (found and model):
+        raise ValueError(
+            f"no encoder {name!r}; want open_clip:NAME, timm:NAME, torchvision:NAME, "
+            "package.module:function or the path of a .pt2 file"
+        )
+    if kind not in _BUILDERS:
+        return _of_function(name, weights, seed)
+    if download and weights is not None:
+        raise ValueError(f"{name} has weights={str(weights)!r}; leave out download=True")
+    if weights is None and seed is None and not download:
+        raise ValueError(
+            f"no weights for {name}: fetch {_where(kind, model)} and give its path as weights=, "
+            "or allow download=True, or give seed= for a network that has learned nothing"
+        )
+    state = None if weights is None else read_weights(weights)
+    with drawing_from(0 if seed is None else seed, f"load/{kind}"):
+        source = _BUILDERS[kind](name, model, state, download)
+    source.encoder.eval()
+    return source
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """A state dict from a `.safetensors` file or from one that `torch.save` wrote.
+
+    A state dict inside a training's check-point (`state_dict`, `model`) is found, and the `module.`
+    of data-parallel training is taken off its names.
+
+    Raises:
+        ValueError: there is no such file, or it holds something other than named tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no file of weights at {path}")
+    try:
+        if path.suffix == ".safetensors":
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each reader has its own kinds for a file that is not as it should
+        told = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"can't read weights from {path}: {told[:150]}; want safetensors, or a state "
+            "dict saved by torch.save (neither a whole pickled model nor TorchScript)"
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    named = isinstance(state, Mapping) and all(isinstance(v, Tensor) for v in state.values())
+    if not (named and state):
+        raise ValueError(f"{path} holds no named tensors; save the network's state_dict()")
+    return {str(key).removeprefix("module."): tensor for key, tensor in state.items()}
+
+
+def with_blocks(encoder: nn.Module, x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+    """The features, and the output (batch, tokens, width) of each transformer block.
+
+    Tokens begin with the class token. Knows the vision transformers of open_clip and timm; it is a
+    reading for `contam.training.distill`.
+
+    Raises:
+        ValueError: the encoder is none of these.
+    """
+    run = getattr(encoder, "forward_intermediates", None)
+    if run is not None and hasattr(encoder, "transformer"):
+        made = run(x, output_fmt="NLC", output_extra_tokens=True)
+        pairs = zip(made["image_intermediates_prefix"], made["image_intermediates"], strict=True)
+        return made["image_features"], [torch.cat(pair, dim=1) for pair in pairs]
+    if run is not None and hasattr(encoder, "blocks") and hasattr(encoder, "forward_head"):
+        last, seen = run(x, output_fmt="NLC", return_prefix_tokens=True)
+        head: Any = encoder.forward_head
+        return head(last), [torch.cat((prefix, tokens), dim=1) for tokens, prefix in seen]
+    raise ValueError(
+        f"can't read the blocks of a {type(encoder).__name__}; want a vision transformer of "
+        "open_clip or timm, or write the reading for yours"
+    )
+
+
+def _library(name: str) -> Any:
+    """A library of the extra `models`."""
+    try:
+        import_torchvision()
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error.name} is not installed; pip install 'contam[models]'") from error
+
+
+def _where(kind: str, model: str) -> str:
+    """What to fetch."""
+    plain, _, tag = model.partition("/")
+    if kind == "open_clip" and tag:
+        hub = _pretrained(_library("open_clip"), plain, tag).get("hf_hub", "").strip("/")
+        if hub:
+            return f"open_clip_model.safetensors of {hub!r} from the Hugging Face hub"
+    return "its state dict (.safetensors or .pt)"
+
+
+def _fill(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        wanted = model.state_dict()
+        lost, strange = wanted.keys() - state.keys(), state.keys() - wanted.keys()
+        told = f"{len(lost)} are missing, {len(strange)} are not its own"
+        if not (lost or strange):
+            told = "some have other shapes"
+        first = min(lost | strange, default=str(error).splitlines()[-1].strip())
+        raise ValueError(f"the weights don't fit {name}: {told}, such as {first}") from error
+
+
+def _pretrained(open_clip: Any, model: str, tag: str) -> dict[str, Any]:
+    """What open_clip knows of one pre-training."""
+    known = open_clip.list_pretrained_tags_by_model(model)
+    if tag.lower() not in known:
+        raise ValueError(f"open_clip knows no {model}/{tag}; choose from {sorted(known)}")
+    return open_clip.get_pretrained_cfg(model, tag)
+
+
+def _open_clip(name: str, model: str, state: dict[str, Tensor] | None, download: bool) -> Source:
+    open_clip = _library("open_clip")
+    plain, _, tag = model.partition("/")
+    config = open_clip.get_model_config(plain)
+    if config is None:
+        raise ValueError(f"open_clip knows no {plain!r}; open_clip.list_models() has the names")
+    about = _pretrained(open_clip, plain, tag) if tag else {}
+    vision = config["vision_cfg"]
+    if download:
+        if not tag:
+            raise ValueError(f"which weights of {name}? give one as {name}/openai")
+        encoder = open_clip.create_model(plain, pretrained=tag).visual
+    else:
+        # The image tower alone: the text tower would cost memory, and some look for files online.
+        encoder = open_clip.model._build_vision_tower(
+            config["embed_dim"],
+            vision | {"timm_model_pretrained": False},
+            quick_gelu=about.get("quick_gelu", config.get("quick_gelu", False)),
+        )
+    if state is not None:
+        image = {key: value for key, value in state.items() if key.startswith("visual.")}
+        _fill(encoder, {k.removeprefix("visual."): v for k, v in (image or state).items()}, name)
+    side = vision["image_size"]
+    transform = Preparation(
+        resize=side,
+        crop=side,
+        mean=tuple(about.get("mean", CLIP_MEAN)),
+        std=tuple(about.get("std", CLIP_STD)),
+        interpolation=about.get("interpolation", "bicubic"),
+        squash=about.get("resize_mode", "shortest") == "squash",
+    )
+    return Source(name, encoder, config["embed_dim"], transform)
+
+
+def _timm(name: str, model: str, state: dict[str, Tensor] | None, download: bool) -> Source:
+    timm = _library("timm")
+    if not timm.is_model(model.partition(".")[0]):
+        raise ValueError(f"timm knows no {model!r}; timm.list_models() has the names")
+    last = timm.get_pretrained_cfg(model).classifier
+    options = {}
+    if state is not None and isinstance(last, str) and f"{last}.weight" in state:
+        options = {"num_classes": len(state[f"{last}.weight"])}
+    encoder = timm.create_model(model, pretrained=download, **options)
+    if state is not None:
+        _fill(encoder, state, name)
+    head, width = encoder.get_classifier(), encoder.head_hidden_size
+    encoder.reset_classifier(0)
+    about = timm.data.resolve_model_data_config(encoder)
+    side, share = about["input_size"][-1], about["crop_pct"]
+    transform = Preparation(
+        resize=int(side / share),
+        crop=side,
+        mean=about["mean"],
+        std=about["std"],
+        interpolation=about["interpolation"],
+        squash=about["crop_mode"] == "squash",
+    )
+    return Source(name, encoder, width, transform, _learned(head, state, download))
+
+
+def _torchvision(name: str, model: str, state: dict[str, Tensor] | None, download: bool) -> Source:
+    torchvision = _library("torchvision")
+    if model not in torchvision.models.list_models(module=torchvision.models):
+        raise ValueError(f"torchvision knows no {model!r}; try resnet50, or models.list_models()")
+    published = torchvision.models.get_model_weights(model).DEFAULT
+    encoder = torchvision.models.get_model(model, weights=published if download else None)
+    place, head = [pair for pair in encoder.named_modules() if isinstance(pair[1], nn.Linear)][-1]
+    if state is not None:
+        if f"{place}.weight" in state:
+            head = nn.Linear(head.in_features, len(state[f"{place}.weight"]))
+            encoder.set_submodule(place, head)
+        _fill(encoder, state, name)
+    encoder.set_submodule(place, nn.Identity())
+    about = published.transforms()
+    transform = Preparation(
+        resize=about.resize_size[0],
+        crop=about.crop_size[0],
+        mean=tuple(about.mean),
+        std=tuple(about.std),
+        interpolation=about.interpolation.value,
+    )
+    return Source(name, encoder, head.in_features, transform, _learned(head, state, download))
+
+
+_BUILDERS = {"open_clip": _open_clip, "timm": _timm, "torchvision": _torchvision}
+
+
+def _learned(head: Any, state: Mapping[str, Tensor] | None, download: bool) -> nn.Linear | None:
+    """The head, if it came with weights."""
+    return head if isinstance(head, nn.Linear) and (download or state is not None) else None
+
+
+@contextmanager
+def _working_directory() -> Iterator[None]:
+    """The working directory among the places where modules are looked for."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+def _of_function(name: str, weights: str | Path | None, seed: int | None) -> Source:
+    """What the function that the user named returns."""
+    module, _, function = name.partition(":")
+    with _working_directory():
+        try:
+            make = getattr(importlib.import_module(module), function)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ValueError(f"can't find {name}: {error}") from error
+        with drawing_from(0 if seed is None else seed, f"load/{name}"):
+            source = make()
+    if not isinstance(source, Source):
+        raise ValueError(f"{name}() returned a {type(source).__name__}; want a contam Source")
+    if weights is not None:
+        _fill(source.encoder, read_weights(weights), name)
+    source.encoder.eval()
+    return source
+
+
+class _Program(nn.Module):
+    """An exported program as a network; it refuses to change its mode, so nobody asks it to."""
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        super().__init__()
+        self.program = program.module()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.program(x)
+
+    def train(self, mode: bool = True) -> "_Program":
+        self.training = mode
+        return self
+
+
+@contextmanager
+def _tensors_alone() -> Iterator[None]:
+    """Inside, `torch.load` unpickles tensors alone; `torch.export.load` would ask it for more."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _exported(path: str) -> Source:
+    if not Path(path).is_file():
+        raise ValueError(f"no exported program at {path}")
+    try:
+        with _tensors_alone():
+            program = torch.export.load(path)
+    except Exception as error:
+        told = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"can't read {path}: {told[:150]}; want a file of torch.export.save that holds nothing "
+            "but a graph and tensors"
+        ) from error
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    names = {name: value.shape for name, value in values.items() if isinstance(value, Tensor)}
+    inputs = [names[key] for key in program.graph_signature.user_inputs if key in names]
+    outputs = [names[key] for key in program.graph_signature.user_outputs if key in names]
+    if [len(s) for s in inputs] != [4] or [len(s) for s in outputs] != [2]:
+        raise ValueError(
+            f"{path} takes {[tuple(s) for s in inputs]} and returns {[tuple(s) for s in outputs]}; "
+            "want (batch, 3, side, side) and (batch, width)"
+        )
+    if isinstance(inputs[0][0], int):
+        raise ValueError(f"{path} takes batches of {inputs[0][0]} alone; export a dynamic batch")
+    side = int(inputs[0][-1])
+    transform = Preparation(resize=side, crop=side, mean=(0.0,) * 3, std=(1.0,) * 3)
+    return Source(path, _Program(program), int(outputs[0][1]), transform)
