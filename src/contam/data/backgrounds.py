@@ -1,0 +1,232 @@
+"""Families of backgrounds: each paints a texture in a range of colors, or crops photos.
+
+Shifted families differ from the others in texture and in palette; the mild ones in one of both.
+The two photos ship with scikit-learn. Each part of the data (training, validation, test and
+pre-training) crops them in a strip of its own.
+"""
+
+import difflib
+import math
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from contam.data.colors import rgb
+from contam.seeds import stream
+
+SIDE = 32
+"""Pixels along a side of the image."""
+
+Range = tuple[float, float]
+Texture = Callable[[int, Generator], Tensor]
+"""Levels (n, 1, side, side) in [0, 1]: 0 shows a family's first color, 1 its second."""
+
+
+class Palette(NamedTuple):
+    """A range of colors, uniform in each of the three; the hue is in turns."""
+
+    hue: Range
+    saturation: Range
+    value: Range
+
+
+class Painted(NamedTuple):
+    """A texture between two colors that are drawn for each image."""
+
+    texture: Texture
+    first: Palette
+    second: Palette
+
+
+class Cropped(NamedTuple):
+    """A crop of a photo, in its own colors or with its three channels in another order."""
+
+    recolored: bool
+
+
+def backgrounds(family: str, n: int, *, seed: int, part: str) -> Float[Tensor, "n 3 side side"]:
+    """`n` backgrounds of a family in [0, 1], drawn for one part of the data.
+
+    Source: ours, backgrounds of which nothing tells the class.
+
+    Raises:
+        ValueError: there is no such family or no such part.
+    """
+    for what, name, known in (("family", family, FAMILIES), ("part", part, STRIPS)):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3) or list(known)
+            raise ValueError(f"no {what} {name!r}; did you mean one of {near}?")
+    kind, generator = FAMILIES[family], stream(seed, f"shapes/{part} {family}")
+    if isinstance(kind, Cropped):
+        return _crops(n, STRIPS[part], generator, recolored=kind.recolored)
+    first, second = (_colors(n, palette, generator) for palette in (kind.first, kind.second))
+    return torch.lerp(first, second, kind.texture(n, generator))
+
+
+def _colors(n: int, palette: Palette, generator: Generator) -> Float[Tensor, "n 3 1 1"]:
+    drawn = (_between(palette_range, n, generator)[:, :, 0, 0] for palette_range in palette)
+    return rgb(*drawn)[:, :, None, None]
+
+
+def _between(values: Range, n: int, generator: Generator) -> Float[Tensor, "n 1 1 1"]:
+    return values[0] + (values[1] - values[0]) * torch.rand(n, 1, 1, 1, generator=generator)
+
+
+def _along(n: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Pixels along a random direction and across it, from the middle: twice (n, 1, side, side)."""
+    angle = _between((0, 2 * math.pi), n, generator)
+    pixels = torch.arange(SIDE) - (SIDE - 1) / 2
+    x, y = pixels[None, :], pixels[:, None]
+    return x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()
+
+
+def ramp(n: int, generator: Generator) -> Float[Tensor, "n 1 side side"]:
+    """From one color to the other in a random direction."""
+    return (0.5 + _along(n, generator)[0] / SIDE).clamp(0, 1)
+
+
+def stripes(n: int, generator: Generator, periods: Range) -> Float[Tensor, "n 1 side side"]:
+    """Straight stripes with soft edges; the period is in pixels."""
+    along, _ = _along(n, generator)
+    phase = along / _between(periods, n, generator) + _between((0, 1), n, generator)
+    return (0.5 + (2 * math.pi * phase).sin()).clamp(0, 1)
+
+
+def fractal(
+    n: int, generator: Generator, octaves: Sequence[int] = (2, 4, 8, 16), rough: float = 0.6
+) -> Float[Tensor, "n 1 side side"]:
+    """Smooth noise on grids of several sizes, each with `rough` times the weight of the last."""
+    level = torch.zeros(n, 1, SIDE, SIDE)
+    for step, cells in enumerate(octaves):
+        noise = torch.rand(n, 1, cells, cells, generator=generator)
+        level += rough**step * F.interpolate(noise, (SIDE, SIDE), mode="bilinear")
+    lowest, highest = level.amin((2, 3), keepdim=True), level.amax((2, 3), keepdim=True)
+    return (level - lowest) / (highest - lowest)
+
+
+def checker(n: int, generator: Generator) -> Float[Tensor, "n 1 side side"]:
+    """A chessboard with cells of 2 to 5 pixels."""
+    cells = _between((2, 5), n, generator)
+    rows, columns = (
+        ((torch.arange(SIDE) / cells) + _between((0, 2), n, generator)).floor() for _ in range(2)
+    )
+    return (rows.mT + columns) % 2
+
+
+def speckle(n: int, generator: Generator) -> Float[Tensor, "n 1 side side"]:
+    """Pixels of either color that know nothing of each other."""
+    share = _between((0.3, 0.7), n, generator)
+    return (torch.rand(n, 1, SIDE, SIDE, generator=generator) < share).float()
+
+
+def plaid(n: int, generator: Generator) -> Float[Tensor, "n 1 side side"]:
+    """Two waves across each other, with periods of 3 to 6 pixels."""
+    level = torch.full((n, 1, SIDE, SIDE), 0.5)
+    for axis in _along(n, generator):
+        phase = axis / _between((3, 6), n, generator) + _between((0, 1), n, generator)
+        level += 0.25 * (2 * math.pi * phase).sin()
+    return level
+
+
+def strokes(n: int, generator: Generator) -> Float[Tensor, "n 1 side side"]:
+    """Ten strokes of a pen from edge to edge, each with a direction, width and level of its own."""
+    level = torch.zeros(n, 1, SIDE, SIDE)
+    for _ in range(10):
+        _, across = _along(n, generator)
+        away = (across - _between((-16, 16), n, generator)).abs()
+        ink = (0.5 + _between((0.5, 1.8), n, generator) - away).clamp(0, 1)
+        level = torch.lerp(level, _between((0, 1), n, generator), ink)
+    return level
+
+
+def blobs(n: int, generator: Generator) -> Float[Tensor, "n 1 side side"]:
+    """Spots with hard edges and no size of their own."""
+    return (fractal(n, generator, (4, 8, 16), 0.8) > 0.5).float()
+
+
+def paper(n: int, generator: Generator) -> Float[Tensor, "n 1 side side"]:
+    """Faint grain on slow shades."""
+    return 0.5 * fractal(n, generator) + 0.5 * fractal(n, generator, (32,))
+
+
+STRIPS = {
+    "train": (0, 92),
+    "validation": (92, 136),
+    "test": (136, 180),
+    "pretraining": (180, 224),
+}
+"""The columns of the photos, at their reduced size, that each part of the data may show."""
+
+
+@cache
+def _photos() -> Float[Tensor, "2 3 149 224"]:
+    """A temple in China and a flower, at 0.35 of their size."""
+    from sklearn.datasets import load_sample_images
+
+    images = torch.stack([torch.tensor(image) for image in load_sample_images().images])
+    small = F.interpolate(
+        images.permute(0, 3, 1, 2).float() / 255, (149, 224), mode="bilinear", antialias=True
+    )
+    return small.clamp(0, 1)
+
+
+def _crops(n: int, strip: tuple[int, int], generator: Generator, *, recolored: bool) -> Tensor:
+    """(n, 3, side, side) crops within the strip, half of them mirrored."""
+    photos = _photos()
+    photo, top, left, mirror, order = torch.rand(5, n, generator=generator)
+    photo = (photo * len(photos)).long()
+    top = (top * (photos.shape[2] - SIDE + 1)).long()
+    left = strip[0] + (left * (strip[1] - strip[0] - SIDE + 1)).long()
+    pixels = torch.arange(SIDE)
+    columns = torch.where((mirror < 0.5)[:, None], pixels, pixels.flip(0)) + left[:, None]
+    rows = pixels + top[:, None]
+    crops = photos[photo[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    crops = crops.permute(0, 3, 1, 2)
+    if not recolored:
+        return crops.contiguous()
+    # All orders but the photo's own.
+    orders = torch.tensor([(1, 2, 0), (2, 0, 1), (0, 2, 1), (1, 0, 2), (2, 1, 0)])
+    chosen = orders[(order * len(orders)).long()]
+    return crops.gather(1, chosen[:, :, None, None].expand_as(crops))
+
+
+WARM = Palette((-0.08, 0.15), (0.4, 0.85), (0.25, 0.65))
+GREEN = Palette((0.25, 0.42), (0.4, 0.85), (0.2, 0.65))
+DEEP = Palette((0.48, 0.75), (0.4, 0.85), (0.1, 0.5))
+COOL = Palette((0.48, 0.75), (0.2, 0.75), (0.55, 1.0))
+LIGHT = Palette((0, 1), (0, 0.12), (0.75, 0.95))
+ANY = Palette((0, 1), (0.2, 0.85), (0.15, 0.95))
+
+FAMILIES: dict[str, Painted | Cropped] = {
+    "gradient": Painted(ramp, WARM, WARM),
+    "clouds": Painted(fractal, GREEN, GREEN),
+    "stripes": Painted(partial(stripes, periods=(6, 12)), WARM, GREEN),
+    "photo": Cropped(recolored=False),
+    "paper": Painted(paper, LIGHT, LIGHT),
+    "cool": Painted(fractal, DEEP, DEEP),
+    "checker": Painted(checker, DEEP, COOL),
+    "speckle": Painted(speckle, DEEP, COOL),
+    "plaid": Painted(plaid, DEEP, COOL),
+    "strokes": Painted(strokes, DEEP, COOL),
+    "blobs": Painted(blobs, DEEP, COOL),
+    "any gradient": Painted(ramp, ANY, ANY),
+    "any clouds": Painted(fractal, ANY, ANY),
+    "any stripes": Painted(partial(stripes, periods=(3, 14)), ANY, ANY),
+    "any grain": Painted(partial(fractal, octaves=(8, 16, 32), rough=1.0), ANY, ANY),
+    "any photo": Cropped(recolored=True),
+}
+"""Every family; its place is the index of its domain."""
+
+ID = ("gradient", "clouds", "stripes", "photo")
+"""Where a model learns."""
+MILD = ("paper", "cool")
+"""New, and easy for most models."""
+OOD = ("checker", "speckle", "plaid", "strokes", "blobs")
+"""New in texture and in color."""
+DIVERSE = ("any gradient", "any clouds", "any stripes", "any grain", "any photo")
+"""For pre-training: textures like those of `ID` in all colors, and never one of `OOD`."""
