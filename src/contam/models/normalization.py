@@ -1,0 +1,127 @@
+"""Networks with another normalization: copies of any network that has batch norm.
+
+Parameters keep their names, values and places, so a converted network can be trained further, be
+given the weights of the first one, or be observed in the same layers.
+"""
+
+import copy
+from collections.abc import Callable
+from functools import cache
+from typing import Any, final
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def centered(
+    maps: Float[Tensor, "batch channels *space"],
+) -> Float[Tensor, "batch channels *space"]:
+    """The maps of each image and channel minus their mean over space.
+
+    Source: ours, a background's mean leaves the maps before it can open or close a gate.
+
+    Raises:
+        ValueError: the maps have a single position, of which nothing would remain.
+    """
+    if maps[0, 0].numel() < 2:
+        raise ValueError(
+            f"maps of shape {tuple(maps.shape)} have one position, so centering over space would "
+            "leave nothing; give larger images, or keep batch norm in this network"
+        )
+    return maps - maps.flatten(2).mean(dim=2).view(*maps.shape[:2], *[1] * (maps.ndim - 2))
+
+
+def with_centering(model: nn.Module) -> nn.Module:
+    """A copy whose feature maps are centered, image by image, in front of every batch norm.
+
+    Batch norm itself stays, with its statistics and its parameters. A network that was trained
+    without centering has to be trained further, because its statistics were those of other maps.
+    A network that is centered already comes back as a copy.
+
+    Source: ours, the remedy of the embedded benchmark.
+
+    Raises:
+        ValueError: the model has no two-dimensional batch norm.
+    """
+    return _converted(model, _center)
+
+
+def with_instance_norm(model: nn.Module) -> nn.Module:
+    """A copy with instance norm in place of every batch norm: also the scale is the image's own.
+
+    Each map is divided by its own standard deviation, in training and in evaluation alike; scale,
+    offset and epsilon are those of the batch norm, and its running statistics are gone.
+
+    Source: ours, with Ulyanov et al. (2016).
+
+    Raises:
+        ValueError: the model has no two-dimensional batch norm, or one of a kind unknown here.
+    """
+    return _converted(model, _instance)
+
+
+def _converted(model: nn.Module, convert: Callable[[nn.BatchNorm2d], nn.Module]) -> nn.Module:
+    """A copy with every batch norm converted; a layer that stands in two places stays one layer."""
+    model = copy.deepcopy(model)
+    done: dict[nn.Module, nn.Module] = {}
+    if isinstance(model, nn.BatchNorm2d):
+        return convert(model)
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                done.setdefault(child, convert(child))
+                setattr(parent, name, done[child])
+    if not done:
+        raise ValueError(
+            f"this {type(model).__name__} has no BatchNorm2d to convert; "
+            "networks with layer norm or without normalization stay as they are"
+        )
+    return model
+
+
+class _Centering:
+    """What a centered batch norm does before its own work."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(centered(x))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@cache
+def _centering(kind: type[nn.BatchNorm2d]) -> type[nn.BatchNorm2d]:
+    """The kind of batch norm that centers first and is otherwise the given one, in timm's too."""
+    return type(f"Centered{kind.__name__}", (_Centering, kind), {})
+
+
+def _center(norm: nn.BatchNorm2d) -> nn.Module:
+    if not isinstance(norm, _Centering):
+        norm.__class__ = _centering(type(norm))
+    return norm
+
+
+@final
+class _InstanceNormAct(nn.InstanceNorm2d):
+    """Instance norm with the activation that timm keeps inside its batch norm."""
+
+    def __init__(self, channels: int, drop: nn.Module, act: nn.Module, **options: Any) -> None:
+        super().__init__(channels, **options)
+        self.drop = drop
+        self.act = act
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.act(self.drop(super().forward(input)))
+
+
+def _instance(norm: nn.BatchNorm2d) -> nn.Module:
+    drop, act = getattr(norm, "drop", None), getattr(norm, "act", None)
+    options = {"eps": norm.eps, "affine": False}
+    if type(norm) is nn.BatchNorm2d:
+        new = nn.InstanceNorm2d(norm.num_features, **options)
+    elif isinstance(drop, nn.Module) and isinstance(act, nn.Module):
+        new = _InstanceNormAct(norm.num_features, drop, act, **options)
+    else:
+        raise ValueError(
+            f"what a {type(norm).__name__} does beside batch norm is not known, so instance norm "
+            "can't take its place; convert from BatchNorm2d or from timm's BatchNormAct2d"
+        )
+    new.affine, new.weight, new.bias = norm.affine, norm.weight, norm.bias
+    return new.train(norm.training)
