@@ -82,6 +82,8 @@ def distill(
     check-point of a stage and the same other arguments, a training on the CPU continues bit for
     bit.
 
+    Source: App. E.
+
     Raises:
         ValueError: the recipe does not fit the data, the networks' representations differ in
             shape, blocks are weighed but not read, the loss stopped being finite, or the

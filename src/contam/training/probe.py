@@ -152,6 +152,8 @@ def fit_probe(
     There are as many classes as `y` has, or `classes`. The seed decides the first weights and the
     order of minibatches.
 
+    Source: App. E, which probes on minibatches; the full batch is ours, having nothing to tune.
+
     Raises:
         ValueError: no example, classes that are not 0 and up, a recipe that can't be followed,
             or features that are not finite.
