@@ -1,6 +1,6 @@
 """Heat maps: by hand, in closed form, against the grad-cam package, and the model left as found."""
 
-import sys
+import importlib
 import warnings
 from types import ModuleType
 
@@ -21,6 +21,7 @@ from contam.measures.gradcam import (
 )
 from contam.models.classifier import Classifier
 from contam.models.small import small_cnn
+from contam.models.torchvision_mend import import_torchvision
 
 FORMULAS = {"GradCAM": grad_cam, "GradCAMPlusPlus": grad_cam_plus_plus}
 LAYERS = ("encoder.relu1", "encoder.relu2", "encoder.relu3")
@@ -38,21 +39,12 @@ def network(head: float = 1.0) -> Classifier:
 
 
 @pytest.fixture(scope="module")
-def package():
-    """The grad-cam package; beside a CPU build of torch, torchvision lacks two operators."""
+def package() -> ModuleType:
+    """The grad-cam package, which needs torchvision and warns of what others deprecated."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        operators = torch.library.Library("torchvision", "FRAGMENT")
-        try:
-            import torchvision  # noqa: F401
-        except RuntimeError:
-            for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
-                del sys.modules[name]
-            for name in ("nms", "qnms"):
-                operators.define(f"{name}(Tensor dets, Tensor scores, float limit) -> Tensor")
-        import pytorch_grad_cam
-    yield pytorch_grad_cam
-    del operators
+        import_torchvision()
+        return importlib.import_module("pytorch_grad_cam")
 
 
 @pytest.mark.parametrize("layer", LAYERS)
