@@ -130,6 +130,22 @@ def test_kept_features_are_those_of_every_step():
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
+def test_every_step_is_augmented_anew_from_the_seed():
+    draws = []
+
+    def watched(x: torch.Tensor) -> torch.Tensor:
+        draws.append(torch.rand(1).item())
+        return x
+
+    for seed in (0, 0, 1):
+        stages = distill(
+            encoder(), encoder(5), toy(), RECIPE, seed=seed, report_every=100, augment=watched
+        )
+        assert last(stages).step == 15
+    assert len(set(draws)) == 30
+    assert draws[:15] == draws[15:30]
+
+
 def test_it_equals_plain_pytorch_with_clipping_and_blocks():
     recipe = replace(RECIPE, clip=0.5, blocks=0.1, cosine=False)
     teacher, ours, plain = encoder(seed=5), encoder(), encoder()

@@ -62,7 +62,7 @@ def load(
     encoder is the image tower, whose features are the projected embedding, not normalized; the
     others' features are what their last linear layer sees.
 
-    Source: App. E; the networks are those of Radford et al. 2021 and He et al. 2016.
+    Source: App. E.1; Radford et al. 2021 for the towers.
 
     Raises:
         ValueError: no such name, a library that is missing, no weights or ones that don't fit, or

@@ -82,7 +82,7 @@ def distill(
     check-point of a stage and the same other arguments, a training on the CPU continues bit for
     bit.
 
-    Source: App. E.
+    Source: App. E.1.
 
     Raises:
         ValueError: the recipe does not fit the data, the networks' representations differ in

@@ -152,7 +152,7 @@ def fit_probe(
     There are as many classes as `y` has, or `classes`. The seed decides the first weights and the
     order of minibatches.
 
-    Source: App. E, which probes on minibatches; the full batch is ours, having nothing to tune.
+    Source: App. E.1.
 
     Raises:
         ValueError: no example, classes that are not 0 and up, a recipe that can't be followed,
