@@ -1,0 +1,220 @@
+"""What lies in a folder, beside what a data set publishes: for people, before anything is trained.
+
+Only names and tables are read, and no image is opened; CIFAR-10's files are.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from contam.batch import Domain, Shift
+from contam.data import domainnet, pacs
+from contam.data.cifar import cifar10
+from contam.data.folders import image_domains, image_folder
+from contam.data.imagenet import NATURAL_TESTS, imagenet, wnids
+from contam.data.images import FolderDomain, pixels
+from contam.data.wilds import camelyon17, iwildcam
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many images a part of a data set has here, and how many were published."""
+
+    part: str
+    images: int
+    published: int | None
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the counts are the same, or none was published."""
+        return self.published in (None, self.images)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a folder holds of a data set."""
+
+    kind: str
+    folder: Path
+    found: tuple[Count, ...]
+    missing: tuple[str, ...]
+    """The parts that are not there, each with the path that was looked for."""
+    wrong: tuple[str, ...]
+    """What keeps a part that is there from being used."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every part is there, can be used, and has as many images as published."""
+        return not self.missing and not self.wrong and all(count.agrees for count in self.found)
+
+    def lines(self) -> list[str]:
+        """The report for people: a line for each part, the whole first."""
+        whole = "complete" if self.complete else "not complete"
+        told = [f"{self.kind} in {self.folder}: {whole}"]
+        for count in self.found:
+            beside = "" if count.published is None else f", published {count.published:,}"
+            verdict = "found" if count.agrees else "differs"
+            told.append(f"  {verdict:8} {count.part}: {count.images:,} images{beside}")
+        told += [f"  missing  {each}" for each in self.missing]
+        return told + [f"  wrong    {each}" for each in self.wrong]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Something to look for: a path, how it is opened, and the published counts by name."""
+
+    path: str
+    open: Callable[[Path], Mapping[str, Domain]]
+    published: Mapping[str, int | None]
+
+
+def check(kind: str, folder: Path) -> Report:
+    """Look for a data set of this kind in a folder; a bad folder is told and raises nothing.
+
+    Source: ours.
+
+    Raises:
+        ValueError: there is no such kind.
+    """
+    if kind not in KINDS:
+        near = difflib.get_close_matches(kind, KINDS, n=3) or list(KINDS)
+        raise ValueError(f"no kind of data set {kind!r}; did you mean one of {near}?")
+    folder = Path(folder)
+    found: list[Count] = []
+    missing: list[str] = []
+    wrong: list[str] = []
+    for part in KINDS[kind]:
+        names = ", ".join(part.published) or kind
+        # A folder may be bad in any way, and telling which is what this function is for.
+        try:
+            if not (folder / part.path).exists():
+                missing.append(f"{names}: no {folder / part.path}")
+                continue
+            for name, domain in part.open(folder).items():
+                found.append(Count(name, len(domain), part.published.get(name)))
+                wrong += _absent(name, domain)
+        except Exception as error:
+            wrong.append(f"{names}: {' '.join(str(error).split()) or type(error).__name__}")
+    return Report(kind, folder, tuple(found), tuple(missing), tuple(wrong))
+
+
+def _absent(name: str, domain: Domain) -> list[str]:
+    """What a table or a list names and the folder lacks."""
+    files = domain.files if isinstance(domain, FolderDomain) else ()
+    lost = [path for path in files if not path.is_file()]
+    if not lost:
+        return []
+    return [f"{name}: {len(lost):,} listed images are not there, such as {lost[0]}"]
+
+
+def _natural(name: str, title: str, root: Path) -> dict[str, Domain]:
+    known = root / "imagenet" / "val"
+    names = wnids(known if known.is_dir() else None)
+    return {title: NATURAL_TESTS[name](root, pixels, names).domain}
+
+
+def _imagenet(split: str, root: Path) -> dict[str, Domain]:
+    test = imagenet(root, pixels, split=split)
+    return {test.domain.name: test.domain}
+
+
+def _wilds(open: Callable[..., tuple[Shift, FolderDomain]], root: Path) -> dict[str, Domain]:
+    shift, ood_val = open(root)
+    domains = (*shift.train, shift.id_val, shift.id_test, ood_val, *shift.ood_tests)
+    return {domain.name: domain for domain in domains if domain is not None}
+
+
+def _pacs(domain: str, root: Path) -> dict[str, Domain]:
+    folder = root / "PACS" / domain
+    return {domain: image_folder(folder, pixels, classes=pacs.CLASSES)}
+
+
+def _list(domain: str, part: str, root: Path) -> dict[str, Domain]:
+    return {f"{domain} {part}": domainnet.listed(root, domain, part, pixels)}
+
+
+def _cifar(root: Path) -> dict[str, Domain]:
+    shift = cifar10(root)
+    assert shift.id_val is not None
+    return {"training": shift.train[0], "validation": shift.id_val, "test": shift.id_test}
+
+
+def _tree(root: Path) -> dict[str, Domain]:
+    return {root.name: image_folder(root, pixels)}
+
+
+def _trees(root: Path) -> dict[str, Domain]:
+    return {domain.name: domain for domain in image_domains(root, pixels)[1]}
+
+
+def _natural_part(name: str, title: str, path: str, published: int | None) -> _Part:
+    return _Part(path, partial(_natural, name, title), {title: published})
+
+
+KINDS: dict[str, Sequence[_Part]] = {
+    "imagenet": (
+        _Part("imagenet/train", partial(_imagenet, "train"), {"ImageNet train": 1_281_167}),
+        _Part("imagenet/val", partial(_imagenet, "val"), {"ImageNet val": 50_000}),
+        _natural_part(
+            "imagenetv2", "ImageNetV2", "imagenetv2-matched-frequency-format-val", 10_000
+        ),
+        _natural_part("imagenet-r", "ImageNet-R", "imagenet-r", 30_000),
+        _natural_part("objectnet", "ObjectNet", "objectnet-1.0", 18_514),
+        _natural_part("imagenet-sketch", "ImageNet Sketch", "sketch", 50_889),
+        _natural_part("imagenet-a", "ImageNet-A", "imagenet-a", 7_500),
+    ),
+    "iwildcam": (
+        _Part(
+            "iwildcam_v2.0",
+            partial(_wilds, iwildcam),
+            {
+                "training cameras": 129_809,
+                "ID validation": 7_314,
+                "ID test": 8_154,
+                "new cameras, validation": 14_961,
+                "new cameras": 42_791,
+            },
+        ),
+    ),
+    "camelyon17": (
+        _Part(
+            "camelyon17_v1.0",
+            partial(_wilds, camelyon17),
+            {
+                "training hospitals": 302_436,
+                "ID validation": 33_560,
+                "new hospital, validation": 34_904,
+                "new hospital": 85_054,
+            },
+        ),
+    ),
+    "domainnet": tuple(
+        _Part(
+            f"{domainnet.LISTS}/{domain}_{part}_mini.txt",
+            partial(_list, domain, part),
+            {f"{domain} {part}": count},
+        )
+        for domain, counts in {
+            "clipart": (3707, 1616),
+            "painting": (6727, 2909),
+            "real": (16_141, 6943),
+            "sketch": (5537, 2399),
+        }.items()
+        for part, count in zip(domainnet.PARTS, counts, strict=True)
+    ),
+    "pacs": tuple(
+        _Part(f"PACS/{domain}", partial(_pacs, domain), {domain: count})
+        for domain, count in {
+            "art_painting": 2048,
+            "cartoon": 2344,
+            "photo": 1670,
+            "sketch": 3929,
+        }.items()
+    ),
+    "cifar10": (_Part("", _cifar, {"training": 45_000, "validation": 5_000, "test": 10_000}),),
+    "folder": (_Part("", _tree, {}),),
+    "domains": (_Part("", _trees, {}),),
+}
+"""Each kind's parts. The counts are the data sets' own; iWildCam's are of Koh et al. (2021)."""
