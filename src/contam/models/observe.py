@@ -115,7 +115,7 @@ def _look(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """One forward pass; the readings keyed by layer."""
     sight = _Sight(None if layers == "auto" else frozenset(layers), reduce, len(x))
-    with _as_found(model, x.device), ExitStack() as hooks:
+    with as_found(model, x.device), ExitStack() as hooks:
         for name, module in model.named_modules():
             activation = _is_activation(type(module).__name__) and not any(module.children())
             enter, leave = sight.around(name, activation=activation)
@@ -202,7 +202,7 @@ class _Sight(TorchFunctionMode):
 
 
 @contextmanager
-def _as_found(model: nn.Module, device: torch.device) -> Iterator[None]:
+def as_found(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Evaluation mode without gradients; afterwards the modes and the random state are restored."""
     modes = {module: module.training for module in model.modules()}
     cuda = [device] if device.type == "cuda" else []
