@@ -61,9 +61,9 @@ def test_gray_palette_and_transparent_images_become_rgb(tmp_path):
 
 
 def test_sixteen_bits_are_scaled_and_not_cut_off(tmp_path):
-    deep = np.array([[0, 257, 128 * 257, 65535]], dtype=np.uint16)
+    deep = np.array([[0, 256, 257, 65534, 65535]], dtype=np.uint16)
     Image.fromarray(deep).save(tmp_path / "deep.png")
-    assert np.array(read(tmp_path / "deep.png"))[0, :, 1].tolist() == [0, 1, 128, 255]
+    assert np.array(read(tmp_path / "deep.png"))[0, :, 1].tolist() == [0, 0, 1, 254, 255]
 
 
 def test_cmyk_is_converted_and_floats_are_refused(tmp_path):
