@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 import contam
 from contam import cli
@@ -83,6 +84,21 @@ def test_where(capsys):
     code, out, _ = run(capsys, "where", "equation (61)")
     assert code == 0
     assert "measures/selectivity.py" in out
+
+
+def test_data_check_says_what_is_there_and_what_is_missing(capsys, tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "tree" / name).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "tree" / name / "one.png")
+    code, out, _ = run(capsys, "data", "check", "folder", tmp_path / "tree")
+    assert code == 0
+    assert "2" in out
+    (tmp_path / "tree" / "dog" / "one.png").unlink()
+    code, out, _ = run(capsys, "data", "check", "folder", tmp_path / "tree")
+    assert code == 1
+    assert "dog" in out
+    code, out, _ = run(capsys, "data", "check", "pacs", tmp_path)
+    assert code == 1
 
 
 def test_predict_says_and_lists(capsys):
@@ -165,6 +181,8 @@ def test_a_config_goes_out_as_yaml_and_comes_back(capsys, tmp_path):
         (["predict", "--activation", "gelu"], "gelu"),
         (["predict", "--step-size", "1000"], "step_size"),
         (["demo", "--speed", "9"], "--speed"),
+        (["data", "check", "pax", "."], "pax"),
+        (["data", "chekc", "pacs", "."], "chekc"),
     ],
 )
 def test_bad_input_gets_one_line(capsys, tmp_path, monkeypatch, arguments, line):

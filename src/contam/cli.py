@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import make_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -185,6 +185,27 @@ def predict(
     return 0
 
 
+def data(
+    action: Annotated[Literal["check"], tyro.conf.Positional],
+    kind: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="KIND")],
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")],
+) -> int:
+    """Say what of a data set is in a folder, and what is missing or wrong: data check KIND DIR.
+
+    The exit code is 1 if anything is missing or wrong. Nothing is downloaded or changed.
+
+    Args:
+        action: check.
+        kind: imagenet, iwildcam, camelyon17, domainnet, pacs, cifar10, folder or domains.
+        folder: where the data set lies.
+    """
+    from contam.data.layout import check
+
+    found = check(kind, folder)
+    print("\n".join(found.lines()))
+    return 0 if found.complete else 1
+
+
 def where(item: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ITEM")]) -> int:
     """Say where a numbered item of the paper lives in the code: contam where "Eq. 61".
 
@@ -204,6 +225,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "claims": claims,
     "report": report,
     "predict": predict,
+    "data": data,
     "where": where,
 }
 

@@ -1,7 +1,5 @@
 """Framed digits: what is drawn, what is shared between frames, and what is disjoint."""
 
-import colorsys
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +8,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LinearRegression
 
 from contam.batch import Domain, Shift
-from contam.data.digits import FRAMES, SIDE, _rgb, frame_color, padded_digits
+from contam.data.digits import FRAMES, SIDE, frame_color, padded_digits
 
 
 def domains(shift: Shift) -> list[Domain]:
@@ -87,12 +85,6 @@ def test_neither_frame_nor_color_tells_the_label():
         fit = LinearRegression().fit(onehot, colors)
         # Noise explains 9 / 1699 on average.
         assert fit.score(onehot, colors) < 0.02
-
-
-def test_digit_colors_agree_with_the_standard_library():
-    hsv = torch.rand(3, 200, 1, generator=torch.Generator().manual_seed(0))
-    expected = torch.tensor([colorsys.hsv_to_rgb(*color) for color in hsv[:, :, 0].T.tolist()])
-    torch.testing.assert_close(_rgb(*hsv), expected)
 
 
 def test_a_linear_map_separates_digit_and_frame():

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from contam.batch import Batch, Domain, Shift
+from contam.data.colors import rgb
 from contam.seeds import stream
 
 SIDE = 24
@@ -138,7 +139,7 @@ def _resized(ink: Float[Tensor, "n 1 8 8"], side: int) -> Float[Tensor, "n 1 sid
 def _backgrounds(n: int, frame: str, generator: torch.Generator) -> Tensor:
     """(n, 3, side, side) images that show nothing but the frame's color."""
     if frame == "random":
-        colors = _rgb(*torch.rand(3, n, 1, generator=generator))
+        colors = rgb(*torch.rand(3, n, 1, generator=generator))
     else:
         colors = frame_color(frame).expand(n, 3)
     return colors[:, :, None, None].repeat(1, 1, SIDE, SIDE)
@@ -147,14 +148,4 @@ def _backgrounds(n: int, frame: str, generator: torch.Generator) -> Tensor:
 def _digit_colors(n: int, generator: torch.Generator) -> Float[Tensor, "n 3"]:
     """Bright colors of any hue: saturation at most 0.7, value at least 0.6."""
     hue, saturation, value = torch.rand(3, n, 1, generator=generator)
-    return _rgb(hue, 0.7 * saturation, 0.6 + 0.4 * value)
-
-
-def _rgb(
-    hue: Float[Tensor, "n 1"], saturation: Float[Tensor, "n 1"], value: Float[Tensor, "n 1"]
-) -> Float[Tensor, "n 3"]:
-    """Colors from hue, saturation and value, each in [0, 1]."""
-    # A channel is at full value within a sixth of a turn of its own hue, and falls from there.
-    turns = (hue + torch.tensor([0.0, 2 / 3, 1 / 3])) % 1
-    fade = ((turns - 0.5).abs() * 6 - 1).clamp(0, 1)
-    return value * (1 - saturation * (1 - fade))
+    return rgb(hue, 0.7 * saturation, 0.6 + 0.4 * value)

@@ -208,16 +208,15 @@ NOT_IN_CODE: dict[str, str] = (
 )
 """Items without an address, and why."""
 
-IN_PART: dict[str, str] = (
-    dict.fromkeys(
-        ("App. F.4", "Fig. 13"), "in miniature, with digits; pictures of features: not built yet"
-    )
-    | dict.fromkeys(
-        ("Tab. 1", "Tab. 2", "Tab. 3", "Tab. 4", "Tab. 5"), "the numbers in print; not trained here"
-    )
-    | dict.fromkeys(
-        ("App. E.1", "App. E.2", "App. E.3", "App. E.4", "App. G.1", "App. G.2"),
-        "data, settings or measures; the experiment itself: not built yet",
-    )
-)
+IN_PART: dict[str, str] = {
+    item: missing
+    for missing, items in {
+        "in miniature, with digits; pictures of features: not built yet": ("App. F.4", "Fig. 13"),
+        "the numbers in print; not trained here": tuple(f"Tab. {i}" for i in range(1, 6)),
+        "data, settings or measures; the experiment itself: not built yet": (
+            "App. E.1", "App. E.2", "App. E.3", "App. E.4", "App. G.1", "App. G.2",
+        ),
+    }.items()
+    for item in items
+}  # fmt: skip
 """Items with an address that is not the whole of them, and what is missing."""
