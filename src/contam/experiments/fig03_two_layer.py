@@ -217,7 +217,7 @@ def claims(run: Run) -> Sequence[Claim]:
             low=0.75,
         ),
         exactly(
-            "Those neurons hardly ever fire for the other class",
+            "Neurons that fire for one class hardly ever fire for the other",
             column(relu, "other_class_rate"),
             "Thm. 4.1",
             "their activation rate on the other class",
@@ -234,7 +234,7 @@ def claims(run: Run) -> Sequence[Claim]:
             high=2.58,
         ),
         exactly(
-            "Along with them, they learn background features that say nothing about the label",
+            "ReLU networks also learn background features, which say nothing about the label",
             column(relu, "V"),
             "Thm. 4.2",
             "V, the summed background projections, mean over neurons",
@@ -251,7 +251,7 @@ def claims(run: Run) -> Sequence[Claim]:
             high=0.008,
         ),
         exactly(
-            "They fail when the background shifts",
+            "ReLU networks fail when the background shifts",
             column(relu, "ood_hinge"),
             "Thm. 4.3",
             "OOD hinge risk",
@@ -260,7 +260,7 @@ def claims(run: Run) -> Sequence[Claim]:
             high=0.88,
         ),
         exactly(
-            "They fail most under the worst background",
+            "ReLU networks fail most under the worst background",
             column(relu, "worst_hinge"),
             "Eq. 1",
             "hinge risk with every background weight at -1",
@@ -316,7 +316,7 @@ def claims(run: Run) -> Sequence[Claim]:
             high=1.7,
         ),
         exactly(
-            "They keep it long after the training risk has vanished, against weight decay",
+            "ReLU networks keep the background against weight decay, long after learning",
             paired(ends["long/relu"], ends["long/identity"], "background_norm"),
             "ours",
             f"background norm, ReLU over linear, after {config.long_steps} steps of size 1",
@@ -331,7 +331,7 @@ def claims(run: Run) -> Sequence[Claim]:
             every_seed=True,
         ),
         judge(
-            "The norm of what they collect grows over training",
+            "The norm of the background in ReLU regression grows over training",
             [
                 end["background_norm"] / start["background_norm"]
                 for end, start in zip(regression, first["regression/relu"], strict=True)
@@ -341,7 +341,7 @@ def claims(run: Run) -> Sequence[Claim]:
             low=1.0,
         ),
         judge(
-            "The shift costs them many times their ID error",
+            "The shift costs ReLU regression many times its ID error",
             [row["ood_squared"] / row["id_squared"] for row in regression],
             source="Fig. 9",
             quantity="squared error of the ReLU network, OOD over ID",
@@ -349,7 +349,7 @@ def claims(run: Run) -> Sequence[Claim]:
             every_seed=True,
         ),
         judge(
-            "It costs linear regression nothing",
+            "The shift costs linear regression nothing",
             [abs(row["ood_squared"] - row["id_squared"]) for row in straight],
             source="Fig. 9",
             quantity="|OOD - ID| squared error of the linear network, per output",
@@ -386,7 +386,7 @@ def claims(run: Run) -> Sequence[Claim]:
             high=0.79,
         ),
         exactly(
-            "Its core norms come out as the published code gives them",
+            "From that start, core norms come out as the published code gives them",
             column(script, "core_norm"),
             "App. F.1",
             "norm of the core projections from that start, mean over neurons",
@@ -394,7 +394,7 @@ def claims(run: Run) -> Sequence[Claim]:
             high=0.485,
         ),
         exactly(
-            "Its background norms come out as the published code gives them",
+            "From that start, background norms come out as the published code gives them",
             column(script, "background_norm"),
             "App. F.1",
             "norm of the background projections from that start, mean over neurons",

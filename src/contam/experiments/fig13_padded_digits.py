@@ -166,7 +166,7 @@ def claims(run: Run) -> Sequence[Claim]:
             low=0.95,
         ),
         judge(
-            "It fails on the same digits when only the frame's color changes",
+            "Trained in red, it fails on the same digits when only the frame's color changes",
             fall("red"),
             source="App. F.4",
             quantity="accuracy lost in the worst other color, trained in red",
@@ -177,7 +177,7 @@ def claims(run: Run) -> Sequence[Claim]:
     if "random" in config.frames:
         found.append(
             judge(
-                "A network that saw random frame colors does not",
+                "A network that saw random frame colors does not fail in another frame",
                 fall("random"),
                 source="App. F.4",
                 quantity="accuracy lost in the worst color, trained in random colors",
@@ -188,7 +188,7 @@ def claims(run: Run) -> Sequence[Claim]:
     if "gray" in config.frames:
         found.append(
             judge(
-                "A network trained in a gray frame does not",
+                "A network trained in a gray frame does not fail in another frame",
                 fall("gray"),
                 source="ours",
                 quantity="accuracy lost in the worst other color, trained in gray",
@@ -199,7 +199,7 @@ def claims(run: Run) -> Sequence[Claim]:
         seen = accuracies("none")
         found.append(
             judge(
-                "A network that never saw a frame does not (but its digits differ in scale, too)",
+                "A network that never saw a frame does not fail in one (its digits are larger)",
                 [each["none"] - min(v for k, v in each.items() if k != "none") for each in seen],
                 source="App. F.4",
                 quantity="accuracy lost in the worst frame, trained without one",
@@ -218,7 +218,7 @@ def claims(run: Run) -> Sequence[Claim]:
                 every_seed=True,
             ),
             judge(
-                "It leans along that hue more than after training in random colors",
+                "The first layer leans along red more than after training in random colors",
                 [a["red"] - b["red"] for a, b in zip(own, other, strict=True)],
                 source="App. F.4",
                 quantity="share of the filters' energy along red's hue, red minus random frames",
@@ -234,7 +234,7 @@ def claims(run: Run) -> Sequence[Claim]:
                 every_seed=True,
             ),
             judge(
-                "They do not in the network that saw random colors",
+                "After training in random colors, the classes stay apart when the frame turns cyan",
                 kept("random", FAR),
                 source="Sec. 5",
                 quantity="between-class variance in cyan over that in random colors",

@@ -233,7 +233,7 @@ def claims(run: Run) -> Sequence[Claim]:
             high=-0.2,
         ),
         judge(
-            "It levels off when d is a fixed multiple of d0",
+            "The other class's activation rate levels off when d is a fixed multiple of d0",
             [predicted(narrow, "other_class_rate")[-1]],
             source="Thm. 4.1",
             quantity=f"predicted other-class rate at d0 = {config.predicted[-1]}, d = 4 d0",
