@@ -93,17 +93,19 @@ class Run:
         self._clock = time.monotonic()
 
     @classmethod
-    def start(cls, root: Path, experiment: str, config: BaseModel) -> "Run":
+    def start(cls, root: Path, experiment: str, config: BaseModel, *, wait: bool = False) -> "Run":
         """The run of `experiment` under `config` below `root`: a new one, or the one begun earlier.
+
+        While another process writes it, this one waits if it is told to.
 
         Raises:
             RunError: another process writes it, it is damaged, or the folder is something else.
         """
         values = config.model_dump(mode="json")
-        folder = _folder(root, experiment, values)
+        folder = cls.place(root, experiment, config)
         with _explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", blocking=False)
+        lock = FileLock(folder / ".lock", blocking=wait)
         try:
             with _explained(folder):
                 lock.acquire()
@@ -153,7 +155,12 @@ class Run:
         Raises:
             RunError: as for `load`.
         """
-        return cls.load(_folder(root, experiment, config.model_dump(mode="json")))
+        return cls.load(cls.place(root, experiment, config))
+
+    @classmethod
+    def place(cls, root: Path, experiment: str, config: BaseModel) -> Path:
+        """The folder of `experiment` under `config` below `root`, whether it is there or not."""
+        return root / f"{experiment}-{digest(experiment, config.model_dump(mode='json'))}"
 
     def __enter__(self) -> "Run":
         return self
@@ -284,10 +291,6 @@ def digest(experiment: str, config: Mapping[str, Any]) -> str:
     """Eight hexadecimal digits that name an experiment under a config."""
     text = json.dumps([FORMAT, experiment, config], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _folder(root: Path, experiment: str, config: Mapping[str, Any]) -> Path:
-    return root / f"{experiment}-{digest(experiment, config)}"
 
 
 def _named(part: str) -> str:

@@ -82,7 +82,7 @@ def load(
         raise ValueError(f"{name} has weights={str(weights)!r}; leave out download=True")
     if weights is None and seed is None and not download:
         raise ValueError(
-            f"no weights for {name}: fetch {_where(kind, model)} and give its path as weights=, "
+            f"no weights for {name}: fetch {what_to_fetch(name)} and give its path as weights=, "
             "or allow download=True, or give seed= for a network that has learned nothing"
         )
     state = None if weights is None else read_weights(weights)
@@ -157,8 +157,12 @@ def _library(name: str) -> Any:
         raise ValueError(f"{error.name} is not installed; pip install 'contam[models]'") from error
 
 
-def _where(kind: str, model: str) -> str:
-    """What to fetch."""
+def what_to_fetch(name: str) -> str:
+    """Which file holds the published weights of a network, in words.
+
+    Source: ours.
+    """
+    kind, _, model = name.partition(":")
     plain, _, tag = model.partition("/")
     if kind == "open_clip" and tag:
         hub = _pretrained(_library("open_clip"), plain, tag).get("hf_hub", "").strip("/")
