@@ -1,6 +1,7 @@
 """What lies in a folder, beside what a data set publishes: for people, before anything is trained.
 
-Only names and tables are read, and no image is opened; CIFAR-10's files are.
+Only names and tables are read, and no image is opened; the files that hold a whole set of small
+images are.
 """
 
 import difflib
@@ -9,12 +10,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from contam.batch import Domain, Shift
+import torch
+
+from contam.batch import Batch, Domain, Shift
 from contam.data import domainnet, pacs
 from contam.data.cifar import cifar10
 from contam.data.folders import image_domains, image_folder
 from contam.data.imagenet import NATURAL_TESTS, imagenet, wnids
 from contam.data.images import FolderDomain, pixels
+from contam.data.small_images import labeled_images
 from contam.data.wilds import camelyon17, iwildcam
 
 
@@ -141,6 +145,18 @@ def _cifar(root: Path) -> dict[str, Domain]:
     return {"training": shift.train[0], "validation": shift.id_val, "test": shift.id_test}
 
 
+def _small(kind: str, part: str, title: str, root: Path) -> dict[str, Domain]:
+    images, y = labeled_images(kind, root, part)
+    return {title: Domain(title, Batch(images, y, torch.zeros_like(y)))}
+
+
+def _small_parts(kind: str, train: int, test: int) -> tuple[_Part, ...]:
+    return tuple(
+        _Part("", partial(_small, kind, part, title), {title: published})
+        for part, title, published in (("train", "training", train), ("test", "test", test))
+    )
+
+
 def _tree(root: Path) -> dict[str, Domain]:
     return {root.name: image_folder(root, pixels)}
 
@@ -214,6 +230,8 @@ KINDS: dict[str, Sequence[_Part]] = {
         }.items()
     ),
     "cifar10": (_Part("", _cifar, {"training": 45_000, "validation": 5_000, "test": 10_000}),),
+    **{kind: _small_parts(kind, 60_000, 10_000) for kind in ("mnist", "kmnist", "fashion-mnist")},
+    "svhn": _small_parts("svhn", 73_257, 26_032),
     "folder": (_Part("", _tree, {}),),
     "domains": (_Part("", _trees, {}),),
 }

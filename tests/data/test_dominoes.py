@@ -1,0 +1,285 @@
+"""Dominoes: what each half shows, how often both agree, and what the tests share."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from small_files import idx, svhn
+
+from contam import accuracy
+from contam.batch import Domain, Shift
+from contam.data.dominoes import (
+    BLANK,
+    CORE,
+    DOSES,
+    EASY,
+    HARD,
+    NOISE,
+    Digits,
+    Half,
+    Patch,
+    dominoes,
+    pictures,
+)
+from contam.models.small import small_cnn
+from contam.training.supervised import fit
+
+HALVES = {half.name: half for half in (CORE, EASY, HARD, NOISE, *DOSES)}
+CLEAN = Digits("clean", zero=(4, 7), one=(1, 9), moved=False)
+
+
+def domains(shift: Shift) -> list[Domain]:
+    validation = () if shift.id_val is None else (shift.id_val,)
+    return [*shift.train, *validation, shift.id_test, *shift.ood_tests]
+
+
+def shown(half: Half, bits: list[int], part: str = "train", seed: int = 0) -> torch.Tensor:
+    return half(torch.tensor(bits), part, seed=seed, purpose="test")
+
+
+@pytest.mark.parametrize("top", HALVES)
+def test_sizes_and_names(top):
+    shift = dominoes(HALVES[top], CORE, train=30, validation=10, test=20)
+    assert [len(d) for d in domains(shift)] == [30, 10, 20, 20, 20, 20]
+    assert shift.name == f"dominoes, {top} over core"
+    for domain in domains(shift):
+        x, y, top_shows = domain.data
+        assert x.shape == (len(y), 3, 32, 16) and x.dtype == torch.float32
+        assert torch.equal(x[:, 0], x[:, 1]) and torch.equal(x[:, 0], x[:, 2])
+        assert int((y == 1).sum()) == len(y) // 2
+        assert set(top_shows.tolist()) <= ({BLANK} if domain.name == "top blank" else {0, 1})
+
+
+@settings(max_examples=40)
+@given(st.floats(0, 1), st.integers(2, 80), st.integers(0, 5))
+def test_the_share_of_agreement_is_exact_in_each_class(share, n, seed):
+    shift = dominoes(NOISE, NOISE, agreement=share, train=n, validation=0, test=n, seed=seed)
+    wanted = {"training": share, "as in training": share, "top randomized": 0.5, "top flipped": 0.0}
+    assert shift.id_val is None
+    for domain in domains(shift)[:-1]:
+        for label in (0, 1):
+            here = domain.y == label
+            agree = int((domain.data.domain[here] == label).sum())
+            assert agree == round(wanted[domain.name] * int(here.sum()))
+
+
+def test_counter_examples_are_drawn_and_not_the_first_ones():
+    y, top_shows = dominoes(NOISE, NOISE, agreement=0.9, train=1000).train[0].data[1:]
+    where = (y != top_shows).nonzero().flatten().double() / 1000
+    # The mean place of 100 of 1000 at random has a standard deviation of 0.027.
+    assert len(where) == 100 and abs(float(where.mean()) - 0.5) < 0.14
+
+
+def test_tests_differ_in_the_upper_half_alone():
+    shift = dominoes(HARD, CORE, train=10, validation=0, test=100)
+    first = shift.id_test.data
+    for domain in shift.ood_tests:
+        assert torch.equal(domain.y, first.y)
+        assert torch.equal(domain.data.x[:, :, 16:], first.x[:, :, 16:])
+        assert not torch.equal(domain.data.x[:, :, :16], first.x[:, :, :16])
+    assert not shift.ood_tests[-1].data.x[:, :, :16].any()
+
+
+def test_the_lower_half_and_what_the_upper_one_shows_do_not_depend_on_the_upper_one():
+    easy, hard = (dominoes(top, CORE, agreement=0.9, test=50) for top in (EASY, HARD))
+    for one, other in zip(domains(easy), domains(hard), strict=True):
+        assert torch.equal(one.data.domain, other.data.domain)
+        assert torch.equal(one.data.x[:, :, 16:], other.data.x[:, :, 16:])
+
+
+def test_the_seed_decides_everything_and_nothing_else_does():
+    first, again, other = (dominoes(EASY, CORE, train=40, seed=s).train[0].data for s in (1, 1, 2))
+    assert torch.equal(first.x, again.x)
+    for half in (slice(0, 16), slice(16, 32)):
+        assert not torch.equal(first.x[:, :, half], other.x[:, :, half])
+
+
+def test_a_clean_digit_by_hand():
+    """The middle of a half is a scan of the right class, 12 pixels wide; around it is black."""
+    scans, digit = load_digits(return_X_y=True)
+    x = shown(CLEAN, [0, 1] * 40)
+    assert float(x[:, :, :2].abs().max()) == float(x[:, :, :, -2:].abs().max()) == 0
+    small = torch.nn.functional.interpolate(
+        torch.tensor(scans).float().reshape(-1, 1, 8, 8) / 16, 12, mode="bilinear"
+    )[:, 0]
+    for bit, image in zip([0, 1] * 40, x[:, 0, 2:14, 2:14], strict=True):
+        (same,) = (small - image).abs().amax(dim=(1, 2)).eq(0).nonzero()
+        assert digit[int(same)] in ((4, 7), (1, 9))[bit]
+
+
+def test_parts_have_no_digit_in_common_and_use_all_of_theirs():
+    seen = {}
+    for part in ("train", "validation", "test"):
+        x = shown(CLEAN, [0] * 300 + [1] * 300, part)
+        seen[part] = {image.numpy().tobytes() for image in x[:, 0]}
+    for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        assert not seen[one] & seen[other]
+    digit = load_digits(return_X_y=True)[1]
+    assert sum(map(len, seen.values())) == np.isin(digit, [4, 7, 1, 9]).sum()
+
+
+def test_every_digit_is_drawn_about_equally_often():
+    x = shown(CLEAN, [1] * 500)
+    _, counts = x[:, 0].flatten(1).unique(dim=0, return_counts=True)
+    assert int(counts.max() - counts.min()) <= 1
+
+
+def test_a_moved_digit_is_the_centered_one_in_one_of_25_places():
+    moved, centered = (shown(Digits("a", moved=m), [0, 1] * 200)[:, 0] for m in (True, False))
+    places = [(down, right) for down in range(-2, 3) for right in range(-2, 3)]
+    # The centered digit's border of two black pixels makes rolling the same as moving.
+    rolled = torch.stack([centered.roll(place, dims=(1, 2)) for place in places])
+    counts = (rolled == moved).all(dim=(2, 3)).sum(dim=1)
+    # Sixteen digits are expected in each place.
+    assert int(counts.sum()) == 400 and int(counts.min()) > 2
+
+
+def test_an_inverted_digit_is_the_straight_one_or_its_negative():
+    x, straight = (shown(Digits("a", inverted=i), [0, 1] * 200)[:, 0] for i in (True, False))
+    light = x.mean(dim=(1, 2)) > 0.5
+    assert 150 < int(light.sum()) < 250
+    torch.testing.assert_close(x, torch.where(light[:, None, None], 1 - straight, straight))
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.5])
+def test_noise_has_the_size_that_it_says(noise):
+    bits = [0, 1] * 100
+    added = shown(Digits("a", noise=noise), bits) - shown(Digits("a"), bits)
+    assert float(added[:, 0].std()) == pytest.approx(noise, rel=0.02)
+    assert float(added[:, 0].mean()) == pytest.approx(0, abs=0.01)
+
+
+def test_a_patch_by_hand():
+    x = shown(Patch("p", size=3, side=10), [0, 1] * 50)[:, 0]
+    assert x.shape == (100, 10, 10)
+    assert torch.all(x[1::2, :3, :3] == 1)
+    rest = x.clone()
+    rest[1::2, :3, :3] = 0.25
+    assert float(rest.max()) <= 0.5 and float(rest.mean()) == pytest.approx(0.25, abs=0.01)
+    assert float(shown(NOISE, [1] * 50).max()) <= 0.5
+
+
+def test_neighbors_find_the_halves_ever_harder():
+    """Held-out accuracy of 5 nearest neighbors: the patch, then the doses in their order."""
+
+    def read(half: Half) -> float:
+        bits = [0, 1] * 400
+        learned, held = (shown(half, bits, part)[:, 0].flatten(1) for part in ("train", "test"))
+        return KNeighborsClassifier(5).fit(learned, bits).score(held, bits)
+
+    found = [read(half) for half in (EASY, *DOSES)]
+    assert found == sorted(found, reverse=True)
+    assert found[0] == 1 and found[-1] < 0.75
+
+
+def test_the_upper_half_tells_the_class_as_far_as_both_agree():
+    for share, low, high in ((1.0, 0.99, 1.0), (0.5, 0.4, 0.6)):
+        shift = dominoes(EASY, NOISE, agreement=share)
+        learned, held = shift.train[0].data, shift.id_test.data
+        model = LogisticRegression(max_iter=2000).fit(learned.x[:, 0].flatten(1), learned.y)
+        assert low <= model.score(held.x[:, 0].flatten(1), held.y) <= high
+
+
+def test_what_does_not_fit_is_refused():
+    for share in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match=r"lies in \[0, 1\]"):
+            dominoes(EASY, CORE, agreement=share)
+    for sizes in ({"train": 1}, {"test": 0}, {"validation": 1}, {"validation": -2}):
+        with pytest.raises(ValueError, match="want 2 dominoes or more"):
+            dominoes(EASY, CORE, **sizes)
+    with pytest.raises(ValueError, match="halves of 8 and 16 pixels"):
+        dominoes(Patch("small", side=8), CORE)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """MNIST and SVHN with 60 training pictures and 10 test pictures of each class."""
+    random = np.random.default_rng(0)
+    for part, n in (("train", 600), ("t10k", 100)):
+        labels = np.arange(n) % 10
+        images = random.integers(0, 256, (n, 28, 28))
+        # The first pixel tells the class.
+        images[:, 0, 0] = 20 * labels
+        idx(tmp_path, part, images, labels, packed=True)
+        svhn(tmp_path, part.replace("t10k", "test"), labels)
+    return tmp_path
+
+
+def test_pictures_from_files_make_the_same_dominoes(files):
+    top, bottom = pictures("svhn", files), pictures("mnist", files, zero=3, one=7)
+    shift = dominoes(top, bottom, agreement=0.9, train=100, validation=10, test=20)
+    assert shift.name == "dominoes, svhn over mnist"
+    for domain in domains(shift):
+        x, y, _ = domain.data
+        assert x.shape == (len(y), 3, 64, 32) and x.min() >= 0 and x.max() <= 1
+        # Two pixels of black are added around an image of MNIST.
+        label = (x[:, 0, 34, 2] * 255 / 20).round().long()
+        assert torch.equal(label, torch.where(y == 0, 3, 7))
+    first, *others = shift.id_test, *shift.ood_tests
+    assert all(torch.equal(d.data.x[:, :, 32:], first.data.x[:, :, 32:]) for d in others)
+    assert not shift.ood_tests[-1].data.x[:, :, :32].any()
+
+
+def test_pictures_are_used_once_and_never_in_two_parts(files):
+    half = pictures("mnist", files)
+    # Of 60 of each class, 8 (an eighth, rounded) are kept for validation.
+    parts = {"train": 52, "validation": 8, "test": 10}
+    seen = [shown(half, [0] * n + [1] * n, part)[:, 0].flatten(1) for part, n in parts.items()]
+    assert len(torch.cat(seen).unique(dim=0)) == 140
+    for part, n in parts.items():
+        with pytest.raises(ValueError, match=f"{n + 1} pictures that stand for 1 .* part has {n}"):
+            shown(half, [1] * (n + 1), part)
+
+
+def test_files_that_do_not_fit_are_refused(files, tmp_path):
+    with pytest.raises(ValueError, match="two different classes from 0 to 9, not 4 and 4"):
+        pictures("mnist", files, zero=4, one=4)
+    with pytest.raises(ValueError, match="not 0 and 10"):
+        pictures("mnist", files, one=10)
+    svhn(files, "test", np.array([0, 2, 3]))
+    with pytest.raises(ValueError, match="no test picture of class 1"):
+        pictures("svhn", files)
+    with pytest.raises(ValueError, match="give the folder"):
+        pictures("cifar10", files / "nowhere")
+
+
+def test_pictures_of_cifar_10_are_read_without_running_anything(tmp_path):
+    data = np.random.default_rng(0).integers(0, 256, (20, 3072), dtype=np.uint8)
+    for name in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"):
+        batch = {"data": data, "labels": [0, 1] * 10}
+        (tmp_path / name).write_bytes(pickle.dumps(batch, protocol=2))
+    x = shown(pictures("cifar10", tmp_path), [0, 1], "test")
+    rows = torch.tensor(data).float().reshape(-1, 3, 32, 32) / 255
+    assert any(torch.equal(x[0], row) for row in rows[::2])
+    assert any(torch.equal(x[1], row) for row in rows[1::2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_networks_lean_on_the_easier_half(seed):
+    """An easy upper half is learned instead of the lower one; a hard one is hardly used."""
+
+    def learned(top: Half, bottom: Half, agreement: float = 1.0) -> list[float]:
+        shift = dominoes(top, bottom, agreement=agreement, seed=seed)
+        model = small_cnn(2, width=12, seed=seed)
+        for _ in fit(
+            model, shift, epochs=8, batch_size=32, step_size=3e-3, weight_decay=0.05, seed=seed,
+            report_every=10_000,
+        ):  # fmt: skip
+            pass
+        tests = (shift.id_test, *shift.ood_tests[:2])
+        return [accuracy(model, domain).share for domain in tests]
+
+    in_distribution, randomized, flipped = learned(EASY, CORE)
+    assert in_distribution > 0.98 and 0.4 < randomized < 0.6 and flipped < 0.05
+    in_distribution, randomized, flipped = learned(HARD, CORE)
+    assert min(in_distribution, randomized, flipped) > 0.75
+    in_distribution, randomized, flipped = learned(EASY, CORE, 0.95)
+    assert 0.6 < randomized < 0.9 and flipped < randomized < in_distribution
+    assert learned(NOISE, CORE)[0] > learned(HARD, NOISE)[0] + 0.1
