@@ -20,17 +20,17 @@ from contam.data.backgrounds import (
     backgrounds,
 )
 from contam.data.colors import rgb
+from contam.data.objects import CLASSES, CORES, objects
 from contam.data.shapes import (
-    CLASSES,
     Scenes,
     blended,
     factorial,
     mild,
-    objects,
     placed,
     pretraining,
     scenes,
     shapes,
+    splits,
 )
 
 
@@ -93,11 +93,18 @@ def test_masks_belong_to_the_test_pictures(shift):
     assert torch.equal(third.x, shift.ood_tests[2].data.x)
 
 
-@pytest.mark.parametrize("n", [10, 30, 50])
-def test_the_first_objects_do_not_depend_on_how_many_are_drawn(n):
-    few, many = objects(n, seed=1), objects(70, seed=1).pick(slice(n))
-    for one, other in zip(few, many, strict=True):
-        torch.testing.assert_close(one, other)
+def test_splits_are_the_pictures_of_the_shift_with_their_masks(shift):
+    found = splits(0, train=800, id_val=40, id_test=400, ood_test=80)
+    assert list(found) == ["train", "id_val", "id_test", *(f"ood/{family}" for family in OOD)]
+    learned = torch.cat([d.data.x for d in shift.train])
+    # A domain is a family, and in the split the families take turns.
+    assert torch.equal(found["train"].x[found["train"].domain.argsort(stable=True)], learned)
+    tests = [shift.id_val, shift.id_test, *shift.ood_tests]
+    for split, domain in zip(list(found.values())[1:], tests, strict=True):
+        for one, other in zip(split.batch, domain.data, strict=True):
+            assert torch.equal(one, other)
+    masks = torch.cat([found[f"ood/{family}"].mask for family in OOD])
+    assert torch.equal(masks, found["id_test"].mask)
 
 
 def test_the_seed_and_the_part_decide_everything():
@@ -124,13 +131,14 @@ def test_outline_size_and_rim():
     assert inner.min() > 0.5
 
 
-def test_neither_color_nor_background_tells_the_class():
+@pytest.mark.parametrize("core", CORES)
+def test_neither_color_nor_background_tells_the_class(core):
     n = 2000
-    shown = objects(n, part="train")
+    shown = objects(n, part="train", core=core)
     onehot = torch.nn.functional.one_hot(shown.y).double()
     colors = {
         "object": shown.color.amax(dim=(2, 3)),
-        "background": scenes(ID, n, part="train").x[:, :, 0, 0],
+        "background": scenes(ID, n, part="train", core=core).x[:, :, 0, 0],
     }
     for color in colors.values():
         # Noise explains 9 / 1999 on average.

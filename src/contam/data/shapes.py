@@ -1,13 +1,15 @@
-"""The embedded benchmark: shapes to be told apart, on backgrounds that say nothing about them.
+"""The embedded benchmark: objects to be told apart, on backgrounds that say nothing about them.
 
 What is learned on four families of backgrounds is judged on five others. Objects and backgrounds
 are drawn independently of each other, so the same objects can stand on any background, and two
 pictures of an object differ in the background alone. Everything is painted within seconds.
+
+The objects, or the `core` of a picture, are ten shapes or the ten digits as people wrote them.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -15,40 +17,10 @@ from torch import Tensor
 
 from contam.batch import Batch, Domain, Shift
 from contam.data.backgrounds import DIVERSE, FAMILIES, ID, MILD, OOD, SIDE, backgrounds
-from contam.data.colors import rgb
-from contam.data.outlines import OUTLINES
-from contam.seeds import stream
+from contam.data.objects import CLASSES, CORES, Core, Objects, objects
 
-CLASSES = tuple(OUTLINES)
-SIZES = (6.4, 9.2)
-"""Half of an object's extent, in pixels."""
-REACH = 4.0
-"""How far an object's middle is moved along each axis, at most, in pixels."""
-TILT = 0.35
-"""How far an object is turned either way, at most, in radians."""
-STRETCH = 1.25
-"""How much longer than wide an object is made, at most, or wider than long."""
-RIM = 0.3
-"""The rim's brightness as a share of the object's; it is one pixel wide."""
-NOISE = 0.02
-"""Standard deviation of the pixels' noise."""
-
-
-class Objects(NamedTuple):
-    """Objects that stand on no background yet, each with the noise of its picture."""
-
-    y: Tensor
-    """(n,) class index, int64."""
-    mask: Tensor
-    """(n, 1, side, side) share of each pixel that the object covers, with its rim."""
-    color: Tensor
-    """(n, 3, side, side) the object's colors where it is."""
-    noise: Tensor
-    """(n, 3, side, side) what is added to the picture."""
-
-    def pick(self, which: Tensor | slice) -> "Objects":
-        """The objects that a slice, a mask or an index tensor picks."""
-        return Objects(*(part[which] for part in self))
+TOO_LIGHT = "paper"
+"""The family that digits are left out of: they are light, and have no rim."""
 
 
 @dataclass(frozen=True)
@@ -70,43 +42,6 @@ class Scenes:
         return Batch(self.x, self.y, self.domain)
 
 
-def objects(n: int, *, seed: int = 0, part: str = "test") -> Objects:
-    """The first `n` objects of a part of the data; their classes take turns.
-
-    Size, place, tilt, stretch and color are drawn independently of the class. The first objects
-    are the same however many are drawn.
-
-    Source: ours, the features that say what the class is.
-    """
-    y = torch.arange(n) % len(CLASSES)
-    looks = torch.rand(n, 5, generator=stream(seed, f"shapes/{part} objects"))
-    colors = torch.rand(n, 3, generator=stream(seed, f"shapes/{part} colors"))
-    noise = torch.empty(n, 3, SIDE, SIDE)
-    noise.normal_(std=NOISE, generator=stream(seed, f"shapes/{part} noise"))
-    size = SIZES[0] + (SIZES[1] - SIZES[0]) * looks[:, 0]
-    away, tilt = REACH * (2 * looks[:, 1:3] - 1), TILT * (2 * looks[:, 3] - 1)
-    stretch = STRETCH ** (looks[:, 4] - 0.5)
-    distance = torch.empty(n, SIDE, SIDE)
-    for label, outline in enumerate(OUTLINES.values()):
-        here = y == label
-        x, down = _seen_from(away[here], tilt[here])
-        half, long = size[here, None, None], stretch[here, None, None]
-        # Stretching changes distances by a few per cent; the outline itself stays exact.
-        distance[here] = half * outline(x / (half * long), down * long / half)
-    fill = rgb(colors[:, :1], 0.7 * colors[:, 1:2], 0.6 + 0.4 * colors[:, 2:])[:, :, None, None]
-    mask, inner = ((0.5 - distance - rim).clamp(0, 1)[:, None] for rim in (0, 1))
-    return Objects(y, mask, fill * (RIM + (1 - RIM) * inner), noise)
-
-
-def _seen_from(away: Float[Tensor, "n 2"], tilt: Float[Tensor, " n"]) -> tuple[Tensor, Tensor]:
-    """The pixels' places, right and down, as objects that were moved and turned see them."""
-    pixels = torch.arange(SIDE) - (SIDE - 1) / 2
-    x = pixels[None, None, :] - away[:, :1, None]
-    y = pixels[None, :, None] - away[:, 1:, None]
-    cos, sin = tilt.cos()[:, None, None], tilt.sin()[:, None, None]
-    return x * cos + y * sin, y * cos - x * sin
-
-
 def placed(
     shown: Objects,
     behind: Float[Tensor, "#n 3 side side"],
@@ -125,7 +60,13 @@ def placed(
 
 
 def scenes(
-    families: Sequence[str], n: int, *, seed: int = 0, part: str = "test", first: int = 0
+    families: Sequence[str],
+    n: int,
+    *,
+    seed: int = 0,
+    part: str = "test",
+    first: int = 0,
+    core: Core = "shapes",
 ) -> Scenes:
     """`n` objects of a part, from the one with number `first` on, on every family in turn.
 
@@ -135,12 +76,46 @@ def scenes(
     Source: ours, the background is independent of the class by construction.
 
     Raises:
-        ValueError: `n` is not a positive multiple of the classes times the families, or there is
-            no such family or part.
+        ValueError: `n` is not a positive multiple of the classes times the families, there is no
+            such family, part or core, or digits are to stand on `paper`.
     """
     _whole(n, len(families), "pictures")
-    shown = objects(first + n, seed=seed, part=part).pick(slice(first, None))
+    if core == "digits" and TOO_LIGHT in families:
+        raise ValueError(f"digits are too light to be seen on {TOO_LIGHT!r}; leave it out")
+    shown = objects(first + n, seed=seed, part=part, core=core).pick(slice(first, None))
     return placed(shown, *_behind(families, n, seed=seed, part=part))
+
+
+def splits(
+    seed: int = 0,
+    *,
+    train: int = 4000,
+    id_val: int = 800,
+    id_test: int = 2000,
+    ood_test: int = 400,
+    core: Core = "shapes",
+) -> dict[str, Scenes]:
+    """The pictures of `shapes` with their masks: train, id_val, id_test and ood/<family>.
+
+    Source: ours, the phenomenon at the size of a laptop.
+
+    Raises:
+        ValueError: as for `shapes`.
+    """
+    for n, families in ((train, ID), (id_val, ID), (id_test, ID), (ood_test, OOD[:1])):
+        _whole(n, len(families), "pictures")
+    learned = scenes(ID, train, seed=seed, part="train", core=core)
+    shown = objects(max(id_test, len(OOD) * ood_test), seed=seed, part="test", core=core)
+
+    def test(families: Sequence[str], first: int, n: int) -> Scenes:
+        behind = _behind(families, n, seed=seed, part="test")
+        return placed(shown.pick(slice(first, first + n)), *behind)
+
+    return {
+        "train": learned,
+        "id_val": scenes(ID, id_val, seed=seed, part="validation", core=core),
+        "id_test": test(ID, 0, id_test),
+    } | {f"ood/{name}": test((name,), k * ood_test, ood_test) for k, name in enumerate(OOD)}
 
 
 def shapes(
@@ -150,6 +125,7 @@ def shapes(
     id_val: int = 800,
     id_test: int = 2000,
     ood_test: int = 400,
+    core: Core = "shapes",
 ) -> Shift:
     """Ten shapes on four families of backgrounds, to be recognized on five other families.
 
@@ -157,48 +133,51 @@ def shapes(
     objects are the next ones of the ID test, down to their noise, so that by default the OOD tests
     together show the objects of the ID test and differ from it in the background alone.
 
+    With `core="digits"` the objects are real digits. Training shows 900 of them, validation 100,
+    pre-training 400 and the tests 397, and no part those of another; larger parts show a digit
+    several times, each time on another background and with another color, size, place and tilt.
+
     Source: ours, the phenomenon at the size of a laptop.
 
     Raises:
         ValueError: a number of ID pictures is not a positive multiple of 40, or that of an OOD
-            test not one of 10, so that classes and families would not balance.
+            test not one of 10, so that classes and families would not balance, or there is no
+            such core.
     """
-    for n, families in ((train, ID), (id_val, ID), (id_test, ID), (ood_test, OOD[:1])):
-        _whole(n, len(families), "pictures")
-    learned = scenes(ID, train, seed=seed, part="train")
-    shown = objects(max(id_test, len(OOD) * ood_test), seed=seed, part="test")
-
-    def test(families: Sequence[str], first: int, n: int) -> Batch:
-        behind = _behind(families, n, seed=seed, part="test")
-        return placed(shown.pick(slice(first, first + n)), *behind).batch
-
+    drawn = splits(seed, train=train, id_val=id_val, id_test=id_test, ood_test=ood_test, core=core)
     return Shift(
-        name="shapes",
-        classes=CLASSES,
-        train=_by_family(learned, ID),
-        id_val=Domain("ID validation", scenes(ID, id_val, seed=seed, part="validation").batch),
-        id_test=Domain("ID test", test(ID, 0, id_test)),
-        ood_tests=tuple(
-            Domain(family, test((family,), k * ood_test, ood_test)) for k, family in enumerate(OOD)
-        ),
+        name=core,
+        classes=CORES[core],
+        train=_by_family(drawn["train"], ID),
+        id_val=Domain("ID validation", drawn["id_val"].batch),
+        id_test=Domain("ID test", drawn["id_test"].batch),
+        ood_tests=tuple(Domain(family, drawn[f"ood/{family}"].batch) for family in OOD),
     )
 
 
-def mild(seed: int = 0, *, each: int = 400) -> tuple[Domain, ...]:
+def mild(seed: int = 0, *, each: int = 400, core: Core = "shapes") -> tuple[Domain, ...]:
     """New families that most models master, with the first objects of the ID test.
 
     They are no part of the shift, because they would make its size a matter of how many there are.
+    Digits are left out of `paper`, on which nobody could read them.
 
     Source: ours, a shift that is no test.
 
     Raises:
-        ValueError: `each` is not a positive multiple of 10.
+        ValueError: `each` is not a positive multiple of 10, or there is no such core.
     """
-    return tuple(Domain(family, scenes((family,), each, seed=seed).batch) for family in MILD)
+    families = [family for family in MILD if core != "digits" or family != TOO_LIGHT]
+    return tuple(
+        Domain(family, scenes((family,), each, seed=seed, core=core).batch) for family in families
+    )
 
 
 def pretraining(
-    seed: int = 0, kind: Literal["diverse", "all"] = "diverse", *, n: int = 9000
+    seed: int = 0,
+    kind: Literal["diverse", "all"] = "diverse",
+    *,
+    n: int = 9000,
+    core: Core = "shapes",
 ) -> tuple[Domain, ...]:
     """What a teacher learns from: other objects on more families of backgrounds, a domain each.
 
@@ -209,17 +188,18 @@ def pretraining(
     Source: ours, pre-training in miniature.
 
     Raises:
-        ValueError: there is no such kind, or `n` is not a positive multiple of the classes times
-            the families, of which there are 5 or 9.
+        ValueError: there is no such kind or core, or `n` is not a positive multiple of the classes
+            times the families, of which there are 5 or 9.
     """
     kinds = {"diverse": DIVERSE, "all": ID + OOD}
     if kind not in kinds:
         raise ValueError(f"no pre-training {kind!r}; choose from {list(kinds)}")
     families = kinds[kind]
-    return _by_family(scenes(families, n, seed=seed, part="pretraining"), families)
+    shown = scenes(families, n, seed=seed, part="pretraining", core=core)
+    return _by_family(shown, families)
 
 
-def blended(seed: int, strength: float, *, n: int = 600) -> Scenes:
+def blended(seed: int, strength: float, *, n: int = 600, core: Core = "shapes") -> Scenes:
     """The first objects of the ID test before a mixture of an ID and an OOD background, no noise.
 
     `strength` in [0, 1] is the share of the OOD background, from whose family the domain's index
@@ -229,7 +209,8 @@ def blended(seed: int, strength: float, *, n: int = 600) -> Scenes:
     Source: ours, a shift whose size can be chosen.
 
     Raises:
-        ValueError: the strength lies outside [0, 1], or `n` is not a positive multiple of 200.
+        ValueError: the strength lies outside [0, 1], `n` is not a positive multiple of 200, or
+            there is no such core.
     """
     if not 0 <= strength <= 1:
         raise ValueError(f"the strength of a shift lies between 0 and 1; got {strength}")
@@ -237,10 +218,12 @@ def blended(seed: int, strength: float, *, n: int = 600) -> Scenes:
     familiar, _ = _behind(ID, n, seed=seed, part="test")
     new, domain = _behind(OOD, n, seed=seed, part="test")
     behind = torch.lerp(familiar, new, strength)
-    return placed(objects(n, seed=seed), behind, domain, noisy=False)
+    return placed(objects(n, seed=seed, core=core), behind, domain, noisy=False)
 
 
-def factorial(seed: int = 0, *, n: int = 200, each: int = 2) -> tuple[Scenes, ...]:
+def factorial(
+    seed: int = 0, *, n: int = 200, each: int = 2, core: Core = "shapes"
+) -> tuple[Scenes, ...]:
     """The first `n` objects of the ID test before every background of a list, without noise.
 
     One record for each background: `each` of every ID family, then `each` of every OOD family. In
@@ -249,12 +232,13 @@ def factorial(seed: int = 0, *, n: int = 200, each: int = 2) -> tuple[Scenes, ..
     Source: ours, what a two-way analysis of variance of neurons needs.
 
     Raises:
-        ValueError: `n` is not a positive multiple of 10, or `each` is below 1.
+        ValueError: `n` is not a positive multiple of 10, `each` is below 1, or there is no such
+            core.
     """
     _whole(n, 1, "objects")
     if each < 1:
         raise ValueError(f"want at least 1 background of each family, not {each}")
-    shown = objects(n, seed=seed)
+    shown = objects(n, seed=seed, core=core)
     found = []
     for family in ID + OOD:
         domain = torch.full((n,), list(FAMILIES).index(family))
