@@ -1,6 +1,6 @@
 """What flows through the house: examples, the distributions they come from, and an OOD problem."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -46,8 +46,21 @@ class Domain:
         """(n,) class index of every example, without its input."""
         return self.data.y
 
+    @property
+    def augments(self) -> bool:
+        """Whether what `fetch` gives depends on the draws."""
+        return False
+
     def __len__(self) -> int:
         return len(self.y)
+
+    def fetch(self, picks: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Batch]:
+        """A batch for each pair of examples' numbers and as many draws, as training asks for them.
+
+        A domain that augments its examples makes each of the same draw (below 2**62) the same.
+        """
+        for which, _ in picks:
+            yield self.data.pick(which)
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """One pass over the examples, `size` at a time (the last batch may be smaller).

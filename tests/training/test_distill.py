@@ -11,8 +11,9 @@ from torch import nn
 from contam.batch import Batch, Domain, Shift
 from contam.models.classifier import drawing_from
 from contam.models.small import small_cnn
-from contam.training.descent import Recipe, Stage, minibatches
+from contam.training.descent import Recipe, Stage
 from contam.training.distill import PUBLISHED, Distillation, distance, distill
+from contam.training.feed import Examples
 
 RECIPE = Distillation(1e-2, 0.05, batch_size=16, epochs=3)
 
@@ -154,8 +155,9 @@ def test_it_equals_plain_pytorch_with_clipping_and_blocks():
     teacher.eval()
     plain.train()
     data = toy().train[0].data
-    batches = minibatches(data, 16, purpose="distill", seed=0, start=0, device=torch.device("cpu"))
-    for step, (batch,) in zip(range(15), batches, strict=False):
+    picks = Examples(toy().train).minibatches(16, purpose="distill", seed=0, start=0)
+    for step, (numbers, _) in zip(range(15), picks, strict=False):
+        batch = data.pick(numbers)
         wanted, wanted_blocks = blocks(teacher, batch.x)
         with drawing_from(0, f"distill/step {step}"):
             found, found_blocks = blocks(plain, batch.x)

@@ -16,7 +16,8 @@ from contam.data.digits import padded_digits
 from contam.measures.accuracy import accuracy
 from contam.models.classifier import Classifier, drawing_from
 from contam.models.small import small_cnn
-from contam.training.descent import Stage, minibatches
+from contam.training.descent import Stage
+from contam.training.feed import Examples
 from contam.training.schedule import warmup_cosine
 from contam.training.supervised import fit
 
@@ -75,10 +76,9 @@ def test_it_equals_plain_pytorch():
         optimizer, lambda s: warmup_cosine(min(s, 14), steps=15, warmup=math.ceil(1.5))
     )
     plain.train()
-    batches = minibatches(
-        shift.train[0].data, 16, purpose="fit", seed=0, start=0, device=torch.device("cpu")
-    )
-    for step, (batch,) in enumerate(itertools.islice(batches, 15)):
+    picks = Examples(shift.train).minibatches(16, purpose="fit", seed=0, start=0)
+    for step, (numbers, _) in enumerate(itertools.islice(picks, 15)):
+        batch = shift.train[0].data.pick(numbers)
         with drawing_from(0, f"fit/step {step}"):
             loss = F.cross_entropy(plain(batch.x), batch.y)
         optimizer.zero_grad()
@@ -139,14 +139,14 @@ def test_several_training_domains_are_taken_together():
 
 def test_an_epoch_shows_no_example_twice_and_epochs_differ():
     x = torch.arange(50.0)
-    data = Batch(x, x.long(), x.long())
-    batches = minibatches(data, 16, purpose="fit", seed=0, start=0, device=torch.device("cpu"))
-    seen = [batch.y.tolist() for (batch,) in itertools.islice(batches, 6)]
+    examples = Examples([Domain("numbers", Batch(x, x.long(), x.long()))])
+    picks = examples.minibatches(16, purpose="fit", seed=0, start=0)
+    seen = [numbers.tolist() for numbers, _ in itertools.islice(picks, 6)]
     first, second = [*itertools.chain(*seen[:3])], [*itertools.chain(*seen[3:])]
     assert len(set(first)) == len(set(second)) == 48
     assert first != second
-    again = minibatches(data, 16, purpose="fit", seed=0, start=4, device=torch.device("cpu"))
-    assert [batch.y.tolist() for (batch,) in itertools.islice(again, 2)] == seen[4:]
+    again = examples.minibatches(16, purpose="fit", seed=0, start=4)
+    assert [numbers.tolist() for numbers, _ in itertools.islice(again, 2)] == seen[4:]
 
 
 def test_the_seed_alone_decides():

@@ -6,6 +6,7 @@ palette images are spread over three channels; sixteen bits are scaled to eight.
 that a camera noted (EXIF) is not applied, because published numbers were made without it.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +27,8 @@ Augmentation = Callable[[Image.Image, torch.Generator], Image.Image]
 
 AHEAD = 2
 """Batches that are read while one is being used."""
+TRIES = 10
+"""Random boxes that are tried before the middle is taken."""
 
 
 def read(path: Path, *, upright: bool = False) -> Image.Image:
@@ -100,6 +103,62 @@ def without_border(border: int, transform: Transform) -> Transform:
     return cropped
 
 
+def crop_box(
+    size: tuple[int, int],
+    generator: torch.Generator,
+    *,
+    scale: tuple[float, float],
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> tuple[int, int, int, int]:
+    """A random box (left, top, right, bottom) in an image of `size` (width, height).
+
+    Its share of the area is uniform in `scale`, and the logarithm of its width over its height is
+    so in `ratio`. Where ten such boxes didn't fit, it is the largest in the middle whose aspect
+    ratio is within the range.
+
+    Source: ours, with the distribution of torchvision's RandomResizedCrop.
+    """
+    width, height = size
+    for _ in range(TRIES):
+        share, bent = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
+        area = width * height * (scale[0] + (scale[1] - scale[0]) * share)
+        aspect = ratio[0] * (ratio[1] / ratio[0]) ** bent
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            left = int(torch.randint(width - w + 1, (), generator=generator))
+            top = int(torch.randint(height - h + 1, (), generator=generator))
+            return left, top, left + w, top + h
+    w = min(width, round(height * ratio[1]))
+    h = min(height, round(width / ratio[0]))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def cropped_and_flipped(side: int, *, scale: tuple[float, float] = (0.9, 1.0)) -> Augmentation:
+    """A random box of nearly the whole image on `side` x `side` pixels, every second one mirrored.
+
+    Take the side that the network sees, so that its transform changes nothing but colors. `scale`
+    is the range of the box's share of the area, within (0, 1]; resizing is bicubic.
+
+    Source: ours, what the authors' code distills with; the paper does not describe it.
+
+    Raises:
+        ValueError: the side or the range is not possible.
+    """
+    if side < 1 or not 0 < scale[0] <= scale[1] <= 1:
+        raise ValueError(
+            f"can't crop shares {scale} of images to {side} px; want 0 < least <= most <= 1 and "
+            "a side of at least 1, such as cropped_and_flipped(224)"
+        )
+
+    def augment(image: Image.Image, generator: torch.Generator) -> Image.Image:
+        image = image.crop(crop_box(image.size, generator, scale=scale))
+        image = image.resize((side, side), Image.Resampling.BICUBIC)
+        return ImageOps.mirror(image) if torch.rand((), generator=generator) < 0.5 else image
+
+    return augment
+
+
 class FolderDomain(Domain):
     """A domain whose images are read from files whenever they are looked at.
 
@@ -153,6 +212,11 @@ class FolderDomain(Domain):
         return self.labels
 
     @property
+    def augments(self) -> bool:
+        """Whether `fetch` changes images at random."""
+        return self.augment is not None
+
+    @property
     def data(self) -> Batch:
         """Every image at once, read anew at each look: for sets that fit in memory."""
         (batch,) = self.batches(max(1, len(self)))
@@ -169,16 +233,30 @@ class FolderDomain(Domain):
         """
         if size < 1:
             raise ValueError(f"batch size must be at least 1, not {size}")
-        order, seeds = torch.arange(len(self)), torch.zeros(len(self), dtype=torch.int64)
+        order, draws = torch.arange(len(self)), torch.zeros(len(self), dtype=torch.int64)
         augment = None if generator is None else self.augment
         if generator is not None:
             order = torch.randperm(len(self), generator=generator)
         if augment is not None:
-            # Drawn before the work is spread, so the threads' timing decides nothing.
-            seeds = torch.randint(2**62, (len(self),), generator=generator)
-        parts = zip(order.split(size), seeds.split(size), strict=True)
+            draws = torch.randint(2**62, (len(self),), generator=generator)
+        yield from self._read(zip(order.split(size), draws.split(size), strict=True), augment)
+
+    def fetch(self, picks: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Batch]:
+        """A batch for each pair of images' numbers and as many draws for the augmentation.
+
+        The workers read ahead of whoever iterates.
+
+        Raises:
+            ValueError: an image can't be read, or two images of a batch differ in shape.
+        """
+        return self._read(picks, self.augment)
+
+    def _read(
+        self, picks: Iterable[tuple[Tensor, Tensor]], augment: Augmentation | None
+    ) -> Iterator[Batch]:
+        # Draws are given before the work is spread, so the threads' timing decides nothing.
         if self.workers == 0:
-            for which, drawn in parts:
+            for which, drawn in picks:
                 yield self._stacked(
                     which, [self._look(*each, augment) for each in _pairs(which, drawn)]
                 )
@@ -186,7 +264,7 @@ class FolderDomain(Domain):
         pool = ThreadPoolExecutor(self.workers)
         waiting: deque[tuple[Tensor, list[Future[Tensor]]]] = deque()
         try:
-            for which, drawn in parts:
+            for which, drawn in picks:
                 jobs = [pool.submit(self._look, *each, augment) for each in _pairs(which, drawn)]
                 waiting.append((which, jobs))
                 if len(waiting) > AHEAD:
@@ -213,7 +291,8 @@ class FolderDomain(Domain):
                     f"{self.files[int(which[0])]} gives {tuple(images[0].shape)}; choose a "
                     "transform with a fixed size, such as centered(224)"
                 )
-        return Batch(torch.stack(images), self.labels[which], self.origin[which])
+        x = torch.stack(images) if images else torch.empty(0)
+        return Batch(x, self.labels[which], self.origin[which])
 
     def pick(self, which: Int[Tensor, " some"], name: str | None = None) -> "FolderDomain":
         """The images with these numbers, in this order, under a name of their own if given."""

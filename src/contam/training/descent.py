@@ -6,24 +6,27 @@ check-point has to hold.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from contam.batch import Batch, Shift
+from contam.batch import Batch
 from contam.models.classifier import drawing_from
-from contam.seeds import stream
+from contam.training.feed import Examples, Share
 from contam.training.loop import train
+from contam.training.machine import PLAIN, Machine
 from contam.training.schedule import warmup_cosine
+from contam.training.team import Team
 
 WARM_UP = 0.1
 """The share of the steps over which the step size rises, unless a recipe says otherwise."""
 
-Loss = Callable[[Batch, int], dict[str, Tensor]]
-"""From a minibatch and the number of steps done to named terms, whose sum is descended."""
+Loss = Callable[[Share], dict[str, Tensor]]
+"""From a share of a minibatch to named terms, each a mean over examples; their sum is descended."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Stage:
 
 def descend(
     model: nn.Module,
-    data: Batch,
+    examples: Examples,
     loss: Loss,
     recipe: Recipe,
     *,
@@ -107,66 +110,86 @@ def descend(
     seed: int,
     report_every: int,
     resume: Mapping[str, Tensor] | None = None,
+    machine: Machine = PLAIN,
 ) -> Iterator[Stage]:
-    """Descend the loss on minibatches of the data, and yield every `report_every` and at the end.
+    """Descend the loss on minibatches; yield every `report_every` steps and at the end.
 
     The model is in training mode between the steps. What is drawn depends on the seed and the
     purpose. Given the check-point of a stage and the same other arguments, a training on the CPU
-    continues bit for bit.
+    continues bit for bit. Started in several processes, each takes its share of every minibatch.
 
     Raises:
-        ValueError: the recipe does not fit the data, the loss stopped being finite, or the
-            check-point belongs to another model or training.
+        ValueError: the recipe does not fit the data or the machine, the loss stopped being
+            finite, or the check-point belongs to another model or training.
     """
-    steps = recipe.length(len(data.y))
+    steps = recipe.length(len(examples))
+    team = Team()
+    parts = team.size * machine.accumulate
+    if parts > recipe.batch_size:
+        raise ValueError(
+            f"a minibatch of {recipe.batch_size} can't be cut into {parts} parts: {team.size} "
+            f"processes with accumulate={machine.accumulate}; take larger minibatches"
+        )
+    machine.arrange(model)
+    losses = team.join(_Losses(model, loss))
+    device = team.device(model)
     optimizer = AdamW(model.parameters(), recipe.step_size, weight_decay=recipe.weight_decay)
     done = 0 if resume is None else _restore(resume, model, optimizer, steps)
 
-    def step(batches: Sequence[Batch]) -> dict[str, float]:
+    def step(shares: tuple[Share, ...]) -> dict[str, float]:
         nonlocal done
         for group in optimizer.param_groups:
             group["lr"] = recipe.size(done, steps=steps)
         model.train()
-        with drawing_from(seed, f"{purpose}/step {done}"):
-            terms = loss(batches[0], done)
-        losses = {name: term.item() for name, term in terms.items()}
-        if not all(map(math.isfinite, losses.values())):
+        optimizer.zero_grad()
+        found: dict[str, float] = {}
+        for share in shares:
+            with nullcontext() if share is shares[-1] else team.apart(losses):
+                with (
+                    drawing_from(seed, f"{purpose}/step {share.place}"),
+                    machine.passing(device),
+                ):
+                    terms = losses(_moved(share, machine, device))
+                for name, term in terms.items():
+                    found[name] = found.get(name, 0.0) + term.item() * share.weight
+                # Gradients are averaged over the processes, and weighed over the whole minibatch.
+                whole = torch.stack(tuple(terms.values())).sum()
+                (whole * (share.weight * team.size)).backward()
+        values = team.total(torch.tensor(list(found.values()), dtype=torch.float64)).tolist()
+        if not all(map(math.isfinite, values)):
             raise ValueError(
                 f"the loss is not finite at step {done + 1}; choose a step size below "
                 f"{recipe.step_size}, or look for such values in the inputs"
             )
-        optimizer.zero_grad()
-        torch.stack(tuple(terms.values())).sum().backward()
         if recipe.clip is not None:
             nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         optimizer.step()
         done += 1
-        return losses
+        return dict(zip(found, values, strict=True))
 
-    device = next(model.parameters()).device
-    batches = minibatches(
-        data, recipe.batch_size, purpose=purpose, seed=seed, start=done, device=device
+    own = range(team.rank * machine.accumulate, (team.rank + 1) * machine.accumulate)
+    shares = examples.shares(
+        recipe.batch_size, parts=parts, own=own, purpose=purpose, seed=seed, start=done
     )
-    for progress in train(step, batches, steps=steps, report_every=report_every, done=done):
+    for progress in train(step, shares, steps=steps, report_every=report_every, done=done):
         yield Stage(progress.step, steps, progress.losses, model, optimizer)
 
 
-def learned_from(shift: Shift) -> Batch:
-    """The examples of all training domains, one domain after the other."""
-    parts = zip(*(domain.data for domain in shift.train), strict=True)
-    return Batch(*(torch.cat(part) for part in parts))
+class _Losses(nn.Module):
+    """The loss as a module: gradients are averaged of what goes through the forward of one."""
+
+    def __init__(self, model: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+
+    def forward(self, share: Share) -> dict[str, Tensor]:
+        return self.loss(share)
 
 
-def minibatches(
-    data: Batch, size: int, *, purpose: str, seed: int, start: int, device: torch.device
-) -> Iterator[tuple[Batch]]:
-    """Full minibatches, epoch after epoch without end, from the one with number `start` on."""
-    epoch, skipped = divmod(start, len(data.y) // size)
-    while True:
-        order = torch.randperm(len(data.y), generator=stream(seed, f"{purpose}/epoch {epoch}"))
-        for picked in order.split(size)[skipped : len(data.y) // size]:
-            yield (Batch(*(part.to(device) for part in data.pick(picked))),)
-        epoch, skipped = epoch + 1, 0
+def _moved(share: Share, machine: Machine, device: torch.device) -> Share:
+    batch = Batch(*(part.to(device) for part in share.batch))
+    return share._replace(batch=batch._replace(x=machine.arranged(batch.x)))
 
 
 def _copy(tensor: Tensor) -> Tensor:

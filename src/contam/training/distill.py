@@ -8,9 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from contam.batch import Batch, Shift
+from contam.batch import Shift
 from contam.models.classifier import drawing_from
-from contam.training.descent import Recipe, Stage, descend, learned_from
+from contam.training.descent import Recipe, Stage, descend
+from contam.training.feed import Examples, Share
+from contam.training.machine import PLAIN, Machine, full
+from contam.training.team import Team
 
 Reading = Callable[[nn.Module, Tensor], tuple[Tensor, Sequence[Tensor]]]
 """From a network and its input to its features and the output of each of its blocks."""
@@ -72,15 +75,16 @@ def distill(
     read: Reading = features_alone,
     augment: Augmentation | None = None,
     resume: Mapping[str, Tensor] | None = None,
+    machine: Machine = PLAIN,
 ) -> Iterator[Stage]:
     """Teach the student the teacher's features on the training domains, taken together.
 
     The loss is the `distance` of the features; if the recipe weighs blocks, also that of each
     block's output. The teacher is in evaluation mode until the iteration ends, learns nothing and
     is left as it was found. What it makes of an example is computed once and kept unless examples
-    are augmented or blocks compared. Yields every `report_every` steps and at the end. Given the
-    check-point of a stage and the same other arguments, a training on the CPU continues bit for
-    bit.
+    are augmented, by `augment` or by their domain, or blocks compared. Domains on disk are read
+    ahead of the steps. Yields every `report_every` steps and at the end. Given the check-point of
+    a stage and the same other arguments, a training on the CPU continues bit for bit.
 
     Source: App. E.1.
 
@@ -89,55 +93,79 @@ def distill(
             shape, blocks are weighed but not read, the loss stopped being finite, or the
             check-point belongs to another model or training.
     """
-    data = learned_from(shift)
-    # No label is used: in its place, an example carries its number in the table of known features.
-    data = Batch(data.x, torch.arange(len(data.y)), data.domain)
-    recipe.length(len(data.y))  # what can't be trained is said before the teacher works
-    with _still(teacher):
-        kept = augment is None and recipe.blocks == 0
-        known = _table(teacher, data, recipe.batch_size, read) if kept else None
+    examples = Examples(shift.train)
+    recipe.length(len(examples))  # what can't be trained is said before the teacher works
+    team = Team()
+    with _still(teacher, team.device(student)):
+        kept = augment is None and not examples.augmented and recipe.blocks == 0
+        known = None
+        if kept:
+            known = _table(teacher, examples, recipe, read, machine=machine, team=team)
 
-        def loss(batch: Batch, done: int) -> dict[str, Tensor]:
-            x = batch.x
+        def loss(share: Share) -> dict[str, Tensor]:
+            x = share.batch.x
             if augment is not None:
-                with drawing_from(seed, f"distill/augmentation {done}"):
+                with drawing_from(seed, f"distill/augmentation {share.place}"):
                     x = augment(x)
             if known is None:
                 with torch.no_grad():
                     wanted, wanted_blocks = read(teacher, x)
             else:
-                wanted, wanted_blocks = known[batch.y.cpu()].to(x.device), ()
+                wanted, wanted_blocks = known[share.numbers].to(x.device), ()
             features, blocks = read(student, x)
             _check(features, wanted, blocks, wanted_blocks, weigh=recipe.blocks > 0)
-            terms = {"distance": distance(features, wanted)}
+            terms = {"distance": distance(full(features), full(wanted))}
             if recipe.blocks > 0:
-                apart = [distance(*pair) for pair in zip(blocks, wanted_blocks, strict=True)]
+                apart = [
+                    distance(full(one), full(other))
+                    for one, other in zip(blocks, wanted_blocks, strict=True)
+                ]
                 terms["blocks"] = recipe.blocks * torch.stack(apart).sum()
             return terms
 
         yield from descend(
-            student, data, loss, recipe,
-            purpose="distill", seed=seed, report_every=report_every, resume=resume,
+            student, examples, loss, recipe,
+            purpose="distill", seed=seed, report_every=report_every, resume=resume, machine=machine,
         )  # fmt: skip
 
 
 @contextmanager
-def _still(teacher: nn.Module) -> Iterator[None]:
-    """The teacher in evaluation mode; afterwards in the mode in which it was found."""
+def _still(teacher: nn.Module, device: torch.device) -> Iterator[None]:
+    """The teacher in evaluation mode where the student is; afterwards as and where it was found."""
     modes = {module: module.training for module in teacher.modules()}
-    teacher.eval()
+    found = next((p.device for p in teacher.parameters()), device)
+    teacher.eval().to(device)
     try:
         yield
     finally:
+        teacher.to(found)
         for module, mode in modes.items():
             module.training = mode
 
 
 @torch.no_grad()
-def _table(teacher: nn.Module, data: Batch, size: int, read: Reading) -> Tensor:
-    """The teacher's features of every example, on the CPU."""
-    device = next((p.device for p in teacher.parameters()), torch.device("cpu"))
-    return torch.cat([read(teacher, x.to(device))[0].cpu() for x in data.x.split(size)])
+def _table(
+    teacher: nn.Module,
+    examples: Examples,
+    recipe: Recipe,
+    read: Reading,
+    *,
+    machine: Machine,
+    team: Team,
+) -> Tensor:
+    """The teacher's features of every example, on the CPU; processes share the work."""
+    device = team.device(teacher)
+    size = min(recipe.batch_size, max(1, len(examples) // team.size))
+    own = torch.arange(len(examples)).split(size)[team.rank :: team.size]
+    found = []
+    for batch in examples.fetch((numbers, torch.zeros_like(numbers)) for numbers in own):
+        with machine.passing(device):
+            found.append(full(read(teacher, machine.arranged(batch.x.to(device)))[0]).cpu())
+    if team.size == 1:
+        return torch.cat(found)
+    table = torch.zeros(len(examples), *found[0].shape[1:])
+    table[torch.cat(own)] = torch.cat(found)
+    return team.total(table)
 
 
 def _check(

@@ -1,9 +1,10 @@
 """The training loop is a generator: whoever iterates decides to measure, keep or stop."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, TypeVar
 
-from contam.batch import Batch
+Taken = TypeVar("Taken")
+"""What a step takes: a minibatch, one for each domain, or shares of one."""
 
 
 class Progress(NamedTuple):
@@ -16,14 +17,14 @@ class Progress(NamedTuple):
 
 
 def train(
-    step: Callable[[Sequence[Batch]], dict[str, float]],
-    minibatches: Iterable[Sequence[Batch]],
+    step: Callable[[Taken], dict[str, float]],
+    minibatches: Iterable[Taken],
     *,
     steps: int,
     report_every: int,
     done: int = 0,
 ) -> Iterator[Progress]:
-    """Take `steps` steps, one minibatch per domain each; yield every `report_every` and at the end.
+    """Take `steps` steps, one item each; yield every `report_every` and at the end.
 
     `done` says how many of the steps an interrupted training had taken already; `minibatches`
     then starts behind them.
@@ -32,8 +33,8 @@ def train(
         ValueError: the minibatches ended before the steps did.
     """
     taken = done
-    for taken, batches in zip(range(done + 1, steps + 1), minibatches, strict=False):
-        losses = step(batches)
+    for taken, minibatch in zip(range(done + 1, steps + 1), minibatches, strict=False):
+        losses = step(minibatch)
         if taken % report_every == 0 or taken == steps:
             yield Progress(taken, losses)
     if taken < steps:

@@ -5,8 +5,10 @@ from collections.abc import Iterator, Mapping
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contam.batch import Batch, Shift
-from contam.training.descent import Recipe, Stage, descend, learned_from
+from contam.batch import Shift
+from contam.training.descent import Recipe, Stage, descend
+from contam.training.feed import Examples, Share
+from contam.training.machine import PLAIN, Machine, full
 
 
 def fit(
@@ -20,24 +22,27 @@ def fit(
     seed: int,
     report_every: int,
     resume: Mapping[str, Tensor] | None = None,
+    machine: Machine = PLAIN,
 ) -> Iterator[Stage]:
     """Minimize the cross-entropy on the training domains, taken together, with AdamW.
 
     The step size warms up over the first tenth of the steps and then follows a cosine. An epoch
     leaves out the examples that do not fill a last minibatch. Yields every `report_every` steps
     and at the end, with the model in training mode between the steps. Given the check-point of
-    a stage and the same other arguments, a training on the CPU continues bit for bit.
+    a stage and the same other arguments, a training on the CPU continues bit for bit. Domains on
+    disk are read ahead of the steps, and augmented if they are made so.
 
     Raises:
-        ValueError: no epoch was asked for, a minibatch is larger than the training set, the loss
-            stopped being finite, or the check-point belongs to another model or training.
+        ValueError: no epoch was asked for, a minibatch is larger than the training set or has
+            fewer examples than there are parts, the loss stopped being finite, or the check-point
+            belongs to another model or training.
     """
 
-    def risk(batch: Batch, _done: int) -> dict[str, Tensor]:
-        return {"risk": F.cross_entropy(model(batch.x), batch.y)}
+    def risk(share: Share) -> dict[str, Tensor]:
+        return {"risk": F.cross_entropy(full(model(share.batch.x)), share.batch.y)}
 
     recipe = Recipe(step_size, weight_decay, batch_size, epochs=epochs)
     yield from descend(
-        model, learned_from(shift), risk, recipe,
-        purpose="fit", seed=seed, report_every=report_every, resume=resume,
+        model, Examples(shift.train), risk, recipe,
+        purpose="fit", seed=seed, report_every=report_every, resume=resume, machine=machine,
     )  # fmt: skip
