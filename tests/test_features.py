@@ -131,18 +131,23 @@ def test_another_network_is_never_taken_for_this_one(tmp_path, change):
     assert shown(Counting(), domain(), tmp_path) == 0
 
 
-def test_a_weight_that_moves_no_feature_of_the_first_examples_counts_too(tmp_path):
+@pytest.mark.parametrize(
+    "change",
+    [lambda net: net.linear.weight.data.add_(1), lambda net: net.unsaved.add_(1)],
+    ids=["weight", "unsaved buffer"],
+)
+def test_what_moves_no_feature_of_the_first_examples_counts_too(tmp_path, change):
     class Late(Counting):
         """Weighs what the first examples lack."""
 
         def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x.clamp(min=4.0) - 4.0)
+            return super().forward((1 + self.unsaved) * (x.clamp(min=4.0) - 4.0)) - self.unsaved
 
     data = domain()
     data.data.x[20] = 7.0
     encoder = Late()
     shown(encoder, data, tmp_path)
-    encoder.linear.weight.data[0, 0] += 1.0
+    change(encoder)
     assert shown(encoder, data, tmp_path) == 30
 
 
@@ -209,11 +214,24 @@ def test_another_transform_is_seen(tmp_path):
         assert shown(encoder, pictures(folder, transform=transform), tmp_path) == 0
 
 
+def test_what_the_first_examples_do_not_show_is_seen(tmp_path):
+    """Only the last two images are not square, and another batch size may give other bits."""
+    encoder, data = OfImages(), pictures(tmp_path / "images")
+    for file in data.files[: module.ANSWERED]:
+        with Image.open(file) as image:
+            square = image.crop((0, 0, 9, 9))
+        square.save(file)
+    shown(encoder, data, tmp_path)
+    squashed = pictures(tmp_path / "images", transform=replace(SEEN, squash=True))
+    assert shown(encoder, squashed, tmp_path) == 10
+    assert shown(encoder, data, tmp_path, batch_size=2) == 10
+    assert shown(encoder, data, tmp_path) == 0
+
+
 def test_other_code_that_reads_images_is_seen(tmp_path, monkeypatch):
     encoder, data = OfImages(), pictures(tmp_path / "images")
     shown(encoder, data, tmp_path)
-    source = module.inspect.getsource
-    monkeypatch.setattr(module.inspect, "getsource", lambda read: source(read) + "# new")
+    monkeypatch.setattr(module, "READER", "other")
     assert shown(encoder, data, tmp_path) == 10
 
 
