@@ -1,0 +1,310 @@
+"""Prediction depth: the rule by hand, against the plain formula, and what can't be compared."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor, nn
+
+from contam.batch import Batch, Domain
+from contam.measures.depth import (
+    UNCERTAIN,
+    Depths,
+    Rule,
+    decide,
+    depths,
+    difference,
+    draw_support,
+    model_depths,
+    prediction_depth,
+)
+from contam.measures.layerwise import Layer
+from contam.measures.neighbors import Votes
+
+SEEDS = st.integers(0, 10_000)
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def votes(*counts: list[int]) -> Votes:
+    table = torch.tensor(counts)
+    top = table == table.amax(dim=1, keepdim=True)
+    return Votes(table, table.argmax(dim=1), top.sum(dim=1) > 1)
+
+
+def toy(queries: int = 60, probes: int = 4, seed: int = 0, n: int = 200):
+    """Layers in which the class grows plainer, its support, and the queries' classes."""
+    y, asked = torch.arange(n) % 2, torch.arange(queries) % 2
+    layers = []
+    for probe in range(probes):
+        away = torch.tensor([[-1.0], [1.0]]) * 0.3 * probe
+        layers.append(
+            Layer(
+                f"probe {probe}",
+                away[y] + noise(n, 3, seed=seed + 10 * probe),
+                away[asked] + noise(queries, 3, seed=seed + 10 * probe + 1),
+            )
+        )
+    return layers, draw_support(y, n // 2), asked
+
+
+def found_of(depth, like: Depths, probes: int | None = None) -> Depths:
+    """Depths that are given, under the rule and support of others."""
+    depth = torch.as_tensor(depth, dtype=torch.float64)
+    names = like.probes if probes is None else tuple(map(str, range(probes)))
+    decided = torch.zeros(len(depth), len(names), depth.shape[1], dtype=torch.int64)
+    return replace(
+        like, probes=names, depth=depth, decided=decided, tied=torch.zeros(len(names)).double()
+    )
+
+
+@pytest.mark.parametrize(
+    ("agree", "depth"),
+    [("1111", 0), ("0111", 1), ("1011", 2), ("0001", 3), ("1110", None), ("0000", None)],
+)
+def test_by_hand(agree, depth):
+    decided = torch.tensor([[int(one)] for one in agree])
+    found = prediction_depth(decided, torch.tensor([1])).item()
+    assert np.isnan(found) if depth is None else found == depth
+
+
+@given(st.lists(st.lists(st.integers(-1, 2), min_size=5, max_size=5), min_size=1, max_size=6))
+def test_it_is_the_first_probe_from_which_all_agree(rows):
+    decided, reference = torch.tensor(rows), torch.tensor([0, 1, 2, 0, 1])
+    found = prediction_depth(decided, reference)
+    for q in range(5):
+        suffixes = [
+            all(row[q] == int(reference[q]) for row in rows[start:]) for start in range(len(rows))
+        ]
+        if any(suffixes):
+            assert found[q] == suffixes.index(True)
+        else:
+            assert found[q].isnan()
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=4, max_size=4), min_size=1, max_size=6))
+def test_one_more_probe_in_front_moves_depth_by_at_most_one(rows):
+    decided, reference = torch.tensor(rows), torch.tensor([0, 1, 2, 0])
+    before = prediction_depth(decided, reference)
+    after = prediction_depth(torch.cat([decided[:1], decided]), reference)
+    torch.testing.assert_close(after, before + (before > 0), equal_nan=True)
+
+
+def test_uncertain_probes_agree_with_nothing_not_even_with_each_other():
+    decided = torch.tensor([[0, 0], [UNCERTAIN, 0], [0, UNCERTAIN]])
+    found = prediction_depth(decided, decided[-1])
+    assert found[0] == 2 and found[1].isnan()
+
+
+def test_the_margin_of_the_second_paper_leaves_eleven_to_eighteen_of_29_open():
+    found = [decide(votes([29 - n, n]), margin=0.13).item() for n in range(30)]
+    assert found == 11 * [0] + 8 * [UNCERTAIN] + 11 * [1]
+    assert decide(votes([15, 15]), margin=0.0).item() == 0
+    with pytest.raises(ValueError, match="for two classes"):
+        decide(votes([1, 2, 3]), margin=0.1)
+    with pytest.raises(ValueError, match=r"\[0, 1/2\)"):
+        decide(votes([1, 2]), margin=0.5)
+
+
+@pytest.mark.parametrize("reference", ["model", "label", "last probe"])
+def test_it_agrees_with_scikit_learn_s_classifier_for_each_layer(reference):
+    layers, support, asked = toy()
+    given_ = {"model": asked.roll(1), "label": asked, "last probe": None}[reference]
+    found = depths(iter(layers), support, given_, rule=Rule(k=7, reference=reference))
+    said = []
+    for layer in layers:
+        reader = KNeighborsClassifier(7, algorithm="brute")
+        reader.fit(layer.support.numpy(), support.y[0].numpy())
+        said.append(reader.predict(layer.queries.numpy()).tolist())
+    assert found.decided[0].tolist() == said
+    wanted = said[-1] if given_ is None else given_.tolist()
+    for q in range(60):
+        right = [row[q] == wanted[q] for row in said]
+        if right[-1]:
+            assert found.depth[0, q] == max([i + 1 for i in range(4) if not right[i]], default=0)
+        else:
+            assert found.depth[0, q].isnan()
+
+
+@given(SEEDS)
+def test_a_constant_added_to_features_changes_nothing(seed):
+    layers, support, asked = toy(queries=10, seed=seed, n=40)
+    rule = Rule(k=5, reference="label")
+    moved = (Layer(name, a + 4, b + 4) for name, a, b in layers)
+    first = depths(layers, support, asked, rule=rule)
+    torch.testing.assert_close(
+        first.depth, depths(moved, support, asked, rule=rule).depth, equal_nan=True
+    )
+
+
+def test_examples_of_the_support_are_not_their_own_neighbors():
+    """With one neighbor, an example that saw itself would always be right."""
+    y = torch.tensor([0, 1, 0, 1])
+    features = torch.tensor([[0.0], [0.1], [5.0], [5.1]])
+    support, rule = draw_support(y, 2), Rule(k=1, reference="label")
+    layer = Layer("features", features, features)
+    seen = depths([layer], support, y, rule=rule)
+    unseen = depths([layer], support, y, rule=rule, itself=torch.arange(4))
+    assert seen.depth.eq(0).all() and unseen.depth.isnan().all()
+
+
+def test_self_exclusion_follows_the_draw():
+    """Indices count in what was drawn from, not in the support."""
+    y = torch.arange(40) % 2
+    features = noise(40, 3)
+    support = draw_support(y, 5, draws=3, seed=1)
+    rule = Rule(k=1, reference="label")
+    layer = Layer("features", features[support.rows], features)
+    found = depths([layer], support, y, rule=rule, itself=torch.arange(40))
+    for draw, (index, classes) in enumerate(zip(support.index, support.y, strict=True)):
+        for q in range(40):
+            apart = (features[index] - features[q]).norm(dim=1)
+            apart[index == q] = torch.inf
+            assert found.decided[draw, 0, q] == classes[apart.argmin()]
+
+
+def test_a_support_has_as_many_of_each_class_and_no_seed_moves_another_draw():
+    y = torch.tensor([0] * 30 + [1] * 10 + [4] * 12)
+    support = draw_support(y, 9, draws=2, seed=3)
+    for index, classes in zip(support.index, support.y, strict=True):
+        assert index.unique().numel() == 27 and torch.equal(y[index], classes)
+        assert torch.bincount(classes).tolist() == [9, 9, 0, 0, 9]
+    assert support.classes == 5 and not torch.equal(*support.index)
+    assert torch.equal(draw_support(y, 9, seed=3).index, support.index[:1])
+    with pytest.raises(ValueError, match=r"too few are there of \{1: 10\}"):
+        draw_support(y, 11)
+    with pytest.raises(ValueError, match="two classes or more"):
+        draw_support(torch.zeros(9, dtype=torch.int64), 2)
+
+
+def test_what_is_undefined_is_a_rate_of_its_own_and_not_in_the_mean():
+    layers, support, asked = toy(probes=3)
+    found = depths(layers, support, asked, rule=Rule(k=7, reference="label"))
+    missing = found.depth.isnan()
+    assert 0 < missing.double().mean() < 1
+    assert found.undefined().value == pytest.approx(missing.double().mean().item())
+    assert found.mean().value == pytest.approx(found.depth[~missing].mean().item())
+    shares = [found.decided_by(probe).value for probe in range(3)]
+    assert shares == sorted(shares)
+    assert shares[-1] + found.undefined().value == pytest.approx(1)
+    for estimate in (found.mean(), found.undefined(), found.decided_by(0)):
+        assert estimate.low < estimate.value < estimate.high
+    with pytest.raises(ValueError, match="numbered 0 to 2"):
+        found.decided_by(3)
+
+
+def test_several_draws_widen_the_interval_by_what_the_support_decides():
+    y, asked = torch.arange(400) % 2, torch.arange(2000) % 2
+    away = torch.tensor([[-1.0], [1.0]])
+    pool, queries = away[y] + noise(400, 1), away[asked] + noise(2000, 1, seed=1)
+    rule = Rule(k=1, reference="label")
+
+    def width(draws: int) -> float:
+        support = draw_support(y, 3, draws=draws)
+        found = depths(
+            [Layer("a", pool[support.rows], queries), Layer("b", pool[support.rows], queries)],
+            support, asked, rule=rule,
+        ).undefined()  # fmt: skip
+        return found.high - found.low
+
+    assert width(8) > 1.3 * width(1)
+
+
+def test_depths_under_another_rule_or_support_are_not_compared():
+    layers, support, asked = toy()
+    first = depths(layers, support, asked, rule=Rule(k=7, reference="label"))
+    smaller = draw_support(torch.arange(200) % 2, 50)
+    picked = [Layer(n, a[smaller.rows], b) for n, a, b in layers]
+    other_support = depths(picked, smaller, asked, rule=first.rule)
+    for second, what in (
+        (other_support, "the support's per_class is 100 for the first and 50"),
+        (replace(first, rule=replace(first.rule, k=9)), "k is 7"),
+        (replace(first, rule=replace(first.rule, metric="l1")), "metric is 'l2'"),
+        (replace(first, support=replace(support, seed=1)), "seed is 0"),
+        (replace(first, reading="over_space"), "reading is"),
+        (depths(layers[1:], support, asked, rule=first.rule), "number of probes is 4"),
+        (found_of(first.depth.expand(2, -1), first), "draws is 1"),
+    ):
+        with pytest.raises(ValueError, match=what):
+            difference(first, second)
+
+
+def test_a_difference_by_hand_and_relative_to_the_number_of_probes():
+    layers, support, asked = toy(probes=2)
+    first = depths(layers, support, asked, rule=Rule(k=7, reference="label"))
+    first = found_of([[0.0, 1.0, torch.nan, 1.0]], first)
+    second = found_of([[4.0, 2.0]], first, probes=5)
+    relative = difference(first, second, relative=True)
+    assert relative.value == pytest.approx(3 / 4 - 2 / 3)
+    assert relative.low <= relative.value <= relative.high
+    lifted = found_of(first.depth + 2, first)
+    assert difference(first, lifted).value == pytest.approx(2)
+    assert difference(lifted, first).value == pytest.approx(-2)
+
+
+def test_what_does_not_fit_is_refused():
+    layers, support, asked = toy()
+    with pytest.raises(ValueError, match="none for 'last probe'"):
+        depths(layers, support, asked, rule=Rule(reference="last probe"))
+    with pytest.raises(ValueError, match="the rule's reference is 'model'"):
+        depths(layers, support, None)
+    with pytest.raises(ValueError, match="at least one layer"):
+        depths([], support, asked)
+    with pytest.raises(ValueError, match="10 rows of support for 200"):
+        depths([Layer("a", layers[0].support[:10], layers[0].queries)], support, asked)
+    never = depths(layers, support, 5 + asked, rule=Rule(k=3))
+    assert never.undefined().value == 1
+    with pytest.raises(ValueError, match="no depth is defined"):
+        never.mean()
+    with pytest.raises(ValueError, match="no depth is defined"):
+        difference(never, never)
+
+
+class Late(nn.Module):
+    """The class is the sign of a product: only the second layer has it on an axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix, self.head = nn.Identity(), nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        product = self.mix(40 * x[:, :1] * x[:, 1:])
+        return self.head(torch.cat([-product, product], dim=1))
+
+
+def corners(n: int, noisy: float, seed: int) -> Domain:
+    x = 2.0 * torch.randint(0, 2, (n, 2), generator=torch.Generator().manual_seed(seed)) - 1
+    y = (x.prod(dim=1) > 0).long()
+    return Domain("corners", Batch(x + noisy * noise(n, 2, seed=seed + 1), y, torch.zeros_like(y)))
+
+
+def test_a_network_is_read_from_its_input_to_its_softmax():
+    pool, queries = corners(400, 0.1, seed=0), corners(80, 0.1, seed=2)
+    found = model_depths(Late(), pool, queries, ["mix"], per_class=100, rule=Rule(k=9))
+    assert found.probes == ("input", "mix", "softmax") and found.reading == "over_grid"
+    assert found.depth.eq(0).all()  # four tight corners: neighbors know them from the start
+    spread = model_depths(
+        Late(), corners(400, 0.8, seed=0), corners(80, 0.8, seed=2), ["mix"], per_class=100,
+        rule=Rule(k=9),
+    )  # fmt: skip
+    assert found.rule == spread.rule
+    assert difference(found, spread).low > 0 and spread.decided_by(1).value > 0.9
+
+
+def test_training_examples_leave_themselves_out():
+    pool = corners(120, 0.8, seed=0)
+    rule = Rule(k=1, reference="label")
+    same = model_depths(Late(), pool, pool, ["mix"], per_class=50, rule=rule)
+    copy = Domain("copy", pool.data)
+    leaked = model_depths(Late(), pool, copy, ["mix"], per_class=50, rule=rule)
+    told = model_depths(
+        Late(), pool, copy, ["mix"], per_class=50, rule=rule, itself=torch.arange(120)
+    )
+    torch.testing.assert_close(same.depth, told.depth, equal_nan=True)
+    assert leaked.decided_by(0).value > same.decided_by(0).value

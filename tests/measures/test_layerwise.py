@@ -1,0 +1,108 @@
+"""Layer after layer: the same features as in one look, in few passes or many."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from contam.batch import Batch, Domain
+from contam.measures.layerwise import layerwise, over_grid, predictions, reading_name
+from contam.models.observe import flat, over_space
+from contam.models.small import small_cnn
+
+LAYERS = ["encoder.relu1", "encoder.relu3"]
+
+
+def domain(n: int, seed: int = 0) -> Domain:
+    x = torch.rand(n, 3, 16, 12, generator=torch.Generator().manual_seed(seed))
+    return Domain("noise", Batch(x, torch.arange(n) % 3, torch.zeros(n, dtype=torch.int64)))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_cnn(classes=3, width=4)
+
+
+def test_a_grid_by_hand():
+    maps = torch.arange(16.0).view(1, 1, 4, 4)
+    assert over_grid(maps, side=2).tolist() == [[2.5, 4.5, 10.5, 12.5]]
+    assert torch.equal(over_grid(maps, side=4), maps.flatten(1))
+    assert torch.equal(over_grid(maps[0, 0], side=2), maps[0, 0])
+
+
+def test_one_cell_is_the_mean_over_space_and_a_large_grid_is_flat():
+    maps = torch.rand(2, 3, 9, 5, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(over_grid(maps, side=1), over_space(maps))
+    assert torch.equal(over_grid(maps, side=9), flat(maps))
+    torch.testing.assert_close(
+        over_grid(maps, side=5), F.adaptive_avg_pool2d(maps, (5, 5)).flatten(1)
+    )
+
+
+def test_tokens_are_refused():
+    with pytest.raises(ValueError, match="read it with over_tokens"):
+        over_grid(torch.ones(2, 5, 8))
+
+
+def test_probes_are_input_layers_and_softmax(model):
+    support, queries = domain(7), domain(5, seed=1)
+    found = list(layerwise(model, support, queries, LAYERS, batch_size=3))
+    assert [layer.name for layer in found] == ["input", *LAYERS, "softmax"]
+    assert torch.equal(found[0].queries, over_grid(queries.data.x))
+    with torch.no_grad():
+        expected = model.eval()(support.data.x).softmax(dim=1)
+    torch.testing.assert_close(found[-1].support, expected)
+    inner = [layer.name for layer in layerwise(model, support, queries, ends=False)]
+    assert inner == ["encoder.relu1", "encoder.relu2", "encoder.relu3"]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 9])
+def test_passes_and_batches_do_not_matter(model, at_once):
+    support, queries = domain(20), domain(6, seed=1)
+    rows = torch.tensor([0, 1, 3, 9, 18])
+    reference = list(layerwise(model, support, queries, LAYERS, batch_size=20, at_once=4))
+    found = layerwise(model, support, queries, LAYERS, rows=rows, batch_size=4, at_once=at_once)
+    for layer, whole in zip(found, reference, strict=True):
+        torch.testing.assert_close(layer.support, whole.support[rows])
+        torch.testing.assert_close(layer.queries, whole.queries)
+
+
+def test_no_more_than_asked_for_is_read_in_a_pass(model):
+    """Memory is bounded by the layers of one pass."""
+    read: list[int] = []
+
+    def counted(maps: Tensor) -> Tensor:
+        read.append(len(maps))
+        return over_space(maps)
+
+    stream = layerwise(model, domain(4), domain(4), LAYERS, reduce=counted, ends=False)
+    next(stream)
+    assert len(read) == 2  # one layer of the support, one of the queries
+    next(stream)
+    assert len(read) == 4
+
+
+def test_readings_have_names():
+    assert reading_name(over_grid) == "over_grid"
+    assert reading_name(partial(over_grid, side=4)) == "over_grid(side=4)"
+
+
+def test_predictions_are_the_network_s(model):
+    shown = domain(11)
+    with torch.no_grad():
+        expected = model.eval()(shown.data.x).argmax(dim=1)
+    assert torch.equal(predictions(model, shown, batch_size=4), expected)
+
+
+def test_what_can_not_be_shown_is_refused(model):
+    some = domain(4)
+    with pytest.raises(ValueError, match="a probe once"):
+        next(layerwise(model, some, some, ["encoder.relu1", "encoder.relu1"]))
+    with pytest.raises(ValueError, match="at least 1 probe"):
+        next(layerwise(model, some, some, LAYERS, at_once=0))
+    with pytest.raises(ValueError, match="for one layer give"):
+        next(layerwise(model, some, some, "encoder.relu1"))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="did you mean"):
+        list(layerwise(nn.Sequential(nn.Flatten()), some, some, ["0x"]))
