@@ -33,12 +33,14 @@ SEEN = Preparation(resize=8, crop=8)
 class Counting(nn.Module):
     """An encoder that knows how many examples it was shown; its gain is nobody's parameter."""
 
+    unsaved: Tensor
+
     def __init__(self, gain: float = 1.0) -> None:
         super().__init__()
         draws = stream(0, "test/weights")
         self.linear = nn.Linear(3, 5)
         self.norm = nn.BatchNorm1d(5)
-        self.register_buffer("unsaved", torch.zeros(()), persistent=False)
+        self.register_buffer("unsaved", torch.ones(()), persistent=False)
         self.linear.weight.data = torch.randn(5, 3, generator=draws)
         self.linear.bias.data = torch.randn(5, generator=draws)
         self.gain = gain
@@ -46,7 +48,7 @@ class Counting(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self.shown += len(x)
-        return self.gain * self.norm(self.linear(x)).tanh() + self.unsaved
+        return self.gain * self.norm(self.linear(self.unsaved * x)).tanh()
 
 
 @pytest.fixture(autouse=True)
@@ -133,15 +135,23 @@ def test_another_network_is_never_taken_for_this_one(tmp_path, change):
 
 @pytest.mark.parametrize(
     "change",
-    [lambda net: net.linear.weight.data.add_(1), lambda net: net.unsaved.add_(1)],
-    ids=["weight", "unsaved buffer"],
+    [
+        lambda net: net.linear.weight.data.add_(1),
+        lambda net: net.unsaved.add_(1),
+        lambda net: setattr(net.large, "threshold", 8.0),
+    ],
+    ids=["weight", "unsaved buffer", "setting"],
 )
 def test_what_moves_no_feature_of_the_first_examples_counts_too(tmp_path, change):
     class Late(Counting):
-        """Weighs what the first examples lack."""
+        """Sees large inputs alone, which the first examples lack."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.large = nn.Threshold(4.0, 0.0)
 
         def forward(self, x: Tensor) -> Tensor:
-            return super().forward((1 + self.unsaved) * (x.clamp(min=4.0) - 4.0)) - self.unsaved
+            return super().forward(self.large(x))
 
     data = domain()
     data.data.x[20] = 7.0
