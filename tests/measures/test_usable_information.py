@@ -1,0 +1,179 @@
+"""Usable information: bits by hand, the known limits, and scikit-learn's readers."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor, nn
+
+from contam.batch import Batch, Domain
+from contam.measures.layerwise import Layer
+from contam.measures.usable_information import (
+    model_information,
+    neighbor_probability,
+    pointwise_information,
+    usable_information,
+)
+from contam.training.probe import FullBatch
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def clouds(n: int, distance: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Two round clouds with centers this far apart, and which one each point is from."""
+    y = torch.arange(n) % 2
+    x = noise(n, 3, seed=seed)
+    x[:, 0] += distance * (y - 0.5)
+    return x, y
+
+
+def layer(distance: float, fit: int = 600, score: int = 400) -> tuple[Layer, Tensor, Tensor]:
+    (support, fitted), (queries, scored) = clouds(fit, distance), clouds(score, distance, seed=1)
+    return Layer("clouds", support, queries), fitted, scored
+
+
+def test_bits_by_hand():
+    said = torch.tensor([[0.5, 0.25, 0.25], [0.5, 0.25, 0.25], [0.125, 0.5, 0.375]]).log()
+    prior = torch.tensor([0.25, 0.5, 0.25])
+    found = pointwise_information(said, torch.tensor([0, 1, 0]), prior)
+    assert found.tolist() == pytest.approx([1, -1, -1])
+
+
+@given(st.integers(0, 1000), st.integers(2, 6))
+def test_a_reader_that_knows_the_prior_alone_saves_nothing_and_none_saves_more_than_all(
+    seed, classes
+):
+    prior = torch.rand(classes, generator=torch.Generator().manual_seed(seed)).double() + 0.05
+    prior /= prior.sum()
+    y = torch.arange(20) % classes
+    null = pointwise_information(prior.log().expand(20, classes), y, prior)
+    torch.testing.assert_close(null, torch.zeros(20).double(), atol=1e-12, rtol=0)
+    any_reader = noise(20, classes, seed=seed).log_softmax(dim=1)
+    assert torch.all(pointwise_information(any_reader, y, prior) <= -prior[y].log2() + 1e-9)
+
+
+def test_votes_by_hand():
+    found = neighbor_probability(torch.tensor([[3, 0, 1]]), smoothing=1.0)
+    assert found.tolist() == [[4 / 7, 1 / 7, 2 / 7]]
+    with pytest.raises(ValueError, match="smoothing is above 0"):
+        neighbor_probability(torch.tensor([[3, 0]]), smoothing=0.0)
+
+
+def test_neighbors_agree_with_scikit_learn():
+    data, fitted, scored = layer(1.5)
+    found = usable_information([data], fitted, scored, k=15, smoothing=0.5)
+    reader = KNeighborsClassifier(15, algorithm="brute")
+    reader.fit(data.support.numpy(), fitted.numpy())
+    shares = reader.predict_proba(data.queries.numpy())
+    said = (15 * shares + 0.5) / 16
+    expected = 1 - log_loss(scored.numpy(), said) / math.log(2)
+    assert found.of(0).value == pytest.approx(expected, abs=1e-9)
+    assert found.right[0] == pytest.approx(reader.score(data.queries.numpy(), scored.numpy()))
+
+
+def test_linear_readers_agree_with_scikit_learn():
+    data, fitted, scored = layer(1.5)
+    recipe = FullBatch(penalties=(1e-2,), standardize=False)
+    found = usable_information([data], fitted, scored, family="linear", recipe=recipe)
+    # A softmax of two rows shares a difference of weights between both, at half the penalty.
+    reader = LogisticRegression(C=2 / (600 * 1e-2), max_iter=10_000, tol=1e-8)
+    reader.fit(data.support.numpy(), fitted.numpy())
+    said = reader.predict_proba(data.queries.numpy())
+    expected = 1 - log_loss(scored.numpy(), said) / math.log(2)
+    assert found.of("clouds").value == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("family", ["neighbors", "linear"])
+def test_information_is_what_there_is_to_know(family):
+    """Of two Gaussian clouds, the mutual information is an integral; readers come near it."""
+    data, fitted, scored = layer(2.0, fit=4000, score=4000)
+    found = usable_information([data], fitted, scored, family=family, k=60).of(0)
+    t = np.linspace(-12, 12, 4001)
+    density = np.exp(-((t - 1) ** 2) / 2) / math.sqrt(2 * math.pi)
+    surprise = np.log2(1 + np.exp(-2 * t))  # of the class, at a point t along the axis
+    mutual = 1 - float((density * surprise).sum() * (t[1] - t[0]))
+    assert found.low - 0.02 < mutual < found.high + 0.03
+    assert found.high - found.low < 0.06
+
+
+@pytest.mark.parametrize("family", ["neighbors", "linear"])
+def test_limits(family):
+    far, fitted, scored = layer(40.0)
+    one = usable_information([far], fitted, scored, family=family)
+    assert one.entropy == 1 and one.right.tolist() == [1]
+    assert one.of(0).value > 0.9
+    none, fitted, scored = layer(0.0)
+    zero = usable_information([none], fitted, scored, family=family).of(0)
+    assert -0.1 < zero.value < 0.02 and zero.low < 0.01
+
+
+def test_what_only_a_curve_separates_is_usable_by_neighbors_alone():
+    y = torch.arange(1000) % 2
+    x = nn.functional.normalize(noise(1000, 2)) * (1 + 2 * y[:, None])
+    ring = Layer("ring", x[:600], x[600:])
+    near = usable_information([ring], y[:600], y[600:]).of(0)
+    straight = usable_information([ring], y[:600], y[600:], family="linear").of(0)
+    assert near.low > 0.8 and straight.high < 0.05
+
+
+def test_misleading_features_cost_bits():
+    data, fitted, scored = layer(4.0)
+    found = usable_information([data], fitted, 1 - scored)
+    assert found.of(0).high < -1 and found.right[0] < 0.1
+
+
+def test_names_of_classes_do_not_matter_and_layers_stand_side_by_side():
+    (plain, fitted, scored), (easy, *_) = layer(1.0), layer(3.0)
+    both = [plain, Layer("easy", easy.support, easy.queries)]
+    found = usable_information(iter(both), fitted, scored)
+    turned = usable_information(both, 4 - 3 * fitted, 4 - 3 * scored, smoothing=1.0)
+    assert found.probes == ("clouds", "easy")
+    assert found.of("easy").low > found.of("clouds").high
+    # Five classes share the smoothing among more, and lose a little.
+    assert 0 < found.of(0).value - turned.of(0).value < 0.15
+    assert torch.equal(found.right, turned.right)
+
+
+def test_what_can_not_be_scored_is_refused():
+    data, fitted, scored = layer(1.0)
+    with pytest.raises(ValueError, match="scored on; split them"):
+        usable_information([Layer("a", data.support, data.support)], fitted, fitted)
+    with pytest.raises(ValueError, match=r"classes \[2\] are scored"):
+        usable_information([data], fitted, scored + 1)
+    with pytest.raises(ValueError, match="'neighbors' or 'linear'"):
+        usable_information([data], fitted, scored, family="tree")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="at least one layer"):
+        usable_information([], fitted, scored)
+    found = usable_information([data], fitted, scored)
+    for probe in ("cloud", 1, -1):
+        with pytest.raises(ValueError, match=r"choose from \['clouds'\]"):
+            found.of(probe)
+
+
+def domain(n: int, seed: int) -> Domain:
+    x = noise(n, 2, seed=seed)
+    return Domain("plane", Batch(x, (x[:, 0] > 0).long(), torch.zeros(n, dtype=torch.int64)))
+
+
+def test_a_network_s_layers_speak_of_the_class_or_of_what_else_is_asked():
+    """The first layer keeps both coordinates, the second only that of the class."""
+    keep = nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        keep.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+    model, fit, score = nn.Sequential(nn.Identity(), keep), domain(600, 0), domain(300, 1)
+    of_class = model_information(model, fit, score, ["0", "1"])
+    assert of_class.probes == ("input", "0", "1", "softmax")
+    assert all(of_class.of(probe).low > 0.7 for probe in of_class.probes)
+    about = (fit.data.x[:, 1] > 0).long(), (score.data.x[:, 1] > 0).long()
+    other = model_information(model, fit, score, ["0", "1"], about=about, family="linear")
+    assert other.of("0").low > 0.7 and abs(other.of("1").value) < 0.05
+    with pytest.raises(ValueError, match="split it into two"):
+        model_information(model, fit, fit)
