@@ -5,9 +5,11 @@ under one title. Colors come from the page's theme by position (light and dark d
 names series and never a color; line dashes repeat what color says, and panels of a figure agree.
 """
 
-from contam.plots.agree import in_agreement
+from contam.plots.accuracies import accuracies
+from contam.plots.agree import in_agreement, on_same_axes
 from contam.plots.curves import histogram, lines
 from contam.plots.figure import Figure, Panel, Row, over_seeds
+from contam.plots.heat import Tile, heat_maps
 from contam.plots.marks import bars, matrix, scatter
 from contam.plots.pictures import contact_sheet
 from contam.plots.style import PALETTE
@@ -17,12 +19,16 @@ __all__ = [
     "Figure",
     "Panel",
     "Row",
+    "Tile",
+    "accuracies",
     "bars",
     "contact_sheet",
+    "heat_maps",
     "histogram",
     "in_agreement",
     "lines",
     "matrix",
+    "on_same_axes",
     "over_seeds",
     "scatter",
 ]

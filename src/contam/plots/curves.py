@@ -9,7 +9,7 @@ import altair as alt
 import numpy as np
 
 from contam.plots.figure import Panel, Row, panel
-from contam.plots.style import axis, dashes, drawn, finite, legend_of, tip
+from contam.plots.style import HEIGHT, SMALL, axis, dashes, drawn, finite, legend_of, tip
 
 PLACES = 200
 """Places along the x axis at which a long curve is drawn; a panel has few more pixels."""
@@ -82,10 +82,12 @@ def histogram(
     series: str = "",
     y: str = "share of neurons",
     wide: bool = False,
+    small: bool = False,
 ) -> tuple[Panel, list[dict[str, Any]]]:
     """Shares of each sample between `edges`, laid over one another; and the rows drawn.
 
-    What lies beyond the edges counts in the outermost bins, and NaN nowhere.
+    What lies beyond the edges counts in the outermost bins, and NaN nowhere. A `small` one is for
+    many side by side, a block of a network each; `on_same_axes` makes those comparable.
     """
     rows: list[dict[str, Any]] = []
     for name, sample in samples.items():
@@ -116,7 +118,9 @@ def histogram(
         base.mark_area(interpolate="step-after", opacity=0.16, tooltip=None),
         base.mark_line(interpolate="step-after", strokeWidth=1.8).encode(strokeDash=dash),
     )
-    return panel(alt.layer(*layers), title, description, wide=wide), rows
+    height = SMALL if small else HEIGHT
+    chart = alt.layer(*layers)
+    return panel(chart, title, description, wide=wide, height=height, small=small), rows
 
 
 def _curves(

@@ -25,6 +25,8 @@ class Panel:
     """Whether it wants a line of its own."""
     least_width: int = 0
     """Pixels below which it scrolls sideways rather than shrink."""
+    small: bool = False
+    """Whether it is one of many; a figure of small panels alone has them closer together."""
 
     @property
     def empty(self) -> bool:
@@ -71,9 +73,10 @@ def panel(
     wide: bool,
     height: int = HEIGHT,
     least_width: int = 0,
+    small: bool = False,
 ) -> Panel:
     """The panel that holds an Altair chart, as wide as its place."""
     spec = chart.properties(width="container", height=height).to_dict(validate=False)
     spec.pop("config", None)
     spec["description"] = description
-    return Panel(title, description, chart=spec, wide=wide, least_width=least_width)
+    return Panel(title, description, chart=spec, wide=wide, least_width=least_width, small=small)

@@ -6,7 +6,19 @@ from typing import Any
 import altair as alt
 
 from contam.plots.figure import Panel, Row, panel
-from contam.plots.style import HEIGHT, LINE, NARROW, axis, finite, in_lines, legend_of, tip
+from contam.plots.style import (
+    HEIGHT,
+    IN_LINES,
+    NARROW,
+    axis,
+    finite,
+    heads,
+    in_lines,
+    legend_below,
+    legend_of,
+    rounded,
+    tip,
+)
 
 
 def bars(
@@ -38,9 +50,7 @@ def bars(
     place, shift, size, end = (
         (alt.Y, alt.YOffset, alt.X, "x2") if lying else (alt.X, alt.XOffset, alt.Y, "y2")
     )
-    names_axis = alt.Axis(
-        labelAngle=0, labelExpr="split(datum.label, '\\n')", ticks=False, grid=False
-    )
+    names_axis = alt.Axis(labelAngle=0, labelExpr=IN_LINES, ticks=False, grid=False)
     encoding: list[Any] = [
         place("group:N", title=x[1] or None, sort=list(label.values()), axis=names_axis,
               scale=alt.Scale(domain=list(label.values()), paddingInner=0.25, paddingOuter=0.15))
@@ -82,30 +92,48 @@ def scatter(
     x: tuple[str, str],
     y: tuple[str, str],
     series: tuple[str, str],
+    shape: tuple[str, str] | None = None,
     wide: bool = False,
 ) -> Panel:
-    """One mark for each row; its shape repeats what its color says."""
+    """One mark for each row; its shape repeats what its color says, or says something of its own.
+
+    Coordinates are rounded to what a screen can show. Two thousand marks are easily drawn; there
+    are eight shapes.
+    """
+    shape = shape or series
+    seen = [row for row in rows if None not in (finite(row[x[0]]), finite(row[y[0]]))]
     data = [
-        {"series": str(row[series[0]]), "x": finite(row[x[0]]), "y": finite(row[y[0]])}
-        for row in rows
+        {"series": str(row[series[0]]), "shape": str(row[shape[0]]), "x": right, "y": up}
+        for row, right, up in zip(
+            seen, rounded([r[x[0]] for r in seen]), rounded([r[y[0]] for r in seen]), strict=True
+        )
     ]
-    data = [point for point in data if point["x"] is not None and point["y"] is not None]
-    names = list(dict.fromkeys(point["series"] for point in data))
+    names, kinds = (list(dict.fromkeys(point[of] for point in data)) for of in ("series", "shape"))
     legend = legend_of(series[1], names, above=y[1])
-    scale = alt.Scale(domain=names)
+    color = alt.Color("series:N", scale=alt.Scale(domain=names), legend=legend)
+    tips = [
+        tip("series:N", series[1] or "series"),
+        tip("x:Q", x[1], format=".3~g"),
+        tip("y:Q", y[1], format=".3~g"),
+    ]
+    if shape == series:
+        for point in data:
+            del point["shape"]
+        look = alt.Shape("series:N", scale=alt.Scale(domain=names), legend=legend)
+    else:
+        look = alt.Shape(
+            "shape:N", scale=alt.Scale(domain=kinds), legend=legend_below(shape[1], kinds)
+        )
+        tips.insert(1, tip("shape:N", shape[1] or "kind"))
     chart = (
         alt.Chart(alt.Data(values=data))
         .mark_point(opacity=0.75, size=28, strokeWidth=1.4)
         .encode(
             x=alt.X("x:Q", **axis(x[1])),
             y=alt.Y("y:Q", **axis(y[1], up=True)),
-            color=alt.Color("series:N", scale=scale, legend=legend),
-            shape=alt.Shape("series:N", scale=scale, legend=legend),
-            tooltip=[
-                tip("series:N", series[1] or "series"),
-                tip("x:Q", x[1], format=".3~g"),
-                tip("y:Q", y[1], format=".3~g"),
-            ],
+            color=color,
+            shape=look,
+            tooltip=tips,
         )
     )
     return panel(chart, title, description, wide=wide)
@@ -122,11 +150,7 @@ def matrix(
     wide: bool = True,
 ) -> Panel:
     """A table as colored cells with the number in each; values lie in [0, 1]."""
-    columns = list(dict.fromkeys(str(row[x[0]]) for row in rows))
-    split = {column: in_lines(column, 9) for column in columns}
-    most = max(map(len, split.values()), default=1)
-    # Shorter labels begin with empty lines, so that all of them end just above the cells.
-    label = {column: "\n" * (most - len(text)) + "\n".join(text) for column, text in split.items()}
+    label, top = heads(list(dict.fromkeys(str(row[x[0]]) for row in rows)), 9)
     names = list(dict.fromkeys(str(row[y[0]]) for row in rows))
     data = []
     for row in rows:
@@ -134,10 +158,6 @@ def matrix(
         text = "–" if found is None else f"{found:.2f}"
         place = {"x": label[str(row[x[0]])], "column": str(row[x[0]]), "y": str(row[y[0]])}
         data.append(place | {"value": found, "text": text})
-    top = alt.Axis(
-        labelAngle=0, orient="top", labelExpr="split(datum.label, '\\n')", labelLineHeight=LINE,
-        labelPadding=5 + LINE * (most - 1), ticks=False, grid=False, domain=False,
-    )  # fmt: skip
     side = alt.Axis(labelLimit=150, ticks=False, grid=False, domain=False)
     base = alt.Chart(alt.Data(values=data)).encode(
         x=alt.X("x:N", title=x[1] or None, sort=list(label.values()), axis=top),
@@ -167,5 +187,5 @@ def matrix(
         description,
         wide=wide,
         height=32 * len(names),
-        least_width=46 * len(columns) + 7 * min(max(map(len, names), default=0), 22) + 20,
+        least_width=46 * len(label) + 7 * min(max(map(len, names), default=0), 22) + 20,
     )

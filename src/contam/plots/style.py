@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -13,13 +13,19 @@ PALETTE = {
 }
 """Okabe and Ito's hues, darkened or lightened until each stands 4.5:1 against its background."""
 
+STROKE = {"symbolType": "stroke", "symbolSize": 500, "symbolStrokeWidth": 2.2}
+"""How a legend shows lines."""
 DASHES = ([1, 0], [7, 3], [2, 2], [9, 3, 2, 3], [12, 4], [4, 1], [1, 3])
 HEIGHT = 240
 """Pixels of a panel's plot, without its titles."""
+SMALL = 120
+"""The same of a small panel."""
 NARROW = 42
 """Characters that fit side by side in the narrowest panel, on a phone."""
 LINE = 14
 """Pixels of a line of text."""
+IN_LINES = "split(datum.label, '\\n')"
+"""The label of a tick that has several lines, as a Vega expression."""
 LIFT = -10
 """Pixels below the top of a y axis at which its title stands."""
 EXPONENT = (
@@ -42,26 +48,38 @@ def drawn(value: Any, log: bool) -> float | None:
     return None if found is None or (log and found <= 0) else found
 
 
+def rounded(values: Sequence[float]) -> list[float]:
+    """The values to a ten-thousandth of what they span, or a little finer."""
+    span = max(values, default=0) - min(values, default=0)
+    places = 4 - math.floor(math.log10(span)) if span > 0 else 6
+    return [round(float(value), places) for value in values]
+
+
 def in_lines(text: str, width: int) -> list[str]:
     """The text in lines of at most `width` characters; words stay whole."""
     return textwrap.wrap(text, width, break_long_words=False) or [""]
 
 
 def axis(
-    title: str, *, up: bool = False, log: Sequence[float] = (), form: str = ""
+    title: str,
+    *,
+    up: bool = False,
+    log: Sequence[float] = (),
+    form: str = "",
+    ticks: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Title and ticks of an axis of numbers; values in `log` make it a logarithmic one.
 
-    Very small and very large numbers have an exponent, unless `form` says how to write them. The
-    title has as many lines as a phone needs; that of an axis that goes `up` stands on its top, so
-    each further line lifts it.
+    Very small and very large numbers have an exponent, unless `form` says how to write them, or
+    `ticks` does, in Vega-Lite's words. The title has as many lines as a phone needs; that of an
+    axis that goes `up` stands on its top, so each further line lifts it.
     """
     lines = in_lines(title, NARROW) if title else []
     look: dict[str, Any] = {"tickCount": 6}
     if form:
         look["format"] = form
     else:
-        look["labelExpr"] = EXPONENT
+        look |= ticks or {"labelExpr": EXPONENT}
     if up and len(lines) > 1:
         look["titleY"] = LIFT - LINE * (len(lines) - 1)
     scale = {}
@@ -69,6 +87,23 @@ def axis(
         domain, look["values"] = _rounds(log)
         scale["scale"] = alt.Scale(type="log", domain=domain, nice=False)
     return {"title": lines or None, "axis": alt.Axis(**look)} | scale
+
+
+def heads(names: Sequence[str], width: int, **look: Any) -> tuple[dict[str, str], Any]:
+    """Labels above the columns of a table, in lines of `width` characters, and their axis."""
+    split = {name: in_lines(name, width) for name in names}
+    most = max(map(len, split.values()), default=1)
+    # Shorter labels begin with blank lines, so that all of them end just above the cells; browsers
+    # leave out lines without any character.
+    blank = "\N{ZERO WIDTH SPACE}"
+    labels = {
+        name: "\n".join([*[blank] * (most - len(text)), *text]) for name, text in split.items()
+    }
+    above = alt.Axis(
+        labelAngle=0, orient="top", labelExpr=IN_LINES, labelLineHeight=LINE,
+        labelPadding=5 + LINE * (most - 1), ticks=False, grid=False, domain=False, **look,
+    )  # fmt: skip
+    return labels, above
 
 
 def tip(field: str, title: str, **look: Any) -> Any:
@@ -110,10 +145,25 @@ def legend_of(title: str, names: Sequence[str], *, above: str, symbol: str | Non
     """
     if len(names) < 2:
         return None
-    longest = max(map(len, names))
-    columns = max(1, min(len(names), NARROW // (longest + 5)))
-    look: dict[str, Any] = {"title": title or None, "columns": columns, "labelLimit": 280}
+    look: dict[str, Any] = {"title": title or None, "columns": _columns(names), "labelLimit": 280}
     look["offset"] = 20 + (LINE * len(in_lines(above, NARROW)) if above else 0)
     if symbol == "stroke":
-        look |= {"symbolType": "stroke", "symbolSize": 500, "symbolStrokeWidth": 2.2}
+        look |= STROKE
     return alt.Legend(orient="top", symbolOpacity=1, **look)
+
+
+def legend_below(title: str, names: Sequence[str], *, symbol: str | None = None) -> Any:
+    """A second legend, below the plot: what shapes or lines say beside the colors."""
+    look = STROKE if symbol == "stroke" else {}
+    return alt.Legend(
+        title=title or None,
+        orient="bottom",
+        columns=_columns(names),
+        labelLimit=280,
+        symbolOpacity=1,
+        **look,
+    )
+
+
+def _columns(names: Sequence[str]) -> int:
+    return max(1, min(len(names), NARROW // (max(map(len, names), default=1) + 5)))

@@ -12,9 +12,10 @@
       // A legend begins where the plot does, and names along the y axis push that to the right.
       const room = width - (view.encoding?.y?.type === "nominal" ? 190 : 50);
       for (const { legend, scale } of Object.values(view.encoding ?? {})) {
-        if (!legend) continue;
+        if (!legend || legend.type === "gradient") continue;
         const names = legend.values ?? scale.domain;
         const longest = Math.max(...names.map((name) => name.length));
+        legend.labelLimit = Math.min(legend.labelLimit, width - 70);
         legend.columns = Math.max(1, Math.min(names.length, Math.floor(room / (6.4 * longest + 46))));
       }
     }

@@ -71,7 +71,10 @@ def chart_config(name: str) -> dict[str, Any]:
         "view": {"stroke": None},
         "mark": {"color": PALETTE[name][0]},
         "rule": {"color": colors["ink"]},
-        "style": {"halo": {"color": colors["paper"], "strokeWidth": 4}},
+        "style": {
+            "halo": {"color": colors["paper"], "strokeWidth": 4},
+            "reference": {"color": colors["soft"]},
+        },
         "text": {"color": colors["ink"]},
         "axis": words
         | {

@@ -1,0 +1,176 @@
+"""Where networks look: heat laid over pictures, side by side."""
+
+import base64
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+
+import altair as alt
+import numpy as np
+from PIL import Image
+
+from contam.plots.figure import Panel, panel
+from contam.plots.style import IN_LINES, LINE, heads, in_lines, tip
+
+SIDE = 96
+"""Pixels of a tile's longer side on the page; a smaller picture is enlarged by whole numbers."""
+GAP = 6
+NOTE = 18
+"""Pixels of the line below a tile."""
+COVER = 0.6
+"""How much of a tile's color is the heat's; the rest is the picture in gray."""
+CIVIDIS = (
+    "002051", "0a326a", "2b446e", "4d566d", "696970", "7f7c75", "948f78", "ada476", "caba6a",
+    "ead156", "fdea45",
+)  # fmt: skip
+"""Colors from no heat to the most, evenly spaced: told apart by their lightness alone, too."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture with its place in the sheet, and what a network made of it."""
+
+    column: str
+    row: str
+    picture: np.ndarray
+    """(height, width, 3), values in [0, 1]."""
+    heat: np.ndarray | None = None
+    """(rows, columns) of any resolution, not negative; None shows the picture itself."""
+    note: str = ""
+    """What stands below it, in few characters."""
+
+
+def heat_maps(
+    tiles: Sequence[Tile],
+    *,
+    title: str,
+    description: str,
+    x: str = "",
+    y: str = "",
+    heat: str = "heat",
+    wide: bool = True,
+) -> Panel:
+    """Pictures and heat over pictures in rows and columns that have names.
+
+    Heat has one scale from 0 to the most that its row has, which stands below the row's name: in a
+    row, brighter is more. `x`, `y` and `heat` say what columns, rows and heat are.
+
+    Raises:
+        ValueError: pictures of several sizes, heat that is negative or not finite, or two tiles in
+            one place.
+    """
+    sizes = {np.shape(tile.picture) for tile in tiles}
+    if len(sizes) > 1:
+        raise ValueError(f"a sheet of heat maps needs pictures of one size, not {sorted(sizes)}")
+    places = [(tile.column, tile.row) for tile in tiles]
+    twice = next((place for place in places if places.count(place) > 1), None)
+    if twice is not None:
+        raise ValueError(
+            f"two tiles are in column {twice[0]!r} of row {twice[1]!r}; number the columns"
+        )
+    most = _most(tiles)
+    names = {
+        row: [*in_lines(row, 16), *([f"{heat} 0 to {top:.3g}"] if top else [])]
+        for row, top in most.items()
+    }
+    label = {row: "\n".join(lines) for row, lines in names.items()}
+    columns = list(dict.fromkeys(tile.column for tile in tiles))
+    height, width = _shown(next(iter(sizes))[:2]) if sizes else (SIDE, SIDE)
+    head, top = heads(columns, width // 7, labelOverlap=False, titleAnchor="start")
+    data = [
+        {
+            "x": head[tile.column],
+            "y": label[tile.row],
+            "url": _drawn(tile, most[tile.row]),
+            "note": tile.note,
+            "top": 0 if tile.heat is None else 1,
+            "column": tile.column,
+            "row": tile.row,
+            "mean": "" if tile.heat is None else f"{np.mean(tile.heat):.3g}",
+        }
+        for tile in tiles
+    ]
+    below = NOTE if any(tile.note for tile in tiles) else 0
+    steps = (width + GAP, height + GAP + below)
+    # The lines of a label run down from where it stands, which is the middle of tile and note.
+    lift = (LINE * (max(map(len, names.values()), default=1) - 1) + below) / 2
+    side = alt.Axis(
+        labelExpr=IN_LINES, labelLineHeight=LINE, labelOffset=-lift, labelLimit=150,
+        labelOverlap=False, ticks=False, grid=False, domain=False,
+    )  # fmt: skip
+    across = alt.Scale(range=[0, steps[0] * len(columns)], paddingInner=0, paddingOuter=0)
+    base = alt.Chart(alt.Data(values=data)).encode(
+        x=alt.X("x:N", title=x or None, sort=list(head.values()), axis=top, scale=across),
+        y=alt.Y("y:N", title=y or None, sort=list(label.values()), axis=side,
+                scale=alt.Scale(paddingInner=0, paddingOuter=0)),
+    )  # fmt: skip
+    tips = [tip("column:N", x or "column"), tip("row:N", y or "row"), tip("mean:N", f"mean {heat}")]
+    pictures = base.mark_image(width=width, height=height, yOffset=-below / 2).encode(
+        url="url:N", tooltip=tips
+    )
+    notes = base.mark_text(fontSize=12, baseline="bottom", yOffset=steps[1] / 2 - GAP / 2).encode(
+        text="note:N"
+    )
+    layers = [pictures, notes]
+    if any(most.values()):
+        # Nobody sees these points: they are there for the legend.
+        bar = alt.Legend(
+            type="gradient", orient="bottom", direction="horizontal", title=heat, values=[0, 1],
+            labelExpr="datum.value ? 'most in the row' : '0'", gradientLength=160,
+        )  # fmt: skip
+        ends = alt.Color("top:Q", scale=alt.Scale(scheme="cividis", domain=[0, 1]), legend=bar)
+        layers.append(base.mark_point(opacity=0, tooltip=None).encode(color=ends))
+    return panel(
+        alt.layer(*layers),
+        title,
+        description,
+        wide=wide,
+        height=steps[1] * len(label),
+        least_width=steps[0] * len(columns) + 130,
+    )
+
+
+def _most(tiles: Sequence[Tile]) -> dict[str, float]:
+    """The highest heat of each row; 0 for one of pictures alone."""
+    most: dict[str, float] = {}
+    for tile in tiles:
+        low, high = (0.0, 0.0) if tile.heat is None else (np.min(tile.heat), np.max(tile.heat))
+        if not (low >= 0 and math.isfinite(high)):
+            raise ValueError(
+                f"heat is at least 0 and finite, and that of {tile.column!r} in {tile.row!r} goes "
+                f"from {low:.3g} to {high:.3g}; cut it below zero"
+            )
+        most[tile.row] = max(most.get(tile.row, 0.0), float(high))
+    return most
+
+
+def _shown(size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a tile on the page."""
+    height, width = size
+    return round(SIDE * height / max(size)), round(SIDE * width / max(size))
+
+
+def _drawn(tile: Tile, most: float) -> str:
+    """The picture, under its heat if it has any, as a data URI."""
+    pixels = np.asarray(tile.picture, np.float64).clip(0, 1)
+    times = math.ceil(SIDE / max(pixels.shape[:2]))
+    pixels = pixels.repeat(times, 0).repeat(times, 1)
+    if tile.heat is not None:
+        height, width = pixels.shape[:2]
+        heat = Image.fromarray(np.asarray(tile.heat, np.float32)).resize(
+            (width, height), Image.Resampling.BILINEAR
+        )
+        gray = pixels @ np.array([0.299, 0.587, 0.114])
+        share = np.asarray(heat) / (most or 1.0)
+        pixels = COVER * cividis(share) + (1 - COVER) * gray[..., None]
+    file = BytesIO()
+    Image.fromarray(np.rint(255 * pixels).astype(np.uint8)).save(file, "WEBP", quality=90)
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def cividis(shares: np.ndarray) -> np.ndarray:
+    """The colors of shares in [0, 1], as red, green and blue in [0, 1] along a last axis."""
+    colors = np.array([[int(each[i : i + 2], 16) for i in (0, 2, 4)] for each in CIVIDIS]) / 255
+    places = np.linspace(0, 1, len(colors))
+    return np.stack([np.interp(shares, places, colors[:, i]) for i in range(3)], axis=-1)

@@ -1,0 +1,315 @@
+"""Charts of the image experiments as data: accuracies on scaled axes, heat, clouds, many panels."""
+
+import base64
+import json
+import math
+import re
+from io import BytesIO
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pytest
+import torch
+import vl_convert
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from contam import plots
+from contam.measures.robustness import scale as scaled
+from contam.plots.accuracies import _SCALES, MARGIN, _ticks
+from contam.plots.heat import COVER, SIDE, cividis
+from contam.plots.style import rounded
+from contam.report.theme import CHARTS
+
+TEXT: Any = {"title": "t", "description": "d"}
+AXES: Any = {"x": ("id", "ID accuracy"), "y": ("ood", "OOD accuracy"), "series": ("kind", "kind")}
+
+
+def chart(panel: plots.Panel) -> Any:
+    assert panel.chart is not None
+    return panel.chart
+
+
+def svg(panel: plots.Panel) -> str:
+    spec = json.loads(json.dumps(panel.chart, allow_nan=False)) | {
+        "width": 400,
+        "config": CHARTS["light"],
+    }
+    return vl_convert.vegalite_to_svg(spec, "6.4")
+
+
+def model(kind: str, id_: float, ood: float, **more: Any) -> dict[str, Any]:
+    return {"kind": kind, "id": id_, "ood": ood, **more}
+
+
+MODELS = [model("teacher", 0.9, 0.8, pair="a"), model("student", 0.88, 0.5, pair="a"),
+          model("ERM", 0.75, 0.4, pair=None)]  # fmt: skip
+LINE = [{"id": share, "ood": share / 2, "low": share / 3, "high": share} for share in (0.6, 0.95)]
+
+
+def layer(panel: plots.Panel, mark: str) -> list[Any]:
+    return [each for each in chart(panel)["layer"] if each["mark"]["type"] == mark]
+
+
+@pytest.mark.parametrize("axis", ["logit", "probit"])
+def test_models_stand_where_the_measure_places_them(axis: Any) -> None:
+    data = chart(plots.accuracies(MODELS, **AXES, **TEXT, scale=axis))["data"]["values"]
+    for channel, field in (("x", "id"), ("y", "ood")):
+        shares = torch.tensor([each[field] for each in MODELS], dtype=torch.float64)
+        assert [each[channel] for each in data] == pytest.approx(
+            scaled(shares, axis).tolist(), rel=1e-5
+        )
+
+
+@pytest.mark.parametrize("axis", ["logit", "probit"])
+def test_the_ticks_say_accuracies(axis: Any) -> None:
+    panel = plots.accuracies(
+        [model("a", 0.04, 0.04), model("b", 0.992, 0.992)], **AXES, **TEXT, scale=axis
+    )
+    labels = re.findall(r">([\d.]+%)<", svg(panel))
+    assert labels == ["5%", "10%", "25%", "50%", "75%", "90%", "95%", "99%"] * 2
+
+
+@given(st.floats(1e-4, 0.9999), st.floats(1e-4, 0.9999), st.sampled_from(["logit", "probit"]))
+def test_an_axis_has_few_ticks_and_all_of_them_in_sight(a: float, b: float, axis: str) -> None:
+    place = _SCALES[axis][0]
+    low, high = sorted((place(a), place(b)))
+    ticks = _ticks((low, high), axis)["values"]
+    assert len(ticks) <= 25
+    assert all(low <= tick <= high for tick in ticks)
+    if min(a, b) < 0.5 < max(a, b):
+        assert place(0.5) in ticks
+
+
+def test_error_bars_stand_on_both_axes_and_end_with_the_axis_at_one() -> None:
+    rows = [model("a", 0.9, 0.5, id_low=0.8, id_high=1.0, ood_low=0.4, ood_high=0.6),
+            model("b", 0.7, 0.6)]  # fmt: skip
+    panel = plots.accuracies(rows, **AXES, **TEXT)
+    first, second = chart(panel)["data"]["values"]
+    ends = layer(panel, "point")[0]["encoding"]["x"]["scale"]["domain"]
+    assert first["x_high"] == ends[1]
+    assert first["y_low"] == pytest.approx(math.log(0.4 / 0.6), rel=1e-5)
+    assert "x_low" not in second
+    assert {tuple(sorted(set(bar["encoding"]) & {"x2", "y2"})) for bar in layer(panel, "rule")} == {
+        ("x2",), ("y2",)
+    }  # fmt: skip
+    assert first["x_says"] == "90.0% (80.0% to 100.0%)"
+    assert second["x_says"] == "70.0%"
+    assert layer(plots.accuracies(rows[1:], **AXES, **TEXT), "rule") == []
+
+
+def test_an_axis_encloses_its_marks_with_a_margin() -> None:
+    panel = plots.accuracies(MODELS, **AXES, **TEXT)
+    low, high = layer(panel, "point")[0]["encoding"]["x"]["scale"]["domain"]
+    inner = [math.log(0.75 / 0.25), math.log(0.9 / 0.1)]
+    beyond = MARGIN * (inner[1] - inner[0])
+    assert [low, high] == pytest.approx([inner[0] - beyond, inner[1] + beyond], rel=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_models_without_a_place_are_counted_in_the_title(share: float) -> None:
+    rows = [*MODELS, model("ERM", share, 0.4), model("ERM", 0.8, share)]
+    panel = plots.accuracies(rows, **AXES, **TEXT)
+    assert len(chart(panel)["data"]["values"]) == 3
+    assert "2 of 5 models" in " ".join(layer(panel, "point")[0]["encoding"]["x"]["title"])
+
+
+def test_the_line_its_band_and_the_diagonal_are_named() -> None:
+    shown = svg(plots.accuracies(MODELS, **AXES, **TEXT, line=LINE))
+    assert ">fit of standard models<" in shown
+    assert ">OOD = ID<" in shown
+    without = plots.accuracies(MODELS, **AXES, **TEXT)
+    assert ">fit of standard models<" not in svg(without)
+    assert len(layer(plots.accuracies(MODELS, **AXES, **TEXT, line=LINE), "area")) == 1
+    assert layer(without, "area") == []
+
+
+def test_the_diagonal_lies_where_both_axes_go() -> None:
+    panel = plots.accuracies(MODELS, **AXES, **TEXT)
+    (line,) = layer(panel, "line")
+    (start, end) = line["data"]["values"]
+    assert start["x"] == start["y"] < end["x"] == end["y"]
+    apart = [model("a", 0.9, 0.1), model("b", 0.95, 0.2)]
+    assert layer(plots.accuracies(apart, **AXES, **TEXT), "line") == []
+
+
+def test_pairs_are_connected_only_if_asked_for() -> None:
+    joined = plots.accuracies(MODELS, **AXES, **TEXT, join="pair")
+    assert [each["pair"] for each in chart(joined)["data"]["values"]] == ["a", "a", None]
+    assert (
+        len(layer(joined, "line"))
+        == len(layer(plots.accuracies(MODELS, **AXES, **TEXT), "line")) + 1
+    )
+
+
+def test_accuracies_in_percent_and_other_scales_are_refused() -> None:
+    with pytest.raises(ValueError, match="divide percent by 100"):
+        plots.accuracies([model("a", 75.1, 40.0)], **AXES, **TEXT)
+    with pytest.raises(ValueError, match="'logit' or 'probit', not 'log'"):
+        plots.accuracies(MODELS, **AXES, **TEXT, scale="log")  # pyright: ignore[reportArgumentType]
+
+
+def test_without_models_there_is_nothing_to_see() -> None:
+    assert plots.accuracies([], **AXES, **TEXT, line=LINE).empty
+    assert plots.accuracies([model("a", math.nan, 0.5)], **AXES, **TEXT).empty
+
+
+CLOUD: Any = {"x": ("x", "x"), "y": ("y", "y"), "series": ("domain", "domain")}
+
+
+def cloud(domains: str, count: int = 10) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    return [
+        {"x": rng.normal(), "y": rng.normal(), "domain": domain, "class": kind}
+        for domain in domains
+        for kind in "uvw"
+        for _ in range(count)
+    ]
+
+
+def test_color_and_shape_say_two_things() -> None:
+    panel = plots.scatter(cloud("ab"), **CLOUD, shape=("class", "class"), **TEXT)
+    encoding = chart(panel)["encoding"]
+    assert encoding["color"]["scale"]["domain"] == ["a", "b"]
+    assert encoding["shape"]["scale"]["domain"] == ["u", "v", "w"]
+    assert {">domain<", ">class<", ">w<"} <= set(re.findall(r">\w+<", svg(panel)))
+    alone = chart(plots.scatter(cloud("ab"), **CLOUD, **TEXT))
+    assert alone["encoding"]["shape"]["field"] == "series"
+    assert "shape" not in alone["data"]["values"][0]
+
+
+def test_two_thousand_points_stay_light() -> None:
+    panel = plots.scatter(cloud("ab", 333), **CLOUD, shape=("class", "class"), **TEXT)
+    assert len(json.dumps(panel.chart)) < 65 * 2000
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1))
+def test_rounding_is_finer_than_a_screen(values: list[float]) -> None:
+    span = max(values) - min(values)
+    for exact, shown in zip(values, rounded(values), strict=True):
+        assert abs(exact - shown) <= max(span / 10_000, 1e-6)
+
+
+def test_shapes_agree_between_panels_as_colors_do() -> None:
+    whole, part = cloud("ab"), [row for row in cloud("ba") if row["class"] != "u"]
+    panels = [
+        plots.scatter(rows, **CLOUD, shape=("class", "class"), **TEXT) for rows in (whole, part)
+    ]
+    first, second = (each["encoding"] for each in plots.in_agreement(panels))  # pyright: ignore[reportOptionalSubscript]
+    assert second["shape"]["scale"]["domain"] == ["u", "v", "w"]
+    assert second["shape"]["legend"]["values"] == ["v", "w"]
+    assert first["shape"]["scale"]["domain"] == ["u", "v", "w"]
+
+
+def histograms() -> list[plots.Panel]:
+    edges = np.linspace(0, 1, 5)
+    return [
+        plots.histogram({"a": np.array(sample)}, x="rate", edges=edges, small=True, **TEXT)[0]
+        for sample in ([0.1, 0.1], [0.1, 0.4, 0.6, 0.9])
+    ]
+
+
+def test_panels_on_the_same_axes_reach_as_far() -> None:
+    high, low = histograms()
+    for panel in plots.on_same_axes([high, low]):
+        assert panel.small
+        for each in chart(panel)["layer"]:
+            assert each["encoding"]["y"]["scale"]["domain"] == [0.0, 1.0]
+            assert each["encoding"]["x"]["scale"]["domain"] == [0.0, 1.0]
+    assert "scale" not in chart(low)["layer"][0]["encoding"]["y"]
+    (only_y,) = plots.on_same_axes([low], "y")
+    assert chart(only_y)["layer"][0]["encoding"]["y"]["scale"]["domain"] == [0.0, 0.25]
+    assert "domain" not in chart(only_y)["layer"][0]["encoding"]["x"]["scale"]
+
+
+def test_bands_count_and_pictures_are_left_alone() -> None:
+    rows = [{"s": i, "n": "a", "v": 2.0 + i, "low": 1.0, "high": 9.0} for i in range(3)]
+    lines = plots.lines(rows, x=("s", "s"), y=("v", "v"), series=("n", ""), **TEXT)
+    picture = plots.contact_sheet([[np.zeros((2, 2, 3))]], **TEXT)
+    drawn, same = plots.on_same_axes([lines, picture])
+    assert same is picture
+    assert chart(drawn)["layer"][0]["encoding"]["y"]["scale"]["domain"] == [0.0, 9.0]
+    assert chart(drawn)["layer"][0]["encoding"]["x"]["scale"]["domain"] == [0, 2]
+
+
+def test_axes_of_names_cannot_agree() -> None:
+    bars = plots.bars([{"g": "a", "v": 1.0}], x=("g", ""), y=("v", ""), **TEXT)
+    with pytest.raises(ValueError, match="the x axis of a panel has names"):
+        plots.on_same_axes([bars])
+    (agreed,) = plots.on_same_axes([bars], "y")
+    assert chart(agreed)["layer"][0]["encoding"]["y"]["scale"]["domain"] == [0.0, 1.0]
+
+
+GRAY = np.full((4, 8, 3), 0.5)
+
+
+def pixels(cell: dict[str, Any]) -> np.ndarray:
+    file = BytesIO(base64.b64decode(cell["url"].removeprefix("data:image/webp;base64,")))
+    return np.asarray(Image.open(file).convert("RGB")) / 255
+
+
+def test_heat_is_colored_on_the_scale_of_its_row() -> None:
+    heats = [np.full((2, 2), top) for top in (4.0, 2.0, 0.0)]
+    tiles = [plots.Tile(f"c{i}", "net", GRAY, heat) for i, heat in enumerate(heats)]
+    tiles.append(plots.Tile("c0", "other", GRAY, np.full((1, 1), 0.1)))
+    tiles.append(plots.Tile("c1", "plain", GRAY))
+    panel = plots.heat_maps(tiles, **TEXT)
+    cells = chart(panel)["data"]["values"]
+    for cell, share in zip(cells, (1, 0.5, 0, 1), strict=False):
+        expected = COVER * cividis(np.array(share)) + (1 - COVER) * 0.5
+        assert np.abs(pixels(cell) - expected).max() < 0.03
+    assert np.abs(pixels(cells[-1]) - 0.5).max() < 0.03
+    assert [cell["y"] for cell in cells[2:]] == [
+        "net\nheat 0 to 4",
+        "other\nheat 0 to 0.1",
+        "plain",
+    ]
+    assert pixels(cells[0]).shape == (4 * 12, SIDE, 3)
+
+
+def test_heat_lies_where_it_was_found() -> None:
+    heat = np.zeros((8, 8))
+    heat[1, 6] = 1.0
+    panel = plots.heat_maps([plots.Tile("c", "r", np.zeros((64, 64, 3)), heat)], **TEXT)
+    light = pixels(chart(panel)["data"]["values"][0]).sum(axis=2)
+    top, left = np.unravel_index(light.argmax(), light.shape)
+    assert abs(top / light.shape[0] - 1.5 / 8) < 0.03
+    assert abs(left / light.shape[1] - 6.5 / 8) < 0.03
+
+
+def test_the_heat_of_pictures_is_the_heat_of_charts() -> None:
+    places = [i / 20 for i in range(21)]
+    color = alt.Color("v:Q", scale=alt.Scale(scheme="cividis", domain=[0, 1]), legend=None)
+    values = alt.Data(values=[{"v": place} for place in places])
+    cells = alt.Chart(values).mark_rect().encode(x="v:O", color=color)
+    drawn = vl_convert.vegalite_to_svg(cells.to_dict(), "6.4")
+    found = [
+        [int(each) for each in rgb] for rgb in re.findall(r"rgb\((\d+), (\d+), (\d+)\)", drawn)
+    ]
+    assert np.abs(np.array(found) - 255 * cividis(np.array(places))).max() <= 5
+
+
+def test_the_sheet_names_rows_columns_notes_and_the_scale() -> None:
+    tiles = [plots.Tile("ID", "teacher", GRAY, np.ones((2, 2)), "61 %")]
+    names = re.findall(r">([^<>]+)<", svg(plots.heat_maps(tiles, **TEXT, heat="logit")))
+    assert {"ID", "teacher", "logit 0 to 1", "61 %", "most in the row"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("tiles", "said"),
+    [
+        ([plots.Tile("c", "r", GRAY), plots.Tile("d", "r", GRAY[:2])], "pictures of one size"),
+        ([plots.Tile("c", "r", GRAY, -np.ones((2, 2)))], "at least 0 and finite"),
+        ([plots.Tile("c", "r", GRAY, np.full((2, 2), np.nan))], "at least 0 and finite"),
+        ([plots.Tile("c", "r", GRAY)] * 2, "two tiles are in column 'c' of row 'r'"),
+    ],
+)
+def test_a_sheet_of_what_cannot_be_drawn_is_refused(tiles: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        plots.heat_maps(tiles, **TEXT)
+
+
+def test_a_sheet_of_nothing_is_empty() -> None:
+    assert plots.heat_maps([], **TEXT).empty
