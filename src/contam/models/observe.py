@@ -26,8 +26,14 @@ from contam.batch import Batch
 Reading = Callable[[Tensor], Tensor]
 """What to keep of a layer's output: one row for each example."""
 
-ACTIVATIONS = ("relu", "gelu", "silu")
-"""Functions and classes whose name contains one of these are activations."""
+ACTIVATIONS = ("elu", "silu", "swish", "mish")
+"""Functions and classes whose name contains one of these are activations: ReLU, GELU, SiLU, kin."""
+
+ADDITIONS = ("add", "iadd", "radd")
+"""What `+`, `+=` and `torch.add` are called inside torch."""
+
+AT_ONCE = 2**18
+"""Values of which `moments` takes two sums at a time in each thread, so that they stay in cache."""
 
 
 class Observation(NamedTuple):
@@ -38,7 +44,8 @@ class Observation(NamedTuple):
     logits: Tensor
     """(batch, classes): what the network returned."""
     layers: dict[str, Tensor]
-    """(batch, neurons) for each layer, in the order in which they ran."""
+    """(batch, neurons) for each layer, in the order in which they ran; for moments, (batch, 2,
+    neurons)."""
 
 
 def over_space(maps: Float[Tensor, "batch neurons ..."]) -> Float[Tensor, "batch neurons"]:
@@ -70,6 +77,51 @@ def rate_over_tokens(tokens: Float[Tensor, "batch ... neurons"]) -> Float[Tensor
     return over_tokens((tokens > 0).float())
 
 
+def moments_over_space(
+    maps: Float[Tensor, "batch neurons ..."],
+) -> Float[Tensor, "batch 2 neurons"]:
+    """What `over_space` and `rate_over_space` give, mean first, from reading the maps once.
+
+    In single precision or better, without gradients. Much faster than both of them: on a CPU, most
+    of their time goes into moving large maps to and from memory.
+
+    Raises:
+        ValueError: three axes, which is how a sequence of tokens comes, with its neurons last.
+    """
+    if maps.ndim == 3:
+        raise ValueError(
+            f"an output of shape {tuple(maps.shape)} looks like a sequence of tokens, neurons "
+            "last; read it with moments_over_tokens"
+        )
+    return _moments(maps)
+
+
+def moments_over_tokens(
+    tokens: Float[Tensor, "batch ... neurons"],
+) -> Float[Tensor, "batch 2 neurons"]:
+    """What `over_tokens` and `rate_over_tokens` give, mean first, from reading the tokens once.
+
+    In single precision or better, without gradients.
+    """
+    return _moments(tokens.movedim(-1, 1))
+
+
+def _moments(maps: Tensor) -> Tensor:
+    """Mean and rate over all axes but the first two."""
+    examples, neurons = maps.shape[:2]
+    maps = maps.detach().flatten(2) if maps.ndim > 2 else maps.detach()[:, :, None]
+    kind = torch.promote_types(maps.dtype, torch.float32)
+    found = maps.new_empty(examples, 2, neurons, dtype=kind)
+    few = AT_ONCE * torch.get_num_threads() // max(1, maps[:1].numel())
+    size = max(1, few if maps.device.type == "cpu" else examples)
+    fires = torch.empty_like(maps[:size], dtype=kind)
+    for some, into in zip(maps.split(size), found.split(size), strict=True):
+        torch.sum(some, 2, dtype=kind, out=into[:, 0])
+        # Truth values written as numbers add up several times as fast.
+        torch.sum(torch.gt(some, 0, out=fires[: len(some)]), 2, out=into[:, 1])
+    return found.div_(maps.shape[2])
+
+
 def flat(values: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch neurons"]:
     """Every position of every channel as a neuron of its own."""
     return values.flatten(1)
@@ -79,42 +131,56 @@ def observe(
     model: nn.Module,
     batches: Iterable[Batch],
     layers: Collection[str] | Literal["auto"] = "auto",
-    reduce: Reading = over_space,
+    reduce: Reading | Literal["moments"] = over_space,
 ) -> Iterator[Observation]:
     """Show the batches to the model in evaluation mode, and yield what each layer made of them.
 
-    `auto` takes every ReLU, GELU and SiLU. Between two batches, also when the iteration stops early
-    or an error interrupts it, the model is as it was found: its mode, hooks, gradients and the
-    random state. Only the model's own forward pass can change it (batch statistics do not move).
+    `auto` takes every ReLU, GELU and their kin. `moments` reads each neuron's mean and how often it
+    is positive, wherever a layer has its neurons: first, as convolutions put them, or last, as
+    linear maps do. Between two batches, also when the iteration stops early or an error interrupts
+    it, the model is as it was found: its mode, hooks, gradients and the random state. Only the
+    model's own forward pass can change it (batch statistics do not move).
 
     Source: ours, the only place with hooks.
 
     Raises:
-        ValueError: no such layer, or one that did not run, gave no tensor or no row per example.
+        ValueError: no such layer or reading; or a layer that did not run, gave no tensor or no row
+            per example.
     """
+    if isinstance(reduce, str) and reduce != "moments":
+        raise ValueError(f"reduce is a function of a layer's output, or 'moments', not {reduce!r}")
     if isinstance(layers, str) and layers != "auto":
         raise ValueError(f"layers is a list of names, or 'auto'; for one layer give [{layers!r}]")
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     for batch in batches:
         here = Batch(*(part.to(device) for part in batch))
-        logits, seen = _look(model, here.x, layers, reduce)
-        yield Observation(here, logits, seen)
+        logits, sight = look(model, here.x, layers, reduce)
+        yield Observation(here, logits, sight.seen)
 
 
 def layers_of(model: nn.Module, x: Float[Tensor, "batch ..."]) -> list[str]:
     """The activations that run when the model sees `x`, in their order: what `auto` observes."""
-    return list(_look(model, x, "auto", _nothing)[1])
+    return list(look(model, x, "auto", _nothing)[1].seen)
 
 
 def _nothing(output: Tensor) -> Tensor:
     return output.new_empty(len(output), 0)
 
 
-def _look(
-    model: nn.Module, x: Tensor, layers: Collection[str] | Literal["auto"], reduce: Reading
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """One forward pass; the readings keyed by layer."""
-    sight = _Sight(None if layers == "auto" else frozenset(layers), reduce, len(x))
+def look(
+    model: nn.Module,
+    x: Tensor,
+    layers: Collection[str] | Literal["auto"],
+    reduce: Reading | Literal["moments"],
+) -> tuple[Tensor, "Sight"]:
+    """One forward pass: what the network returned, and what was seen on the way.
+
+    Source: ours, what `observe` does with each batch.
+
+    Raises:
+        ValueError: as `observe`.
+    """
+    sight = Sight(None if layers == "auto" else frozenset(layers), reduce, len(x))
     with as_found(model, x.device), ExitStack() as hooks:
         for name, module in model.named_modules():
             activation = _is_activation(type(module).__name__) and not any(module.children())
@@ -126,28 +192,42 @@ def _look(
     if layers == "auto":
         # A name with a number is needed only where a layer ran more than once.
         once = {f"{name}#0": name for name, calls in sight.calls.items() if calls == 1}
-        return logits, {once.get(name, name): value for name, value in sight.seen.items()}
+        sight.seen = {once.get(name, name): value for name, value in sight.seen.items()}
+        sight.within = {once.get(name, name): stack for name, stack in sight.within.items()}
+        return logits, sight
     missing = [name for name in layers if name not in sight.seen]
     if missing:
         modules = {name for name, _ in model.named_modules()}
         raise ValueError(_lost(missing[0], modules, sight.calls))
-    return logits, sight.seen
+    return logits, sight
 
 
-class _Sight(TorchFunctionMode):
+class Sight(TorchFunctionMode):
     """Reads wanted outputs during one forward pass; also sees activations called as functions."""
 
-    def __init__(self, wanted: frozenset[str] | None, reduce: Reading, examples: int) -> None:
+    def __init__(
+        self,
+        wanted: frozenset[str] | None,
+        reduce: Reading | Literal["moments"],
+        examples: int,
+    ) -> None:
         super().__init__()
         self.wanted = wanted
         self.reduce = reduce
         self.examples = examples
         self.seen: dict[str, Tensor] = {}
+        """The readings, keyed by layer."""
+        self.within: dict[str, tuple[str, ...]] = {}
+        """The modules in which a layer ran, outermost first."""
+        self.adders: set[str] = set()
+        """The modules that added two tensors of one shape, as residual blocks do."""
         self.calls: Counter[str] = Counter()
         self.inside: list[str] = []
         """The modules that are running, outermost first."""
         self.busy = 0
         """Above 0 inside an activation module or a reading, whose functions are no layers."""
+        self.weighed: tuple[int, int] | None = None
+        """Where the last weights put their neurons, 1 or -1, and how many."""
 
     def around(self, name: str, *, activation: bool) -> tuple[Callable, Callable]:
         """The hooks before and after a module."""
@@ -165,11 +245,33 @@ class _Sight(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
-        name = getattr(func, "__name__", "").rstrip("_")
-        if self.inside and not self.busy and _is_activation(name):
+        if self.busy or not self.inside:
+            return output
+        # Exported programs call `relu_.default`.
+        name = getattr(func, "__name__", "").partition(".")[0].strip("_")
+        if _is_activation(name):
             where = f"{self.inside[-1]}.{name}()".lstrip(".")
             self.read(where, output, activation=True)
+        elif name == "linear":
+            self.weighed = (-1, output.shape[-1])
+        elif name.startswith("conv"):
+            self.weighed = (1, output.shape[1])
+        elif name in ADDITIONS and _of_one_shape(args):
+            self.adders.add(self.inside[-1])
         return output
+
+    def neurons_first(self, output: Tensor) -> Tensor:
+        """A view with the neurons on the second axis.
+
+        They are on the axis that has as many places as the last weights made neurons. Where both
+        or neither have (of a stack of maps, say), they are where those weights put them.
+        """
+        axis, width = self.weighed or (-1 if output.ndim == 3 else 1, -1)
+        if output.ndim < 3 or (output.shape[1] == width != output.shape[-1]):
+            axis = 1
+        elif output.shape[1] != width == output.shape[-1]:
+            axis = -1
+        return output.movedim(axis, 1)
 
     def read(self, name: str, output: Any, *, activation: bool) -> None:
         """Reduce one output to what was asked for, under the names by which it was asked for."""
@@ -188,7 +290,15 @@ class _Sight(TorchFunctionMode):
             )
         # A reading may be a view of the output, and a later layer may overwrite that in place.
         self.busy += 1
-        value = self.reduce(output).clone()
+        if isinstance(self.reduce, str):
+            if output.ndim < 2:
+                raise ValueError(
+                    f"layer {name!r} returns a tensor of shape {tuple(output.shape)}, which has "
+                    "no axis of neurons; observe another layer, or give a reading of your own"
+                )
+            value = _moments(self.neurons_first(output))
+        else:
+            value = self.reduce(output).clone()
         self.busy -= 1
         if len(value) != self.examples:
             raise ValueError(
@@ -199,6 +309,7 @@ class _Sight(TorchFunctionMode):
         for wanted in names:
             self.seen.pop(wanted, None)
             self.seen[wanted] = value
+            self.within[wanted] = tuple(self.inside)
 
 
 @contextmanager
@@ -217,6 +328,11 @@ def as_found(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 def _is_activation(name: str) -> bool:
     return any(kind in name.lower() for kind in ACTIVATIONS)
+
+
+def _of_one_shape(args: Any) -> bool:
+    shapes = [each.shape for each in args if isinstance(each, Tensor)]
+    return len(shapes) == 2 and shapes[0] == shapes[1]
 
 
 def _lost(name: str, modules: Collection[str], calls: Counter[str]) -> str:

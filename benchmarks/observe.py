@@ -1,0 +1,142 @@
+"""Class profiles of every activation of a ResNet-50, against its forward passes alone.
+
+Images of 224 pixels in float32, random weights, one thread. Both sides see the same images, one
+after the other in each round, and the processor's time counts, so that other programs' does not.
+The profiles are compared with class means that are taken in two plain passes. Memory is that of
+four times as many images, of 96 pixels for the sake of time, beside what the first ones took.
+"""
+
+import argparse
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from contam.batch import Batch, Domain
+from contam.measures.class_means import ClassMeans
+from contam.measures.class_profiles import class_profiles
+from contam.models.observe import observe
+from contam.models.sources import load
+
+SIZE = 16
+CLASSES = 4
+MOST = 1.15
+"""What one pass with all measures may cost, in plain passes."""
+FEW = 64
+GROWTH = 16.0
+"""MiB that four times `FEW` images may take above `FEW`: half of what their readings alone would
+take. The allocator needs some, with its freed pieces of many sizes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn(Domain):
+    """Images that are drawn when they are looked at, and take no memory themselves."""
+
+    side: int
+
+    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
+        drawn = generator or torch.Generator().manual_seed(0)
+        for part in super().batches(size):
+            yield part._replace(
+                x=torch.randn(len(part.y), 3, self.side, self.side, generator=drawn)
+            )
+
+
+def drawn(count: int, side: int) -> Drawn:
+    """Noise of as many images, the classes in turn."""
+    zero = torch.zeros(count, dtype=torch.int64)
+    return Drawn("noise", Batch(zero, torch.arange(count) % CLASSES, zero), side)
+
+
+def peak() -> float:
+    """The most memory that this process has held, in MiB."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 2**20 if sys.platform == "darwin" else most / 2**10
+
+
+def growth(model: nn.Module) -> float:
+    """MiB that the peak rises for four times as many images; so nothing larger may come before."""
+    class_profiles(model, drawn(FEW, 96), classes=CLASSES, batch_size=SIZE)
+    before = peak()
+    class_profiles(model, drawn(4 * FEW, 96), classes=CLASSES, batch_size=SIZE)
+    return peak() - before
+
+
+def timed(model: nn.Module, batch: Batch, rounds: int) -> dict[str, float]:
+    """Median seconds a batch, after one round that is not counted."""
+    domain = Domain("noise", batch)
+    times: dict[str, list[float]] = {"plain": [], "profiles": []}
+    for _ in range(rounds + 1):
+        begin = time.process_time()
+        with torch.no_grad():
+            model(batch.x)
+        between = time.process_time()
+        class_profiles(model, domain, classes=CLASSES, batch_size=SIZE)
+        times["plain"].append(between - begin)
+        times["profiles"].append(time.process_time() - between)
+    return {side: statistics.median(seconds[1:]) for side, seconds in times.items()}
+
+
+def plainly(model: nn.Module, batch: Batch, *, rate: bool) -> dict[str, Tensor]:
+    """Class means of each layer, or class rates, as one writes them first."""
+
+    def reading(maps: Tensor) -> Tensor:
+        return ((maps > 0).double() if rate else maps.double()).mean(dim=(2, 3))
+
+    (seen,) = observe(model, [batch], "auto", reading)
+    return {
+        layer: ClassMeans(CLASSES, values.shape[1]).update(values, batch.y).compute()
+        for layer, values in seen.layers.items()
+    }
+
+
+def error(model: nn.Module, batch: Batch) -> float:
+    """The largest difference to two plain passes, as a share of the layer's largest value."""
+    found = class_profiles(model, Domain("noise", batch), classes=CLASSES).layers
+    means, rates = plainly(model, batch, rate=False), plainly(model, batch, rate=True)
+    return max(
+        float((ours - plain).abs().max() / plain.abs().max())
+        for layer, profile in found.items()
+        for ours, plain in ((profile.means, means[layer]), (profile.rates, rates[layer]))
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    rounds = parser.parse_args().rounds
+    torch.set_num_threads(1)
+    model = load("torchvision:resnet50", seed=0).encoder
+    grown = growth(model)
+    (batch,) = drawn(SIZE, 224).batches(SIZE)
+    times = timed(model, batch, rounds)
+    ratio = times["profiles"] / times["plain"]
+    wrong = error(model, batch)
+    print(
+        f"machine {platform.processor() or platform.machine()}, {platform.system()}, "
+        f"Python {platform.python_version()}, torch {torch.__version__}, "
+        f"{torch.get_num_threads()} thread"
+    )
+    for side, seconds in times.items():
+        print(f"{side} {1e3 * seconds:.0f} ms for {SIZE} images, median of {rounds} rounds")
+    print(f"largest difference to two plain passes {wrong:.1e} of a layer's largest value")
+    print(f"peak memory grows by {grown:.1f} MiB from {FEW} to {4 * FEW} images")
+    print(f"ratio {ratio:.3f}")
+    good = {
+        "values": wrong < 1e-5,
+        "memory": grown < GROWTH,
+        "time": ratio <= MOST,
+    }
+    for what in [what for what, holds in good.items() if not holds]:
+        print(f"WRONG {what}: want at most {MOST} of the time, {GROWTH} MiB, equal values")
+    return int(not all(good.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

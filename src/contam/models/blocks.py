@@ -1,0 +1,72 @@
+"""Where a network's residual blocks are, and which of their activations a paper would read."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from contam.models.observe import look
+
+
+class Block(NamedTuple):
+    """A residual block, and the activations inside it by the names that `observe` knows."""
+
+    name: str
+    activations: tuple[str, ...]
+    """In the order in which they run."""
+    last: str
+    """The one that stands for the block; gates that weigh whole channels are passed over."""
+
+
+def blocks_of(model: nn.Module, x: Float[Tensor, "batch ..."]) -> list[Block]:
+    """The residual blocks that run when the model sees `x`, in their order.
+
+    A block is the innermost module that adds two tensors of one shape, or a module of the same
+    class, with an activation inside. So the `last` activation is the final ReLU in the blocks of a
+    ResNet and the GELU of the MLP in those of a vision transformer, whoever wrote them. Only the
+    first example is looked at.
+
+    Source: App. F.2.
+
+    Raises:
+        ValueError: no such module is found, as in a plain network or an exported program.
+    """
+    # Twice the same example, since parameters of shape (1, ...) are added to single ones.
+    pair = torch.cat([x[:1], x[:1]])
+    _, sight = look(model, pair, "auto", _positions)
+    modules = dict(model.named_modules())
+    # Additions inside attention or a normalization belong to no block of their own.
+    active = {name for stack in sight.within.values() for name in stack}
+    kinds = {type(modules[name]) for name in _innermost(sight.adders & active)}
+    within: dict[str, list[str]] = {}
+    for layer, stack in sight.within.items():
+        around = [name for name in stack if type(modules[name]) in kinds]
+        if around:
+            within.setdefault(around[-1], []).append(layer)
+    _, made = look(model, pair, list(within), _positions)
+    blocks = []
+    for name, layers in within.items():
+        maps = [layer for layer in layers if sight.seen[layer].all() or not made.seen[name].all()]
+        blocks.append(Block(name, tuple(layers), (maps or layers)[-1]))
+    if not blocks or len(blocks[0].activations) == len(sight.within):
+        raise ValueError(
+            f"found no residual blocks in this {type(model).__name__}; give names of layers, such "
+            f"as {list(sight.within)[:3]}"
+        )
+    return blocks
+
+
+def _positions(output: Tensor) -> Tensor:
+    """Whether an output has more than one position, for every example."""
+    several = sum(size > 1 for size in output.shape[1:]) > 1
+    return torch.full((len(output),), several)
+
+
+def _innermost(names: set[str]) -> set[str]:
+    """The modules among these that hold no other of them."""
+    return {
+        name
+        for name in names
+        if not any(other.startswith(f"{name}." if name else "") for other in names - {name})
+    }
