@@ -161,10 +161,11 @@ def _table(
     for batch in examples.fetch((numbers, torch.zeros_like(numbers)) for numbers in own):
         with machine.passing(device):
             found.append(full(read(teacher, machine.arranged(batch.x.to(device)))[0]).cpu())
+    rows = torch.cat(found)
     if team.size == 1:
-        return torch.cat(found)
-    table = torch.zeros(len(examples), *found[0].shape[1:])
-    table[torch.cat(own)] = torch.cat(found)
+        return rows
+    table = rows.new_zeros(len(examples), *rows.shape[1:])
+    table[torch.cat(own)] = rows
     return team.total(table)
 
 
