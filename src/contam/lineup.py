@@ -30,7 +30,7 @@ from contam.models.classifier import Classifier, drawing_from
 from contam.models.observe import observe
 from contam.models.small import NORMALIZATIONS, resnet8
 from contam.models.sources import load, what_to_fetch, with_blocks
-from contam.run import Run
+from contam.run import Run, RunError
 from contam.training.descent import Recipe
 from contam.training.descent import Stage as Trained
 from contam.training.distill import PUBLISHED as DISTILLED
@@ -64,8 +64,8 @@ class Networks(BaseModel, frozen=True, extra="forbid"):
     """Where weights lie that are not learned here, in files named after their networks."""
     teacher: str = "open_clip:RN50/openai"
     """As `contam.models.sources.load` knows it, or resnet8; its student is of the same kind."""
-    standard: str = "torchvision:resnet50"
-    """A network of ID data alone: the one that is compared with teacher and student."""
+    standard: str | None = "torchvision:resnet50"
+    """A network of ID data alone, to compare with teacher and student; None compares with none."""
     teacher_recipe: Recipe | None = None
     """Ours: how a teacher without weights learns from the embedded benchmark's pre-training."""
     student_recipe: Distillation | None = None
@@ -143,10 +143,10 @@ INSTANCE = Member("ERM, instance norm", "labels", normalization="instance")
 SWEEP = (
     Member("ERM, 2000 images", "labels", examples=2000, epochs=12),
     Member("ERM, 1000 images", "labels", examples=1000, epochs=20),
-    Member("ERM, 500 images", "labels", examples=500, epochs=40),
-    Member("ERM, 250 images", "labels", examples=250, epochs=60),
     Member("ERM, 3 epochs", "labels", epochs=3),
+    Member("ERM, 6 epochs", "labels", epochs=6),
     Member("ERM, half the width", "labels", width=8),
+    Member("ERM, a quarter of the width", "labels", width=4),
 )
 """Standard networks of the embedded benchmark: they lie on a line with `ERM`."""
 
@@ -196,6 +196,10 @@ class Lineup:
         Raises:
             RunError: it was not trained, or its file is damaged.
         """
+        if not self._kept(member):
+            raise RunError(
+                f"{self.root}: holds no {member.name} of seed {self.seed}; train it first"
+            )
         if member.part not in self._networks:
             store = Run.find(self.root, self.config.data, self._key)
             model, _ = self._built(member, self.problem(member), from_file=False)
@@ -279,7 +283,11 @@ class Lineup:
         self._networks[member.part] = model.eval()
 
     def _architecture_of(self, member: Member) -> str:
-        return self.config.standard if member.learns == "labels" else self.config.teacher
+        if member.learns != "labels":
+            return self.config.teacher
+        if self.config.standard is None:
+            raise ValueError(f"there is no {member.name}: the config names no standard network")
+        return self.config.standard
 
     def _is_trained(self, member: Member) -> bool:
         """Whether the network begins with drawn weights; otherwise they come from a file."""

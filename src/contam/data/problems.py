@@ -22,6 +22,9 @@ from contam.data.wilds import WILDS
 Kind = Literal["shapes", "imagenet", "iwildcam", "camelyon17", "domainnet"]
 Metric = Literal["accuracy", "macro F1"]
 
+SHOWN = 8
+"""Faults of a folder that are told at most."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -56,9 +59,11 @@ def on_disk(kind: Kind, folder: Path, transform: Transform, *, seed: int = 0) ->
     found = check(kind, folder)
     faults = [*(f"missing {part}" for part in found.missing), *found.wrong]
     if faults:
+        more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
         raise ValueError(
-            f"{folder} has not all of {kind}: {'; '.join(faults)}. Nothing is downloaded: put the "
-            f"data there, look again with 'contam data check {kind} {folder}', and run again"
+            f"{folder} has not all of {kind}: {'; '.join(faults[:SHOWN])}{more}. "
+            f"Nothing is downloaded: put the data there, look again with "
+            f"'contam data check {kind} {folder}', and run again"
         )
     if kind == "imagenet":
         return _imagenet(folder, transform)

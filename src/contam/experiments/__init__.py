@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from contam import paper
 from contam.experiment import Experiment
 from contam.experiments import (
+    fig01_distillation,
     fig03_two_layer,
     fig10_activations,
     fig13_padded_digits,
@@ -12,6 +13,7 @@ from contam.experiments import (
 )
 
 IN_PAPER_ORDER: tuple[Experiment, ...] = (
+    fig01_distillation.EXPERIMENT,
     fig03_two_layer.EXPERIMENT,
     thm4_scaling.EXPERIMENT,
     fig10_activations.EXPERIMENT,
