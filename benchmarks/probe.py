@@ -80,7 +80,7 @@ def plain(source: Source, train: FolderDomain, test: FolderDomain) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--images", type=int, default=96)
+    parser.add_argument("--images", type=int, default=80)
     parser.add_argument("--network", default="torchvision:resnet18")
     given = parser.parse_args()
     source = load(given.network, seed=0)
