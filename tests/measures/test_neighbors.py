@@ -206,3 +206,10 @@ def test_what_can_not_be_searched_is_refused():
         nearest(support, support, k=2, metric="cosine")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"classes 0\.\.1 .* want 0\.\.0"):
         vote(support, y, support, classes=1, k=2)
+
+
+def test_both_products_find_the_same(monkeypatch):
+    support, queries = 3 + noise(300, 20), 3 + noise(40, 20, seed=1)
+    packed = nearest(support, queries, k=9).sort(dim=1).values
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert torch.equal(nearest(support, queries, k=9).sort(dim=1).values, packed)

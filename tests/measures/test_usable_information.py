@@ -73,7 +73,7 @@ def test_neighbors_agree_with_scikit_learn():
     reader = KNeighborsClassifier(15, algorithm="brute")
     reader.fit(data.support.numpy(), fitted.numpy())
     shares = reader.predict_proba(data.queries.numpy())
-    said = (15 * shares + 0.5) / 16
+    said = (15 * np.asarray(shares) + 0.5) / 16
     expected = 1 - log_loss(scored.numpy(), said) / math.log(2)
     assert found.of(0).value == pytest.approx(expected, abs=1e-9)
     assert found.right[0] == pytest.approx(reader.score(data.queries.numpy(), scored.numpy()))

@@ -6,11 +6,12 @@ precision, from differences. So the result is that of the plain formula, also fo
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -128,23 +129,22 @@ def _by_product(
     members = (support - center).float()
     norms = members.norm(dim=1)
     squares, longest = norms.square(), norms.amax()
+    score = _scoring(members, squares)
     size = max(1, SCORES // len(support))
-    table = members.new_empty(size, len(members))
     for asked, own in zip(queries.split(size), itself.split(size), strict=True):
         here = (asked - center).float()
         with _single_precision(here.device):
-            # Squared distances without the query's own square, which changes no order.
-            scores = torch.addmm(squares, here, members.T, alpha=-2, out=table[: len(here)])
+            scores = score(here)
         inside = (own >= 0).nonzero().flatten()
         scores[inside, own[inside]] = torch.inf
-        values, index = scores.topk(min(k + 1, len(members)), largest=False)
+        values, index = scores.topk(min(k + 1, len(support)), largest=False)
         # Rounding errors of a sum add up as a random walk does (Higham and Mary, 2019, whose
         # factor is 4 here); centering and squaring add a few roundings of the whole.
         length = here.norm(dim=1)
         walk = 8 * math.sqrt(here.shape[1]) * length * longest
         doubt = 2.0**-23 * (walk + 8 * (length + longest) ** 2)
         # What is not finite can't be told apart, and is in doubt.
-        unsure = ~(values[:, -1] - values[:, k - 1] > doubt) & (len(members) > k)
+        unsure = ~(values[:, -1] - values[:, k - 1] > doubt) & (len(support) > k)
         for row in unsure.nonzero().flatten().tolist():
             near = ~(scores[row] > values[row, k - 1] + doubt[row])
             candidates = near.nonzero().flatten()
@@ -152,6 +152,17 @@ def _by_product(
                 support, asked[row], candidates, int(own[row]), k, metric="l2"
             )
         yield index[:, :k].clone()
+
+
+def _scoring(
+    members: Float[Tensor, "support neurons"], squares: Float[Tensor, " support"]
+) -> Callable[[Tensor], Tensor]:
+    """Squared distances without the query's own square, which changes no order."""
+    if members.device.type == "cpu" and torch.backends.mkldnn.is_available() and members.numel():
+        # oneDNN uses vector units that torch's own product leaves idle on some processors.
+        packed, bias = members.to_mkldnn(), squares.to_mkldnn()
+        return lambda block: F.linear((-2 * block).to_mkldnn(), packed, bias).to_dense()
+    return lambda block: torch.addmm(squares, block, members.T, alpha=-2)
 
 
 def _refined(

@@ -1,0 +1,114 @@
+"""Prediction depth of 2000 queries, 20 000 examples of support, 8 layers of width 512, 30 votes.
+
+Against two others, on the same features, one after the other in each round:
+
+- scikit-learn's brute-force neighbors with their votes, layer by layer, with equal results;
+- the broadcast L1 loop of the second paper's code, one query and one layer at a time. It is run on
+  a few queries of one layer and scaled by how many there are: each costs the same. Its metric is
+  another one; that ours finds the same neighbors under L1 is checked.
+"""
+
+import argparse
+import platform
+import resource
+import statistics
+import sys
+import time
+
+import torch
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor
+
+from contam.measures.depth import Depths, Rule, depths, draw_support, prediction_depth
+from contam.measures.layerwise import Layer
+from contam.measures.neighbors import nearest
+
+SUPPORT, QUERIES, LAYERS, WIDTH, CLASSES, K = 20_000, 2000, 8, 512, 10, 30
+LOOPED = 4
+"""Queries that the broadcast loop is timed on."""
+
+
+def layer(probe: int, y: Tensor, asked: Tensor) -> Layer:
+    """Features in which the class grows plainer from probe to probe."""
+    generator = torch.Generator().manual_seed(probe)
+    centers = 0.05 * probe * torch.randn(CLASSES, WIDTH, generator=generator)
+    both = (centers[c] + torch.randn(len(c), WIDTH, generator=generator) for c in (y, asked))
+    return Layer(f"layer {probe}", *both)
+
+
+def by_scikit_learn(layers: list[Layer], y: Tensor) -> Tensor:
+    """(probes, queries, classes) votes."""
+    found = []
+    for _, support, queries in layers:
+        reader = KNeighborsClassifier(K, algorithm="brute").fit(support.numpy(), y.numpy())
+        found.append(torch.from_numpy(reader.predict_proba(queries.numpy())))
+    return (K * torch.stack(found)).round().long()
+
+
+def by_broadcast(support: Tensor, queries: Tensor) -> Tensor:
+    """(queries, K) neighbors under L1."""
+    return torch.stack(
+        [(support - query).abs().sum(dim=1).topk(K, largest=False).indices for query in queries]
+    )
+
+
+def wrong(found: Depths, votes: Tensor, reference: Tensor) -> int:
+    """How many results differ from those of scikit-learn's votes, where these are no tie."""
+    most = votes == votes.amax(dim=2, keepdim=True)
+    alone = most.sum(dim=2) == 1
+    winner = torch.where(alone, votes.argmax(dim=2), found.decided[0])
+    backed = most.gather(2, found.decided[0][..., None])  # ours is always one of the tied
+    depth = prediction_depth(winner, reference)
+    same = torch.equal(depth.nan_to_num(-1), found.depth[0].nan_to_num(-1))
+    return int((winner != found.decided[0]).sum() + (~backed).sum()) + (not same)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    torch.set_num_threads(1)
+    y, asked = torch.arange(SUPPORT) % CLASSES, torch.arange(QUERIES) % CLASSES
+    support, rule = draw_support(y, SUPPORT // CLASSES), Rule(k=K, reference="label")
+    layers = [layer(probe, y, asked) for probe in range(LAYERS)]
+    seconds: dict[str, list[float]] = {"ours": [], "scikit-learn": [], "broadcast": []}
+    depths(layers[:1], support, asked, rule=rule)  # the first call pays for what is loaded once
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    depths(layers, support, asked, rule=rule)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    failed = 0
+    for _ in range(rounds):
+        begin = time.process_time()
+        found = depths(layers, support, asked, rule=rule)
+        seconds["ours"].append(time.process_time() - begin)
+        begin = time.process_time()
+        votes = by_scikit_learn(layers, y)
+        seconds["scikit-learn"].append(time.process_time() - begin)
+        begin = time.process_time()
+        looped = by_broadcast(layers[-1].support, layers[-1].queries[:LOOPED])
+        scale = QUERIES * LAYERS / LOOPED
+        seconds["broadcast"].append(scale * (time.process_time() - begin))
+        failed += wrong(found, votes, asked)
+    ours = nearest(layers[-1].support, layers[-1].queries[:LOOPED], k=K, metric="l1")
+    failed += not torch.equal(ours.sort(dim=1).values, looped.sort(dim=1).values)
+    print(
+        f"machine {platform.processor() or platform.machine()}, {platform.system()}, "
+        f"Python {platform.python_version()}, torch {torch.__version__}, 1 thread, CPU seconds"
+    )
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    for name, value in medians.items():
+        scaled = f", scaled from {LOOPED} queries of one layer" if name == "broadcast" else ""
+        print(f"{name} {value:.3g} s, median of {rounds} rounds{scaled}")
+    mean = found.mean()
+    print(
+        f"mean depth {mean.value:.3f} ({mean.low:.3f} to {mean.high:.3f}), {failed} wrong results"
+    )
+    print(f"memory grew by {grown:.0f} MiB over one layer's work when 8 layers were read")
+    ratios = {name: medians[name] / medians["ours"] for name in ("scikit-learn", "broadcast")}
+    for name, ratio in ratios.items():
+        print(f"ratio to {name} {ratio:.3g}")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
