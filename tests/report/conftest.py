@@ -14,8 +14,11 @@ from contam import report
 from contam.experiment import Claim, Experiment, judge
 from contam.plots import (
     Figure,
+    Tile,
+    accuracies,
     bars,
     contact_sheet,
+    heat_maps,
     histogram,
     lines,
     matrix,
@@ -73,6 +76,10 @@ def draw(run: Run) -> list[Figure]:
     ]
     short = [cell | {"frame": cell["frame"][:3]} for cell in cells]
     rng = np.random.default_rng(0)
+    models = [
+        {"net": net, "id": 0.5 + 0.1 * i, "ood": 0.4, "ood_low": 0.0, "ood_high": 0.7,
+         "low": 0.3, "high": 0.5} for net in (HOSTILE, "linear") for i in range(6)
+    ]  # fmt: skip
     x, y, series = ("step", "training step"), ("value", f"risk {HOSTILE}"), ("net", "network")
     shares, rows = histogram(
         {"trained": rng.random(50), "none": np.array([])},
@@ -89,6 +96,26 @@ def draw(run: Run) -> list[Figure]:
         scatter(curve[:90], title="Points", x=x, y=y, series=series, **text),
         matrix(cells, title="Cells", x=group, y=series, value=("value", "v"), **text),
         contact_sheet([[rng.random((4, 4, 3))] * 3] * 2, title="Pictures", **text),
+        accuracies(
+            models,
+            title="Models",
+            x=("id", HOSTILE),
+            y=("ood", LONG),
+            series=series,
+            name="net",
+            line=models,
+            join="net",
+            **text,
+        ),
+        heat_maps(
+            [
+                Tile(column, row, rng.random((4, 4, 3)), rng.random((2, 2)), HOSTILE[:9])
+                for column in ("a", LONG)
+                for row in ("b", HOSTILE)
+            ],
+            title="Heat",
+            **text,
+        ),
     )
     empty = (
         lines([], title="No curve", x=x, y=y, series=series, **text),

@@ -76,9 +76,9 @@ def test_every_chart_is_drawn_with_marks(desktop: Opened) -> None:
     marks = desktop.page.eval_on_selector_all(
         ".chart",
         "all => all.map(each => each.querySelectorAll('svg [class*=role-mark] path, "
-        "svg [class*=role-mark] rect').length)",
+        "svg [class*=role-mark] rect, svg [class*=role-mark] image').length)",
     )
-    assert len(marks) == 16
+    assert len(marks) == 20
     assert min(marks) >= 1
 
 
@@ -115,8 +115,6 @@ def test_claims_become_cards_on_a_phone(phone: Opened, desktop: Opened) -> None:
     display = "getComputedStyle(document.querySelector('.claim')).display"
     assert desktop.page.evaluate(display) == "table-row"
     assert phone.page.evaluate(display) == "block"
-    width = "document.querySelector('.claims thead').getBoundingClientRect().width"
-    assert phone.page.evaluate(width) <= 1
     place = "document.querySelector('.claims').parentElement"
     wide = phone.page.evaluate(f"[{place}.scrollWidth, {place}.clientWidth]")
     assert wide[0] <= wide[1]
@@ -170,6 +168,60 @@ def test_the_filter_shows_what_its_button_says(desktop: Opened) -> None:
     assert len(shown()) == 12
 
 
+ORDER = "all => all.map(each => each.id)"
+
+
+def test_a_column_sorts_the_claims_by_keyboard(desktop: Opened) -> None:
+    tab = desktop.page
+    before = tab.eval_on_selector_all(".claim", ORDER)
+
+    def sort(name: str) -> str:
+        tab.locator(".claims thead button", has_text=name).focus()
+        tab.keyboard.press("Enter")
+        heads = ".claims th[aria-sort]:not([aria-sort=none])"
+        return "".join(tab.eval_on_selector_all(heads, "all => all.map(e => e.ariaSort)"))
+
+    def found() -> list[str]:
+        return tab.eval_on_selector_all(".found", "all => all.map(each => each.dataset.value)")
+
+    numbers = sorted((value for value in found() if value), key=float)
+    missing = [""] * (len(before) - len(numbers))
+    assert len(missing) == 6
+    assert sort("Found") == "ascending"
+    assert found() == numbers + missing
+    assert tab.is_hidden(".claims .group")
+    assert tab.is_visible(".claim .of >> nth=0")
+    assert sort("Found") == "descending"
+    assert found() == numbers[::-1] + missing
+    assert sort("Verdict") == "ascending"
+    verdicts = tab.eval_on_selector_all(".claim", "all => all.map(each => each.dataset.verdict)")
+    assert verdicts == ["fails"] * 4 + ["holds"] * 4 + ["unjudged"] * 4
+    tab.locator(".filters button[data-verdict=holds]").click()
+    assert tab.locator(".claim:visible").count() == 4
+    tab.locator(".filters button[data-verdict='']").click()
+    assert sort("Claim") == "ascending"
+    says = tab.eval_on_selector_all(".says", "all => all.map(each => each.textContent.trim())")
+    assert says == tab.evaluate(
+        "says => says.toSorted((a, b) => a.localeCompare(b, 'en', { numeric: true }))", says
+    )
+    assert [sort("Claim"), sort("Claim")] == ["descending", ""]
+    assert tab.eval_on_selector_all(".claim", ORDER) == before
+    assert tab.is_visible(".claims .group >> nth=0")
+    assert tab.is_hidden(".claim .of >> nth=0")
+
+
+def test_a_phone_sorts_the_cards(phone: Opened) -> None:
+    tab = phone.page
+    first = tab.eval_on_selector_all(".claim", ORDER)
+    button = tab.locator(".claims thead button", has_text="Verdict")
+    assert button.bounding_box()["height"] >= 24
+    button.click()
+    assert tab.eval_on_selector_all(".claim", ORDER) != first
+    button.click()
+    button.click()
+    assert tab.eval_on_selector_all(".claim", ORDER) == first
+
+
 def test_the_numbers_are_downloaded_whole(desktop: Opened) -> None:
     tab = desktop.page
     tab.locator(".numbers summary").first.click()
@@ -215,6 +267,7 @@ def test_it_can_be_read_without_scripts(browser: Any, address: str) -> None:
     assert tab.is_visible(".chart .instead >> nth=0")
     assert tab.is_hidden("#theme")
     assert tab.is_hidden(".filters")
+    assert tab.locator(".claims button").count() == 0
     tab.context.close()
 
 

@@ -74,7 +74,8 @@ def axis(
     `ticks` does, in Vega-Lite's words. The title has as many lines as a phone needs; that of an
     axis that goes `up` stands on its top, so each further line lifts it.
     """
-    lines = in_lines(title, NARROW) if title else []
+    # Vega reads titles into expressions, too, and can't parse line separators.
+    lines = in_lines(" ".join(title.split()), NARROW) if title else []
     look: dict[str, Any] = {"tickCount": 6}
     if form:
         look["format"] = form

@@ -1,4 +1,4 @@
-// Charts, the theme, the filter of the claims, and the downloads. Everything else is plain HTML.
+// Charts, the theme, the filter and the order of the claims, and the downloads. Everything else is plain HTML.
 (() => {
   const root = document.documentElement;
   const { charts, numbers, themes } = JSON.parse(document.getElementById("data").textContent);
@@ -107,6 +107,7 @@
   toggle.hidden = false;
 
   // The filter of the claims.
+  let filter = () => {};
   const filters = document.querySelector(".filters");
   if (filters) {
     const rows = [...document.querySelectorAll(".claim")];
@@ -130,6 +131,7 @@
       });
     select?.addEventListener("change", apply);
     filters.hidden = false;
+    filter = apply;
     // A link to a claim shows it, whatever the filter says.
     addEventListener("hashchange", () => {
       const row = document.getElementById(location.hash.slice(1));
@@ -137,6 +139,43 @@
       if (select) select.value = "";
       buttons[0].click();
       row.scrollIntoView();
+    });
+  }
+
+  // The order of the claims: a column's first press sorts all of them, the second turns them round,
+  // and the third puts them back under their experiments.
+  const table = document.querySelector(".claims");
+  if (table) {
+    const rows = [...table.querySelectorAll(".claim")];
+    const homes = rows.map((row) => row.parentElement);
+    const heads = [...table.tHead.rows[0].cells];
+    const next = { none: "ascending", ascending: "descending", descending: "none" };
+    const key = (row, column) => {
+      const { value } = row.cells[column].dataset;
+      if (value === undefined) return row.cells[column].textContent.trim();
+      return value === "" ? null : Number(value);
+    };
+    const compare = (a, b) => (typeof a === "number" ? a - b : a.localeCompare(b, "en", { numeric: true }));
+    const arrange = (column, order) => {
+      for (const head of heads) head.setAttribute("aria-sort", head === heads[column] ? order : "none");
+      table.classList.toggle("sorted", order !== "none");
+      if (order === "none") rows.forEach((row, i) => homes[i].append(row));
+      else {
+        const known = rows.filter((row) => key(row, column) !== null);
+        known.sort((a, b) => compare(key(a, column), key(b, column)));
+        if (order === "descending") known.reverse();
+        // What has no number comes last, whichever way the others go.
+        table.tBodies[0].append(...known, ...rows.filter((row) => !known.includes(row)));
+      }
+      filter();
+    };
+    heads.forEach((head, column) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(...head.childNodes);
+      button.addEventListener("click", () => arrange(column, next[head.getAttribute("aria-sort")]));
+      head.append(button);
+      head.setAttribute("aria-sort", "none");
     });
   }
 
