@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from contam.run import Run
 
 RUNS = Path("runs")
+MADE = "made.json"
+"""The file in which a made folder of data says how it was made."""
 TYRO = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
 
 
@@ -186,16 +188,29 @@ def predict(
 
 
 def data(
-    action: Annotated[Literal["check"], tyro.conf.Positional],
+    action: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="ACTION ...")],
+) -> int:
+    """Look into a data set's folder, or write the embedded benchmark: data check|make KIND DIR.
+
+    'contam data check --help' and 'contam data make --help' say more.
+
+    Args:
+        action: check or make.
+    """
+    if action:
+        raise ValueError(f"no action {action[0]!r}; {_nearest(action[0], DATA)}")
+    raise ValueError("what to do? contam data check KIND DIR, or contam data make shapes DIR")
+
+
+def check_data(
     kind: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="KIND")],
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")],
 ) -> int:
-    """Say what of a data set is in a folder, and what is missing or wrong: data check KIND DIR.
+    """Say what of a data set is in a folder, and what is missing or wrong.
 
     The exit code is 1 if anything is missing or wrong. Nothing is downloaded or changed.
 
     Args:
-        action: check.
         kind: imagenet, iwildcam, camelyon17, domainnet, pacs, cifar10, folder or domains.
         folder: where the data set lies.
     """
@@ -204,6 +219,98 @@ def data(
     found = check(kind, folder)
     print("\n".join(found.lines()))
     return 0 if found.complete else 1
+
+
+def make_data(
+    kind: Annotated[Literal["shapes"], tyro.conf.Positional],
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")],
+    *,
+    seed: int = 0,
+    core: Literal["shapes", "digits"] = "shapes",
+    train: int = 4000,
+    id_val: int = 800,
+    id_test: int = 2000,
+    ood_test: int = 400,
+    domains: bool = False,
+) -> int:
+    """Write the embedded benchmark as PNG files that every reader of folders can read.
+
+    DIR gets train, id_val and id_test with a folder for each class, ood with one for each shifted
+    family of backgrounds and the classes in it, and masks with each picture's mask. What was
+    interrupted is gone on with. A folder that holds anything else is left as it is.
+
+    Args:
+        kind: shapes, the embedded benchmark.
+        folder: where the tree is made.
+        seed: of everything that is drawn.
+        core: what is to be recognized: shapes, or real digits.
+        train: pictures for training; a multiple of 40.
+        id_val: pictures for validation; a multiple of 40.
+        id_test: pictures of the ID test; a multiple of 40.
+        ood_test: pictures of each of the five OOD tests; a multiple of 10.
+        domains: part train by its families of backgrounds, as train/<family>/<class>.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from contam.data.made import pictures
+    from contam.data.shapes import splits
+    from contam.run import UNFINISHED, write_atomically
+
+    sizes = {"train": train, "id_val": id_val, "id_test": id_test, "ood_test": ood_test}
+    made = {"kind": kind, "core": core, "seed": seed, **sizes, "domains": domains}
+    _refuse_another(folder, made)
+    drawn = splits(seed, **sizes, core=core)
+    write_atomically(folder / MADE, (json.dumps(made, indent=1) + "\n").encode())
+    count = sum(len(shown.y) for shown in drawn.values())
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    with Progress(*_columns(), console=console, disable=not console.is_terminal) as bars:
+        bar = bars.add_task("", total=2 * count)
+        for split, shown in drawn.items():
+            bars.update(bar, description=split)
+            parted = domains and split == "train"
+            for path, content in pictures(split, shown, core=core, domains=parted):
+                here = folder / path
+                if not here.exists():
+                    write_atomically(here, content)
+                elif not here.is_file() or here.read_bytes() != content:
+                    raise ValueError(
+                        f"{here}: is not the picture that belongs there; move it away, or choose "
+                        "another folder"
+                    )
+                bars.advance(bar)
+            if not console.is_terminal:
+                console.print(f"{split}: {len(shown.y):,} pictures")
+    for left in folder.rglob(f"{UNFINISHED}*"):
+        left.unlink()
+    print(f"{count:,} pictures and their masks are in {folder}")
+    return 0
+
+
+def _refuse_another(folder: Path, made: Mapping[str, Any]) -> None:
+    """Raise ValueError unless the folder is new or empty, or holds what is to be made."""
+    from contam.run import UNFINISHED
+
+    note = folder / MADE
+    if note.is_file():
+        try:
+            found = dict(json.loads(note.read_bytes()))
+        except (ValueError, TypeError):
+            found = {}
+        if found == made:
+            return
+        other = [f"{k} {found[k]}" for k in made if k in found and found[k] != made[k]]
+        told = f"was made with {', '.join(other)}" if other else f"its {MADE} is not ours"
+        raise ValueError(f"{folder}: {told}; choose another folder")
+    held = [each.name for each in folder.iterdir()] if folder.is_dir() else []
+    held = sorted(name for name in held if not name.startswith(UNFINISHED))
+    if held:
+        raise ValueError(
+            f"{folder}: holds {held[0]!r} and no {MADE}, so it is not a tree of ours; choose "
+            "another folder"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is no folder; choose another name")
 
 
 def where(item: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ITEM")]) -> int:
@@ -229,6 +336,8 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "where": where,
 }
 
+DATA: dict[str, Callable[..., int]] = {"check": check_data, "make": make_data}
+
 
 def _dispatch(given: list[str]) -> int:
     match given:
@@ -239,21 +348,18 @@ def _dispatch(given: list[str]) -> int:
             return 0
         case ["run", name, *rest] if not name.startswith("-"):
             return _run(name, rest)
+        case ["data", action, *rest] if action in DATA:
+            with _parsing():
+                act: Any = tyro.cli(
+                    _later(DATA[action]), args=rest, prog=f"contam data {action}", config=TYRO
+                )
+            return act()
         case [name, *_] if not name.startswith("-") and name not in COMMANDS:
             raise ValueError(f"no command {name!r}; {_nearest(name, COMMANDS)}")
 
-    def later(command: Callable[..., int]) -> Callable[..., Callable[[], int]]:
-        """The same signature, but the call waits until parsing is over."""
-
-        @functools.wraps(command)
-        def wrapped(*args: Any, **kwargs: Any) -> Callable[[], int]:
-            return functools.partial(command, *args, **kwargs)
-
-        return wrapped
-
     with _parsing():
         chosen: Any = tyro.extras.subcommand_cli_from_dict(
-            {name: later(command) for name, command in COMMANDS.items()},
+            {name: _later(command) for name, command in COMMANDS.items()},
             prog="contam",
             description="Why a network fails on shifted data: feature contamination, reproduced, "
             "predicted and measured.",
@@ -261,6 +367,16 @@ def _dispatch(given: list[str]) -> int:
             config=TYRO,
         )
     return chosen()
+
+
+def _later(command: Callable[..., int]) -> Callable[..., Callable[[], int]]:
+    """The same signature, but the call waits until parsing is over."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Callable[[], int]:
+        return functools.partial(command, *args, **kwargs)
+
+    return wrapped
 
 
 def _run(name: str, rest: list[str]) -> int:
@@ -281,6 +397,8 @@ def _run(name: str, rest: list[str]) -> int:
         print(_yaml(chosen, parsed.settings), end="")
         return 0
     done = _compute(chosen, parsed.settings, parsed.out)
+    if not _is_main():
+        return 0
     _print_claims(done)
     print(f"the run is in {done.folder}; its page: contam report {done.folder}")
     return 0
@@ -343,7 +461,7 @@ def _compute(chosen: "Experiment", config: "BaseModel", out: Path) -> "Run":
     if "OMP_NUM_THREADS" not in os.environ:
         # Networks this small are fastest on one thread, which also gives the same bits everywhere.
         torch.set_num_threads(1)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=not _is_main())
     with Run.start(out, chosen.name, config) as work:
         if work.finished:
             console.print(f"{chosen.name}: finished before, in {work.folder}")
@@ -398,6 +516,13 @@ def _compute_together(names: Sequence[str], out: Path) -> None:
                 for process in running:
                     process.terminate()
                 raise
+
+
+def _is_main() -> bool:
+    """Whether this process is the one that speaks, of those that compute a run together."""
+    from contam.training.team import rank
+
+    return rank() == 0
 
 
 def _columns() -> tuple[Any, ...]:
