@@ -21,6 +21,7 @@ from contam.data.dominoes import (
     EASY,
     HARD,
     NOISE,
+    PARTS,
     Digits,
     Half,
     Patch,
@@ -121,7 +122,10 @@ def test_parts_have_no_digit_in_common_and_use_all_of_theirs():
     for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
         assert not seen[one] & seen[other]
     digit = load_digits(return_X_y=True)[1]
-    assert sum(map(len, seen.values())) == np.isin(digit, [4, 7, 1, 9]).sum()
+    total = np.isin(digit, [4, 7, 1, 9]).sum()
+    assert sum(map(len, seen.values())) == total
+    for part, images in seen.items():
+        assert len(images) / total == pytest.approx(PARTS[part], abs=0.04)
 
 
 def test_every_digit_is_drawn_about_equally_often():

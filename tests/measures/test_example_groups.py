@@ -112,6 +112,9 @@ def test_a_class_with_few_distinct_outputs_has_fewer_clusters():
     y = torch.tensor([0, 0, 0, 1])
     found = looked(torch.tensor([[1.0, 0.0]] * 3 + [[0.0, 1.0]]), y=y)
     assert early_clusters(found, clusters=3).tolist() == [0, 0, 0, 3]
+    tiny = 1e-13 * torch.arange(40, dtype=torch.float64)[:, None]
+    found = looked(torch.cat([30 + tiny, -tiny], dim=1), y=torch.zeros(40, dtype=torch.int64))
+    assert not early_clusters(found).any()
     with pytest.raises(ValueError, match="at least 1 cluster, not 0"):
         early_clusters(found, clusters=0)
 

@@ -82,7 +82,8 @@ def early_clusters(found: Difficulty, *, clusters: int = 2, seed: int = 0) -> In
     for label in found.y.unique().tolist():
         here = found.y == label
         points = outputs[here]
-        k = min(clusters, len(points.unique(dim=0)))
+        # In single precision: k-means does not tell apart what differs by rounding alone.
+        k = min(clusters, len(points.float().unique(dim=0)))
         # Ten starts: a single one often ends in a poor division.
         means = KMeans(k, n_init=10, random_state=state)  # pyright: ignore[reportArgumentType]
         drawn = means.fit_predict(points.numpy())
