@@ -20,14 +20,16 @@ from pydantic import BaseModel, PositiveInt
 from torch import Tensor, nn
 
 from contam.batch import Domain, Shift
-from contam.data.images import FolderDomain, Transform
+from contam.data.images import FolderDomain, Transform, cropped_and_flipped
 from contam.data.problems import Kind, Problem, on_disk
 from contam.data.shapes import pretraining, shapes
 from contam.data.wilds import macro_f1
 from contam.experiment import Stage
+from contam.features import features, features_in_parts
 from contam.measures.accuracy import Hits
 from contam.models.classifier import Classifier, drawing_from
 from contam.models.observe import observe
+from contam.models.preparation import Preparation
 from contam.models.small import NORMALIZATIONS, resnet8
 from contam.models.sources import load, what_to_fetch, with_blocks
 from contam.run import Run, RunError
@@ -35,14 +37,19 @@ from contam.training.descent import Recipe
 from contam.training.descent import Stage as Trained
 from contam.training.distill import PUBLISHED as DISTILLED
 from contam.training.distill import Distillation, distill, features_alone
+from contam.training.machine import PLAIN, Machine
 from contam.training.probe import PUBLISHED as PROBED
-from contam.training.probe import FullBatch, Minibatches, extract, fit_probe, share_right
+from contam.training.probe import FullBatch, Minibatches, fit_probe, share_right
 from contam.training.supervised import fit
 
 STORE = ".networks"
 """The folder beside the runs in which networks are kept; it can be deleted at any time."""
+FEATURES = ".features"
+"""The same for the features that probes are fitted to."""
 KEEP_EVERY = 5.0
 """Seconds between check-points, at least."""
+TRAINING = 0.95
+"""How much of a network's time its training takes; the rest is its probe's."""
 REPORT_EVERY = 20
 """Steps between two looks at the clock."""
 KEEPING = 0.05
@@ -74,6 +81,8 @@ class Networks(BaseModel, frozen=True, extra="forbid"):
     """How a standard network is trained here; None takes its weights from a file."""
     probe: FullBatch | Minibatches | None = None
     """None is what was published for this data."""
+    machine: Machine = PLAIN
+    """Ours: precision, accumulation and memory layout; the published numbers are in float32."""
     width: PositiveInt = 16
     """Ours: channels of the first stage of resnet8."""
     examples: PositiveInt = 4000
@@ -161,6 +170,7 @@ class Lineup:
         self.config = config
         self.seed = seed
         self.root = root / STORE
+        self.features = root / FEATURES
         self._networks: dict[str, Classifier] = {}
         self._problems: dict[Transform, Problem] = {}
         self._transforms: dict[str, Transform] = {}
@@ -274,9 +284,10 @@ class Lineup:
         model, own_head = self._built(member, problem, from_file=not self._is_trained(member))
         training = self._training(member, model, problem)
         if training is not None:
-            yield from _followed(training, store, member.part)
+            yield from (TRAINING * done for done in _followed(training, store, member.part))
         if member.learns != "labels":
-            self._probe(member, model, problem)
+            for done in self._probe(member, model, problem):
+                yield TRAINING + (1 - TRAINING) * done
         elif own_head is not None:
             model.head = own_head
         store.write(member.part, [{"network": member.name}], model.state_dict())
@@ -333,10 +344,12 @@ class Lineup:
         if member.learns == "features":
             known = DISTILLED.get((config.data, _plain(config.teacher)))
             taught = _for(_known(config.student_recipe or known, "student_recipe", config), member)
-            teacher, shift = self.network(TEACHER).encoder, _first(problem.shift, member.examples)
+            teacher = self.network(TEACHER).encoder
+            shift = _augmented(_first(problem.shift, member.examples))
             return lambda resume: distill(
                 model.encoder, teacher, shift, taught, seed=seed, report_every=REPORT_EVERY,
                 read=with_blocks if taught.blocks else features_alone, resume=resume,
+                machine=config.machine,
             )  # fmt: skip
         if member.learns == "nothing" or not self._is_trained(member):
             return None
@@ -349,7 +362,7 @@ class Lineup:
         return lambda resume: fit(
             model, shift, epochs=taken.epochs or 0, batch_size=taken.batch_size,
             step_size=taken.step_size, weight_decay=taken.weight_decay,
-            seed=seed, report_every=REPORT_EVERY, resume=resume,
+            seed=seed, report_every=REPORT_EVERY, resume=resume, machine=config.machine,
         )  # fmt: skip
 
     def _pretraining(self, shift: Shift) -> Shift:
@@ -362,19 +375,25 @@ class Lineup:
         seen = pretraining(self.seed, n=self.config.teacher_examples)
         return Shift("pre-training", shift.classes, seen, shift.id_test, ())
 
-    def _probe(self, member: Member, model: Classifier, problem: Problem) -> None:
+    def _probe(self, member: Member, model: Classifier, problem: Problem) -> Iterator[float]:
         """Put a linear probe of the ID training data in the place of the network's head."""
         config = self.config
         role = "student" if member.learns == "features" else "teacher"
         recipe = _known(config.probe or PROBED.get((config.data, role)), "probe", config)
         learned = _first(problem.shift, member.examples).train
-        features = [extract(model.encoder, domain) for domain in (*learned, problem.chosen_on)]
+        examples = sum(map(len, learned))
+        parts: list[Tensor] = []
+        for domain in learned:
+            for part in features_in_parts(model.encoder, domain, folder=self.features):
+                parts.append(part)
+                yield sum(map(len, parts)) / examples
+        known = features(model.encoder, problem.chosen_on, folder=self.features)
         probe = fit_probe(
-            torch.cat(features[:-1]),
+            torch.cat(parts),
             torch.cat([domain.y for domain in learned]),
             recipe,
             classes=len(problem.shift.classes),
-            validation=(features[-1], problem.chosen_on.y),
+            validation=(known, problem.chosen_on.y),
             score=_macro_f1 if problem.metric == "macro F1" else share_right,
             seed=self.seed,
         )
@@ -420,6 +439,19 @@ def _first(shift: Shift, examples: int | None) -> Shift:
         )
     pairs = zip(shift.train, counts, strict=True)
     return replace(shift, train=tuple(_begin(domain, count) for domain, count in pairs))
+
+
+def _augmented(shift: Shift) -> Shift:
+    """The shift with its training images changed at random, where they are read from files."""
+    return replace(
+        shift,
+        train=tuple(
+            domain.augmented(cropped_and_flipped(domain.transform.crop))
+            if isinstance(domain, FolderDomain) and isinstance(domain.transform, Preparation)
+            else domain
+            for domain in shift.train
+        ),
+    )
 
 
 def _begin(domain: Domain, count: int) -> Domain:
