@@ -9,6 +9,9 @@
 A part (say, one seed of one network) is written whole or not at all: its files are renamed into
 place first and entered in `run.json` last, so a process that is killed anywhere leaves a valid
 folder, and the same command takes up the work where it stood.
+
+Of several processes that compute one run together, the main one writes. The others know of each
+part when it is written, and write nothing.
 """
 
 import contextlib
@@ -34,6 +37,8 @@ from safetensors import SafetensorError
 from safetensors import safe_open as open_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
+
+from contam.training.team import meet, processes, rank
 
 FORMAT = 1
 UNFINISHED = ".writing-"
@@ -86,10 +91,13 @@ class Run:
     context manager, a started run releases its lock at the end.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, lock: FileLock | None) -> None:
+    def __init__(
+        self, folder: Path, manifest: Manifest, lock: FileLock | None, *, follows: bool = False
+    ) -> None:
         self.folder = folder
         self._manifest = manifest
         self._lock = lock
+        self._follows = follows  # the main process, which writes
         self._clock = time.monotonic()
 
     @classmethod
@@ -103,6 +111,11 @@ class Run:
         """
         values = config.model_dump(mode="json")
         folder = cls.place(root, experiment, config)
+        if rank() > 0:
+            meet()
+            run = cls(folder, _read_manifest(folder), None, follows=True)
+            meet()
+            return run
         with _explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock", blocking=wait)
@@ -137,6 +150,8 @@ class Run:
         except BaseException:
             lock.release()
             raise
+        meet()  # It is there now; and nothing is added to it before the others have read it.
+        meet()
         return run
 
     @classmethod
@@ -214,13 +229,15 @@ class Run:
         if arrays is not None:
             files[_arrays(part)] = to_safetensors(_contiguous(arrays))
         for path, content in files.items():
-            write_atomically(self.folder / path, content)
+            self._put(self.folder / path, content)
         for path, content in files.items():
             self._manifest.files[path] = Written(
                 sha256=hashlib.sha256(content).hexdigest(), bytes=len(content)
             )
         self._save_manifest()
-        self._checkpoint_path(part).unlink(missing_ok=True)
+        if not self._follows:
+            self._checkpoint_path(part).unlink(missing_ok=True)
+        meet()
 
     def read(self, part: str) -> list[dict[str, Any]]:
         """The records of a part. Raises RunError when it is missing or damaged."""
@@ -236,7 +253,7 @@ class Run:
     ) -> None:
         """Keep an unfinished part's state, and the records that it has so far."""
         kept = json.dumps([_plain(record) for record in records])
-        write_atomically(
+        self._put(
             self._checkpoint_path(part), to_safetensors(_contiguous(state), {"records": kept})
         )
 
@@ -252,6 +269,7 @@ class Run:
         """Say that every part was computed."""
         self._manifest.finished = True
         self._save_manifest()
+        meet()
 
     def _checkpoint_path(self, part: str) -> Path:
         return self.folder / "checkpoints" / f"{_named(part)}.safetensors"
@@ -276,7 +294,13 @@ class Run:
             )
         return content
 
+    def _put(self, path: Path, content: bytes) -> None:
+        if not self._follows:
+            write_atomically(path, content)
+
     def _save_manifest(self) -> None:
+        if self._follows:
+            return
         if self._lock is None:
             raise RunError(
                 f"{self.folder}: is open for reading only; 'Run.start' opens for writing"
@@ -404,6 +428,8 @@ def _session() -> Session:
     }
     if torch.cuda.is_available():
         hardware["accelerator"] = torch.cuda.get_device_name()
+    if processes() > 1:
+        hardware["processes"] = processes()
     return Session(
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         process=os.getpid(),
