@@ -39,9 +39,12 @@ format: $(VENV)/.installed-dev
 paper-map: $(VENV)/.installed       ## write docs/paper-map.md anew from the docstrings
 	$(BIN)/python -m contam.paper > docs/paper-map.md
 
-benchmarks: $(VENV)/.installed
+benchmarks: $(VENV)/.installed-test   ## each prints a ratio against a reference of the same run
 	$(BIN)/python benchmarks/theory_step.py
 	$(BIN)/python benchmarks/theory_answer.py
+	$(BIN)/python benchmarks/observe.py
+	$(BIN)/python benchmarks/probe.py
+	$(BIN)/python benchmarks/depth.py
 
 clean:
 	rm -rf $(VENV) site .pytest_cache .ruff_cache .hypothesis .import_linter_cache

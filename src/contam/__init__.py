@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from contam.measures.accuracy import accuracy
     from contam.measures.activation import activation_asymmetry
     from contam.measures.class_means import ClassMeans
+    from contam.measures.class_profiles import class_profiles
     from contam.measures.selectivity import selectivity
+    from contam.models.blocks import blocks_of
     from contam.models.classifier import Classifier
     from contam.models.observe import observe
     from contam.run import Run
@@ -40,7 +42,9 @@ _HOMES = {
     "accuracy": "measures.accuracy",
     "activation_asymmetry": "measures.activation",
     "ClassMeans": "measures.class_means",
+    "class_profiles": "measures.class_profiles",
     "selectivity": "measures.selectivity",
+    "blocks_of": "models.blocks",
     "Classifier": "models.classifier",
     "observe": "models.observe",
     "Run": "run",
@@ -71,6 +75,8 @@ __all__ = [
     "__version__",
     "accuracy",
     "activation_asymmetry",
+    "blocks_of",
+    "class_profiles",
     "find",
     "observe",
     "padded_digits",

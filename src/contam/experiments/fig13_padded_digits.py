@@ -10,14 +10,13 @@ from pydantic import BaseModel, NonNegativeFloat, PositiveFloat, PositiveInt
 from contam.batch import Domain
 from contam.data.digits import FRAMES, frame_color, padded_digits
 from contam.experiment import Claim, Experiment, Stage, judge
-from contam.measures.accuracy import Hits, clopper_pearson
+from contam.measures.accuracy import clopper_pearson
 from contam.measures.activation import activation_asymmetry
-from contam.measures.class_means import ClassMeans
+from contam.measures.class_profiles import class_profiles
 from contam.measures.color import color_energy_share, hue_axis
 from contam.measures.selectivity import selectivity
 from contam.measures.variance import between_class_variance
 from contam.models.classifier import Classifier
-from contam.models.observe import observe, over_space, rate_over_space
 from contam.models.small import small_cnn
 from contam.plots import Figure, bars, contact_sheet, matrix, over_seeds
 from contam.run import Run
@@ -94,30 +93,20 @@ def _look(model: Classifier, domains: Sequence[Domain], when: str) -> list[dict[
     rows: list[dict[str, Any]] = []
     for domain in domains:
         shown = domain.name.removesuffix(" frame").replace("no", "none")
-        hits = Hits()
-        means: dict[str, ClassMeans] = {}
-        rates: dict[str, ClassMeans] = {}
-        for table, reading in ((means, over_space), (rates, rate_over_space)):
-            for seen in observe(model, domain.batches(512), LAYERS, reading):
-                for layer, values in seen.layers.items():
-                    table.setdefault(layer, ClassMeans(10, values.shape[1])).update(
-                        values, seen.batch.y
-                    )
-                if table is means:
-                    hits.update(seen.logits, seen.batch.y)
-        found = hits.compute()
+        found = class_profiles(model, domain, LAYERS, classes=10, batch_size=512)
+        assert found.accuracy is not None
         rows.append(
             {"what": "accuracy", "when": when, "shown": shown}
-            | {"accuracy": found.share, "correct": found.correct, "count": found.count}
+            | {"accuracy": found.accuracy.share}
+            | {"correct": found.accuracy.correct, "count": found.accuracy.count}
         )
-        for layer in LAYERS:
-            profile = means[layer].compute()
+        for layer, profile in found.layers.items():
             rows.append(
                 {"what": "layer", "when": when, "shown": shown, "layer": layer}
-                | {"selectivity": float(selectivity(profile).mean())}
-                | {"rate": float(rates[layer].compute().mean())}
-                | {"asymmetry": float(activation_asymmetry(rates[layer].compute()).mean())}
-                | {"between_classes": float(between_class_variance(profile).sum())}
+                | {"selectivity": float(selectivity(profile.means).mean())}
+                | {"rate": float(profile.rates.mean())}
+                | {"asymmetry": float(activation_asymmetry(profile.rates).mean())}
+                | {"between_classes": float(between_class_variance(profile.means).sum())}
             )
     return rows
 
