@@ -129,14 +129,13 @@ def _unpacked(content: bytes) -> bytes:
             raise ValueError("it is cut off or damaged")
         if kind == _COMPRESSED:
             packed = zlib.decompressobj()
-            parts.append(packed.decompress(content[place + 8 : end], room + 1))
+            # Zero would mean no limit.
+            parts.append(packed.decompress(content[place + 8 : end], max(room, 1)))
             if not packed.eof:
-                raise ValueError(f"a variable is damaged, or larger than {LARGEST:,} bytes")
+                raise ValueError(f"a variable is damaged, or all have more than {LARGEST:,} bytes")
         else:
             parts.append(content[place:end])
         room -= len(parts[-1])
-        if room < 0:
-            raise ValueError(f"its variables have more than {LARGEST:,} bytes")
         place = end
     return b"".join(parts)
 
