@@ -7,6 +7,7 @@ from contam.experiment import Experiment
 from contam.experiments import (
     fig01_distillation,
     fig03_two_layer,
+    fig06_heatmaps,
     fig10_activations,
     fig13_padded_digits,
     thm4_scaling,
@@ -16,9 +17,19 @@ IN_PAPER_ORDER: tuple[Experiment, ...] = (
     fig01_distillation.EXPERIMENT,
     fig03_two_layer.EXPERIMENT,
     thm4_scaling.EXPERIMENT,
+    fig06_heatmaps.EXPERIMENT,
     fig10_activations.EXPERIMENT,
     fig13_padded_digits.EXPERIMENT,
 )
+
+IN_DEMO: dict[str, str] = {
+    "fig13_padded_digits": "laptop",
+    "fig01_distillation": "demo",
+    "fig10_activations": "laptop",
+    "thm4_scaling": "laptop",
+    "fig03_two_layer": "laptop",
+}
+"""What `contam demo` runs, and by which preset: the longest first, so that two cores are busy."""
 
 
 def named(name: str) -> Experiment:

@@ -182,7 +182,6 @@ _REASONS: dict[str, str] = {
     "Fig. 2": "an illustration",
     "Fig. 4": _ENCODERS,
     "Fig. 5": _ENCODERS,
-    "Fig. 6": "its experiment is not built yet; for the framed images, see Fig. 13",
     "Lemma B.3": f"{_RATE} Thm. 4.2; the projection itself is measured, see Lemma A.3",
     "Lemma B.4": f"{_RATE} Thm. 4.2; the projection itself is measured, see Eq. 7",
     "Lemma B.5": f"{_RATE} Lemma B.7; the projection itself is measured, see Lemma A.3",
@@ -211,6 +210,7 @@ IN_PART: dict[str, str] = {
     item: missing
     for missing, items in {
         "in miniature, with digits; pictures of features: not built yet": ("App. F.4", "Fig. 13"),
+        "6a and 6b; pictures of features (6c): not built yet": ("Fig. 6",),
         "the number in print; not trained here": ("Tab. 5",),
         "the measures; their experiments: not built yet": ("App. G.1", "App. G.2"),
     }.items()

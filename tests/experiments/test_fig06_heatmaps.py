@@ -1,0 +1,240 @@
+"""Figure 6: what is read where, on the embedded benchmark and on folders; and what needs masks."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+from contam.data.domainnet import CLASSES, DOMAINS
+from contam.experiments import fig06_heatmaps as fig06
+from contam.experiments.fig06_heatmaps import (
+    EXPERIMENT,
+    NO_MASKS,
+    PAPER,
+    PLAIN,
+    PLUS,
+    SMOKE,
+    Config,
+)
+from contam.lineup import Networks
+from contam.measures.gradcam import grad_cam, grad_cam_plus_plus, heat_maps, heat_on_object
+from contam.models.classifier import Classifier
+from contam.models.preparation import Preparation
+from contam.models.small import resnet8
+from contam.models.sources import Source
+from contam.run import Run
+from contam.training.distill import Distillation
+from contam.training.probe import FullBatch
+
+
+def finished(config: Config, root: Path) -> Run:
+    with Run.start(root, EXPERIMENT.name, config) as run:
+        stages = [stage.done for stage in EXPERIMENT.compute(config, run)]
+        run.finish()
+    assert stages == sorted(stages) and stages[0] >= 0 and stages[-1] <= 1
+    return Run.load(run.folder)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory) -> Run:
+    one = SMOKE.model_copy(update={"seeds": 1})
+    return finished(one, tmp_path_factory.mktemp("smoke"))
+
+
+def rows_of(run: Run) -> list[dict]:
+    return [row for part in run.parts("net/") for row in run.read(part)]
+
+
+def test_the_natural_tests_show_the_same_objects_before_other_backgrounds():
+    lineup = fig06.Lineup(SMOKE.networks, 0, Path("nowhere"))
+    own, *ood = fig06._drawn(SMOKE, lineup)
+    assert [test.images.name for test in ood] == list(fig06.OOD)
+    masks = [test.mask for test in ood if test.mask is not None]
+    assert own.mask is not None and torch.equal(own.mask, torch.cat(masks))
+    assert torch.equal(own.images.y, torch.cat([test.images.y for test in ood]))
+
+
+@pytest.mark.parametrize("ood", [1, 2, 5])
+def test_pictures_of_the_id_test_show_the_objects_of_those_of_the_ood_tests(ood):
+    own = fig06._pictured(0, ood, 40)
+    others = [40 * (t - 1) + fig06._pictured(t, ood, 40) for t in range(1, ood + 1)]
+    assert sorted(own.tolist()) == sorted(torch.cat(others).tolist())
+    assert len(own) == fig06.SHOWN
+
+
+def test_heat_is_read_at_the_last_maps_and_at_the_last_finer_ones():
+    model = fig06._Judged(resnet8(10, width=4), fig06._as_it_is)
+    shown = fig06.blended(0, 0.0, n=200)
+    images = fig06.Domain("some", shown.batch)
+    layers = fig06._layers(model, images)
+    assert layers == {"last": "network.encoder.stage3", "fine": "network.encoder.stage2"}
+    seen = fig06._look(model, images, layers)
+    for formula, by in ((PLUS, grad_cam_plus_plus), (PLAIN, grad_cam)):
+        for where, layer in layers.items():
+            alone = heat_maps(model, shown.x, layer, shown.y, formula=by)
+            torch.testing.assert_close(seen.heat[where, formula], alone)
+    mask = shown.mask[:, 0] > 0.5
+    row = next(row for row in seen.heated(mask) if (row["map"], row["formula"]) == ("last", PLUS))
+    alone = heat_on_object(heat_maps(model, shown.x, layers["last"], shown.y), mask)
+    assert row["side"] == 4
+    assert row["object"] == pytest.approx(float(alone.mean()), rel=1e-5)
+    assert row["area"] == pytest.approx(float(mask.double().mean()), rel=1e-6)
+
+
+def test_a_network_without_smaller_maps_is_read_at_its_last_ones_alone():
+    model = resnet8(10, width=4)
+    for name in ("stage2", "stage3"):
+        stage = model.encoder.get_submodule(name)
+        for place in ("conv1", "shortcut.conv"):
+            convolution = stage.get_submodule(place)
+            assert isinstance(convolution, nn.Conv2d)
+            convolution.stride = (1, 1)
+    images = fig06.Domain("some", fig06.blended(0, 0.0, n=200).batch)
+    found = fig06._layers(fig06._Judged(model, fig06._as_it_is), images)
+    assert found == dict.fromkeys(("last", "fine"), "network.encoder.stage3")
+
+
+def test_answers_and_heat_are_those_of_the_scores_that_a_test_asks_for():
+    """A test that knows two of the classes alone, in a numbering of its own."""
+    network = resnet8(10, width=4)
+    batch = fig06.blended(0, 1.0, n=200).batch
+    images = fig06.Domain("two", fig06.Batch(batch.x, batch.y % 2, batch.domain))
+    judged = fig06._Judged(network, lambda logits: logits[:, [7, 3]])
+    seen = fig06._look(judged, images, {"last": "network.encoder.stage3"})
+    columns = torch.tensor([7, 3])[images.y]
+    alone = heat_maps(network, batch.x, "encoder.stage3", columns)
+    torch.testing.assert_close(seen.heat["last", PLUS], alone)
+    with torch.no_grad():
+        logits = network.eval()(batch.x)
+    assert torch.equal(seen.predicted, (logits[:, 3] > logits[:, 7]).long())
+
+
+def test_pictures_have_eight_bits_and_colors_that_a_transform_moved_are_stretched():
+    own = torch.tensor([0.0, 0.5, 0.8]).reshape(3, 1, 1)
+    assert fig06._as_picture(own).flatten().tolist() == [0, 128, 204]
+    moved = torch.tensor([-1.0, 0.0, 3.0]).reshape(3, 1, 1)
+    assert fig06._as_picture(moved).flatten().tolist() == [0, 64, 255]
+
+
+def test_all_networks_see_the_same_objects_along_the_shift(smoke):
+    rows = [row for row in rows_of(smoke) if row["set"] == "shift" and row["what"] == "heat"]
+    assert len({row["area"] for row in rows if row["seed"] == 0}) == 1
+    assert {row["strength"] for row in rows} == set(fig06.STRENGTHS)
+    assert {(row["map"], row["side"]) for row in rows} == {("last", 4), ("fine", 8)}
+    for row in rows:
+        assert 0 <= row["share"] <= 1 and row["object"] >= 0
+
+
+def made_up(run: Run, left: dict[str, float]) -> list[dict]:
+    """The rows of a run, with everything under the whole shift a given share of what was before."""
+    rows = rows_of(run)
+    keys = ("accuracy", "selectivity", "object", "share")
+
+    def place(row: dict) -> tuple:
+        return tuple(row.get(key) for key in ("network", "seed", "what", "map", "formula"))
+
+    before = {place(row): row for row in rows if row.get("strength") == 0.0}
+    for row in rows:
+        if row.get("strength") == 1.0:
+            begun = before[place(row)]
+            row |= {key: left[row["network"]] * begun[key] for key in keys if key in row}
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("left", "all_fall", "least"),
+    [
+        ({"teacher": 0.9, "student": 0.6, "ERM": 0.5}, True, True),
+        ({"teacher": 0.7, "student": 0.8, "ERM": 0.5}, True, False),
+        ({"teacher": 1.1, "student": 0.6, "ERM": 0.5}, False, True),
+    ],
+)
+def test_claims_about_the_shift_follow_from_the_numbers(smoke, monkeypatch, left, all_fall, least):
+    rows = made_up(smoke, left | {"untrained": 1.0})
+    monkeypatch.setattr(fig06, "_rows", lambda run: rows)
+    claims = EXPERIMENT.claims(smoke)
+    falls = [c for c in claims if c.says.startswith("The controlled shift lowers")]
+    fewest = [c for c in claims if c.says.startswith("The teacher loses the least")]
+    assert len(falls) == len(fewest) == 4
+    assert {c.holds for c in falls} == {all_fall}
+    assert {c.holds for c in fewest} == {least}
+    assert falls[0].found == pytest.approx(max(left.values()))
+    assert fewest[0].found == pytest.approx(left["teacher"] - max(left["student"], left["ERM"]))
+
+
+def test_the_paper_preset_says_what_to_put_where(tmp_path):
+    nowhere = PAPER.networks.model_copy(update={"folder": tmp_path / "none"})
+    with pytest.raises(ValueError, match=r"has not all of domainnet: missing .*none"):
+        finished(PAPER.model_copy(update={"networks": nowhere}), tmp_path)
+
+
+def toy() -> Source:
+    """A residual encoder small enough to be a teacher in a test."""
+    return Source("toy", resnet8(40, width=4).encoder, 16, Preparation(32, 32))
+
+
+def pictures_in_folders(root: Path) -> Path:
+    """Two images of each class in each list, on DomainNet's true layout."""
+    draws = np.random.default_rng(0)
+    lists = root / "SENTRY_splits"
+    lists.mkdir(parents=True)
+    for domain in DOMAINS:
+        for part in ("train", "test"):
+            lines = []
+            for k, thing in enumerate(2 * CLASSES):
+                place = f"{domain}/{thing}/{part}{k}.png"
+                (root / place).parent.mkdir(parents=True, exist_ok=True)
+                pixels = draws.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / place)
+                lines.append(f"{place} {k % len(CLASSES)}\n")
+            (lists / f"{domain}_{part}_mini.txt").write_text("".join(lines), "utf-8")
+    return root
+
+
+def test_folders_go_through_the_same_code_without_what_needs_masks(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "toy_encoder", sys.modules[__name__])
+    (tmp_path / "weights").mkdir()
+    file = tmp_path / "weights" / "toy_encoder-toy.safetensors"
+    save_file({name: each.contiguous() for name, each in toy().encoder.state_dict().items()}, file)
+    networks = Networks(
+        data="domainnet",
+        folder=pictures_in_folders(tmp_path / "data"),
+        weights=tmp_path / "weights",
+        teacher="toy_encoder:toy",
+        standard=None,
+        student_recipe=Distillation(1e-2, 0.0, 16, epochs=1),
+        probe=FullBatch(iterations=20),
+    )
+    config = PAPER.model_copy(update={"networks": networks, "images": 30})
+    run = finished(config, tmp_path / "runs")
+
+    rows = [row for row in rows_of(run) if row["network"] == "student"]
+    assert {row["set"] for row in rows} == {"natural"}
+    assert [(r["role"], r["count"]) for r in rows if r["what"] == "answers"] == [
+        ("id", 30),
+        ("ood", 30),
+    ]
+    shown = [row["class"] for row in rows if row["what"] == "shown"]
+    assert len(shown) == 2 * fig06.SHOWN and set(shown) <= set(CLASSES)
+    assert run.arrays("net/teacher/seed0")["pictures"].shape == (8, 3, 32, 32)
+
+    judged = {claim.quantity: claim for claim in EXPERIMENT.claims(run)}
+    unmasked = [claim for claim in judged.values() if claim.not_run]
+    assert {claim.not_run for claim in unmasked} == {NO_MASKS}
+    assert len(judged) - len(unmasked) == 2
+    assert all("accuracy, OOD" in q or "picture" in q for q in judged if not judged[q].not_run)
+    sheet, apart = EXPERIMENT.draw(run)
+    assert not sheet.panels[0].empty and len(apart.panels) == 3
+    assert "of the picture" in EXPERIMENT.summary(run)
+
+
+def test_a_network_without_maps_is_refused(tmp_path):
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU())
+    images = fig06.Domain("flat", fig06.Batch(torch.rand(4, 3, 2, 2), *2 * [torch.arange(4)]))
+    with pytest.raises(ValueError, match="no residual blocks"):
+        fig06._layers(fig06._Judged(Classifier(encoder, 4, 8), fig06._as_it_is), images)
