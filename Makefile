@@ -45,6 +45,7 @@ benchmarks: $(VENV)/.installed-test   ## each prints a ratio against a reference
 	$(BIN)/python benchmarks/observe.py
 	$(BIN)/python benchmarks/probe.py
 	$(BIN)/python benchmarks/depth.py
+	$(BIN)/python benchmarks/distill_step.py
 
 clean:
 	rm -rf $(VENV) site .pytest_cache .ruff_cache .hypothesis .import_linter_cache

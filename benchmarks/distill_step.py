@@ -96,7 +96,7 @@ def processor() -> tuple[str, list[str]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--steps", type=int, default=3, help="of each side in a round")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
