@@ -73,6 +73,13 @@ def test_two_processes_give_what_a_whole_minibatch_gives(together, at_once, name
     assert_near(together[0], at_once, name)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fit", "distill", "files"])
+def test_two_processes_with_two_parts_each_do_so_too(together, at_once, name):
+    halved = {key.removeprefix("halved "): tensor for key, tensor in together[0].items()}
+    assert_near(halved, at_once, name)
+
+
 def test_a_training_on_its_own_needs_no_team():
     team = Team()
     network, values = torch.nn.Linear(2, 2), torch.ones(3)
