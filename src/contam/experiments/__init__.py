@@ -7,9 +7,12 @@ from contam.experiment import Experiment
 from contam.experiments import (
     fig01_distillation,
     fig03_two_layer,
+    fig04_activation_rates,
+    fig05_selectivity,
     fig06_heatmaps,
     fig10_activations,
     fig13_padded_digits,
+    fig15_density,
     thm4_scaling,
 )
 
@@ -17,9 +20,12 @@ IN_PAPER_ORDER: tuple[Experiment, ...] = (
     fig01_distillation.EXPERIMENT,
     fig03_two_layer.EXPERIMENT,
     thm4_scaling.EXPERIMENT,
+    fig04_activation_rates.EXPERIMENT,
+    fig05_selectivity.EXPERIMENT,
     fig06_heatmaps.EXPERIMENT,
     fig10_activations.EXPERIMENT,
     fig13_padded_digits.EXPERIMENT,
+    fig15_density.EXPERIMENT,
 )
 
 IN_DEMO: dict[str, str] = {

@@ -180,8 +180,6 @@ _PROOF_STEPS = {
 }  # fmt: skip
 _REASONS: dict[str, str] = {
     "Fig. 2": "an illustration",
-    "Fig. 4": _ENCODERS,
-    "Fig. 5": _ENCODERS,
     "Lemma B.3": f"{_RATE} Thm. 4.2; the projection itself is measured, see Lemma A.3",
     "Lemma B.4": f"{_RATE} Thm. 4.2; the projection itself is measured, see Eq. 7",
     "Lemma B.5": f"{_RATE} Lemma B.7; the projection itself is measured, see Lemma A.3",
@@ -189,10 +187,7 @@ _REASONS: dict[str, str] = {
     "Lemma B.7": f"{_RATE} Thm. 4.3; the correlation itself is measured, see Def. A.4",
     "Lemma B.8": "a step in the proof of Thm. 4.1; the sets are measured, see Def. A.4",
     "Lemma B.9": f"{_RATE} Thm. 4.1; the correlation itself is measured, see Def. A.4",
-    "Fig. 11": _ENCODERS,
-    "Fig. 12": _ENCODERS,
     "Fig. 14": _ENCODERS,
-    "Fig. 15": _ENCODERS,
 }
 
 NOT_IN_CODE: dict[str, str] = (
@@ -212,7 +207,7 @@ IN_PART: dict[str, str] = {
         "in miniature, with digits; pictures of features: not built yet": ("App. F.4", "Fig. 13"),
         "6a and 6b; pictures of features (6c): not built yet": ("Fig. 6",),
         "the number in print; not trained here": ("Tab. 5",),
-        "the measures; their experiments: not built yet": ("App. G.1", "App. G.2"),
+        "the measures; their experiments: not built yet": ("App. G.1",),
     }.items()
     for item in items
 }  # fmt: skip
