@@ -19,7 +19,8 @@ import torch
 from pydantic import BaseModel, PositiveInt
 from torch import Tensor, nn
 
-from contam.batch import Domain, Shift
+from contam.batch import Batch, Domain, Shift
+from contam.data.backgrounds import ID, OOD
 from contam.data.images import FolderDomain, Transform, cropped_and_flipped
 from contam.data.problems import Kind, Problem, on_disk
 from contam.data.shapes import pretraining, shapes
@@ -125,8 +126,11 @@ class Member(NamedTuple):
 
     name: str
     """For people."""
-    learns: Literal["nothing", "labels", "features", "pretraining"]
-    """Labels of the training data, the teacher's features there, or a teacher's own data."""
+    learns: Literal["nothing", "labels", "features", "pretraining", "captions"]
+    """Labels of the training data, the teacher's features there, or a teacher's own data.
+
+    Captions name the background, too, and are those of images on ID and on OOD families.
+    """
     examples: int | None = None
     """The first training images alone; None is all of them."""
     epochs: int | None = None
@@ -145,6 +149,8 @@ class Member(NamedTuple):
 
 UNTRAINED = Member("untrained", "nothing")
 TEACHER = Member("teacher", "pretraining")
+CAPTIONED = Member("captioned teacher", "captions")
+"""Of the embedded benchmark: it has seen the OOD families, and learned to tell them apart."""
 STUDENT = Member("student", "features")
 ERM = Member("ERM", "labels")
 CENTERED = Member("ERM, centered maps", "labels", normalization="centered")
@@ -353,14 +359,19 @@ class Lineup:
             )  # fmt: skip
         if member.learns == "nothing" or not self._is_trained(member):
             return None
+        learner: nn.Module = model
         if member.learns == "labels":
             recipe, shift = config.standard_recipe, _first(problem.shift, member.examples)
+        elif member.learns == "captions":
+            recipe, shift = config.teacher_recipe, self._captions(problem.shift)
+            with drawing_from(seed, "lineup/captions"):
+                learner = _Captioner(model, len(shift.train)).to(_device())
         else:
             recipe, shift = config.teacher_recipe, self._pretraining(problem.shift)
         assert recipe is not None
         taken = _for(recipe, member)
         return lambda resume: fit(
-            model, shift, epochs=taken.epochs or 0, batch_size=taken.batch_size,
+            learner, shift, epochs=taken.epochs or 0, batch_size=taken.batch_size,
             step_size=taken.step_size, weight_decay=taken.weight_decay,
             seed=seed, report_every=REPORT_EVERY, resume=resume, machine=config.machine,
         )  # fmt: skip
@@ -374,6 +385,20 @@ class Lineup:
             )
         seen = pretraining(self.seed, n=self.config.teacher_examples)
         return Shift("pre-training", shift.classes, seen, shift.id_test, ())
+
+    def _captions(self, shift: Shift) -> Shift:
+        """Images on all families, in a class for each pair of an object and a background."""
+        if self.config.data != "shapes":
+            raise ValueError(f"there are no captions of {self.config.data}, only of shapes")
+        pairs = len(shift.classes) * len(ID + OOD)
+        count = max(self.config.teacher_examples // pairs, 1) * pairs
+        seen = pretraining(self.seed, "all", n=count)
+        named = tuple(
+            Domain(each.name, Batch(each.data.x, len(seen) * each.y + k, each.data.domain))
+            for k, each in enumerate(seen)
+        )
+        both = tuple(f"{thing} on {each.name}" for thing in shift.classes for each in seen)
+        return Shift("captions", both, named, shift.id_test, ())
 
     def _probe(self, member: Member, model: Classifier, problem: Problem) -> Iterator[float]:
         """Put a linear probe of the ID training data in the place of the network's head."""
@@ -404,6 +429,24 @@ class Lineup:
 
 
 _Training = Callable[[Mapping[str, Tensor] | None], Iterator[Trained]]
+
+
+class _Captioner(nn.Module):
+    """Scores of pairs of an object and a background, each the sum of a score of either.
+
+    So their cross-entropy is the objects' plus the backgrounds', and the encoder is asked for both
+    at once, but not for one feature for each pair.
+    """
+
+    def __init__(self, model: Classifier, backgrounds: int) -> None:
+        super().__init__()
+        self.encoder = model.encoder
+        self.things = nn.Linear(model.head.in_features, model.head.out_features)
+        self.backgrounds = nn.Linear(model.head.in_features, backgrounds)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.encoder(x)
+        return (self.things(features)[:, :, None] + self.backgrounds(features)[:, None]).flatten(1)
 
 
 class _Key(BaseModel, frozen=True):

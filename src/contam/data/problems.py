@@ -17,9 +17,10 @@ from contam.data.domainnet import domainnet
 from contam.data.imagenet import imagenet, natural_tests
 from contam.data.images import Transform
 from contam.data.layout import check
+from contam.data.pacs import pacs
 from contam.data.wilds import WILDS
 
-Kind = Literal["shapes", "imagenet", "iwildcam", "camelyon17", "domainnet"]
+Kind = Literal["shapes", "imagenet", "iwildcam", "camelyon17", "domainnet", "pacs"]
 Metric = Literal["accuracy", "macro F1"]
 
 SHOWN = 8
@@ -51,7 +52,7 @@ def on_disk(kind: Kind, folder: Path, transform: Transform, *, seed: int = 0) ->
     ImageNet and Camelyon17 have no ID validation set beside the one that they are judged on, and
     probes are chosen on it, as published; for the WILDS sets it is the OOD validation set.
 
-    Source: App. E.1, App. E.2, App. E.3, App. E.4.
+    Source: App. E.1, App. E.2, App. E.3, App. E.4, App. G.1.
 
     Raises:
         ValueError: something of the data set is missing or wrong; the line says what and where.
@@ -67,13 +68,14 @@ def on_disk(kind: Kind, folder: Path, transform: Transform, *, seed: int = 0) ->
         )
     if kind == "imagenet":
         return _imagenet(folder, transform)
-    if kind == "domainnet":
-        shift = domainnet(folder, transform, seed=seed)
+    if kind in ("domainnet", "pacs"):
+        shift = (domainnet if kind == "domainnet" else pacs)(folder, transform, seed=seed)
         return Problem(shift, _validation(shift))
     if kind in WILDS:
         shift, validation = WILDS[kind](folder, transform)
         return Problem(shift, validation, "macro F1" if kind == "iwildcam" else "accuracy")
-    raise ValueError(f"no problem {kind!r} on disk; choose from imagenet, {', '.join(WILDS)}")
+    known = ", ".join(("imagenet", "domainnet", "pacs", *WILDS))
+    raise ValueError(f"no problem {kind!r} on disk; choose from {known}")
 
 
 def _imagenet(folder: Path, transform: Transform) -> Problem:
