@@ -6,7 +6,7 @@ are shares in [0, 1]. A number that could not be had is absent, and `left_out` s
 
 from typing import Literal
 
-from pydantic import BaseModel, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 
 FORMAT = 1
 
@@ -23,8 +23,10 @@ Cause = Literal[
 is neither a spurious correlation, nor missing information, nor the head."""
 
 
-class Record(BaseModel, frozen=True, extra="forbid"):
+class Record(BaseModel):
     """A part of what an audit finds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Interval(Record):
