@@ -54,20 +54,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def demo(out: Path = RUNS, page: Path = Path("contam-demo.html")) -> int:
-    """Show the theory and the image experiment on this machine, and write a page about them.
+    """Show the theory and the image experiments on this machine, and write a page about them.
 
-    Runs the laptop preset of every experiment: a minute or two on two cores.
+    Runs the laptop presets that are quick and smaller versions of others: a minute or two on two
+    cores.
 
     Args:
         out: where the folders of the runs are made.
         page: the HTML file to write.
     """
-    from contam.experiments import IN_PAPER_ORDER
+    from contam.experiments import IN_DEMO, named
     from contam.run import Run
 
     started = time.monotonic()
-    _compute_together([each.name for each in IN_PAPER_ORDER], out)
-    runs = [Run.find(out, each.name, each.presets["laptop"]) for each in IN_PAPER_ORDER]
+    _compute_together(IN_DEMO, out)
+    runs = [Run.find(out, name, named(name).presets[preset]) for name, preset in IN_DEMO.items()]
     for each in runs:
         _print_claims(each)
     _write_page(runs, page)
@@ -479,8 +480,8 @@ def _compute(chosen: "Experiment", config: "BaseModel", out: Path) -> "Run":
         return Run.load(work.folder)
 
 
-def _compute_together(names: Sequence[str], out: Path) -> None:
-    """The laptop presets, each in a process of its own, as many at once as there are cores."""
+def _compute_together(presets: Mapping[str, str], out: Path) -> None:
+    """Presets of experiments, each in a process of its own, as many at once as there are cores."""
     from concurrent.futures import ThreadPoolExecutor
     from subprocess import PIPE, Popen
 
@@ -491,7 +492,8 @@ def _compute_together(names: Sequence[str], out: Path) -> None:
     running: list[Popen[str]] = []
 
     def follow(name: str) -> None:
-        command = [sys.executable, "-m", "contam", "run", name, "laptop", "--out", str(out)]
+        preset = presets[name]
+        command = [sys.executable, "-m", "contam", "run", name, preset, "--out", str(out)]
         process = Popen(command, stdout=PIPE, stderr=PIPE, text=True)
         running.append(process)
         last = ""
@@ -505,11 +507,11 @@ def _compute_together(names: Sequence[str], out: Path) -> None:
         bars.update(bar[name], completed=100, description=name)
 
     with Progress(*_columns(), console=console, disable=not console.is_terminal) as bars:
-        bar = {name: bars.add_task(name, total=100) for name in names}
+        bar = {name: bars.add_task(name, total=100) for name in presets}
         with ThreadPoolExecutor(max_workers=_cores()) as pool:
             try:
-                # The last one, on images, takes the longest, so it starts first.
-                for done in [pool.submit(follow, name) for name in reversed(names)]:
+                # Those on images take the longest, so they start first.
+                for done in [pool.submit(follow, name) for name in presets]:
                     done.result()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
