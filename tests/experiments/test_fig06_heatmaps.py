@@ -163,8 +163,22 @@ def test_claims_about_the_shift_follow_from_the_numbers(smoke, monkeypatch, left
     assert len(falls) == len(fewest) == 4
     assert {c.holds for c in falls} == {all_fall}
     assert {c.holds for c in fewest} == {least}
+    shares = [c for c in claims if "maps, the share" in c.says]
+    assert [c.holds for c in shares] == 2 * [left["student"] <= 0.9]
+    (control,) = (c for c in claims if c.quantity.endswith("untrained"))
+    assert control.holds and control.found == pytest.approx(1.0)
     assert falls[0].found == pytest.approx(max(left.values()))
     assert fewest[0].found == pytest.approx(left["teacher"] - max(left["student"], left["ERM"]))
+
+
+def test_what_is_kept_is_the_mean_over_ood_tests_over_the_id_test_of_each_seed():
+    found = [(0, "id", 4.0), (0, "ood", 1.0), (0, "ood", 3.0)]
+    found += [(1, "id", 2.0), (1, "ood", 2.0), (1, "ood", 4.0)]
+    about = {"set": "natural", "network": "student"}
+    rows = [about | {"seed": seed, "role": role, "object": heat} for seed, role, heat in found]
+    assert fig06._kept(rows, "student", "object") == {0: 0.5, 1: 1.5}
+    assert fig06._kept(rows, "student", "share") == {}
+    assert np.isnan(fig06._ratio(1.0, 0.0)) and np.isnan(fig06._ratio(None, 1.0))
 
 
 def test_the_paper_preset_says_what_to_put_where(tmp_path):

@@ -537,24 +537,20 @@ def _curves(config: Config, rows: list[dict[str, Any]]) -> Figure:
 
 def _places(config: Config, rows: list[dict[str, Any]]) -> Figure:
     """How much of the heat lies on the object, and why the last maps can't tell."""
-    sides = {
-        row["map"]: row["side"]
-        for row in _chosen(rows, set="shift", what="heat", network="teacher")
-    }
-    panels = [
-        _along(config, rows, "share", f"{PLAIN}, maps of {side} x {side}",
-               "share of the heat on the object", what="heat", map=where, formula=PLAIN)
-        for where, side in sorted(sides.items())
-    ] + [
-        _along(config, rows, "share", f"{PLUS}, maps of {side} x {side}",
-               "share of the heat on the object", what="heat", map=where, formula=PLUS)
-        for where, side in sorted(sides.items())
-    ]  # fmt: skip
+    begun = _chosen(rows, network="teacher", seed=0, strength=0.0, what="heat")
+    panels = []
+    for row in sorted(begun, key=lambda row: (row["formula"], -row["side"])):
+        which = {key: row[key] for key in ("what", "map", "formula")}
+        title = f"{row['formula']}, maps of {row['side']} x {row['side']}"
+        panels.append(
+            _along(config, rows, "share", title, "share of the heat on the object", **which)
+        )
     return Figure(
         "How much of the heat lies on the object",
-        "The share tells of the shift on the finer maps. On the last maps it does not: a position "
-        "covers more than the object, so the share stays little above that of even heat, which is "
-        "the object's share of the area, while the heat itself falls.",
+        "On the last maps the share says little: a position covers much of the picture, and its "
+        "heat is spread over all of that, so the share stays near that of even heat (the object's "
+        "share of the area) also where the heat itself falls. The finer maps of an earlier block "
+        "tell more. Images without any heat are left out.",
         "ours",
         on_same_axes([panel for panel, _ in panels], "y"),
         tuple(row for _, found in panels for row in found),
@@ -609,13 +605,15 @@ def _tests_apart(config: Config, rows: list[dict[str, Any]]) -> Figure:
             (row["network"], row["seed"]): row[key] for row in _chosen(natural, role="id", **which)
         }
         kept = [
-            row | {key: _ratio(row[key], own[row["network"], row["seed"]])}
+            row | {"OOD over ID": _ratio(row[key], own[row["network"], row["seed"]])}
             for row in _chosen(natural, role="ood", **which)
         ]
         found = [
-            row | {"quantity": title, "OOD over ID": row.pop(key)}
+            row | {"quantity": title}
             for member in config.members
-            for row in over_seeds(_chosen(kept, network=member.name), ["network", "test"], key)
+            for row in over_seeds(
+                _chosen(kept, network=member.name), ["network", "test"], "OOD over ID"
+            )
         ]
         found.sort(key=lambda row: tests.index(row["test"]))
         panels.append(
