@@ -14,7 +14,11 @@ class Sample:
 
     name: str
     domain: Domain
-    """`domain.batches(size)` without a generator gives the examples in order, again and again."""
+    """`domain.batches(size)` without a generator gives the examples in order, again and again.
+
+    Pictures (n, 1 or 3, height, width) lie in [0, 1], whatever the user's network wants: the intake
+    puts in front of it what turns them into that.
+    """
     masks: Float[Tensor, "n 1 height width"] | None = field(default=None, repr=False)
     """Share of each pixel that the object covers, at the size of the network's input."""
     background: Int[Tensor, " n"] | None = field(default=None, repr=False)
@@ -42,6 +46,10 @@ class Subject:
     untrained: nn.Module | None = field(default=None, repr=False)
     """The same network with drawn weights: the control of every number."""
     seed: int = 0
+    domains: tuple[str, ...] = ()
+    """Names of the domains by their index, where the user gave some."""
+    batch_size: int = 64
+    """Examples that go through the network at a time; halved when memory runs out."""
 
     @property
     def chance(self) -> float:
