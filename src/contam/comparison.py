@@ -24,12 +24,12 @@ BATCH = 64
 
 
 def members(networks: Networks) -> tuple[Member, ...]:
-    """Whom the paper's figures compare, the untrained network first, so that it stays a baseline.
+    """Whom the paper's figures compare; the untrained network is what to compare them with.
 
     Source: ours.
     """
     standard = (ERM,) if networks.standard is not None else ()
-    return (UNTRAINED, TEACHER, STUDENT, *standard)
+    return (TEACHER, STUDENT, *standard, UNTRAINED)
 
 
 def look_into_each(run: Run, networks: Networks, seeds: int, look: Look) -> Iterator[Stage]:
@@ -62,7 +62,7 @@ def seen_in(run: Run) -> list[dict[str, Any]]:
     Source: ours.
     """
     rows = [row for part in run.parts("net/") for row in run.read(part)]
-    names = [member.name for member in (UNTRAINED, TEACHER, STUDENT, ERM)]
+    names = [member.name for member in (TEACHER, STUDENT, ERM, UNTRAINED)]
     return sorted(rows, key=lambda row: (row["seed"], names.index(row["network"])))
 
 

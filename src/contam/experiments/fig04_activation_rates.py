@@ -37,6 +37,8 @@ NEAR_ZERO = 0.1
 EXHIBITED = 0.1
 """From this asymmetry on, a block is said to show it; the paper shows histograms alone."""
 BINS = 40
+FEW = 4
+"""Up to so many blocks have panels of full size."""
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
@@ -83,7 +85,7 @@ def _look(lineup: Lineup, member: Member) -> tuple[list[dict[str, Any]], dict[st
 def claims(run: Run) -> Sequence[Claim]:
     """Training makes rates unequal, most of all in the last block; and what is not seen here."""
     rows = seen_in(run)
-    trained = names_in(rows)[1:]
+    trained = [name for name in names_in(rows) if name != UNTRAINED.name]
     alike = [name for name in trained if _blocks(rows, name) == _blocks(rows, UNTRAINED.name)]
 
     def last(key: str, network: str) -> list[float]:
@@ -166,7 +168,7 @@ def _over_classes(
     config: Config, run: Run, rows: Sequence[dict[str, Any]], names: Sequence[str]
 ) -> Figure:
     """The paper's histograms."""
-    panels = _small(run, rows, names, "rates", x="activation rate", y="share of classes")
+    panels = _by_block(run, rows, names, "rates", x="activation rate", y="share of classes")
     transformer = config.networks.teacher.partition(":")[2].startswith("ViT")
     return Figure(
         f"Activation rates of the classes, block by block: {', '.join(names)}",
@@ -182,12 +184,12 @@ def _over_classes(
 
 def _over_channels(run: Run, rows: Sequence[dict[str, Any]], names: Sequence[str]) -> Figure:
     """The same one channel at a time."""
-    panels = _small(
-        run, rows, names, "asymmetry", x="rate for the favorite class minus mean", y="channels"
+    panels = _by_block(
+        run, rows, names, "asymmetry", x="favorite class minus mean", y="share of channels"
     )
     return Figure(
         f"Asymmetry of single channels, block by block: {', '.join(names)}",
-        "How much more often a channel is positive for its favorite class than for the mean class: "
+        "The activation rate of a channel for its favorite class, minus its mean over the classes: "
         "0 for a channel that fires equally often for all, and near 1 for one that fires for a "
         "single class of many.",
         "ours",
@@ -196,29 +198,36 @@ def _over_channels(run: Run, rows: Sequence[dict[str, Any]], names: Sequence[str
     )
 
 
-def _small(
+def _by_block(
     run: Run, rows: Sequence[dict[str, Any]], names: Sequence[str], kind: str, *, x: str, y: str
 ) -> tuple[Panel, ...]:
-    """A small histogram for each block."""
-    found = {name: arrays_of(run, name) for name in names}
+    """A histogram for each block, with the same axes."""
+    blocks = _blocks(rows, names[0])
     panels = []
-    for number, block in enumerate(_blocks(rows, names[0]), start=1):
-        samples = {
-            name: np.concatenate([arrays[f"{kind}/{number}"].numpy() for arrays in each])
-            for name, each in found.items()
-        }
+    found = {
+        name: [
+            np.concatenate([arrays[f"{kind}/{number}"].numpy() for arrays in arrays_of(run, name)])
+            for number in range(1, len(blocks) + 1)
+        ]
+        for name in names
+    }
+    top = 1.0
+    if kind == "asymmetry":
+        top = max(float(values.max()) for each in found.values() for values in each)
+    for place, block in enumerate(blocks):
+        samples = {name: each[place] for name, each in found.items()}
         told = " ".join(
             f"{name}: {values.min():.2f} to {values.max():.2f}, mean {values.mean():.3f}."
             for name, values in samples.items()
         )
         panel, _ = histogram(
             samples,
-            title=f"Block {number}, {block}",
+            title=f"Block {place + 1}, {block}",
             description=told,
             x=x,
             y=y,
-            edges=np.linspace(0, 1, BINS + 1),
-            small=True,
+            edges=np.linspace(0, top, BINS + 1),
+            small=len(blocks) > FEW,
         )
         panels.append(panel)
     return on_same_axes(panels)
@@ -257,9 +266,9 @@ def summarize(run: Run) -> str:
     }
     told = ", ".join(f"{name} {value:.2f}" for name, value in last.items())
     lowest = min(
-        _of(rows, name, seed)[-1]["lowest"]
-        for name in names_in(rows)[1:]
-        for seed in seeds_in(rows)
+        row["lowest"]
+        for row in rows
+        if row["network"] != UNTRAINED.name and row["layer"] == _last(rows, row["network"])
     )
     return (
         "How much more often a channel of the last block fires for its favorite class than on "
@@ -272,6 +281,10 @@ def _of(rows: Sequence[dict[str, Any]], network: str, seed: int) -> list[dict[st
     """The blocks of a network, the first one first."""
     mine = [row for row in rows if (row["network"], row["seed"]) == (network, seed)]
     return sorted(mine, key=lambda row: row["number"])
+
+
+def _last(rows: Sequence[dict[str, Any]], network: str) -> str:
+    return _of(rows, network, seeds_in(rows)[0])[-1]["layer"]
 
 
 def _blocks(rows: Sequence[dict[str, Any]], network: str) -> tuple[str, ...]:

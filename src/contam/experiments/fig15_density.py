@@ -141,7 +141,7 @@ def _histograms(
         y="share of units",
         edges=edges.numpy(),
     )
-    active = pooled("active", [*learned, UNTRAINED.name])
+    active = pooled("active", list(found))
     second, _ = histogram(
         active,
         title="How often each unit is active",

@@ -1,0 +1,83 @@
+"""Figure 15: every position of the first block is a unit, and claims follow from the numbers."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from contam.experiments import fig15_density as fig15
+from contam.experiments.fig15_density import EXPERIMENT, PAPER, SMOKE, Config
+from contam.lineup import UNTRAINED, Lineup
+from contam.measures.accuracy import Hits
+from contam.models.observe import flat, observe
+from contam.run import Run
+
+
+def test_units_are_the_positions_behind_the_first_block(tmp_path):
+    """Against a pass that keeps every activation."""
+    lineup = Lineup(SMOKE.networks, 0, tmp_path)
+    list(lineup.train([UNTRAINED]))
+    (row,), arrays = fig15._look(lineup, UNTRAINED)
+    images = lineup.problem(UNTRAINED).shift.id_test
+    layer = "encoder.stage1.relu2"
+    batches = list(observe(lineup.network(UNTRAINED), images.batches(50), [layer], flat))
+    units = torch.cat([seen.layers[layer] for seen in batches]).double()
+    assert row["layer"] == layer and row["units"] == units.shape[1] == 4 * 16 * 16
+    torch.testing.assert_close(arrays["mean"], units.mean(dim=0).float())
+    torch.testing.assert_close(arrays["active"], (units > 0).double().mean(dim=0).float())
+    assert row["mean"] == pytest.approx(float(units.mean()))
+    assert row["active"] == pytest.approx(float((units > 0).double().mean()))
+    hits = Hits().update(torch.cat([seen.logits for seen in batches]), images.y)
+    assert row["accuracy"] == hits.compute().share
+
+
+def made_up(root: Path, found: dict[str, tuple[float, float]]) -> Run:
+    """A run in which networks have a mean activation and an active share."""
+    config = Config(networks=SMOKE.networks, seeds=2)
+    with Run.start(root, EXPERIMENT.name, config) as run:
+        for name, (mean, active) in found.items():
+            for seed in range(2):
+                row = {"network": name, "seed": seed, "units": 3, "accuracy": 0.9}
+                row |= {"mean": mean, "active": active}
+                arrays = {"mean": torch.full((3,), mean), "active": torch.full((3,), active)}
+                run.write(f"net/{name}/seed{seed}", [row], arrays)
+        run.finish()
+    return run
+
+
+AS_PRINTED = {"teacher": (0.6, 0.7), "student": (0.4, 0.5), "ERM": (0.4, 0.5),
+              "untrained": (0.1, 0.6)}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "holds"),
+    [
+        ({}, [True, True, True]),
+        ({"student": (0.7, 0.5)}, [False, True, True]),
+        ({"student": (0.4, 0.69)}, [True, False, True]),
+        ({"ERM": (0.4, 0.8)}, [True, True, False]),
+    ],
+)
+def test_claims_follow_from_the_numbers(tmp_path, changed, holds):
+    run = made_up(tmp_path, AS_PRINTED | changed)
+    assert [claim.holds for claim in EXPERIMENT.claims(run)] == holds
+
+
+def test_without_a_standard_network_two_claims_are_left(tmp_path):
+    found = {name: each for name, each in AS_PRINTED.items() if name != "ERM"}
+    run = made_up(tmp_path, found)
+    assert len(EXPERIMENT.claims(run)) == 2
+    histograms, means = EXPERIMENT.draw(run)
+    assert {row["series"] for row in histograms.rows} == {"teacher", "student"}
+    assert {row["network"] for row in means.rows} == set(found)
+    assert "teacher 70%" in EXPERIMENT.summary(run)
+
+
+def test_the_paper_preset_says_what_to_put_where(tmp_path):
+    nowhere = PAPER.networks.model_copy(update={"folder": tmp_path / "none"})
+    config = PAPER.model_copy(update={"networks": nowhere})
+    with (
+        Run.start(tmp_path, EXPERIMENT.name, config) as run,
+        pytest.raises(ValueError, match=r"has not all of imagenet: missing .*none"),
+    ):
+        list(EXPERIMENT.compute(config, run))
