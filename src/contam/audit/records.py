@@ -64,11 +64,13 @@ class LayerRecord(Record):
     name: str
     neurons: PositiveInt
     selectivity: dict[str, float] = {}
-    """Mean over neurons (Eq. 61)."""
+    """Mean over neurons (Eq. 61), of what is positive in the class means."""
     asymmetry: dict[str, float] = {}
     """Mean over neurons of the largest minus the mean activation rate of a class."""
     rate: dict[str, float] = {}
     """Share of positive activations."""
+    class_rates: dict[str, tuple[float | None, ...]] = {}
+    """The same for each class, in their order; absent for more than 100 classes."""
     density: dict[str, float] = {}
     """Mean activation, in the network's units."""
     attenuation: dict[str, Interval] = {}
@@ -78,7 +80,9 @@ class LayerRecord(Record):
     counterfactual: dict[str, Interval] = {}
     """The same under changes of the ID images' backgrounds, by change and strength."""
     untrained_attenuation: dict[str, Interval] = {}
-    """The control of the three above: the same network with drawn weights, by the same keys."""
+    """The control of the three above: the same network with drawn weights, by the same keys.
+
+    `across domains` is the key of the second; of changes, those of full strength are there."""
     probe: dict[str, Interval] = {}
     """Accuracy of a linear probe of this layer that was fitted on ID data."""
     decided: dict[str, float] = {}
@@ -86,7 +90,10 @@ class LayerRecord(Record):
     information: dict[str, Interval] = {}
     """Usable information about the label, in bits."""
     domain_error: Interval | None = None
-    """Error of a linear reader of the domain; chance is 1 - 1 / domains."""
+    """Error of a linear reader of the domain; guessing the most frequent domain gives
+    `domain_chance`."""
+    untrained_domain_error: Interval | None = None
+    domain_chance: float | None = None
 
 
 class NeuronTable(Record):
@@ -101,9 +108,24 @@ class NeuronTable(Record):
     rate_id: tuple[float, ...]
     rate_ood: tuple[float | None, ...]
     attenuation: tuple[float | None, ...]
-    """ID to OOD (or counterfactual where there is no OOD set); absent for silent neurons."""
+    """ID to OOD (or counterfactual where there is no OOD set); absent for silent neurons, and for
+    those whose ID class means differ by little more than noise."""
     total: NonNegativeInt
     """How many neurons there are; the table may hold fewer."""
+
+
+class Plane(Record):
+    """Examples in the two directions in which a layer varies most, as columns of equal length."""
+
+    layer: str
+    shares: tuple[float, float]
+    """Of the layer's variance that each axis shows."""
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    data: tuple[str, ...]
+    """Name of the data set."""
+    domain: tuple[str, ...]
+    label: tuple[str, ...]
 
 
 class HeadRecord(Record):
@@ -156,6 +178,8 @@ class Example(Record):
     """The same picture under its heat map."""
     heat_on_object: float | None = None
     heat_share: float | None = None
+    group: str = ""
+    """Examples of one group are shown beside each other."""
     note: str = ""
 
 
@@ -208,6 +232,7 @@ class AuditRecord(Record):
     sets: tuple[SetScores, ...]
     layers: tuple[LayerRecord, ...] = ()
     neurons: NeuronTable | None = None
+    plane: Plane | None = None
     head: HeadRecord | None = None
     oracles: tuple[OracleRecord, ...] = ()
     background_only: BackgroundOnly | None = None
