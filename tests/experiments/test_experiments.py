@@ -131,7 +131,7 @@ def test_experiments_are_found_by_name_and_by_item(asked, name):
         ("fig3_two_layers", "did you mean 'fig03_two_layer'"),
         ("zzz", "choose from"),
         ("Fig. 88", "no item 'Fig. 88'"),
-        ("Table 5", "no experiment redraws Tab. 5"),
+        ("Eq. 61", "no experiment redraws Eq. 61"),
     ],
 )
 def test_what_is_not_found_gets_the_nearest(asked, line):

@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from contam import paper
 from contam.experiment import Experiment
 from contam.experiments import (
+    coupling_family,
     fig01_distillation,
     fig03_two_layer,
     fig04_activation_rates,
@@ -12,6 +13,7 @@ from contam.experiments import (
     fig06_heatmaps,
     fig10_activations,
     fig13_padded_digits,
+    fig14_separability,
     fig15_density,
     thm4_scaling,
 )
@@ -25,7 +27,9 @@ IN_PAPER_ORDER: tuple[Experiment, ...] = (
     fig06_heatmaps.EXPERIMENT,
     fig10_activations.EXPERIMENT,
     fig13_padded_digits.EXPERIMENT,
+    fig14_separability.EXPERIMENT,
     fig15_density.EXPERIMENT,
+    coupling_family.EXPERIMENT,
 )
 
 IN_DEMO: dict[str, str] = {

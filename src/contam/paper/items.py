@@ -171,7 +171,6 @@ RESTATED = {"Thm. B.1": "Thm. 4.1", "Thm. B.2": "Thm. 4.2", "Thm. B.3": "Thm. 4.
             "Thm. C.4": "Thm. 4.4"}  # fmt: skip
 """Theorems that the appendix repeats under another number."""
 
-_ENCODERS = "needs ImageNet-scale encoders: not built yet"
 _RATE = "a rate with open constants, used in the proof of"
 _PROOF_STEPS = {
     "Lemma B.3": (23, 24, 25), "Lemma B.4": (28, 29), "Lemma B.6": (32, 33),
@@ -187,7 +186,6 @@ _REASONS: dict[str, str] = {
     "Lemma B.7": f"{_RATE} Thm. 4.3; the correlation itself is measured, see Def. A.4",
     "Lemma B.8": "a step in the proof of Thm. 4.1; the sets are measured, see Def. A.4",
     "Lemma B.9": f"{_RATE} Thm. 4.1; the correlation itself is measured, see Def. A.4",
-    "Fig. 14": _ENCODERS,
 }
 
 NOT_IN_CODE: dict[str, str] = (
@@ -206,8 +204,6 @@ IN_PART: dict[str, str] = {
     for missing, items in {
         "in miniature, with digits; pictures of features: not built yet": ("App. F.4", "Fig. 13"),
         "6a and 6b; pictures of features (6c): not built yet": ("Fig. 6",),
-        "the number in print; not trained here": ("Tab. 5",),
-        "the measures; their experiments: not built yet": ("App. G.1",),
     }.items()
     for item in items
 }  # fmt: skip

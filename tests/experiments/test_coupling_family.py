@@ -1,0 +1,175 @@
+"""Which measure goes with failure: what is measured where, and what is said of it."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+from contam.batch import Batch, Domain
+from contam.data.domainnet import CLASSES, DOMAINS
+from contam.experiments import coupling_family as family
+from contam.experiments.coupling_family import EXPERIMENT, LAPTOP, MEASURES, PAPER, SMOKE, Config
+from contam.lineup import Networks
+from contam.models.preparation import Preparation
+from contam.models.sources import Source
+from contam.run import Run
+from contam.training.distill import Distillation
+from contam.training.probe import FullBatch
+
+
+def finished(config: Config, root: Path) -> Run:
+    with Run.start(root, EXPERIMENT.name, config) as run:
+        stages = [stage.done for stage in EXPERIMENT.compute(config, run)]
+        run.finish()
+    assert stages == sorted(stages) and stages[0] >= 0 and stages[-1] <= 1
+    return Run.load(run.folder)
+
+
+def made_up(count: int = 12, **tied: float) -> list[dict]:
+    """Networks whose drop grows from one to the next, and measures that go with it or not."""
+    draws = np.random.default_rng(0)
+    found = []
+    for k in range(count):
+        own = 0.95 - 0.001 * float(draws.permutation(count)[0])
+        ood = 0.1 + (own - 0.1) * (1 - 0.05 * (k + 1))
+        row = {"network": f"net {k}", "seed": 0, "id": own, "ood": ood, "chance": 0.1}
+        noise = {key: float(draws.normal()) for key in MEASURES}
+        found.append(row | noise | {key: slope * k for key, slope in tied.items()})
+    return found
+
+
+def test_the_drop_is_the_share_of_what_is_above_guessing():
+    row = {"network": "ERM", "seed": 0, "id": 0.9, "ood": 0.5, "chance": 0.1}
+    (point,) = family._points(LAPTOP, [row])
+    assert point["drop"] == pytest.approx(0.5)
+    untrained, weak = row | {"network": "untrained"}, row | {"id": 0.2}
+    assert family._points(LAPTOP, [untrained, weak]) == []
+    guessing = row | {"id": 0.1}
+    assert family._points(SMOKE, [guessing]) == []
+
+
+def test_a_measure_that_goes_with_the_drop_is_told_from_one_that_goes_against_it():
+    found = family._correlations(LAPTOP, made_up(attenuation=1.0, both=-1.0))
+    assert found["attenuation", False, False].value == pytest.approx(1)
+    assert found["both", False, False].value == pytest.approx(-1)
+    assert found["attenuation", True, False].value > 0.9
+    assert abs(found["background", False, False].value) < 0.8
+    assert ("error", True, False) not in found
+
+
+def test_few_networks_are_not_correlated():
+    assert family._correlations(LAPTOP, made_up(family.ENOUGH - 1)) == {}
+    some = made_up(family.ENOUGH)
+    for row in some[1:]:
+        row["id"] = 0.8  # Not good, so that only one is.
+        row["id"] -= row["error"] / 1000
+    assert {good for _, _, good in family._correlations(LAPTOP, some)} == {False}
+
+
+class Additive(nn.Module):
+    """Features that add what the object's place says and what the background's color says."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([x[:, 0, 16, 16], x[:, 0, 0, 0]], dim=1)
+
+
+def test_a_background_that_is_added_has_a_share_and_no_coupling():
+    """By hand: two classes on two backgrounds, and a network that reads each by itself."""
+    y = torch.arange(20) % 2
+    before = []
+    for k in range(family.EACH * len(family.ID) + 2):
+        x = torch.zeros(20, 3, 32, 32) + (k % 2)
+        x[:, :, 16, 16] = 0.5 + 0.3 * y[:, None].float()
+        before.append(Domain(str(k), Batch(x, y, torch.full_like(y, k))))
+    changed = {"negative": before[1], "recolored": before[0]}
+    row = family._counterfactual(Additive(), family._Altered(before[0], changed, before), 2)
+    for key in ("counterfactual", "negative", "recolored", "interaction", "dependent"):
+        assert row[key] == pytest.approx(0, abs=1e-6)
+    spread = {"class": 0.15**2, "background": 0.5**2}
+    for key, value in spread.items():
+        assert row[key] == pytest.approx(value / sum(spread.values()), rel=1e-5)
+    assert row["both"] == pytest.approx((row["class"] * row["background"]) ** 0.5)
+
+
+def test_only_backgrounds_are_altered():
+    altered = family._altered(SMOKE, 0)
+    shown = family.splits(0, train=40, id_val=40, id_test=SMOKE.images, ood_test=10)["id_test"]
+    assert torch.equal(altered.plain.data.x, shown.x)
+    inside = shown.mask.expand_as(shown.x) > 0
+    for images in altered.changed.values():
+        assert torch.equal(images.data.x[inside], shown.x[inside])
+        assert not torch.equal(images.data.x, shown.x)
+        assert torch.equal(images.y, shown.y)
+    assert len(altered.before) == 18
+
+
+def test_claims_that_a_problem_without_masks_can_not_judge_say_so(tmp_path, monkeypatch):
+    """The paper preset's pipeline, on DomainNet's layout with a source of one's own."""
+    monkeypatch.setitem(sys.modules, "tiny_model", sys.modules[__name__])
+    name = "tiny_model:tiny_source"
+    networks = Networks(
+        data="domainnet",
+        folder=domainnet_tree(tmp_path / "data"),
+        weights=tmp_path / "weights",
+        teacher=name,
+        standard=None,
+        student_recipe=Distillation(1e-2, 0.0, 16, epochs=1),
+        probe=FullBatch(iterations=20),
+    )
+    (tmp_path / "weights").mkdir()
+    save_file(
+        tiny_source().encoder.state_dict(), tmp_path / "weights/tiny_model-tiny_source.safetensors"
+    )
+    run = finished(PAPER.model_copy(update={"networks": networks, "least_id": 0.0}), tmp_path)
+    judged = {claim.quantity: claim for claim in EXPERIMENT.claims(run)}
+    assert judged["attenuation, ID to OOD: student minus teacher"].found is not None
+    missing = {claim.not_run for claim in judged.values() if claim.found is None}
+    assert {family.NO_MASKS, family.FEW, "there is no ERM here"} <= missing
+    assert all(not panel.empty for figure in EXPERIMENT.draw(run) for panel in figure.panels)
+    assert "class profile" in EXPERIMENT.summary(run)
+
+
+def test_the_paper_preset_says_what_to_put_where(tmp_path):
+    config = PAPER.model_copy(
+        update={
+            "networks": PAPER.networks.model_copy(
+                update={"folder": tmp_path / "none", "teacher": "torchvision:resnet18"}
+            )
+        }
+    )
+    with pytest.raises(ValueError, match=rf"has not all of domainnet: missing .*{tmp_path}/none"):
+        finished(config, tmp_path / "runs")
+
+
+def tiny_source() -> Source:
+    """An encoder small enough to be a teacher in a test."""
+    encoder = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    about = Preparation(resize=8, crop=8, mean=(0.5,) * 3, std=(0.5,) * 3)
+    return Source("tiny", encoder, 6, about)
+
+
+def domainnet_tree(root: Path) -> Path:
+    """Two images for each of the forty classes in each list, on the true layout."""
+    draws = np.random.default_rng(0)
+    lists = root / "SENTRY_splits"
+    lists.mkdir(parents=True)
+    for domain in DOMAINS:
+        for part in ("train", "test"):
+            lines = []
+            for label, thing in enumerate(CLASSES):
+                for index in range(2):
+                    place = Path(domain, thing, f"{part}{index}.png")
+                    (root / place).parent.mkdir(parents=True, exist_ok=True)
+                    pixels = draws.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                    pixels[..., label % 3] //= 4
+                    Image.fromarray(pixels).save(root / place)
+                    lines.append(f"{place} {label}\n")
+            (lists / f"{domain}_{part}_mini.txt").write_text("".join(lines))
+    return root

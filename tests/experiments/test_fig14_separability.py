@@ -1,0 +1,192 @@
+"""Figure 14 and Table 5: which images are read, what is told apart, and the paper's own data."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+from contam.batch import Batch, Domain
+from contam.data.pacs import CLASSES, DOMAINS
+from contam.experiments import fig14_separability as fig14
+from contam.experiments.fig14_separability import EXPERIMENT, PAPER, SMOKE, Config
+from contam.lineup import CAPTIONED, ERM, TEACHER, TINY_NETWORKS, Lineup
+from contam.models.preparation import Preparation
+from contam.models.small import resnet8
+from contam.models.sources import Source
+from contam.run import Run
+from contam.training.probe import FullBatch
+
+
+def finished(config: Config, root: Path) -> Run:
+    with Run.start(root, EXPERIMENT.name, config) as run:
+        stages = [stage.done for stage in EXPERIMENT.compute(config, run)]
+        run.finish()
+    assert stages == sorted(stages) and stages[0] >= 0 and stages[-1] <= 1
+    return Run.load(run.folder)
+
+
+def lineup(root: Path = Path("nowhere")) -> Lineup:
+    return Lineup(TINY_NETWORKS, 0, root)
+
+
+def test_no_object_is_on_both_sides():
+    """The OOD tests show the ID test's objects: one that is held out is so on every background."""
+    parts = fig14.domains_of(lineup().problem(ERM).shift)
+    own, *ood = parts
+    assert torch.equal(own.y, torch.cat([part.y for part in ood]))
+    test = fig14.unseen_objects(parts, 0)
+    assert len(test) == sum(map(len, parts))
+    assert torch.equal(test[: len(own)], test[len(own) :])
+    assert int(test.sum()) == 2 * round(0.2 * len(own))
+    assert not torch.equal(test, fig14.unseen_objects(parts, 1))
+
+
+def test_an_id_test_that_is_shorter_than_the_others_keeps_its_objects_apart():
+    def domain(count: int) -> Domain:
+        zeros = torch.zeros(count, dtype=torch.int64)
+        return Domain("some", Batch(torch.zeros(count, 1), zeros, zeros))
+
+    test = fig14.unseen_objects([domain(10), domain(20), domain(20)], 0)
+    assert torch.equal(test[:10], test[10:20]) and int(test[10:].sum()) == 8
+
+
+class Backgrounds(nn.Module):
+    """Features that are the family of a background, and nothing else."""
+
+    def __init__(self, parts: list[Domain]) -> None:
+        super().__init__()
+        self.domain = torch.cat([fig14.origin(part) for part in parts])
+        self.seen = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen += len(x)
+        families = self.domain[self.seen - len(x) : self.seen]
+        return torch.nn.functional.one_hot(families, 11).float()
+
+
+def test_features_that_are_the_background_have_no_error_and_constants_that_of_guessing(
+    monkeypatch,
+):
+    some = lineup()
+    parts = fig14.domains_of(some.problem(ERM).shift)
+    network = resnet8(10, width=4)
+    monkeypatch.setattr(some, "network", lambda _member: network)
+    network.encoder = Backgrounds(parts)
+    row, arrays = fig14._told_apart(SMOKE, some, ERM)
+    assert row["error"] == 0
+    assert len(row["domains"]) == 9 and row["id_domains"] == row["domains"][:4]
+    assert len(arrays["points"]) == 9 * SMOKE.drawn
+    assert arrays["y"].max() < fig14.SHAPES
+    network.encoder = Backgrounds(parts)
+    network.encoder.domain = network.encoder.domain * 0 + (torch.arange(400) % 7 == 0)
+    row, _ = fig14._told_apart(SMOKE, some, ERM)
+    assert row["error"] > 0.75 and row["guessing"] > 0.75
+
+
+def test_colors_stand_for_domains_and_many_id_domains_share_one():
+    row = {"network": "net", "id_domains": ["a", "b"], "classes": ["x", "y"]}
+    arrays = {
+        "points": torch.tensor([[1.0, 2.0], [3.0, 4.0]]),
+        "domain": torch.tensor([0.0, 2.0]),
+        "y": torch.tensor([1.0, 0.0]),
+    }
+    few = fig14._points(row | {"domains": ["a", "b", "c"]}, arrays)
+    assert [(each["domain"], each["class"]) for each in few] == [("a", "y"), ("c", "x")]
+    many = fig14._points(row | {"domains": list("abcdefgh")}, arrays)
+    assert [each["domain"] for each in many] == ["ID", "c"]
+
+
+def test_a_captioner_minimizes_the_sum_of_both_losses():
+    """By another way: the log-likelihood of a pair is that of the object plus the background's."""
+    from contam.lineup import _Captioner
+
+    model = resnet8(10, width=4)
+    captioner = _Captioner(model, 9).eval()
+    x = torch.rand(12, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    y, behind = torch.arange(12) % 10, torch.arange(12) % 9
+    loss = nn.functional.cross_entropy
+    features = model.encoder.eval()(x)
+    apart = loss(captioner.things(features), y) + loss(captioner.backgrounds(features), behind)
+    torch.testing.assert_close(loss(captioner(x), 9 * y + behind), apart)
+
+
+def test_captions_name_the_object_and_the_background():
+    some = lineup()
+    shift = some.problem(TEACHER).shift
+    seen = some._captions(shift)
+    assert len(seen.classes) == 90 and len(seen.train) == 9
+    for domain in seen.train:
+        assert {seen.classes[y].split(" on ")[1] for y in domain.y.tolist()} == {domain.name}
+    objects = torch.cat([domain.y for domain in seen.train]) // 9
+    assert torch.equal(objects.bincount(), torch.full((10,), len(objects) // 10))
+    elsewhere = TINY_NETWORKS.model_copy(update={"data": "pacs"})
+    with pytest.raises(ValueError, match="no captions of pacs, only of shapes"):
+        Lineup(elsewhere, 0, Path("nowhere"))._captions(shift)
+
+
+def test_a_captioned_teacher_is_trained_and_kept(tmp_path):
+    for _ in lineup(tmp_path).train([CAPTIONED]):
+        pass
+    again = lineup(tmp_path)
+    assert [row["role"] for row in again.judge(CAPTIONED)] == ["id"] + ["ood"] * 5
+    assert again.network(CAPTIONED).head.out_features == 10
+
+
+def pacs_tree(root: Path) -> Path:
+    """Three images of each class in each style, on the true layout."""
+    draws = np.random.default_rng(0)
+    for style, domain in enumerate(DOMAINS):
+        for label, thing in enumerate(CLASSES):
+            folder = root / "PACS" / domain / thing
+            folder.mkdir(parents=True)
+            for k in range(3):
+                pixels = draws.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                pixels[..., label % 3] //= 4
+                Image.fromarray(pixels // (style + 1)).save(folder / f"{k}.png")
+    return root
+
+
+def tiny_source() -> Source:
+    """An encoder small enough to be a teacher in a test, with a head for PACS."""
+    encoder = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    about = Preparation(resize=8, crop=8, mean=(0.5,) * 3, std=(0.5,) * 3)
+    return Source("tiny", encoder, 6, about, head=nn.Linear(6, 7))
+
+
+def test_the_paper_preset_runs_on_pacs(tmp_path, monkeypatch):
+    """Teacher and standard network from files, on the true layout."""
+    monkeypatch.setitem(sys.modules, "tiny_model", sys.modules[__name__])
+    name = "tiny_model:tiny_source"
+    networks = PAPER.networks.model_copy(
+        update={"folder": pacs_tree(tmp_path / "data"), "weights": tmp_path / "weights"}
+        | {"teacher": name, "standard": name, "probe": FullBatch(iterations=20)}
+    )
+    (tmp_path / "weights").mkdir()
+    torch.manual_seed(0)
+    save_file(
+        tiny_source().encoder.state_dict(), tmp_path / "weights/tiny_model-tiny_source.safetensors"
+    )
+    run = finished(PAPER.model_copy(update={"networks": networks, "drawn": 5}), tmp_path / "runs")
+    row = fig14._rows(run)[0]
+    assert row["domains"] == ["art_painting", "cartoon", "photo", "sketch"]
+    assert row["count"] == 4 * 21 and row["tested"] == 4 * 4
+    claims = EXPERIMENT.claims(run)
+    assert [claim.found is not None for claim in claims] == [True, True, True, True, False]
+    assert "too few" in (claims[-1].not_run or "")
+    assert all(not panel.empty for figure in EXPERIMENT.draw(run) for panel in figure.panels)
+    assert "mistakes the domain: teacher" in EXPERIMENT.summary(run)
+
+
+def test_without_pacs_the_paper_preset_says_what_to_put_where(tmp_path):
+    networks = PAPER.networks.model_copy(
+        update={"folder": tmp_path / "none", "teacher": "torchvision:resnet18"}
+    )
+    with pytest.raises(ValueError, match=rf"has not all of pacs: missing .*{tmp_path}/none"):
+        finished(PAPER.model_copy(update={"networks": networks}), tmp_path / "runs")
