@@ -161,7 +161,7 @@ def test_a_config_goes_out_as_yaml_and_comes_back(capsys, tmp_path):
         (["run"], "which experiment"),
         (["run", "fig3_two_layer"], "did you mean 'fig03_two_layer'"),
         (["run", "Fig. 99"], "no item 'Fig. 99'"),
-        (["run", "Fig. 1"], "no experiment redraws Fig. 1"),
+        (["run", "Fig. 2"], "no experiment redraws Fig. 2"),
         (["run", "fig03_two_layer", "papr"], "did you mean 'paper'"),
         (["run", "fig03_two_layer", "smoke", "--stepz", "3"], "did you mean --steps"),
         (["run", "fig03_two_layer", "smoke", "--steps", "-3"], "'steps'.*greater than 0.*-3"),

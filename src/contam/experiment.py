@@ -31,7 +31,9 @@ class Claim:
     spread: float | None = None
     """Standard deviation over seeds; None for fewer than two."""
     n: int = 0
-    """Seeds behind the number."""
+    """Seeds behind the number, or what else `of` says."""
+    of: str = "seed"
+    """What `n` counts, in the singular."""
     low: float | None = None
     high: float | None = None
     published: str | None = None
@@ -73,6 +75,7 @@ class Claim:
             "found": _finite(self.found),
             "spread": _finite(self.spread),
             "n": self.n,
+            "of": self.of,
             "holds": self.holds,
             "not_run": self.not_run,
         }
