@@ -189,7 +189,7 @@ def claims(run: Run) -> Sequence[Claim]:
     if {CAPTIONED.name, ERM.name} <= there:
         found.append(
             judge(
-                "A teacher that learned to name the backgrounds tells them apart, which is no wonder",
+                "A teacher that learned to name the backgrounds tells them apart, no wonder",
                 apart(CAPTIONED, ERM),
                 source="ours",
                 quantity="domain error, captioned teacher minus ERM",
