@@ -82,7 +82,8 @@ def list_experiments() -> int:
 
     for each in IN_PAPER_ORDER:
         print(f"{each.name:20} {each.title}")
-        print(f"{'':20} {', '.join(each.reproduces)}; presets {', '.join(each.presets)}")
+        redraws = f"{', '.join(each.reproduces)}; " if each.reproduces else ""
+        print(f"{'':20} {redraws}presets {', '.join(each.presets)}")
     return 0
 
 

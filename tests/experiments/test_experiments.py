@@ -1,6 +1,7 @@
 """Contracts over the table of experiments: a new one gets these tests by being listed."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ from contam import paper
 from contam.experiment import Experiment
 from contam.experiments import IN_PAPER_ORDER, find, named
 from contam.run import Run
+
+ANOTHER_WORK = re.compile(r"[A-Z].* \(\d{4}\)")
+"""How what is not this paper's is cited, here as in a docstring's source."""
 
 EACH = pytest.mark.parametrize("experiment", IN_PAPER_ORDER, ids=lambda each: each.name)
 
@@ -41,7 +45,7 @@ def test_claims_are_judged_from_disk_alone(experiment, smoke):
         assert record["says"] and record["quantity"] and record["wanted"]
         if record["source"] != "ours":
             for item in record["source"].split(", "):
-                if not item.startswith("Sec."):
+                if not item.startswith("Sec.") and not ANOTHER_WORK.fullmatch(item):
                     assert paper.spelled(item) in paper.ITEMS
     assert len({record["quantity"] for record in records}) == len(records)
 
@@ -87,6 +91,7 @@ def test_a_run_stopped_anywhere_goes_on_to_the_same_bytes(experiment, smoke, tmp
     monkeypatch.setattr("contam.lineup.KEEPING", 1e9)
     monkeypatch.setattr("contam.lineup.REPORT_EVERY", 1)
     monkeypatch.setattr("contam.experiments.fig13_padded_digits.KEEP_EVERY", 0.0)
+    monkeypatch.setattr("contam.experiments.dominoes.KEEP_EVERY", 0.0)
     resumed = 0
     for patience in (2, 3, 7, 1, 12, 5, 10_000):
         with Run.start(tmp_path, experiment.name, config) as run:

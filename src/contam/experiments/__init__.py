@@ -6,6 +6,7 @@ from contam import paper
 from contam.experiment import Experiment
 from contam.experiments import (
     coupling_family,
+    dominoes,
     fig01_distillation,
     fig03_two_layer,
     fig04_activation_rates,
@@ -30,6 +31,7 @@ IN_PAPER_ORDER: tuple[Experiment, ...] = (
     fig14_separability.EXPERIMENT,
     fig15_density.EXPERIMENT,
     coupling_family.EXPERIMENT,
+    dominoes.EXPERIMENT,
 )
 
 IN_DEMO: dict[str, str] = {
