@@ -18,8 +18,10 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def expanded(word: str) -> list[str]:
-    """The paths that a word with a star stands for, as the shell has them."""
-    return sorted(map(str, Path().glob(word))) if "*" in word else [word]
+    """The paths that a word with a star stands for: the shell's star leaves out hidden ones."""
+    if "*" not in word:
+        return [word]
+    return sorted(str(path) for path in Path().glob(word) if not path.name.startswith("."))
 
 
 def named(page: Path) -> str:
