@@ -8,6 +8,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from contam.audit.door import audit
+    from contam.audit.result import Audit
     from contam.batch import Batch, Domain, Shift
     from contam.data.digits import padded_digits
     from contam.experiment import Claim, Experiment
@@ -27,10 +29,13 @@ if TYPE_CHECKING:
     from contam.theory.population import predict
     from contam.theory.trajectory import Setting, simulate
     from contam.training.loop import Progress, train
+    from contam.watching.watcher import watch
 
 __version__ = version("contam")
 
 _HOMES = {
+    "Audit": "audit.result",
+    "audit": "audit",
     "Batch": "batch",
     "Domain": "batch",
     "Shift": "batch",
@@ -56,10 +61,12 @@ _HOMES = {
     "simulate": "theory.trajectory",
     "Progress": "training.loop",
     "train": "training.loop",
+    "watch": "watching.watcher",
 }
 
 __all__ = [
     "IN_PAPER_ORDER",
+    "Audit",
     "Batch",
     "Claim",
     "ClassMeans",
@@ -75,6 +82,7 @@ __all__ = [
     "__version__",
     "accuracy",
     "activation_asymmetry",
+    "audit",
     "blocks_of",
     "class_profiles",
     "find",
@@ -85,13 +93,16 @@ __all__ = [
     "simulate",
     "stream",
     "train",
+    "watch",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'contam' has no attribute {name!r}")
-    return getattr(import_module(f"contam.{_HOMES[name]}"), name)
+    home = import_module(f"contam.{_HOMES[name]}")
+    # The package of the audit is called like the function, and is both.
+    return home if name == _HOMES[name] else getattr(home, name)
 
 
 def __dir__() -> list[str]:

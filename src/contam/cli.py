@@ -579,8 +579,10 @@ def _print_claims(done: "Run") -> None:
 
 def _write_page(runs: Sequence["Run"], path: Path) -> None:
     from contam import experiments, report
+    from contam.watching.page import WATCHED
 
-    report.write(runs, path, {each.name: each for each in experiments.IN_PAPER_ORDER})
+    known = (*experiments.IN_PAPER_ORDER, WATCHED)
+    report.write(runs, path, {each.name: each for each in known})
 
 
 def _value_of(flag: str, given: Sequence[str]) -> str | None:

@@ -91,7 +91,7 @@ class Section:
     preset: str
     """The preset it was run with, or the nearest one and what was changed."""
     command: str
-    """What repeats it."""
+    """What repeats it; empty for what no command of ours computes."""
     config: str
     """Its config as YAML."""
     fields: tuple[Field, ...]
@@ -201,6 +201,8 @@ def _said(preset: str, changed: Sequence[str]) -> str:
 
 
 def _command(experiment: Experiment, preset: str, *, exact: bool) -> str:
+    if not experiment.presets:
+        return ""
     name = shlex.quote(experiment.name)
     if exact and preset in experiment.presets:
         return f"contam run {name} {shlex.quote(preset)}"
