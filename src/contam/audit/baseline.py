@@ -1,0 +1,72 @@
+"""Where standard models lie: the line that effective robustness is measured from."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from contam.measures.robustness import IMAGENET_LINES, Line, fit_line
+
+IMAGENET_CLASSES = 1000
+
+
+def find_lines(
+    baseline: str | Path | Mapping[str, Line] | None,
+    sets: Sequence[str],
+    *,
+    id_name: str,
+    classes: int,
+) -> tuple[dict[str, Line], list[str]]:
+    """The lines of these OOD sets by name, and what has to be said about those without one.
+
+    A baseline file is a CSV table of standard models' accuracies (shares in [0, 1]): a column with
+    the name of the ID set, or `id`, and one with the name of each OOD set. Without it, sets of a
+    network of 1000 classes that bear the name of one of ImageNet's shifts have our line.
+
+    Source: ours, the models of one's own task beside the published ones.
+
+    Raises:
+        ValueError: the file can't be read, or holds no such column or no line.
+    """  # fmt: skip
+    if isinstance(baseline, Mapping):
+        known = dict(baseline)
+        missing = [name for name in sets if name not in known]
+        return {n: known[n] for n in sets if n in known}, _said(missing, "the baseline")
+    if baseline is None:
+        if classes != IMAGENET_CLASSES:
+            return {}, []
+        plain = {_plain(name): line for name, line in IMAGENET_LINES.items()}
+        return {name: plain[_plain(name)] for name in sets if _plain(name) in plain}, []
+    path = Path(baseline)
+    try:
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"can't read the baseline {path}: {error}") from None
+    columns = list(rows[0]) if rows else []
+    inside = next((name for name in (id_name, "id") if name in columns), None)
+    if inside is None:
+        raise ValueError(
+            f"the baseline {path} has the columns {columns}; want {id_name!r} or 'id', and one for "
+            "each OOD set"
+        )
+    lines = {}
+    for name in sets:
+        if name in columns:
+            try:
+                both = [[float(row[column]) for row in rows] for column in (inside, name)]
+            except (TypeError, ValueError):
+                raise ValueError(
+                    f"the baseline {path} holds what is no number under {inside!r} or {name!r}"
+                ) from None
+            x, y = torch.tensor(both, dtype=torch.float64)
+            lines[name] = fit_line(x, y)
+    return lines, _said([name for name in sets if name not in lines], str(path.name))
+
+
+def _said(missing: Sequence[str], where: str) -> list[str]:
+    return [f"No effective robustness on {name!r}: {where} has no such set." for name in missing]
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
