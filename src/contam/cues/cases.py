@@ -21,6 +21,7 @@ SCANNED = {half.name: half for half in (CORE, EASY, *DOSES)}
 """The halves that need no files, by name."""
 SQUARE = "square"
 """A white square on noise, beside pictures from files."""
+REVERSED = "backgrounds reversed"
 STRENGTH = (0.5, 1.0)
 """How strong a background is, drawn anew for each picture."""
 CONTRAST = 0.25
@@ -164,7 +165,7 @@ def shift_of(config: Config, case: Case, seed: int, agreement: float | None = No
         shift.classes,
         (on_background(shift.train[0], seed),),
         on_background(shift.id_test, seed),
-        (on_background(shift.id_test, seed, sign=-1, name="backgrounds reversed"),),
+        (on_background(shift.id_test, seed, sign=-1, name=REVERSED),),
     )
 
 

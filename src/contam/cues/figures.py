@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from contam.cues.cases import Case, pictured, profiled
+from contam.cues.cases import REVERSED, Case, pictured, profiled
 from contam.cues.looks import EARLY
 from contam.cues.seen import SECOND, Seen
 from contam.plots import (
@@ -21,6 +21,8 @@ from contam.plots import (
     over_seeds,
 )
 from contam.run import Run
+
+TESTS = ("as in training", "top randomized", "top flipped")
 
 
 def figures(run: Run) -> Sequence[Figure]:
@@ -95,7 +97,7 @@ def _alone(seen: Seen) -> Figure:
             f"{cue}: {np.mean(at <= EARLY):.0%} at the first two probes."
             for cue, at in samples.items()
         ),
-        x="prediction depth: 0 is the input, the last is the softmax",
+        x="prediction depth, from the input to the softmax",
         edges=edges,
         y="share of pictures that have a depth",
         wide=True,
@@ -130,9 +132,8 @@ def _harm(seen: Seen) -> Figure:
         for end in (0.0, top)
     ]
     order = np.argsort(depth.mean(axis=0), kind="stable")
-    tests = ("as in training", "top randomized", "top flipped")
     curves = []
-    for test in tests:
+    for test in TESTS:
         table = seen.over(test)
         for place in order:
             values = table[:, place]
@@ -150,18 +151,18 @@ def _harm(seen: Seen) -> Figure:
             rows + rule,
             title="Harm of a spurious feature",
             description=f"{told} The core alone has depth {middle:.2f}.",
-            x=("depth", "prediction depth of the feature alone, probes"),
+            x=("depth", "depth of the feature alone, probes"),
             y=("harm", "accuracy lost when it is random"),
             series=("series", ""),
             points=True,
         ),
         lines(
             curves,
-            title="Accuracy with the feature as in training, random and flipped",
+            title="Accuracy on three tests",
             description=" ".join(
                 f"{r['feature']}, {r['series']}: {r['accuracy']:.2f}." for r in curves
             ),
-            x=("depth", "prediction depth of the feature alone, probes"),
+            x=("depth", "depth of the feature alone, probes"),
             y=("accuracy", "accuracy"),
             series=("series", ""),
             points=True,
@@ -185,7 +186,7 @@ def _alarm(seen: Seen) -> Figure:
     shown |= {f"{cue} over {config.core}": Case("over", cue) for cue in config.spurious}
     shown[f"{config.spurious[0]} as the core"] = Case("as core", config.spurious[0])
     shown[f"{config.core} on backgrounds"] = seen.background
-    ends = {"after one epoch": 1, f"after {config.epochs}": config.epochs}
+    ends = {"after one epoch": 1, f"after {config.epochs} epochs": config.epochs}
     rows = [
         {"network": name, "when": when, "early": value}
         for name, case in shown.items()
@@ -194,13 +195,11 @@ def _alarm(seen: Seen) -> Figure:
     ]
     means = over_seeds(rows, ["network", "when"], "early")
     table = []
-    for name, case in shown.items():
-        for key in ("as in training", "top randomized", "top flipped", "top blank", "undefined"):
-            if case.kind == "over" or key in ("as in training", "undefined"):
+    for key in (*TESTS, "top blank", REVERSED, "undefined"):
+        for name, case in shown.items():
+            asked = key.startswith("top") and case.kind != "over"
+            if not asked and (key != REVERSED or case == seen.background):
                 table.append({"network": name, "what": key, "value": seen.mean(case, key)})
-    reversed_ = seen.mean(seen.background, "backgrounds reversed")
-    name = f"{config.core} on backgrounds"
-    table.append({"network": name, "what": "backgrounds reversed", "value": reversed_})
     panels = (
         bars(
             means,
@@ -319,7 +318,7 @@ def _inside(seen: Seen) -> Figure:
                     for r in curves
                     if r["probe"] in (0, last - 1, last)
                 ),
-                x=("probe", "probe: 0 is the input, the last is the softmax"),
+                x=("probe", "probe, from the input to the softmax"),
                 y=("bits", "usable information, bits"),
                 series=("what", "about the"),
             )

@@ -1,0 +1,239 @@
+"""The experiment on dominoes: its cases, its rows, its verdicts, and files in place of scans."""
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from contam.cues import looks
+from contam.cues.cases import (
+    CONTRAST,
+    STRENGTH,
+    Case,
+    Config,
+    cases,
+    half_of,
+    network,
+    on_background,
+    profiled,
+    shift_of,
+)
+from contam.cues.seen import Seen
+from contam.experiments.dominoes import EXPERIMENT, HARMFUL, LAPTOP, PAPER, SMOKE
+from contam.measures.depth import Rule
+from contam.run import Run
+
+
+class Reads(torch.nn.Module):
+    """Answers 1 where the upper left corner is white: the easy cue, and nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(20.0))
+        self.relu = torch.nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        corner = self.relu(x[:, 0, :4, :4].mean(dim=(1, 2))[:, None] - 0.5)
+        return self.scale * torch.cat([torch.full_like(corner, 0.25), corner], dim=1)
+
+
+def finished(config: Config, root: Path) -> Run:
+    with Run.start(root, EXPERIMENT.name, config) as run:
+        stages = [stage.done for stage in EXPERIMENT.compute(config, run)]
+        run.finish()
+    assert stages == sorted(stages) and stages[-1] == 1
+    return Run.load(run.folder)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory) -> Run:
+    one = SMOKE.model_copy(update={"seeds": 1})
+    return finished(one, tmp_path_factory.mktemp("smoke"))
+
+
+def test_every_cue_is_learned_alone_and_over_the_core():
+    listed = cases(LAPTOP)
+    assert len({case.part(0) for case in listed}) == len(listed) == 17
+    for cue in LAPTOP.spurious:
+        assert Case("alone", cue) in listed and Case("over", cue) in listed
+    assert set(profiled(LAPTOP)) <= set(listed)
+    assert [case.cue for case in listed if case.agreement < 1] == ["easy", "hard"]
+
+
+def test_a_cue_alone_shows_the_class_and_the_other_half_does_not():
+    config = LAPTOP.model_copy(update={"train": 200, "test": 200})
+    easy = shift_of(config, Case("alone", "easy"), 0).id_test.data
+    corner = easy.x[:, 0, :4, :4].mean(dim=(1, 2))
+    assert torch.equal((corner > 0.9).long(), easy.y)
+    assert easy.x[:, :, 16:].max() < 0.5 + 1e-6
+    swapped = shift_of(config, Case("as core", "easy"), 0).id_test.data
+    assert torch.equal((swapped.x[:, 0, 16:20, :4].mean(dim=(1, 2)) > 0.9).long(), swapped.y)
+    assert swapped.x[:, :, :16].max() < 0.5 + 1e-6
+
+
+def test_the_core_below_is_the_same_whatever_is_above():
+    config = LAPTOP.model_copy(update={"train": 60, "test": 60})
+    shown = [Case("alone", "core"), Case("over", "easy"), Case("over", "hard", 0.95)]
+    lower = [shift_of(config, case, 3).train[0].data.x[:, :, 16:] for case in shown]
+    assert torch.equal(lower[0], lower[1]) and torch.equal(lower[0], lower[2])
+    random = shift_of(config, Case("over", "easy"), 3, agreement=0.5).train[0].data
+    assert torch.equal(random.x[:, :, 16:], lower[0])
+    assert (random.domain == random.y).double().mean() == 0.5
+
+
+def test_a_background_says_nothing_of_the_class_and_is_reversed_exactly():
+    plain = shift_of(LAPTOP.model_copy(update={"test": 400}), Case("alone", "core"), 0).id_test
+    own = on_background(plain, 0)
+    other = on_background(plain, 0, sign=-1, name="backgrounds reversed")
+    torch.testing.assert_close(own.data.x + other.data.x, 2 * plain.data.x)
+    assert torch.equal(own.data.domain, other.data.domain) and torch.equal(own.y, plain.y)
+    agree = (own.data.domain == own.y).double().mean()
+    assert abs(float(agree) - 0.5) < 4 * 0.5 / 400**0.5
+    added = (own.data.x - plain.data.x)[:, 0]
+    low, high = (CONTRAST * end for end in STRENGTH)
+    assert low * 0.999 <= added.std(dim=(1, 2)).min() <= added.std(dim=(1, 2)).max() <= high * 1.001
+    for which in (0, 1):
+        table = added[own.data.domain == which].flatten(1)
+        assert torch.linalg.matrix_rank(table, atol=1e-3, rtol=0.0) == 1
+
+
+def test_a_network_that_reads_the_cue_alone_gets_the_rows_that_follow():
+    shift = shift_of(LAPTOP.model_copy(update={"test": 200}), Case("over", "easy", 0.95), 0)
+    row = looks.answers_row(Reads(), shift, seed=0, interval=True)
+    assert row["as in training"] == 0.95 and row["top randomized"] == 0.5
+    assert row["top flipped"] == 0.0 and row["follows"] == 1.0
+    assert row["harm"] == pytest.approx(0.45)
+    assert row["harm_low"] < 0.45 < row["harm_high"]
+    depth = looks.depth_row(Reads(), shift, per_class=100, rule=Rule(), seed=0)
+    assert sum(depth["shares"]) + depth["undefined"] == pytest.approx(1)
+    assert depth["early"] == pytest.approx(sum(depth["shares"][:2]))
+    found = looks.counter_row(Reads(), shift.train[0], k=30)
+    assert found["in the network"] == 1.0 and found["in the data"] > 0.99
+
+
+def test_layers_that_pass_the_cue_on_say_one_bit_of_it():
+    config = LAPTOP.model_copy(update={"train": 400, "test": 200})
+    case = Case("over", "easy")
+    random = shift_of(config, case, 0, agreement=0.5).train[0]
+    rows = looks.information_rows(Reads(), random, shift_of(config, case, 0).ood_tests[0], k=30)
+    assert [row["layer"] for row in rows] == ["input", "relu", "softmax"]
+    assert rows[1]["cue"] > 0.9 and abs(rows[1]["label"]) < 0.1
+
+
+def test_layers_come_from_the_network():
+    shift = shift_of(SMOKE, Case("over", "easy"), 0)
+    assert looks.probed(Reads(), shift.id_test) == ["relu"]
+    assert len(looks.probed(network("resnet8", 4, 0), shift.id_test)) == 7
+
+
+def made_up(run: Run, monkeypatch, *, depth: dict[str, float], random: dict[str, float]) -> dict:
+    """The claims about a run whose networks have these depths and accuracies."""
+    real = Seen.each
+
+    def each(self: Seen, case: Case, key: str, epoch: int | None = None) -> list[float]:
+        if key == "mean" and case.kind == "alone":
+            return [depth[case.cue]] * len(self.seeds)
+        if key == "top randomized" and case.kind == "over":
+            return [random[case.cue]] * len(self.seeds)
+        if key == "harm" and case.kind == "over":
+            return [0.97 - random[case.cue]] * len(self.seeds)
+        return real(self, case, key, epoch)
+
+    monkeypatch.setattr(Seen, "each", each)
+    return {claim.says: claim.holds for claim in EXPERIMENT.claims(run)}
+
+
+FALLS = "The deeper a spurious feature alone, the less it harms"
+VERDICTS = "A feature is harmful if and only if it is easier than the core"
+
+
+@pytest.mark.parametrize(
+    ("depth", "random", "expected"),
+    [
+        ({"easy": 0.0, "core": 1.0, "hard": 2.0}, {"easy": 0.5, "hard": 0.96}, (True, True)),
+        ({"easy": 0.0, "core": 1.0, "hard": 2.0}, {"easy": 0.96, "hard": 0.5}, (False, False)),
+        ({"easy": 0.0, "core": 1.0, "hard": 0.5}, {"easy": 0.5, "hard": 0.96}, (True, False)),
+        ({"easy": 1.5, "core": 1.0, "hard": 2.0}, {"easy": 0.5, "hard": 0.96}, (True, False)),
+    ],
+)
+def test_verdicts_follow_from_depth_and_harm(smoke, monkeypatch, depth, random, expected):
+    judged = made_up(smoke, monkeypatch, depth=depth, random=random)
+    assert (judged[FALLS], judged[VERDICTS]) == expected
+    assert judged["Prediction depth puts the easy feature before the core"] is (depth["easy"] <= 1)
+    assert judged["Prediction depth puts the hard feature behind the core"] is (depth["hard"] >= 1)
+    benign = "A hard spurious feature is benign: without it, the network still knows the class"
+    assert judged[benign] is (random["hard"] >= 0.92)
+    assert HARMFUL == 0.1
+
+
+def test_where_all_features_harm_alike_the_curve_is_not_judged(smoke, monkeypatch):
+    depth = {"easy": 0.0, "core": 1.0, "hard": 2.0}
+    judged = made_up(smoke, monkeypatch, depth=depth, random={"easy": 0.9, "hard": 0.9})
+    assert judged[FALLS] is None
+
+
+def test_figures_need_neither_the_data_nor_the_network(smoke, monkeypatch):
+    monkeypatch.setattr("contam.cues.cases.dominoes", None)
+    assert len(EXPERIMENT.draw(smoke)) == 6
+
+
+def test_the_paper_preset_says_what_to_put_where(tmp_path):
+    nowhere = PAPER.model_copy(update={"folder": tmp_path})
+    with pytest.raises(ValueError, match=r"no .*kmnist.*images"):
+        finished(nowhere, tmp_path / "runs")
+    with pytest.raises(ValueError, match="no half 'core' from files; choose from square, mnist"):
+        half_of("core", tmp_path)
+    with pytest.raises(ValueError, match="no half 'mnist' without files; choose from core, easy"):
+        half_of("mnist", None)
+
+
+def written_as_idx(folder: Path) -> None:
+    """Random pictures in the format of MNIST; those of class 1 are brighter."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for part, n in (("train", 600), ("t10k", 400)):
+        labels = np.arange(n, dtype=np.uint8) % 10
+        images = random.integers(0, 128, (n, 28, 28), dtype=np.uint8)
+        images[labels == 1] += 100
+        for name, array in ((f"{part}-images-idx3", images), (f"{part}-labels-idx1", labels)):
+            header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+            packed = gzip.compress(header + array.tobytes())
+            (folder / f"{name}-ubyte.gz").write_bytes(packed)
+
+
+def test_files_go_through_the_same_code(tmp_path):
+    for kind in ("kmnist", "mnist"):
+        written_as_idx(tmp_path / "data" / kind)
+    config = PAPER.model_copy(
+        update={
+            "folder": tmp_path / "data",
+            "spurious": ("square", "mnist"),
+            "network": "resnet8",
+            "width": 4,
+            "epochs": 2,
+            "batch_size": 20,
+            "train": 80,
+            "test": 40,
+            "per_class": 20,
+            "rule": Rule(k=9),
+            "seeds": 1,
+        }
+    )
+    run = finished(config, tmp_path / "runs")
+    assert run.arrays(Case("over", "mnist").part(0))["pictures"].shape == (10, 3, 64, 32)
+    assert all(claim.found is not None or claim.not_run for claim in EXPERIMENT.claims(run))
+    assert len(EXPERIMENT.draw(run)) == 6 and "square" in EXPERIMENT.summary(run)
+
+
+@pytest.mark.slow
+def test_the_published_network_learns_dominoes_of_files():
+    torch.manual_seed(0)
+    model = network("torchvision:resnet18", 12, 0).cpu()
+    again = network("torchvision:resnet18", 12, 0).cpu()
+    x = torch.rand(4, 3, 64, 32)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(x), again.eval()(x))
+    assert model(x).shape == (4, 2)
