@@ -158,6 +158,54 @@ def observe(
         yield Observation(here, logits, sight.seen)
 
 
+def observe_head(model: nn.Module, batches: Iterable[Batch]) -> Iterator[Observation]:
+    """As `observe`, with the representation that the model's linear head reads as layer `head`.
+
+    The head is the last linear map of a forward pass, also a convolution of maps of one pixel, if
+    the logits are its output, unchanged. Where they are not, there is no layer `head`.
+
+    Source: ours, a head can be exchanged only where it is known.
+    """
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    for batch in batches:
+        here = Batch(*(part.to(device) for part in batch))
+        last = _LastLinear()
+        with as_found(model, here.x.device), last:
+            logits = model(here.x)
+        read = last.read_by(logits)
+        yield Observation(here, logits, {} if read is None else {"head": read})
+
+
+class _LastLinear(TorchFunctionMode):
+    """Remembers what went into the last linear map, and what came out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered: Tensor | None = None
+        self.left: Tensor | None = None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        name = getattr(func, "__name__", "").partition(".")[0]
+        # Over many positions it is no map of one representation, and copies would be dear.
+        axes = {"linear": slice(1, -1), "conv2d": slice(2, None)}.get(name)
+        if axes is not None and output.shape[axes].numel() == 1:
+            entered = args[0] if args else kwargs["input"]
+            if entered.shape[axes].numel() == 1:
+                # A later layer may overwrite either in place.
+                self.entered, self.left = entered.clone(), output.clone()
+        return output
+
+    def read_by(self, logits: Any) -> Tensor | None:
+        """(batch, width): the input of the map, if these logits are its output."""
+        if self.entered is None or self.left is None or not isinstance(logits, Tensor):
+            return None
+        left = self.left.flatten(1).to(logits.dtype)
+        # One logit for two classes may have got a column of zeros before it.
+        return self.entered.flatten(1) if torch.equal(left, logits[:, -left.shape[1] :]) else None
+
+
 def layers_of(model: nn.Module, x: Float[Tensor, "batch ..."]) -> list[str]:
     """The activations that run when the model sees `x`, in their order: what `auto` observes."""
     return list(look(model, x, "auto", _nothing)[1].seen)
