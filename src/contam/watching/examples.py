@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 from contam.batch import Batch, Domain, Shift
 from contam.seeds import stream
 
-Data = Shift | Domain | Iterable[Any]
+Data = Shift | Domain | Dataset[Any] | Iterable[Any]
 """A shift, a domain, a data set, a loader, or (inputs, labels) and (inputs, labels, domains)."""
 
 INPUTS = ("x", "pixel_values", "image", "images", "img", "input", "inputs")
@@ -217,7 +217,7 @@ def _domain(data: Data, name: str, read: int = READ) -> Domain:
     return Domain(name, Batch(*(torch.cat(parts) for parts in zip(*found, strict=True))))
 
 
-def _batches(data: Iterable[Any], read: int) -> Iterable[Any]:
+def _batches(data: Any, read: int) -> Iterable[Any]:
     if not isinstance(data, Dataset) and not hasattr(data, "features"):
         return data
     whole: Any = data

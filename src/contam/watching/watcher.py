@@ -83,6 +83,8 @@ class Watch:
         on_error: Literal["note", "raise"],
     ) -> None:
         self.settings = settings
+        self.folder = None if run is None else run.folder
+        """Where the record is."""
         self.run = run
         self.steps = start
         """The step that the training is at."""
