@@ -154,7 +154,7 @@ def test_the_data_holds_no_markup_and_every_number_is_finite(parsed: Parsed) -> 
 
     read = json.loads(data, parse_constant=refuse)
     assert set(read) == {"charts", "numbers", "themes"}
-    assert len(read["charts"]) == 16  # eight charts in each of two finished runs
+    assert len(read["charts"]) == 20  # ten charts in each of two finished runs
     first = read["numbers"]["figure-1"]
     assert first["columns"] == ["step", "net", "value", "low", "high"]
     assert len(first["rows"]) == 910
@@ -200,7 +200,7 @@ def test_pictures_and_charts_have_a_description(parsed: Parsed) -> None:
         a for _, a in parsed.elements if a.get("role") == "img" and "chart" in str(a["class"])
     ]
     assert len(pictures) == 2
-    assert len(charts) == 16
+    assert len(charts) == 20
     assert all((each.get("alt") or "").startswith("What it shows") for each in pictures)
     assert all((each["aria-label"] or "").startswith("What it shows") for each in charts)
 

@@ -157,12 +157,13 @@ def sections(runs: Sequence[Run], experiments: Mapping[str, Experiment]) -> list
                 anchor = f"claim-{next(claim_numbers)}"
                 section.claims.append(JudgedClaim(anchor, claim, strip(claim)))
             for figure in experiment.draw(run):
-                section.figures.append(_figure(figure, next(figure_numbers)))
+                section.figures.append(figure_view(figure, next(figure_numbers)))
         shown.append(section)
     return shown
 
 
-def _figure(figure: Figure, number: int) -> FigureView:
+def figure_view(figure: Figure, number: int) -> FigureView:
+    """A figure with its place on the page, its panels in agreement."""
     anchor = f"figure-{number}"
     panels = []
     charts = in_agreement(figure.panels)

@@ -5,7 +5,7 @@ import math
 import re
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from contam.experiment import number
 
@@ -88,6 +88,18 @@ def typeset(text: str) -> str:
     text = re.sub(r"(?<=\d)e([+-]?)0*(\d+)\b", _power, text)
     text = re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", text)
     return re.sub(r"(?<![\w.)])-(?=\.?\d)", "−", text)
+
+
+def prose(text: str) -> Markup:
+    """A sentence that may name code between backticks."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return escape(typeset(text))
+    set_ = (
+        Markup("<code>{}</code>").format(part) if index % 2 else escape(typeset(part))
+        for index, part in enumerate(parts)
+    )
+    return Markup("").join(set_)
 
 
 def _power(match: re.Match[str]) -> str:
