@@ -1,8 +1,8 @@
 """Contracts over the table of experiments: a new one gets these tests by being listed."""
 
 import json
-import shutil
 import re
+import shutil
 from pathlib import Path
 
 import pytest
