@@ -296,10 +296,10 @@ def _draw(
         start += len(pool)
         if len(own):
             found += pool.fetch([(own, torch.zeros_like(own))])
-    batch = Batch(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+    batch = Batch(*(torch.cat(parts).cpu() for parts in zip(*found, strict=True)))
     anew = torch.full((max(classes) + 1,), -1)
     anew[torch.tensor(classes)] = torch.arange(len(classes))
-    return Domain(name, batch._replace(y=anew[batch.y.cpu()]))
+    return Domain(name, batch._replace(y=anew[batch.y]))
 
 
 def _few(items: Sequence[Any]) -> str:
