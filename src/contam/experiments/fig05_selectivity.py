@@ -184,7 +184,7 @@ def claims(run: Run) -> Sequence[Claim]:
             every_seed=True,
         ),
         judge(
-            "So is every other trained network",
+            "Other trained networks are much more selective than a random one, too",
             rise([name for name in trained if name != STUDENT.name]),
             source="ours",
             quantity="selectivity on ID data, the least of the others minus untrained",
@@ -200,7 +200,7 @@ def claims(run: Run) -> Sequence[Claim]:
             every_seed=True,
         ),
         judge(
-            "The teacher's falls the least",
+            "Under distribution shift the teacher's selectivity falls the least",
             [
                 mine - theirs
                 for mine, theirs in zip(
@@ -213,7 +213,7 @@ def claims(run: Run) -> Sequence[Claim]:
             every_seed=True,
         ),
         judge(
-            "The fall comes with training: an untrained network has little to lose",
+            "Selectivity falls because of training: an untrained network has little to lose",
             [a - b for a, b in zip(fall(STUDENT.name), fall(UNTRAINED.name), strict=True)],
             source="ours",
             quantity="ID minus OOD selectivity, student minus untrained",
@@ -221,7 +221,7 @@ def claims(run: Run) -> Sequence[Claim]:
             every_seed=True,
         ),
         judge(
-            "It also falls when the favorite class is compared with the others alone",
+            "Selectivity also falls under shift when the favorite class is compared with the others",
             most(trained, max, "against_others"),
             source="ours",
             quantity="the same ratio with the mean over the other classes, where it is largest",
