@@ -162,8 +162,8 @@ class DatasetDomain(Domain):
 
 def reader_of(loader: DataLoader, keys: Mapping[str, str], transform: Transform | None) -> Reader:
     """How a loader reads its dataset, without its order."""
-    own = torch.utils.data.default_collate
-    collate = None if loader.collate_fn is own else loader.collate_fn
+    own = (torch.utils.data.default_collate, torch.utils.data.default_convert)
+    collate = None if loader.collate_fn in own else loader.collate_fn
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     return Reader(loader.dataset, keys, transform, collate, min(loader.num_workers, cores))
 

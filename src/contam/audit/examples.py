@@ -145,7 +145,7 @@ def as_labels(y: Any, what: str = "labels") -> Tensor | list[str]:
                 "for each example"
             )
         found = found.int().argmax(1)
-    found = found.reshape(len(found), -1)
+    found = found.flatten(1) if found.ndim > 1 else found[:, None]
     if found.shape[1] != 1:
         raise ValueError(f"{what} come in {found.shape[1]} columns; want one for each example")
     found = found[:, 0]
@@ -163,11 +163,13 @@ def as_domains(meta: Any) -> Tensor | list[str] | None:
     """
     if meta is None:
         return None
-    if isinstance(meta, Tensor | np.ndarray) and meta.ndim == 2 and meta.shape[1] > 1:
-        meta = meta[:, 0]
     try:
+        if isinstance(meta, list | tuple) and all(isinstance(each, Tensor) for each in meta):
+            meta = torch.stack([each.detach().cpu() for each in meta])
+        if isinstance(meta, Tensor | np.ndarray) and meta.ndim == 2 and meta.shape[1] > 1:
+            meta = meta[:, 0]
         return as_labels(meta, "domains")
-    except (ValueError, IndexError):
+    except (ValueError, RuntimeError):  # it says something else than a domain
         return None
 
 
