@@ -221,7 +221,7 @@ def claims(run: Run) -> Sequence[Claim]:
             every_seed=True,
         ),
         judge(
-            "Selectivity also falls under shift when the favorite class is compared with the others",
+            "Selectivity against the other classes alone falls under shift, too",
             most(trained, max, "against_others"),
             source="ours",
             quantity="the same ratio with the mean over the other classes, where it is largest",
