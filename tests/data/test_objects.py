@@ -11,6 +11,7 @@ from contam.batch import Shift
 from contam.data import objects as source
 from contam.data.backgrounds import DIVERSE, FAMILIES, ID, MILD, OOD, backgrounds
 from contam.data.counterfactual import CHANGES, counterfactual
+from contam.data.digits import scans
 from contam.data.objects import (
     CORES,
     LARGER,
@@ -45,7 +46,7 @@ def test_parts_share_no_digit_and_together_show_all(seed):
 
 @pytest.mark.parametrize("part", SCANS)
 def test_a_digit_is_what_its_label_says_and_classes_take_turns(part):
-    labels = source._scans()[1][shown(part, 300)]
+    labels = scans()[1][shown(part, 300)]
     assert torch.equal(labels, torch.arange(300) % 10)
     assert torch.equal(labels, objects(300, part=part, core="digits").y)
 
@@ -94,7 +95,7 @@ def middle(ink: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def test_ink_goes_where_the_look_of_an_object_takes_it():
     n = 500
     drawn = objects(n, part="train", core="digits").mask
-    ink = source._scans()[0][shown("train", n)]
+    ink = scans()[0][shown("train", n)]
     size, right, down, turn, long = torch.rand(n, 5, generator=stream(0, "shapes/train objects")).T
     side = 2 * LARGER * (SIZES[0] + (SIZES[1] - SIZES[0]) * size)
     # Ink at the rim of a scan fades over the rim, and a few digits reach out of the picture.

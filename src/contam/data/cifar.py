@@ -227,8 +227,14 @@ def _checked(path: Path, rows: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return rows.reshape(-1, 3, SIDE, SIDE), y
 
 
-def _part(folder: Path, part: str) -> tuple[Tensor, Tensor]:
-    """The images and labels of a part, from whichever version the folder holds."""
+def images_of(folder: Path, part: str) -> tuple[Tensor, Tensor]:
+    """The images and labels of a part (train, test), from whichever version the folder holds.
+
+    Source: ours.
+
+    Raises:
+        ValueError: a file is missing or not as it should be.
+    """
     folder = Path(folder)
     binary = (folder / f"{PARTS[part][0]}.bin").is_file()
     read, suffix = (read_binary, ".bin") if binary else (read_pickled, "")
@@ -238,14 +244,14 @@ def _part(folder: Path, part: str) -> tuple[Tensor, Tensor]:
 
 def _parts(folder: Path, *, seed: int, validation: int) -> list[tuple[Tensor, Tensor]]:
     """Images and labels for training, validation and test."""
-    images, y = _part(folder, "train")
+    images, y = images_of(folder, "train")
     if not 0 < validation < len(y):
         raise ValueError(
             f"{validation} images for validation out of {len(y)} leave nothing for one of the two"
         )
     order = torch.randperm(len(y), generator=stream(seed, "cifar/validation"))
     parts = order.split([len(y) - validation, validation])
-    return [*((images[which], y[which]) for which in parts), _part(folder, "test")]
+    return [*((images[which], y[which]) for which in parts), images_of(folder, "test")]
 
 
 def _domain(

@@ -68,7 +68,7 @@ def padded_digits(
         ValueError: there is no such frame, or too few digits are left for the test.
     """
     _known(frame)
-    sizes = (train, validation, len(_scans().y) - train - validation)
+    sizes = (train, validation, len(scans()[1]) - train - validation)
     if min(sizes) < 1:
         raise ValueError(
             f"{train} training and {validation} validation digits leave {max(sizes[2], 0)} of "
@@ -104,18 +104,20 @@ def _known(frame: str) -> str:
 
 
 @cache
-def _scans() -> Batch:
-    """All digits as scanned: (n, 1, 8, 8) ink in [0, 1], and what they show."""
+def scans() -> tuple[Float[Tensor, "n 1 8 8"], Int[Tensor, " n"]]:
+    """All 1797 digits that ship with scikit-learn, as scanned: ink in [0, 1], and what they show.
+
+    Source: ours, real pictures that need no download.
+    """
     from sklearn.datasets import load_digits
 
     ink, digit = load_digits(return_X_y=True)
-    y = torch.as_tensor(digit, dtype=torch.int64)
-    return Batch(torch.as_tensor(ink).float().reshape(-1, 1, 8, 8) / 16, y, torch.zeros_like(y))
+    return torch.as_tensor(ink).float().reshape(-1, 1, 8, 8) / 16, torch.as_tensor(digit).long()
 
 
 def _framed(which: Int[Tensor, " n"], frame: str, *, seed: int, part: str) -> Batch:
     """The chosen digits in colors of their own, inside a frame."""
-    ink, y, _ = _scans().pick(which)
+    ink, y = (part[which] for part in scans())
     colors = _digit_colors(len(y), stream(seed, f"digits/{part} colors"))[:, :, None, None]
     if frame == "none":
         x = _resized(ink, SIDE) * colors

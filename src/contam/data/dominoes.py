@@ -17,6 +17,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from contam.batch import Batch, Domain, Shift
+from contam.data.digits import scans
 from contam.data.small_images import CLASSES, labeled_images
 from contam.seeds import stream
 
@@ -252,19 +253,16 @@ def _shown(y: Tensor, share: float, generator: torch.Generator) -> Tensor:
 
 
 @cache
-def _scans() -> tuple[Tensor, Tensor]:
+def _enlarged() -> tuple[Tensor, Tensor]:
     """All digits on 12 x 12 pixels, ink in [0, 1], and what they show."""
-    from sklearn.datasets import load_digits
-
-    ink, digit = load_digits(return_X_y=True)
-    ink = torch.as_tensor(ink).float().reshape(-1, 1, 8, 8) / 16
+    ink, digit = scans()
     ink = F.interpolate(ink, size=(DIGIT, DIGIT), mode="bilinear", align_corners=False)
-    return ink[:, 0], torch.as_tensor(digit, dtype=torch.int64)
+    return ink[:, 0], digit
 
 
 def _scanned(digits: tuple[int, ...], part: str, seed: int) -> Tensor:
     """The scans of some digits that a part draws from."""
-    ink, digit = _scans()
+    ink, digit = _enlarged()
     order = torch.randperm(len(digit), generator=stream(seed, "dominoes/digits"))
     first = [round(share * len(digit)) for share in (0.0, PARTS["train"], 1 - PARTS["test"], 1.0)]
     start = list(PARTS).index(part)

@@ -4,7 +4,6 @@ Both are moved, turned, stretched and colored alike, and independently of their 
 digit stands where the shape with its number stands.
 """
 
-from functools import cache
 from typing import Literal, NamedTuple
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from contam.data.backgrounds import SIDE, STRIPS
 from contam.data.colors import rgb
+from contam.data.digits import scans
 from contam.data.outlines import OUTLINES
 from contam.seeds import stream
 
@@ -92,7 +92,7 @@ def objects(n: int, *, seed: int = 0, part: str = "test", core: Core = "shapes")
     if core == "digits":
         which = _chosen(n, seed=seed, part=part)
         seen = torch.stack(_seen_from(looks, LARGER * size, stretch), dim=-1)
-        mask = F.grid_sample(_scans()[0][which], seen, align_corners=False)
+        mask = F.grid_sample(scans()[0][which], seen, align_corners=False)
         return Objects(y, mask, fill.expand(n, 3, SIDE, SIDE), noise)
     distance = torch.empty(n, SIDE, SIDE)
     for label, outline in enumerate(OUTLINES.values()):
@@ -118,7 +118,7 @@ def _chosen(n: int, *, seed: int, part: str) -> Int[Tensor, " n"]:
     """The scan of each object; classes take turns, and so do a part's scans of a class."""
     found = torch.empty(n, dtype=torch.int64)
     for label in range(len(CLASSES)):
-        of_class = (_scans()[1] == label).nonzero().flatten()
+        of_class = (scans()[1] == label).nonzero().flatten()
         order = torch.randperm(len(of_class), generator=stream(seed, f"shapes/digits {label}"))
         own = of_class[order[SCANS[part]]]
         wanted = len(found[label :: len(CLASSES)])
@@ -127,12 +127,3 @@ def _chosen(n: int, *, seed: int, part: str) -> Int[Tensor, " n"]:
         shown = [own[torch.randperm(len(own), generator=generator)] for _ in range(turns)]
         found[label :: len(CLASSES)] = torch.cat(shown)[:wanted]
     return found
-
-
-@cache
-def _scans() -> tuple[Float[Tensor, "n 1 8 8"], Int[Tensor, " n"]]:
-    """All 1797 digits that ship with scikit-learn: ink in [0, 1], and what they show."""
-    from sklearn.datasets import load_digits
-
-    ink, digit = load_digits(return_X_y=True)
-    return torch.as_tensor(ink).float().reshape(-1, 1, 8, 8) / 16, torch.as_tensor(digit).long()

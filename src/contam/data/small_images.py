@@ -151,14 +151,6 @@ def _idx(folder: Path, part: str) -> tuple[Tensor, Tensor]:
     return _checked(path, F.pad(images, (2, 2, 2, 2))[:, None].expand(-1, 3, -1, -1), labels.long())
 
 
-def _cifar(folder: Path, part: str) -> tuple[Tensor, Tensor]:
-    names = cifar.PARTS[part]
-    binary = (folder / f"{names[0]}.bin").is_file()
-    read, suffix = (cifar.read_binary, ".bin") if binary else (cifar.read_pickled, "")
-    images, labels = zip(*(read(folder / f"{name}{suffix}") for name in names), strict=True)
-    return torch.cat(images), torch.cat(labels)
-
-
 def _svhn(folder: Path, part: str) -> tuple[Tensor, Tensor]:
     return read_svhn(folder / f"{part}_32x32.mat")
 
@@ -173,7 +165,7 @@ READERS: Mapping[str, Callable[[Path, str], tuple[Tensor, Tensor]]] = {
     "mnist": _idx,
     "kmnist": _idx,
     "fashion-mnist": _idx,
-    "cifar10": _cifar,
+    "cifar10": cifar.images_of,
     "svhn": _svhn,
 }
 """How a part of each kind is read."""
