@@ -185,11 +185,12 @@ def test_the_model_is_as_it_was_found_also_after_errors(fails):
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
-def test_weights_learn_where_a_look_was_taken_under_autocast():
+def test_a_look_under_autocast_is_a_look_without_and_weights_learn():
     model = network()
     watched = quiet(model)
+    plain = watched.looks[0].scalars()
     with torch.autocast("cpu", torch.bfloat16):
-        watched.look()
+        assert watched.look().scalars() == plain
         model(domain().data.x).float().sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
@@ -251,6 +252,21 @@ def test_a_shuffling_loader_goes_on_as_if_it_had_not_been_read():
         return [y.tolist() for _, y in loader]
 
     assert order(True) == order(False)
+
+
+def test_data_that_draws_from_global_states_leaves_them_alone():
+    class Drawing(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 90
+
+        def __getitem__(self, i: int) -> tuple:
+            noise = random.random() + np.random.rand() + torch.rand(())  # noqa: NPY002
+            return domain().data.x[i] + noise, domain().y[i]
+
+    states = [random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()]  # noqa: NPY002
+    quiet(network(), Drawing())
+    after = [random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()]  # noqa: NPY002
+    assert after == states
 
 
 class Record(nn.Module):
