@@ -12,19 +12,21 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import make_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
-    from contam.experiment import Claim, Experiment
+    from contam.experiment import Claim, Experiment, Stage
     from contam.run import Run
+
+Found = TypeVar("Found")
 
 RUNS = Path("runs")
 MADE = "made.json"
@@ -40,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = lambda message, *_: _complain(f"warning: {message}")
             return _dispatch(given)
     except KeyboardInterrupt:
-        _complain("stopped; the same command goes on where it stood")
+        goes_on = given[:1] != ["audit"]  # which is made in one go
+        _complain("stopped" + "; the same command goes on where it stood" * goes_on)
         return 130
     except BrokenPipeError:
         # Whoever reads our output (say, `head`) has left; nothing is wrong.
@@ -315,6 +318,114 @@ def _refuse_another(folder: Path, made: Mapping[str, Any]) -> None:
         raise ValueError(f"{folder}: is no folder; choose another name")
 
 
+def audit(
+    *,
+    model: str,
+    id: Path,
+    ood: tyro.conf.UseAppendAction[tuple[Path, ...]] = (),
+    weights: Path | None = None,
+    out: Path = Path("audit"),
+    masks: Path | None = None,
+    layer: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    baseline: Path | None = None,
+    reference: str = "auto",
+    reference_weights: Path | None = None,
+    budget: int | None = None,
+    device: str | None = None,
+    fail_on: str | None = None,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    seed: int = 0,
+) -> int:
+    """Say why a classifier fails on shifted data: contam audit --model M --weights W --id DIR ...
+
+    Writes OUT/audit.html to read, and audit.json (its schema beside it) and CSV tables to compute
+    with. The exit code is 1 if the verdict is one of --fail-on.
+
+    Args:
+        model: timm:NAME, torchvision:NAME, package.module:function, or a .pt2 file.
+        id: folder CLASS/IMAGE (or DOMAIN/CLASS/IMAGE) of data like those of training, not seen yet.
+        ood: the same of shifted data; may be given again.
+        weights: safetensors or a state dict; may hold an encoder and its head.
+        out: folder of what is written.
+        masks: folder with a mask of each image of --id under the image's own path, white on the
+            object.
+        layer: a layer to look into instead of every activation; may be given again.
+        baseline: CSV of standard models' accuracies, with a column for each set.
+        reference: encoder that tells whether the object is still to be seen, as --model; auto takes
+            what torch has at hand, none takes none.
+        reference_weights: weights of the reference.
+        budget: images of a set that are looked at, at most.
+        device: where the network runs, such as cuda.
+        fail_on: verdicts that exit with 1, such as contaminated,spurious, or any failure.
+        as_json: print the whole record instead of the verdict.
+        seed: of everything that is drawn.
+    """
+    from contam.audit.door import auditing
+
+    failing = _causes(fail_on)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: is no folder; choose another --out")
+    chosen: Any = reference
+    if reference_weights is not None:
+        chosen = (reference, reference_weights)
+    elif reference == "none":
+        chosen = None
+    steps = auditing(
+        model, id=id, ood=list(ood), weights=weights, masks=masks, layers=list(layer) or "auto",
+        baseline=baseline, reference=chosen, budget=budget, device=device, seed=seed,
+    )  # fmt: skip
+    found = _followed("audit", steps)
+    found.save(out)
+    page = found.report(out / "audit.html")
+    if as_json:
+        print(found.evidence.model_dump_json(indent=1))
+    else:
+        print(found)
+        print(f"{out} has the evidence; open {page.resolve().as_uri()} in a browser")
+    named = {found.verdict.cause, *found.verdict.behind}
+    return 1 if named & failing else 0
+
+
+def _causes(given: str | None) -> set[str]:
+    """The verdicts that a list of words means; a word of a verdict's name is enough."""
+    from typing import get_args
+
+    from contam.audit.records import Cause
+
+    known = get_args(Cause)
+    failures = [each for each in known if each not in ("healthy", "undecided")]
+    found: set[str] = set()
+    for word in (each.strip() for each in (given or "").split(",")):
+        if not word:
+            continue
+        meant = failures if word == "any" else [c for c in known if word == c or word in c.split()]
+        if not meant:
+            raise ValueError(f"no verdict {word!r} to fail on; {_nearest(word, known)}, or any")
+        found.update(meant)
+    return found
+
+
+def _followed(title: str, steps: Generator["Stage", None, Found]) -> Found:
+    """What comes at the end of the work, showing how far it is."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    told = ""
+    with Progress(*_columns(), console=console, disable=not console.is_terminal) as bars:
+        bar = bars.add_task(title, total=100)
+        while True:
+            try:
+                stage = next(steps)
+            except StopIteration as finished:
+                return finished.value
+            percent = int(100 * stage.done)
+            bars.update(bar, completed=percent, description=f"{title}: {stage.doing}")
+            if not console.is_terminal and stage.doing != told:
+                told = stage.doing
+                console.print(f"{title}: {percent:3} % {stage.doing}")
+
+
 def where(item: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ITEM")]) -> int:
     """Say where a numbered item of the paper lives in the code: contam where "Eq. 61".
 
@@ -334,6 +445,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "claims": claims,
     "report": report,
     "predict": predict,
+    "audit": audit,
     "data": data,
     "where": where,
 }
