@@ -19,7 +19,7 @@ def lightning(data: Data, **settings: Any) -> Any:
     Raises:
         ValueError: Lightning is not installed.
     """
-    kind: Any = _base("Callback", "lightning.pytorch", "pytorch_lightning")
+    kind: Any = base_of("Callback", "lightning.pytorch", "pytorch_lightning")
 
     class WatchingCallback(kind):
         """Looks after batches; the watch is there as `watch` once training has begun."""
@@ -54,7 +54,7 @@ def hugging_face(data: Data, **settings: Any) -> Any:
     Raises:
         ValueError: transformers is not installed.
     """
-    kind: Any = _base("TrainerCallback", "transformers")
+    kind: Any = base_of("TrainerCallback", "transformers")
 
     class WatchingCallback(kind):
         """Looks after steps; the watch is there as `watch` once training has begun."""
@@ -75,7 +75,14 @@ def hugging_face(data: Data, **settings: Any) -> Any:
     return WatchingCallback()
 
 
-def _base(name: str, *modules: str) -> type:
+def base_of(name: str, *modules: str) -> type:
+    """The class of that name in the first of the modules that is installed.
+
+    Source: ours, so that importing an adapter needs none of them.
+
+    Raises:
+        ValueError: none of them is.
+    """
     with suppress(ImportError):
         # Both import torchvision where there is one.
         import_torchvision()
