@@ -75,6 +75,18 @@ def noise_subject(
     )  # fmt: skip
 
 
+def teach(model: nn.Module, data: Sample, steps: int) -> None:
+    """Some steps of Adam on all examples of a data set at once."""
+    batch = next(iter(data.domain.batches(len(data))))
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    model.train()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(batch.x), batch.y).backward()
+        optimizer.step()
+    model.eval()
+
+
 def cnn(seed: int = 0, classes: int = 3) -> nn.Module:
     """The smallest network with maps."""
     return small_cnn(classes, width=4, seed=seed)

@@ -3,10 +3,13 @@
 import pytest
 import torch
 from networks import cnn, finished, noise_subject, sample
+from PIL import Image
 from torch import Tensor, nn
 
 from contam.audit.passes import balanced, looking, picked, running_layers
+from contam.audit.subject import Sample
 from contam.batch import Batch, Domain
+from contam.data.images import FolderDomain, resized
 from contam.measures.accuracy import accuracy
 from contam.measures.class_profiles import class_profiles
 from contam.models.observe import observe, over_space
@@ -138,6 +141,17 @@ def test_a_balanced_choice_has_as_many_of_every_class_and_does_not_move():
     torch.testing.assert_close(some, balanced(y, 15, seed=3, purpose="test"))
     assert some.tolist() != balanced(y, 15, seed=4, purpose="test").tolist()
     assert balanced(y, 100, seed=3, purpose="test").tolist() == list(range(61))
+
+
+def test_images_in_folders_are_picked_without_reading_the_others(tmp_path):
+    files = [tmp_path / f"{k}.png" for k in range(4)]
+    for k in (1, 3):
+        Image.new("RGB", (4, 4), (50 * k, 0, 0)).save(files[k])
+    folder = FolderDomain("disk", files, torch.arange(4), torch.arange(4), resized(4))
+    found = picked(Sample("disk", folder), torch.tensor([3, 1]))
+    (batch,) = found.domain.batches(2)
+    assert batch.domain.tolist() == [3, 1]
+    assert (255 * batch.x[:, 0, 0, 0]).round().tolist() == [150, 50]
 
 
 class Reading(Domain):

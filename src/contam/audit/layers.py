@@ -86,7 +86,7 @@ class _Study:
                 subject.model, sample, (place, len(sets)), keep, by_domain=own
             )
             self.notes.left_out += look.left_out
-            self.notes.missing_classes(look, sample.name, subject.classes)
+            self.notes.name_missing_classes(look, sample.name, subject.classes)
             self.found.looks[sample.name] = look
             for layer in look.tables:
                 self.notes.describe(look, layer, sample.name)
@@ -157,7 +157,8 @@ class _Study:
         ends = [(name, STRENGTHS[-1]) for name in names]
         total = 1 + len(grown) + (0 if subject.untrained is None else 1 + len(ends))
         place, pooled = 0, dict[str, Seen]()
-        for model, steps in ((subject.model, grown), (subject.untrained, ends)):
+        networks = ((subject.model, grown, False), (subject.untrained, ends, True))
+        for model, steps, control in networks:
             if model is None:
                 continue
             plain = yield from self._pass(model, found.shown, (place, total))
@@ -170,17 +171,17 @@ class _Study:
                 place += 1
                 for layer in [layer for layer in look.tables if layer in plain.tables]:
                     value = lost(plain, look, layer, paired=True)
-                    if model is subject.untrained:
-                        notes.put(layer, "untrained_attenuation", told, value)
-                        continue
-                    notes.put(layer, "counterfactual", told, value)
-                    if strength == STRENGTHS[-1]:
+                    kind = "untrained_attenuation" if control else "counterfactual"
+                    notes.put(layer, kind, told, value)
+                    if value is None:
+                        notes.missing(f"attenuation under changes in {_who(control)}", layer)
+                    if strength == STRENGTHS[-1] and not control:
                         seen = seen_of(look, layer)
                         pooled[layer] = pooled[layer] + seen if layer in pooled else seen
                 look.tables = {}
-                if model is subject.model and strength == STRENGTHS[-1]:
+                if strength == STRENGTHS[-1] and not control:
                     found.altered[name] = look
-            if model is subject.model and not subject.ood:
+            if not control and not subject.ood:
                 self._rank_by_changes(plain, pooled)
 
     def read(self) -> Iterator[float]:
@@ -257,9 +258,8 @@ class _Study:
             return
         lost_here = lost_across_domains(look, layer) if name == first else lost(own, look, layer)
         if lost_here is None:
-            who = "the untrained network" if control else "the network"
             what = "ID domains" if name == first else name
-            self.notes.chance.setdefault(f"attenuation on {what} in {who}", []).append(layer)
+            self.notes.missing(f"attenuation on {what} in {_who(control)}", layer)
         elif control:
             key = ACROSS if name == first else name
             self.notes.put(layer, "untrained_attenuation", key, lost_here)
@@ -287,6 +287,10 @@ class _Study:
         wanted = self.bounds.fitted + self.bounds.queries * len(self.sets)
         scale = min(1.0, self.bounds.numbers / (width * wanted))
         return max(20, int(scale * self.bounds.fitted)), max(20, int(scale * self.bounds.queries))
+
+
+def _who(control: bool) -> str:
+    return "the untrained network" if control else "the network"
 
 
 def _in_all(data: dict[str, Points], layers: Sequence[str]) -> list[str]:

@@ -58,6 +58,12 @@ class Notes:
             told = (None if math.isnan(value) else round(value, 4) for value in listed.tolist())
             self.put(layer, "class_rates", key, tuple(told))
 
+    def missing(self, what: str, layer: str) -> None:
+        """Note that a number can't be told from chance in a layer."""
+        layers = self.chance.setdefault(what, [])
+        if layer not in layers:
+            layers.append(layer)
+
     def say_chance(self) -> None:
         """Say which numbers are absent because class means differ by chance alone."""
         for what, layers in self.chance.items():
@@ -73,7 +79,7 @@ class Notes:
             LayerRecord.model_validate(self.layers[name]) for name in order if name in self.layers
         )
 
-    def missing_classes(self, look: Look, name: str, classes: tuple[str, ...]) -> None:
+    def name_missing_classes(self, look: Look, name: str, classes: tuple[str, ...]) -> None:
         """Say which classes a data set has no example of."""
         absent = [
             classes[k] for k in (look.counts.sum(dim=(0, 1)) == 0).nonzero().flatten().tolist()

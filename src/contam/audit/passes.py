@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from contam.audit.subject import Sample
 from contam.batch import Batch, Domain
-from contam.data.images import FolderDomain
 from contam.models.observe import Observation, layers_of, observe
 from contam.seeds import stream
 
@@ -227,8 +226,10 @@ def running_layers(model: nn.Module, sample: Sample) -> tuple[str, ...]:
 def picked(sample: Sample, which: Int[Tensor, " some"]) -> Sample:
     """Some examples of a data set, in the order given, with what is known of them."""
     domain = sample.domain
-    if isinstance(domain, FolderDomain):
-        some: Domain = domain.pick(which)
+    # Domains that read their examples one by one know how to read some.
+    pick = getattr(domain, "pick", None)
+    if pick is not None:
+        some: Domain = pick(which)
     elif type(domain) is Domain:
         some = Domain(domain.name, domain.data.pick(which))
     else:
@@ -274,8 +275,9 @@ def _rank(y: Tensor, classes: int) -> Tensor:
 
 def _labels(domain: Domain) -> Iterator[Batch]:
     """The domain indices of all examples, without reading what can be left unread."""
-    if isinstance(domain, FolderDomain):
-        yield Batch(domain.labels, domain.labels, domain.origin)
+    origin = getattr(domain, "origin", None)
+    if origin is not None:
+        yield Batch(domain.y, domain.y, origin)
     elif type(domain) is Domain:
         yield domain.data
     else:

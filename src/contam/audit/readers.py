@@ -83,6 +83,8 @@ def read_classes(
     Source: ours, where in the network the class is and where it is lost.
     """
     found = Readings()
+    if not fitted.features:
+        return found
     known = fitted.y.unique()
     asked = {name: points.pick(torch.isin(points.y, known)) for name, points in asked.items()}
     asked = {name: points for name, points in asked.items() if len(points.y)}
