@@ -340,6 +340,17 @@ def test_a_budget_draws_the_same_examples_again():
     assert len(files.id) == 5
 
 
+def test_masks_follow_a_budget(tmp_path):
+    masks = torch.arange(12.0)[:, None, None].expand(12, SIDE, SIDE) / 12
+    for data in (images(tmp_path / "id"), (X, Y), TensorDataset(X, Y)):
+        found = prepare(network(), id=data, masks=masks, budget=5, reference=None).subject.id
+        whole = prepare(network(), id=data, masks=masks, reference=None).subject.id
+        assert found.masks is not None
+        places = (12 * found.masks[:, 0, 0, 0]).round().long()
+        assert len(places) == 5
+        assert torch.equal(found.domain.y, whole.domain.y[places])
+
+
 def test_several_ood_sets_have_names_of_their_own():
     domain = Domain("fog", Batch(X, Y, torch.zeros(12).long()))
     shift = Shift("s", ("a", "b", "c"), (domain,), domain, (domain, domain))

@@ -114,7 +114,7 @@ def _domain(data: Domain, name: str, options: Options) -> Table:
     if len(data) == 0:
         raise ValueError(f"{name!r} has no examples: it is empty")
     if isinstance(data, FolderDomain):
-        return read_files(_cut(data, name, options))
+        return _files(data.pick(torch.arange(len(data)), name), None, options)
     if type(data) is Domain:
         return _arrays(tuple(data.data), name, options)
     return _picked(read_batches(name, data.batches(64), options.keys, None), options)
@@ -196,14 +196,13 @@ def _folder(root: Path, name: str | None, options: Options) -> Table:
         name or root.name, files, torch.tensor(y), torch.tensor([number[o] for o in origin]),
         transform,
     )  # fmt: skip
-    table = read_files(_cut(found, found.name, options), root)
+    table = _files(found, root, options)
     table.classes = classes
     if len(trees) > 1:
         assert isinstance(table.origin, Tensor)
         table.origin = [list(trees)[i] for i in table.origin.tolist()]
     else:
         table.origin = None
-    _say_budget(table, len(files), options)
     return table
 
 
@@ -229,8 +228,13 @@ def _budgeted(count: int, name: str, options: Options) -> Tensor:
     return drawn[: options.budget].sort().values
 
 
-def _cut(domain: FolderDomain, name: str, options: Options) -> FolderDomain:
-    return domain.pick(_budgeted(len(domain), name, options), name)
+def _files(domain: FolderDomain, root: Path | None, options: Options) -> Table:
+    """As many of the files as the budget allows."""
+    kept = _budgeted(len(domain), domain.name, options)
+    table = read_files(domain.pick(kept), root)
+    table.numbers, table.total = kept[table.numbers], len(domain)
+    _say_budget(table, len(domain), options)
+    return table
 
 
 def _say_budget(table: Table, count: int, options: Options) -> None:
