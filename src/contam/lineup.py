@@ -195,6 +195,7 @@ class Lineup:
         if TEACHER not in wanted and any(member.learns == "features" for member in wanted):
             wanted.insert(0, TEACHER)
         wanted.sort(key=lambda member: member != TEACHER)
+        self._refuse_what_lacks(wanted)
         for index, member in enumerate(wanted):
             doing = f"seed {self.seed}: {member.name}"
             yield Stage(index / len(wanted), doing)
@@ -283,6 +284,21 @@ class Lineup:
             return True
         folder = Run.place(self.root, self.config.data, self._key)
         return (folder / "run.json").exists() and Run.load(folder).has(member.part)
+
+    def _refuse_what_lacks(self, members: Sequence[Member]) -> None:
+        """Say at once what of data and weights is missing, and not one thing after the other."""
+        if self.config.data == "shapes":
+            return
+        faults = []
+        for member in members:
+            if self._kept(member):
+                continue
+            name = self._architecture_of(member)
+            if not self._is_trained(member):
+                faults += _refused(lambda name=name: _weights(self.config.weights, name))
+            faults += _refused(lambda member=member: self.problem(member))
+        if faults:
+            raise ValueError(". Also: ".join(dict.fromkeys(faults)))
 
     def _make(self, member: Member, store: Run) -> Iterator[float]:
         """Train one network, keep it, and yield the share that is done."""
@@ -532,6 +548,15 @@ def _weights(folder: Path, name: str) -> Path:
         f"no weights of {name}: nothing is downloaded, so put {what_to_fetch(name)} at {places[0]} "
         "(a state dict of torch.save may end in .pt) and run the same command again"
     )
+
+
+def _refused(act: Callable[[], object]) -> list[str]:
+    """What an act says is wrong, if anything."""
+    try:
+        act()
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 def _macro_f1(logits: Tensor, y: Tensor) -> float:
