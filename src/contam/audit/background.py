@@ -269,7 +269,8 @@ def _kinds_of_borders(sample: Sample, seed: int) -> Int[Tensor, " n"] | None:
         rows.append(torch.cat([outside.mean(dim=2), outside.std(dim=2)], dim=1).cpu())
     looks = torch.cat(rows).double()
     # Spread is a shade of the same color, so it is not blown up to the size of the means.
-    clusters = max(2, min(KINDS, len(looks) // 25))
+    different = len(looks.unique(dim=0))
+    clusters = min(max(2, min(KINDS, len(looks) // 25)), different)
     found = KMeans(clusters, random_state=seed).fit_predict(looks.numpy())
     return torch.from_numpy(found).long()
 

@@ -88,10 +88,12 @@ def causes(
         readings.append((yield from _within(parts, done, passes)))
     inside, outside = readings[0], readings[1:]
     known = Accuracy(int(inside.right.sum()), len(inside.y))
-    sets = [set_scores(inside, subject.classes, "id")]
+    sets = [set_scores(inside, subject.classes, "id", domains=subject.domains)]
     for each in outside:
         against = (known, lines[each.name]) if each.name in lines else None
-        sets.append(set_scores(each, subject.classes, "ood", against=against))
+        sets.append(
+            set_scores(each, subject.classes, "ood", domains=subject.domains, against=against)
+        )
 
     head, oracles = None, []
     if inside.features is None:
@@ -174,12 +176,13 @@ def set_scores(
     classes: Sequence[str],
     role: Literal["id", "ood"],
     *,
+    domains: Sequence[str] = (),
     against: tuple[Accuracy, Line] | None = None,
 ) -> SetScores:
     """The accuracy on a data set, of each class and each domain in it, with exact intervals.
 
-    Domains are named by their number, and left out where there is one. `against` is the ID accuracy
-    and the line of standard models that effective robustness is counted from.
+    Domains without a name have their number; where there is but one, it is left out. `against` is
+    the ID accuracy and the line of standard models that effective robustness is counted from.
 
     Source: ours, the first thing that anyone asks.
     """
@@ -189,8 +192,11 @@ def set_scores(
         for label, name in enumerate(classes)
         if (seen.y == label).any()
     }
-    indices = seen.domain.unique().tolist()
-    by_domain = {str(k): _score(right[seen.domain == k]) for k in indices if len(indices) > 1}
+    indices = [int(k) for k in seen.domain.unique()]
+    named = {k: domains[k] if k in range(len(domains)) else str(k) for k in indices}
+    by_domain = {
+        name: _score(right[seen.domain == k]) for k, name in named.items() if len(named) > 1
+    }
     worst = min(by_domain, key=lambda name: by_domain[name].accuracy.value, default=None)
     above = None
     if against is not None:

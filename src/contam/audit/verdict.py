@@ -46,13 +46,18 @@ class Thresholds(BaseModel, frozen=True, extra="forbid"):
     missing: float
     """Share of what a probe reads on ID that one fitted on OOD reads there, below which the object
     is not to be seen."""
+    missing_alone: float
+    """The same where the network's own features are all there is to probe: they may have lost what
+    the images hold."""
     head: float
     """Gain of a fresh head in accuracy."""
     healthy: float
     """Share of the accuracy that may be lost."""
 
 
-THRESHOLDS = Thresholds(undertrained=0.64, spurious=0.13, missing=0.5, head=0.03, healthy=0.27)
+THRESHOLDS = Thresholds(
+    undertrained=0.64, spurious=0.13, missing=0.5, missing_alone=0.4, head=0.03, healthy=0.27
+)
 """Half way between the causes on the networks that `benchmarks/audit_zoo.py` chooses on."""
 SURE = 0.05
 """The p-value below which a gain is no chance, shared among the data sets that are asked."""
@@ -225,9 +230,17 @@ def missing(found: Findings, at: Thresholds) -> Step:
     evidence = "accuracy of a linear probe fitted on OOD, as a share of the same on ID"
     inside, worst = found.inside, found.worst
 
+    known = [
+        oracle
+        for oracle in found.oracles
+        if worst is not None and {worst.name, inside.name} <= oracle.accuracy.keys()
+    ]
+    alone = all(oracle.encoder == "own" for oracle in known)
+    threshold = at.missing_alone if alone else at.missing
+
     def step(read: Interval | None, answer: Answer, why: str) -> Step:
         return Step(
-            question=question, evidence=evidence, found=read, threshold=at.missing,
+            question=question, evidence=evidence, found=read, threshold=threshold,
             answer=answer, leads_to="core information missing", why=why,
         )  # fmt: skip
 
@@ -235,9 +248,7 @@ def missing(found: Findings, at: Thresholds) -> Step:
         return step(None, "not asked", "There is no OOD set to look at.")
     read, reader = _complement(_lost(inside, worst)), "the network"
     tried = False
-    for oracle in found.oracles:
-        if worst.name not in oracle.accuracy or inside.name not in oracle.accuracy:
-            continue
+    for oracle in known:
         control = _above(oracle.accuracy[inside.name], _chance(inside)).value
         if control < READABLE:
             continue
@@ -247,7 +258,7 @@ def missing(found: Findings, at: Thresholds) -> Step:
             read = share
             whose = "the network's own" if oracle.encoder == "own" else oracle.encoder + "'s"
             reader = f"a linear probe of {whose} features, fitted there,"
-    answer = _side(read, at.missing, below="yes")
+    answer = _side(read, threshold, below="yes")
     if not tried and answer != "no":
         return step(
             None, "undecided",
