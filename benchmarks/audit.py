@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from contam.audit.inside import Bounds
 from contam.audit.layers import look_inside
 from contam.audit.passes import looking, running_layers
+from contam.audit.stages import finished
 from contam.audit.subject import Sample, Subject
 from contam.batch import Batch, Domain
 from contam.models.observe import observe
@@ -67,13 +68,7 @@ def plain(model: nn.Module, x: Tensor, sizes: list[int]) -> float:
 
 def error(model: nn.Module, sample: Sample, layers: tuple[str, ...]) -> float:
     """The largest difference to class means of plain readings, over a layer's largest mean."""
-    steps = looking(model, sample, layers, classes=CLASSES, batch_size=SIZE)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            look = end.value
-            break
+    look = finished(looking(model, sample, layers, classes=CLASSES, batch_size=SIZE))
     sums: dict[str, Tensor] = {}
     for seen in observe(model, sample.domain.batches(SIZE), layers):
         for layer, values in seen.layers.items():

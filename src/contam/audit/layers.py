@@ -1,7 +1,6 @@
 """What happens inside a network under audit, layer by layer and neuron by neuron."""
 
 from collections.abc import Generator, Iterator, Sequence
-from typing import TypeVar
 
 import torch
 from torch import nn
@@ -21,6 +20,7 @@ from contam.audit.readers import (
     read_domains,
     split,
 )
+from contam.audit.stages import finished, scaled
 from contam.audit.subject import Sample, Subject
 from contam.batch import Batch, Domain
 
@@ -28,7 +28,6 @@ ACROSS = "across domains"
 """The key of the untrained network's attenuation from one ID domain to the others."""
 UNTRAINED = "untrained"
 """The key of the untrained network in tables by data set."""
-Found = TypeVar("Found")
 
 
 def look_inside(subject: Subject, bounds: Bounds = BOUNDS) -> Generator[float, None, Inside]:
@@ -196,7 +195,7 @@ class _Study:
                 continue
             fitted, asked = split(points[first], bounds.queries, seed=subject.seed)
             others = {name: each for name, each in points.items() if name != first}
-            readings = yield from _scaled(
+            readings = yield from scaled(
                 read_classes(
                     fitted, {UNTRAINED: asked} if control else {first: asked} | others,
                     classes=len(subject.classes), per_class=bounds.per_class, seed=subject.seed,
@@ -248,7 +247,7 @@ class _Study:
             model, sample, self.layers, classes=len(self.subject.classes), keep=keep,
             keep_in=self.to_read, by_domain=by_domain, batch_size=self.subject.batch_size,
         )  # fmt: skip
-        return (yield from _scaled(steps, place / total, 1 / total))
+        return (yield from scaled(steps, place / total, 1 / total))
 
     def _compare(self, look: Look, layer: str, name: str, *, control: bool = False) -> None:
         """Note what is lost from the ID set to this one, or from one ID domain to the others."""
@@ -282,7 +281,7 @@ class _Study:
         """How many ID examples to fit to and how many of each set to judge on fit in memory."""
         few = picked(self.subject.id, torch.arange(min(2, len(self.subject.id))))
         classes = len(self.subject.classes)
-        look = _finished(looking(self.subject.model, few, self.to_read, classes=classes))
+        look = finished(looking(self.subject.model, few, self.to_read, classes=classes))
         width = 1 + sum(table.neurons for table in look.tables.values())
         wanted = self.bounds.fitted + self.bounds.queries * len(self.sets)
         scale = min(1.0, self.bounds.numbers / (width * wanted))
@@ -301,23 +300,3 @@ def _spaced(layers: tuple[str, ...], most: int) -> tuple[str, ...]:
     """At most so many layers, evenly spaced, with the last."""
     places = torch.linspace(len(layers) - 1, 0, min(most, len(layers))).round().long()
     return tuple(layers[k] for k in sorted(set(places.tolist())))
-
-
-def _finished(steps: Generator[float, None, Found]) -> Found:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
-
-
-def _scaled(
-    steps: Generator[float, None, Found], begin: float, size: float
-) -> Generator[float, None, Found]:
-    """The shares of a part of the work as shares of the whole."""
-    while True:
-        try:
-            done = next(steps)
-        except StopIteration as end:
-            return end.value
-        yield begin + size * done
