@@ -64,6 +64,17 @@ def test_parts_and_domains_add_up_to_the_whole_and_have_every_class():
         )
 
 
+def test_domains_whose_tables_are_too_large_are_one(monkeypatch):
+    monkeypatch.setattr("contam.audit.passes.MOST", 300)
+    subject = noise_subject(cnn(), (3, 8, 8))
+    batch = subject.id.domain.data
+    own = sample("ID", batch.x, batch.y, torch.arange(24) % 2)
+    found = finished(looking(subject.model, own, RELUS, classes=3, by_domain=True))
+    assert found.counts.shape[0] == 1
+    assert int(found.counts.sum()) == 24
+    assert any("domains of ID" in line for line in found.left_out)
+
+
 class Moody(nn.Module):
     """Runs a layer only for batches whose first pixel is dark, or changes its size."""
 

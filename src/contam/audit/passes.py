@@ -25,6 +25,9 @@ FEWEST = 4
 ENTRIES = 2**26
 """Numbers in the tables of one pass, from which on there are fewer groups."""
 
+MOST = 2**28
+"""Numbers in the tables of one pass, from which on domains have none of their own."""
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
@@ -125,6 +128,12 @@ def looking(
         if not done:
             width = sum(m.shape[2] for m in seen.layers.values())
             domains = int(origin.max()) + 1
+            if domains > 1 and domains * FEWEST * classes * width > MOST:
+                found.left_out.append(
+                    f"The domains of {sample.name} are not compared: tables of {domains} domains, "
+                    f"{classes} classes and {width} neurons would not fit in memory."
+                )
+                origin, domains = origin * 0, 1
             parts = min(PARTS, max(FEWEST, ENTRIES // max(1, domains * classes * width)))
             cell = origin * parts + place % parts
             found.counts = torch.zeros(domains * parts * classes, dtype=torch.int64)
