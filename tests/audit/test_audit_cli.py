@@ -30,7 +30,7 @@ def bare():
 def place(tmp_path_factory):
     """The embedded benchmark in folders, a network of one's own, and its weights."""
     root = tmp_path_factory.mktemp("audit")
-    sizes = ["--train", "40", "--id-val", "40", "--id-test", "120", "--ood-test", "20"]
+    sizes = ["--train", "40", "--id-val", "40", "--id-test", "80", "--ood-test", "20"]
     assert cli.main(["data", "make", "shapes", str(root / "data"), *sizes]) == 0
     (root / "a_network.py").write_text(MODULE)
     model = resnet8(10, width=4, seed=1)
@@ -54,7 +54,8 @@ FAMILIES = ("--ood", "data/ood/checker", "--ood", "data/ood/plaid")
 def test_folders_and_weights_give_a_verdict_files_and_a_page(capsys, monkeypatch, place):
     monkeypatch.chdir(place)
     masks = ("--masks", "data/masks/id_test", "--reference", "none")
-    code, out, err = told(capsys, *MODEL, *ID, *FAMILIES, *masks, "--out", "found")
+    layers = ("--layer", "encoder.relu", "--layer", "encoder.stage3.relu2")
+    code, out, err = told(capsys, *MODEL, *ID, *FAMILIES, *masks, *layers, "--out", "found")
     assert code == 0, err
     assert "audit.html" in out
     found = Audit.load(place / "found")

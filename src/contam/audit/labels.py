@@ -32,18 +32,21 @@ def class_names(tables: Sequence[Table], given: Sequence[str] | None, width: int
     return found
 
 
-def labeled(table: Table, classes: Sequence[str]) -> Tensor:
+def labeled(table: Table, classes: Sequence[str], *, renamed: bool = False) -> Tensor:
     """Labels by the numbers of `classes`.
+
+    A set whose own class names are among them is numbered by name. `renamed` says that they are
+    the user's names for what the set calls otherwise, in the same order.
 
     Raises:
         ValueError: labels that are no class.
     """
     y, own = table.y, table.classes
     if isinstance(y, Tensor) and own is not None and list(own) != list(classes):
-        if max(own, key=len, default="") and set(own) <= set(classes):
+        strange = sorted(set(own) - set(classes))
+        if not strange:
             y = [own[i] for i in _within(table, y, own).tolist()]
-        elif set(own) - set(classes):
-            strange = sorted(set(own) - set(classes))
+        elif not (renamed and len(own) == len(classes)):
             raise ValueError(
                 f"{table.name!r} has the class {strange[0]!r}, which is none of the "
                 f"{len(classes)} classes {some_of(classes)}; all sets need one list of classes"

@@ -170,8 +170,8 @@ def _wraps(model: nn.Module, attribute: str) -> bool:
 
 def _own_transform(model: nn.Module) -> Transform | None:
     """How a network of timm wants its images, which it says itself."""
-    about = getattr(model, "pretrained_cfg", None) or {}
-    if not {"input_size", "mean", "std"} <= set(about):
+    about = getattr(model, "pretrained_cfg", None)
+    if not isinstance(about, Mapping) or not {"input_size", "mean", "std"} <= set(about):
         return None
     from contam.models.preparation import Preparation
 

@@ -91,7 +91,10 @@ def prepare(
         logits, _ = _tried(network, x)
     names = class_names(tables, classes, logits.shape[1])
     marked = [
-        replace(sample, domain=_relabeled(sample.domain, labeled(table, names)))
+        replace(
+            sample,
+            domain=_relabeled(sample.domain, labeled(table, names, renamed=classes is not None)),
+        )
         for sample, table in zip(samples, tables, strict=True)
     ]
     chosen = _by_set(masks, tables, "masks")

@@ -19,7 +19,7 @@ from contam.audit.pictures import Span, Transform
 from contam.batch import Batch, Domain
 from contam.data.images import FolderDomain
 
-HELD = 2**30
+HELD = 2**29
 """Bytes of inputs up to which a set is kept in memory."""
 Names = Tensor | list[str]
 
@@ -140,12 +140,14 @@ class Rows:
         )  # fmt: skip
 
 
-def in_memory(name: str, x: Tensor) -> Callable[[Tensor, Tensor, Span | None], Domain]:
+def in_memory(
+    name: str, inputs: Sequence[Tensor]
+) -> Callable[[Tensor, Tensor, Span | None], Domain]:
     """How a domain of inputs that are kept is made."""
 
     def made(y: Tensor, origin: Tensor, span: Span | None) -> Domain:
-        shown = x if span is None else torch.cat([span.pictures(s) for s in x.split(TOGETHER)])
-        return Domain(name, Batch(shown, y, origin))
+        shown = inputs if span is None else [span.pictures(some) for some in inputs]
+        return Domain(name, Batch(torch.cat(list(shown)), y, origin))
 
     return made
 
@@ -166,7 +168,7 @@ def read_numbered(name: str, reader: Reader, numbers: Sequence[int], total: int)
 
     def made(y: Tensor, origin: Tensor, span: Span | None) -> Domain:
         if rows.inputs is not None:
-            return in_memory(name, torch.cat(rows.inputs))(y, origin, span)
+            return in_memory(name, rows.inputs)(y, origin, span)
         return DatasetDomain(name, reader, torch.tensor(rows.numbers), y, origin, span)
 
     return rows.table(name, made, len(numbers))
@@ -208,7 +210,7 @@ def read_batches(
             total += count
         else:
             notes.append(f"Only the first {total} examples of {name!r}: more don't fit in memory.")
-    table = rows.table(name, in_memory(name, torch.cat(rows.inputs or [torch.empty(0)])), total)
+    table = rows.table(name, in_memory(name, rows.inputs or []), total)
     table.notes += notes
     return table
 
@@ -238,7 +240,7 @@ def read_files(domain: FolderDomain, root: Path | None = None) -> Table:
 
     def made(y: Tensor, origin: Tensor, span: Span | None) -> Domain:
         if rows.inputs is not None:
-            return in_memory(domain.name, torch.cat(rows.inputs))(y, origin, span)
+            return in_memory(domain.name, rows.inputs)(y, origin, span)
         plain = domain.transform
         transform = plain if span is None else lambda image: span.pictures(plain(image))
         return FolderDomain(domain.name, files, y, origin, transform, workers=domain.workers)
