@@ -92,8 +92,12 @@ def test_a_coupled_neuron_fires_for_its_class_on_id_data_and_less_on_ood_data(sh
     assert f"neuron {table.index[first]} of {subject.layers[-1]}" in pairs[0].note
     for most, least in zip(pairs[::2], pairs[1::2], strict=True):
         assert most.label == least.label
-        fired, left = (float(each.note.rsplit(" ", 1)[1]) for each in (most, least))
-        assert fired > left
+        neuron = int(most.note.split()[1])
+        for each, end in ((most, torch.max), (least, torch.min)):
+            look = inside.looks[each.data]
+            own = look.y[look.kept] == CLASSES.index(each.label)
+            wanted = end(look.features[subject.layers[-1]][own, neuron])
+            assert float(each.note.rsplit(" ", 1)[1]) == pytest.approx(float(wanted), rel=1e-2)
 
 
 def test_without_ood_data_the_changed_pictures_are_shown():
