@@ -569,6 +569,21 @@ def test_wrappers_are_taken_off(kind):
     assert found.name == "Sequential"
 
 
+def test_an_exported_program_is_audited_as_it_is():
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    program = torch.export.export(network(), (X,), dynamic_shapes=({0: batch},)).module()
+    found = prepare(program, id=(X, Y), reference=None).subject
+    assert found.layers == ("relu()",)
+    (seen,) = observe(found.model, found.id.domain.batches(12), [])
+    torch.testing.assert_close(seen.logits, network()(X).detach(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_is_refused_in_one_line():
+    with pytest.raises(ValueError, match="TorchScript network can't be looked into"):
+        prepare(torch.jit.script(network()), id=(X, Y), reference=None)
+
+
 def test_layers_keep_their_names_and_their_order():
     model = resnet8(CLASSES, width=4)
     found = prepare(model, id=inputs(side=16), reference=None).subject

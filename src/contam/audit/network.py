@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,9 @@ class Answering(nn.Module):
         self.training = network.training
 
     def train(self, mode: bool = True) -> "Answering":
-        self.network.train(mode)
+        # An exported program has one mode alone, and says so.
+        with suppress(NotImplementedError):
+            self.network.train(mode)
         self.training = mode
         return self
 
@@ -152,6 +154,11 @@ def find_network(
         )
     while inner := next((a for a in AROUND if _wraps(model, a)), None):
         model = getattr(model, inner)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError(
+            "a TorchScript network can't be looked into; give the module that it was made from, or "
+            "what torch.export makes of it"
+        )
     held = [*model.named_parameters(), *model.named_buffers()]
     for name, value in held:
         if isinstance(value, UninitializedParameter) or value.is_meta:
@@ -243,7 +250,8 @@ def untrained(model: Answering, seed: int) -> tuple[nn.Module | None, str]:
     they are and are named. There is none if nothing can be drawn or the network can't be copied.
     """
     try:
-        drawn = copy.deepcopy(model)
+        # On the CPU, where alone a seed says what is drawn.
+        drawn = copy.deepcopy(model).cpu()
     except Exception as error:  # whatever a network holds may refuse to be copied in its own way
         told = " ".join(str(error).split())[:120]
         return None, f"No control by an untrained network: this one can't be copied ({told})."
@@ -260,11 +268,12 @@ def untrained(model: Answering, seed: int) -> tuple[nn.Module | None, str]:
     if not reset:
         return None, (
             "No control by an untrained network: none of its modules has reset_parameters; give "
-            "one as untrained="
+            "one as untrained=."
         )
     some = ", ".join(kept[:3]) + (f" and {len(kept) - 3} more" if len(kept) > 3 else "")
     said = f"The untrained network keeps {some}, which nothing draws anew." if kept else ""
-    return drawn.requires_grad_(False), said
+    place = next((value.device for value in model.parameters()), torch.device("cpu"))
+    return drawn.requires_grad_(False).to(place), said
 
 
 def find_layers(
