@@ -79,7 +79,7 @@ def prepare(
     tables = _tables(id, ood, options)
     span = common_span(tables)
     notes: list[str] = []
-    samples = _samples(tables, span, classes)
+    samples = _samples(tables, span)
     if found is None:
         network, samples, tables = _from_features(tables, samples, classes, seed, notes)
         name = "a linear head on given features"
@@ -103,7 +103,9 @@ def prepare(
     observed = find_layers(network, x, layers)
     if not observed:
         notes.append("No layer was looked at: the network has neither activations nor weights.")
-    plain, said = _control(control, network, span, seed)
+    plain, said = _control(control, network, seed)
+    if found is None:
+        plain, said = None, "No control by an untrained network: there are only features."
     notes += [said] if said else []
     encoder, encoder_name, said = _reference(reference, x, span, _place(network))
     notes += [said] if said else []
@@ -114,9 +116,9 @@ def prepare(
         name, network, tuple(names), marked[0], tuple(marked[1:]), observed, encoder, encoder_name,
         plain, seed, domains, SMALL if x[0].numel() <= SMALL_INPUT else LARGE,
     )  # fmt: skip
-    told = {"model": name, "id": _told(id, tables[0])}
-    told |= {f"ood: {table.name}": _told(None, table) for table in tables[1:]}
-    told |= {"weights": str(weights)} if weights is not None else {}
+    told = {"model": name, "id": _told(tables[0])}
+    told |= {f"ood: {table.name}": _told(table) for table in tables[1:]}
+    told |= {"weights": Path(weights).name} if weights is not None else {}
     return Prepared(subject, tuple(dict.fromkeys(notes)), told)
 
 
@@ -147,9 +149,7 @@ def _tables(id: Any, ood: Any, options: Options) -> list[Table]:
     return tables
 
 
-def _samples(
-    tables: Sequence[Table], span: Span | None, classes: Sequence[str] | None
-) -> list[Sample]:
+def _samples(tables: Sequence[Table], span: Span | None) -> list[Sample]:
     """The sets as samples whose labels are not looked at yet."""
     places, _ = origins(tables)
     shown = None if span is None or span.plain else span
@@ -191,15 +191,12 @@ def _tried(network: nn.Module, x: Tensor) -> tuple[Tensor, Any]:
         raise ValueError("memory runs out on two examples; use a machine with more") from None
 
 
-def _control(
-    control: Any, network: Answering, span: Span | None, seed: int
-) -> tuple[nn.Module | None, str]:
+def _control(control: Any, network: Answering, seed: int) -> tuple[nn.Module | None, str]:
+    """The same network with drawn weights, and what has to be said about it."""
     if isinstance(control, nn.Module):
         return Answering(control, network.span), ""
     if control is not True:
         return None, "No control by an untrained network: none was wanted."
-    if network.network is None:
-        return None, "No control by an untrained network: there are only features."
     return untrained(network, seed)
 
 
@@ -315,7 +312,7 @@ def _at(column: Any, which: Tensor) -> Any:
     return column[which] if isinstance(column, Tensor) else [column[i] for i in which.tolist()]
 
 
-def _told(data: Any, table: Table) -> str:
+def _told(table: Table) -> str:
     """Where a set came from, in words."""
     place = f" from {table.root.name}" if table.root is not None else ""
     return f"{len(table)} examples{place}"
