@@ -15,7 +15,7 @@ from contam import report
 from contam.experiment import Experiment
 from contam.run import Run, RunError
 
-VOID = {"meta", "link", "img", "br", "hr", "input"}
+VOID = {"meta", "link", "img", "br", "hr", "input", "col"}
 
 
 class Parsed(HTMLParser):

@@ -2,7 +2,7 @@
 
 `view` decides what is said, `words` how, `theme` in which colors; `page.html.j2`, `page.css` and
 `page.js` are the page itself, `document` puts them together. Nothing here trains, or knows an
-experiment by name.
+experiment by name. `audit_page` is the page about an audit, with files of its own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,9 +10,12 @@ from pathlib import Path
 
 from contam.experiment import Experiment
 from contam.report import words
+from contam.report.audit_page import audit_page
 from contam.report.document import document
 from contam.report.view import ROWS_SHOWN, sections
 from contam.run import Run, write_atomically
+
+__all__ = ["TITLE", "audit_page", "page", "write"]
 
 TITLE = "Feature contamination, put to the test"
 

@@ -121,17 +121,21 @@ const contam = (() => {
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   }
-  for (const details of document.querySelectorAll(".numbers")) {
-    const name = details.dataset.figure;
-    const { columns, rows } = numbers[name];
+  function downloadable(tools, name, rowsOf, says = "Download as CSV") {
     const button = document.createElement("button");
     button.type = "button";
-    button.textContent = "Download as CSV";
-    button.addEventListener("click", () => download(`${name}.csv`, [columns, ...rows]));
-    details.querySelector(".tools").append(button);
+    button.textContent = says;
+    button.addEventListener("click", () => download(`${name}.csv`, rowsOf()));
+    tools.append(button);
+  }
+  for (const details of document.querySelectorAll(".numbers")) {
+    const name = details.dataset.figure;
+    if (!numbers[name]) continue;
+    const { columns, rows } = numbers[name];
+    downloadable(details.querySelector(".tools"), name, () => [columns, ...rows]);
   }
 
   // A chart whose numbers changed is drawn anew if it had been drawn, and else when it comes into view.
   const redraw = (place) => views.has(place) && soon(place);
-  return { data, views, redraw, download };
+  return { data, views, redraw, downloadable };
 })();

@@ -1,0 +1,293 @@
+"""The audit's page in Chromium: what a reader sorts, finds, chooses, prints and forwards."""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from audit_records import audit, hostile, narrow
+from conftest import HOSTILE
+from test_page_in_browser import TEXTS, Opened, luminance, opened, rgba, until
+
+from contam import report
+from contam.audit.records import AuditRecord, NeuronTable
+from contam.report import theme
+
+pytestmark = pytest.mark.browser
+
+RECORDS = {
+    "whole": audit(count=4000),
+    "many": audit(layers=50, count=100_000, examples=0),
+    "hostile": hostile(HOSTILE),
+    "narrow": narrow(),
+}
+WINDOW = {"viewport": {"width": 1280, "height": 800}}
+DRAWN = "[...document.querySelectorAll('.chart')].every(each => each.dataset.theme === 'light')"
+ROWS = ".neurons tbody tr:not(.space)"
+STATUS = "document.querySelector('#neurons .count').textContent"
+
+
+@pytest.fixture(scope="module")
+def addresses(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder: Path = tmp_path_factory.mktemp("audits")
+    for name, record in RECORDS.items():
+        (folder / f"{name}.html").write_text(report.audit_page(record))
+    return {name: (folder / f"{name}.html").as_uri() for name in RECORDS}
+
+
+@pytest.fixture
+def tab(browser: Any, addresses: dict[str, str]) -> Iterator[Any]:
+    it = opened(browser, addresses["whole"], **WINDOW)
+    yield it.page
+    assert it.said == []
+    it.page.context.close()
+
+
+@pytest.fixture
+def many(browser: Any, addresses: dict[str, str]) -> Iterator[Any]:
+    it = opened(browser, addresses["many"], **WINDOW)
+    yield it.page
+    assert it.said == []
+    it.page.context.close()
+
+
+def table_of(name: str) -> NeuronTable:
+    table = RECORDS[name].neurons
+    assert table is not None
+    return table
+
+
+def cells(tab: Any, column: int) -> list[str]:
+    return tab.eval_on_selector_all(ROWS, f"all => all.map(row => row.cells[{column}].textContent)")
+
+
+def sort(tab: Any, column: str) -> str:
+    tab.locator(f".neurons th[data-column={column}] button").focus()
+    tab.keyboard.press("Enter")
+    return tab.get_attribute(f".neurons th[data-column={column}]", "aria-sort")
+
+
+def number(cell: str) -> float:
+    return math.nan if cell == "–" else float(cell.replace("−", "-"))
+
+
+@pytest.mark.parametrize("name", RECORDS)
+@pytest.mark.parametrize("width", [1280, 360])
+def test_it_complains_of_nothing_asks_for_nothing_and_fits(
+    browser: Any, addresses: dict[str, str], name: str, width: int
+) -> None:
+    it = opened(browser, addresses[name], viewport={"width": width, "height": 740})
+    it.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    until(it.page, DRAWN)
+    it.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    it.page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    wide = it.page.evaluate("[document.scrollingElement.scrollWidth, innerWidth]")
+    assert wide[0] <= wide[1]
+    assert it.said == []
+    assert [url for url in it.asked if not url.startswith("data:")] == [addresses[name]]
+    assert it.page.locator(".chart.failed").count() == 0
+    it.page.context.close()
+
+
+def test_of_many_neurons_only_those_in_view_are_laid_out(many: Any) -> None:
+    table = table_of("many")
+    assert many.get_attribute(".neurons", "aria-rowcount") == "100001"
+    assert many.evaluate(STATUS) == "100,000 of 100,000"
+    pane = "document.querySelector('.window')"
+    for share in (0.0, 0.37, 1.0):
+        many.evaluate(f"{pane}.scrollTop = {share} * {pane}.scrollHeight")
+        many.wait_for_timeout(100)
+        rows = many.eval_on_selector_all(
+            ROWS,
+            "all => all.map(row => [Number(row.getAttribute('aria-rowindex')) - 2,"
+            " row.cells[0].textContent, Number(row.cells[1].textContent),"
+            " row.cells[2].textContent])",
+        )
+        assert 20 < len(rows) < 100
+        for place, layer, index, favorite in rows:
+            assert (layer, index, favorite) == (
+                table.layer[place], table.index[place], table.favorite[place])  # fmt: skip
+        seen = many.evaluate(
+            f"(() => {{ const box = {pane}.getBoundingClientRect();"
+            f" return [...document.querySelectorAll('{ROWS}')].filter(r => {{"
+            " const own = r.getBoundingClientRect();"
+            " return own.bottom > box.top && own.top < box.bottom; }).length; })()"
+        )
+        assert seen > 8
+    assert int(rows[-1][0]) == 99_999
+
+
+def test_a_column_sorts_by_keyboard_and_dashes_come_last(many: Any) -> None:
+    table = table_of("many")
+    known = sorted((v for v in table.attenuation if v is not None), reverse=True)
+    first = cells(many, 1)
+    assert sort(many, "attenuation") == "descending"
+    found = [number(each) for each in cells(many, 3)]
+    assert found == pytest.approx(known[: len(found)], abs=0.0006)
+    many.evaluate("document.querySelector('.window').scrollTop = 1e9")
+    many.wait_for_timeout(100)
+    assert set(cells(many, 3)) == {"–"}
+    assert sort(many, "attenuation") == "ascending"
+    found = [number(each) for each in cells(many, 3)]
+    assert found == pytest.approx(known[::-1][: len(found)], abs=0.0006)
+    assert sort(many, "attenuation") == "none"
+    assert cells(many, 1) == first
+    assert sort(many, "favorite") == "descending"
+    assert set(cells(many, 2)) == {max(RECORDS["many"].classes)}
+
+
+@pytest.mark.parametrize(
+    ("words", "fits"),
+    [
+        ("heart", lambda layer, index, favorite: favorite == "heart"),
+        ("stage1", lambda layer, index, favorite: "stage1" in layer),
+        ("STAGE0.block3 ring", lambda layer, index, favorite: (layer, favorite)
+         == ("stage0.block3.relu", "ring")),
+        ("#12", lambda layer, index, favorite: index == 12),
+        ("nowhere", lambda layer, index, favorite: False),
+    ],
+)  # fmt: skip
+def test_a_text_finds_neurons(tab: Any, words: str, fits: Callable[..., bool]) -> None:
+    table = table_of("whole")
+    wanted = sum(map(fits, table.layer, table.index, table.favorite))
+    tab.fill("#neurons .text", words)
+    until(tab, f"{STATUS} === '{wanted:,} of 4,000'")
+    for layer, index, favorite in zip(cells(tab, 0), cells(tab, 1), cells(tab, 2), strict=True):
+        assert fits(layer, int(index), favorite)
+    assert tab.locator(ROWS).count() >= min(wanted, 1)
+
+
+def test_layer_class_and_text_narrow_together(tab: Any) -> None:
+    table, layers = table_of("whole"), [layer.name for layer in RECORDS["whole"].layers]
+    tab.select_option("#neurons .layer", label=f"4. {layers[3]}")
+    tab.select_option("#neurons .favorite", label="disc")
+    wanted = sum(map(lambda *row: row == (layers[3], "disc"), table.layer, table.favorite))
+    assert tab.evaluate(STATUS) == f"{wanted:,} of 4,000"
+    assert set(cells(tab, 0)) == {layers[3]}
+    assert set(cells(tab, 2)) == {"disc"}
+    assert tab.input_value("#layers .layer") == "3"
+    with tab.expect_download() as download:
+        tab.click("#neurons .tools button")
+    lines = Path(download.value.path()).read_text().splitlines()
+    assert lines[0].startswith("layer,index,favorite,attenuation,selectivity_id")
+    assert len([line for line in lines if line]) == wanted + 1
+
+
+def test_a_layer_chosen_in_a_chart_is_chosen_everywhere(tab: Any) -> None:
+    table = table_of("whole")
+    place = tab.locator(".depth .chart").first
+    place.scroll_into_view_if_needed()
+    until(tab, "document.querySelector('.depth .chart.drawn') !== null")
+    plot = tab.evaluate(
+        "(() => { const box = document.querySelector('.depth .chart svg .role-frame.root > g > "
+        "path.background').getBoundingClientRect();"
+        " return [box.left + 0.75 * box.width, box.top + box.height / 2]; })()"
+    )
+    tab.mouse.click(*plot)
+    layer = RECORDS["whole"].layers[8 - 1]  # three quarters of the way from 1 to 10 is 7.75
+    wanted = table.layer.count(layer.name)
+    assert tab.evaluate(STATUS) == f"{wanted:,} of 4,000"
+    assert set(cells(tab, 0)) == {layer.name}
+    assert tab.inner_text(".layers tr.chosen th") == layer.name
+    assert tab.inner_text(".about-layer") == "8 of 10, 64 neurons"
+    assert tab.inner_text(".of-layer") == layer.name
+    assert tab.locator(".depth .chart.drawn .chosen-layer").count() >= 1
+    # The same button lets it go again.
+    tab.locator(".layers tr.chosen button").focus()
+    tab.keyboard.press("Enter")
+    assert tab.evaluate(STATUS) == "4,000 of 4,000"
+    assert tab.locator(".chosen-layer").count() == 0
+
+
+def test_histograms_and_rates_follow_the_layer(tab: Any) -> None:
+    record, table = RECORDS["whole"], table_of("whole")
+    anchor = tab.evaluate("Object.keys(contam.data.histograms)[1]")
+    values = f"contam.data.charts['{anchor}'].data.values"
+    as_text = tab.evaluate(f"JSON.stringify({values})")
+    tab.select_option("#layers .layer", "2")
+    until(tab, f"JSON.stringify({values}) !== '{as_text}'")
+    chosen = [v for name, v in zip(table.layer, table.selectivity_id, strict=True)
+              if name == record.layers[2].name]  # fmt: skip
+    counts, _ = np.histogram(np.round(chosen, 3), np.linspace(0, 1, 41))
+    found = [bin_["y"] for bin_ in tab.evaluate(values) if bin_["series"] == "ID"]
+    np.testing.assert_allclose(found[:-1], counts / len(chosen), atol=2.5 / len(chosen))
+    assert sum(found[:-1]) == pytest.approx(1)
+    bars = tab.evaluate("contam.data.charts[contam.data.rates.anchor].data.values")
+    for series, rates in record.layers[2].class_rates.items():
+        assert [bar["y"] for bar in bars if bar["series"] == series] == pytest.approx(list(rates))
+    tab.select_option("#layers .layer", "")
+    until(tab, f"JSON.stringify({values}) === '{as_text}'")
+
+
+def test_the_numbers_of_curves_are_downloaded(tab: Any) -> None:
+    figure = tab.locator("figure.depth").nth(1)
+    figure.locator("summary").click()
+    with tab.expect_download() as download:
+        figure.locator(".tools button").click()
+    lines = [each for each in Path(download.value.path()).read_text().splitlines() if each]
+    assert lines[0] == "layer,measure,data,value,low,high"
+    assert lines[1].startswith("stage0.block0.relu,Read by a linear probe,id,0.25,0.22,0.28")
+    assert len(lines) == 1 + 10 * (4 + 3 + 3 + 3)
+
+
+def test_without_scripts_the_verdict_and_the_tables_are_there(
+    browser: Any, addresses: dict[str, str]
+) -> None:
+    tab = opened(browser, addresses["whole"], java_script_enabled=False, color_scheme="dark").page
+    assert tab.is_visible(".answer")
+    assert tab.locator(".path li:visible").count() == 6
+    assert tab.locator(ROWS).count() == 100
+    assert tab.locator(".choose:visible, #theme:visible").count() == 0
+    assert tab.is_visible(".chart .instead >> nth=0")
+    assert tab.is_visible(".layers tbody tr >> nth=9")
+    assert "JavaScript" in tab.inner_text("noscript")
+    tab.context.close()
+
+
+def test_on_paper_there_are_a_hundred_neurons(many: Any) -> None:
+    many.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert many.locator(ROWS).count() == 100
+    assert many.evaluate("document.querySelector('.neurons').offsetHeight") < 100 * 60
+    many.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert many.locator(ROWS).count() < 100
+    assert many.evaluate("document.querySelector('.neurons').offsetHeight") > 100_000 * 20
+
+
+def test_pictures_are_shown_beside_their_heat(tab: Any) -> None:
+    until(tab, "[...document.images].every(each => each.complete)")
+    sizes = tab.eval_on_selector_all(
+        ".examples img", "all => all.map(each => [each.naturalWidth, each.clientWidth])"
+    )
+    assert len(sizes) == 24
+    assert all(natural == 48 and shown > 48 for natural, shown in sizes)
+
+
+def test_hostile_text_makes_no_element(browser: Any, addresses: dict[str, str]) -> None:
+    it: Opened = opened(browser, addresses["hostile"], **WINDOW)
+    assert it.page.evaluate("document.querySelectorAll('script').length") == 4
+    it.page.locator("#layers .later").click()
+    assert "<script>alert('x')</script>" in it.page.inner_text(".of-layer")
+    assert "<script>alert('x')</script>" in cells(it.page, 0)[0]
+    assert it.said == []
+    it.page.context.close()
+
+
+@pytest.mark.parametrize("name", theme.COLORS)
+def test_every_text_has_enough_contrast(browser: Any, addresses: dict[str, str], name: str) -> None:
+    it = opened(browser, addresses["whole"], color_scheme=name, **WINDOW)
+    it.page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    texts = it.page.evaluate(TEXTS)
+    assert len(texts) > 8
+    for ink, grounds, what in texts:
+        ground = next(g for each in grounds if (g := rgba(each))[3] == 1)
+        low, high = sorted((luminance(rgba(ink)), luminance(ground)))
+        assert (high + 0.05) / (low + 0.05) >= 4.5, f"{what}: {ink} on {ground}"
+    it.page.context.close()
+
+
+def test_the_records_of_these_tests_have_what_is_looked_for() -> None:
+    assert isinstance(RECORDS["whole"], AuditRecord)
+    assert None in table_of("many").attenuation
+    assert len(table_of("many").index) == 100_000

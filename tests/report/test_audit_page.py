@@ -1,0 +1,289 @@
+"""The audit's page as text: the verdict first, whole, safe, and true to the record."""
+
+import base64
+import hashlib
+import json
+import math
+import re
+from itertools import pairwise
+from typing import get_args
+
+import numpy as np
+import pytest
+from audit_records import audit, hostile, narrow, picture
+from conftest import HOSTILE, LONG
+from test_page import Parsed
+
+from contam import report
+from contam.audit.records import AuditRecord, Cause, Interval
+from contam.report import audit_words
+from contam.report.audit_figures import of_layers, of_plane, of_rates
+from contam.report.audit_page import MOST_BYTES, MOST_NEURONS, NEURONS_SHOWN
+from contam.report.strip import WIDTH
+
+RECORDS = {"whole": audit(), "narrow": narrow(), "hostile": hostile(HOSTILE), "long": hostile(LONG)}
+
+
+@pytest.fixture(scope="module", params=RECORDS)
+def record(request: pytest.FixtureRequest) -> AuditRecord:
+    return RECORDS[request.param]
+
+
+@pytest.fixture(scope="module")
+def parsed(record: AuditRecord) -> Parsed:
+    return Parsed(report.audit_page(record))
+
+
+def text_of(parsed: Parsed) -> str:
+    return re.sub(r"\s+", " ", " ".join(parsed.text).replace("\N{NO-BREAK SPACE}", " "))
+
+
+@pytest.fixture(scope="module")
+def whole() -> str:
+    return report.audit_page(RECORDS["whole"])
+
+
+def data_of(page: str) -> dict:
+    return json.loads(Parsed(page).inside["script"][1])
+
+
+def test_elements_nest_ids_are_unique_and_references_have_targets(parsed: Parsed) -> None:
+    ids = list(parsed.values("id"))
+    assert len(ids) == len(set(ids))
+    assert set(parsed.values("href")) <= {f"#{name}" for name in ids}
+    assert {n for value in parsed.values("aria-labelledby") for n in value.split()} <= set(ids)
+
+
+def test_headings_do_not_skip_a_level(parsed: Parsed) -> None:
+    levels = [int(tag[1]) for tag, _ in parsed.elements if re.fullmatch(r"h[1-6]", tag)]
+    assert levels.count(1) == levels[0] == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_nothing_is_fetched_and_only_its_own_scripts_run(parsed: Parsed) -> None:
+    for value in parsed.values("src", "srcset", "action", "data", "poster", "xlink:href"):
+        assert value.startswith("data:image/webp;base64,")
+    assert not any(tag in ("link", "iframe", "object", "base") for tag, _ in parsed.elements)
+    policy = next(str(a["content"]) for _, a in parsed.elements
+                  if a.get("http-equiv") == "Content-Security-Policy")  # fmt: skip
+    rules = {rule.split()[0]: rule.split()[1:] for rule in policy.split(";")}
+    assert rules["default-src"] == ["'none'"]
+    assert "unsafe" not in policy
+    boot, _, *rest = parsed.inside["script"]
+    sums = [hashlib.sha256(each.encode()).digest() for each in (boot, *rest)]
+    assert rules["script-src"] == [f"'sha256-{base64.b64encode(s).decode()}'" for s in sums]
+    for tag, attributes in parsed.elements:
+        assert not any(name == "style" or name.startswith("on") for name in attributes), tag
+
+
+def test_the_data_is_plain_json(parsed: Parsed) -> None:
+    data = parsed.inside["script"][1]
+    assert not {"<", "\u2028"} & set(data)
+    json.loads(data, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_the_verdict_and_three_reasons_stand_before_everything_else(whole: str) -> None:
+    verdict = RECORDS["whole"].verdict
+    top, rest = whole.split("<main")
+    said = text_of(Parsed(top[top.index("<header") :].split('<div class="layout">')[0]))
+    for line in (audit_words.HEADINGS[verdict.cause], verdict.sentence, *verdict.reasons[:3]):
+        assert line in said
+    assert len(verdict.reasons) > 3
+    assert verdict.reasons[3] not in said
+    assert "Behind it stands: head" in said
+    assert rest
+
+
+def test_every_question_is_shown_with_number_threshold_and_answer(whole: str) -> None:
+    said = text_of(Parsed(whole))
+    for step in RECORDS["whole"].verdict.steps:
+        assert step.question in said
+        assert step.why in said
+        assert audit_words.turn(step) in said
+        if step.found is not None:
+            number = audit_words.number(step.found)
+            ends = audit_words.ends(step.found)
+            assert f"{number} ({ends}), threshold {audit_words.number(step.threshold)}" in said
+
+
+@pytest.mark.parametrize("cause", ["undertrained", "head", "healthy", "contaminated"])
+def test_the_first_yes_decides(cause: Cause) -> None:
+    parsed = Parsed(report.audit_page(narrow().model_copy(
+        update={"verdict": audit(cause=cause, count=10, layers=1).verdict})))  # fmt: skip
+    answers = ("yes", "no", "not-asked")
+    steps = [str(a.get("class")) for tag, a in parsed.elements
+             if tag == "li" and str(a.get("class")).split(" ")[0] in answers]  # fmt: skip
+    assert [step for step in steps if "first" in step] == ["yes first"]
+    assert text_of(parsed).count("This gives the verdict.") == 1
+
+
+def test_remedies_missing_evidence_and_what_was_left_out_are_said(whole: str) -> None:
+    record, said = RECORDS["whole"], text_of(Parsed(whole)).replace("( ", "(").replace(" )", ")")
+    for remedy in record.verdict.remedies:
+        for line in (remedy.what.replace("`", ""), remedy.effect, remedy.caveat):
+            assert line.split("(")[0].strip() in said
+    assert record.verdict.missing[0] in said
+    assert "No reference encoder was named" in said
+    assert "`" not in said
+    assert all(value in said for value in record.provenance.values())
+
+
+def test_tables_hold_every_set_domain_class_and_layer(whole: str) -> None:
+    record, said = RECORDS["whole"], text_of(Parsed(whole))
+    for each in record.sets:
+        assert f"{each.name} {each.role.upper()}" in said
+        assert all(domain in said for domain in each.by_domain)
+    assert all(layer.name in said for layer in record.layers)
+    assert record.head is not None
+    assert "0.12 (0.09 to 0.15) right, where guessing gives 0.1" in said
+
+
+def test_classes_that_lose_most_come_first(whole: str) -> None:
+    record = RECORDS["whole"]
+    table = whole[whole.index('aria-label="Accuracy by class"') :]
+    found = re.findall(r'<th scope="row">(\w+)</th>', table)[: len(record.classes)]
+    inside, *outside = record.sets
+    lost = {
+        name: inside.by_class[name].accuracy.value
+        - min(each.by_class[name].accuracy.value for each in outside)
+        for name in record.classes
+    }
+    assert found == sorted(lost, key=lost.__getitem__, reverse=True)
+
+
+def test_without_its_script_the_first_hundred_neurons_are_there(whole: str) -> None:
+    table = RECORDS["whole"].neurons
+    assert table is not None
+    rows = re.search(r'<table class="neurons">.*?</table>', whole, re.S)
+    assert rows is not None
+    cells = re.findall(r'<tr><th scope="row">(.*?)</th><td class="number">(\d+)</td>', rows[0])
+    assert cells == [(table.layer[k], str(table.index[k])) for k in range(NEURONS_SHOWN)]
+
+
+@pytest.mark.parametrize("layers", [pytest.param(10, marks=pytest.mark.slow), 50])
+def test_a_large_audit_stays_below_three_megabytes(layers: int) -> None:
+    record = audit(layers=layers, count=100_000, ood=("a", "b", "c", "d"), examples=60)
+    page = report.audit_page(record)
+    assert len(page.encode()) < 3e6
+    assert data_of(page)["neurons"]["count"] == 100_000
+    assert page.count('<img src="data:') <= 120
+
+
+def test_pictures_that_do_not_fit_are_left_out_and_counted() -> None:
+    record = audit(examples=2, count=10)
+    side = picture(np.random.default_rng(1), 64)
+    large = side + "A" * (4 * (600_000 - len(side) // 4))
+    # What follows a picture's end is not read.
+    many = tuple(record.examples[0].model_copy(update={"picture": large, "index": k})
+                 for k in range(3))  # fmt: skip
+    page = report.audit_page(record.model_copy(update={"examples": many}))
+    assert len(page.encode()) < MOST_BYTES
+    assert "3 of 3 examples are left out" in text_of(Parsed(page))
+
+
+@pytest.mark.slow
+def test_where_neurons_do_not_fit_the_most_coupled_stay() -> None:
+    record = audit(layers=60, count=MOST_NEURONS + 5, ood=tuple("abcdefghi"), examples=0)
+    page = report.audit_page(record)
+    held = data_of(page)["neurons"]["count"]
+    assert len(page.encode()) < 3e6
+    assert 50_000 < held < MOST_NEURONS
+    said = text_of(Parsed(page))
+    assert f"the {held:,} most coupled of {MOST_NEURONS + 5:,} neurons" in said
+
+
+def test_what_was_not_found_is_not_drawn() -> None:
+    page = report.audit_page(RECORDS["narrow"])
+    assert data_of(page)["charts"] == {}
+    assert len(page) < 100_000
+    for absent in ("layers", "neurons", "examples", "causes", "next"):
+        assert f'id="{absent}"' not in page
+    assert of_layers(RECORDS["narrow"]) == []
+    assert of_plane(RECORDS["narrow"]) == ()
+    assert of_rates(RECORDS["narrow"]) is None
+
+
+def test_a_measure_that_nobody_took_has_no_panel() -> None:
+    record = audit(count=10, layers=2)
+    bare = [layer.model_copy(update={"probe": {}, "information": {}, "decided": {}})
+            for layer in record.layers]  # fmt: skip
+    figures = of_layers(record.model_copy(update={"layers": tuple(bare)}))
+    assert [panel.title for panel in figures[1].panels] == ["Error in telling domains"]
+
+
+def test_few_curves_share_a_panel_with_their_control() -> None:
+    few, many = (of_layers(audit(count=10, layers=2, ood=ood))[0] for ood in (("a",), ("a", "b")))
+    titles = [[panel.title for panel in figure.panels if "new data" in panel.title]
+              for figure in (few, many)]  # fmt: skip
+    assert titles == [
+        ["Profile lost to new data"],
+        ["Profile lost to new data", "Profile lost to new data, untrained"],
+    ]
+    chart = few.panels[0].chart
+    assert chart is not None
+    assert {point["series"] for point in chart["data"]["values"]} == {
+        "a", "across domains", "a, untrained", "across domains, untrained"}  # fmt: skip
+
+
+def test_charts_hold_the_record_numbers_and_bring_names_of_layers() -> None:
+    record = RECORDS["whole"]
+    panel = next(p for f in of_layers(record) for p in f.panels if p.title == "Usable information")
+    assert panel.chart is not None
+    for point in panel.chart["data"]["values"]:
+        found = record.layers[point["x"] - 1].information[point["series"]]
+        assert (point["y"], point["low"]) == pytest.approx((found.value, found.low), rel=1e-3)
+    assert len(panel.chart["data"]["values"]) == 30
+    tips = [
+        t["field"] for layer in panel.chart["layer"] for t in layer["encoding"].get("tooltip") or ()
+    ]
+    assert "layer" in tips
+
+
+def test_hostile_names_are_shown_and_not_obeyed() -> None:
+    page = report.audit_page(RECORDS["hostile"])
+    assert "<script>alert" not in page
+    parsed = Parsed(page)
+    assert sum(tag == "script" for tag, _ in parsed.elements) == 4
+    assert text_of(parsed).count("<script>alert('x')</script>") > 50
+
+
+def test_numbers_that_are_none_or_not_finite_are_dashes() -> None:
+    said = text_of(Parsed(report.audit_page(RECORDS["hostile"])))
+    assert "nan" not in re.findall(r"[a-z]+", said)
+    assert "inf" not in re.findall(r"[a-z]+", said)
+
+
+def test_a_picture_that_is_none_is_named() -> None:
+    broken = RECORDS["whole"].examples[0].model_copy(update={"picture": "AAAA", "index": 7})
+    record = RECORDS["whole"].model_copy(update={"examples": (broken,)})
+    with pytest.raises(ValueError, match=r"example 7 of 'id' can't be read.*WebP"):
+        report.audit_page(record)
+
+
+def test_the_record_alone_makes_the_page(whole: str) -> None:
+    again = AuditRecord.model_validate_json(RECORDS["whole"].model_dump_json())
+    assert report.audit_page(again) == whole
+
+
+def test_every_cause_has_a_heading_and_a_color() -> None:
+    assert set(audit_words.HEADINGS) == set(get_args(Cause))
+    kinds = [audit_words.kind(cause) for cause in get_args(Cause)]
+    assert (kinds.count("holds"), kinds.count("unjudged")) == (1, 1)
+
+
+def test_a_gauge_by_hand() -> None:
+    found = audit_words.gauge(Interval(value=0.5, low=0.25, high=0.75), 0.1)
+    assert found == (WIDTH / 2, (WIDTH / 4, 3 * WIDTH / 4), round(WIDTH / 10, 1))
+    below = audit_words.gauge(Interval(value=-1.0))
+    assert below == (0.0, None, None)
+    assert audit_words.gauge(Interval(value=math.nan)) is None
+    assert audit_words.gauge(None, 0.5) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0.1234, "0.123"), (-0.5, "−0.500"), (-0.0001, "0.000"), (None, "–"), (math.nan, "–"),
+     (math.inf, "–")],
+)  # fmt: skip
+def test_numbers_of_a_column(value: float | None, said: str) -> None:
+    assert audit_words.fixed(value) == said
