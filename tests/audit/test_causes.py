@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Generator
+from dataclasses import replace
 from typing import TypeVar
 
 import pytest
@@ -99,7 +100,9 @@ def test_only_a_network_of_backgrounds_answers_without_objects(
     inside, behind = framed(180, linked=False)
     target = inside.domain.y if isinstance(model, ByMiddle) else behind
     x = inside.domain.data.x
-    asked = sample("ID", x, target, **({"masks": inside.masks} if masked else {}))
+    asked = sample("ID", x, target)
+    if masked:
+        asked = replace(asked, masks=inside.masks)
     found = subject(model, asked)
     only, why = finished(background_only(found, [finished(reading(model, asked))], batch_size=50))
     assert only is not None
