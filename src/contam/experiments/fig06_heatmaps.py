@@ -14,6 +14,7 @@ from pydantic import BaseModel, PositiveInt
 from torch import Tensor, nn
 
 from contam.batch import Batch, Domain
+from contam.comparison import one_image
 from contam.data.backgrounds import OOD
 from contam.data.images import FolderDomain
 from contam.data.shapes import CLASSES, blended, splits
@@ -242,7 +243,7 @@ class _Judged(nn.Module):
 
 def _layers(model: nn.Module, images: Domain) -> dict[str, str]:
     """The output of the last residual block, and of the last one with finer maps than that."""
-    x = next(iter(images.batches(1))).x
+    x = one_image(model, images)
     names = [block.name for block in blocks_of(model, x)]
     rows = {name: heat_maps(model, x, name, formula=grad_cam).shape[1] for name in names}
     finer = [name for name in names if rows[name] > rows[names[-1]]]
