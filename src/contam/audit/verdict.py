@@ -32,6 +32,7 @@ from contam.audit.records import (
     Verdict,
 )
 from contam.audit.remedies import REMEDIES
+from contam.audit.shares import above, chance, complement, lost, points, scaled, shown, side
 
 Answer = Literal["yes", "no", "undecided", "not asked"]
 
@@ -100,8 +101,8 @@ class Findings:
     @property
     def worst(self) -> SetScores | None:
         """The OOD set on which the largest share is lost."""
-        outside = [each for each in self.sets if each.role == "ood" and _chance(each) < 1]
-        return max(outside, key=lambda each: _lost(self.inside, each).value, default=None)
+        outside = [each for each in self.sets if each.role == "ood" and chance(each) < 1]
+        return max(outside, key=lambda each: lost(self.inside, each).value, default=None)
 
 
 def verdict(
@@ -166,8 +167,8 @@ def undertrained(found: Findings, at: Thresholds) -> Step:
     """
     inside = found.inside
     fresh = None if found.head is None else found.head.fresh.get(inside.name)
-    read = _above(fresh or inside.overall.accuracy, _chance(inside))
-    answer = _side(read, at.undertrained, below="yes")
+    read = above(fresh or inside.overall.accuracy, chance(inside))
+    answer = side(read, at.undertrained, below="yes")
     if fresh is None and answer != "no":
         answer = "undecided"
     reader = "the network's own head" if fresh is None else "a fresh linear head"
@@ -177,8 +178,8 @@ def undertrained(found: Findings, at: Thresholds) -> Step:
         "undecided": "whether the features solve the ID data is open",
     }
     why = (
-        f"On {inside.name} {reader} reaches {_share(fresh or inside.overall.accuracy)}, "
-        f"{_share(read)} of the way from chance ({at.undertrained:.0%} is asked): {says[answer]}."
+        f"On {inside.name} {reader} reaches {shown(fresh or inside.overall.accuracy)}, "
+        f"{shown(read)} of the way from chance ({at.undertrained:.0%} is asked): {says[answer]}."
     )
     return Step(
         question="Do the features fail even on ID data?",
@@ -192,8 +193,8 @@ def spurious(found: Findings, at: Thresholds) -> Step:
     only, label = found.background_only, found.background_label
     read, answer = None, "undecided"
     if only is not None and only.chance < 1:
-        read = _above(only.accuracy, only.chance)
-        answer = _side(read, at.spurious, below="no")
+        read = above(only.accuracy, only.chance)
+        answer = side(read, at.spurious, below="no")
         source = {
             "masks": "Without their objects, ID images are",
             "inpainted": "With their objects painted over, ID images are",
@@ -206,7 +207,7 @@ def spurious(found: Findings, at: Thresholds) -> Step:
             "undecided": "whether the network needs the object is open",
         }[answer]
         right = "answered as the background has it" if only.made_from == "labels" else "still named"
-        why = f"{source} {right} in {_share(only.accuracy)} (chance {only.chance:.0%}): {says}."
+        why = f"{source} {right} in {shown(only.accuracy)} (chance {only.chance:.0%}): {says}."
     elif label is not None and label.p_value > SURE:
         answer = "no"
         why = (
@@ -253,19 +254,19 @@ def missing(found: Findings, at: Thresholds) -> Step:
 
     if worst is None:
         return step(None, "not asked", "There is no OOD set to look at.")
-    read, reader = _complement(_lost(inside, worst)), "the network"
+    read, reader = complement(lost(inside, worst)), "the network"
     tried = False
     for oracle in known:
-        control = _above(oracle.accuracy[inside.name], _chance(inside)).value
+        control = above(oracle.accuracy[inside.name], chance(inside)).value
         if control < READABLE:
             continue
         tried = True
-        share = _scaled(_above(oracle.accuracy[worst.name], _chance(worst)), 1 / control)
+        share = scaled(above(oracle.accuracy[worst.name], chance(worst)), 1 / control)
         if share.value > read.value:
             read = share
             whose = "the network's own" if oracle.encoder == "own" else oracle.encoder + "'s"
             reader = f"a linear probe of {whose} features, fitted there,"
-    answer = _side(read, threshold, below="yes")
+    answer = side(read, threshold, below="yes")
     if not tried and answer != "no":
         return step(
             None, "undecided",
@@ -277,7 +278,7 @@ def missing(found: Findings, at: Thresholds) -> Step:
         "no": "the object can be seen",
         "undecided": "whether the object can be seen is open",
     }[answer]
-    why = f"On {worst.name} {reader} reads {_share(read)} of what it reads on ID: {says}."
+    why = f"On {worst.name} {reader} reads {shown(read)} of what it reads on ID: {says}."
     return step(read, answer, why)
 
 
@@ -297,9 +298,9 @@ def better_head(found: Findings, at: Thresholds) -> Step:
         return step(None, "undecided", "The network's head was not compared with a fresh one.")
     asked = [each for each in (found.inside, found.worst) if each and each.name in head.gain]
     gains = {
-        each.name: _scaled(head.gain[each.name], 1 / (1 - _chance(each)))
+        each.name: scaled(head.gain[each.name], 1 / (1 - chance(each)))
         for each in asked
-        if _chance(each) < 1
+        if chance(each) < 1
     }
     if not gains:
         return step(None, "undecided", "Both heads always answer the only class there is.")
@@ -315,7 +316,7 @@ def better_head(found: Findings, at: Thresholds) -> Step:
     }[answer]
     why = (
         f"On {name} a fresh head, fitted on ID data, is right in {head.fresh[name].value:.1%} and "
-        f"the network's own in {head.own[name].value:.1%} (gain {_points(head.gain[name])} points, "
+        f"the network's own in {head.own[name].value:.1%} (gain {points(head.gain[name])} points, "
         f"p = {head.p_value[name]:.2g}): {says}."
     )
     return step(gains[name], answer, why)
@@ -332,16 +333,16 @@ def no_failure(found: Findings, at: Thresholds) -> Step:
             answer="undecided", leads_to="healthy",
             why="Without an OOD set it is not known whether anything is lost.",
         )  # fmt: skip
-    read = _lost(inside, worst)
-    answer = _side(read, at.healthy, below="yes")
+    read = lost(inside, worst)
+    answer = side(read, at.healthy, below="yes")
     says = {
         "yes": "no failure to explain",
         "no": "a failure that needs a cause",
         "undecided": "whether that is a failure is open",
     }[answer]
     why = (
-        f"Accuracy is {_share(inside.overall.accuracy)} on {inside.name} and "
-        f"{_share(worst.overall.accuracy)} on {worst.name}, so {_share(read)} of what is above "
+        f"Accuracy is {shown(inside.overall.accuracy)} on {inside.name} and "
+        f"{shown(worst.overall.accuracy)} on {worst.name}, so {shown(read)} of what is above "
         f"chance is lost: {says}."
     )
     return Step(
@@ -353,7 +354,7 @@ def no_failure(found: Findings, at: Thresholds) -> Step:
 def _residual(steps: Sequence[Step]) -> Step:
     """R: what is left when there is a failure and nothing else explains it."""
     asked: dict[Cause, Answer] = {step.leads_to: step.answer for step in steps}
-    lost = next(step.found for step in steps if step.leads_to == "healthy")
+    left = next(step.found for step in steps if step.leads_to == "healthy")
     answers = set(asked.values())
     if answers == {"no"}:
         answer: Answer = "yes"
@@ -369,7 +370,7 @@ def _residual(steps: Sequence[Step]) -> Step:
     return Step(
         question="Does the representation fail on new backgrounds, for none of these reasons?",
         evidence="what is left of the share that is lost",
-        found=lost, threshold=next(s.threshold for s in steps if s.leads_to == "healthy"),
+        found=left, threshold=next(s.threshold for s in steps if s.leads_to == "healthy"),
         answer=answer, leads_to="contaminated", why=why,
     )  # fmt: skip
 
@@ -489,76 +490,3 @@ def _to_bring(found: Findings, steps: Sequence[Step]) -> list[str]:
     if "healthy" in open_ones and found.worst is not None:
         wanted.append("More OOD examples: the share that is lost is near the threshold.")
     return wanted
-
-
-def _chance(scores: SetScores) -> float:
-    """The accuracy of naming the commonest class."""
-    return max(each.count for each in scores.by_class.values()) / scores.overall.count
-
-
-def _lost(inside: SetScores, outside: SetScores) -> Interval:
-    """Share of the accuracy above chance that is lost; its ends join those of both accuracies."""
-    known = _above(inside.overall.accuracy, _chance(inside))
-    new = _above(outside.overall.accuracy, _chance(outside))
-    if known.value <= 0:
-        return Interval(value=0.0)
-    value = 1 - new.value / known.value
-    ends = [each for each in (known.low, known.high, new.low, new.high) if each is not None]
-    if len(ends) < 4:
-        return Interval(value=value)
-    # By the error of a quotient, each half of which is taken from its own interval.
-    ratio = new.value / known.value
-    halves = [
-        (((bad - new.value) / known.value) ** 2 + (ratio * (good - known.value) / known.value) ** 2)
-        ** 0.5
-        for bad, good in ((ends[2], ends[1]), (ends[3], ends[0]))
-    ]
-    return Interval(value=value, low=value - halves[1], high=value + halves[0])
-
-
-def _above(share: Interval, chance: float) -> Interval:
-    """An accuracy counted from chance, 1 for no error."""
-    if chance >= 1:
-        return Interval(value=0.0)
-    return _moved(share, lambda value: (value - chance) / (1 - chance))
-
-
-def _scaled(share: Interval, by: float) -> Interval:
-    return _moved(share, lambda value: by * value)
-
-
-def _complement(share: Interval) -> Interval:
-    """One minus it, so its ends change places."""
-    turned = _moved(share, lambda value: 1 - value)
-    return Interval(value=turned.value, low=turned.high, high=turned.low)
-
-
-def _moved(share: Interval, to) -> Interval:
-    low, high = (None if end is None else to(end) for end in (share.low, share.high))
-    return Interval(value=to(share.value), low=low, high=high)
-
-
-def _side(found: Interval, threshold: float, *, below: Literal["yes", "no"]) -> Answer:
-    """Which answer the interval gives, or that it lies on both sides."""
-    low = found.value if found.low is None else found.low
-    high = found.value if found.high is None else found.high
-    if high < threshold:
-        return below
-    if low > threshold:
-        return "no" if below == "yes" else "yes"
-    return "undecided"
-
-
-def _share(found: Interval) -> str:
-    if found.low is None or found.high is None:
-        return f"{found.value:.1%}"
-    return f"{found.value:.1%} [{found.low:.1%}, {found.high:.1%}]"
-
-
-def _points(found: Interval) -> str:
-    ends = (
-        ""
-        if found.low is None or found.high is None
-        else (f" [{100 * found.low:+.1f}, {100 * found.high:+.1f}]")
-    )
-    return f"{100 * found.value:+.1f}{ends}"
