@@ -443,8 +443,9 @@ def _sentence(
         "core information missing": f"Core information missing: the object can't be seen{where}, "
         "so no network could do better.",
         "head": "Head: the features are better than the head that reads them.",
-        "contaminated": f"The representation fails on new backgrounds{where}; not spurious, not "
-        "missing information, not the head.",
+        "contaminated": "The representation fails on new backgrounds"
+        + ("" if worst is None else f" ({worst.name})")
+        + "; not spurious, not missing information, not the head.",
     }
     if cause != "undecided":
         then = "".join(f" Behind it: {NAMES[each]}." for each in behind)
