@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --e
 
 .PHONY: demo test slow check lint types contracts docs format paper-map benchmarks clean
 
-demo: $(VENV)/.installed        ## install, run the theory and the digits, write the page
+demo: $(VENV)/.installed        ## install, run the quick experiments, write the page
 	$(BIN)/contam demo
 
 test: $(VENV)/.installed-test   ## install, run the fast tests
@@ -46,6 +46,9 @@ benchmarks: $(VENV)/.installed-test   ## each prints a ratio against a reference
 	$(BIN)/python benchmarks/probe.py
 	$(BIN)/python benchmarks/depth.py
 	$(BIN)/python benchmarks/distill_step.py
+	$(BIN)/python benchmarks/watch.py
+	$(BIN)/python benchmarks/audit.py
+	$(BIN)/python benchmarks/audit_zoo.py
 
 clean:
 	rm -rf $(VENV) site .pytest_cache .ruff_cache .hypothesis .import_linter_cache
