@@ -28,6 +28,8 @@ from contam.audit.records import (
 )
 
 OOD = ("textures", "photos")
+HOSTILE = "</script><script>alert('x')</script><!-- & \"quoted\" 'too' 日本語 𝒳 \u2028"
+LONG = "contamination" * 24
 
 
 def around(value: float, half: float = 0.03) -> Interval:

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from audit_records import audit, hostile, narrow
-from conftest import HOSTILE
+from audit_records import HOSTILE, audit, hostile, narrow
 from test_page_in_browser import TEXTS, Opened, luminance, opened, rgba, until
 
 from contam import report

@@ -1,6 +1,7 @@
 """What an audit's page draws: layers by depth, neurons by value, examples in a plane."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from contam.audit.records import AuditRecord, Interval, LayerRecord
-from contam.plots import Figure, Panel, bars, histogram, lines, on_same_axes, scatter
+from contam.plots import Figure, Panel, bars, histogram, lines, scatter
 
 Values = Mapping[str, Interval | float]
 Read = Callable[[LayerRecord], Values]
@@ -72,7 +73,8 @@ def of_layers(record: AuditRecord) -> list[Figure]:
     figures = (
         ("Where the response to the class is lost",
          f"The share of each layer’s class profile (its class means, centered) that is gone from "
-         f"{beyond}: 0 is all kept, 1 is all lost.", lost),
+         f"{beyond}: 0 is all kept, 1 is all lost. Intervals too wide for a panel go beyond it.",
+         lost),
         ("What can be read from each layer",
          "By simple readers that were fitted on ID data alone. Where the ID curve rises and the "
          "OOD curve does not, the network breaks.", told),
@@ -162,22 +164,20 @@ def _controlled(
                 for key in names if key in layer.untrained_attenuation}  # fmt: skip
 
     if len(names) <= FEW:
-        return [
-            _by_depth(
-                record, title, unit,
-                lambda layer: {
-                    **read(layer),
-                    **{f"{key}, untrained": value for key, value in control(layer).items()},
-                },
-                shows,
-            )
-        ]  # fmt: skip
+        one = _by_depth(
+            record, title, unit,
+            lambda layer: {
+                **read(layer),
+                **{f"{key}, untrained": value for key, value in control(layer).items()},
+            },
+            shows,
+        )  # fmt: skip
+        return _comparable([one])
     both = [
         _by_depth(record, title, unit, read, shows),
         _by_depth(record, f"{title}, untrained", unit, control, f"{shows}, in drawn weights"),
     ]
-    panels = on_same_axes([panel for panel, _ in both], "y")
-    return [(panel, rows) for panel, (_, rows) in zip(panels, both, strict=True)]
+    return _comparable(both)
 
 
 def _changed(record: AuditRecord) -> list[tuple[Panel, list[dict[str, Any]]]]:
@@ -207,8 +207,23 @@ def _changed(record: AuditRecord) -> list[tuple[Panel, list[dict[str, Any]]]]:
                 "how much of the class profile is lost when ID images are changed",
             )
         )  # fmt: skip
-    panels = on_same_axes([panel for panel, _ in both], "y")
-    return [(panel, rows) for panel, (_, rows) in zip(panels, both, strict=True)]
+    return _comparable(both)
+
+
+def _comparable(
+    both: Sequence[tuple[Panel, list[dict[str, Any]]]],
+) -> list[tuple[Panel, list[dict[str, Any]]]]:
+    """The panels on one y axis that holds every number, but not the ends of wide intervals."""
+    values = [row["value"] for _, rows in both for row in rows if math.isfinite(row["value"])]
+    ends = [min(0.0, *values), max(1.0, *values)] if values else [0.0, 1.0]
+    made = []
+    for panel, rows in both:
+        chart: Any = deepcopy(panel.chart)
+        for layer in chart["layer"]:
+            layer["encoding"]["y"]["scale"] = {"domain": ends, "nice": True, "zero": False}
+            layer["mark"]["clip"] = layer["mark"]["type"] == "area"
+        made.append((replace(panel, chart=chart), rows))
+    return made
 
 
 def _by_depth(
@@ -242,7 +257,7 @@ def _by_depth(
 
 
 def _naming(panel: Panel, names: Sequence[str]) -> Panel:
-    """The panel with names of layers where one points, and whole numbers along its axis."""
+    """The panel with all layers along its axis, and their names where one points."""
     chart: Any = deepcopy(panel.chart)
     for point in chart["data"]["values"]:
         point["x"] = int(point["x"])
@@ -251,6 +266,8 @@ def _naming(panel: Panel, names: Sequence[str]) -> Panel:
     for layer in chart["layer"]:
         encoding = layer["encoding"]
         encoding["x"]["axis"] |= {"tickMinStep": 1, "tickCount": min(len(names), 10)}
+        if len(names) > 1:
+            encoding["x"]["scale"] = {"domain": [1, len(names)], "zero": False, "nice": False}
         for tip in encoding.get("tooltip") or ():
             if tip["field"] == "x":
                 layer["transform"].append(name)

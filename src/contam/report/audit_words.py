@@ -64,7 +64,10 @@ def gauge(found: Interval | None, limit: float | None = None) -> Gauge | None:
 def number(found: Interval | float | None) -> str:
     """The number alone."""
     value = found.value if isinstance(found, Interval) else found
-    return cell(None if value is None or math.isnan(value) else float(value))
+    if value is None or math.isnan(value):
+        return cell(None)
+    # Shares to a thousandth; what is smaller, such as a p-value, keeps its digits.
+    return cell(float(value) if abs(value) < 0.001 else round(float(value), 3))
 
 
 def fixed(value: float | None) -> str:
