@@ -121,10 +121,31 @@ def test_declared_backgrounds_serve_where_there_are_no_images() -> None:
     only, _ = finished(background_only(found, [finished(reading(found.model, inside))]))
     assert only is not None
     assert (only.made_from, only.accuracy.value) == ("labels", 1.0)
+    # A network of objects never answers what the background suggests against them.
+    by_object = replace(sample("ID", nn.functional.one_hot(y, 3).float(), y), background=behind)
+    seen = finished(reading(nn.Identity(), by_object))
+    none, _ = finished(background_only(subject(nn.Identity(), by_object), [seen]))
+    assert none is not None
+    assert none.accuracy.value == 0
     undeclared = subject(nn.Identity(), sample("ID", x, y))
     nothing, why = finished(background_only(undeclared, [finished(reading(found.model, inside))]))
     assert nothing is None
     assert "declare" in why
+
+
+def test_naming_the_commonest_class_without_objects_is_chance() -> None:
+    inside, _ = framed(90, linked=False)
+    y = (torch.arange(90) % 10 == 0).long()
+    head = nn.Linear(3 * 16 * 16, 3)
+    nn.init.zeros_(head.weight)
+    with torch.no_grad():
+        head.bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
+    constant = nn.Sequential(nn.Flatten(), head)
+    asked = replace(sample("ID", inside.domain.data.x, y), masks=inside.masks)
+    seen = finished(reading(constant, asked))
+    only, _ = finished(background_only(subject(constant, asked), [seen]))
+    assert only is not None
+    assert only.accuracy.value == pytest.approx(only.chance) == pytest.approx(0.9)
 
 
 def test_a_box_is_filled_with_its_mirrored_surroundings() -> None:
@@ -134,6 +155,9 @@ def test_a_box_is_filled_with_its_mirrored_surroundings() -> None:
     assert filled[0, 0, 0].tolist() == [0, 1, 1, 0, 7, 6, 6, 7]
     wide = without(x, torch.tensor([[0, 3, 1, 8]]))
     assert wide[0, 0, 0].tolist() == [0] * 8
+    # Six columns from two, there and back again.
+    far = without(x, torch.tensor([[0, 3, 2, 8]]))
+    assert far[0, 0, 0].tolist() == [0, 1, 1, 0, 0, 1, 1, 0]
     upright = without(x.mT, torch.tensor([[2, 6, 0, 3]]))
     assert torch.equal(upright, filled.mT)
 
@@ -180,7 +204,9 @@ def test_bits_are_the_mutual_information_above_chance(kinds: int) -> None:
     half = torch.where(torch.rand(1200, generator=generator) < 0.5, y % kinds, free)
     some, _ = shared_bits(half, y, classes=4)
     plain = mutual_info_score(half.numpy(), y.numpy()) / math.log(2)
-    assert plain - 0.02 < some.value < plain
+    # What independent labels would seem to share: degrees of freedom over 2 n ln 2.
+    bias = 3 * (kinds - 1) / (2 * 1200 * math.log(2))
+    assert some.value == pytest.approx(plain - bias, abs=bias / 2)
     assert some.low is not None
     assert some.high is not None
     assert some.low < some.value < some.high
