@@ -247,6 +247,7 @@ def test_without_scripts_the_verdict_and_the_tables_are_there(
 
 def test_on_paper_there_are_a_hundred_neurons(many: Any) -> None:
     many.evaluate("dispatchEvent(new Event('beforeprint'))")
+    many.evaluate("dispatchEvent(new Event('resize'))")
     assert many.locator(ROWS).count() == 100
     assert many.evaluate("document.querySelector('.neurons').offsetHeight") < 100 * 60
     many.evaluate("dispatchEvent(new Event('afterprint'))")

@@ -65,25 +65,33 @@
     body.replaceChildren(above, ...rows, below);
   }
 
+  let printing = false;
   function look() {
+    if (printing) return;
     const first = Math.floor(pane.scrollTop / height);
-    const many = Math.ceil(pane.clientHeight / height) || 20;
+    const many = Math.min(Math.ceil(pane.clientHeight / height) || 20, 100);
     // Rows come in tens, so that few scrolls lay them anew.
     const from = Math.max(0, Math.floor(first / 10) * 10 - 10);
     lay(from, Math.min(shown.length, from + many + 40));
   }
   pane.addEventListener("scroll", () => requestAnimationFrame(look));
   addEventListener("resize", () => {
+    if (printing) return;
     height = body.querySelector("tr:not(.space)")?.offsetHeight || height;
     drawn = "";
     look();
   });
   // Paper takes the first hundred.
   addEventListener("beforeprint", () => {
+    printing = true;
     lay(0, Math.min(100, shown.length));
     below.cells[0].style.height = 0;
   });
-  addEventListener("afterprint", () => { drawn = ""; look(); });
+  addEventListener("afterprint", () => {
+    printing = false;
+    drawn = "";
+    look();
+  });
 
   // Which neurons, in which order.
   const bar = document.querySelector("#neurons .choose");
