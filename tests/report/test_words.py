@@ -92,3 +92,16 @@ def test_json_cannot_leave_its_element_and_says_the_same(value: object) -> None:
 def test_json_takes_arrays_and_numpy_numbers() -> None:
     value = {"a": np.arange(2), "b": np.float32(0.5), "c": np.float64("nan")}
     assert json.loads(str(words.json_in_html(value))) == {"a": [0, 1], "b": 0.5, "c": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("plain -1 %", "plain −1\xa0%"),
+        ("use `a < -1` & go", "use <code>a &lt; -1</code> &amp; go"),
+        ("one ` alone <b>", "one ` alone &lt;b&gt;"),
+        ("", ""),
+    ],
+)
+def test_prose_sets_code_apart(text: str, said: str) -> None:
+    assert str(words.prose(text)) == said
