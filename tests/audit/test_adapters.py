@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from contam.audit import Audit, audit
 from contam.audit.adapters import PAGE, Audits, hugging_face, lightning
@@ -43,8 +43,10 @@ def test_audits_come_every_so_many_epochs_and_at_the_end():
     audits, model = Audits(every=2, **SETTINGS), network()
     for epoch in (1, 2, 3, 4, 4, 5):
         audits.after(epoch, model)
-    for _ in range(2):
-        audits.after(5, model, last=True)
+    audits.after(5, model, last=True)
+    found = audits.by_epoch[5]
+    audits.after(5, model, last=True)
+    assert audits.by_epoch[5] is found
     assert list(audits.by_epoch) == [2, 4, 5]
     assert all(isinstance(each, Audit) for each in audits.by_epoch.values())
 
@@ -63,11 +65,21 @@ def test_each_is_the_audit_of_the_network_as_it_then_was():
     assert audits.by_epoch[1].evidence.layers != audits.by_epoch[2].evidence.layers
 
 
+class Stream(IterableDataset):
+    """Pictures that come one after the other, as from a network."""
+
+    def __iter__(self):
+        x, y, _ = domain().data
+        return iter(zip(x, y, strict=True))
+
+
 def test_a_loader_goes_on_where_it_stood():
     draws = torch.Generator().manual_seed(3)
-    loader = DataLoader(TensorDataset(*domain().data[:2]), 20, shuffle=True, generator=draws)
+    loader = DataLoader(Stream(), 20, generator=draws)
     before = draws.get_state()
-    Audits(id=loader, untrained=False).after(1, network())
+    audits = Audits(id=loader, untrained=False, on_error="raise")
+    audits.after(1, network())
+    assert audits.by_epoch[1].evidence.sets[0].overall.count == 60
     assert torch.equal(draws.get_state(), before)
 
 

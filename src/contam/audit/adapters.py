@@ -111,7 +111,7 @@ def lightning(**settings: Any) -> Any:
                 self.audits.after(self._done, pl_module)
 
         def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-            if trainer.is_global_zero and self._done:
+            if trainer.is_global_zero:
                 self.audits.after(self._done, pl_module, last=True)
 
     return AuditingCallback()
