@@ -660,9 +660,12 @@ def _load(folders: Sequence[Path]) -> list["Run"]:
 
 def _claims(done: "Run") -> Sequence["Claim"]:
     from contam import experiments
+    from contam.watching.page import WATCHED
 
     if not done.finished:
         raise ValueError(f"{done.folder}: is not finished; run the same command again, it goes on")
+    if done.experiment == WATCHED.name:
+        return WATCHED.claims(done)
     return experiments.named(done.experiment).claims(done)
 
 
