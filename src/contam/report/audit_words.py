@@ -13,7 +13,7 @@ HEADINGS: dict[Cause, str] = {
     "spurious correlation": "A spurious correlation",
     "core information missing": "The object can’t be seen",
     "head": "The head falls short of its features",
-    "contaminated": "A contaminated representation",
+    "contaminated": "Contaminated, as far as one can tell",
     "undecided": "Undecided",
 }
 MADE_FROM = {
