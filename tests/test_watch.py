@@ -432,7 +432,7 @@ def test_weights_and_biases_gets_plain_names():
 
 def test_tensorboard_gets_every_number(tmp_path):
     pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # pyright: ignore[reportMissingImports]
 
     watched = quiet(network(), sinks=[tensorboard(tmp_path)])
     events = EventAccumulator(str(tmp_path))
@@ -460,7 +460,7 @@ def test_first_reads_no_more_than_it_needs():
 def test_lightning_trains_as_without_a_watch(tmp_path):
     import_torchvision()
     pytest.importorskip("lightning")
-    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch import LightningModule, Trainer  # pyright: ignore[reportMissingImports]
 
     class Module(LightningModule):
         def __init__(self) -> None:

@@ -169,7 +169,7 @@ def test_what_is_found_is_kept_in_folders(tmp_path):
 def test_lightning_trains_as_without_audits(tmp_path):
     import_torchvision()
     pytest.importorskip("lightning")
-    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch import LightningModule, Trainer  # pyright: ignore[reportMissingImports]
 
     class Module(LightningModule):
         def __init__(self) -> None:
