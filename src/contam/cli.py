@@ -66,12 +66,16 @@ def demo(out: Path = RUNS, page: Path = Path("contam-demo.html")) -> int:
         out: where the folders of the runs are made.
         page: the HTML file to write.
     """
-    from contam.experiments import IN_DEMO, named
+    from contam.experiments import IN_DEMO, IN_PAPER_ORDER
     from contam.run import Run
 
     started = time.monotonic()
     _compute_together(IN_DEMO, out)
-    runs = [Run.find(out, name, named(name).presets[preset]) for name, preset in IN_DEMO.items()]
+    runs = [
+        Run.find(out, each.name, each.presets[IN_DEMO[each.name]])
+        for each in IN_PAPER_ORDER
+        if each.name in IN_DEMO
+    ]
     for each in runs:
         _print_claims(each)
     _write_page(runs, page)
