@@ -17,6 +17,16 @@ ANOTHER_WORK = re.compile(r"[A-Z].* \(\d{4}\)")
 """How what is not this paper's is cited, here as in a docstring's source."""
 
 EACH = pytest.mark.parametrize("experiment", IN_PAPER_ORDER, ids=lambda each: each.name)
+LONG = {"fig06_heatmaps", "fig14_separability", "coupling_family", "dominoes"}
+"""Experiments that take more than a few seconds when they are done again and again."""
+EACH_AGAIN = pytest.mark.parametrize(
+    "experiment",
+    [
+        pytest.param(each, marks=pytest.mark.slow if each.name in LONG else ())
+        for each in IN_PAPER_ORDER
+    ],
+    ids=lambda each: each.name,
+)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +84,7 @@ def test_presets_begin_with_the_paper_and_survive_yaml(experiment):
         assert config.model_validate(preset.model_dump(mode="json")) == preset
 
 
-@EACH
+@EACH_AGAIN
 def test_two_runs_of_the_same_config_write_the_same_bytes(experiment, smoke, tmp_path):
     first = finished(smoke, experiment)
     config = experiment.presets["smoke"]
@@ -84,7 +94,7 @@ def test_two_runs_of_the_same_config_write_the_same_bytes(experiment, smoke, tmp
         assert written(again.folder) == written(first.folder)
 
 
-@EACH
+@EACH_AGAIN
 def test_a_run_stopped_anywhere_goes_on_to_the_same_bytes(experiment, smoke, tmp_path, monkeypatch):
     """Stop after every few stages, with a check-point at each report, and start again."""
     whole = finished(smoke, experiment)
