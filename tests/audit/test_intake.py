@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+import sys
+import types
 from collections import OrderedDict
 from types import SimpleNamespace
 
@@ -11,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import (
     DataLoader,
@@ -23,14 +26,15 @@ from torch.utils.data import (
 )
 
 from contam.audit.intake import several
-from contam.audit.network import Answering, untrained
+from contam.audit.network import Answering, find_network, untrained
 from contam.audit.pictures import Span, span_of
 from contam.audit.prepare import prepare
 from contam.audit.reading import DatasetDomain
 from contam.batch import Batch, Domain, Shift
 from contam.models.observe import observe
 from contam.models.preparation import Preparation
-from contam.models.small import resnet8
+from contam.models.small import resnet8, small_cnn
+from contam.models.sources import Source
 
 CLASSES = 3
 SIDE = 8
@@ -702,3 +706,21 @@ def test_shapes_kinds_and_labels_of_any_sort_are_read_or_refused(data, n, side):
     (seen,) = observe(found.model, found.id.domain.batches(n), [])
     plain = x.float() / 255 if dtype == torch.uint8 else x.float()
     torch.testing.assert_close(seen.logits, model(plain).detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_function_may_return_the_whole_classifier(tmp_path, monkeypatch):
+    """Its weights then have the names that the classifier has, `encoder.*` and `head.*`."""
+    whole = small_cnn(10, width=4, seed=1)
+    save_file(whole.state_dict(), tmp_path / "w.safetensors")
+    about = Preparation(resize=16, crop=16, mean=(0.0,) * 3, std=(1.0,) * 3)
+    module = types.ModuleType("own_network")
+    module.made = lambda: Source("own", small_cnn(10, width=4), 10, about)  # pyright: ignore
+    monkeypatch.setitem(sys.modules, "own_network", module)
+    found = find_network("own_network:made", tmp_path / "w.safetensors")
+    x = torch.rand(3, 3, 16, 16)
+    assert torch.equal(found.model(x), whole.eval()(x))
+
+
+def test_a_name_without_weights_says_how_to_give_them():
+    with pytest.raises(ValueError, match=r"fetch its state dict .* after --weights"):
+        find_network("timm:resnet18")

@@ -16,7 +16,7 @@ from torch.nn.parameter import UninitializedParameter
 from contam.audit.pictures import Span, Transform
 from contam.models.classifier import Classifier, drawing_from
 from contam.models.observe import layers_of, look
-from contam.models.sources import Source, load, read_weights, what_to_fetch
+from contam.models.sources import Source, fill, load, read_weights, what_to_fetch
 
 LOGITS = ("logits", "out", "output", "outputs", "y_hat", "scores")
 """Under which of these names a network that returns a dict has its logits."""
@@ -197,19 +197,19 @@ def _named(name: str, weights: str | Path | None, transform: Transform | None) -
             classes, width = state["head.weight"].shape
             seed = 0 if name.partition(":")[0] in FULL else None
             source = load(name, seed=seed)
-            model = Classifier(source.encoder, classes, width)
-            _filled(model, state, name)
+            model = source.encoder
+            # A function of the user's may also return the whole classifier.
+            if model.state_dict().keys() != state.keys():
+                model = Classifier(source.encoder, classes, width)
+            fill(model, state, name)
             return Found(name, model.eval(), transform or source.transform)
+    elif name.partition(":")[0] in FULL:
+        raise ValueError(
+            f"no weights for {name}: fetch {what_to_fetch(name)}, and give its path as weights= or "
+            "after --weights"
+        )
     source = load(name, weights=weights)
     return Found(name, _with_head(source), transform or source.transform)
-
-
-def _filled(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        told = str(error).splitlines()[-1].strip()
-        raise ValueError(f"the weights don't fit {name}: {told}") from None
 
 
 def _with_head(source: Source) -> nn.Module:

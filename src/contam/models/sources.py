@@ -171,7 +171,14 @@ def what_to_fetch(name: str) -> str:
     return "its state dict (.safetensors or .pt)"
 
 
-def _fill(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+def fill(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    """Put weights into a network, all of them or none.
+
+    Source: ours.
+
+    Raises:
+        ValueError: they don't fit; the line counts what is missing and what is strange.
+    """
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -213,7 +220,7 @@ def _open_clip(name: str, model: str, state: dict[str, Tensor] | None, download:
         )
     if state is not None:
         image = {key: value for key, value in state.items() if key.startswith("visual.")}
-        _fill(encoder, {k.removeprefix("visual."): v for k, v in (image or state).items()}, name)
+        fill(encoder, {k.removeprefix("visual."): v for k, v in (image or state).items()}, name)
     side = vision["image_size"]
     transform = Preparation(
         resize=side,
@@ -236,7 +243,7 @@ def _timm(name: str, model: str, state: dict[str, Tensor] | None, download: bool
         options = {"num_classes": len(state[f"{last}.weight"])}
     encoder = timm.create_model(model, pretrained=download, **options)
     if state is not None:
-        _fill(encoder, state, name)
+        fill(encoder, state, name)
     head, width = encoder.get_classifier(), encoder.head_hidden_size
     encoder.reset_classifier(0)
     about = timm.data.resolve_model_data_config(encoder)
@@ -263,7 +270,7 @@ def _torchvision(name: str, model: str, state: dict[str, Tensor] | None, downloa
         if f"{place}.weight" in state:
             head = nn.Linear(head.in_features, len(state[f"{place}.weight"]))
             encoder.set_submodule(place, head)
-        _fill(encoder, state, name)
+        fill(encoder, state, name)
     encoder.set_submodule(place, nn.Identity())
     about = published.transforms()
     transform = Preparation(
@@ -308,7 +315,7 @@ def _of_function(name: str, weights: str | Path | None, seed: int | None) -> Sou
     if not isinstance(source, Source):
         raise ValueError(f"{name}() returned a {type(source).__name__}; want a contam Source")
     if weights is not None:
-        _fill(source.encoder, read_weights(weights), name)
+        fill(source.encoder, read_weights(weights), name)
     source.encoder.eval()
     return source
 
