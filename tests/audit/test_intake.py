@@ -711,7 +711,8 @@ def test_shapes_kinds_and_labels_of_any_sort_are_read_or_refused(data, n, side):
 def test_a_function_may_return_the_whole_classifier(tmp_path, monkeypatch):
     """Its weights then have the names that the classifier has, `encoder.*` and `head.*`."""
     whole = small_cnn(10, width=4, seed=1)
-    save_file(whole.state_dict(), tmp_path / "w.safetensors")
+    state = {name: tensor.contiguous() for name, tensor in whole.state_dict().items()}
+    save_file(state, tmp_path / "w.safetensors")
     about = Preparation(resize=16, crop=16, mean=(0.0,) * 3, std=(1.0,) * 3)
     module = types.ModuleType("own_network")
     module.made = lambda: Source("own", small_cnn(10, width=4), 10, about)  # pyright: ignore
