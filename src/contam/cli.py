@@ -88,9 +88,9 @@ def list_experiments() -> int:
     from contam.experiments import IN_PAPER_ORDER
 
     for each in IN_PAPER_ORDER:
-        print(f"{each.name:20} {each.title}")
+        print(f"{each.name:24} {each.title}")
         redraws = f"{', '.join(each.reproduces)}; " if each.reproduces else ""
-        print(f"{'':20} {redraws}presets {', '.join(each.presets)}")
+        print(f"{'':24} {redraws}presets {', '.join(each.presets)}")
     return 0
 
 
