@@ -1,5 +1,6 @@
 """The networks of a lineup: the same whoever trains them, and nothing without its data."""
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -72,6 +73,16 @@ def test_networks_are_read_back_as_they_were_trained(whole):
 def test_one_network_alone_is_the_same_as_among_others(whole, tmp_path):
     trained(tmp_path, ERM)
     assert weights(tmp_path)["labels.safetensors"] == weights(whole)["labels.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"steps": 3, "epochs": None}, {"cosine": False}, {"clip": 1e-3}, {"warmup": 5}]
+)
+def test_a_standard_network_follows_every_field_of_its_recipe(whole, tmp_path, change):
+    assert TINY_NETWORKS.standard_recipe is not None
+    recipe = dataclasses.replace(TINY_NETWORKS.standard_recipe, **change)
+    trained(tmp_path, ERM, config=TINY_NETWORKS.model_copy(update={"standard_recipe": recipe}))
+    assert weights(tmp_path)["labels.safetensors"] != weights(whole)["labels.safetensors"]
 
 
 def test_a_student_begins_where_a_standard_network_begins(tmp_path):

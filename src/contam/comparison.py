@@ -5,14 +5,38 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
+from pydantic import BaseModel, PositiveInt
 from torch import Tensor, nn
 
 from contam.batch import Domain
 from contam.experiment import Stage
-from contam.lineup import ERM, STUDENT, TEACHER, UNTRAINED, Lineup, Member, Networks
+from contam.lineup import (
+    ERM,
+    SMALL_NETWORKS,
+    STUDENT,
+    TEACHER,
+    TINY_NETWORKS,
+    UNTRAINED,
+    Lineup,
+    Member,
+    Networks,
+)
 from contam.measures.class_profiles import ClassProfiles, Profile
 from contam.models.observe import observe
 from contam.run import Run
+
+
+class Config(BaseModel, frozen=True, extra="forbid"):
+    """Whom the figures compare. Defaults are the paper's: CLIP's ResNet-50 and its student."""
+
+    networks: Networks = Networks()
+    seeds: PositiveInt = 1
+
+
+PAPER = Config()
+VIT = Config(networks=Networks(teacher="open_clip:ViT-B-16/openai", standard=None))
+LAPTOP = Config(networks=SMALL_NETWORKS, seeds=3)
+SMOKE = Config(networks=TINY_NETWORKS, seeds=2)
 
 Look = Callable[[Lineup, Member], tuple[list[dict[str, Any]], Mapping[str, Tensor]]]
 """Rows and arrays about one network."""

@@ -10,7 +10,7 @@ One pipeline serves the embedded benchmark and the published problems; the confi
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -387,9 +387,8 @@ class Lineup:
         assert recipe is not None
         taken = _for(recipe, member)
         return lambda resume: fit(
-            learner, shift, epochs=taken.epochs or 0, batch_size=taken.batch_size,
-            step_size=taken.step_size, weight_decay=taken.weight_decay,
-            seed=seed, report_every=REPORT_EVERY, resume=resume, machine=config.machine,
+            learner, shift, **asdict(taken), seed=seed, report_every=REPORT_EVERY, resume=resume,
+            machine=config.machine,
         )  # fmt: skip
 
     def _pretraining(self, shift: Shift) -> Shift:

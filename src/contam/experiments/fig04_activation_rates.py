@@ -5,10 +5,14 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, PositiveInt
 from torch import Tensor
 
 from contam.comparison import (
+    LAPTOP,
+    PAPER,
+    SMOKE,
+    VIT,
+    Config,
     arrays_of,
     look_into_each,
     names_in,
@@ -20,12 +24,9 @@ from contam.comparison import (
 )
 from contam.experiment import Claim, Experiment, Stage, judge
 from contam.lineup import (
-    SMALL_NETWORKS,
-    TINY_NETWORKS,
     UNTRAINED,
     Lineup,
     Member,
-    Networks,
 )
 from contam.measures.activation import activation_asymmetry, class_rates
 from contam.models.blocks import blocks_of
@@ -39,19 +40,6 @@ EXHIBITED = 0.1
 BINS = 40
 FEW = 4
 """Up to so many blocks have panels of full size."""
-
-
-class Config(BaseModel, frozen=True, extra="forbid"):
-    """Defaults are App. F.2's: the ResNet-50 of CLIP and its student on ImageNet."""
-
-    networks: Networks = Networks()
-    seeds: PositiveInt = 1
-
-
-PAPER = Config()
-VIT = Config(networks=Networks(teacher="open_clip:ViT-B-16/openai", standard=None))
-LAPTOP = Config(networks=SMALL_NETWORKS, seeds=3)
-SMOKE = Config(networks=TINY_NETWORKS, seeds=2)
 
 
 def compute(config: Config, run: Run) -> Iterator[Stage]:

@@ -7,11 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int
-from pydantic import BaseModel, PositiveInt
 from torch import Tensor, nn
 
 from contam.batch import Domain
 from contam.comparison import (
+    LAPTOP,
+    PAPER,
+    SMOKE,
+    VIT,
+    Config,
     arrays_of,
     look_into_each,
     names_in,
@@ -23,14 +27,11 @@ from contam.comparison import (
 )
 from contam.experiment import Claim, Experiment, Stage, judge
 from contam.lineup import (
-    SMALL_NETWORKS,
     STUDENT,
     TEACHER,
-    TINY_NETWORKS,
     UNTRAINED,
     Lineup,
     Member,
-    Networks,
 )
 from contam.measures.class_profiles import Profile
 from contam.measures.selectivity import selectivity
@@ -43,19 +44,6 @@ from contam.seeds import stream
 FEATURES = "encoder"
 """The encoder's output in a classifier."""
 BINS = 40
-
-
-class Config(BaseModel, frozen=True, extra="forbid"):
-    """Defaults are App. F.3's: the ResNet-50 of CLIP and its student on ImageNet."""
-
-    networks: Networks = Networks()
-    seeds: PositiveInt = 1
-
-
-PAPER = Config()
-VIT = Config(networks=Networks(teacher="open_clip:ViT-B-16/openai", standard=None))
-LAPTOP = Config(networks=SMALL_NETWORKS, seeds=3)
-SMOKE = Config(networks=TINY_NETWORKS, seeds=2)
 
 
 def compute(config: Config, run: Run) -> Iterator[Stage]:

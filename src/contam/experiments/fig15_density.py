@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, PositiveInt
 from torch import Tensor
 
 from contam.comparison import (
+    LAPTOP,
+    PAPER,
+    SMOKE,
+    Config,
     arrays_of,
     look_into_each,
     names_in,
@@ -20,14 +23,11 @@ from contam.comparison import (
 from contam.experiment import Claim, Experiment, Stage, judge
 from contam.lineup import (
     ERM,
-    SMALL_NETWORKS,
     STUDENT,
     TEACHER,
-    TINY_NETWORKS,
     UNTRAINED,
     Lineup,
     Member,
-    Networks,
 )
 from contam.measures.accuracy import Hits
 from contam.measures.density import Density, common_edges
@@ -41,18 +41,6 @@ BATCH = 32
 BINS = 50
 DENSER = 1.1
 """How many times as dense counts as denser; the paper says considerably, and shows a picture."""
-
-
-class Config(BaseModel, frozen=True, extra="forbid"):
-    """Defaults are App. G.2's: the ResNet-50 of CLIP and its student on ImageNet's ID test."""
-
-    networks: Networks = Networks()
-    seeds: PositiveInt = 1
-
-
-PAPER = Config()
-LAPTOP = Config(networks=SMALL_NETWORKS, seeds=3)
-SMOKE = Config(networks=TINY_NETWORKS, seeds=2)
 
 
 def compute(config: Config, run: Run) -> Iterator[Stage]:

@@ -15,10 +15,14 @@ def fit(
     model: nn.Module,
     shift: Shift,
     *,
-    epochs: int,
-    batch_size: int,
     step_size: float,
     weight_decay: float,
+    batch_size: int,
+    epochs: int | None = None,
+    steps: int | None = None,
+    warmup: int | None = None,
+    cosine: bool = True,
+    clip: float | None = None,
     seed: int,
     report_every: int,
     resume: Mapping[str, Tensor] | None = None,
@@ -26,22 +30,26 @@ def fit(
 ) -> Iterator[Stage]:
     """Minimize the cross-entropy on the training domains, taken together, with AdamW.
 
-    The step size warms up over the first tenth of the steps and then follows a cosine. An epoch
-    leaves out the examples that do not fill a last minibatch. Yields every `report_every` steps
+    The settings are the fields of a `Recipe`: by default the step size warms up over the first
+    tenth of the steps and then follows a cosine. An epoch leaves out the examples that do not fill
+    a last minibatch. Yields every `report_every` steps
     and at the end, with the model in training mode between the steps. Given the check-point of
     a stage and the same other arguments, a training on the CPU continues bit for bit. Domains on
     disk are read ahead of the steps, and augmented if they are made so.
 
     Raises:
-        ValueError: no epoch was asked for, a minibatch is larger than the training set or has
-            fewer examples than there are parts, the loss stopped being finite, or the check-point
-            belongs to another model or training.
+        ValueError: neither epochs nor steps were asked for, or both were; a minibatch is larger
+            than the training set or has fewer examples than there are parts; the loss stopped
+            being finite; or the check-point belongs to another model or training.
     """
 
     def risk(share: Share) -> dict[str, Tensor]:
         return {"risk": F.cross_entropy(full(model(share.batch.x)), share.batch.y)}
 
-    recipe = Recipe(step_size, weight_decay, batch_size, epochs=epochs)
+    recipe = Recipe(
+        step_size, weight_decay, batch_size,
+        epochs=epochs, steps=steps, warmup=warmup, cosine=cosine, clip=clip,
+    )  # fmt: skip
     yield from descend(
         model, Examples(shift.train), risk, recipe,
         purpose="fit", seed=seed, report_every=report_every, resume=resume, machine=machine,
