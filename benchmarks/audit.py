@@ -16,11 +16,11 @@ import time
 import torch
 from torch import Tensor, nn
 
-from contam.audit.inside import Bounds
-from contam.audit.layers import look_inside
-from contam.audit.passes import looking, running_layers
-from contam.audit.stages import finished
-from contam.audit.subject import Sample, Subject
+from contam.auditing.audit_inputs import AuditInputs, Sample
+from contam.auditing.layer_evidence import Bounds
+from contam.auditing.layers import look_inside
+from contam.auditing.progress import finished
+from contam.auditing.single_pass import looking, running_layers
 from contam.batch import Batch, Domain
 from contam.models.observe import observe
 from contam.models.sources import load
@@ -88,7 +88,7 @@ def main() -> int:
     model, control = Counted(0).eval(), Counted(1).eval()
     own, new = drawn("ID", 0), drawn("OOD", 1)
     layers = running_layers(model, own)
-    subject = Subject(
+    subject = AuditInputs(
         "ResNet-50", model, tuple("abcd"), own, (new,), layers, untrained=control, batch_size=SIZE
     )
     x = own.domain.data.x

@@ -20,11 +20,11 @@ from typing import TypeVar, get_args
 import zoo_networks
 from zoo_networks import Group, Plan, cases
 
-from contam.audit import background, causes
-from contam.audit.background import background_only
-from contam.audit.causes import Causes, reading
-from contam.audit.records import BackgroundOnly, Cause, Verdict
-from contam.audit.verdict import THRESHOLDS, Thresholds, verdict
+from contam.auditing import background, causes
+from contam.auditing.background import background_only
+from contam.auditing.causes import Causes, reading
+from contam.auditing.records import BackgroundOnly, Cause, Verdict
+from contam.auditing.verdict import THRESHOLDS, Thresholds, verdict
 
 PARTS: dict[str, tuple[Group, ...]] = {
     "chosen on": tuple(Group("shapes", "resnet8", 12, seed) for seed in (0, 1, 2)),

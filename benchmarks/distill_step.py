@@ -22,8 +22,8 @@ from torch import nn
 from contam.batch import Batch, Domain, Shift
 from contam.models.sources import load
 from contam.training.distill import Distillation, distill
-from contam.training.feed import Examples
-from contam.training.machine import Machine
+from contam.training.minibatches import Examples
+from contam.training.precision import ComputeConfig
 
 SIDE = 224
 AGREE = 0.03
@@ -69,7 +69,7 @@ def ours(
     stages = distill(
         student, teacher, Shift("images", ("any", "other"), (domain,), domain, ()), recipe,
         seed=0, report_every=1, augment=None if kept else lambda x: x,
-        machine=Machine("bfloat16", channels_last=True),
+        machine=ComputeConfig("bfloat16", channels_last=True),
     )  # fmt: skip
     seconds, losses = [], []
     begun = now()

@@ -21,9 +21,9 @@ from torch import nn
 
 from contam.data.folders import image_folder
 from contam.data.images import FolderDomain
-from contam.features import features
+from contam.experiments.support.feature_cache import features
 from contam.models.sources import Source, load
-from contam.seeds import bits, stream
+from contam.rng import bit_generator_for, generator_for
 from contam.training.probe import Minibatches, fit_probe, share_right
 
 CLASSES, EPOCHS = 4, 10
@@ -33,7 +33,7 @@ RECIPE = Minibatches(step_size=1e-2, weight_decay=0.1, batch_size=BATCH, epochs=
 
 def photographs(root: Path, images: int) -> Path:
     """JPEGs of 320 x 240 pixels: stripes, whose direction and color say a little of the class."""
-    draws = np.random.Generator(bits(0, f"benchmark/{root.name}"))
+    draws = np.random.Generator(bit_generator_for(0, f"benchmark/{root.name}"))
     across, down = np.meshgrid(np.arange(320), np.arange(240))
     for i in range(images):
         label = i % CLASSES
@@ -58,14 +58,14 @@ def ours(source: Source, train: FolderDomain, test: FolderDomain, folder: Path) 
 def plain(source: Source, train: FolderDomain, test: FolderDomain) -> float:
     """The accuracy of a probe as one writes it first: the network runs in the training loop."""
     head = nn.Linear(source.width, CLASSES)
-    draws, bound = stream(0, "probe/weights"), source.width**-0.5
+    draws, bound = generator_for(0, "probe/weights"), source.width**-0.5
     for weights in (head.weight, head.bias):
         weights.data = (2 * torch.rand(weights.shape, generator=draws) - 1) * bound
     optimizer = torch.optim.AdamW(head.parameters(), RECIPE.step_size, weight_decay=0.1)
     steps = EPOCHS * -(-len(train) // BATCH)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for epoch in range(EPOCHS):
-        for batch in train.batches(BATCH, stream(0, f"probe/epoch {epoch}")):
+        for batch in train.batches(BATCH, generator_for(0, f"probe/epoch {epoch}")):
             with torch.no_grad():
                 x = source.encoder(batch.x)
             optimizer.zero_grad()

@@ -23,8 +23,8 @@ from torch import Tensor
 from contam.batch import Shift
 from contam.data.shapes import shapes
 from contam.models.small import resnet8
+from contam.monitor import watch
 from contam.training.supervised import fit
-from contam.watching import watch
 
 MOST = 0.05
 """The share of the training's time that watching may take."""

@@ -17,8 +17,8 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from contam.audit.records import Cause
-from contam.audit.subject import Sample, Subject
+from contam.auditing.audit_inputs import AuditInputs, Sample
+from contam.auditing.records import Cause
 from contam.batch import Batch, Domain, Shift
 from contam.data.backgrounds import DIVERSE, ID, OOD, backgrounds
 from contam.data.colors import rgb
@@ -26,7 +26,7 @@ from contam.data.objects import CORES, Core, Objects, objects
 from contam.data.shapes import Scenes, placed
 from contam.models.classifier import Classifier
 from contam.models.small import resnet8, small_cnn
-from contam.seeds import stream
+from contam.rng import generator_for
 from contam.training.probe import extract, fit_probe
 from contam.training.supervised import fit
 
@@ -81,7 +81,7 @@ def pictures(look: Look, core: Core, n: int, *, seed: int, part: str, first: int
     """`n` objects of a part, as the look has them; classes take turns."""
     shown = objects(first + n, seed=seed, part=part, core=core).pick(slice(first, None))
     shown = SPOILED[look.spoiled](shown)
-    draws = stream(seed, f"zoo/{part} {look}")
+    draws = generator_for(seed, f"zoo/{part} {look}")
     linked = torch.rand(n, generator=draws) < look.share
     sign = torch.where(linked, shown.y, torch.randint(CLASSES, (n,), generator=draws))
     turn = torch.arange(n) // CLASSES % len(look.families)
@@ -222,7 +222,7 @@ def with_bad_head(kind: str, model: Classifier, group: Group) -> Classifier:
         return model
     n, wrong = {"few": (30, 0.0), "noisy": (FEW, 0.5), "imbalanced": (FEW, 0.0)}[kind]
     seen = pictures(NETWORKS["all"], group.core, TRAIN, seed=group.seed, part="validation")
-    draws = stream(group.seed, f"zoo/head {kind}")
+    draws = generator_for(group.seed, f"zoo/head {kind}")
     rare = seen.y % 2 == 0
     keep = torch.rand(len(seen.y), generator=draws)
     if kind == "imbalanced":
@@ -309,14 +309,14 @@ def plans(group: Group) -> tuple[Plan, ...]:
     return (*PLANS, *(ODD if group.seed % 2 else EVEN))
 
 
-def cases(group: Group, folder: Path) -> Iterator[tuple[Plan, Subject]]:
+def cases(group: Group, folder: Path) -> Iterator[tuple[Plan, AuditInputs]]:
     """All cases of a group, one after the other; networks are trained where they are missing."""
     of = Networks(group, folder)
     for plan in plans(group):
         model = of.get(plan.network)
         if plan.head:
             model = with_bad_head(plan.head, model, group)
-        yield plan, Subject(
+        yield plan, AuditInputs(
             f"{group.name}, {plan.kind}", model, CORES[group.core],
             _sample("ID", plan.inside, group, 0), (_sample("OOD", plan.outside, group, AUDITED),),
             reference=of.get("reference").encoder, reference_name="reference", seed=group.seed,

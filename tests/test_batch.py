@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contam.batch import Batch, Domain, Shift
-from contam.seeds import stream
+from contam.rng import generator_for
 
 
 def domain(name: str = "d", n: int = 10, classes: int = 3) -> Domain:
@@ -16,7 +16,9 @@ def domain(name: str = "d", n: int = 10, classes: int = 3) -> Domain:
 
 @given(n=st.integers(1, 50), size=st.integers(1, 60), seed=st.none() | st.integers(0, 5))
 def test_a_pass_shows_every_example_once(n, size, seed):
-    batches = list(domain(n=n).batches(size, None if seed is None else stream(seed, "order")))
+    batches = list(
+        domain(n=n).batches(size, None if seed is None else generator_for(seed, "order"))
+    )
     x = torch.cat([batch.x for batch in batches])[:, 0]
     y = torch.cat([batch.y for batch in batches])
     assert sorted(x.tolist()) == list(range(n))
@@ -28,7 +30,8 @@ def test_a_pass_shows_every_example_once(n, size, seed):
 
 def test_an_order_depends_on_its_generator_alone():
     orders = [
-        torch.cat([b.x for b in domain().batches(4, stream(seed, "order"))]) for seed in (0, 0, 1)
+        torch.cat([b.x for b in domain().batches(4, generator_for(seed, "order"))])
+        for seed in (0, 0, 1)
     ]
     assert torch.equal(orders[0], orders[1])
     assert not torch.equal(orders[0], orders[2])

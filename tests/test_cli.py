@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 import contam
-from contam import cli
+from contam import cli, experiments
 
 TINY = ("--activations", "relu", "--steps", "20", "--points", "2", "--seeds", "1")
 
@@ -75,7 +75,7 @@ def test_every_public_name_is_there():
 def test_list_names_every_experiment(capsys):
     code, out, _ = run(capsys, "list")
     assert code == 0
-    for each in contam.IN_PAPER_ORDER:
+    for each in experiments.EXPERIMENTS:
         assert each.name in out
         assert all(item in out for item in each.reproduces)
 
@@ -111,7 +111,7 @@ def test_predict_says_and_lists(capsys):
 
 def test_predict_has_the_defaults_of_the_function():
     here = inspect.signature(cli.predict).parameters
-    there = inspect.signature(contam.predict).parameters
+    there = inspect.signature(contam.predict_contamination).parameters
     shared = set(here) & set(there)
     assert shared == set(here) - {"as_json"}
     assert {n: here[n].default for n in shared} == {n: there[n].default for n in shared}
@@ -257,7 +257,7 @@ def test_stopped_at_any_moment_the_same_command_gives_the_same_bytes(tmp_path, h
     subprocess.run(command(whole), capture_output=True, check=True)
     # A check-point at every report, so that a resumed part starts in its middle.
     often = (
-        "import sys, contam.trajectories as t; from contam.cli import main\n"
+        "import sys, contam.experiments.support.two_layer_runs as t; from contam.cli import main\n"
         "t.KEEP_EVERY = 0.0; sys.exit(main(sys.argv[1:]))"
     )
     for wait in (2.5, 3.0, 3.7, 4.5):

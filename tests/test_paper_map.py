@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from contam import paper
-from contam.experiments import IN_PAPER_ORDER
+from contam.experiments import EXPERIMENTS
 from contam.paper import (
     CONTENTS,
     IN_PART,
@@ -93,7 +93,7 @@ def test_sources_of_claims_name_items_of_the_paper():
 
 def test_what_an_experiment_redraws_has_its_address_there():
     found = places()
-    for experiment in IN_PAPER_ORDER:
+    for experiment in EXPERIMENTS:
         for item in experiment.reproduces:
             assert item in ITEMS
             if item.startswith(("Fig.", "Tab.")):

@@ -8,12 +8,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from contam.audit.door import audit
-    from contam.audit.result import Audit
+    from contam.auditing.api import audit
+    from contam.auditing.result import Audit
     from contam.batch import Batch, Domain, Shift
-    from contam.data.digits import padded_digits
     from contam.experiment import Claim, Experiment
-    from contam.experiments import IN_PAPER_ORDER, find
     from contam.measures.accuracy import accuracy
     from contam.measures.activation import activation_asymmetry
     from contam.measures.class_means import ClassMeans
@@ -22,28 +20,23 @@ if TYPE_CHECKING:
     from contam.models.blocks import blocks_of
     from contam.models.classifier import Classifier
     from contam.models.observe import observe
+    from contam.monitor.training_monitor import watch
     from contam.run import Run
-    from contam.seeds import stream
     from contam.theory.distribution import DataModel
     from contam.theory.features import FeatureModel
-    from contam.theory.population import predict
+    from contam.theory.population import predict_contamination
     from contam.theory.trajectory import Setting, simulate
-    from contam.training.loop import Progress, train
-    from contam.watching.watcher import watch
 
 __version__ = version("contam")
 
 _HOMES = {
-    "Audit": "audit.result",
-    "audit": "audit",
+    "Audit": "auditing.result",
+    "audit": "auditing.api",
     "Batch": "batch",
     "Domain": "batch",
     "Shift": "batch",
-    "padded_digits": "data.digits",
     "Claim": "experiment",
     "Experiment": "experiment",
-    "IN_PAPER_ORDER": "experiments",
-    "find": "experiments",
     "accuracy": "measures.accuracy",
     "activation_asymmetry": "measures.activation",
     "ClassMeans": "measures.class_means",
@@ -52,20 +45,16 @@ _HOMES = {
     "blocks_of": "models.blocks",
     "Classifier": "models.classifier",
     "observe": "models.observe",
+    "watch": "monitor.training_monitor",
     "Run": "run",
-    "stream": "seeds",
     "DataModel": "theory.distribution",
     "FeatureModel": "theory.features",
-    "predict": "theory.population",
+    "predict_contamination": "theory.population",
     "Setting": "theory.trajectory",
     "simulate": "theory.trajectory",
-    "Progress": "training.loop",
-    "train": "training.loop",
-    "watch": "watching.watcher",
 }
 
 __all__ = [
-    "IN_PAPER_ORDER",
     "Audit",
     "Batch",
     "Claim",
@@ -75,7 +64,6 @@ __all__ = [
     "Domain",
     "Experiment",
     "FeatureModel",
-    "Progress",
     "Run",
     "Setting",
     "Shift",
@@ -85,14 +73,10 @@ __all__ = [
     "audit",
     "blocks_of",
     "class_profiles",
-    "find",
     "observe",
-    "padded_digits",
-    "predict",
+    "predict_contamination",
     "selectivity",
     "simulate",
-    "stream",
-    "train",
     "watch",
 ]
 
@@ -100,9 +84,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'contam' has no attribute {name!r}")
-    home = import_module(f"contam.{_HOMES[name]}")
-    # The package of the audit is called like the function, and is both.
-    return home if name == _HOMES[name] else getattr(home, name)
+    return getattr(import_module(f"contam.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

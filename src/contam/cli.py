@@ -66,14 +66,14 @@ def demo(out: Path = RUNS, page: Path = Path("contam-demo.html")) -> int:
         out: where the folders of the runs are made.
         page: the HTML file to write.
     """
-    from contam.experiments import IN_DEMO, IN_PAPER_ORDER
+    from contam.experiments import EXPERIMENTS, IN_DEMO
     from contam.run import Run
 
     started = time.monotonic()
     _compute_together(IN_DEMO, out)
     runs = [
         Run.find(out, each.name, each.presets[IN_DEMO[each.name]])
-        for each in IN_PAPER_ORDER
+        for each in EXPERIMENTS
         if each.name in IN_DEMO
     ]
     for each in runs:
@@ -85,9 +85,9 @@ def demo(out: Path = RUNS, page: Path = Path("contam-demo.html")) -> int:
 
 def list_experiments() -> int:
     """List the experiments, what each redraws, and its presets."""
-    from contam.experiments import IN_PAPER_ORDER
+    from contam.experiments import EXPERIMENTS
 
-    for each in IN_PAPER_ORDER:
+    for each in EXPERIMENTS:
         print(f"{each.name:24} {each.title}")
         redraws = f"{', '.join(each.reproduces)}; " if each.reproduces else ""
         print(f"{'':24} {redraws}presets {', '.join(each.presets)}")
@@ -174,9 +174,9 @@ def predict(
         neurons: followed at most; of a wider network an even sample, and 1024 are nearly as exact.
         as_json: print the whole curve as a list of objects instead of a sentence.
     """
-    from contam.theory.population import predict as compute
+    from contam.theory.population import predict_contamination
 
-    found = compute(
+    found = predict_contamination(
         core=core,
         background=background,
         dimension=dimension,
@@ -364,7 +364,7 @@ def audit(
         as_json: print the whole record instead of the verdict.
         seed: of everything that is drawn.
     """
-    from contam.audit.door import auditing
+    from contam.auditing.api import auditing
 
     failing = _causes(fail_on)
     if out.exists() and not out.is_dir():
@@ -394,7 +394,7 @@ def _causes(given: str | None) -> set[str]:
     """The verdicts that a list of words means; a word of a verdict's name is enough."""
     from typing import get_args
 
-    from contam.audit.records import Cause
+    from contam.auditing.records import Cause
 
     known = get_args(Cause)
     failures = [each for each in known if each not in ("healthy", "undecided")]
@@ -639,7 +639,7 @@ def _compute_together(presets: Mapping[str, str], out: Path) -> None:
 
 def _is_main() -> bool:
     """Whether this process is the one that speaks, of those that compute a run together."""
-    from contam.training.team import rank
+    from contam.training.distributed import rank
 
     return rank() == 0
 
@@ -664,7 +664,7 @@ def _load(folders: Sequence[Path]) -> list["Run"]:
 
 def _claims(done: "Run") -> Sequence["Claim"]:
     from contam import experiments
-    from contam.watching.page import WATCHED
+    from contam.monitor.page import WATCHED
 
     if not done.finished:
         raise ValueError(f"{done.folder}: is not finished; run the same command again, it goes on")
@@ -698,9 +698,9 @@ def _print_claims(done: "Run") -> None:
 
 def _write_page(runs: Sequence["Run"], path: Path) -> None:
     from contam import experiments, report
-    from contam.watching.page import WATCHED
+    from contam.monitor.page import WATCHED
 
-    known = (*experiments.IN_PAPER_ORDER, WATCHED)
+    known = (*experiments.EXPERIMENTS, WATCHED)
     report.write(runs, path, {each.name: each for each in known})
 
 

@@ -38,7 +38,7 @@ from safetensors import safe_open as open_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from contam.training.team import meet, processes, rank
+from contam.training.distributed import meet, processes, rank
 
 FORMAT = 1
 UNFINISHED = ".writing-"

@@ -11,8 +11,8 @@ from PIL import Image
 from scipy.stats import ks_2samp
 
 from contam.data.images import FolderDomain, centered, crop_box, cropped_and_flipped, pixels
-from contam.models.torchvision_mend import import_torchvision
-from contam.seeds import stream
+from contam.models.torchvision_import import import_torchvision
+from contam.rng import generator_for
 
 DRAWS = 3000
 RATIO = (3 / 4, 4 / 3)
@@ -24,7 +24,7 @@ def noise(width: int, height: int) -> Image.Image:
 
 
 def boxes(size: tuple[int, int], scale: tuple[float, float]) -> np.ndarray:
-    generator = stream(0, "boxes")
+    generator = generator_for(0, "boxes")
     return np.array([crop_box(size, generator, scale=scale) for _ in range(DRAWS)])
 
 
@@ -62,7 +62,7 @@ def test_boxes_are_spread_as_torchvision_s(size, scale):
 )
 def test_where_no_box_fits_the_middle_is_taken(size, box):
     """As wide as 4/3 of the height, or as high as 4/3 of the width, as torchvision has it."""
-    assert crop_box(size, stream(0, "boxes"), scale=(0.9, 1)) == box
+    assert crop_box(size, generator_for(0, "boxes"), scale=(0.9, 1)) == box
     assert tuple(torchvision_boxes(size, (0.9, 1))[0]) == box
 
 
@@ -73,7 +73,9 @@ def test_where_no_box_fits_the_middle_is_taken(size, box):
     seed=st.integers(0, 9),
 )
 def test_a_box_lies_within_the_image(width, height, least, seed):
-    left, top, right, bottom = crop_box((width, height), stream(seed, "boxes"), scale=(least, 1))
+    left, top, right, bottom = crop_box(
+        (width, height), generator_for(seed, "boxes"), scale=(least, 1)
+    )
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
 
@@ -84,8 +86,8 @@ def test_the_pixels_are_torchvision_s_for_the_same_box(seed):
     from torchvision.transforms.v2 import InterpolationMode, functional
 
     image: Any = noise(71, 53)
-    ours = cropped_and_flipped(32)(image, stream(seed, "draw"))
-    left, top, right, bottom = crop_box(image.size, stream(seed, "draw"), scale=(0.9, 1))
+    ours = cropped_and_flipped(32)(image, generator_for(seed, "draw"))
+    left, top, right, bottom = crop_box(image.size, generator_for(seed, "draw"), scale=(0.9, 1))
     side = [32, 32]
     theirs: Any = functional.resized_crop(
         image, top, left, bottom - top, right - left, side, InterpolationMode.BICUBIC
@@ -98,7 +100,7 @@ def test_the_pixels_are_torchvision_s_for_the_same_box(seed):
 def test_half_of_the_images_are_mirrored():
     image = Image.new("RGB", (8, 8))
     image.paste((255, 255, 255), (0, 0, 4, 8))
-    generator = stream(0, "flips")
+    generator = generator_for(0, "flips")
     bright = [
         cropped_and_flipped(8, scale=(1, 1))(image, generator).getpixel((0, 4)) == (255, 255, 255)
         for _ in range(1000)

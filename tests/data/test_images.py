@@ -20,7 +20,7 @@ from contam.data.images import (
     resized,
     without_border,
 )
-from contam.seeds import stream
+from contam.rng import generator_for
 
 
 def saved(path, array, mode=None, **options):
@@ -122,7 +122,7 @@ def test_a_pass_is_that_of_a_domain_in_memory(folder, workers, size, seed):
     lazy = domain(folder, workers=workers)
     x = torch.stack([pixels(read(path)) for path in lazy.files])
     held = Domain("d", Batch(x, lazy.y, torch.ones_like(lazy.y)))
-    draws = [None if seed is None else stream(seed, "order") for _ in range(2)]
+    draws = [None if seed is None else generator_for(seed, "order") for _ in range(2)]
     passes = [list(d.batches(size, g)) for d, g in zip((lazy, held), draws, strict=True)]
     for one, other in zip(*passes, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
@@ -146,7 +146,7 @@ def jitter(image: Image.Image, generator: torch.Generator) -> Image.Image:
 def test_augmentation_depends_on_the_seed_and_not_on_workers_or_batches(folder):
     def blues(workers, size, seed):
         train = domain(folder, workers=workers).augmented(jitter)
-        return torch.cat([b.x[:, 2, 0, 0] for b in train.batches(size, stream(seed, "a"))])
+        return torch.cat([b.x[:, 2, 0, 0] for b in train.batches(size, generator_for(seed, "a"))])
 
     first = blues(0, 5, 0)
     assert torch.equal(first, blues(3, 2, 0))
@@ -157,7 +157,7 @@ def test_augmentation_depends_on_the_seed_and_not_on_workers_or_batches(folder):
 def test_without_a_generator_nothing_is_augmented(folder):
     plain = domain(folder)
     assert torch.equal(plain.augmented(jitter).data.x, plain.data.x)
-    shuffled = torch.cat([batch.x for batch in plain.batches(4, stream(0, "a"))])
+    shuffled = torch.cat([batch.x for batch in plain.batches(4, generator_for(0, "a"))])
     assert torch.equal(shuffled[:, 2].unique(), torch.tensor([7 / 255]))
 
 

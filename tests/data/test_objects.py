@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 import torch
 
-from contam import accuracy, stream
+from contam import accuracy
 from contam.batch import Shift
 from contam.data import objects as source
 from contam.data.backgrounds import DIVERSE, FAMILIES, ID, MILD, OOD, backgrounds
@@ -25,6 +25,7 @@ from contam.data.objects import (
 )
 from contam.data.shapes import blended, factorial, mild, pretraining, scenes, shapes
 from contam.models.small import resnet8
+from contam.rng import generator_for
 from contam.training.supervised import fit
 
 DIGITS = {"train": 900, "validation": 100, "pretraining": 400, "test": 397}
@@ -96,7 +97,9 @@ def test_ink_goes_where_the_look_of_an_object_takes_it():
     n = 500
     drawn = objects(n, part="train", core="digits").mask
     ink = scans()[0][shown("train", n)]
-    size, right, down, turn, long = torch.rand(n, 5, generator=stream(0, "shapes/train objects")).T
+    size, right, down, turn, long = torch.rand(
+        n, 5, generator=generator_for(0, "shapes/train objects")
+    ).T
     side = 2 * LARGER * (SIZES[0] + (SIZES[1] - SIZES[0]) * size)
     # Ink at the rim of a scan fades over the rim, and a few digits reach out of the picture.
     ratio = drawn.sum((1, 2, 3)) / (ink.sum((1, 2, 3)) * (side / 8) ** 2)

@@ -14,7 +14,7 @@ from contam.batch import Batch, Domain
 from contam.data.domainnet import CLASSES, DOMAINS
 from contam.experiments import coupling_family as family
 from contam.experiments.coupling_family import EXPERIMENT, LAPTOP, MEASURES, PAPER, SMOKE, Config
-from contam.lineup import Networks
+from contam.experiments.support.model_zoo import Networks
 from contam.models.preparation import Preparation
 from contam.models.sources import Source
 from contam.run import Run

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from contam.cues import looks
-from contam.cues.cases import (
+from contam.experiments.dominoes import snapshots as looks
+from contam.experiments.dominoes.cases import (
     CONTRAST,
     STRENGTH,
     Case,
@@ -21,8 +21,8 @@ from contam.cues.cases import (
     profiled,
     shift_of,
 )
-from contam.cues.seen import Seen
-from contam.experiments.dominoes import EXPERIMENT, HARMFUL, LAPTOP, PAPER, SMOKE
+from contam.experiments.dominoes.experiment import EXPERIMENT, HARMFUL, LAPTOP, PAPER, SMOKE
+from contam.experiments.dominoes.results import Seen
 from contam.measures.depth import Rule
 from contam.run import Run
 
@@ -176,7 +176,7 @@ def test_where_all_features_harm_alike_the_curve_is_not_judged(smoke, monkeypatc
 
 
 def test_figures_need_neither_the_data_nor_the_network(smoke, monkeypatch):
-    monkeypatch.setattr("contam.cues.cases.dominoes", None)
+    monkeypatch.setattr("contam.experiments.dominoes.cases.dominoes", None)
     assert len(EXPERIMENT.draw(smoke)) == 6
 
 

@@ -9,21 +9,21 @@ import pytest
 
 from contam import paper
 from contam.experiment import Experiment
-from contam.experiments import IN_PAPER_ORDER, find, named
-from contam.lineup import STORE
+from contam.experiments import EXPERIMENTS, find, named
+from contam.experiments.support.model_zoo import STORE
 from contam.run import Run
 
 ANOTHER_WORK = re.compile(r"[A-Z].* \(\d{4}\)")
 """How what is not this paper's is cited, here as in a docstring's source."""
 
-EACH = pytest.mark.parametrize("experiment", IN_PAPER_ORDER, ids=lambda each: each.name)
+EACH = pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda each: each.name)
 LONG = {"fig06_heatmaps", "fig14_separability", "coupling_family", "dominoes"}
 """Experiments that take more than a few seconds when they are done again and again."""
 EACH_AGAIN = pytest.mark.parametrize(
     "experiment",
     [
         pytest.param(each, marks=pytest.mark.slow if each.name in LONG else ())
-        for each in IN_PAPER_ORDER
+        for each in EXPERIMENTS
     ],
     ids=lambda each: each.name,
 )
@@ -99,12 +99,12 @@ def test_a_run_stopped_anywhere_goes_on_to_the_same_bytes(experiment, smoke, tmp
     """Stop after every few stages, with a check-point at each report, and start again."""
     whole = finished(smoke, experiment)
     config = experiment.presets["smoke"]
-    monkeypatch.setattr("contam.trajectories.KEEP_EVERY", 0.0)
-    monkeypatch.setattr("contam.lineup.KEEP_EVERY", 0.0)
-    monkeypatch.setattr("contam.lineup.KEEPING", 1e9)
-    monkeypatch.setattr("contam.lineup.REPORT_EVERY", 1)
+    monkeypatch.setattr("contam.experiments.support.two_layer_runs.KEEP_EVERY", 0.0)
+    monkeypatch.setattr("contam.experiments.support.model_zoo.KEEP_EVERY", 0.0)
+    monkeypatch.setattr("contam.experiments.support.model_zoo.KEEPING", 1e9)
+    monkeypatch.setattr("contam.experiments.support.model_zoo.REPORT_EVERY", 1)
     monkeypatch.setattr("contam.experiments.fig13_padded_digits.KEEP_EVERY", 0.0)
-    monkeypatch.setattr("contam.experiments.dominoes.KEEP_EVERY", 0.0)
+    monkeypatch.setattr("contam.experiments.dominoes.experiment.KEEP_EVERY", 0.0)
     shared = share_networks(smoke, experiment, tmp_path)
     resumed = 0
     for patience in (2, 3, 7, 1, 12, 5, 10_000):
@@ -175,6 +175,6 @@ def test_what_is_not_found_gets_the_nearest(asked, line):
 
 
 def test_every_item_that_an_experiment_reproduces_is_the_papers_own():
-    claimed = [item for each in IN_PAPER_ORDER for item in each.reproduces]
+    claimed = [item for each in EXPERIMENTS for item in each.reproduces]
     assert set(claimed) <= set(paper.ITEMS)
     assert len(claimed) == len(set(claimed))

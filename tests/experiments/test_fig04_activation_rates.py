@@ -7,7 +7,7 @@ import torch
 
 from contam.experiments import fig04_activation_rates as fig04
 from contam.experiments.fig04_activation_rates import EXPERIMENT, SMOKE, Config
-from contam.lineup import UNTRAINED, Lineup, Networks
+from contam.experiments.support.model_zoo import UNTRAINED, ModelZoo, Networks
 from contam.models.observe import observe
 from contam.run import Run
 
@@ -23,17 +23,17 @@ SAYS = (
 
 def test_rates_are_the_shares_of_positive_positions(tmp_path):
     """Against a pass that keeps every map."""
-    lineup = Lineup(SMOKE.networks, 0, tmp_path)
-    list(lineup.train([UNTRAINED]))
-    rows, arrays = fig04._look(lineup, UNTRAINED)
+    zoo = ModelZoo(SMOKE.networks, 0, tmp_path)
+    list(zoo.train([UNTRAINED]))
+    rows, arrays = fig04._look(zoo, UNTRAINED)
     assert [row["block"] for row in rows] == ["stage1", "stage2", "stage3"]
-    images = lineup.problem(UNTRAINED).shift.id_test
+    images = zoo.benchmark(UNTRAINED).shift.id_test
     for row in rows:
         fires = torch.cat(
             [
                 seen.layers[row["layer"]]
                 for seen in observe(
-                    lineup.network(UNTRAINED),
+                    zoo.network(UNTRAINED),
                     images.batches(50),
                     [row["layer"]],
                     lambda maps: (maps > 0).double().mean(dim=(2, 3)),

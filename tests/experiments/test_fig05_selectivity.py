@@ -11,11 +11,11 @@ from contam.batch import Batch, Domain
 from contam.data.imagenet import max_over
 from contam.experiments import fig05_selectivity as fig05
 from contam.experiments.fig05_selectivity import EXPERIMENT, SMOKE, Config, alike, meanings
-from contam.lineup import UNTRAINED, Lineup
+from contam.experiments.support.model_zoo import UNTRAINED, ModelZoo
 from contam.measures.selectivity import selectivity
 from contam.models.blocks import blocks_of
 from contam.models.small import resnet8
-from contam.models.torchvision_mend import import_torchvision
+from contam.models.torchvision_import import import_torchvision
 from contam.run import Run
 from contam.training.probe import extract
 
@@ -61,17 +61,17 @@ def test_fewer_images_look_more_selective_and_as_many_do_not():
 
 
 def test_selectivity_is_that_of_the_features(tmp_path):
-    lineup = Lineup(SMOKE.networks, 0, tmp_path)
-    list(lineup.train([UNTRAINED]))
-    rows, arrays = fig05._look(lineup, UNTRAINED)
-    shift = lineup.problem(UNTRAINED).shift
+    zoo = ModelZoo(SMOKE.networks, 0, tmp_path)
+    list(zoo.train([UNTRAINED]))
+    rows, arrays = fig05._look(zoo, UNTRAINED)
+    shift = zoo.benchmark(UNTRAINED).shift
     tests = [test.name for test in shift.ood_tests]
     assert [(r["role"], r["test"]) for r in rows] == [("whole", "ID")] + [
         (role, test) for test in tests for role in ("id", "ood")
     ]
     found = {(row["role"], row["test"]): row for row in rows}
     for role, test in [("whole", shift.id_test), *(("ood", test) for test in shift.ood_tests)]:
-        features = extract(lineup.network(UNTRAINED).encoder, test).double()
+        features = extract(zoo.network(UNTRAINED).encoder, test).double()
         means = torch.stack([features[test.y == k].mean(dim=0) for k in range(10)])
         name = "ID" if role == "whole" else test.name
         torch.testing.assert_close(arrays[f"{role}/{name}"], selectivity(means).float())

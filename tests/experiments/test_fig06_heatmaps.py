@@ -21,7 +21,7 @@ from contam.experiments.fig06_heatmaps import (
     SMOKE,
     Config,
 )
-from contam.lineup import Networks
+from contam.experiments.support.model_zoo import Networks
 from contam.measures.gradcam import grad_cam, grad_cam_plus_plus, heat_maps, heat_on_object
 from contam.models.classifier import Classifier
 from contam.models.preparation import Preparation
@@ -51,8 +51,8 @@ def rows_of(run: Run) -> list[dict]:
 
 
 def test_the_natural_tests_show_the_same_objects_before_other_backgrounds():
-    lineup = fig06.Lineup(SMOKE.networks, 0, Path("nowhere"))
-    own, *ood = fig06._drawn(SMOKE, lineup)
+    zoo = fig06.ModelZoo(SMOKE.networks, 0, Path("nowhere"))
+    own, *ood = fig06._drawn(SMOKE, zoo)
     assert [test.images.name for test in ood] == list(fig06.OOD)
     masks = [test.mask for test in ood if test.mask is not None]
     assert own.mask is not None and torch.equal(own.mask, torch.cat(masks))

@@ -14,7 +14,7 @@ from contam.batch import Batch, Domain
 from contam.data.pacs import CLASSES, DOMAINS
 from contam.experiments import fig14_separability as fig14
 from contam.experiments.fig14_separability import EXPERIMENT, PAPER, SMOKE, Config
-from contam.lineup import CAPTIONED, ERM, TEACHER, TINY_NETWORKS, Lineup
+from contam.experiments.support.model_zoo import CAPTIONED, ERM, TEACHER, TINY_NETWORKS, ModelZoo
 from contam.models.preparation import Preparation
 from contam.models.small import resnet8
 from contam.models.sources import Source
@@ -30,13 +30,13 @@ def finished(config: Config, root: Path) -> Run:
     return Run.load(run.folder)
 
 
-def lineup(root: Path = Path("nowhere")) -> Lineup:
-    return Lineup(TINY_NETWORKS, 0, root)
+def zoo(root: Path = Path("nowhere")) -> ModelZoo:
+    return ModelZoo(TINY_NETWORKS, 0, root)
 
 
 def test_no_object_is_on_both_sides():
     """The OOD tests show the ID test's objects: one that is held out is so on every background."""
-    parts = fig14.domains_of(lineup().problem(ERM).shift)
+    parts = fig14.domains_of(zoo().benchmark(ERM).shift)
     own, *ood = parts
     assert torch.equal(own.y, torch.cat([part.y for part in ood]))
     test = fig14.unseen_objects(parts, 0)
@@ -72,8 +72,8 @@ class Backgrounds(nn.Module):
 def test_features_that_are_the_background_have_no_error_and_constants_that_of_guessing(
     monkeypatch,
 ):
-    some = lineup()
-    parts = fig14.domains_of(some.problem(ERM).shift)
+    some = zoo()
+    parts = fig14.domains_of(some.benchmark(ERM).shift)
     network = resnet8(10, width=4)
     monkeypatch.setattr(some, "network", lambda _member: network)
     network.encoder = Backgrounds(parts)
@@ -103,7 +103,7 @@ def test_colors_stand_for_domains_and_many_id_domains_share_one():
 
 def test_a_captioner_minimizes_the_sum_of_both_losses():
     """By another way: the log-likelihood of a pair is that of the object plus the background's."""
-    from contam.lineup import _Captioner
+    from contam.experiments.support.model_zoo import _Captioner
 
     model = resnet8(10, width=4)
     captioner = _Captioner(model, 9).eval()
@@ -116,8 +116,8 @@ def test_a_captioner_minimizes_the_sum_of_both_losses():
 
 
 def test_captions_name_the_object_and_the_background():
-    some = lineup()
-    shift = some.problem(TEACHER).shift
+    some = zoo()
+    shift = some.benchmark(TEACHER).shift
     seen = some._captions(shift)
     assert len(seen.classes) == 90 and len(seen.train) == 9
     for domain in seen.train:
@@ -126,13 +126,13 @@ def test_captions_name_the_object_and_the_background():
     assert torch.equal(objects.bincount(), torch.full((10,), len(objects) // 10))
     elsewhere = TINY_NETWORKS.model_copy(update={"data": "pacs"})
     with pytest.raises(ValueError, match="no captions of pacs, only of shapes"):
-        Lineup(elsewhere, 0, Path("nowhere"))._captions(shift)
+        ModelZoo(elsewhere, 0, Path("nowhere"))._captions(shift)
 
 
 def test_a_captioned_teacher_is_trained_and_kept(tmp_path):
-    for _ in lineup(tmp_path).train([CAPTIONED]):
+    for _ in zoo(tmp_path).train([CAPTIONED]):
         pass
-    again = lineup(tmp_path)
+    again = zoo(tmp_path)
     assert [row["role"] for row in again.judge(CAPTIONED)] == ["id"] + ["ood"] * 5
     assert again.network(CAPTIONED).head.out_features == 10
 

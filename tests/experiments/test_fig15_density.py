@@ -7,7 +7,7 @@ import torch
 
 from contam.experiments import fig15_density as fig15
 from contam.experiments.fig15_density import EXPERIMENT, PAPER, SMOKE, Config
-from contam.lineup import UNTRAINED, Lineup
+from contam.experiments.support.model_zoo import UNTRAINED, ModelZoo
 from contam.measures.accuracy import Hits
 from contam.models.observe import flat, observe
 from contam.run import Run
@@ -15,12 +15,12 @@ from contam.run import Run
 
 def test_units_are_the_positions_behind_the_first_block(tmp_path):
     """Against a pass that keeps every activation."""
-    lineup = Lineup(SMOKE.networks, 0, tmp_path)
-    list(lineup.train([UNTRAINED]))
-    (row,), arrays = fig15._look(lineup, UNTRAINED)
-    images = lineup.problem(UNTRAINED).shift.id_test
+    zoo = ModelZoo(SMOKE.networks, 0, tmp_path)
+    list(zoo.train([UNTRAINED]))
+    (row,), arrays = fig15._look(zoo, UNTRAINED)
+    images = zoo.benchmark(UNTRAINED).shift.id_test
     layer = "encoder.stage1.relu2"
-    batches = list(observe(lineup.network(UNTRAINED), images.batches(50), [layer], flat))
+    batches = list(observe(zoo.network(UNTRAINED), images.batches(50), [layer], flat))
     units = torch.cat([seen.layers[layer] for seen in batches]).double()
     assert row["layer"] == layer and row["units"] == units.shape[1] == 4 * 16 * 16
     torch.testing.assert_close(arrays["mean"], units.mean(dim=0).float())

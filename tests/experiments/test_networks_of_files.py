@@ -12,11 +12,11 @@ from contam.data.domainnet import CLASSES, DOMAINS
 from contam.experiments.fig04_activation_rates import EXPERIMENT as RATES
 from contam.experiments.fig05_selectivity import EXPERIMENT as SELECTIVITY
 from contam.experiments.fig15_density import EXPERIMENT as DENSITY
-from contam.lineup import Networks
+from contam.experiments.support.model_zoo import Networks
 from contam.models.preparation import Preparation
 from contam.models.small import resnet8
 from contam.models.sources import Source
-from contam.models.torchvision_mend import import_torchvision
+from contam.models.torchvision_import import import_torchvision
 from contam.run import Run
 from contam.training.distill import Distillation
 from contam.training.probe import FullBatch

@@ -21,7 +21,7 @@ from contam.measures.gradcam import (
 )
 from contam.models.classifier import Classifier
 from contam.models.small import small_cnn
-from contam.models.torchvision_mend import import_torchvision
+from contam.models.torchvision_import import import_torchvision
 
 FORMULAS = {"GradCAM": grad_cam, "GradCAMPlusPlus": grad_cam_plus_plus}
 LAYERS = ("encoder.relu1", "encoder.relu2", "encoder.relu3")

@@ -77,10 +77,10 @@ def test_no_more_than_asked_for_is_read_in_a_pass(model):
         read.append(len(maps))
         return over_space(maps)
 
-    stream = layerwise(model, domain(4), domain(4), LAYERS, reduce=counted, ends=False)
-    next(stream)
+    generator_for = layerwise(model, domain(4), domain(4), LAYERS, reduce=counted, ends=False)
+    next(generator_for)
     assert len(read) == 2  # one layer of the support, one of the queries
-    next(stream)
+    next(generator_for)
     assert len(read) == 4
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from contam.models.classifier import Classifier, drawing_from
+from contam.models.classifier import Classifier
+from contam.rng import seeded
 
 
 def test_the_logits_are_a_linear_map_of_the_features():
@@ -24,7 +25,7 @@ def test_draws_inside_depend_on_the_seed_and_the_purpose_alone():
     draws = []
     for seed, purpose in ((0, "a"), (0, "a"), (1, "a"), (0, "b")):
         torch.rand(seed + 1)  # moves the global stream
-        with drawing_from(seed, purpose):
+        with seeded(seed, purpose):
             draws.append(torch.rand(4))
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
@@ -33,7 +34,7 @@ def test_draws_inside_depend_on_the_seed_and_the_purpose_alone():
 
 def test_the_global_stream_does_not_move_even_after_an_error():
     before = torch.get_rng_state()
-    with pytest.raises(KeyError), drawing_from(0, "a"):
+    with pytest.raises(KeyError), seeded(0, "a"):
         torch.rand(4)
         raise KeyError
     assert torch.equal(torch.get_rng_state(), before)

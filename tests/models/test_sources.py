@@ -20,7 +20,7 @@ from contam.models import sources
 from contam.models.preparation import Preparation
 from contam.models.small import small_cnn
 from contam.models.sources import Source, load, read_weights, with_blocks
-from contam.models.torchvision_mend import import_torchvision
+from contam.models.torchvision_import import import_torchvision
 
 needs_models = pytest.mark.skipif(
     not all(importlib.util.find_spec(n) for n in ("torchvision", "timm", "open_clip")),
@@ -49,7 +49,7 @@ def run(code: str) -> str:
 @needs_models
 def test_the_mend_imports_torchvision_and_those_that_stand_on_it():
     said = run(
-        "from contam.models.torchvision_mend import import_torchvision as mend\n"
+        "from contam.models.torchvision_import import import_torchvision as mend\n"
         "mend(); mend()\n"
         "import torchvision, timm, open_clip\n"
         "print(torchvision.transforms.CenterCrop(2), torchvision.models.resnet18().fc)\n"
@@ -63,7 +63,7 @@ def test_the_mend_leaves_nothing_of_the_failed_import_and_is_needed_here():
     said = run(
         "import sys\n"
         "try:\n    import torchvision\nexcept RuntimeError as e:\n    print('broken', e)\n"
-        "from contam.models.torchvision_mend import _declared, import_torchvision\n"
+        "from contam.models.torchvision_import import _declared, import_torchvision\n"
         "import_torchvision()\n"
         "print(len(_declared), sys.modules['torchvision'].__version__)\n"
     )
@@ -126,7 +126,7 @@ def test_the_seed_decides_the_weights_and_equals_open_clips_own_initialization()
     key = "layer4.2.conv3.weight"
     assert torch.equal(first.get_parameter(key), again.get_parameter(key))
     assert not torch.equal(first.get_parameter(key), other.get_parameter(key))
-    with sources.drawing_from(0, "load/open_clip"):
+    with sources.seeded(0, "load/open_clip"):
         whole = open_clip.create_model("RN50", load_weights=False).visual  # pyright: ignore
     for name, tensor in whole.state_dict().items():  # pyright: ignore
         assert torch.equal(tensor, first.state_dict()[name]), name

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from contam.audit.records import (
+from contam.auditing.records import (
     AuditRecord,
     BackgroundLabel,
     BackgroundOnly,

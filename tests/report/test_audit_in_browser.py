@@ -11,7 +11,7 @@ from audit_records import HOSTILE, audit, hostile, narrow
 from test_page_in_browser import TEXTS, Opened, luminance, opened, rgba, until
 
 from contam import report
-from contam.audit.records import AuditRecord, NeuronTable
+from contam.auditing.records import AuditRecord, NeuronTable
 from contam.report import theme
 
 pytestmark = pytest.mark.browser

@@ -14,7 +14,7 @@ from audit_records import HOSTILE, LONG, audit, hostile, narrow, picture
 from test_page import Parsed
 
 from contam import report
-from contam.audit.records import AuditRecord, Cause, Interval
+from contam.auditing.records import AuditRecord, Cause, Interval
 from contam.report import audit_words
 from contam.report.audit_figures import of_layers, of_plane, of_rates
 from contam.report.audit_page import MOST_BYTES, MOST_NEURONS, NEURONS_SHOWN

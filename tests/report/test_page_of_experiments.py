@@ -3,7 +3,7 @@
 import pytest
 
 from contam import report
-from contam.experiments import IN_PAPER_ORDER
+from contam.experiments import EXPERIMENTS
 from contam.run import Run
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -13,14 +13,14 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 def address(tmp_path_factory) -> str:
     root = tmp_path_factory.mktemp("runs")
     runs = []
-    for each in IN_PAPER_ORDER:
+    for each in EXPERIMENTS:
         config = each.presets["smoke"]
         with Run.start(root, each.name, config) as run:
             list(each.compute(config, run))
             run.finish()
         runs.append(Run.load(run.folder))
     path = root / "page.html"
-    report.write(runs, path, {each.name: each for each in IN_PAPER_ORDER})
+    report.write(runs, path, {each.name: each for each in EXPERIMENTS})
     assert path.stat().st_size < 3e6
     return path.as_uri()
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from contam.seeds import stream
+from contam.rng import generator_for
 from contam.theory.bounds import (
     activation_probability,
     bernstein_tail,
@@ -126,7 +126,7 @@ def test_variance_statistic_by_hand_and_of_transposes():
 
 
 def test_matrix_bernstein_bounds_the_norm_of_random_sums():
-    draws = stream(0, "signs")
+    draws = generator_for(0, "signs")
     terms = torch.randn(60, 4, 3, generator=draws)
     variance = variance_statistic(torch.stack([terms, -terms], dim=1))
     largest = float(torch.linalg.matrix_norm(terms, ord=2).max())
@@ -168,7 +168,7 @@ def test_berry_esseen_takes_many_sums_at_once():
 @pytest.mark.parametrize("y", [1, -1])
 def test_activation_probability_is_within_its_error_of_the_enumerated_one(y):
     core, features, chance = 5, 12, 0.3
-    u = torch.randn(40, features, generator=stream(0, "u"), dtype=torch.float64) + 0.3
+    u = torch.randn(40, features, generator=generator_for(0, "u"), dtype=torch.float64) + 0.3
     outcomes = torch.tensor(list(itertools.product((0.0, 1.0), repeat=features))).double()
     weights = (outcomes * (2 * chance - 1) + 1 - chance).prod(dim=1)
     f = torch.cat([y * outcomes[:, :core], outcomes[:, core:]], dim=1)

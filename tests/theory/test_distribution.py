@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from contam.seeds import bits
+from contam.rng import bit_generator_for
 from contam.theory.distribution import (
     Beta,
     DataModel,
@@ -20,7 +20,7 @@ SMALL = FeatureModel(core=6, background=4, dimension=16)
 
 
 def draw(data, n=20_000, where="id", seed=0):
-    return data.sample(n, bits(seed, "test"), where, dtype=torch.float64)
+    return data.sample(n, bit_generator_for(seed, "test"), where, dtype=torch.float64)
 
 
 def pvalue(values, weights):
@@ -78,7 +78,7 @@ def test_any_number_of_examples(n):
 
 
 def test_the_stream_does_not_depend_on_precision():
-    single = DataModel(SMALL).sample(100, bits(0, "test"))
+    single = DataModel(SMALL).sample(100, bit_generator_for(0, "test"))
     double = draw(DataModel(SMALL), n=100)
     assert single.f.dtype == torch.float32
     assert torch.equal(single.f.double(), double.f)  # 17 bits fit into both
@@ -86,11 +86,11 @@ def test_the_stream_does_not_depend_on_precision():
 
 
 def test_a_generator_goes_on_where_it_stood():
-    data, draws = DataModel(SMALL), bits(5, "test")
+    data, draws = DataModel(SMALL), bit_generator_for(5, "test")
     data.sample(77, draws)
     stood = bits_state(draws)
     expected = data.sample(50, draws)
-    other = bits(0, "elsewhere")
+    other = bit_generator_for(0, "elsewhere")
     restore_bits(other, stood)
     found = data.sample(50, other)
     assert torch.equal(found.f, expected.f)
@@ -178,9 +178,9 @@ def test_parts_that_do_not_fit_are_refused(fields, message):
 
 def test_a_sample_needs_a_size_and_a_distribution():
     with pytest.raises(ValueError, match="wanted at least 1"):
-        DataModel(SMALL).sample(0, bits(0, "test"))
+        DataModel(SMALL).sample(0, bit_generator_for(0, "test"))
     with pytest.raises(ValueError, match="choose 'id', 'ood' or 'worst'"):
-        DataModel(SMALL).sample(1, bits(0, "test"), "far")  # pyright: ignore[reportArgumentType]
+        DataModel(SMALL).sample(1, bit_generator_for(0, "test"), "far")  # pyright: ignore[reportArgumentType]
 
 
 @settings(max_examples=30, deadline=None)
@@ -194,7 +194,7 @@ def test_a_sample_needs_a_size_and_a_distribution():
 def test_every_model_gives_examples_of_the_right_shape(core, background, classes, where, n):
     features = FeatureModel(core * classes, background, 30)
     data = DataModel(features, classes=classes, coupling=0.5)
-    f, y, target = data.sample(n, bits(0, "test"), where)
+    f, y, target = data.sample(n, bit_generator_for(0, "test"), where)
     assert f.shape == (n, features.size)
     assert target.shape == (n, core * classes)
     assert set(y.tolist()) <= set(data.labels)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import stats
 
-from contam.seeds import stream
+from contam.rng import generator_for
 from contam.theory.bounds import (
     activation_probability,
     gradient_gap,
@@ -55,7 +55,7 @@ def gradients(u, a, f, y, activation):
 
 @pytest.mark.parametrize("activation", ["relu", "identity"])
 def test_lemma_a2_and_c2_batch_gradients_approach_the_population_like_one_over_root_n(activation):
-    draws = stream(0, f"gradient gap {activation}")
+    draws = generator_for(0, f"gradient gap {activation}")
     u, a = half_trained(draws)
     parts = [gradients(u, a, *examples(draws, 20_000), activation) for _ in range(20)]
     population = torch.stack(parts).mean(dim=0)
@@ -73,7 +73,7 @@ def test_lemma_a2_and_c2_batch_gradients_approach_the_population_like_one_over_r
 @pytest.mark.parametrize("y", [1, -1])
 @pytest.mark.parametrize("level", [0.5, 1.0, 1.5])
 def test_lemma_a6_chance_of_a_given_correlation_at_initialization(level, y):
-    draws = stream(0, f"correlations {level} {y}")
+    draws = generator_for(0, f"correlations {level} {y}")
     mean = torch.rand(FEATURES, generator=draws) / 2 + 0.25
     u, _ = initial(draws, width=100_000)
     signed = torch.cat([y * mean[:CORE], mean[CORE:]])
@@ -90,7 +90,7 @@ def test_lemma_a7_a_constant_share_of_neurons_starts_in_each_set(width):
     promised = initial_set_size(width, level, mean, failure=failure)
     sizes = []
     for network in range(networks):
-        u, a = initial(stream(network, f"sets {width}"), width=width)
+        u, a = initial(generator_for(network, f"sets {width}"), width=width)
         correlation = -(u[:, :CORE] @ mean[:CORE]) + u[:, CORE:] @ mean[CORE:]
         chosen = (correlation >= level * math.sqrt(FEATURES / DIMENSION)) & (a < 0)
         sizes.append(int(chosen.sum()))
@@ -104,7 +104,7 @@ def test_lemma_a8_no_neuron_starts_with_a_large_correlation():
     level = largest_initial_correlation(WIDTH, DIMENSION, mean, failure=failure)
     largest = []
     for network in range(300):
-        u, _ = initial(stream(network, "largest"))
+        u, _ = initial(generator_for(network, "largest"))
         core, background = u[:, :CORE] @ mean[:CORE], u[:, CORE:] @ mean[CORE:]
         largest.append(float(torch.stack([background + core, background - core]).abs().max()))
     assert np.mean(np.array(largest) > level) <= failure
@@ -113,10 +113,10 @@ def test_lemma_a8_no_neuron_starts_with_a_large_correlation():
 
 def test_lemma_a9_the_output_starts_small():
     failure = 0.2
-    x, _ = examples(stream(0, "one input"), 1)
+    x, _ = examples(generator_for(0, "one input"), 1)
     outputs = []
     for network in range(300):
-        u, a = initial(stream(network, "outputs"))
+        u, a = initial(generator_for(network, "outputs"))
         outputs.append(float((x @ u.T).relu() @ a))
     level = initial_output(WIDTH, DIMENSION, float(x.norm()), failure=failure)
     assert np.mean(np.abs(outputs) > level) <= failure
@@ -127,7 +127,7 @@ def test_lemma_a9_the_output_starts_small():
 @pytest.mark.parametrize("y", [1, -1])
 @pytest.mark.parametrize("features", [16, 64, 256])
 def test_lemma_b1_activation_probability_is_the_gaussian_one_but_for_its_error(features, y):
-    draws = stream(0, f"activation {features} {y}")
+    draws = generator_for(0, f"activation {features} {y}")
     core, count = features // 2, 50_000
     u, _ = half_trained(draws, features=features, core=core)
     z = torch.rand(count, features, generator=draws)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from contam.seeds import stream
+from contam.rng import generator_for
 from contam.theory.coverage import Inputs
 from contam.theory.meanfield import Grid, Neurons, advance, outcomes, view
 
@@ -36,7 +36,7 @@ INPUTS = Inputs(
 
 def network(progress: float):
     """Weights somewhere between initialization (0) and what Theorem 4.2 says of the end (1)."""
-    draws = stream(0, "half trained")
+    draws = generator_for(0, "half trained")
     u = torch.randn(WIDTH, CORE + BACKGROUND, generator=draws, dtype=torch.float64) / 16
     sign = torch.randint(2, (WIDTH, 1), generator=draws).double() * 2 - 1
     u[:, :CORE] += progress * sign * 2.6 / CORE
@@ -95,7 +95,7 @@ def test_what_a_relu_makes_of_a_gaussian_is_its_integral(margin):
 @pytest.mark.parametrize("y", [1.0, -1.0])
 def test_a_view_has_the_outputs_that_examples_have(activation, low, ood, y):
     u, a = network(0.7)
-    h = examples(stream(1, "view"), 200_000, y, low) @ u.T
+    h = examples(generator_for(1, "view"), 200_000, y, low) @ u.T
     h = y * ((h.relu() if activation == "relu" else h) @ a)
     grid = Grid.of(16)
     inputs = replace(INPUTS, activation=activation)
@@ -113,7 +113,7 @@ def sampled_pulls(u, a, activation, examples_per_class=300_000):
     """Minus the gradient over many examples, as changes of what `Neurons` holds."""
     pull = torch.zeros_like(u)
     for y in (1.0, -1.0):
-        draws = stream(2, f"pull {y}")
+        draws = generator_for(2, f"pull {y}")
         for _ in range(examples_per_class // 50_000):
             f = examples(draws, 50_000, y)
             preactivations = f @ u.T
@@ -165,7 +165,7 @@ def differ(first, second):
 @pytest.mark.parametrize("width", [20_000, 10**7])
 def test_drawn_neurons_follow_the_law_of_gaussian_weights(width):
     drawn = Neurons.draw(replace(INPUTS, width=width, neurons=20_000))
-    u = torch.randn(20_000, CORE + BACKGROUND, generator=stream(3, "weights")) / 16
+    u = torch.randn(20_000, CORE + BACKGROUND, generator=generator_for(3, "weights")) / 16
     a = torch.where(torch.arange(20_000) % 2 == 0, 1.0, -1.0) / 20_000
     read = Neurons.read(u, a, core=CORE)
     for field in fields(Neurons):

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contam.seeds import bits
+from contam.rng import bit_generator_for
 from contam.theory.architecture import Architecture
 from contam.theory.distribution import DataModel, Sample
 from contam.theory.features import FeatureModel
@@ -40,7 +40,9 @@ def test_activation_probabilities_of_every_layer_against_brute_force():
     network = Architecture(width=2**15, depth=1, bias="all", initialization="uniform").start(
         data.features, 0
     )
-    sample = data.sample(300, bits(0, "test"))  # 300 examples take three parts at this width
+    sample = data.sample(
+        300, bit_generator_for(0, "test")
+    )  # 300 examples take three parts at this width
     (found,) = activation_probabilities(network, sample, data)
     z = network.preactivations(sample.f)[0]
     for c in range(3):
@@ -50,7 +52,7 @@ def test_activation_probabilities_of_every_layer_against_brute_force():
 
 def test_deep_networks_have_one_table_for_each_layer():
     network = Architecture(width=5, depth=3, activation="tanh").start(DATA.features, 0)
-    tables = activation_probabilities(network, DATA.sample(50, bits(0, "test")), DATA)
+    tables = activation_probabilities(network, DATA.sample(50, bit_generator_for(0, "test")), DATA)
     assert [table.shape for table in tables] == [(2, 5)] * 3
 
 

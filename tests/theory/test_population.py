@@ -7,14 +7,14 @@ from functools import cache
 import pytest
 import torch
 
-from contam.seeds import stream
-from contam.theory.population import Neurons, predict
+from contam.rng import generator_for
+from contam.theory.population import Neurons, predict_contamination
 
 LINEAR, RELU = "identity", "relu"
 
 
 def start(features, dimension, width, seed):
-    draws = stream(seed, f"start {features} {width}")
+    draws = generator_for(seed, f"start {features} {width}")
     u = torch.randn(width, features, generator=draws) / math.sqrt(dimension)
     return u, (torch.randint(2, (width,), generator=draws) * 2.0 - 1) / width
 
@@ -29,13 +29,13 @@ def examples(draws, count, features, low=0.0):
 
 def sgd(u, a, *, steps, step_size, batch, activation, seed, report_at):
     """U, V, ID and OOD hinge risk and 0-1 error of SGD on fresh batches, at the steps asked for."""
-    draws, features, seen = stream(seed, "sgd"), u.shape[1], {}
+    draws, features, seen = generator_for(seed, "sgd"), u.shape[1], {}
     for step in range(steps + 1):
         if step in report_at:
             core, background = u[:, : features // 2].sum(1), u[:, features // 2 :].sum(1)
             seen[step] = [float((a.sign() * core).mean()), float(background.mean())]
             for low in (0.0, -1.0):
-                f, y = examples(stream(seed, f"test {low}"), 8192, features, low)
+                f, y = examples(generator_for(seed, f"test {low}"), 8192, features, low)
                 h = f @ u.T
                 h = y * ((h.relu() if activation == RELU else h) @ a)
                 seen[step] += [float((1 - h).relu().mean()), float((h <= 0).float().mean())]
@@ -55,7 +55,7 @@ def both(features, width, step_size=1.0, *, steps=200, batch=500, activation=REL
     told, found = [], []
     for seed in range(seeds):
         u, a = start(features, 4 * features, width, seed)
-        prediction = predict(
+        prediction = predict_contamination(
             core=features // 2,
             background=features // 2,
             dimension=4 * features,
@@ -108,7 +108,7 @@ def test_the_comparison_can_fail():
     """A prediction for slightly other data, or for half of the steps, is no longer SGD's."""
     _, found = both(64, 256, report_at=(0, 5, 20, 50, 100, 200))
     for other in ({"mean": 0.52}, {"variance": 1 / 10}, {"steps": 100}, {"dimension": 160}):
-        final = predict(**{"steps": 200, **other}, report_at=[]).final
+        final = predict_contamination(**{"steps": 200, **other}, report_at=[]).final
         told = [final.U, final.V, final.id_hinge, final.id_error, final.ood_hinge, final.ood_error]
         with pytest.raises(AssertionError):
             agree(told, found[-1].tolist())
@@ -118,7 +118,7 @@ def test_linear_networks_do_not_learn_the_background():
     told, found = both(64, 256, activation=LINEAR)
     assert float((told - found).abs().max()) < 0.006
     assert abs(float(told[-1, 1])) < 0.08
-    whole = predict(activation=LINEAR)
+    whole = predict_contamination(activation=LINEAR)
     norms = [point.background_norm for point in whole.curve]
     assert norms[-1] == pytest.approx(norms[0] * (1 - 1e-3) ** 200, rel=0.02)
     assert abs(whole.final.ood_hinge - whole.final.id_hinge) < 0.003
@@ -147,7 +147,7 @@ def test_ood_risk_grows_with_the_number_of_features():
 def test_the_other_class_falls_silent_where_d_is_half_d0_to_the_three_halves_and_not_where_4_d0(
     features, dimension, expected
 ):
-    prediction = predict(
+    prediction = predict_contamination(
         core=features // 2,
         background=features // 2,
         dimension=dimension,
@@ -160,7 +160,7 @@ def test_the_other_class_falls_silent_where_d_is_half_d0_to_the_three_halves_and
 
 
 def test_theorem_4_2_good_neurons_hold_core_by_their_sign_and_background_besides():
-    final = predict().final
+    final = predict_contamination().final
     assert final.good_share > 0.75
     assert 1 < final.good_core < 1.6
     assert 0.7 < final.good_background < 1.3
@@ -168,7 +168,7 @@ def test_theorem_4_2_good_neurons_hold_core_by_their_sign_and_background_besides
 
 def test_a_sample_of_a_wide_network_tells_the_same_as_the_whole():
     sampled, whole = (
-        predict(
+        predict_contamination(
             width=2048, step_size=8.0, weight_decay=1e-3 / 8, neurons=neurons, report_at=[]
         ).final
         for neurons in (256, 2048)
@@ -178,26 +178,30 @@ def test_a_sample_of_a_wide_network_tells_the_same_as_the_whole():
 
 
 def test_an_equal_seed_predicts_the_same_and_another_one_nearly_so():
-    first, again, other = (predict(seed=seed, steps=100) for seed in (3, 3, 4))
+    first, again, other = (predict_contamination(seed=seed, steps=100) for seed in (3, 3, 4))
     assert first == again
     assert 0 < abs(first.final.ood_hinge - other.final.ood_hinge) < 0.03
 
 
 def test_steps_of_the_curve():
-    assert [point.step for point in predict(steps=20).curve] == list(range(0, 21, 2))
-    assert [point.step for point in predict(steps=3).curve] == [0, 1, 2, 3]
-    assert [point.step for point in predict(steps=9, report_at=(4, 0)).curve] == [0, 4, 9]
+    assert [point.step for point in predict_contamination(steps=20).curve] == list(range(0, 21, 2))
+    assert [point.step for point in predict_contamination(steps=3).curve] == [0, 1, 2, 3]
+    assert [point.step for point in predict_contamination(steps=9, report_at=(4, 0)).curve] == [
+        0,
+        4,
+        9,
+    ]
 
 
 def test_contamination_gives_the_ood_risk_by_the_rule_of_thumb():
-    prediction = predict()
+    prediction = predict_contamination()
     ratio = prediction.contamination
     assert ratio == prediction.final.V / prediction.final.U
     assert prediction.final.ood_hinge == pytest.approx(2 * ratio / (1 + ratio), abs=0.02)
 
 
 def test_summary_says_the_numbers():
-    prediction = predict(steps=60)
+    prediction = predict_contamination(steps=60)
     words = prediction.summary()
     final = prediction.final
     assert words.startswith("After 60 steps")
@@ -207,7 +211,7 @@ def test_summary_says_the_numbers():
 
 
 def test_summary_of_a_network_that_has_not_learned_does_not_speak_of_contamination():
-    words = predict(steps=1, core=4, background=60, width=64).summary()
+    words = predict_contamination(steps=1, core=4, background=60, width=64).summary()
     assert words.startswith("After 1 step the average neuron")
     assert "hardly anything: train longer" in words
     assert "contamination" not in words
@@ -215,7 +219,7 @@ def test_summary_of_a_network_that_has_not_learned_does_not_speak_of_contaminati
 
 
 def test_records_are_rows_that_json_can_hold():
-    prediction = predict(core=4, background=60, width=64, steps=30)
+    prediction = predict_contamination(core=4, background=60, width=64, steps=30)
     rows = json.loads(json.dumps(prediction.records(), allow_nan=False))
     assert [row["step"] for row in rows] == [point.step for point in prediction.curve]
     assert rows[-1]["V"] == prediction.final.V
@@ -252,20 +256,25 @@ def test_records_are_rows_that_json_can_hold():
 )
 def test_what_is_not_covered_is_refused_with_what_to_do(asked, message):
     with pytest.raises(ValueError, match=message):
-        predict(**asked)
+        predict_contamination(**asked)
 
 
 def test_a_start_of_another_width_is_refused():
     u, a = start(64, 256, 100, 0)
     with pytest.raises(ValueError, match="start has 100 neurons; width must say so, not 256"):
-        predict(start=Neurons.read(u, a, core=32))
+        predict_contamination(start=Neurons.read(u, a, core=32))
 
 
 def test_moments_at_the_edge_are_accepted():
-    edge = predict(mean=0.25, variance=0.1875, ood_mean=-1.0, ood_variance=0.0, steps=2).final
+    edge = predict_contamination(
+        mean=0.25, variance=0.1875, ood_mean=-1.0, ood_variance=0.0, steps=2
+    ).final
     assert edge.ood_hinge == pytest.approx(edge.worst_hinge, abs=1e-9)
 
 
 def test_worst_is_the_background_at_minus_one():
-    usual, extreme = predict(steps=30).final, predict(steps=30, ood_mean=-1, ood_variance=0).final
+    usual, extreme = (
+        predict_contamination(steps=30).final,
+        predict_contamination(steps=30, ood_mean=-1, ood_variance=0).final,
+    )
     assert usual.worst_hinge == extreme.ood_hinge != usual.ood_hinge

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from contam.seeds import bits
+from contam.rng import bit_generator_for
 from contam.theory.distribution import Beta, DataModel, TwoPoint
 from contam.theory.features import FeatureModel
 from contam.theory.projections import (
@@ -43,7 +43,7 @@ def test_class_correlations_are_y_c_plus_b():
 def test_class_correlations_are_means_over_examples(data):
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(5, 10, generator=generator, dtype=torch.float64)
-    sample = data.sample(200_000, bits(0, "test"), dtype=torch.float64)
+    sample = data.sample(200_000, bit_generator_for(0, "test"), dtype=torch.float64)
     z = sample.f @ weights.T
     means = torch.stack([z[sample.y == label].mean(dim=0) for label in data.labels])
     torch.testing.assert_close(class_correlations(weights, data), means, rtol=0, atol=0.03)

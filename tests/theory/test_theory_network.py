@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contam.seeds import bits
+from contam.rng import bit_generator_for
 from contam.theory.architecture import Architecture
 from contam.theory.distribution import DataModel, Sample
 from contam.theory.features import FeatureModel
@@ -133,7 +133,7 @@ FEATURES = FeatureModel(6, 6, 48)
 
 def test_the_module_is_equation_2():
     network = Architecture(width=9).start(FEATURES, 0)
-    f, _, _ = DataModel(FEATURES).sample(20, bits(0, "test"))
+    f, _, _ = DataModel(FEATURES).sample(20, bit_generator_for(0, "test"))
     torch.testing.assert_close(network(f), output(network.projections, network.head.weight[0], f))
 
 
@@ -175,7 +175,7 @@ def test_ambient_networks_start_as_the_same_function(initialization, features):
     ambient = shape.start(features, 7, ambient=True, dtype=torch.float64)
     assert ambient.first.weight.shape == (30, 48)
     torch.testing.assert_close(ambient.projections, inside.projections)
-    f = DataModel(features).sample(10, bits(0, "test"), dtype=torch.float64).f
+    f = DataModel(features).sample(10, bit_generator_for(0, "test"), dtype=torch.float64).f
     torch.testing.assert_close(ambient(f), inside(f))
     # The weights outside the features' span start at the same scale as the others.
     scale = 1 / math.sqrt(48) if initialization == "gaussian" else 1 / math.sqrt(3 * 48)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from contam.seeds import bits
+from contam.rng import bit_generator_for
 from contam.theory.distribution import DataModel
 from contam.theory.features import FeatureModel
 from contam.theory.trajectory import Setting, simulate, training_set
@@ -137,7 +137,7 @@ def test_resuming_reports_what_is_left():
 def test_a_state_speaks_for_its_network():
     setting = replace(SMALL, bias="all", head="trained", depth=2)
     state = last(setting)
-    f = setting.data.sample(5, bits(0, "test"), dtype=torch.float64).f
+    f = setting.data.sample(5, bit_generator_for(0, "test"), dtype=torch.float64).f
     assert torch.equal(state(f), state.network(f).detach())
     assert [len(bias) for bias in state.biases] == [24, 24, 1]
     assert state.a.shape == (24,)

@@ -9,11 +9,11 @@ from safetensors.torch import load, save
 from torch import nn
 
 from contam.batch import Batch, Domain, Shift
-from contam.models.classifier import drawing_from
 from contam.models.small import small_cnn
-from contam.training.descent import Recipe, Stage
+from contam.rng import seeded
 from contam.training.distill import PUBLISHED, Distillation, distance, distill
-from contam.training.feed import Examples
+from contam.training.minibatches import Examples
+from contam.training.optimize import Recipe, Stage
 
 RECIPE = Distillation(1e-2, 0.05, batch_size=16, epochs=3)
 
@@ -159,7 +159,7 @@ def test_it_equals_plain_pytorch_with_clipping_and_blocks():
     for step, (numbers, _) in zip(range(15), picks, strict=False):
         batch = data.pick(numbers)
         wanted, wanted_blocks = blocks(teacher, batch.x)
-        with drawing_from(0, f"distill/step {step}"):
+        with seeded(0, f"distill/step {step}"):
             found, found_blocks = blocks(plain, batch.x)
         loss = 16 * F.mse_loss(found, wanted.detach())
         for one, other in zip(found_blocks, wanted_blocks, strict=True):

@@ -14,10 +14,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from contam.batch import Batch, Domain, Shift
 from contam.data.digits import padded_digits
 from contam.measures.accuracy import accuracy
-from contam.models.classifier import Classifier, drawing_from
+from contam.models.classifier import Classifier
 from contam.models.small import small_cnn
-from contam.training.descent import Stage
-from contam.training.feed import Examples
+from contam.rng import seeded
+from contam.training.minibatches import Examples
+from contam.training.optimize import Stage
 from contam.training.schedule import warmup_cosine
 from contam.training.supervised import fit
 
@@ -79,7 +80,7 @@ def test_it_equals_plain_pytorch():
     picks = Examples(shift.train).minibatches(16, purpose="fit", seed=0, start=0)
     for step, (numbers, _) in enumerate(itertools.islice(picks, 15)):
         batch = shift.train[0].data.pick(numbers)
-        with drawing_from(0, f"fit/step {step}"):
+        with seeded(0, f"fit/step {step}"):
             loss = F.cross_entropy(plain(batch.x), batch.y)
         optimizer.zero_grad()
         loss.backward()

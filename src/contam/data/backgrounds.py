@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from contam.data.colors import rgb
-from contam.seeds import stream
+from contam.rng import generator_for
 
 SIDE = 32
 """Pixels along a side of the image."""
@@ -61,7 +61,7 @@ def backgrounds(family: str, n: int, *, seed: int, part: str) -> Float[Tensor, "
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3) or list(known)
             raise ValueError(f"no {what} {name!r}; did you mean one of {near}?")
-    kind, generator = FAMILIES[family], stream(seed, f"shapes/{part} {family}")
+    kind, generator = FAMILIES[family], generator_for(seed, f"shapes/{part} {family}")
     if isinstance(kind, Cropped):
         return _crops(n, STRIPS[part], generator, recolored=kind.recolored)
     first, second = (_colors(n, palette, generator) for palette in (kind.first, kind.second))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from contam.batch import Batch, Domain, Shift
 from contam.data.digits import FRAMES, frame_color
-from contam.seeds import stream
+from contam.rng import generator_for
 
 SIDE = 32
 BORDER = 8
@@ -76,7 +76,7 @@ def padded_cifar10(
     train, validated, test = _parts(folder, seed=seed, validation=validation)
 
     def domain(part: str, picked: tuple[Tensor, Tensor], name: str) -> Domain:
-        generator = stream(seed, f"cifar/{part} frames")
+        generator = generator_for(seed, f"cifar/{part} frames")
         return _domain(f"{part}, {name} frame", picked, name, generator)
 
     return Shift(
@@ -249,7 +249,7 @@ def _parts(folder: Path, *, seed: int, validation: int) -> list[tuple[Tensor, Te
         raise ValueError(
             f"{validation} images for validation out of {len(y)} leave nothing for one of the two"
         )
-    order = torch.randperm(len(y), generator=stream(seed, "cifar/validation"))
+    order = torch.randperm(len(y), generator=generator_for(seed, "cifar/validation"))
     parts = order.split([len(y) - validation, validation])
     return [*((images[which], y[which]) for which in parts), images_of(folder, "test")]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from contam.batch import Batch, Domain, Shift
 from contam.data.colors import rgb
-from contam.seeds import stream
+from contam.rng import generator_for
 
 SIDE = 24
 """Pixels along a side of the image."""
@@ -74,7 +74,7 @@ def padded_digits(
             f"{train} training and {validation} validation digits leave {max(sizes[2], 0)} of "
             f"{sum(sizes)} for the test; every part needs at least one"
         )
-    order = torch.randperm(sum(sizes), generator=stream(seed, "digits/order"))
+    order = torch.randperm(sum(sizes), generator=generator_for(seed, "digits/order"))
     parts: dict[str, Tensor] = dict(
         zip(("train", "validation", "test"), order.split(sizes), strict=True)
     )
@@ -118,15 +118,15 @@ def scans() -> tuple[Float[Tensor, "n 1 8 8"], Int[Tensor, " n"]]:
 def _framed(which: Int[Tensor, " n"], frame: str, *, seed: int, part: str) -> Batch:
     """The chosen digits in colors of their own, inside a frame."""
     ink, y = (part[which] for part in scans())
-    colors = _digit_colors(len(y), stream(seed, f"digits/{part} colors"))[:, :, None, None]
+    colors = _digit_colors(len(y), generator_for(seed, f"digits/{part} colors"))[:, :, None, None]
     if frame == "none":
         x = _resized(ink, SIDE) * colors
     else:
         middle = (SIDE - DIGIT) // 2
         corners = middle + torch.randint(
-            -JITTER, JITTER + 1, (len(y), 2), generator=stream(seed, f"digits/{part} places")
+            -JITTER, JITTER + 1, (len(y), 2), generator=generator_for(seed, f"digits/{part} places")
         )
-        x = _backgrounds(len(y), frame, stream(seed, f"digits/{part} frames"))
+        x = _backgrounds(len(y), frame, generator_for(seed, f"digits/{part} frames"))
         for image, digit, (top, left) in zip(
             x, _resized(ink, DIGIT) * colors, corners.tolist(), strict=True
         ):

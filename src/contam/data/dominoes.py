@@ -19,7 +19,7 @@ from torch import Tensor
 from contam.batch import Batch, Domain, Shift
 from contam.data.digits import scans
 from contam.data.small_images import CLASSES, labeled_images
-from contam.seeds import stream
+from contam.rng import generator_for
 
 SIDE = 16
 """Pixels along a side of a half that shows digits, a square or noise."""
@@ -66,7 +66,7 @@ class Digits:
     def __call__(
         self, shows: Int[Tensor, " n"], part: str, *, seed: int, purpose: str
     ) -> Float[Tensor, "n 3 16 16"]:
-        draws = stream(seed, purpose)
+        draws = generator_for(seed, purpose)
         ink = torch.empty(len(shows), DIGIT, DIGIT)
         for bit, digits in enumerate((self.zero, self.one)):
             here = shows == bit
@@ -102,7 +102,7 @@ class Patch:
     def __call__(
         self, shows: Int[Tensor, " n"], part: str, *, seed: int, purpose: str
     ) -> Float[Tensor, "n 3 side side"]:
-        x = torch.rand(len(shows), self.side, self.side, generator=stream(seed, purpose)) / 2
+        x = torch.rand(len(shows), self.side, self.side, generator=generator_for(seed, purpose)) / 2
         x[shows == 1, : self.size, : self.size] = 1
         return _gray(x)
 
@@ -140,12 +140,14 @@ class Pictures:
     def __call__(
         self, shows: Int[Tensor, " n"], part: str, *, seed: int, purpose: str
     ) -> Float[Tensor, "n 3 32 32"]:
-        draws = stream(seed, purpose)
+        draws = generator_for(seed, purpose)
         x = torch.empty(len(shows), 3, 32, 32)
         for bit, held in enumerate(self.test if part == "test" else self.train):
             pool = torch.arange(len(held))
             if part != "test":
-                pool = torch.randperm(len(held), generator=stream(seed, f"dominoes/held out {bit}"))
+                pool = torch.randperm(
+                    len(held), generator=generator_for(seed, f"dominoes/held out {bit}")
+                )
                 first = round(HELD_OUT * len(held))
                 pool = pool[:first] if part == "validation" else pool[first:]
             here = shows == bit
@@ -218,7 +220,7 @@ def dominoes(
         y = torch.arange(n) % 2
         shown = torch.full_like(y, BLANK)
         if share is not None:
-            shown = _shown(y, share, stream(seed, f"dominoes/{name} agreement"))
+            shown = _shown(y, share, generator_for(seed, f"dominoes/{name} agreement"))
         lower = bottom(y, part, seed=seed, purpose=f"dominoes/{part} bottom")
         upper = torch.zeros_like(lower)
         if share is not None:
@@ -263,7 +265,7 @@ def _enlarged() -> tuple[Tensor, Tensor]:
 def _scanned(digits: tuple[int, ...], part: str, seed: int) -> Tensor:
     """The scans of some digits that a part draws from."""
     ink, digit = _enlarged()
-    order = torch.randperm(len(digit), generator=stream(seed, "dominoes/digits"))
+    order = torch.randperm(len(digit), generator=generator_for(seed, "dominoes/digits"))
     first = [round(share * len(digit)) for share in (0.0, PARTS["train"], 1 - PARTS["test"], 1.0)]
     start = list(PARTS).index(part)
     pool = order[first[start] : first[start + 1]]

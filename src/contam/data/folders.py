@@ -9,7 +9,7 @@ import torch
 
 from contam.batch import Shift
 from contam.data.images import FolderDomain, Transform
-from contam.seeds import stream
+from contam.rng import generator_for
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 """Names that end so, in either case, are images; a folder's other files are passed over."""
@@ -184,7 +184,9 @@ def parted(domain: FolderDomain, shares: Sequence[float], *, seed: int) -> list[
 
     The draw depends on the seed, the domain's name and its size, and on nothing else.
     """
-    order = torch.randperm(len(domain), generator=stream(seed, f"images/parts of {domain.name}"))
+    order = torch.randperm(
+        len(domain), generator=generator_for(seed, f"images/parts of {domain.name}")
+    )
     sizes = [int(share * len(domain)) for share in shares]
     sizes.append(len(domain) - sum(sizes))
     # In the folder's order, so that neighbors on disk are read as neighbors.

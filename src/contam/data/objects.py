@@ -15,7 +15,7 @@ from contam.data.backgrounds import SIDE, STRIPS
 from contam.data.colors import rgb
 from contam.data.digits import scans
 from contam.data.outlines import OUTLINES
-from contam.seeds import stream
+from contam.rng import generator_for
 
 Core = Literal["shapes", "digits"]
 CLASSES = tuple(OUTLINES)
@@ -82,10 +82,10 @@ def objects(n: int, *, seed: int = 0, part: str = "test", core: Core = "shapes")
         if name not in known:
             raise ValueError(f"no {what} {name!r}; choose from {list(known)}")
     y = torch.arange(n) % len(CLASSES)
-    looks = torch.rand(n, 5, generator=stream(seed, f"shapes/{part} objects"))
-    colors = torch.rand(n, 3, generator=stream(seed, f"shapes/{part} colors"))
+    looks = torch.rand(n, 5, generator=generator_for(seed, f"shapes/{part} objects"))
+    colors = torch.rand(n, 3, generator=generator_for(seed, f"shapes/{part} colors"))
     noise = torch.empty(n, 3, SIDE, SIDE)
-    noise.normal_(std=NOISE, generator=stream(seed, f"shapes/{part} noise"))
+    noise.normal_(std=NOISE, generator=generator_for(seed, f"shapes/{part} noise"))
     fill = rgb(colors[:, :1], 0.7 * colors[:, 1:2], 0.6 + 0.4 * colors[:, 2:])[:, :, None, None]
     size = (SIZES[0] + (SIZES[1] - SIZES[0]) * looks[:, 0])[:, None, None]
     stretch = (STRETCH ** (looks[:, 4] - 0.5))[:, None, None]
@@ -119,10 +119,15 @@ def _chosen(n: int, *, seed: int, part: str) -> Int[Tensor, " n"]:
     found = torch.empty(n, dtype=torch.int64)
     for label in range(len(CLASSES)):
         of_class = (scans()[1] == label).nonzero().flatten()
-        order = torch.randperm(len(of_class), generator=stream(seed, f"shapes/digits {label}"))
+        order = torch.randperm(
+            len(of_class), generator=generator_for(seed, f"shapes/digits {label}")
+        )
         own = of_class[order[SCANS[part]]]
         wanted = len(found[label :: len(CLASSES)])
-        turns, generator = wanted // len(own) + 1, stream(seed, f"shapes/{part} digits {label}")
+        turns, generator = (
+            wanted // len(own) + 1,
+            generator_for(seed, f"shapes/{part} digits {label}"),
+        )
         # In one order again and again, a digit would always meet the same families.
         shown = [own[torch.randperm(len(own), generator=generator)] for _ in range(turns)]
         found[label :: len(CLASSES)] = torch.cat(shown)[:wanted]

@@ -6,7 +6,6 @@ from contam import paper
 from contam.experiment import Experiment
 from contam.experiments import (
     coupling_family,
-    dominoes,
     fig01_distillation,
     fig03_two_layer,
     fig04_activation_rates,
@@ -18,8 +17,9 @@ from contam.experiments import (
     fig15_density,
     thm4_scaling,
 )
+from contam.experiments.dominoes.experiment import EXPERIMENT as DOMINOES
 
-IN_PAPER_ORDER: tuple[Experiment, ...] = (
+EXPERIMENTS: tuple[Experiment, ...] = (
     fig01_distillation.EXPERIMENT,
     fig03_two_layer.EXPERIMENT,
     thm4_scaling.EXPERIMENT,
@@ -31,7 +31,7 @@ IN_PAPER_ORDER: tuple[Experiment, ...] = (
     fig14_separability.EXPERIMENT,
     fig15_density.EXPERIMENT,
     coupling_family.EXPERIMENT,
-    dominoes.EXPERIMENT,
+    DOMINOES,
 )
 
 IN_DEMO: dict[str, str] = {
@@ -46,10 +46,10 @@ IN_DEMO: dict[str, str] = {
 
 def named(name: str) -> Experiment:
     """The experiment of that name. Raises ValueError, with the nearest name, when there is none."""
-    for each in IN_PAPER_ORDER:
+    for each in EXPERIMENTS:
         if each.name == name:
             return each
-    names = [each.name for each in IN_PAPER_ORDER]
+    names = [each.name for each in EXPERIMENTS]
     close = get_close_matches(name, names, n=1, cutoff=0.4)
     hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(names)}"
     raise ValueError(f"no experiment {name!r}; {hint}")
@@ -64,8 +64,8 @@ def find(text: str) -> Experiment:
     if not any(character in text for character in " .") and not text.isdigit():
         return named(text)
     item = paper.spelled(text)
-    for each in IN_PAPER_ORDER:
+    for each in EXPERIMENTS:
         if item in each.reproduces:
             return each
-    items = sorted({item for each in IN_PAPER_ORDER for item in each.reproduces})
+    items = sorted({item for each in EXPERIMENTS for item in each.reproduces})
     raise ValueError(f"no experiment redraws {item}; those that can be run: {', '.join(items)}")

@@ -14,7 +14,7 @@ from contam.data.backgrounds import ID
 from contam.data.counterfactual import CHANGES, counterfactual
 from contam.data.shapes import factorial, splits
 from contam.experiment import Claim, Experiment, Stage, judge
-from contam.lineup import (
+from contam.experiments.support.model_zoo import (
     CAPTIONED,
     CENTERED,
     ERM,
@@ -25,21 +25,21 @@ from contam.lineup import (
     TEACHER,
     TINY_NETWORKS,
     UNTRAINED,
-    Lineup,
-    Member,
+    ModelZoo,
     Networks,
+    NetworkSpec,
 )
 from contam.measures.class_means import ClassMeans
 from contam.measures.correlation import Correlation, rank_correlation
 from contam.measures.coupling import attenuation, counterfactual_attenuation, variance_shares
 from contam.plots import Figure, Panel, bars, matrix, on_same_axes, over_seeds, scatter
+from contam.rng import generator_for
 from contam.run import Run
-from contam.seeds import stream
 from contam.training.probe import extract
 
 LESS = (
-    Member("student, 4 epochs", "features", epochs=4),
-    Member("student, 1000 images", "features", examples=1000),
+    NetworkSpec("student, 4 epochs", "features", epochs=4),
+    NetworkSpec("student, 1000 images", "features", examples=1000),
 )
 """Students that learned with less than theirs."""
 EACH = 2
@@ -63,7 +63,7 @@ FEW = "fewer networks than a correlation needs"
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
-    """The experiment is ours; the defaults are a published problem, teacher and student."""
+    """The experiment is ours; the defaults are a published benchmark, teacher and student."""
 
     networks: Networks = Networks(data="domainnet", standard=None)
     family: bool = False
@@ -91,20 +91,18 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
     """Train the networks that are not there yet, and measure each."""
     for seed in range(config.seeds):
         todo = {f"net/{each.part}/seed{seed}": each for each in _members(config)}
-        todo = {part: member for part, member in todo.items() if not run.has(part)}
-        lineup = Lineup(config.networks, seed, run.folder.parent)
-        for stage in lineup.train([*todo.values()]):
+        todo = {part: spec for part, spec in todo.items() if not run.has(part)}
+        zoo = ModelZoo(config.networks, seed, run.folder.parent)
+        for stage in zoo.train([*todo.values()]):
             yield Stage((seed + TRAINING * stage.done) / config.seeds, stage.doing)
         altered = _altered(config, seed) if todo and _masked(config) else None
-        for index, (part, member) in enumerate(todo.items()):
+        for index, (part, spec) in enumerate(todo.items()):
             done = TRAINING + (1 - TRAINING) * index / len(todo)
-            yield Stage((seed + done) / config.seeds, f"seed {seed}: coupling of {member.name}")
-            run.write(
-                part, [{"network": member.name, "seed": seed} | _row(lineup, member, altered)]
-            )
+            yield Stage((seed + done) / config.seeds, f"seed {seed}: coupling of {spec.name}")
+            run.write(part, [{"network": spec.name, "seed": seed} | _row(zoo, spec, altered)])
 
 
-def _members(config: Config) -> list[Member]:
+def _members(config: Config) -> list[NetworkSpec]:
     """The networks of a seed; the family holds those that the data are enough for."""
     found = [TEACHER, STUDENT, *([ERM] if config.networks.standard is not None else [])]
     if config.family:
@@ -136,7 +134,7 @@ def _altered(config: Config, seed: int) -> _Altered:
     shown = splits(seed, train=40, id_val=40, id_test=config.images, ood_test=10)["id_test"]
     changed = {}
     for change in CHANGES:
-        draws = stream(seed, f"coupling/{change}")
+        draws = generator_for(seed, f"coupling/{change}")
         x = counterfactual(shown.x, shown.mask, change, generator=draws)
         changed[change] = Domain(change, Batch(x, shown.y, shown.domain))
     grid = factorial(seed, n=config.objects, each=EACH)
@@ -144,16 +142,16 @@ def _altered(config: Config, seed: int) -> _Altered:
     return _Altered(Domain("plain", shown.batch), changed, before)
 
 
-def _row(lineup: Lineup, member: Member, altered: _Altered | None) -> dict[str, Any]:
+def _row(zoo: ModelZoo, spec: NetworkSpec, altered: _Altered | None) -> dict[str, Any]:
     """A network's accuracies, and how coupled its features of the class are to the background."""
-    problem, model = lineup.problem(member), lineup.network(member)
-    shift, encoder = problem.shift, model.encoder
+    benchmark, model = zoo.benchmark(spec), zoo.network(spec)
+    shift, encoder = benchmark.shift, model.encoder
     head = model.head.cpu()
     features = {test: extract(encoder, test) for test in (shift.id_test, *shift.ood_tests)}
     right = []
     for test, values in features.items():
         with torch.no_grad():
-            scores = problem.scores(test, head(values))
+            scores = benchmark.scores(test, head(values))
         right.append(float((scores.argmax(dim=1) == test.y).double().mean()))
     classes = len(shift.classes)
 
@@ -165,7 +163,7 @@ def _row(lineup: Lineup, member: Member, altered: _Altered | None) -> dict[str, 
         return table.compute()
 
     # Tests that know some of the classes alone number them in a way of their own.
-    plain = [test for test in shift.ood_tests if test.name not in problem.scorings]
+    plain = [test for test in shift.ood_tests if test.name not in benchmark.scorings]
     known = shift.id_test.y.unique()
     known = known[torch.isin(known, torch.cat([test.y for test in plain]))]
     own = means(shift.id_test)
@@ -325,8 +323,8 @@ def draw(run: Run) -> Sequence[Figure]:
 
 def _kind(network: str) -> str:
     """The series of a network in a picture."""
-    for member, kind in ((CAPTIONED, "teachers"), (TEACHER, "teachers")):
-        if network == member.name:
+    for spec, kind in ((CAPTIONED, "teachers"), (TEACHER, "teachers")):
+        if network == spec.name:
             return kind
     if network.startswith(STUDENT.name):
         return "students"
@@ -464,7 +462,7 @@ def _data(config: Config) -> str:
 
 def _rows(run: Run) -> list[dict[str, Any]]:
     """The row of every network, in the order in which the config names them."""
-    names = [member.name for member in _members(Config.model_validate(run.config))]
+    names = [spec.name for spec in _members(Config.model_validate(run.config))]
     rows = [row for part in run.parts("net/") for row in run.read(part)]
     return sorted(rows, key=lambda row: (row["seed"], names.index(row["network"])))
 

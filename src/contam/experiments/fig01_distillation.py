@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, PositiveInt
 from torch import Tensor
 
 from contam.experiment import Claim, Experiment, Stage, judge
-from contam.lineup import (
+from contam.experiments.support.model_zoo import (
     CENTERED,
     ERM,
     INSTANCE,
@@ -18,9 +18,9 @@ from contam.lineup import (
     SWEEP,
     TEACHER,
     TINY_NETWORKS,
-    Lineup,
-    Member,
+    ModelZoo,
     Networks,
+    NetworkSpec,
 )
 from contam.measures.accuracy import Accuracy
 from contam.measures.published import imagenet_robustness, published
@@ -73,23 +73,23 @@ SMOKE = Config(networks=TINY_NETWORKS, remedies=True, sweep=True, least_id=0.0, 
 
 def compute(config: Config, run: Run) -> Iterator[Stage]:
     """Train what is compared, from each seed, and judge it on the ID and on every OOD test."""
-    members = _members(config)
+    specs = _members(config)
     for seed in range(config.seeds):
         part = f"seed{seed}"
         if run.has(part):
             continue
-        lineup = Lineup(config.networks, seed, run.folder.parent)
-        for stage in lineup.train(members):
+        zoo = ModelZoo(config.networks, seed, run.folder.parent)
+        for stage in zoo.train(specs):
             yield Stage((seed + 0.95 * stage.done) / config.seeds, stage.doing)
         rows = []
-        for index, member in enumerate(members):
-            share = 0.95 + 0.04 * index / len(members)
-            yield Stage((seed + share) / config.seeds, f"seed {seed}: judging {member.name}")
-            rows += [{"what": "score"} | row for row in lineup.judge(member)]
-        run.write(part, rows + _distances(lineup, seed))
+        for index, spec in enumerate(specs):
+            share = 0.95 + 0.04 * index / len(specs)
+            yield Stage((seed + share) / config.seeds, f"seed {seed}: judging {spec.name}")
+            rows += [{"what": "score"} | row for row in zoo.judge(spec)]
+        run.write(part, rows + _distances(zoo, seed))
 
 
-def _members(config: Config) -> tuple[Member, ...]:
+def _members(config: Config) -> tuple[NetworkSpec, ...]:
     """The networks of a seed; a sweep holds those that the data are enough for."""
     sweep = [each for each in SWEEP if (each.examples or 0) <= config.networks.examples]
     standard = (ERM,) if config.networks.standard is not None else ()
@@ -97,10 +97,10 @@ def _members(config: Config) -> tuple[Member, ...]:
     return (TEACHER, STUDENT, *standard, *remedies, *(sweep if config.sweep else ()))
 
 
-def _distances(lineup: Lineup, seed: int) -> list[dict[str, Any]]:
+def _distances(zoo: ModelZoo, seed: int) -> list[dict[str, Any]]:
     """How far the student's features are from the teacher's, where it learned and elsewhere."""
-    shift = lineup.problem(STUDENT).shift
-    teacher, student = (lineup.network(member).encoder for member in (TEACHER, STUDENT))
+    shift = zoo.benchmark(STUDENT).shift
+    teacher, student = (zoo.network(spec).encoder for spec in (TEACHER, STUDENT))
     rows = []
     for role, domains in (("id", (shift.id_test,)), ("ood", shift.ood_tests)):
         for domain in domains:
@@ -203,13 +203,13 @@ def _robust_claims(config: Config, points: Sequence[dict[str, Any]]) -> list[Cla
         if (other, 0) in by
     ]
     found.append(_kept(by, config.seeds))
-    for member in (CENTERED, INSTANCE) if config.remedies else ():
+    for spec in (CENTERED, INSTANCE) if config.remedies else ():
         found.append(
             judge(
-                f"A standard network is more robust when trained with {_change(member)}",
-                difference(member.name, "ERM", "ood"),
+                f"A standard network is more robust when trained with {_change(spec)}",
+                difference(spec.name, "ERM", "ood"),
                 source="ours",
-                quantity=f"mean OOD accuracy, {member.name} minus ERM",
+                quantity=f"mean OOD accuracy, {spec.name} minus ERM",
                 low=0.05,
                 every_seed=True,
             )
@@ -259,8 +259,8 @@ def _beyond_coverage(by: Mapping[tuple[str, int], dict[str, Any]], seeds: int) -
     )
 
 
-def _change(member: Member) -> str:
-    return {"centered": "every map centered", "instance": "instance norm"}[member.normalization]
+def _change(spec: NetworkSpec) -> str:
+    return {"centered": "every map centered", "instance": "instance norm"}[spec.normalization]
 
 
 def _published_claims() -> list[Claim]:
@@ -391,7 +391,7 @@ def _other_tables() -> Figure:
 def _here(config: Config, run: Run, points: list[dict[str, Any]]) -> Figure:
     """What was trained in this run, above or below the line."""
     rows = [row | {"model": f"{row['network']}, seed {row['seed']}"} for row in points]
-    sweep = {member.name for member in SWEEP}
+    sweep = {spec.name for spec in SWEEP}
     for row in rows:
         row["kind"] = "ERM with less" if row["network"] in sweep else row["network"]
         row["pair"] = row["seed"] if row["network"] in ("teacher", "student") else None
@@ -569,7 +569,7 @@ def _robustness(config: Config, point: dict[str, Any], line: Line | None) -> dic
 
 def _standard(config: Config, points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The standard networks that the line goes through."""
-    names = {ERM.name, *(member.name for member in SWEEP)}
+    names = {ERM.name, *(spec.name for spec in SWEEP)}
     return [p for p in points if p["network"] in names and p["id"] >= config.least_id]
 
 

@@ -9,15 +9,15 @@ import torch
 from pydantic import BaseModel, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from contam.experiment import Claim, Experiment, Stage, judge
+from contam.experiments.support.two_layer_runs import course, curve, pace, report_steps, train_into
 from contam.plots import Figure, lines, scatter
 from contam.run import Run
 from contam.theory.architecture import Activation
 from contam.theory.distribution import DataModel
 from contam.theory.features import FeatureModel
-from contam.theory.population import Neurons, predict
+from contam.theory.population import Neurons, predict_contamination
 from contam.theory.setting import Setting
 from contam.theory.summary import summary
-from contam.trajectories import course, curve, pace, report_steps, train_into
 
 NAMES: dict[Activation, str] = {"relu": "ReLU", "identity": "linear"}
 
@@ -159,7 +159,7 @@ def predicted(config: Config, seed: int) -> list[dict[str, Any]]:
     network = setting.start(seed)
     steps = max(1, round(setting.steps * pace(setting)))
     size = setting.steps * pace(setting) / steps
-    found = predict(
+    found = predict_contamination(
         core=config.core,
         background=config.background,
         dimension=config.dimension,

@@ -7,7 +7,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from contam.comparison import (
+from contam.experiment import Claim, Experiment, Stage, judge
+from contam.experiments.support.model_zoo import (
+    UNTRAINED,
+    ModelZoo,
+    NetworkSpec,
+)
+from contam.experiments.support.per_network import (
     LAPTOP,
     PAPER,
     SMOKE,
@@ -21,12 +27,6 @@ from contam.comparison import (
     seeds_in,
     seen_in,
     without_gaps,
-)
-from contam.experiment import Claim, Experiment, Stage, judge
-from contam.lineup import (
-    UNTRAINED,
-    Lineup,
-    Member,
 )
 from contam.measures.activation import activation_asymmetry, class_rates
 from contam.models.blocks import blocks_of
@@ -47,9 +47,9 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
     yield from look_into_each(run, config.networks, config.seeds, _look)
 
 
-def _look(lineup: Lineup, member: Member) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+def _look(zoo: ModelZoo, spec: NetworkSpec) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
     """Rates of every block: over classes, and how unequal they are for each channel."""
-    model, images = lineup.network(member), lineup.problem(member).shift.id_test
+    model, images = zoo.network(spec), zoo.benchmark(spec).shift.id_test
     blocks = blocks_of(model, one_image(model, images))
     counting = without_gaps(images.y)
     (found,) = profiled(model, images, [block.last for block in blocks], [counting])

@@ -10,7 +10,15 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from contam.batch import Domain
-from contam.comparison import (
+from contam.experiment import Claim, Experiment, Stage, judge
+from contam.experiments.support.model_zoo import (
+    STUDENT,
+    TEACHER,
+    UNTRAINED,
+    ModelZoo,
+    NetworkSpec,
+)
+from contam.experiments.support.per_network import (
     LAPTOP,
     PAPER,
     SMOKE,
@@ -25,21 +33,13 @@ from contam.comparison import (
     seen_in,
     without_gaps,
 )
-from contam.experiment import Claim, Experiment, Stage, judge
-from contam.lineup import (
-    STUDENT,
-    TEACHER,
-    UNTRAINED,
-    Lineup,
-    Member,
-)
 from contam.measures.class_profiles import Profile
 from contam.measures.selectivity import selectivity
 from contam.models.blocks import blocks_of
 from contam.models.observe import layers_of, look
 from contam.plots import Figure, bars, histogram, matrix, on_same_axes, over_seeds
+from contam.rng import generator_for
 from contam.run import Run
-from contam.seeds import stream
 
 FEATURES = "encoder"
 """The encoder's output in a classifier."""
@@ -51,14 +51,14 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
     yield from look_into_each(run, config.networks, config.seeds, _look)
 
 
-def _look(lineup: Lineup, member: Member) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+def _look(zoo: ModelZoo, spec: NetworkSpec) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
     """Selectivity on the whole ID test, and on every OOD test beside as many ID images."""
-    model, problem = lineup.network(member), lineup.problem(member)
-    own, ood = problem.shift.id_test, problem.shift.ood_tests
+    model, benchmark = zoo.network(spec), zoo.benchmark(spec)
+    own, ood = benchmark.shift.id_test, benchmark.shift.ood_tests
     layers = _layers(model, own)
-    eye = torch.eye(len(problem.shift.classes))
+    eye = torch.eye(len(benchmark.shift.classes))
     pairs = [
-        alike(own.y, test.y, meanings(problem.scores(test, eye)), seed=lineup.seed) for test in ood
+        alike(own.y, test.y, meanings(benchmark.scores(test, eye)), seed=zoo.seed) for test in ood
     ]
     whole, *parts = profiled(
         model, own, layers, [without_gaps(own.y), *(mine for mine, _ in pairs)]
@@ -127,7 +127,7 @@ def alike(
 
     Source: ours.
     """
-    draws = stream(seed, "fig05/alike")
+    draws = generator_for(seed, "fig05/alike")
     own = meant[own]
     counted = tuple(torch.full_like(y, -1) for y in (own, other))
     shared = sorted({*own.tolist()} & {*other.tolist()})

@@ -14,22 +14,22 @@ from pydantic import BaseModel, PositiveInt
 from torch import Tensor, nn
 
 from contam.batch import Batch, Domain
-from contam.comparison import one_image
 from contam.data.backgrounds import OOD
 from contam.data.images import FolderDomain
 from contam.data.shapes import CLASSES, blended, splits
 from contam.experiment import Claim, Experiment, Stage, judge
-from contam.lineup import (
+from contam.experiments.support.model_zoo import (
     ERM,
     SMALL_NETWORKS,
     STUDENT,
     TEACHER,
     TINY_NETWORKS,
     UNTRAINED,
-    Lineup,
-    Member,
+    ModelZoo,
     Networks,
+    NetworkSpec,
 )
+from contam.experiments.support.per_network import one_image
 from contam.measures.class_means import ClassMeans
 from contam.measures.gradcam import (
     grad_cam,
@@ -43,8 +43,8 @@ from contam.models.blocks import blocks_of
 from contam.models.observe import observe
 from contam.plots import Figure, Panel, Tile, bars, lines, on_same_axes, over_seeds
 from contam.plots import heat_maps as heat_sheet
+from contam.rng import generator_for
 from contam.run import Run
-from contam.seeds import stream
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of the OOD background in the controlled shift."""
@@ -76,7 +76,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     seeds: PositiveInt = 1
 
     @property
-    def members(self) -> list[Member]:
+    def specs(self) -> list[NetworkSpec]:
         """The networks that are compared."""
         return [TEACHER, STUDENT, *(OTHERS[name] for name in dict.fromkeys(self.others))]
 
@@ -93,32 +93,32 @@ SMOKE = LAPTOP.model_copy(
 def compute(config: Config, run: Run) -> Iterator[Stage]:
     """Train the networks that are not there yet, and look at the heat in each of them."""
     for seed in range(config.seeds):
-        todo = {f"net/{each.name}/seed{seed}": each for each in config.members}
-        todo = {part: member for part, member in todo.items() if not run.has(part)}
-        lineup = Lineup(config.networks, seed, run.folder.parent)
-        for stage in lineup.train([*todo.values()]):
+        todo = {f"net/{each.name}/seed{seed}": each for each in config.specs}
+        todo = {part: spec for part, spec in todo.items() if not run.has(part)}
+        zoo = ModelZoo(config.networks, seed, run.folder.parent)
+        for stage in zoo.train([*todo.values()]):
             yield Stage((seed + TRAINING * stage.done) / config.seeds, stage.doing)
-        for index, (part, member) in enumerate(todo.items()):
+        for index, (part, spec) in enumerate(todo.items()):
             done = TRAINING + (1 - TRAINING) * index / len(todo)
-            yield Stage((seed + done) / config.seeds, f"seed {seed}: heat of {member.name}")
-            rows, arrays = _natural(config, lineup, member)
+            yield Stage((seed + done) / config.seeds, f"seed {seed}: heat of {spec.name}")
+            rows, arrays = _natural(config, zoo, spec)
             if _masked(config):
-                more_rows, more_arrays = _shifted(config, lineup, member)
+                more_rows, more_arrays = _shifted(config, zoo, spec)
                 rows, arrays = rows + more_rows, arrays | more_arrays
-            about = {"network": member.name, "seed": seed}
+            about = {"network": spec.name, "seed": seed}
             run.write(part, [about | row for row in rows], arrays)
 
 
 def _natural(
-    config: Config, lineup: Lineup, member: Member
+    config: Config, zoo: ModelZoo, spec: NetworkSpec
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
     """Answers and heat on the ID test and on every OOD test, with a few pictures of them."""
     rows: list[dict[str, Any]] = []
     pictures, heat = [], []
     layers: dict[str, str] = {}
-    tests = _drawn(config, lineup) if _masked(config) else _read(config, lineup, member)
+    tests = _drawn(config, zoo) if _masked(config) else _read(config, zoo, spec)
     for index, test in enumerate(tests):
-        model = _Judged(lineup.network(member), test.scores)
+        model = _Judged(zoo.network(spec), test.scores)
         layers = layers or {"last": _layers(model, test.images)["last"]}
         seen = _look(model, test.images, layers)
         told = {"set": "natural", "role": test.role, "test": test.images.name}
@@ -146,15 +146,15 @@ def _pictured(index: int, ood: int, images: int) -> Tensor:
 
 
 def _shifted(
-    config: Config, lineup: Lineup, member: Member
+    config: Config, zoo: ModelZoo, spec: NetworkSpec
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
     """Answers, selectivity and heat on the same objects before backgrounds that change."""
-    model = _Judged(lineup.network(member), _as_it_is)
+    model = _Judged(zoo.network(spec), _as_it_is)
     rows: list[dict[str, Any]] = []
     heat, predicted = [], []
     layers: dict[str, str] = {}
     for strength in STRENGTHS:
-        shown = blended(lineup.seed, strength, n=config.objects)
+        shown = blended(zoo.seed, strength, n=config.objects)
         images = Domain(f"shift of {strength}", shown.batch)
         layers = layers or _layers(model, images)
         seen = _look(model, images, layers)
@@ -184,11 +184,11 @@ def _masked(config: Config) -> bool:
     return config.networks.data == "shapes"
 
 
-def _drawn(config: Config, lineup: Lineup) -> list[_Test]:
+def _drawn(config: Config, zoo: ModelZoo) -> list[_Test]:
     """The embedded benchmark's ID test, and its OOD tests with the same objects in their order."""
     # Nothing learns from these images, so there are as few for learning as there can be.
     found = splits(
-        lineup.seed, train=40, id_val=40, id_test=len(OOD) * config.images, ood_test=config.images
+        zoo.seed, train=40, id_val=40, id_test=len(OOD) * config.images, ood_test=config.images
     )
     tests = []
     for key, name in [("id_test", "ID"), *((f"ood/{name}", name) for name in OOD)]:
@@ -197,19 +197,19 @@ def _drawn(config: Config, lineup: Lineup) -> list[_Test]:
     return tests
 
 
-def _read(config: Config, lineup: Lineup, member: Member) -> list[_Test]:
-    """Images of a published problem, drawn from its tests."""
-    problem = lineup.problem(member)
-    own, ood = problem.shift.id_test, problem.shift.ood_tests
-    names = problem.shift.classes
+def _read(config: Config, zoo: ModelZoo, spec: NetworkSpec) -> list[_Test]:
+    """Images of a published benchmark, drawn from its tests."""
+    benchmark = zoo.benchmark(spec)
+    own, ood = benchmark.shift.id_test, benchmark.shift.ood_tests
+    names = benchmark.shift.classes
     tests = []
     for test in (own, *ood):
         wanted = config.images * (len(ood) if test is own else 1)
-        order = torch.randperm(len(test), generator=stream(lineup.seed, f"heat/{test.name}"))
+        order = torch.randperm(len(test), generator=generator_for(zoo.seed, f"heat/{test.name}"))
         # Tests that know some of the classes alone number them in a way of their own.
-        known = [str(k) for k in range(len(names))] if test.name in problem.scorings else names
+        known = [str(k) for k in range(len(names))] if test.name in benchmark.scorings else names
         role, images = "id" if test is own else "ood", _picked(test, order[:wanted])
-        tests.append(_Test(role, images, known, partial(problem.scores, test), None))
+        tests.append(_Test(role, images, known, partial(benchmark.scores, test), None))
     return tests
 
 
@@ -309,7 +309,7 @@ def claims(run: Run) -> Sequence[Claim]:
     """Accuracy and heat fall with the shift, least for the teacher; and what does not show it."""
     config = Config.model_validate(run.config)
     rows = _rows(run)
-    trained = [each.name for each in config.members if each is not UNTRAINED]
+    trained = [each.name for each in config.specs if each is not UNTRAINED]
 
     def all_fall(of: str, key: str, source: str, **which: Any) -> list[Claim]:
         """Under the controlled shift, every trained network loses some of it; the teacher least."""
@@ -362,7 +362,7 @@ def claims(run: Run) -> Sequence[Claim]:
     for formula in (PLUS, PLAIN):
         what = f"heat on the object ({formula})"
         found += all_fall(what, "object", "Fig. 6", formula=formula, **heat)
-    if UNTRAINED in config.members:
+    if UNTRAINED in config.specs:
         left = _left(rows, "untrained", "object", formula=PLUS, **heat)
         found.append(
             judge(
@@ -433,20 +433,20 @@ def _sheet(config: Config, run: Run, rows: list[dict[str, Any]]) -> Figure:
     """Figure 6a, with ID images on the left and OOD images on the right."""
     pictures = [_shown(x) for x in run.arrays("net/teacher/seed0")["pictures"]]
     tiles, told = [], []
-    for member in config.members:
-        shown = _chosen(rows, what="shown", network=member.name, seed=0)
+    for spec in config.specs:
+        shown = _chosen(rows, what="shown", network=spec.name, seed=0)
         heads = [
             f"{'ID' if row['role'] == 'id' else 'OOD'} {i % SHOWN + 1}: {row['class']}"
             for i, row in enumerate(shown)
         ]
         if not tiles:
             tiles = [Tile(*each) for each in zip(heads, repeat("picture"), pictures, strict=False)]
-        maps = run.arrays(f"net/{member.name}/seed0")["heat"].numpy()
+        maps = run.arrays(f"net/{spec.name}/seed0")["heat"].numpy()
         for head, picture, heat, row in zip(heads, pictures, maps, shown, strict=True):
             right = row["predicted"] == row["class"]
             note = _note(row["predicted"], right=right)
-            tiles.append(Tile(head, member.name, picture, heat, note))
-            told.append(f"{member.name}, {head}: mean heat {heat.mean():.2g}, {note}")
+            tiles.append(Tile(head, spec.name, picture, heat, note))
+            told.append(f"{spec.name}, {head}: mean heat {heat.mean():.2g}, {note}")
     same = " The same objects stand on both sides." if _masked(config) else ""
     panel = heat_sheet(
         tiles,
@@ -477,14 +477,14 @@ def _object(config: Config, run: Run) -> Figure:
     pictures = [_shown(255 * scene.x[chosen]) for scene in scenes]
     tiles = [Tile(head, "picture", each) for head, each in zip(heads, pictures, strict=True)]
     told = []
-    for member in config.members:
-        found = run.arrays(f"net/{member.name}/seed0")
+    for spec in config.specs:
+        found = run.arrays(f"net/{spec.name}/seed0")
         for k, head in enumerate(heads):
             predicted = int(found["shift_predicted"][k, chosen])
             note = _note(CLASSES[predicted], right=predicted == int(y[chosen]))
             heat = found["shift_heat"][k, chosen].numpy()
-            tiles.append(Tile(head, member.name, pictures[k], heat, note))
-            told.append(f"{member.name} at {head}: mean heat {heat.mean():.2g}, {note}")
+            tiles.append(Tile(head, spec.name, pictures[k], heat, note))
+            told.append(f"{spec.name} at {head}: mean heat {heat.mean():.2g}, {note}")
     panel = heat_sheet(
         tiles,
         title=f"A {CLASSES[int(y[chosen])]} while its background changes",
@@ -564,9 +564,9 @@ def _along(
     """A curve of each network along the controlled shift, and the rows drawn."""
     found = [
         row | {"quantity": title}
-        for member in config.members
+        for spec in config.specs
         for row in over_seeds(
-            _chosen(rows, set="shift", network=member.name, **which), ["network", "strength"], key
+            _chosen(rows, set="shift", network=spec.name, **which), ["network", "strength"], key
         )
     ]
     if key == "share":
@@ -611,9 +611,9 @@ def _tests_apart(config: Config, rows: list[dict[str, Any]]) -> Figure:
         ]
         found = [
             row | {"quantity": title}
-            for member in config.members
+            for spec in config.specs
             for row in over_seeds(
-                _chosen(kept, network=member.name), ["network", "test"], "OOD over ID"
+                _chosen(kept, network=spec.name), ["network", "test"], "OOD over ID"
             )
         ]
         found.sort(key=lambda row: tests.index(row["test"]))
@@ -654,7 +654,7 @@ def summarize(run: Run) -> str:
     left = [
         f"{SAID[each.name]} {mean(each.name, key, **heat)} and "
         f"{mean(each.name, 'accuracy', what='answers')}"
-        for each in config.members
+        for each in config.specs
         if each is not UNTRAINED
     ]
     return (

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from contam.experiment import Claim, Experiment, Stage, judge
+from contam.experiments.support.two_layer_runs import course, curve, train_into
 from contam.plots import Figure, bars, lines
 from contam.run import Run
 from contam.theory.architecture import Activation
@@ -14,7 +15,6 @@ from contam.theory.features import FeatureModel
 from contam.theory.setting import Setting
 from contam.theory.summary import summary
 from contam.theory.trajectory import State
-from contam.trajectories import course, curve, train_into
 
 NAMES: dict[Activation, str] = {
     "relu": "ReLU",

@@ -11,7 +11,7 @@ from torch import Tensor
 from contam.batch import Domain, Shift
 from contam.data.images import FolderDomain
 from contam.experiment import Claim, Experiment, Stage, judge
-from contam.lineup import (
+from contam.experiments.support.model_zoo import (
     CAPTIONED,
     ERM,
     SMALL_NETWORKS,
@@ -19,16 +19,16 @@ from contam.lineup import (
     TEACHER,
     TINY_NETWORKS,
     UNTRAINED,
-    Lineup,
-    Member,
+    ModelZoo,
     Networks,
+    NetworkSpec,
 )
 from contam.measures.correlation import spearman
 from contam.measures.published import published
 from contam.measures.separability import domain_error, held_out, principal_plane
 from contam.plots import Figure, Panel, bars, over_seeds, scatter
+from contam.rng import generator_for
 from contam.run import Run
-from contam.seeds import stream
 from contam.training.probe import FullBatch, extract
 
 SHAPES = 7
@@ -56,7 +56,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     seeds: PositiveInt = 1
 
     @property
-    def members(self) -> list[Member]:
+    def specs(self) -> list[NetworkSpec]:
         """The networks that are compared."""
         return [TEACHER, *(OTHERS[name] for name in dict.fromkeys(self.others))]
 
@@ -77,37 +77,37 @@ SMOKE = LAPTOP.model_copy(update={"networks": TINY_NETWORKS, "drawn": 8, "seeds"
 def compute(config: Config, run: Run) -> Iterator[Stage]:
     """Train the networks that are not there yet, and tell the domains apart in their features."""
     for seed in range(config.seeds):
-        todo = {f"net/{each.part}/seed{seed}": each for each in config.members}
-        todo = {part: member for part, member in todo.items() if not run.has(part)}
-        lineup = Lineup(config.networks, seed, run.folder.parent)
-        for stage in lineup.train([*todo.values()]):
+        todo = {f"net/{each.part}/seed{seed}": each for each in config.specs}
+        todo = {part: spec for part, spec in todo.items() if not run.has(part)}
+        zoo = ModelZoo(config.networks, seed, run.folder.parent)
+        for stage in zoo.train([*todo.values()]):
             yield Stage((seed + TRAINING * stage.done) / config.seeds, stage.doing)
-        for index, (part, member) in enumerate(todo.items()):
+        for index, (part, spec) in enumerate(todo.items()):
             done = TRAINING + (1 - TRAINING) * index / len(todo)
-            yield Stage((seed + done) / config.seeds, f"seed {seed}: domains in {member.name}")
-            row, arrays = _told_apart(config, lineup, member)
-            scores = lineup.judge(member)
+            yield Stage((seed + done) / config.seeds, f"seed {seed}: domains in {spec.name}")
+            row, arrays = _told_apart(config, zoo, spec)
+            scores = zoo.judge(spec)
             row |= {"id": next(each["score"] for each in scores if each["role"] == "id")}
             row |= {"ood": fmean(each["score"] for each in scores if each["role"] == "ood")}
-            run.write(part, [{"network": member.name, "seed": seed} | row], arrays)
+            run.write(part, [{"network": spec.name, "seed": seed} | row], arrays)
 
 
 def _told_apart(
-    config: Config, lineup: Lineup, member: Member
+    config: Config, zoo: ModelZoo, spec: NetworkSpec
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """How often the domain is mistaken, and a few images in the plane of their features."""
-    shift = lineup.problem(member).shift
+    shift = zoo.benchmark(spec).shift
     parts = domains_of(shift)
-    encoder = lineup.network(member).encoder
+    encoder = zoo.network(spec).encoder
     features = torch.cat([extract(encoder, part) for part in parts])
     domain = torch.cat([origin(part) for part in parts])
     y = torch.cat([part.y for part in parts])
     if config.networks.data == "shapes":
-        test = unseen_objects(parts, lineup.seed)
+        test = unseen_objects(parts, zoo.seed)
     else:
-        test = held_out(domain, seed=lineup.seed)
+        test = held_out(domain, seed=zoo.seed)
     plane = principal_plane(features)
-    shown = _drawn(domain, y, config.drawn, lineup.seed)
+    shown = _drawn(domain, y, config.drawn, zoo.seed)
     names = {int(origin(part)[0]): part.name for part in (*shift.train, *shift.ood_tests)}
     row = {
         "error": domain_error(features, domain, test),
@@ -156,9 +156,9 @@ def _drawn(domain: Tensor, y: Tensor, each: int, seed: int) -> Tensor:
     """Which images are in a picture: as many of each domain, of the first classes."""
     found = []
     for index in domain.unique().tolist():
-        members = ((domain == index) & (y < SHAPES)).nonzero().flatten()
-        order = torch.randperm(len(members), generator=stream(seed, f"plane/domain {index}"))
-        found.append(members[order[:each]])
+        specs = ((domain == index) & (y < SHAPES)).nonzero().flatten()
+        order = torch.randperm(len(specs), generator=generator_for(seed, f"plane/domain {index}"))
+        found.append(specs[order[:each]])
     return torch.cat(found)
 
 
@@ -169,7 +169,7 @@ def claims(run: Run) -> Sequence[Claim]:
     by = {(row["network"], row["seed"]): row for row in rows}
     there = {row["network"] for row in rows}
 
-    def apart(one: Member, other: Member) -> list[float]:
+    def apart(one: NetworkSpec, other: NetworkSpec) -> list[float]:
         pairs = ((by[one.name, seed], by[other.name, seed]) for seed in range(config.seeds))
         return [first["error"] - second["error"] for first, second in pairs]
 
@@ -423,7 +423,7 @@ def _data(config: Config) -> str:
 def _rows(run: Run) -> list[dict[str, Any]]:
     """The row of every network, in the order in which the config names them."""
     config = Config.model_validate(run.config)
-    names = [member.name for member in config.members]
+    names = [spec.name for spec in config.specs]
     rows = [row for part in run.parts("net/") for row in run.read(part)]
     return sorted(rows, key=lambda row: (row["seed"], names.index(row["network"])))
 

@@ -8,7 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contam.comparison import (
+from contam.experiment import Claim, Experiment, Stage, judge
+from contam.experiments.support.model_zoo import (
+    ERM,
+    STUDENT,
+    TEACHER,
+    UNTRAINED,
+    ModelZoo,
+    NetworkSpec,
+)
+from contam.experiments.support.per_network import (
     LAPTOP,
     PAPER,
     SMOKE,
@@ -19,15 +28,6 @@ from contam.comparison import (
     one_image,
     seeds_in,
     seen_in,
-)
-from contam.experiment import Claim, Experiment, Stage, judge
-from contam.lineup import (
-    ERM,
-    STUDENT,
-    TEACHER,
-    UNTRAINED,
-    Lineup,
-    Member,
 )
 from contam.measures.accuracy import Hits
 from contam.measures.density import Density, common_edges
@@ -48,9 +48,9 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
     yield from look_into_each(run, config.networks, config.seeds, _look)
 
 
-def _look(lineup: Lineup, member: Member) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+def _look(zoo: ModelZoo, spec: NetworkSpec) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
     """Mean activation and active share of every unit behind the first block's last ReLU."""
-    model, images = lineup.network(member), lineup.problem(member).shift.id_test
+    model, images = zoo.network(spec), zoo.benchmark(spec).shift.id_test
     layer = blocks_of(model, one_image(model, images))[0].last
     density, hits = None, Hits()
     for seen in observe(model, images.batches(BATCH), [layer], flat):
@@ -70,7 +70,7 @@ def claims(run: Run) -> Sequence[Claim]:
     rows = seen_in(run)
     by = {(row["network"], row["seed"]): row for row in rows}
 
-    def ratio(one: Member, other: Member, key: str) -> list[float]:
+    def ratio(one: NetworkSpec, other: NetworkSpec, key: str) -> list[float]:
         pairs = [(by[one.name, s][key], by[other.name, s][key]) for s in seeds_in(rows)]
         return [mine / theirs for mine, theirs in pairs]
 

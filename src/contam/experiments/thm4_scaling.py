@@ -1,4 +1,4 @@
-"""The four theorems as slopes: what grows, shrinks or stays as the problem gets larger."""
+"""The four theorems as slopes: what grows, shrinks or stays as the benchmark gets larger."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from contam.plots import Figure, lines, over_seeds
 from contam.run import Run
 from contam.theory.distribution import DataModel
 from contam.theory.features import FeatureModel
-from contam.theory.population import predict
+from contam.theory.population import predict_contamination
 from contam.theory.setting import Setting
 from contam.theory.summary import summary
 from contam.theory.trajectory import simulate
@@ -106,7 +106,7 @@ def _predictions(config: Config):
             d = 4 * d0 if regime == "d = 4 d0" else max(d0, round(d0**1.5 / 2))
 
             def work(d0: int = d0, d: int = d, regime: str = regime) -> dict[str, Any]:
-                found = predict(
+                found = predict_contamination(
                     core=d0 // 2,
                     background=d0 - d0 // 2,
                     dimension=d,
@@ -285,7 +285,7 @@ def claims(run: Run) -> Sequence[Claim]:
             high=-0.85,
         ),
         judge(
-            "The ID risk vanishes as the problem grows",
+            "The ID risk vanishes as the benchmark grows",
             slopes(sized, "d0", "id_hinge", activation="relu"),
             source="Thm. 4.3",
             quantity="slope of the ID hinge risk over d0 (log-log)",

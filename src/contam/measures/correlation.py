@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from scipy.stats import rankdata
 from torch import Tensor
 
-from contam.seeds import stream
+from contam.rng import generator_for
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def rank_correlation(
     if len(members) < 2:
         raise ValueError("all networks are of one group, so nothing can be redrawn; want two")
     drawn = torch.randint(
-        len(members), (resamples, len(members)), generator=stream(seed, "rank correlation")
+        len(members), (resamples, len(members)), generator=generator_for(seed, "rank correlation")
     )
     found = np.array(
         [_partial(table[:, np.concatenate([members[g] for g in row])]) for row in drawn.tolist()]

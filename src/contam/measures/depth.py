@@ -19,7 +19,7 @@ from contam.measures.intervals import Estimate, bootstrap
 from contam.measures.layerwise import Layer, layerwise, over_grid, predictions, reading_name
 from contam.measures.neighbors import Metric, Votes, vote
 from contam.models.observe import Reading
-from contam.seeds import stream
+from contam.rng import generator_for
 
 Reference = Literal["model", "label", "last probe"]
 UNCERTAIN = -1
@@ -83,7 +83,7 @@ def draw_support(
         )
     picked = []
     for draw in range(draws):
-        generator = stream(seed, f"support/draw {draw}")
+        generator = generator_for(seed, f"support/draw {draw}")
         members = [(y == c).nonzero().flatten().cpu() for c in present]
         drawn = [
             each[torch.randperm(len(each), generator=generator)[:per_class]] for each in members

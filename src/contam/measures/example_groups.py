@@ -10,7 +10,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from contam.measures.example_difficulty import Difficulty
-from contam.seeds import stream
+from contam.rng import generator_for
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def early_clusters(found: Difficulty, *, clusters: int = 2, seed: int = 0) -> In
     if clusters < 1:
         raise ValueError(f"a class has at least 1 cluster, not {clusters}")
     outputs = found.early_logits - found.early_logits.mean(dim=1, keepdim=True)
-    state = int(torch.randint(2**31, (), generator=stream(seed, "early clusters")))
+    state = int(torch.randint(2**31, (), generator=generator_for(seed, "early clusters")))
     cluster = torch.empty_like(found.y)
     for label in found.y.unique().tolist():
         here = found.y == label

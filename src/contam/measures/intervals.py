@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from contam.seeds import stream
+from contam.rng import generator_for
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def bootstrap(
             f"want at least 1 resample, a confidence in (0, 1) and something in every sample, not "
             f"{resamples}, {confidence} and samples of {list(units)}"
         )
-    generator = stream(seed, "bootstrap")
+    generator = generator_for(seed, "bootstrap")
     value = statistic(*(torch.arange(n) for n in units))
     found = torch.stack(
         [

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from contam.measures.accuracy import Accuracy, clopper_pearson
-from contam.seeds import stream
+from contam.rng import generator_for
 
 Axis = Literal["logit", "probit"]
 
@@ -196,7 +196,7 @@ def bootstrap_band(
             f"a band needs three models with two different ID accuracies strictly between 0 and 1, "
             f"not {len(x)} models with {len(x.unique())}; add standard models"
         )
-    generator = stream(seed, "the line of standard models")
+    generator = generator_for(seed, "the line of standard models")
     drawn = torch.randint(len(x), (resamples, len(x)), generator=generator)
     drawn = drawn[x[drawn].amin(dim=1) < x[drawn].amax(dim=1)]
     slopes, intercepts = _least_squares(x[drawn], y[drawn])

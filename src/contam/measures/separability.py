@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from contam.seeds import stream
+from contam.rng import generator_for
 
 
 class Plane(NamedTuple):
@@ -66,7 +66,9 @@ def held_out(
         members = (domain.cpu() == each).nonzero().flatten()
         if len(members) < 2:
             raise ValueError(f"domain {each} has one example; want one to fit and one to test")
-        order = torch.randperm(len(members), generator=stream(seed, f"held out of domain {each}"))
+        order = torch.randperm(
+            len(members), generator=generator_for(seed, f"held out of domain {each}")
+        )
         count = min(max(round(share * len(members)), 1), len(members) - 1)
         mask[members[order[:count]]] = True
     return mask

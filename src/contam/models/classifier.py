@@ -1,13 +1,7 @@
-"""A classifier is an encoder with a linear head; its first weights come from a named seed."""
+"""A classifier is an encoder with a linear head."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-
-from contam.seeds import stream
 
 
 class Classifier(nn.Module):
@@ -27,15 +21,3 @@ class Classifier(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch classes"]:
         return self.head(self.encoder(x))
-
-
-@contextmanager
-def drawing_from(seed: int, purpose: str) -> Iterator[None]:
-    """Inside, torch draws on the CPU from the stream of one purpose; outside, nothing has moved.
-
-    PyTorch's layers draw their weights and their dropout from the global stream alone, so this
-    is how a network is built and trained from a seed.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(stream(seed, purpose).get_state())
-        yield

@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from contam.models.classifier import Classifier, drawing_from
+from contam.models.classifier import Classifier
 from contam.models.normalization import with_centering, with_instance_norm
+from contam.rng import seeded
 
 NORMALIZATIONS = {
     "batch": lambda model: model,
@@ -29,7 +30,7 @@ def small_cnn(classes: int = 10, *, width: int = 16, seed: int = 0) -> Classifie
     """
     encoder = nn.Sequential()
     channels = (3, width, 2 * width, 4 * width)
-    with drawing_from(seed, "small_cnn"):
+    with seeded(seed, "small_cnn"):
         for i in (1, 2, 3):
             # Batch normalization takes away any bias that a convolution adds.
             convolution = nn.Conv2d(channels[i - 1], channels[i], 3, padding=1, bias=False)
@@ -66,7 +67,7 @@ def resnet8(
     if normalization not in NORMALIZATIONS:
         raise ValueError(f"no normalization {normalization!r}; choose from {list(NORMALIZATIONS)}")
     encoder = nn.Sequential()
-    with drawing_from(seed, "resnet8"):
+    with seeded(seed, "resnet8"):
         encoder.add_module("conv", nn.Conv2d(3, width, 5, stride=2, padding=2, bias=False))
         encoder.add_module("norm", nn.BatchNorm2d(width))
         encoder.add_module("relu", nn.ReLU(inplace=True))

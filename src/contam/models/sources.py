@@ -19,9 +19,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from contam.models.classifier import drawing_from
 from contam.models.preparation import Preparation
-from contam.models.torchvision_mend import import_torchvision
+from contam.models.torchvision_import import import_torchvision
+from contam.rng import seeded
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -86,7 +86,7 @@ def load(
             "or allow download=True, or give seed= for a network that has learned nothing"
         )
     state = None if weights is None else read_weights(weights)
-    with drawing_from(0 if seed is None else seed, f"load/{kind}"):
+    with seeded(0 if seed is None else seed, f"load/{kind}"):
         source = _BUILDERS[kind](name, model, state, download)
     source.encoder.eval()
     return source
@@ -310,7 +310,7 @@ def _of_function(name: str, weights: str | Path | None, seed: int | None) -> Sou
             make = getattr(importlib.import_module(module), function)
         except (ImportError, AttributeError, ValueError) as error:
             raise ValueError(f"can't find {name}: {error}") from error
-        with drawing_from(0 if seed is None else seed, f"load/{name}"):
+        with seeded(0 if seed is None else seed, f"load/{name}"):
             source = make()
     if not isinstance(source, Source):
         raise ValueError(f"{name}() returned a {type(source).__name__}; want a contam Source")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from contam.audit.records import AuditRecord, Interval, LayerRecord
+from contam.auditing.records import AuditRecord, Interval, LayerRecord
 from contam.plots import Figure, Panel, bars, histogram, lines, scatter
 
 Values = Mapping[str, Interval | float]

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from contam.audit.records import AuditRecord, Example, NeuronTable, SetScores
+from contam.auditing.records import AuditRecord, Example, NeuronTable, SetScores
 from contam.plots import Figure, Panel
 from contam.report import audit_figures, audit_words
 from contam.report.columns import LETTERS, Column, counted, packed

@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from contam.audit.records import AuditRecord, Cause, Interval, Step
+from contam.auditing.records import AuditRecord, Cause, Interval, Step
 from contam.report.strip import WIDTH
 from contam.report.words import cell, typeset
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from contam.seeds import stream
+from contam.rng import generator_for
 from contam.theory.features import FeatureModel
 from contam.theory.network import ACTIVATIONS, MLP, linear
 
@@ -104,7 +104,7 @@ class _Draws:
     dtype: torch.dtype
 
     def weight(self, shape: tuple[int, int], fan_in: int, purpose: str) -> Tensor:
-        generator = stream(self.seed, f"initial {purpose}")
+        generator = generator_for(self.seed, f"initial {purpose}")
         if self.initialization == "gaussian":
             drawn = torch.randn(shape, generator=generator)
         else:
@@ -117,7 +117,7 @@ class _Draws:
         return self.weight((1, size), fan_in, purpose)[0]
 
     def signs(self, shape: tuple[int, int], purpose: str) -> Tensor:
-        coins = torch.randint(0, 2, shape, generator=stream(self.seed, f"initial {purpose}"))
+        coins = torch.randint(0, 2, shape, generator=generator_for(self.seed, f"initial {purpose}"))
         return (2 * coins - 1).to(self.dtype)
 
 

@@ -59,7 +59,7 @@ LOSSES: dict[str, Callable[[Tensor, Sample], Tensor]] = {
 
 
 @final
-class ByHand(Engine):
+class ClosedFormSGD(Engine):
     """SGD on the hinge loss of a two-layer network with a fixed head, by its closed-form gradient.
 
     Works in feature coordinates, where a non-orthonormal dictionary multiplies the gradient with

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from contam.seeds import stream
+from contam.rng import generator_for
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,10 @@ class FeatureModel:
         if self.dictionary == "axes":
             return torch.eye(self.dimension, self.size, dtype=dtype)
         drawn = torch.randn(
-            self.dimension, self.size, generator=stream(seed, "dictionary"), dtype=torch.float64
+            self.dimension,
+            self.size,
+            generator=generator_for(seed, "dictionary"),
+            dtype=torch.float64,
         )
         directions, triangle = torch.linalg.qr(drawn)
         # The signs of R make the directions uniform over all orthonormal frames.

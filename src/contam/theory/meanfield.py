@@ -24,7 +24,7 @@ from jaxtyping import Float
 from numpy.polynomial import hermite_e
 from torch import Tensor
 
-from contam.seeds import bits
+from contam.rng import bit_generator_for
 from contam.theory.coverage import Inputs
 
 
@@ -70,7 +70,7 @@ class Neurons:
 
         Source: ours, what N(0, 1/d) weights are in these numbers.
         """
-        rng = np.random.Generator(bits(inputs.seed, "population neurons"))
+        rng = np.random.Generator(bit_generator_for(inputs.seed, "population neurons"))
         count = min(inputs.width, inputs.neurons)
         if count < inputs.width:
             sobol = torch.quasirandom.SobolEngine(2, scramble=True, seed=int(rng.integers(2**31)))

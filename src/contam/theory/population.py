@@ -107,7 +107,7 @@ class Prediction:
         ]
 
 
-def predict(
+def predict_contamination(
     *,
     core: int = 32,
     background: int = 32,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from contam.seeds import bits
+from contam.rng import bit_generator_for
 from contam.theory.distribution import Sample, Where
 from contam.theory.engines import LOSSES
 from contam.theory.trajectory import State
@@ -20,7 +20,7 @@ class Risk(NamedTuple):
 
 def held_out(state: State, where: Where, examples: int = 8192) -> Sample:
     """Fresh examples of one distribution, the same ones for all steps of a run."""
-    draws = bits(state.seed, f"held out {where}")
+    draws = bit_generator_for(state.seed, f"held out {where}")
     return state.setting.data.sample(examples, draws, where, dtype=state.setting.dtype)
 
 

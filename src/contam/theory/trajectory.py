@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from contam.seeds import bits
+from contam.rng import bit_generator_for
 from contam.theory.distribution import Sample, bits_state, restore_bits
-from contam.theory.engines import Autograd, ByHand, Engine
+from contam.theory.engines import Autograd, ClosedFormSGD, Engine
 from contam.theory.network import MLP
 from contam.theory.setting import Setting
 
@@ -102,7 +102,7 @@ def _train(
 ) -> Iterator[State]:
     network = setting.start(seed)
     engine = _engine(setting, network)
-    draws = bits(seed, "minibatches")
+    draws = bit_generator_for(seed, "minibatches")
     minibatch = _minibatches(setting, seed, draws)
     done, loss = 0, None
     if resume is not None:
@@ -135,7 +135,7 @@ def _engine(setting: Setting, network: MLP) -> Engine:
     gram = None if setting.ambient or features.orthonormal else features.gram(setting.dtype)
     momentum = setting.momentum if setting.optimizer == "momentum" else 0.0
     if setting.engine != "autograd" and not setting.beyond_by_hand:
-        return ByHand(
+        return ClosedFormSGD(
             network,
             step_size=setting.step_size,
             weight_decay=setting.weight_decay,
@@ -178,7 +178,9 @@ def training_set(setting: Setting, seed: int) -> Sample:
     """
     if setting.examples is None:
         raise ValueError("examples=None draws fresh examples for every step; set examples")
-    return setting.data.sample(setting.examples, bits(seed, "examples"), dtype=setting.dtype)
+    return setting.data.sample(
+        setting.examples, bit_generator_for(seed, "examples"), dtype=setting.dtype
+    )
 
 
 def _warn_of_large_steps(setting: Setting) -> None:

@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from contam.batch import Shift
-from contam.models.classifier import drawing_from
-from contam.training.descent import Recipe, Stage, descend
-from contam.training.feed import Examples, Share
-from contam.training.machine import PLAIN, Machine, full
-from contam.training.team import Team
+from contam.rng import seeded
+from contam.training.distributed import ProcessGroup
+from contam.training.minibatches import Examples, MicroBatch
+from contam.training.optimize import Recipe, Stage, descend
+from contam.training.precision import PLAIN, ComputeConfig, full
 
 Reading = Callable[[nn.Module, Tensor], tuple[Tensor, Sequence[Tensor]]]
 """From a network and its input to its features and the output of each of its blocks."""
@@ -75,7 +75,7 @@ def distill(
     read: Reading = features_alone,
     augment: Augmentation | None = None,
     resume: Mapping[str, Tensor] | None = None,
-    machine: Machine = PLAIN,
+    machine: ComputeConfig = PLAIN,
 ) -> Iterator[Stage]:
     """Teach the student the teacher's features on the training domains, taken together.
 
@@ -95,17 +95,17 @@ def distill(
     """
     examples = Examples(shift.train)
     recipe.length(len(examples))  # what can't be trained is said before the teacher works
-    team = Team()
+    team = ProcessGroup()
     with _still(teacher, team.device(student)):
         kept = augment is None and not examples.augmented and recipe.blocks == 0
         known = None
         if kept:
             known = _table(teacher, examples, recipe, read, machine=machine, team=team)
 
-        def loss(share: Share) -> dict[str, Tensor]:
+        def loss(share: MicroBatch) -> dict[str, Tensor]:
             x = share.batch.x
             if augment is not None:
-                with drawing_from(seed, f"distill/augmentation {share.place}"):
+                with seeded(seed, f"distill/augmentation {share.place}"):
                     x = augment(x)
             if known is None:
                 with torch.no_grad():
@@ -150,8 +150,8 @@ def _table(
     recipe: Recipe,
     read: Reading,
     *,
-    machine: Machine,
-    team: Team,
+    machine: ComputeConfig,
+    team: ProcessGroup,
 ) -> Tensor:
     """The teacher's features of every example, on the CPU; processes share the work."""
     device = team.device(teacher)

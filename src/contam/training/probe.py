@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from contam.batch import Domain
 from contam.models.observe import observe
-from contam.seeds import stream
+from contam.rng import generator_for
 from contam.training.schedule import warmup_cosine
 
 Labeled = tuple[Tensor, Tensor]
@@ -239,7 +239,7 @@ def _by_minibatches(
     steps = recipe.steps or an_epoch * (recipe.epochs or 0)
     if steps < 1:
         raise ValueError(f"want at least one epoch and one example in a minibatch, not {recipe}")
-    draws = stream(seed, "probe/weights")
+    draws = generator_for(seed, "probe/weights")
     # What nn.Linear draws: uniform, within one over the root of the width.
     bound = x.shape[1] ** -0.5
     weight, bias = (
@@ -251,7 +251,7 @@ def _by_minibatches(
     )
     done = 0
     for epoch in range(-(-steps // an_epoch)):
-        order = torch.randperm(len(x), generator=stream(seed, f"probe/epoch {epoch}"))
+        order = torch.randperm(len(x), generator=generator_for(seed, f"probe/epoch {epoch}"))
         for picked in order.split(recipe.batch_size)[: steps - done]:
             if recipe.cosine:
                 share = warmup_cosine(done, steps=steps, warmup=0)

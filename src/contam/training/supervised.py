@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contam.batch import Shift
-from contam.training.descent import Recipe, Stage, descend
-from contam.training.feed import Examples, Share
-from contam.training.machine import PLAIN, Machine, full
+from contam.training.minibatches import Examples, MicroBatch
+from contam.training.optimize import Recipe, Stage, descend
+from contam.training.precision import PLAIN, ComputeConfig, full
 
 
 def fit(
@@ -26,7 +26,7 @@ def fit(
     seed: int,
     report_every: int,
     resume: Mapping[str, Tensor] | None = None,
-    machine: Machine = PLAIN,
+    machine: ComputeConfig = PLAIN,
 ) -> Iterator[Stage]:
     """Minimize the cross-entropy on the training domains, taken together, with AdamW.
 
@@ -43,7 +43,7 @@ def fit(
             being finite; or the check-point belongs to another model or training.
     """
 
-    def risk(share: Share) -> dict[str, Tensor]:
+    def risk(share: MicroBatch) -> dict[str, Tensor]:
         return {"risk": F.cross_entropy(full(model(share.batch.x)), share.batch.y)}
 
     recipe = Recipe(

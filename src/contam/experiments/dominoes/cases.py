@@ -1,0 +1,205 @@
+"""What networks learn from: dominoes in which one cue or another tells the class."""
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import nn
+
+from contam.batch import Batch, Domain, Shift
+from contam.data import small_images
+from contam.data.dominoes import CORE, DOSES, EASY, SIDE, Half, Patch, dominoes, pictures
+from contam.measures.depth import Rule
+from contam.models.classifier import Classifier
+from contam.models.small import resnet8
+from contam.models.sources import load
+from contam.rng import generator_for, seeded
+
+SCANNED = {half.name: half for half in (CORE, EASY, *DOSES)}
+"""The halves that need no files, by name."""
+SQUARE = "square"
+"""A white square on noise, beside pictures from files."""
+REVERSED = "backgrounds reversed"
+STRENGTH = (0.5, 1.0)
+"""How strong a background is, drawn anew for each picture."""
+CONTRAST = 0.25
+"""Standard deviation of a background's pixels at strength 1."""
+
+
+class Config(BaseModel, frozen=True, extra="forbid"):
+    """Defaults are those of the published dominoes unless a field says otherwise."""
+
+    folder: Path | None = Path("data")
+    """Where a folder for each set of pictures lies, such as data/kmnist; None needs no files."""
+    core: str = "kmnist"
+    """What the lower half shows: classes 0 and 1 of a set, or a half of scikit-learn's digits."""
+    spurious: Annotated[tuple[str, ...], Field(min_length=2)] = (
+        SQUARE, "mnist", "fashion-mnist", "svhn", "cifar10",
+    )  # fmt: skip
+    """What the upper half shows, from easy to hard; the square is ours."""
+    agreement: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Ours: in this share the upper half agrees where there are counter-examples to be found."""
+    network: str = "torchvision:resnet18"
+    """As `contam.models.sources.load` knows it, or resnet8."""
+    width: PositiveInt = 12
+    """Ours: channels of the first stage of resnet8."""
+    epochs: PositiveInt = 50
+    batch_size: PositiveInt = 256
+    step_size: PositiveFloat = 1e-3
+    """Ours: of AdamW at its highest; SGD with 0.1 was published."""
+    weight_decay: NonNegativeFloat = 0.05
+    """Ours, for AdamW."""
+    train: PositiveInt = 7000
+    test: PositiveInt = 1600
+    per_class: PositiveInt = 1000
+    """Training pictures of each class among which neighbors are looked up."""
+    rule: Rule = Rule()
+    """Ours: Baldock's rule, which has an input, a softmax and a matrix product."""
+    seeds: PositiveInt = 3
+    """Ours: one was published."""
+
+
+class Case(NamedTuple):
+    """What a network learns from."""
+
+    kind: Literal["alone", "over", "as core", "background"]
+    """A cue alone; over the core; easy, but in the core's place; or the core on backgrounds."""
+    cue: str
+    agreement: float = 1.0
+    """The share of training examples in which a cue over the core shows the class."""
+
+    @property
+    def name(self) -> str:
+        """What sets it apart, in letters that a file's name may have."""
+        share = "" if self.agreement == 1 else f"-{self.agreement:g}"
+        return f"{self.kind.replace(' ', '-')}-{self.cue}{share}"
+
+    def part(self, seed: int) -> str:
+        """Its part of a run."""
+        return f"net/{self.name}/seed{seed}"
+
+
+def cases(config: Config) -> list[Case]:
+    """All that one seed trains: cues alone, over the core, with counter-examples, and controls."""
+    ends = dict.fromkeys((config.spurious[0], config.spurious[-1]))
+    return [
+        *(Case("alone", cue) for cue in (config.core, *config.spurious)),
+        *(Case("over", cue) for cue in config.spurious),
+        *(Case("over", cue, config.agreement) for cue in ends),
+        Case("as core", config.spurious[0]),
+        Case("background", config.core),
+    ]
+
+
+def pictured(config: Config) -> dict[Case, str]:
+    """The cases that a figure shows pictures of, and how it calls them."""
+    shown = {Case("over", cue): f"{cue} over {config.core}" for cue in config.spurious}
+    return shown | {Case("background", config.core): f"{config.core} on backgrounds"}
+
+
+def profiled(config: Config) -> dict[Case, str]:
+    """The cases whose layers are asked what they say, and how a figure calls them."""
+    easy, hard = config.spurious[0], config.spurious[-1]
+    return {
+        Case("over", easy): f"{easy} over {config.core}",
+        Case("over", easy, config.agreement): f"the same, {config.agreement:.0%} agreeing",
+        Case("over", hard): f"{hard} over {config.core}",
+        Case("background", config.core): f"{config.core} on backgrounds",
+    }
+
+
+@cache
+def half_of(name: str, folder: Path | None) -> Half:
+    """The half of a name, from scikit-learn's digits or from the files of a set.
+
+    Source: ours; the halves of Murali et al. (2023).
+
+    Raises:
+        ValueError: there is no such half, or its files are missing or malformed.
+    """
+    known = SCANNED if folder is None else (SQUARE, *small_images.READERS)
+    if name not in known:
+        raise ValueError(
+            f"no half {name!r} {'without files' if folder is None else 'from files'}; choose "
+            f"from {', '.join(known)}"
+        )
+    if folder is None:
+        return SCANNED[name]
+    if name == SQUARE:
+        return Patch(SQUARE, size=5, side=small_images.SIDE)
+    return pictures(name, folder / name)
+
+
+def shift_of(config: Config, case: Case, seed: int, agreement: float | None = None) -> Shift:
+    """The dominoes of a case; `agreement` replaces the case's own.
+
+    Source: ours; Murali et al. (2023).
+
+    Raises:
+        ValueError: as `half_of` and `dominoes`.
+    """
+    core = half_of(config.core, config.folder)
+    cue = half_of(case.cue, config.folder)
+    noise = Patch("noise", size=0, side=SIDE if config.folder is None else small_images.SIDE)
+    top, bottom = {
+        "alone": (noise, core) if case.cue == config.core else (cue, noise),
+        "over": (cue, core),
+        "as core": (noise, cue),
+        "background": (noise, core),
+    }[case.kind]
+    shift = dominoes(
+        top,
+        bottom,
+        agreement=case.agreement if agreement is None else agreement,
+        train=config.train,
+        validation=0,
+        test=config.test,
+        seed=seed,
+    )
+    if case.kind != "background":
+        return shift
+    return Shift(
+        f"{shift.name}, on backgrounds",
+        shift.classes,
+        (on_background(shift.train[0], seed),),
+        on_background(shift.id_test, seed),
+        (on_background(shift.id_test, seed, sign=-1, name=REVERSED),),
+    )
+
+
+def on_background(domain: Domain, seed: int, *, sign: float = 1.0, name: str = "") -> Domain:
+    """The same pictures, with one of two patterns added that says nothing of the class.
+
+    The patterns follow from the seed. Which one it is stands in `Batch.domain`; its strength lies
+    in `STRENGTH`. Reversed (`sign=-1`) it is taken away instead, as backgrounds are that feature
+    contamination is about.
+
+    Source: ours, the background of Def. 3.1 on pictures.
+    """
+    x = domain.data.x
+    coarse = torch.randn(2, 1, 8, 4, generator=generator_for(seed, "dominoes/patterns"))
+    patterns = nn.functional.interpolate(coarse, size=x.shape[2:], mode="bilinear")
+    patterns = CONTRAST * patterns / patterns.std(dim=(1, 2, 3), keepdim=True)
+    draws = generator_for(seed, f"dominoes/{domain.name} backgrounds")
+    which = torch.randint(2, (len(x),), generator=draws)
+    low, high = STRENGTH
+    strength = low + (high - low) * torch.rand(len(x), 1, 1, 1, generator=draws)
+    shown = x + sign * strength * patterns[which]
+    return Domain(name or domain.name, Batch(shown, domain.y, which))
+
+
+def network(name: str, width: int, seed: int) -> Classifier:
+    """A network for two classes with drawn weights: resnet8, or what `models.sources.load` knows.
+
+    Raises:
+        ValueError: nothing of that name is known.
+    """
+    if name == "resnet8":
+        model = resnet8(2, width=width, seed=seed)
+    else:
+        source = load(name, seed=seed)
+        with seeded(seed, "cues/head"):
+            model = Classifier(source.encoder, 2, source.width)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")

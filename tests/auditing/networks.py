@@ -1,0 +1,92 @@
+"""Small subjects of an audit, for its tests."""
+
+from collections.abc import Generator
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from contam.auditing.audit_inputs import AuditInputs, Sample
+from contam.batch import Batch, Domain
+from contam.data.shapes import splits
+from contam.models.observe import layers_of
+from contam.models.small import resnet8, small_cnn
+
+Found = TypeVar("Found")
+CLASSES = tuple("abcdefghij")
+
+
+def finished(steps: Generator[float, None, Found]) -> Found:
+    """What a piece of evidence returns, once its shares are seen to rise from 0 to 1."""
+    last = 0.0
+    while True:
+        try:
+            share = next(steps)
+        except StopIteration as end:
+            return end.value
+        assert last - 1e-9 <= share <= 1 + 1e-9
+        last = share
+
+
+def sample(
+    name: str, x: Tensor, y: Tensor, domain: Tensor | None = None, masks: Tensor | None = None
+) -> Sample:
+    """A data set in memory."""
+    return Sample(name, Domain(name, Batch(x, y, y * 0 if domain is None else domain)), masks)
+
+
+def scenes_subject(*, masks: bool = True, ood: bool = True, width: int = 4) -> AuditInputs:
+    """A drawn network on the embedded benchmark."""
+    found = splits(0, train=40, id_val=40, id_test=200, ood_test=40)
+
+    def of(name: str, key: str) -> Sample:
+        part = found[key]
+        return sample(name, part.x, part.y, part.domain, part.mask if masks else None)
+
+    model = resnet8(width=width, seed=1)
+    return AuditInputs(
+        "small", model, CLASSES, of("ID", "id_test"),
+        (of("checker", "ood/checker"),) if ood else (),
+        tuple(layers_of(model, found["id_test"].x[:2])), untrained=resnet8(width=width, seed=2),
+        batch_size=50,
+    )  # fmt: skip
+
+
+def noise_subject(
+    model: nn.Module,
+    shape: tuple[int, ...],
+    *,
+    classes: int = 3,
+    each: int = 8,
+    layers: tuple[str, ...] = (),
+    untrained: nn.Module | None = None,
+) -> AuditInputs:
+    """Inputs that are noise around a mean of their class, for ID and OOD."""
+    draws = torch.Generator().manual_seed(0)
+    y = torch.arange(classes * each) % classes
+    centers = torch.rand(classes, *shape, generator=draws)
+    own, new = (
+        (centers[y] + 0.1 * torch.rand(len(y), *shape, generator=draws)).clamp(0, 1)
+        for _ in range(2)
+    )
+    return AuditInputs(
+        "net", model, CLASSES[:classes], sample("ID", own, y),
+        (sample("OOD", 1 - new, y),), layers, untrained=untrained, batch_size=10,
+    )  # fmt: skip
+
+
+def teach(model: nn.Module, data: Sample, steps: int) -> None:
+    """Some steps of Adam on all examples of a data set at once."""
+    batch = next(iter(data.domain.batches(len(data))))
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    model.train()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(batch.x), batch.y).backward()
+        optimizer.step()
+    model.eval()
+
+
+def cnn(seed: int = 0, classes: int = 3) -> nn.Module:
+    """The smallest network with maps."""
+    return small_cnn(classes, width=4, seed=seed)

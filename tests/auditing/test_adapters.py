@@ -1,0 +1,246 @@
+"""Audits every few epochs, in trainers of other libraries."""
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from contam.auditing.adapters import PAGE, Audits, hugging_face, lightning
+from contam.auditing.api import audit
+from contam.auditing.result import Audit
+from contam.batch import Batch, Domain
+from contam.models.torchvision_import import import_torchvision
+
+CLASSES = 3
+
+
+def domain(name: str = "ID", *, count: int = 60, seed: int = 0) -> Domain:
+    """Small pictures that are brighter in a corner of their class."""
+    draws = torch.Generator().manual_seed(seed)
+    y = torch.arange(count) % CLASSES
+    x = 0.4 * torch.rand(count, 1, 8, 8, generator=draws)
+    for c in range(CLASSES):
+        x[y == c, :, c * 2 : c * 2 + 2, :4] += 0.5
+    return Domain(name, Batch(x, y, torch.zeros_like(y)))
+
+
+def network() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.2), nn.Flatten(),
+            nn.Linear(4 * 36, CLASSES),
+        )  # fmt: skip
+
+
+SETTINGS = {"id": domain(), "ood": {"other": domain(seed=1)}, "untrained": False}
+
+
+def test_audits_come_every_so_many_epochs_and_at_the_end():
+    audits, model = Audits(every=2, **SETTINGS), network()
+    for epoch in (1, 2, 3, 4, 4, 5):
+        audits.after(epoch, model)
+    audits.after(5, model, last=True)
+    found = audits.by_epoch[5]
+    audits.after(5, model, last=True)
+    assert audits.by_epoch[5] is found
+    assert list(audits.by_epoch) == [2, 4, 5]
+    assert all(isinstance(each, Audit) for each in audits.by_epoch.values())
+
+
+def test_each_is_the_audit_of_the_network_as_it_then_was():
+    audits, model = Audits(**SETTINGS), network().train()
+    first = next(model.parameters())
+    for epoch in (1, 2):
+        audits.after(epoch, model)
+        found, alone = audits.by_epoch[epoch], audit(model, progress=False, **SETTINGS)
+        assert found.verdict == alone.verdict
+        assert found.evidence.layers == alone.evidence.layers
+        assert model.training
+        with torch.no_grad():
+            first.neg_()
+    assert audits.by_epoch[1].evidence.layers != audits.by_epoch[2].evidence.layers
+
+
+class Stream(IterableDataset):
+    """Pictures that come one after the other, as from a network."""
+
+    def __iter__(self):
+        x, y, _ = domain().data
+        return iter(zip(x, y, strict=True))
+
+
+def test_a_loader_goes_on_where_it_stood():
+    draws = torch.Generator().manual_seed(3)
+    loader = DataLoader(Stream(), 20, generator=draws)
+    before = draws.get_state()
+    audits = Audits(id=loader, untrained=False, on_error="raise")
+    audits.after(1, network())
+    assert audits.by_epoch[1].evidence.sets[0].overall.count == 60
+    assert torch.equal(draws.get_state(), before)
+
+
+def test_an_audit_that_fails_ends_no_training_unless_asked(caplog):
+    broken = network()
+    with torch.no_grad():
+        next(broken.parameters()).fill_(torch.nan)
+    audits = Audits(**SETTINGS)
+    with caplog.at_level(logging.WARNING, logger="contam.audit"):
+        audits.after(1, broken)
+    (said,) = caplog.messages
+    assert said.startswith("audit after epoch 1: ") and "NaN" in said and "\n" not in said
+    audits.after(2, network())
+    assert list(audits.by_epoch) == [2]
+    with pytest.raises(ValueError, match="NaN"):
+        Audits(on_error="raise", **SETTINGS).after(1, broken)
+
+
+@pytest.mark.parametrize("adapter", [Audits, lightning, hugging_face])
+@pytest.mark.parametrize(
+    ("given", "error", "says"),
+    [
+        ({"every": 0}, ValueError, "every 1 epoch or more"),
+        ({"on_error": "shout"}, ValueError, "'note' or 'raise'"),
+        ({"layer": "auto"}, TypeError, "'layer'"),
+        ({"id": iter([domain().data])}, ValueError, "used up"),
+        ({"ood": {"a": iter([domain().data])}}, ValueError, "used up"),
+    ],
+)
+def test_what_can_be_known_before_training_is_said_then(adapter, given, error, says, monkeypatch):
+    monkeypatch.setattr("contam.auditing.adapters.base_of", lambda *_: object)
+    with pytest.raises(error, match=says):
+        adapter(**(SETTINGS | given))
+
+
+def test_without_id_data_there_is_no_audit():
+    with pytest.raises(TypeError, match="'id'"):
+        Audits(every=2)
+
+
+@pytest.mark.parametrize("library", ["lightning", "transformers"])
+def test_callbacks_follow_the_protocol(library, monkeypatch, tmp_path):
+    monkeypatch.setattr("contam.auditing.adapters.base_of", lambda *_: object)
+    model = network()
+    if library == "transformers":
+        callback = hugging_face(every=2, **SETTINGS)
+        # The last epoch was cut short by max_steps.
+        for epoch in (1.0, 2.0, 2.5):
+            state = SimpleNamespace(epoch=epoch, is_world_process_zero=True)
+            callback.on_epoch_end(None, state, None, model=model, optimizer=None)
+        callback.on_train_end(None, state, None, model=model)
+        elsewhere = SimpleNamespace(epoch=4.0, is_world_process_zero=False)
+        callback.on_epoch_end(None, elsewhere, None, model=model)
+    else:
+        callback = lightning(every=2, **SETTINGS)
+        for epoch in range(3):
+            trainer = SimpleNamespace(current_epoch=epoch, is_global_zero=True)
+            callback.on_train_epoch_end(trainer, model)
+        # By then the trainer counts the epochs that are done.
+        trainer.current_epoch = 3
+        callback.on_train_end(trainer, model)
+        elsewhere = SimpleNamespace(current_epoch=3, is_global_zero=False)
+        callback.on_train_epoch_end(elsewhere, model)
+    assert list(callback.audits.by_epoch) == [2, 3]
+
+
+def test_nothing_is_audited_where_nothing_was_trained(monkeypatch):
+    monkeypatch.setattr("contam.auditing.adapters.base_of", lambda *_: object)
+    callback = lightning(**SETTINGS)
+    callback.on_train_end(SimpleNamespace(current_epoch=0, is_global_zero=True), network())
+    other = hugging_face(**SETTINGS)
+    state = SimpleNamespace(epoch=None, is_world_process_zero=True)
+    other.on_train_end(None, state, None, model=network())
+    assert not callback.audits.by_epoch and not other.audits.by_epoch
+
+
+def test_what_is_found_is_kept_in_folders(tmp_path):
+    audits = Audits(out=tmp_path, **SETTINGS)
+    audits.after(1, network())
+    folder = tmp_path / "epoch-0001"
+    assert Audit.load(folder).evidence == audits.by_epoch[1].evidence
+    assert audits.by_epoch[1].verdict.sentence in (folder / PAGE).read_text("utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_trains_as_without_audits(tmp_path):
+    import_torchvision()
+    pytest.importorskip("lightning")
+    from lightning.pytorch import LightningModule, Trainer  # pyright: ignore[reportMissingImports]
+
+    class Module(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, x):
+            return self.inner(x)
+
+        def training_step(self, batch, _):
+            return F.cross_entropy(self(batch[0]), batch[1])
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    def trained(*callbacks) -> dict:
+        module = Module()
+        with torch.random.fork_rng():
+            torch.manual_seed(5)
+            trainer = Trainer(
+                max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False,
+                enable_progress_bar=False, enable_model_summary=False, callbacks=list(callbacks),
+                default_root_dir=tmp_path,
+            )  # fmt: skip
+            trainer.fit(module, DataLoader(TensorDataset(*domain().data[:2]), 30, shuffle=True))
+        return module.state_dict()
+
+    callback = lightning(every=2, on_error="raise", **(SETTINGS | {"untrained": True}))
+    plain, audited = trained(), trained(callback)
+    assert list(callback.audits.by_epoch) == [2, 3]
+    assert callback.audits.by_epoch[3].evidence.layers
+    assert all(torch.equal(value, audited[name]) for name, value in plain.items())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_hugging_face_trains_as_without_audits(tmp_path):
+    import_torchvision()
+    transformers = pytest.importorskip("transformers")
+
+    class Pictures(Dataset):
+        def __len__(self) -> int:
+            return 60
+
+        def __getitem__(self, i: int) -> dict:
+            return {"pixel_values": domain().data.x[i], "labels": int(domain().y[i])}
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, pixel_values, labels=None):
+            logits = self.inner(pixel_values)
+            loss = None if labels is None else F.cross_entropy(logits, labels)
+            return {"loss": loss, "logits": logits}
+
+    def trained(*callbacks) -> dict:
+        model = Model()
+        settings = transformers.TrainingArguments(
+            str(tmp_path), max_steps=5, per_device_train_batch_size=30, report_to=[], seed=5,
+            save_strategy="no", logging_strategy="no", use_cpu=True, disable_tqdm=True,
+        )  # fmt: skip
+        with torch.random.fork_rng():
+            transformers.Trainer(
+                model, settings, train_dataset=Pictures(), callbacks=list(callbacks)
+            ).train()
+        return model.state_dict()
+
+    callback = hugging_face(every=2, on_error="raise", **(SETTINGS | {"id": Pictures()}))
+    plain, audited = trained(), trained(callback)
+    assert list(callback.audits.by_epoch) == [2, 3]
+    assert all(torch.equal(value, audited[name]) for name, value in plain.items())

@@ -1,0 +1,428 @@
+"""A whole audit: what it gives, what it leaves out, and that the network stays as it was."""
+
+import html
+import json
+import random
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import contam
+from contam.auditing.api import _patient, auditing
+from contam.auditing.audit_inputs import AuditInputs, Sample
+from contam.auditing.baseline import find_lines
+from contam.auditing.records import AuditRecord
+from contam.auditing.result import TABLES, Audit
+from contam.batch import Batch, Domain
+from contam.data.backgrounds import ID
+from contam.data.shapes import scenes
+from contam.measures.robustness import IMAGENET_LINES
+from contam.models.torchvision_import import import_torchvision
+
+SETTINGS = {"progress": False, "reference": None}
+
+
+def network(classes: int = 3, *, width: int = 6, extra: nn.Module | None = None) -> nn.Sequential:
+    torch.manual_seed(0)
+    inner = [] if extra is None else [extra]
+    return nn.Sequential(
+        *inner, nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes),
+    )  # fmt: skip
+
+
+def data(n: int = 45, *, shift: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each class has a color, and the shift moves all of them."""
+    generator = torch.Generator().manual_seed(1)
+    y = torch.arange(n) % 3
+    x = torch.rand(n, 3, 8, 8, generator=generator) / 2
+    x[torch.arange(n), y] += 0.4
+    return (x + shift).clamp(0, 1), y
+
+
+@pytest.fixture(scope="module")
+def found() -> Audit:
+    return contam.audit(network(), id=data(), ood={"dim": data(shift=-0.2)}, **SETTINGS)
+
+
+def test_the_package_is_called_like_the_function(found):
+    assert isinstance(found, contam.Audit)
+    assert contam.auditing.records.AuditRecord is AuditRecord
+    with pytest.raises(AttributeError, match="no attribute 'nix'"):
+        _ = contam.auditing.nix
+
+
+def test_an_audit_has_every_kind_of_evidence(found):
+    record = found.evidence
+    assert [(each.name, each.role) for each in record.sets] == [("ID", "id"), ("dim", "ood")]
+    assert record.classes == ("0", "1", "2")
+    assert record.verdict is found.verdict
+    assert found.verdict.reasons
+    (layer,) = record.layers
+    assert layer.name == "2"
+    assert "dim" in layer.attenuation or any("attenuation" in line for line in record.left_out)
+    assert record.neurons is not None
+    assert record.neurons.total == 6
+    assert record.head is not None
+    assert record.background_label is not None
+    assert record.examples
+    assert {"torch", "seed", "device", "seconds", "model"} <= record.provenance.keys()
+    assert all(line.endswith((".", ")")) and "\n" not in line for line in record.left_out)
+
+
+def test_the_same_audit_finds_the_same(found):
+    again = contam.audit(network(), id=data(), ood={"dim": data(shift=-0.2)}, **SETTINGS)
+    plain = {"provenance": {}}
+    assert again.evidence.model_copy(update=plain) == found.evidence.model_copy(update=plain)
+
+
+def test_accuracy_is_that_of_the_network(found):
+    model = network().eval()
+    for (x, y), scores in zip((data(), data(shift=-0.2)), found.evidence.sets, strict=True):
+        assert scores.overall.correct == int((model(x).argmax(1) == y).sum())
+
+
+def test_it_is_saved_whole_and_comes_back(found, tmp_path):
+    folder = found.save(tmp_path / "kept")
+    assert Audit.load(folder).evidence == found.evidence
+    schema = json.loads((folder / "audit.schema.json").read_text())
+    assert set(schema["required"]) <= json.loads((folder / "audit.json").read_text()).keys()
+    rows = (folder / TABLES["evidence"]).read_text().splitlines()
+    assert len(rows) == 1 + len(found.records())
+    assert found.evidence.neurons is not None
+    neurons = (folder / TABLES["neurons"]).read_text().splitlines()
+    assert len(neurons) == 1 + len(found.evidence.neurons.index)
+    assert not [file for file in folder.iterdir() if file.name.startswith(".")]
+
+
+def test_records_are_flat_and_hold_every_number(found):
+    rows = found.records()
+    assert all(set(row) == {"what", "on", "layer", "part", "value", "low", "high"} for row in rows)
+    assert {"accuracy", "selectivity", "head_gain", "background_label_bits"} <= {
+        row["what"] for row in rows
+    }
+    first = next(row for row in rows if row["what"] == "accuracy")
+    assert first["value"] == found.evidence.sets[0].overall.accuracy.value
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda folder: (folder / "audit.json").unlink(), "no audit in"),
+        (lambda folder: (folder / "audit.json").write_text("{"), "is no JSON"),
+        (lambda folder: (folder / "audit.json").write_text('{"format": 1}'), "is damaged at"),
+        (lambda folder: (folder / "audit.json").write_text('{"format": 99}'), "format 99"),
+    ],
+    ids=["gone", "cut", "empty", "newer"],
+)
+def test_a_damaged_audit_is_named(found, tmp_path, change, line):
+    folder = found.save(tmp_path)
+    change(folder)
+    with pytest.raises(ValueError, match=line) as said:
+        Audit.load(folder)
+    assert "\n" not in str(said.value)
+
+
+def test_a_folder_that_can_t_be_written_is_named(found, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="can't be written"):
+        found.save(tmp_path / "file")
+
+
+def test_what_a_reader_sees_first(found):
+    told = repr(found)
+    assert found.verdict.cause in told
+    assert found.verdict.sentence in told
+    assert found.verdict.reasons[0] in told
+    assert "OOD dim: accuracy" in told
+    page = found._repr_html_()
+    assert html.escape(found.verdict.sentence) in page
+    assert re.search(r"<table>.*</table>", page)
+
+
+def test_markup_in_names_is_text():
+    classes = ["<script>alert(1)</script>", "a & b", "<b>"]
+    found = contam.audit(
+        network(), id=data(), ood={"<i>dim</i>": data()}, classes=classes, budget=30, **SETTINGS
+    )
+    page = found._repr_html_()
+    assert "<i>" not in page
+    assert "<script>" not in page
+    assert found.evidence.classes == tuple(classes)
+
+
+def test_the_page_is_one_file_without_live_markup(tmp_path):
+    classes = ["<script>alert(1)</script>", "a & b", "<b>"]
+    found = contam.audit(
+        network(), id=data(), ood={"<i>dim</i>": data()}, classes=classes, **SETTINGS
+    )
+    page = found.report(tmp_path / "deep" / "page.html").read_text()
+    assert "<script>alert(1)" not in page
+    assert "<i>dim</i>" not in page
+    assert found.verdict.cause in page
+
+
+def state_of(model: nn.Module) -> list:
+    """Everything that an audit could have changed."""
+    return [
+        [module.training for module in model.modules()],
+        [(value.requires_grad, id(value), value.grad) for value in model.parameters()],
+        [(value.dtype, value.device) for value in model.state_dict().values()],
+        [value.detach().clone().tolist() for value in model.state_dict().values()],
+        [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()],
+        torch.get_rng_state().tolist(),
+        random.getstate(),
+        repr(np.random.get_state()),  # noqa: NPY002
+        torch.is_grad_enabled(),
+        torch.get_default_dtype(),
+    ]
+
+
+class Breaking(nn.Module):
+    """Does nothing, and raises at the call with this number."""
+
+    def __init__(self, at: int, error: type[BaseException]) -> None:
+        super().__init__()
+        self.at, self.error, self.calls = at, error, 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls == self.at:
+            raise self.error("stopped here")
+        return x
+
+
+class Random(nn.Module):
+    """Draws from every global stream, as careless code does."""
+
+    def forward(self, x):
+        return x + 0 * (torch.rand(()) + random.random() + np.random.rand())  # noqa: NPY002
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("extra", [None, Random()], ids=["quiet", "drawing"])
+def test_the_network_is_as_it_was(training, extra):
+    model = network(extra=extra).train(training)
+    model[-1].requires_grad_(False)
+    model[-3].eval()
+    torch.stack([v.sum() for v in model.parameters() if v.requires_grad]).sum().backward()
+    model[-1].register_forward_hook(lambda *_: None)
+    before = state_of(model)
+    contam.audit(model, id=data(), ood=data(shift=0.1), **SETTINGS)
+    assert state_of(model) == before
+
+
+@pytest.fixture(scope="module")
+def calls() -> int:
+    """How often an audit asks the network."""
+    quiet = Breaking(-1, ValueError)
+    contam.audit(network(extra=quiet), id=data(), untrained=False, **SETTINGS)
+    return quiet.calls
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemError])
+def test_the_network_is_as_it_was_after_an_interruption(calls, share, error):
+    model = network(extra=Breaking(1 + int(share * (calls - 1)), error)).train()
+    before = state_of(model)
+    if error is KeyboardInterrupt:
+        with pytest.raises(KeyboardInterrupt):
+            contam.audit(model, id=data(), untrained=False, **SETTINGS)
+    else:
+        # An error of the network's own ends the audit, or only what met it and can be done without.
+        try:
+            found = contam.audit(model, id=data(), untrained=False, **SETTINGS)
+            assert found.evidence.sets
+        except ValueError as told:
+            assert "SystemError: stopped here" in str(told)
+            assert share < 0.5
+    assert state_of(model) == before
+
+
+def test_whoever_stops_iterating_has_the_network_back():
+    model = network().train()
+    before = state_of(model)
+    steps = auditing(model, id=data(), reference=None)
+    shares = [next(steps).done for _ in range(6)]
+    assert shares == sorted(shares)
+    steps.close()
+    assert state_of(model) == before
+
+
+class Small(nn.Module):
+    """A machine with memory for so many examples."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most, self.largest = most, 0
+
+    def forward(self, x):
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.largest = max(self.largest, len(x))
+        return x
+
+
+def test_where_memory_runs_out_batches_are_halved():
+    plain = contam.audit(network(), id=data(), ood=data(shift=0.1), untrained=False, **SETTINGS)
+    small = Small(5)
+    found = contam.audit(
+        network(extra=small), id=data(), ood=data(shift=0.1), untrained=False, **SETTINGS
+    )
+    assert small.largest <= 5
+    assert found.evidence.sets == plain.evidence.sets
+    assert found.verdict == plain.verdict
+
+
+def test_memory_for_nothing_is_told():
+    with pytest.raises(ValueError, match="memory runs out"):
+        contam.audit(network(extra=Small(0)), id=data(), **SETTINGS)
+    domain = Domain("d", Batch(*data(), torch.zeros(45).long()))
+    subject = AuditInputs("n", network(), ("a", "b", "c"), Sample("d", domain), batch_size=8)
+    sizes = []
+
+    def hungry(subject):
+        sizes.append(subject.batch_size)
+        yield 0.5
+        raise torch.OutOfMemoryError("no")
+
+    with pytest.raises(ValueError, match="single example"):
+        list(_patient(hungry, subject, 0.0, 1.0, "eating"))
+    assert sizes == [8, 4, 2, 1]
+
+
+def test_without_ood_data_it_says_what_it_can_t_know():
+    found = contam.audit(network(), id=data(), **SETTINGS)
+    assert [each.role for each in found.evidence.sets] == ["id"]
+    assert found.verdict.missing
+    assert found.evidence.layers[0].counterfactual
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_hardly_any_examples_give_an_audit_that_says_so(n):
+    found = contam.audit(network(), id=data(n), ood=data(n), **SETTINGS)
+    assert found.evidence.sets[0].overall.count == n
+    assert found.evidence.left_out
+
+
+def test_a_class_without_examples_narrows_the_audit():
+    x, y = data()
+    few = x[y < 2], y[y < 2]
+    found = contam.audit(network(), id=(x, y), ood=few, **SETTINGS)
+    assert any("no example of" in line for line in found.evidence.left_out)
+    assert set(found.evidence.sets[1].by_class) == {"0", "1"}
+    contam.audit(network(), id=few, ood=(x, y), **SETTINGS)
+
+
+class NotFinite(nn.Module):
+    """Maps with a NaN in them, which the layers after it hide."""
+
+    def forward(self, x):
+        return torch.where(torch.arange(len(x))[:, None, None, None] == 0, torch.nan, x)
+
+
+def test_activations_that_are_not_finite_are_left_out():
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), NotFinite(), nn.SiLU(), nn.AdaptiveMaxPool2d(1),
+        nn.Flatten(), nn.ReLU(), nn.Hardtanh(), nn.Linear(4, 3),
+    )  # fmt: skip
+
+    class Clean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model
+
+        def forward(self, x):
+            return self.inner(x).nan_to_num()
+
+    found = contam.audit(Clean(), id=data(), ood=data(), untrained=False, **SETTINGS)
+    assert any("inner.3" in line and "finite" in line for line in found.evidence.left_out)
+    assert "inner.1" in {layer.name for layer in found.evidence.layers}
+
+
+def test_features_alone_get_a_narrower_audit():
+    x, y = data(90)
+    features = x.mean((2, 3))
+    found = contam.audit(None, id=(features, y), ood=(features.flip(1), y), **SETTINGS)
+    assert found.evidence.sets[0].overall.accuracy.value > 0.9
+    assert not found.evidence.examples
+    assert any("only features" in line for line in found.evidence.left_out)
+
+
+def test_background_labels_and_masks_reach_the_evidence():
+    shown = scenes([ID[0]], 60)
+    kinds = [("sea", "land")[int(k) % 2] for k in shown.y]
+    found = contam.audit(
+        network(10), id=(shown.x, shown.y), masks=shown.mask, background=kinds, **SETTINGS
+    )
+    assert found.evidence.background_label is not None
+    assert found.evidence.background_label.known_from == "labels"
+    assert found.evidence.background_label.bits.value > 0.5
+    assert found.evidence.background_only is not None
+    assert found.evidence.background_only.made_from == "masks"
+
+
+def test_progress_is_silent_when_it_is_told_to(capsys):
+    contam.audit(network(), id=data(), **SETTINGS)
+    said = capsys.readouterr()
+    assert said.out == said.err == ""
+    contam.audit(network(), id=data(), reference=None)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.slow
+def test_networks_of_the_libraries_are_audited():
+    import_torchvision()
+    timm = pytest.importorskip("timm")
+    for name, kind in (("resnet18", "resnet"), ("vit_tiny_patch16_224", "vit")):
+        options = {"img_size": 32, "patch_size": 8} if kind == "vit" else {}
+        model = timm.create_model(name, pretrained=False, num_classes=3, **options)
+        x, y = data(30)
+        big = nn.functional.interpolate(x, 32)
+        found = contam.audit(model, id=TensorDataset(big, y), ood=(big, y), **SETTINGS)
+        assert len(found.evidence.layers) > 5
+        assert found.evidence.head is not None
+
+
+def lines_in(text: str, tmp_path):
+    file = tmp_path / "baseline.csv"
+    file.write_text(text)
+    return find_lines(file, ["fog"], id_name="clean", classes=3)
+
+
+def test_a_baseline_gives_effective_robustness(tmp_path):
+    table = "model,clean,fog\na,0.5,0.4\nb,0.7,0.55\nc,0.9,0.8\n"
+    lines, said = lines_in(table, tmp_path)
+    assert said == []
+    assert lines["fog"].count == 3
+    file = tmp_path / "models.csv"
+    file.write_text(table.replace("clean", "id"))
+    found = contam.audit(
+        network(), id=data(), ood={"fog": data(shift=0.2)}, baseline=file, **SETTINGS
+    )
+    assert found.evidence.sets[1].effective_robustness is not None
+    named, _ = find_lines(None, ["imagenet-r", "mine"], id_name="x", classes=1000)
+    assert named == {"imagenet-r": IMAGENET_LINES["ImageNet-R"]}
+    assert find_lines(None, ["ImageNet-R"], id_name="x", classes=10) == ({}, [])
+    _, said = find_lines({"a": lines["fog"]}, ["b"], id_name="x", classes=10)
+    assert said
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", "has the columns"),
+        ("model,fog\na,0.5\n", "want 'clean' or 'id'"),
+        ("clean,fog\n0.5,much\n", "no number"),
+        ("clean,fog\n0.5,0.4\n", "a line needs two"),
+        ("clean,fog\n50,40\n60,50\n", "divide percent"),
+    ],
+    ids=["empty", "no ID column", "words", "one model", "percent"],
+)
+def test_a_bad_baseline_is_told(tmp_path, text, line):
+    with pytest.raises(ValueError, match=line):
+        lines_in(text, tmp_path)

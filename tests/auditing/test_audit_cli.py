@@ -1,0 +1,126 @@
+"""`contam audit` as its users meet it: folders and weights in, a verdict, files and a page out."""
+
+import csv
+import json
+import re
+
+import pytest
+from safetensors.torch import save_file
+
+from contam import cli
+from contam.auditing.records import AuditRecord
+from contam.auditing.result import Audit
+from contam.models.small import resnet8
+
+MODULE = """
+from contam.data.images import pixels
+from contam.models.small import resnet8
+from contam.models.sources import Source
+
+def network():
+    model = resnet8(10, width=4)
+    return Source("a small one", model.encoder, 16, pixels, model.head)
+
+def bare():
+    return Source("bare", network().encoder, 16, pixels)
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """The embedded benchmark in folders, a network of one's own, and its weights."""
+    root = tmp_path_factory.mktemp("audit")
+    sizes = ["--train", "40", "--id-val", "40", "--id-test", "80", "--ood-test", "20"]
+    assert cli.main(["data", "make", "shapes", str(root / "data"), *sizes]) == 0
+    (root / "a_network.py").write_text(MODULE)
+    model = resnet8(10, width=4, seed=1)
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(state, root / "w.safetensors")
+    return root
+
+
+def told(capsys, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of one command."""
+    code = cli.main(["audit", *arguments])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+MODEL = ("--model", "a_network:network", "--weights", "w.safetensors")
+ID = ("--id", "data/id_test")
+FAMILIES = ("--ood", "data/ood/checker", "--ood", "data/ood/plaid")
+
+
+def test_folders_and_weights_give_a_verdict_files_and_a_page(capsys, monkeypatch, place):
+    monkeypatch.chdir(place)
+    masks = ("--masks", "data/masks/id_test", "--reference", "none")
+    layers = ("--layer", "encoder.relu", "--layer", "encoder.stage3.relu2")
+    code, out, err = told(capsys, *MODEL, *ID, *FAMILIES, *masks, *layers, "--out", "found")
+    assert code == 0, err
+    assert "audit.html" in out
+    found = Audit.load(place / "found")
+    assert found.verdict.sentence in out
+    assert [each.name for each in found.evidence.sets] == ["id_test", "checker", "plaid"]
+    assert found.evidence.background_only is not None
+    assert found.evidence.background_only.made_from == "masks"
+    assert (place / "found" / "audit.html").read_text().lower().startswith("<!doctype html>")
+    with (place / "found" / "evidence.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    whole = [row for row in rows if row["what"] == "accuracy" and not row["part"]]
+    assert [row["on"] for row in whole] == ["id_test", "checker", "plaid"]
+    schema = json.loads((place / "found" / "audit.schema.json").read_text())
+    assert schema["properties"].keys() == AuditRecord.model_fields.keys()
+
+
+def test_fail_on_makes_the_exit_code(capsys, monkeypatch, place):
+    monkeypatch.chdir(place)
+    few = ("--budget", "60", "--reference", "none", "--layer", "encoder.stage3.relu2", "--json")
+    code, out, _ = told(capsys, *MODEL, *ID, *few, "--out", "a")
+    record = AuditRecord.model_validate_json(out)
+    assert code == 0
+    assert [layer.name for layer in record.layers] == ["encoder.stage3.relu2"]
+    cause = record.verdict.cause
+    again, _, _ = told(capsys, *MODEL, *ID, *few, "--out", "a", "--fail-on", f"head,{cause}")
+    assert again == 1
+
+
+def test_a_word_of_a_verdict_is_enough():
+    assert cli._causes("contaminated,spurious") == {"contaminated", "spurious correlation"}
+    assert cli._causes("missing") == {"core information missing"}
+    assert cli._causes(None) == set()
+    assert "healthy" not in cli._causes("any")
+
+
+BAD = {
+    "no such folder": (("--id", "nowhere"), "no folder nowhere"),
+    "no weights": (("--model", "timm:resnet18"), "no weights for timm:resnet18"),
+    "weights of another network": (("--model", "torchvision:resnet18"), "don't fit"),
+    "no head": (("--model", "a_network:bare"), "bare came without a head"),
+    "no such function": (("--model", "a_network:nix"), "can't find a_network:nix"),
+    "no such verdict": (("--fail-on", "contamination"), "did you mean 'contaminated'"),
+    "no such layer": (("--layer", "encoder.stage3.relu"), "did you mean one of"),
+    "no such flag": (("--oodd", "x"), "Unrecognized options: --oodd"),
+    "no such masks": (("--masks", "nix"), "no folder nix"),
+    "no such baseline": (("--baseline", "no.csv"), "can't read the baseline no.csv"),
+    "no such reference": (("--reference", "nix"), "no encoder 'nix'"),
+    "no such device": (("--device", "abacus"), "no device 'abacus'"),
+    "a folder of no classes": (("--ood", "data"), "has a folder"),
+    "a file to write into": (("--out", "w.safetensors"), "is no folder"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_one_line(capsys, monkeypatch, place, case):
+    monkeypatch.chdir(place)
+    changed, line = BAD[case]
+    asked = dict(zip(MODEL[::2] + ID[::2], MODEL[1::2] + ID[1::2], strict=True))
+    asked |= {"--out": "never", "--reference": "none", changed[0]: changed[1]}
+    if case in ("no weights", "no head"):
+        del asked["--weights"]
+    code, out, err = told(capsys, *(word for pair in asked.items() for word in pair))
+    assert code == 2
+    assert out == ""
+    last = err.splitlines()[-1]
+    assert last.startswith("contam: ")
+    assert re.search(line, last), last
+    assert not (place / "never").exists()

@@ -1,0 +1,243 @@
+"""The networks of a lineup: the same whoever trains them, and nothing without its data."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+from contam.data.domainnet import CLASSES
+from contam.experiments.support.model_zoo import (
+    CENTERED,
+    ERM,
+    STORE,
+    STUDENT,
+    SWEEP,
+    TEACHER,
+    TINY_NETWORKS,
+    UNTRAINED,
+    ModelZoo,
+    Networks,
+    NetworkSpec,
+)
+from contam.models.preparation import Preparation
+from contam.models.sources import Source
+from contam.run import RunError
+from contam.training.distill import Distillation
+from contam.training.optimize import Recipe
+from contam.training.probe import FullBatch
+
+
+def trained(root: Path, *specs: NetworkSpec, config: Networks = TINY_NETWORKS) -> ModelZoo:
+    zoo = ModelZoo(config, 0, root)
+    for stage in zoo.train(specs):
+        assert 0 <= stage.done <= 1
+    return zoo
+
+
+def weights(root: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(root.rglob("arrays/*.safetensors"))}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("whole")
+    trained(root, TEACHER, STUDENT, ERM)
+    return root
+
+
+def test_a_student_brings_its_teacher(tmp_path):
+    zoo = trained(tmp_path, STUDENT)
+    assert zoo.network(TEACHER) is not zoo.network(STUDENT)
+
+
+def test_networks_are_read_back_as_they_were_trained(whole):
+    fresh = ModelZoo(TINY_NETWORKS, 0, whole)
+    again = trained(whole, TEACHER, STUDENT, ERM)
+    for spec in (TEACHER, STUDENT, ERM):
+        for name, tensor in fresh.network(spec).state_dict().items():
+            assert torch.equal(tensor, again.network(spec).state_dict()[name])
+        assert not fresh.network(spec).training
+        assert fresh.judge(spec) == again.judge(spec)
+
+
+def test_one_network_alone_is_the_same_as_among_others(whole, tmp_path):
+    trained(tmp_path, ERM)
+    assert weights(tmp_path)["labels.safetensors"] == weights(whole)["labels.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"steps": 3, "epochs": None}, {"cosine": False}, {"clip": 1e-3}, {"warmup": 5}]
+)
+def test_a_standard_network_follows_every_field_of_its_recipe(whole, tmp_path, change):
+    assert TINY_NETWORKS.standard_recipe is not None
+    recipe = dataclasses.replace(TINY_NETWORKS.standard_recipe, **change)
+    trained(tmp_path, ERM, config=TINY_NETWORKS.model_copy(update={"standard_recipe": recipe}))
+    assert weights(tmp_path)["labels.safetensors"] != weights(whole)["labels.safetensors"]
+
+
+def test_a_student_begins_where_a_standard_network_begins(tmp_path):
+    still = TINY_NETWORKS.model_copy(
+        update={
+            "student_recipe": Distillation(1e-12, 0.0, 40, epochs=1),
+            "standard_recipe": Recipe(1e-12, 0.0, 40, epochs=1),
+        }
+    )
+    zoo = trained(tmp_path, STUDENT, ERM, config=still)
+    student, standard = (zoo.network(each).encoder for each in (STUDENT, ERM))
+    for mine, other in zip(student.parameters(), standard.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-9)
+
+
+def test_the_probe_replaces_the_head_and_reads_the_same(whole):
+    """Folding the standardization into the head changes no prediction."""
+    zoo = ModelZoo(TINY_NETWORKS, 0, whole)
+    rows = zoo.judge(TEACHER)
+    assert [row["role"] for row in rows] == ["id"] + ["ood"] * 5
+    shift = zoo.benchmark(TEACHER).shift
+    model = zoo.network(TEACHER)
+    with torch.no_grad():
+        right = model(shift.id_test.data.x).argmax(dim=1) == shift.id_test.y
+    assert rows[0]["correct"] == int(right.sum()) and rows[0]["count"] == len(right)
+    assert rows[0]["score"] == rows[0]["correct"] / rows[0]["count"]
+
+
+def test_members_that_differ_have_places_that_differ():
+    specs = (UNTRAINED, TEACHER, STUDENT, ERM, CENTERED, *SWEEP)
+    assert len({spec.part for spec in specs}) == len(specs)
+    assert NetworkSpec("another name", "labels").part == ERM.part
+
+
+def test_fewer_examples_are_the_first_of_each_family(tmp_path):
+    few = NetworkSpec("few", "labels", examples=90, epochs=1)
+    trained(tmp_path, few)
+    with pytest.raises(ValueError, match=r"5000 training examples .* there are 200 in all"):
+        trained(tmp_path, NetworkSpec("many", "labels", examples=5000))
+
+
+def test_what_was_not_trained_is_said(tmp_path):
+    with pytest.raises(RunError, match="holds no ERM of seed 0; train it first"):
+        ModelZoo(TINY_NETWORKS, 0, tmp_path).network(ERM)
+    no_standard = TINY_NETWORKS.model_copy(update={"standard": None})
+    with pytest.raises(ValueError, match="there is no ERM"):
+        trained(tmp_path, ERM, config=no_standard)
+
+
+@pytest.mark.parametrize("data", ["imagenet", "iwildcam", "camelyon17", "domainnet"])
+def test_a_problem_without_its_files_says_what_to_put_where(data, tmp_path):
+    config = Networks(
+        data=data, folder=tmp_path / "none", weights=tmp_path, teacher="torchvision:resnet18"
+    )
+    with pytest.raises(ValueError, match=rf"has not all of {data}: missing .*{tmp_path}/none") as e:
+        trained(tmp_path, TEACHER, ERM, config=config)
+    for name in ("resnet18", "resnet50"):
+        assert f"at {tmp_path}/torchvision-{name}.safetensors" in str(e.value)
+
+
+def domainnet_tree(root: Path) -> Path:
+    """Two images for each of the forty classes in each list, on the true layout."""
+    draws = np.random.default_rng(0)
+    for domain in ("clipart", "painting", "real", "sketch"):
+        for part in ("train", "test"):
+            lines = []
+            for label, thing in enumerate(CLASSES):
+                for index in range(2):
+                    place = Path(domain, thing, f"{part}{index}.png")
+                    (root / place).parent.mkdir(parents=True, exist_ok=True)
+                    pixels = draws.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                    pixels[..., label % 3] //= 4
+                    Image.fromarray(pixels).save(root / place)
+                    lines.append(f"{place} {label}\n")
+            lists = root / "SENTRY_splits"
+            lists.mkdir(exist_ok=True)
+            (lists / f"{domain}_{part}_mini.txt").write_text("".join(lines))
+    return root
+
+
+def tiny_source() -> Source:
+    """An encoder small enough to be a teacher in a test."""
+    encoder = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    about = Preparation(resize=8, crop=8, mean=(0.5,) * 3, std=(0.5,) * 3)
+    return Source("tiny", encoder, 6, about)
+
+
+def test_the_same_pipeline_runs_on_folders(tmp_path, monkeypatch):
+    """A teacher whose weights come from a file, and its student, on DomainNet's true layout."""
+    monkeypatch.setitem(sys.modules, "tiny_model", sys.modules[__name__])
+    name = "tiny_model:tiny_source"
+    config = Networks(
+        data="domainnet",
+        folder=domainnet_tree(tmp_path / "data"),
+        weights=tmp_path / "weights",
+        teacher=name,
+        standard=None,
+        student_recipe=Distillation(1e-2, 0.0, 16, epochs=1),
+        probe=FullBatch(iterations=20),
+    )
+    with pytest.raises(ValueError, match=r"put .* at .*tiny_model-tiny_source\.safetensors"):
+        trained(tmp_path / "runs", TEACHER, config=config)
+    (tmp_path / "weights").mkdir()
+    save_file(
+        tiny_source().encoder.state_dict(), tmp_path / "weights/tiny_model-tiny_source.safetensors"
+    )
+    zoo = trained(tmp_path / "runs", TEACHER, STUDENT, config=config)
+    for spec in (TEACHER, STUDENT):
+        assert [row["test"] for row in zoo.judge(spec)][1:] == ["sketch"]
+    again = ModelZoo(config, 0, tmp_path / "runs")
+    assert again.judge(STUDENT) == zoo.judge(STUDENT)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from contam import lineup
+lineup.KEEP_EVERY = 0.0
+lineup.KEEPING = 1e9
+lineup.REPORT_EVERY = 1
+for stage in lineup.Lineup(lineup.TINY_NETWORKS, 0, Path(sys.argv[1])).train(
+    [lineup.TEACHER, lineup.STUDENT, lineup.ERM]
+):
+    print(stage.doing, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_the_same_command_gives_the_same_bytes(whole, tmp_path):
+    """In the teacher's training, in distillation, in the probes and between them."""
+    draws = np.random.default_rng(1)
+    kills = 0
+    for _ in range(12):
+        process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)],
+                                   stdout=subprocess.PIPE, text=True)  # fmt: skip
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(float(draws.uniform(0, 0.8)))
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() != 0
+        process.stdout.close()
+    assert kills > 3
+    subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], check=True, capture_output=True)
+    assert weights(tmp_path) == weights(whole)
+
+
+@pytest.mark.slow
+def test_two_processes_that_want_the_same_networks_share_them(whole, tmp_path):
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        process.communicate(timeout=120)
+        assert process.returncode == 0
+    assert weights(tmp_path) == weights(whole)
+    (folder,) = (tmp_path / STORE).iterdir()
+    assert json.loads((folder / "run.json").read_text())["files"]

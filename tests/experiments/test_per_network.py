@@ -1,0 +1,97 @@
+"""What is seen in several networks: counted in one pass, in any way, and kept for each."""
+
+import pytest
+import torch
+
+from contam.batch import Batch, Domain
+from contam.experiments.support.model_zoo import ERM, STUDENT, TEACHER, TINY_NETWORKS, UNTRAINED
+from contam.experiments.support.per_network import (
+    BATCH,
+    arrays_of,
+    look_into_each,
+    names_in,
+    profiled,
+    seeds_in,
+    seen_in,
+    specs,
+    without_gaps,
+)
+from contam.measures.class_profiles import class_profiles
+from contam.models.small import resnet8
+from contam.run import Run
+
+LAYERS = ["encoder.stage1.relu2", "encoder"]
+TINIEST = TINY_NETWORKS.model_copy(update={"standard": None, "examples": 40, "id_examples": 40})
+
+
+def some(n: int = 2 * BATCH + 10) -> Domain:
+    draws = torch.Generator().manual_seed(0)
+    x = torch.rand(n, 3, 32, 32, generator=draws)
+    return Domain("some", Batch(x, torch.arange(n) % 3, torch.zeros(n, dtype=torch.long)))
+
+
+def test_one_counting_is_the_profile_of_the_classes():
+    model, images = resnet8(3, width=4), some()
+    (found,) = profiled(model, images, LAYERS, [images.y])
+    alone = class_profiles(model, images, LAYERS, classes=3).layers
+    for layer in LAYERS:
+        for mine, other in zip(found[layer], alone[layer], strict=True):
+            torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-12)
+
+
+def test_every_counting_is_the_profile_of_the_examples_that_it_counts():
+    """Among them one without any example in the first batch, and one that renames classes."""
+    model, images = resnet8(3, width=4), some()
+    late = torch.where(torch.arange(len(images)) >= BATCH, images.y, -1)
+    pair = torch.tensor([1, -1, 0])[images.y]
+    for found, counting in zip(
+        profiled(model, images, LAYERS, [late, pair]), (late, pair), strict=True
+    ):
+        kept = counting >= 0
+        x, _, domain = images.data.pick(kept)
+        picked = Domain("picked", Batch(x, counting[kept], domain))
+        alone = class_profiles(model, picked, LAYERS, classes=int(counting.max()) + 1).layers
+        for layer in LAYERS:
+            torch.testing.assert_close(found[layer].means, alone[layer].means)
+            torch.testing.assert_close(found[layer].rates, alone[layer].rates)
+            assert torch.equal(found[layer].counts, torch.bincount(counting[kept]))
+
+
+def test_a_counting_with_a_gap_is_refused():
+    images = some()
+    with pytest.raises(ValueError, match=r"no example of class \[1\]"):
+        profiled(resnet8(3, width=4), images, LAYERS, [2 * (images.y % 2)])
+
+
+def test_classes_that_occur_are_numbered_in_their_order():
+    assert without_gaps(torch.tensor([7, 2, 7, 90])).tolist() == [1, 0, 1, 2]
+
+
+def test_the_standard_network_is_compared_where_there_is_one():
+    assert specs(TINY_NETWORKS) == (TEACHER, STUDENT, ERM, UNTRAINED)
+    assert specs(TINIEST) == (TEACHER, STUDENT, UNTRAINED)
+
+
+def test_each_network_has_a_part_and_is_looked_into_once(tmp_path):
+    looked = []
+
+    def look(zoo, spec):
+        looked.append((zoo.seed, spec.name))
+        weight = zoo.network(spec).head.weight.detach()
+        return [{"norm": float(weight.norm())}], {"weight": weight}
+
+    def done(run: Run) -> list[float]:
+        return [stage.done for stage in look_into_each(run, TINIEST, 2, look)]
+
+    with Run.start(tmp_path, "looking", TINIEST) as run:
+        shares = done(run)
+        assert shares == sorted(shares) and 0 <= shares[0] <= shares[-1] <= 1
+        expected = [(s, n) for s in (0, 1) for n in ("teacher", "student", "untrained")]
+        assert looked == expected
+        assert not done(run) and looked == expected
+
+    rows = seen_in(run)
+    assert [(row["seed"], row["network"]) for row in rows] == expected
+    assert names_in(rows) == ["teacher", "student", "untrained"] and seeds_in(rows) == [0, 1]
+    for row, arrays in zip(rows[::3], arrays_of(run, "teacher"), strict=True):
+        assert row["norm"] == pytest.approx(float(arrays["weight"].norm()))

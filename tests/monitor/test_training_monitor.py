@@ -1,0 +1,574 @@
+"""A watch measures what the measures measure, changes nothing, and never ends a training."""
+
+import io
+import random
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import contam
+from contam import report
+from contam.batch import Batch, Domain, Shift
+from contam.measures.accuracy import accuracy
+from contam.measures.activation import activation_asymmetry
+from contam.measures.class_profiles import class_profiles
+from contam.measures.depth import Rule, depths, draw_support
+from contam.measures.layerwise import layerwise, predictions
+from contam.measures.selectivity import selectivity
+from contam.measures.usable_information import usable_information
+from contam.models.torchvision_import import import_torchvision
+from contam.monitor import hugging_face, lightning, tensorboard, watching, weights_and_biases
+from contam.monitor.examples import Answers, first
+from contam.monitor.page import WATCHED, rows_of
+from contam.monitor.sinks import terminal
+from contam.monitor.snapshot import coupling, grid_or_tokens
+from contam.monitor.training_monitor import TrainingMonitor, watch
+from contam.run import Run
+from contam.training.supervised import fit
+
+CLASSES = 3
+LAYERS = ("1", "4")
+
+
+def domain(name: str = "made", count: int = 90, domains: int = 1, seed: int = 0) -> Domain:
+    """Pictures with a column for their class, the brighter the higher its number."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(count) % CLASSES
+    x = torch.rand(count, 1, 6, 6, generator=generator)
+    x[torch.arange(count), 0, :, 2 * y] += 1 + 0.5 * y[:, None]
+    return Domain(name, Batch(x, y, torch.arange(count) // CLASSES % domains))
+
+
+def network(seed: int = 0) -> nn.Sequential:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3), nn.ReLU(),
+            nn.Flatten(), nn.Dropout(0.5), nn.Linear(24, CLASSES),
+        )  # fmt: skip
+
+
+def descend(model: nn.Module, steps: int, step=lambda: None) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    data = domain().data
+    model.train()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        F.cross_entropy(model(data.x), data.y).backward()
+        optimizer.step()
+        step()
+
+
+def quiet(model: nn.Module, data=None, **settings) -> TrainingMonitor:
+    return watch(model, domain() if data is None else data, show=False, **settings)
+
+
+def test_the_numbers_are_those_of_the_measures():
+    model, data, queries = network(), domain(), domain("queries", seed=1)
+    descend(model, 30)
+    watched = quiet(model, data, queries=queries, per_class=20, k=7, layers=LAYERS)
+    found = watched.looks[0]
+    support, asked = watched._examples.support, watched._examples.queries
+    seen = list(layerwise(model, support, asked, list(LAYERS), reduce=grid_or_tokens, at_once=4))
+    depth = depths(
+        seen, draw_support(support.y, 20), predictions(model, asked), rule=Rule(k=7)
+    )  # fmt: skip
+    bits = usable_information(seen, support.y, asked.y, k=7)
+    profiles = class_profiles(model, asked, list(LAYERS), classes=CLASSES)
+    assert found.network["accuracy"] == pytest.approx(accuracy(model, asked).share)
+    assert found.network["decided_early"] == pytest.approx(depth.decided_by(1).value)
+    assert found.network["undefined"] == pytest.approx(depth.undefined().value)
+    assert list(found.layers) == ["input", *LAYERS, "softmax"]
+    for place, (name, told) in enumerate(found.layers.items()):
+        assert told["decided"] == pytest.approx(depth.decided_by(place).value)
+        assert told["information"] == pytest.approx(bits.of(name).value)
+    for name in LAYERS:
+        profile, told = profiles.layers[name], found.layers[name]
+        assert told["selectivity"] == pytest.approx(float(selectivity(profile.means).mean()))
+        assert told["asymmetry"] == pytest.approx(float(activation_asymmetry(profile.rates).mean()))
+    assert not found.left_out
+
+
+def test_coupling_is_the_gain_that_is_lost_whatever_the_noise():
+    generator = torch.Generator().manual_seed(0)
+    profile = torch.randn(5, 4000, generator=generator, dtype=torch.float64)
+
+    def noisy(gain: float) -> torch.Tensor:
+        noise = torch.randn(profile.shape, generator=generator, dtype=torch.float64)
+        return gain * profile + noise + 3
+
+    for gain in (1.0, 0.5, 0.0, -1.0):
+        assert coupling(noisy(1), noisy(1), noisy(gain)) == pytest.approx(1 - gain, abs=0.06)
+    exact = profile + 1
+    assert coupling(exact, exact, 0.25 * profile) == pytest.approx(0.75)
+    unlike = [torch.randn(5, 4000, generator=generator) for _ in range(3)]
+    assert np.isnan(coupling(*unlike))
+
+
+def test_a_background_that_gates_the_response_is_seen_elsewhere_and_across_domains():
+    data = domain(count=300, domains=2)
+    shifted = Domain("dark", data.data._replace(x=data.data.x - 2.5))
+    plain = nn.Conv2d(1, 2, 1, bias=False)
+    with torch.no_grad():
+        plain.weight.copy_(torch.tensor([1.0, 0.5]).view(2, 1, 1, 1))
+    model = nn.Sequential(plain, nn.ReLU(), nn.Flatten(), nn.Linear(72, CLASSES))
+    same = quiet(model, data, others={"dark": shifted, "bright": data}).looks[0]
+    assert same.layers["1"]["coupling/dark"] > 0.7
+    assert same.layers["1"]["coupling/bright"] == pytest.approx(0, abs=0.1)
+    lit = data.data.x - 2.5 * (data.data.domain == 1)[:, None, None, None]
+    mixed = Domain("mixed", data.data._replace(x=lit))
+    assert quiet(model, mixed).looks[0].layers["1"]["coupling/domains"] > 0.3
+    assert abs(quiet(model, data).looks[0].layers["1"]["coupling/domains"]) < 0.25
+
+
+def test_weights_and_random_states_are_those_of_a_training_without_a_watch():
+    def trained(watched: bool) -> tuple:
+        model = network()
+        random.seed(1)
+        np.random.seed(1)  # noqa: NPY002
+        torch.manual_seed(1)
+        one = quiet(model, every=2) if watched else None
+        descend(model, 7, one.step if one else lambda: None)
+        if one:
+            assert sorted(one.looks) == [0, 2, 4, 6]
+        return model.state_dict(), torch.rand(3), random.random(), np.random.rand()  # noqa: NPY002
+
+    with torch.random.fork_rng():
+        plain, looked = trained(False), trained(True)
+    for name, value in plain[0].items():
+        assert torch.equal(value, looked[0][name]), name
+    assert torch.equal(plain[1], looked[1]) and plain[2:] == looked[2:]
+
+
+class Fragile(nn.Module):
+    """Counts its passes in a buffer, and fails in evaluation mode when told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.fails = network(), False
+        self.passes: torch.Tensor
+        self.register_buffer("passes", torch.zeros(()))
+
+    def forward(self, x):
+        self.passes += 1
+        if self.fails and not self.training:
+            raise RuntimeError("this pass\nfails")
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_model_is_as_it_was_found_also_after_errors(fails):
+    model = Fragile()
+    model.train()
+    model.inner[2].eval()
+    modes = [module.training for module in model.modules()]
+    watched = quiet(model)
+    model.fails = fails
+    model(domain().data.x).sum().backward()
+    gradients = [g.clone() for p in model.parameters() if (g := p.grad) is not None]
+    before = model.passes.clone()
+    found = watched.look()
+    assert bool(found.left_out) == fails
+    assert not fails or "RuntimeError: this pass fails" in found.left_out[0]
+    assert [module.training for module in model.modules()] == modes
+    assert torch.equal(model.passes, before)
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        assert parameter.grad is not None and parameter.requires_grad
+        assert torch.equal(parameter.grad, gradient)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_a_look_under_autocast_is_a_look_without_and_weights_learn():
+    model = network()
+    watched = quiet(model)
+    plain = watched.looks[0].scalars()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert watched.look().scalars() == plain
+        model(domain().data.x).float().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_it_looks_first_then_every_so_many_steps_and_once_at_the_end():
+    model = network()
+    with quiet(model, every=4) as watched:
+        for _ in range(10):
+            watched.step()
+    assert sorted(watched.looks) == [0, 4, 8, 10]
+    with pytest.raises(KeyError), quiet(model, every=4) as watched:
+        watched.at(3)
+        raise KeyError
+    assert sorted(watched.looks) == [0]
+    jumping = quiet(model, every=4, start=6)
+    for step in (7, 13, 14, 15):
+        jumping.at(step)
+    assert sorted(jumping.looks) == [6, 13]
+
+
+def test_it_goes_around_our_training():
+    model, data = network(), domain()
+    shift = Shift("made", ("a", "b", "c"), (data,), domain("test", seed=2), ())
+    stages = fit(
+        model, shift, epochs=3, batch_size=30, step_size=1e-2, weight_decay=0.0, seed=0,
+        report_every=1,
+    )  # fmt: skip
+    seen: list[int] = []
+    given = watching(stages, model, shift, every=3, show=False, sinks=[lambda s, _: seen.append(s)])
+    assert [stage.step for stage in given] == list(range(1, 10))
+    assert seen == [0, 3, 6, 9]
+
+
+BATCHES = [(domain().data.x[i : i + 30], domain().data.y[i : i + 30]) for i in (0, 30, 60)]
+KINDS = {
+    "pairs": BATCHES,
+    "with more": [(x, y, torch.zeros(len(y), 2)) for x, y in BATCHES],
+    "dicts": [{"pixel_values": x, "labels": y} for x, y in BATCHES],
+    "columns of labels": [(x, y[:, None]) for x, y in BATCHES],
+    "tensors": domain().data[:2],
+    "a data set": TensorDataset(*domain().data[:2]),
+    "a loader": DataLoader(TensorDataset(*domain().data[:2]), 32),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_data_is_read_alike(kind):
+    plain = quiet(network(), per_class=10)
+    assert quiet(network(), KINDS[kind], per_class=10).looks[0].network == plain.looks[0].network
+
+
+def test_a_shuffling_loader_goes_on_as_if_it_had_not_been_read():
+    def order(looked: bool) -> list:
+        generator = torch.Generator().manual_seed(3)
+        data = TensorDataset(*domain().data[:2])
+        loader = DataLoader(data, 30, shuffle=True, generator=generator)
+        if looked:
+            quiet(network(), loader)
+        return [y.tolist() for _, y in loader]
+
+    assert order(True) == order(False)
+
+
+def test_data_that_draws_from_global_states_leaves_them_alone():
+    class Drawing(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 90
+
+        def __getitem__(self, i: int) -> tuple:
+            noise = random.random() + np.random.rand() + torch.rand(())  # noqa: NPY002
+            return domain().data.x[i] + noise, domain().y[i]
+
+    states = [random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()]  # noqa: NPY002
+    quiet(network(), Drawing())
+    after = [random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()]  # noqa: NPY002
+    assert after == states
+
+
+class Record(nn.Module):
+    """Answers as Hugging Face's models do."""
+
+    def __init__(self, wrap) -> None:
+        super().__init__()
+        self.inner, self.wrap = network(), wrap
+
+    def forward(self, pixel_values):
+        return self.wrap(self.inner(pixel_values))
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda a: {"logits": a}, lambda a: SimpleNamespace(logits=a), lambda a: (a, None)]
+)
+def test_networks_may_answer_with_records(wrap):
+    found = quiet(Record(wrap)).looks[0]
+    assert found.network == quiet(network()).looks[0].network
+    assert list(found.layers) == ["input", "inner.1", "inner.4", "softmax"]
+
+
+def test_wrappers_of_parallel_training_are_looked_through():
+    model = nn.DataParallel(network())
+    assert list(quiet(model).looks[0].layers) == ["input", *LAYERS, "softmax"]
+
+
+def test_half_precision_and_a_network_without_activations():
+    assert "information" in quiet(network().bfloat16()).looks[0].layers["4"]
+    found = quiet(nn.Sequential(nn.Flatten(), nn.Linear(36, CLASSES))).looks[0]
+    assert list(found.layers) == ["input", "softmax"]
+    assert any("no activation" in line for line in found.left_out)
+
+
+def test_many_classes_are_watched_in_part():
+    y = torch.arange(300) % 30
+    data = Domain("many", Batch(torch.randn(300, 8), y, torch.zeros_like(y)))
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 30))
+    watched = quiet(model, data)
+    assert len(watched.settings.classes) == 20
+    assert "10 of 30 classes" in watched.looks[0].left_out[0]
+    x = data.data.x[:5]
+    some = Answers(model, watched.settings.classes)(x)
+    assert torch.equal(some, model(x)[:, list(watched.settings.classes)])
+
+
+@pytest.mark.parametrize(
+    ("data", "settings", "says"),
+    [
+        (domain().data._replace(y=domain().y + 1), {}, "labels 1..3 .* answers with 3"),
+        (domain().data._replace(y=domain().y - 1), {}, "labels -1..1 "),
+        (domain(count=3), {}, "want two classes .* of 3 examples"),
+        (domain(count=0), {}, "examples"),
+        (None, {"layers": ["1", "nope"]}, "no layer 'nope'"),
+        (None, {"layers": "1"}, r"give \['1'\]"),
+        (None, {"every": 0}, "every and k of at least 1"),
+        (None, {"on_error": "shout"}, "'note' or 'raise'"),
+        (iter(BATCHES), {}, "is an iterator"),
+        ([{"pixels": 1}], {}, "a batch has pixels; want inputs"),
+        ([torch.zeros(3)], {}, "labels"),
+        ([(torch.zeros(3, 2), torch.zeros(3))], {}, "class number"),
+        ([("names", torch.zeros(3))], {}, "tensor of inputs"),
+        ([], {}, "no examples"),
+        ([7], {}, "a batch is"),
+    ],
+)
+def test_what_can_be_known_before_training_is_refused_in_one_line(data, settings, says):
+    with pytest.raises(ValueError, match=says) as caught:
+        quiet(network(), data, **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_that_answers_with_something_else_is_refused():
+    with pytest.raises(ValueError, match="want a network that answers with logits"):
+        quiet(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()))
+
+
+def test_activations_that_are_not_finite_narrow_the_profile(caplog):
+    model = network()
+    watched = quiet(model)
+    with torch.no_grad():
+        list(model.parameters())[4].fill_(torch.nan)  # the weights of the second convolution
+    found = watched.look()
+    watched.look()
+    assert "selectivity" in found.layers["1"]
+    assert "selectivity" not in found.layers.get("4", {}) and "accuracy" not in found.network
+    assert any("not finite" in line for line in found.left_out)
+    assert len(caplog.records) == len({record.getMessage() for record in caplog.records}) > 0
+    with pytest.raises(ValueError, match=r"step 0: .*not finite"):
+        quiet(model, on_error="raise")
+
+
+def test_scarce_classes_and_sets_without_a_class_are_left_out():
+    data = domain().data
+    few = data.pick((data.y != 2) | (torch.arange(90) < 3))
+    found = quiet(network(), few, others={"one": data.pick(data.y == 0)})
+    assert found.settings.classes == (0, 1) and not found.settings.others
+    assert any("classes 2: fewer" in line for line in found.looks[0].left_out)
+    assert any("'one': no example of classes 1" in line for line in found.looks[0].left_out)
+
+
+def test_a_sink_that_fails_ends_nothing_unless_asked(caplog):
+    def full(step: int, numbers: object) -> None:
+        raise OSError("disk full")
+
+    watched = quiet(network(), sinks=[full])
+    watched.step()
+    assert "disk full" in caplog.text
+    with pytest.raises(ValueError, match="disk full"):
+        quiet(network(), sinks=[full], on_error="raise")
+
+
+def test_a_record_goes_on_under_its_name_and_makes_a_page(tmp_path):
+    model = network()
+    watched = quiet(model, every=2, out=tmp_path, name="one", others={"odd": domain(seed=4)})
+    folder = watched.folder
+    assert folder is not None
+    descend(model, 5, watched.step)
+    rows = rows_of(Run.load(folder))
+    assert [row["step"] for row in rows if not row["layer"]] == [0, 2, 4]
+    watched.close(look=False)
+    again = quiet(
+        network(), every=2, out=tmp_path, name="one", others={"odd": domain(seed=4)}, start=3
+    )
+    again.close()
+    run = Run.load(folder)
+    assert [row["step"] for row in rows_of(run) if not row["layer"]] == [0, 2, 3]
+    assert WATCHED.summary(run).startswith("3 looks at a Sequential, steps 0 to 3: accuracy")
+    figures = WATCHED.draw(run)
+    titles = [panel.title for figure in figures for panel in figure.panels]
+    assert {"Accuracy", "Decided early", "Usable information", "Coupling to odd"} <= set(titles)
+    for figure in figures:
+        assert all(panel.description and not panel.empty for panel in figure.panels)
+    page = report.page([run], {WATCHED.name: WATCHED})
+    assert "A training, watched" in page and "To repeat it" not in page
+
+
+def test_the_terminal_gets_a_line_for_each_look_and_a_file_none():
+    for is_terminal in (True, False):
+        text = io.StringIO()
+        console = Console(file=text, force_terminal=is_terminal, width=40, color_system=None)
+        draw = terminal(console)
+        watched = quiet(network(), sinks=[draw], every=1)
+        watched.step()
+        lines = text.getvalue().splitlines()
+        assert len(lines) == (3 if is_terminal else 0)
+        if is_terminal:
+            assert re.search(r"step +accuracy +decided early", lines[0])
+            assert re.search(r"[▁▂▃▄▅▆▇█]{2}", lines[2])
+
+
+def test_it_is_a_public_name():
+    assert contam.watch is watch
+
+
+def test_weights_and_biases_gets_plain_names():
+    said: list = []
+    run = SimpleNamespace(define_metric=lambda *a, **k: said.append((a, k)), log=said.append)
+    quiet(network(), sinks=[weights_and_biases(run)])
+    assert said[1] == (("contam/*",), {"step_metric": "contam/step"})
+    assert said[2]["contam/step"] == 0 and 0 <= said[2]["contam/accuracy"] <= 1
+
+
+def test_tensorboard_gets_every_number(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # pyright: ignore[reportMissingImports]
+
+    watched = quiet(network(), sinks=[tensorboard(tmp_path)])
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    (scalar,) = events.Scalars("contam/accuracy")
+    assert scalar.value == pytest.approx(watched.looks[0].network["accuracy"])
+    assert set(events.Tags()["scalars"]) == {f"contam/{n}" for n in watched.looks[0].scalars()}
+
+
+def test_first_reads_no_more_than_it_needs():
+    read = []
+
+    class Counted:
+        def __iter__(self):
+            for batch in BATCHES:
+                read.append(len(batch[1]))
+                yield batch
+
+    assert first(Counted()).shape == (1, 1, 6, 6)
+    assert len(read) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_trains_as_without_a_watch(tmp_path):
+    import_torchvision()
+    pytest.importorskip("lightning")
+    from lightning.pytorch import LightningModule, Trainer  # pyright: ignore[reportMissingImports]
+
+    class Module(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, x):
+            return self.inner(x)
+
+        def training_step(self, batch, _):
+            return F.cross_entropy(self(batch[0]), batch[1])
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    def trained(*callbacks) -> dict:
+        module = Module()
+        with torch.random.fork_rng():
+            torch.manual_seed(5)
+            trainer = Trainer(
+                max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False,
+                enable_progress_bar=False, enable_model_summary=False, callbacks=list(callbacks),
+                default_root_dir=tmp_path,
+            )  # fmt: skip
+            trainer.fit(module, DataLoader(TensorDataset(*domain().data[:2]), 30, shuffle=True))
+        return module.state_dict()
+
+    callback = lightning(domain(), every=4, show=False)
+    plain, looked = trained(), trained(callback)
+    assert sorted(callback.watch.looks) == [0, 4, 6]
+    assert all(torch.equal(value, looked[name]) for name, value in plain.items())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_hugging_face_trains_as_without_a_watch(tmp_path):
+    import_torchvision()
+    transformers = pytest.importorskip("transformers")
+
+    class Pictures(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 90
+
+        def __getitem__(self, i: int) -> dict:
+            return {"pixel_values": domain().data.x[i], "labels": int(domain().y[i])}
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, pixel_values, labels=None):
+            logits = self.inner(pixel_values)
+            loss = None if labels is None else F.cross_entropy(logits, labels)
+            return {"loss": loss, "logits": logits}
+
+    def trained(*callbacks) -> dict:
+        model = Model()
+        settings = transformers.TrainingArguments(
+            str(tmp_path), max_steps=6, per_device_train_batch_size=30, report_to=[], seed=5,
+            save_strategy="no", logging_strategy="no", use_cpu=True, disable_tqdm=True,
+        )  # fmt: skip
+        with torch.random.fork_rng():
+            transformers.Trainer(
+                model, settings, train_dataset=Pictures(), callbacks=list(callbacks)
+            ).train()
+        return model.state_dict()
+
+    callback = hugging_face(Pictures(), every=4, show=False)
+    plain, looked = trained(), trained(callback)
+    assert sorted(callback.watch.looks) == [0, 4, 6]
+    assert all(torch.equal(value, looked[name]) for name, value in plain.items())
+
+
+@pytest.mark.parametrize("module", ["lightning.pytorch", "transformers"])
+def test_adapters_follow_the_protocol_of_callbacks(module, monkeypatch):
+    class Base:
+        watch: TrainingMonitor
+
+    kinds = SimpleNamespace(Callback=Base, TrainerCallback=Base)
+    monkeypatch.setattr(
+        "contam.training.trainer_callbacks.import_module", {module: kinds}.__getitem__
+    )
+    model = network()
+    if module == "transformers":
+        callback = hugging_face(domain(), every=2, show=False)
+        steps = [SimpleNamespace(global_step=step) for step in range(4)]
+        callback.on_train_begin(None, steps[0], None, model=model, optimizer=None)
+        for state in steps[1:]:
+            callback.on_step_end(None, state, None, model=model)
+        callback.on_train_end(None, steps[-1], None, model=model)
+    else:
+        callback = lightning(domain(), every=2, show=False)
+        trainer = SimpleNamespace(global_step=0)
+        callback.on_train_start(trainer, model)
+        # Twice the same step, as when gradients are accumulated.
+        for trainer.global_step in (0, 1, 1, 2, 2, 3):
+            callback.on_train_batch_end(trainer, model, None, None, 0)
+        callback.on_train_end(trainer, model)
+    assert isinstance(callback, Base)
+    assert sorted(callback.watch.looks) == [0, 2, 3]
+
+
+@pytest.mark.parametrize("adapter", [lightning, hugging_face])
+def test_adapters_say_what_is_missing(adapter, monkeypatch):
+    def absent(name: str):
+        raise ImportError(name)
+
+    monkeypatch.setattr("contam.training.trainer_callbacks.import_module", absent)
+    with pytest.raises(ValueError, match="is not installed"):
+        adapter(domain())

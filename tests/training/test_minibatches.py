@@ -1,0 +1,170 @@
+"""Minibatches from files are those from memory, whoever reads them and wherever one starts."""
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from contam.batch import Batch, Domain, Shift
+from contam.data.images import FolderDomain, cropped_and_flipped, pixels
+from contam.models.classifier import Classifier
+from contam.models.small import small_cnn
+from contam.training.distill import Distillation, distill
+from contam.training.minibatches import Examples, MicroBatch
+from contam.training.supervised import fit
+
+SIZES = (13, 7, 11)
+
+
+@pytest.fixture(scope="module")
+def domains(tmp_path_factory) -> list[FolderDomain]:
+    """Three folders of images of noise."""
+    root = tmp_path_factory.mktemp("images")
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for index, count in enumerate(SIZES):
+        files = []
+        for number in range(count):
+            values = torch.randint(256, (16, 16, 3), generator=generator, dtype=torch.uint8)
+            files.append(root / f"{index}-{number}.png")
+            Image.fromarray(values.numpy()).save(files[-1])
+        found.append(FolderDomain(f"{index}", files, torch.arange(count) % 3, index, pixels))
+    return found
+
+
+def in_memory(domains) -> list[Domain]:
+    return [Domain(domain.name, domain.data) for domain in domains]
+
+
+def with_workers(domains, workers, augment=None) -> list[FolderDomain]:
+    return [
+        FolderDomain(d.name, d.files, d.y, d.origin, d.transform, workers=workers, augment=augment)
+        for d in domains
+    ]
+
+
+def taken(domains, count=9, *, parts=1, own=range(1), start=0) -> list[tuple[MicroBatch, ...]]:
+    shares = Examples(domains).shares(10, parts=parts, own=own, purpose="test", seed=0, start=start)
+    return list(itertools.islice(shares, count))
+
+
+def assert_equal(ours: list[tuple[MicroBatch, ...]], theirs: list[tuple[MicroBatch, ...]]) -> None:
+    for one, other in zip(itertools.chain(*ours), itertools.chain(*theirs), strict=True):
+        assert (one.place, one.weight) == (other.place, other.weight)
+        assert torch.equal(one.numbers, other.numbers)
+        assert all(map(torch.equal, one.batch, other.batch))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 5])
+def test_files_give_the_minibatches_that_memory_gives(domains, workers):
+    assert_equal(taken(with_workers(domains, workers)), taken(in_memory(domains)))
+
+
+def test_a_minibatch_is_drawn_from_all_domains_together(domains):
+    whole = Batch(*map(torch.cat, zip(*(d.data for d in domains), strict=True)))
+    for (share,) in taken(domains):
+        assert all(map(torch.equal, share.batch, whole.pick(share.numbers)))
+    seen = torch.cat([share.numbers for (share,) in taken(domains, 3)])
+    assert len(seen.unique()) == 30  # of 31: an epoch shows none twice
+
+
+@pytest.mark.parametrize("start", [1, 3, 4])
+def test_augmented_minibatches_depend_neither_on_workers_nor_on_where_one_starts(domains, start):
+    flip = cropped_and_flipped(16, scale=(0.3, 1))
+    ours = taken(with_workers(domains, 3, flip), start=start, count=5)
+    assert_equal(ours, taken(with_workers(domains, 0, flip))[start : start + 5])
+
+
+def test_an_augmentation_draws_anew_each_time_and_from_the_seed_alone(domains):
+    flip = cropped_and_flipped(16, scale=(0.3, 1))
+    shown: dict[int, list[torch.Tensor]] = {}
+    for (share,) in taken(with_workers(domains, 2, flip), 6):
+        for number, x in zip(share.numbers.tolist(), share.batch.x, strict=True):
+            shown.setdefault(number, []).append(x)
+    twice = [each for each in shown.values() if len(each) == 2]
+    assert len(twice) == 29
+    assert not any(torch.equal(one, other) for one, other in twice)
+
+
+@given(parts=st.integers(1, 10), data=st.data())
+def test_the_parts_of_a_minibatch_are_the_minibatch(parts, data):
+    x = torch.arange(31.0)
+    domain = Domain("numbers", Batch(x, x.long(), x.long()))
+    cut = data.draw(st.integers(0, parts))
+    whole = taken([domain])
+    halves = [
+        taken([domain], parts=parts, own=own)
+        for own in (range(cut), range(cut, parts))
+        if len(own) > 0
+    ]
+    for (share,), *pieces in zip(whole, *halves, strict=True):
+        found = [piece for each in pieces for piece in each]
+        assert torch.equal(torch.cat([piece.batch.x for piece in found]), share.batch.x)
+        assert sum(piece.weight for piece in found) == pytest.approx(1)
+        assert len({piece.place for piece in found}) == parts
+
+
+class Counting(FolderDomain):
+    """Counts the images that were looked at."""
+
+    looks = 0
+
+    def _look(self, index, seed, augment):
+        type(self).looks += 1
+        return super()._look(index, seed, augment)
+
+
+def test_training_reads_a_little_ahead_and_not_everything(domains):
+    first = domains[0]
+    many = list(first.files) * 100
+    y = torch.arange(len(many)) % 3
+    domain = Counting("many", many, y, 0, pixels)
+    stages = fit(
+        small_cnn(3, width=2), Shift("s", ("a", "b", "c"), (domain,), domain, ()),
+        epochs=1, batch_size=10, step_size=1e-3, weight_decay=0.0, seed=0, report_every=1,
+    )  # fmt: skip
+    assert isinstance(stages, Iterator)
+    next(stages)
+    assert Counting.looks <= 40  # one minibatch in use, one that is waited for, two ahead
+    stages.close()  # pyright: ignore[reportAttributeAccessIssue], it is a generator
+
+
+@pytest.mark.parametrize("how", ["fit", "distill"])
+def test_training_on_files_gives_the_network_that_memory_gives(domains, how):
+    ends = []
+    for train in (tuple(domains), tuple(in_memory(domains))):
+        shift = Shift("noise", ("a", "b", "c"), train, train[0], ())
+        model = small_cnn(3, width=2)
+        if how == "fit":
+            stages = fit(
+                model, shift, epochs=2, batch_size=10, step_size=1e-2, weight_decay=0.0,
+                seed=0, report_every=100,
+            )  # fmt: skip
+        else:
+            teacher, recipe = small_cnn(3, width=2, seed=1).encoder, Distillation(1e-2, 0, 10, 2)
+            stages = distill(model.encoder, teacher, shift, recipe, seed=0, report_every=100)
+        assert list(stages)[-1].step == 6
+        ends.append(model.state_dict())
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def test_the_teacher_sees_what_the_student_sees(domains):
+    """Examples that are augmented on their way differ each time, so nothing of them is kept."""
+    flip = cropped_and_flipped(16, scale=(0.3, 1))
+    shift = Shift("noise", ("a", "b", "c"), tuple(with_workers(domains, 2, flip)), domains[0], ())
+    seen: dict[str, list[torch.Tensor]] = {"teacher": [], "student": []}
+    networks = {"teacher": small_cnn(3, width=2, seed=1), "student": small_cnn(3, width=2)}
+
+    def watch(network: Classifier, shown: list[torch.Tensor]) -> None:
+        network.encoder.register_forward_pre_hook(lambda _, x: shown.append(x[0].clone()))
+
+    for who, network in networks.items():
+        watch(network, seen[who])
+    teacher, student = (networks[who].encoder for who in ("teacher", "student"))
+    list(distill(student, teacher, shift, Distillation(1e-3, 0, 10, 2), seed=0, report_every=100))
+    assert len(seen["teacher"]) == 6
+    assert all(map(torch.equal, seen["teacher"], seen["student"]))

@@ -1,0 +1,158 @@
+"""Precision, accumulation and memory layout change how a training runs, and not what it learns."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch import nn
+
+from contam.batch import Batch, Domain, Shift
+from contam.models.classifier import Classifier
+from contam.models.small import small_cnn
+from contam.training.distill import Distillation, distill
+from contam.training.precision import ComputeConfig, full
+from contam.training.supervised import fit
+
+RECIPE: dict[str, Any] = dict(epochs=3, batch_size=16, step_size=1e-2, weight_decay=0.05, seed=0)
+FAST = ComputeConfig(precision="bfloat16", accumulate=3, channels_last=True)
+
+
+def toy(n: int = 90) -> Shift:
+    """Images whose class is the brightest channel."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randint(3, (n,), generator=generator)
+    x = torch.rand(n, 3, 16, 16, generator=generator)
+    x[torch.arange(n), y] += 0.5
+    domain = Domain("toy", Batch(x, y, torch.zeros_like(y)))
+    return Shift("toy", ("r", "g", "b"), train=(domain,), id_test=domain, ood_tests=())
+
+
+def smooth(seed: int = 0) -> Classifier:
+    """Without batch norm, whose statistics are those of a part, and without kinks."""
+    model = small_cnn(3, width=4, seed=seed)
+    for name, layer in list(model.encoder.named_children()):
+        if isinstance(layer, nn.BatchNorm2d):
+            setattr(model.encoder, name, nn.Identity())
+        if isinstance(layer, nn.ReLU):
+            setattr(model.encoder, name, nn.Tanh())
+    return model.double()
+
+
+def double(shift: Shift) -> Shift:
+    (domain,) = shift.train
+    data = domain.data._replace(x=domain.data.x.double())
+    return Shift("toy", shift.classes, (Domain("toy", data),), domain, ())
+
+
+def trained(model: nn.Module, shift: Shift, machine: ComputeConfig, **given: Any) -> list[Any]:
+    return list(fit(model, shift, **RECIPE, report_every=1, machine=machine, **given))
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 16])
+def test_parts_of_a_minibatch_give_what_the_whole_gives(accumulate):
+    """In double precision, so that no more than rounding is left; 3 does not divide 16."""
+    whole, parts = smooth(), smooth()
+    ours = trained(parts, double(toy()), ComputeConfig(accumulate=accumulate))
+    plain = trained(whole, double(toy()), ComputeConfig())
+    for one, other in zip(ours, plain, strict=True):
+        assert one.losses["risk"] == pytest.approx(other.losses["risk"], abs=1e-9)
+    for a, b in zip(parts.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
+
+
+def test_parts_give_the_same_distillation():
+    ends = []
+    for accumulate in (1, 3):
+        student, teacher = smooth().encoder, smooth(seed=5).encoder
+        recipe = Distillation(1e-2, 0.05, 16, epochs=3, clip=0.1)
+        list(
+            distill(
+                student, teacher, double(toy()), recipe, seed=0, report_every=100,
+                machine=ComputeConfig(accumulate=accumulate),
+            )
+        )  # fmt: skip
+        ends.append(student)
+    for a, b in zip(*(end.parameters() for end in ends), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
+
+
+def test_bfloat16_and_channels_last_stay_near_float32():
+    shift = toy()
+    losses = {}
+    for machine in (ComputeConfig(), ComputeConfig("bfloat16"), ComputeConfig(channels_last=True)):
+        losses[machine] = [s.losses["risk"] for s in trained(small_cnn(3, width=4), shift, machine)]
+    plain, brain, last = losses.values()
+    assert brain == pytest.approx(plain, rel=0.1, abs=0.02)
+    assert brain != plain
+    assert last == pytest.approx(plain, rel=1e-3, abs=1e-4)
+
+
+def test_networks_multiply_in_the_precision_and_are_compared_in_full():
+    seen = []
+    model, teacher = small_cnn(3, width=4).encoder, small_cnn(3, width=4, seed=1).encoder
+    for network in (model, teacher):
+        network.get_submodule("conv2").register_forward_hook(lambda _m, _x, y: seen.append(y))
+    stages = distill(
+        model, teacher, toy(), Distillation(1e-3, 0, 16, 1), seed=0, report_every=1,
+        augment=lambda x: x, machine=ComputeConfig("bfloat16", channels_last=True),
+    )  # fmt: skip
+    next(stages)
+    assert [y.dtype for y in seen] == [torch.bfloat16, torch.bfloat16]
+    assert all(y.is_contiguous(memory_format=torch.channels_last) for y in seen)
+    assert all(p.dtype == p.grad.dtype == torch.float32 for p in model.parameters())  # pyright: ignore[reportOptionalMemberAccess]
+    assert full(seen[0]).dtype == torch.float32
+    assert full(torch.zeros(1, dtype=torch.float64)).dtype == torch.float64
+    stages.close()  # pyright: ignore[reportAttributeAccessIssue], it is a generator
+
+
+@pytest.mark.parametrize(
+    "machine",
+    [ComputeConfig(accumulate=2), ComputeConfig("bfloat16"), FAST],
+    ids=["accumulated", "bfloat16", "all at once"],
+)
+@pytest.mark.parametrize("stop", [1, 7])
+def test_an_interrupted_training_continues_bit_for_bit(machine, stop):
+    def network(seed: int = 0) -> nn.Module:
+        model = small_cnn(3, width=4, seed=seed)
+        model.encoder.add_module("drop", nn.Dropout(0.2))
+        return model
+
+    whole, begun, resumed = network(), network(), network(seed=1)
+    ends = [stage.losses for stage in trained(whole, toy(), machine)]
+    for stage in fit(begun, toy(), **RECIPE, report_every=1, machine=machine):
+        if stage.step == stop:
+            file = save(stage.checkpoint())
+            break
+    rest = trained(resumed, toy(), machine, resume=load(file))
+    assert [stage.losses for stage in rest] == ends[stop:]
+    for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_layout_does_not_touch_the_values():
+    model = small_cnn(3, width=4)
+    found = copy.deepcopy(model)
+    ComputeConfig(channels_last=True).arrange(found)
+    for a, b in zip(model.parameters(), found.parameters(), strict=True):
+        assert torch.equal(a, b)
+    flat = torch.rand(4, 7)
+    assert ComputeConfig(channels_last=True).arranged(flat) is flat
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"precision": "float16"}, "want float32 or bfloat16"),
+        ({"accumulate": 0}, "at least 1 part"),
+    ],
+)
+def test_what_a_machine_cannot_do_is_explained(given, message):
+    with pytest.raises(ValueError, match=message):
+        ComputeConfig(**given)
+
+
+def test_more_parts_than_examples_are_explained():
+    with pytest.raises(ValueError, match="a minibatch of 16 can't be cut into 17 parts"):
+        trained(small_cnn(3, width=4), toy(), ComputeConfig(accumulate=17))
