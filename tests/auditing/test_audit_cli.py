@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from contam import cli
 from contam.auditing.records import AuditRecord
 from contam.auditing.result import Audit
+from contam.cli.audit import failing_causes
 from contam.models.small import resnet8
 
 MODULE = """
@@ -85,10 +86,10 @@ def test_fail_on_makes_the_exit_code(capsys, monkeypatch, place):
 
 
 def test_a_word_of_a_verdict_is_enough():
-    assert cli._causes("contaminated,spurious") == {"contaminated", "spurious correlation"}
-    assert cli._causes("missing") == {"core information missing"}
-    assert cli._causes(None) == set()
-    assert "healthy" not in cli._causes("any")
+    assert failing_causes("contaminated,spurious") == {"contaminated", "spurious correlation"}
+    assert failing_causes("missing") == {"core information missing"}
+    assert failing_causes(None) == set()
+    assert "healthy" not in failing_causes("any")
 
 
 BAD = {
@@ -105,7 +106,7 @@ BAD = {
     "no such reference": (("--reference", "nix"), "no encoder 'nix'"),
     "no such device": (("--device", "abacus"), "no device 'abacus'"),
     "a folder of no classes": (("--ood", "data"), "has a folder"),
-    "a file to write into": (("--out", "w.safetensors"), "is no folder"),
+    "a file to write into": (("--out", "w.safetensors"), "is not a folder"),
 }
 
 

@@ -13,6 +13,7 @@ import torch
 
 from contam import cli, run
 from contam.batch import Batch
+from contam.cli.data import MADE, make_data
 from contam.data.backgrounds import ID, OOD
 from contam.data.folders import image_domains, image_folder, image_shift, images_in
 from contam.data.images import pixels
@@ -142,7 +143,7 @@ def test_pictures_are_made_without_touching_a_file(drawn, core, tmp_path, monkey
 
 
 def test_the_flags_have_the_defaults_of_the_benchmark():
-    here = inspect.signature(cli.make_data).parameters
+    here = inspect.signature(make_data).parameters
     for function in (shapes, splits):
         there = inspect.signature(function).parameters
         assert {name: here[name].default for name in there} == {
@@ -169,7 +170,7 @@ def test_stopped_at_any_moment_it_leaves_whole_files_and_goes_on(
 
     monkeypatch.setattr(run.os, "fsync", stopped)
     assert make(tmp_path / "tree") == 130
-    assert "goes on where it stood" in capsys.readouterr().err
+    assert "run the same command again to resume" in capsys.readouterr().err
     whole, part = contents(trees["shapes"]), contents(tmp_path / "tree")
     assert part.items() < whole.items()
     assert len(part) == moment - 1
@@ -196,12 +197,12 @@ def foreign(folder: Path) -> None:
 
 
 def other_seed(folder: Path) -> None:
-    note = folder / cli.MADE
+    note = folder / MADE
     note.write_text(note.read_text().replace('"seed": 0', '"seed": 3'))
 
 
 def other_note(folder: Path) -> None:
-    (folder / cli.MADE).write_text("{")
+    (folder / MADE).write_text("{")
 
 
 def changed_picture(folder: Path) -> None:
@@ -244,10 +245,10 @@ def test_a_folder_with_anything_else_is_refused_and_kept(trees, tmp_path, capsys
         (["make", "shapes", "tree", "--core", "letters"], "letters"),
         (["make", "dominos", "tree"], "dominos"),
         (["make", "shapes"], "DIR"),
-        (["make", "shapes", "file"], "file: is no folder"),
+        (["make", "shapes", "file"], "file: is not a folder"),
         (["make", "shapes", "tree", "--sed", "1"], "did you mean --seed"),
         (["mkae", "shapes", "tree"], "no action 'mkae'; did you mean 'make'"),
-        ([], "what to do"),
+        ([], "which action"),
     ],
 )
 def test_bad_input_gets_one_line_and_makes_nothing(tmp_path, monkeypatch, capsys, given, line):

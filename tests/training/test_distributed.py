@@ -121,7 +121,7 @@ def test_a_run_in_two_processes_makes_the_claims_of_one(launcher, tmp_path, caps
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("the run is in") == 1
-    assert done.stderr.count("finished before") == 1
+    assert done.stderr.count("already finished") == 1
     assert main([*command, str(tmp_path / "one")]) == 0
     (one,), (two,) = (list((tmp_path / which).iterdir()) for which in ("one", "two"))
     assert one.name == two.name

@@ -16,6 +16,7 @@ from PIL import Image
 
 import contam
 from contam import cli, experiments
+from contam.cli.prediction import predict
 
 TINY = ("--activations", "relu", "--steps", "20", "--points", "2", "--seeds", "1")
 
@@ -110,7 +111,7 @@ def test_predict_says_and_lists(capsys):
 
 
 def test_predict_has_the_defaults_of_the_function():
-    here = inspect.signature(cli.predict).parameters
+    here = inspect.signature(predict).parameters
     there = inspect.signature(contam.predict_contamination).parameters
     shared = set(here) & set(there)
     assert shared == set(here) - {"as_json"}
@@ -121,7 +122,7 @@ def test_run_prints_claims_and_folder(capsys, folder):
     code, out, err = run(capsys, "run", "Fig. 10", "smoke", *TINY, "--out", folder.parent)
     assert code == 0
     assert str(folder) in out
-    assert "finished before" in err
+    assert "already finished" in err
     assert "ReLU" in out
 
 
@@ -272,7 +273,7 @@ def test_stopped_at_any_moment_the_same_command_gives_the_same_bytes(tmp_path, h
         _, err = process.communicate(timeout=60)
         if how is signal.SIGINT and process.returncode != 0:
             assert process.returncode == 130
-            assert "goes on where it stood" in err
+            assert "run the same command again to resume" in err
             assert "Traceback" not in err
     subprocess.run(command(stopped), capture_output=True, check=True)
     (one,), (other,) = whole.iterdir(), stopped.iterdir()

@@ -1,0 +1,209 @@
+"""`contam run`, `contam demo` and `contam list`: compute experiments."""
+
+import os
+import re
+import sys
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import make_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from contam.cli.claims import print_claims, write_page
+from contam.cli.parsing import config_from_yaml, config_to_yaml, nearest, parse, value_of
+from contam.cli.progress import columns, follow, stderr_console
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from contam.experiment import Experiment, Stage
+    from contam.run import Run
+
+RUNS = Path("runs")
+
+
+def demo(out: Path = RUNS, page: Path = Path("contam-demo.html")) -> int:
+    """Run the theory and the image experiments on this machine, and write a page about them.
+
+    Runs the laptop presets that are quick and smaller versions of others: a minute or two on two
+    cores.
+
+    Args:
+        out: folder that holds the runs.
+        page: the HTML file to write.
+    """
+    from contam.experiments import EXPERIMENTS, IN_DEMO
+    from contam.run import Run
+
+    start = time.monotonic()
+    _compute_in_parallel(IN_DEMO, out)
+    runs = [
+        Run.find(out, experiment.name, experiment.presets[IN_DEMO[experiment.name]])
+        for experiment in EXPERIMENTS
+        if experiment.name in IN_DEMO
+    ]
+    for run in runs:
+        print_claims(run)
+    write_page(runs, page)
+    print(f"{time.monotonic() - start:.0f} s; open {page.resolve().as_uri()} in a browser")
+    return 0
+
+
+def list_experiments() -> int:
+    """List the experiments, the figures and theorems that they reproduce, and their presets."""
+    from contam.experiments import EXPERIMENTS
+
+    for experiment in EXPERIMENTS:
+        print(f"{experiment.name:24} {experiment.title}")
+        items = f"{', '.join(experiment.reproduces)}; " if experiment.reproduces else ""
+        print(f"{'':24} {items}presets {', '.join(experiment.presets)}")
+    return 0
+
+
+def run() -> int:
+    """Reproduce a figure or theorem: contam run NAME|"Fig. 8" [PRESET] [--FIELD VALUE ...].
+
+    Presets are laptop (the default), paper and smoke; 'contam run NAME --help' lists the fields.
+    """
+    raise ValueError(
+        "which experiment? 'contam list' shows their names; then: contam run NAME [PRESET]"
+    )
+
+
+def run_experiment(name: str, arguments: Sequence[str]) -> int:
+    """Compute one experiment, or resume it, and print its claims.
+
+    Args:
+        name: its name, or a figure or theorem that it reproduces.
+        arguments: a preset and flags, as they stand on the command line.
+    """
+    from contam import experiments
+
+    experiment = experiments.find(name)
+    preset, *flags = arguments if arguments and not arguments[0].startswith("-") else [
+        "laptop", *arguments,
+    ]  # fmt: skip
+    if preset not in experiment.presets:
+        raise ValueError(
+            f"{experiment.name} has no preset {preset!r}; {nearest(preset, experiment.presets)}"
+        )
+    config = experiment.presets[preset]
+    file = value_of("--config", flags)
+    if file is not None:
+        config = config_from_yaml(Path(file), config)
+    record = flags_of(experiment)
+    parsed = parse(
+        record,
+        flags,
+        prog=f"contam run {experiment.name} {preset}",
+        default=record(config, RUNS, None, False),
+    )
+    if parsed.print_config:
+        print(config_to_yaml(parsed.settings, f"contam run {experiment.name}"), end="")
+        return 0
+    run = _compute(experiment, parsed.settings, parsed.out)
+    if _is_main_process():
+        print_claims(run)
+        print(f"the run is in {run.folder}; its page: contam report {run.folder}")
+    return 0
+
+
+def flags_of(experiment: "Experiment", *, with_preset: bool = False) -> Any:
+    """The record of an experiment's flags: the fields of its config, and those of every run.
+
+    Args:
+        experiment: the experiment.
+        with_preset: whether the preset is one of the fields, as shell completion needs it.
+    """
+    config = experiment.presets["laptop"]
+    preset = Annotated[
+        Literal[tuple(experiment.presets)],  # pyright: ignore[reportInvalidTypeForm]
+        tyro.conf.Positional,
+    ]
+    return make_dataclass(
+        "Flags",
+        [
+            *([("preset", preset)] if with_preset else []),
+            ("settings", Annotated[type(config), tyro.conf.arg(name="")]),
+            ("out", Annotated[Path, tyro.conf.arg(help="folder that holds the runs")]),
+            ("config", Annotated[Path | None, tyro.conf.arg(help="YAML file of fields")]),
+            ("print_config", Annotated[bool, tyro.conf.arg(help="print the fields as YAML; stop")]),
+        ],
+        namespace={"__doc__": f"{experiment.title}.\n\n{experiment.about}"},
+    )
+
+
+def _compute(experiment: "Experiment", config: "BaseModel", out: Path) -> "Run":
+    """Compute a run with its progress shown; a finished run is only loaded."""
+    import torch
+
+    from contam.run import Run
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        # Networks this small are fastest on one thread, which also gives the same bits everywhere.
+        torch.set_num_threads(1)
+    silent = not _is_main_process()
+
+    def stages(run: Run) -> "Generator[Stage, None, None]":
+        yield from experiment.compute(config, run)
+
+    with Run.start(out, experiment.name, config) as run:
+        if run.finished:
+            stderr_console(silent=silent).print(
+                f"{experiment.name}: already finished, in {run.folder}"
+            )
+        else:
+            follow(experiment.name, stages(run), silent=silent)
+            run.finish()
+        return Run.load(run.folder)
+
+
+def _compute_in_parallel(presets: Mapping[str, str], out: Path) -> None:
+    """Compute presets of experiments in a process each, as many at once as there are cores."""
+    from concurrent.futures import ThreadPoolExecutor
+    from subprocess import PIPE, Popen
+
+    from rich.progress import Progress
+
+    console = stderr_console()
+    running: list[Popen[str]] = []
+
+    def compute(name: str) -> None:
+        command = [sys.executable, "-m", "contam", "run", name, presets[name], "--out", str(out)]
+        process = Popen(command, stdout=PIPE, stderr=PIPE, text=True)
+        running.append(process)
+        line = ""
+        for line in process.stderr or ():
+            if progress := re.match(r"\w+: +(\d+) %(?: \([\d:]+ left\))? (.*)", line):
+                percent, doing = int(progress[1]), progress[2]
+                bars.update(tasks[name], completed=percent, description=f"{name}: {doing}")
+                if not console.is_terminal:
+                    console.print(line.strip())
+        if process.wait() != 0:
+            raise ValueError(line.strip().removeprefix("contam: "))
+        bars.update(tasks[name], completed=100, description=name)
+
+    with Progress(*columns(), console=console, disable=not console.is_terminal) as bars:
+        tasks = {name: bars.add_task(name, total=100) for name in presets}
+        with ThreadPoolExecutor(max_workers=_cores()) as pool:
+            try:
+                for computed in [pool.submit(compute, name) for name in presets]:
+                    computed.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in running:
+                    process.terminate()
+                raise
+
+
+def _is_main_process() -> bool:
+    """Whether this process prints, of those that compute a run together."""
+    from contam.training.distributed import rank
+
+    return rank() == 0
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
