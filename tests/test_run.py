@@ -82,6 +82,50 @@ def test_numbers_that_are_not_finite_become_null(tmp_path):
         assert run.read("part") == [{"a": None, "b": [None, 2.0]}]
 
 
+def test_a_table_holds_the_records_of_all_parts_under_a_prefix(tmp_path):
+    with Run.start(tmp_path, "toy", Config()) as run:
+        run.write("net/b", [{"n": 3, "risk": 0.5, "name": "b"}])
+        run.write("net/a", [{"n": 1, "risk": None, "name": "a"}, {"n": 2, "risk": 1.5}])
+        run.write("other", [{"n": 9}])
+        table = run.table("net/")
+    assert table.part.tolist() == ["net/a", "net/a", "net/b"]
+    assert table.n.tolist() == [1, 2, 3]
+    assert table.risk.isna().tolist() == [True, False, False]
+    assert table.name.tolist() == ["a", None, "b"]
+    assert list(table.columns) == ["part", "n", "risk", "name"]
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ([1, 2], "int64"),
+        ([1, None], "Int64"),
+        ([0.5, 2.0], "float64"),
+        ([1, 0.5], "float64"),
+        ([0.5, None], "float64"),
+        ([None, None], "float64"),
+        ([True, False], "bool"),
+        ([True, None], "boolean"),
+        (["a", None], "object"),
+        ([[1, 2], None], "object"),
+    ],
+)
+def test_the_type_of_a_column_follows_from_its_values(tmp_path, values, dtype):
+    with Run.start(tmp_path, "toy", Config()) as run:
+        run.write("part", [{"value": value} for value in values])
+        assert run.table("part").value.dtype == dtype
+
+
+def test_a_table_of_no_part_is_empty(tmp_path):
+    with Run.start(tmp_path, "toy", Config()) as run:
+        assert len(run.table("net/")) == 0
+
+
+def test_importing_runs_does_not_import_pandas():
+    code = "import sys, contam.run; sys.exit('pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_a_loaded_run_can_only_be_read(tmp_path):
     with pytest.raises(RunError, match="for reading only"):
         Run.load(one_part(tmp_path)).finish()

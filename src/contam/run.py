@@ -28,7 +28,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -39,6 +39,9 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from contam.training.distributed import meet, processes, rank
+
+if TYPE_CHECKING:
+    import pandas
 
 FORMAT = 1
 UNFINISHED = ".writing-"
@@ -243,6 +246,42 @@ class Run:
         """The records of a part. Raises RunError when it is missing or damaged."""
         return [json.loads(line) for line in self._content(_table(part)).decode().splitlines()]
 
+    def table(self, prefix: str = "") -> "pandas.DataFrame":
+        """The records of all parts that start with `prefix`, one row each.
+
+        Args:
+            prefix: the name of a part, or how the names of several start: `"net/"`.
+
+        Returns:
+            Rows in the order of `parts(prefix)`, with the part's name in the column `part` and a
+            column for each key of a record. A column's type follows from its values alone: `int64`
+            or `Int64` (with missing values) for whole numbers, `float64` (missing is NaN) for
+            others, `bool` or `boolean` for truth values, and `object` for everything else.
+
+        Raises:
+            RunError: a part is damaged.
+
+        >>> import tempfile
+        >>> from pydantic import BaseModel
+        >>> class Config(BaseModel):
+        ...     seeds: int = 2
+        >>> with Run.start(Path(tempfile.mkdtemp()), "toy", Config()) as run:
+        ...     for seed in range(2):
+        ...         run.write(f"net/seed{seed}", [{"seed": seed, "accuracy": 0.9 - seed / 10}])
+        >>> run.table("net/")
+                part  seed  accuracy
+        0  net/seed0     0       0.9
+        1  net/seed1     1       0.8
+        """
+        import pandas
+
+        rows = [{"part": part} | row for part in self.parts(prefix) for row in self.read(part)]
+        columns = dict.fromkeys(key for row in rows for key in row)
+        values = {key: [row.get(key) for row in rows] for key in columns}
+        return pandas.DataFrame(
+            {key: pandas.Series(column, dtype=_dtype(column)) for key, column in values.items()}
+        )
+
     def arrays(self, part: str) -> dict[str, Tensor]:
         """The arrays of a part. Raises RunError when they are missing or damaged."""
         self._content(_arrays(part))
@@ -412,6 +451,17 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def _dtype(values: Iterable[Any]) -> str:
+    """The pandas type of a column of JSON values, where None is a missing value."""
+    kinds = {type(value) for value in values}
+    present = kinds - {type(None)}
+    if present == {int}:
+        return "int64" if present == kinds else "Int64"
+    if present == {bool}:
+        return "bool" if present == kinds else "boolean"
+    return "float64" if present <= {int, float} else "object"
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

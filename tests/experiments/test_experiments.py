@@ -100,11 +100,9 @@ def test_a_run_stopped_anywhere_goes_on_to_the_same_bytes(experiment, smoke, tmp
     whole = finished(smoke, experiment)
     config = experiment.presets["smoke"]
     monkeypatch.setattr("contam.experiments.support.two_layer_runs.KEEP_EVERY", 0.0)
-    monkeypatch.setattr("contam.experiments.support.model_zoo.KEEP_EVERY", 0.0)
-    monkeypatch.setattr("contam.experiments.support.model_zoo.KEEPING", 1e9)
+    monkeypatch.setattr("contam.training.checkpointed.CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr("contam.training.checkpointed.CHECKPOINT_SHARE", 1e9)
     monkeypatch.setattr("contam.experiments.support.model_zoo.REPORT_EVERY", 1)
-    monkeypatch.setattr("contam.experiments.fig13_padded_digits.KEEP_EVERY", 0.0)
-    monkeypatch.setattr("contam.experiments.dominoes.experiment.KEEP_EVERY", 0.0)
     shared = share_networks(smoke, experiment, tmp_path)
     resumed = 0
     for patience in (2, 3, 7, 1, 12, 5, 10_000):

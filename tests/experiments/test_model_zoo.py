@@ -201,12 +201,13 @@ def test_the_same_pipeline_runs_on_folders(tmp_path, monkeypatch):
 SCRIPT = """
 import sys
 from pathlib import Path
-from contam import lineup
-lineup.KEEP_EVERY = 0.0
-lineup.KEEPING = 1e9
-lineup.REPORT_EVERY = 1
-for stage in lineup.Lineup(lineup.TINY_NETWORKS, 0, Path(sys.argv[1])).train(
-    [lineup.TEACHER, lineup.STUDENT, lineup.ERM]
+from contam.experiments.support import model_zoo
+from contam.training import checkpointed
+checkpointed.CHECKPOINT_EVERY = 0.0
+checkpointed.CHECKPOINT_SHARE = 1e9
+model_zoo.REPORT_EVERY = 1
+for stage in model_zoo.ModelZoo(model_zoo.TINY_NETWORKS, 0, Path(sys.argv[1])).train(
+    [model_zoo.TEACHER, model_zoo.STUDENT, model_zoo.ERM]
 ):
     print(stage.doing, flush=True)
 """

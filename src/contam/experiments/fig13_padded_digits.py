@@ -1,7 +1,7 @@
 """Real digits in a frame that says nothing about them: a small network learns the frame, too."""
 
-import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -20,13 +20,12 @@ from contam.models.classifier import Classifier
 from contam.models.small import small_cnn
 from contam.plots import Figure, bars, contact_sheet, matrix, over_seeds
 from contam.run import Run
+from contam.training.checkpointed import checkpointed
 from contam.training.supervised import fit
 
 Frame = Literal["red", "green", "blue", "cyan", "gray", "black", "white", "random", "none"]
 
 LAYERS = ("encoder.relu1", "encoder.relu2", "encoder.relu3")
-KEEP_EVERY = 5.0
-"""Seconds between check-points."""
 HUES = ("red", "green", "blue")
 """Colors whose hue is looked for in the first layer; cyan lies on red's axis."""
 FAR = "cyan"
@@ -65,9 +64,8 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
         shift = padded_digits(frame, seed=seed, train=config.train_examples)
         model = small_cnn(width=config.width, seed=seed)
         begun = _look(model, (shift.id_test,), "at the start")
-        kept = run.checkpoint(part)
-        last = time.monotonic()
-        for stage in fit(
+        training = partial(
+            fit,
             model,
             shift,
             epochs=config.epochs,
@@ -76,12 +74,9 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
             weight_decay=config.weight_decay,
             seed=seed,
             report_every=config.train_examples // config.batch_size,
-            resume=kept[0] if kept else None,
-        ):
-            if stage.step < stage.steps and time.monotonic() - last > KEEP_EVERY:
-                run.save_checkpoint(part, stage.checkpoint())
-                last = time.monotonic()
-            yield Stage((index + stage.step / stage.steps) / len(todo), part)
+        )
+        for done in checkpointed(run, part, training):
+            yield Stage((index + done) / len(todo), part)
         rows = begun + _look(model, (shift.id_test, *shift.ood_tests), "after training")
         about = {"frame": frame, "seed": seed}
         stem = model.encoder.get_parameter("conv1.weight").detach()

@@ -1,7 +1,7 @@
 """Which spurious features harm: those that are easier than the core, seen early in training."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,10 +32,9 @@ from contam.measures.correlation import spearman
 from contam.measures.depth import Rule
 from contam.plots import Figure
 from contam.run import Run
+from contam.training.checkpointed import checkpointed
 from contam.training.supervised import fit
 
-KEEP_EVERY = 5.0
-"""Seconds between check-points."""
 HARMFUL = 0.1
 """Accuracy lost when it says nothing any more, above which a feature counts as harmful."""
 SHOWN = 10
@@ -89,26 +88,24 @@ def _learn(config: Config, run: Run, case: Case, seed: int) -> Iterator[float]:
     model = network(config.network, config.width, seed)
     look = _looks(config, case, shift, seed)
     profile = _profiles(config, case, shift, seed)
-    kept = run.checkpoint(part)
-    checkpoint, rows = kept if kept is not None else (None, profile(model, "untrained"))
     epoch = config.train // config.batch_size
-    last = time.monotonic()
-    for stage in fit(
-        model,
-        shift,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        step_size=config.step_size,
-        weight_decay=config.weight_decay,
-        seed=seed,
-        report_every=epoch,
-        resume=checkpoint,
-    ):
-        rows += look(model, stage.step // epoch)
-        if stage.step < stage.steps and time.monotonic() - last > KEEP_EVERY:
-            run.save_checkpoint(part, stage.checkpoint(), rows)
-            last = time.monotonic()
-        yield stage.step / stage.steps
+    _, rows = yield from checkpointed(
+        run,
+        part,
+        partial(
+            fit,
+            model,
+            shift,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            step_size=config.step_size,
+            weight_decay=config.weight_decay,
+            seed=seed,
+            report_every=epoch,
+        ),
+        measure=lambda stage: look(model, stage.step // epoch),
+        before=lambda: profile(model, "untrained"),
+    )
     rows += profile(model, "trained")
     shown = None
     if seed == 0 and case in pictured(config):

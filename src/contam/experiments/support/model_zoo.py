@@ -8,10 +8,9 @@ One pipeline serves the embedded benchmark and the published problems; the confi
 """
 
 import re
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -35,6 +34,7 @@ from contam.models.small import NORMALIZATIONS, resnet8
 from contam.models.sources import load, what_to_fetch, with_blocks
 from contam.rng import seeded
 from contam.run import Run, RunError
+from contam.training.checkpointed import Training, checkpointed
 from contam.training.distill import PUBLISHED as DISTILLED
 from contam.training.distill import Distillation, distill, features_alone
 from contam.training.optimize import Recipe
@@ -48,14 +48,10 @@ STORE = ".networks"
 """The folder beside the runs in which networks are kept; it can be deleted at any time."""
 FEATURES = ".features"
 """The same for the features that probes are fitted to."""
-KEEP_EVERY = 5.0
-"""Seconds between check-points, at least."""
 TRAINING = 0.95
 """How much of a network's time its training takes; the rest is its probe's."""
 REPORT_EVERY = 20
 """Steps between two looks at the clock."""
-KEEPING = 0.05
-"""The share of the time that check-points may take."""
 SMALL = "resnet8"
 """The network that the embedded benchmark is for; it is always trained here."""
 
@@ -305,7 +301,7 @@ class ModelZoo:
         model, own_head = self._built(spec, benchmark, from_file=not self._is_trained(spec))
         training = self._training(spec, model, benchmark)
         if training is not None:
-            yield from (TRAINING * done for done in _followed(training, store, spec.part))
+            yield from (TRAINING * done for done in checkpointed(store, spec.part, training))
         if spec.learns != "labels":
             for done in self._probe(spec, model, benchmark):
                 yield TRAINING + (1 - TRAINING) * done
@@ -361,7 +357,7 @@ class ModelZoo:
 
     def _training(
         self, spec: NetworkSpec, model: Classifier, benchmark: Benchmark
-    ) -> "_Training | None":
+    ) -> Training[Trained] | None:
         """How the network is trained, from a check-point on; None if it is not."""
         config, seed = self.config, self.seed
         if spec.learns == "features":
@@ -369,10 +365,10 @@ class ModelZoo:
             taught = _for(_known(config.student_recipe or known, "student_recipe", config), spec)
             teacher = self.network(TEACHER).encoder
             shift = _augmented(_first(benchmark.shift, spec.examples))
-            return lambda resume: distill(
-                model.encoder, teacher, shift, taught, seed=seed, report_every=REPORT_EVERY,
-                read=with_blocks if taught.blocks else features_alone, resume=resume,
-                machine=config.machine,
+            return partial(
+                distill, model.encoder, teacher, shift, taught, seed=seed,
+                report_every=REPORT_EVERY, machine=config.machine,
+                read=with_blocks if taught.blocks else features_alone,
             )  # fmt: skip
         if spec.learns == "nothing" or not self._is_trained(spec):
             return None
@@ -387,8 +383,8 @@ class ModelZoo:
             recipe, shift = config.teacher_recipe, self._pretraining(benchmark.shift)
         assert recipe is not None
         taken = _for(recipe, spec)
-        return lambda resume: fit(
-            learner, shift, **asdict(taken), seed=seed, report_every=REPORT_EVERY, resume=resume,
+        return partial(
+            fit, learner, shift, **asdict(taken), seed=seed, report_every=REPORT_EVERY,
             machine=config.machine,
         )  # fmt: skip
 
@@ -444,9 +440,6 @@ class ModelZoo:
             model.head.bias.copy_(probe.bias - weight @ probe.mean)
 
 
-_Training = Callable[[Mapping[str, Tensor] | None], Iterator[Trained]]
-
-
 class _Captioner(nn.Module):
     """Scores of pairs of an object and a background, each the sum of a score of either.
 
@@ -470,19 +463,6 @@ class _Key(BaseModel, frozen=True):
 
     networks: Networks
     seed: int
-
-
-def _followed(training: _Training, store: Run, part: str) -> Iterator[float]:
-    """Train, keep check-points on the way, and yield the share that is done."""
-    kept = store.checkpoint(part)
-    last, pause = time.monotonic(), KEEP_EVERY
-    for stage in training(kept[0] if kept else None):
-        begun = time.monotonic()
-        if stage.step < stage.steps and begun - last > pause:
-            store.save_checkpoint(part, stage.checkpoint())
-            last = time.monotonic()
-            pause = max(KEEP_EVERY, (last - begun) / KEEPING)
-        yield stage.step / stage.steps
 
 
 def _first(shift: Shift, examples: int | None) -> Shift:
