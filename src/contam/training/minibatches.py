@@ -24,6 +24,8 @@ class MicroBatch(NamedTuple):
     batch: Batch
     numbers: Tensor
     """(batch,) the place of each example among all."""
+    step: int
+    """The step of the training that it belongs to, from 0."""
     place: str
     """The share's own name within a training, for what is drawn at random."""
     weight: float
@@ -81,15 +83,15 @@ class Examples:
         """For every minibatch from number `start` on, those of its `parts` that are `own`."""
         minibatches = self.minibatches(size, purpose=purpose, seed=seed, start=start)
         cut = (
-            (f"{step}" if parts == 1 else f"{step}, part {part}", *_part(pick, part, parts))
+            (step, f"{step}" if parts == 1 else f"{step}, part {part}", *_part(pick, part, parts))
             for step, pick in enumerate(minibatches, start)
             for part in own
         )
         asked, told = itertools.tee(cut)
-        batches = self.fetch((numbers, draws) for _, numbers, draws in asked)
+        batches = self.fetch((numbers, draws) for _, _, numbers, draws in asked)
         shares = (
-            MicroBatch(batch, numbers, place, len(numbers) / size)
-            for (place, numbers, _), batch in zip(told, batches, strict=True)
+            MicroBatch(batch, numbers, step, place, len(numbers) / size)
+            for (step, place, numbers, _), batch in zip(told, batches, strict=True)
         )
         # So many times the same iterator: as many shares as this process has of a minibatch.
         return zip(*[shares] * len(own), strict=True)

@@ -6,13 +6,13 @@ check-point has to hold.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
 from contam.batch import Batch
 from contam.rng import seeded
@@ -68,6 +68,10 @@ class Recipe:
             )
         return self.steps or (self.epochs or 0) * (examples // self.batch_size)
 
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        """Build the optimizer of this recipe: AdamW."""
+        return AdamW(parameters, self.step_size, weight_decay=self.weight_decay)
+
     def size(self, step: int, *, steps: int) -> float:
         """The step size at a step counted from 0."""
         if not self.cosine:
@@ -87,7 +91,7 @@ class Stage:
     losses: dict[str, float]
     """The last step's named losses."""
     model: nn.Module
-    optimizer: AdamW
+    optimizer: Optimizer
 
     def checkpoint(self) -> dict[str, Tensor]:
         """A copy of everything that resuming needs, as tensors that any format can hold."""
@@ -133,7 +137,7 @@ def descend(
     machine.arrange(model)
     losses = team.join(_Losses(model, loss))
     device = team.device(model)
-    optimizer = AdamW(model.parameters(), recipe.step_size, weight_decay=recipe.weight_decay)
+    optimizer = recipe.optimizer(model.parameters())
     done = 0 if resume is None else _restore(resume, model, optimizer, steps)
 
     def step(shares: tuple[MicroBatch, ...]) -> dict[str, float]:
@@ -197,7 +201,7 @@ def _copy(tensor: Tensor) -> Tensor:
 
 
 def _restore(
-    checkpoint: Mapping[str, Tensor], model: nn.Module, optimizer: AdamW, steps: int
+    checkpoint: Mapping[str, Tensor], model: nn.Module, optimizer: Optimizer, steps: int
 ) -> int:
     """Put a check-point's content back in place; returns the steps that were done by then."""
     done = int(checkpoint["step"])
@@ -217,10 +221,11 @@ def _restore(
         raise ValueError(f"the check-point belongs to another model: {error}") from error
     state = optimizer.state_dict()
     for index, parameter in enumerate(model.parameters()):
+        prefix = f"optimizer/{index}/"
         memory = {
-            name: checkpoint[f"optimizer/{index}/{name}"]
-            for name in ("step", "exp_avg", "exp_avg_sq")
-            if f"optimizer/{index}/{name}" in checkpoint
+            name.removeprefix(prefix): tensor
+            for name, tensor in checkpoint.items()
+            if name.startswith(prefix)
         }
         # The optimizer's arithmetic is the same to the last bit only in the same memory layout.
         state["state"][index] = {
