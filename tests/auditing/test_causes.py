@@ -35,7 +35,7 @@ from contam.data.shapes import scenes
 from contam.measures.accuracy import Accuracy
 from contam.measures.robustness import IMAGENET_LINES
 from contam.models.classifier import Classifier
-from contam.models.observe import observe_head
+from contam.models.observe import observe
 from contam.models.small import small_cnn
 
 Result = TypeVar("Result")
@@ -323,13 +323,13 @@ class Odd(nn.Module):
 def test_the_head_is_found_where_logits_are_its_output(kind: str) -> None:
     model = Odd(kind)
     batch = Batch(torch.rand(4, 3, 9, 9), torch.zeros(4).long(), torch.zeros(4).long())
-    [seen] = observe_head(model, [batch])
+    [seen] = observe(model, [batch], layers=(), head=True)
     assert torch.equal(seen.logits, model(batch.x))
     known = kind in ("plain", "one", "point")
-    assert ("head" in seen.layers) is known
+    assert (seen.head is not None) is known
     if known:
         torch.testing.assert_close(
-            seen.layers["head"], model.body(batch.x).relu().mean((2, 3)).detach()
+            seen.head, model.body(batch.x).relu().mean((2, 3)).detach()
         )
 
 

@@ -10,6 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from contam.models.find_network import find_network
+from contam.models.logits_adapter import LogitsAdapter
+from contam.models.untrained import untrained
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -25,12 +28,11 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from contam.auditing.intake import several
-from contam.auditing.network import LogitsAdapter, find_network, untrained
-from contam.auditing.pictures import PixelRange, span_of
 from contam.auditing.prepare import prepare
-from contam.auditing.reading import DatasetDomain
 from contam.batch import Batch, Domain, Shift
+from contam.inputs.forms import several
+from contam.inputs.pixel_range import PixelRange, span_of
+from contam.inputs.reading import DatasetDomain
 from contam.models.observe import observe
 from contam.models.preparation import Preparation
 from contam.models.small import resnet8, small_cnn
@@ -174,7 +176,7 @@ def test_images_are_shown_as_a_transform_makes_them():
 
 
 def test_what_is_too_large_for_memory_is_read_again(monkeypatch):
-    monkeypatch.setattr("contam.auditing.reading.HELD", 1)
+    monkeypatch.setattr("contam.inputs.reading.HELD", 1)
     loader = DataLoader(TensorDataset(X, Y), batch_size=5, shuffle=True)
     domain = prepare(network(), id=loader, reference=None).subject.id.domain
     assert isinstance(domain, DatasetDomain)
@@ -190,7 +192,7 @@ def test_what_is_too_large_for_memory_is_read_again(monkeypatch):
 
 
 def test_what_augments_at_random_is_the_same_in_every_pass(monkeypatch):
-    monkeypatch.setattr("contam.auditing.reading.HELD", 1)
+    monkeypatch.setattr("contam.inputs.reading.HELD", 1)
     data = Pairs(lambda i: (X[i] + torch.randn(()) + np.random.rand(), Y[i]))  # noqa: NPY002
     before = torch.get_rng_state(), repr(np.random.get_state())  # noqa: NPY002
     domain = prepare(network(), id=data, reference=None).subject.id.domain
@@ -275,7 +277,7 @@ def test_a_large_folder_is_read_again_in_the_same_range(tmp_path, monkeypatch):
     tree = images(tmp_path / "id")
     normal = Preparation(SIDE, SIDE, mean=(0.5,) * 3, std=(0.25,) * 3)
     held = prepare(network(), id=tree, transform=normal, reference=None).subject
-    monkeypatch.setattr("contam.auditing.reading.HELD", 1)
+    monkeypatch.setattr("contam.inputs.reading.HELD", 1)
     anew = prepare(network(), id=tree, transform=normal, reference=None).subject
     torch.testing.assert_close(held.id.domain.data.x, anew.id.domain.data.x)
     assert anew.id.domain.data.x.min() >= 0

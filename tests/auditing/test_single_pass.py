@@ -12,7 +12,8 @@ from contam.batch import Batch, Domain
 from contam.data.images import FolderDomain, resized
 from contam.measures.accuracy import accuracy
 from contam.measures.class_profiles import class_profiles
-from contam.models.observe import observe, over_space
+from contam.models.observe import observe
+from contam.models.readings import over_space
 
 RELUS = ("encoder.relu1", "encoder.relu2", "encoder.relu3")
 

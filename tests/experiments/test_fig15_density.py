@@ -9,7 +9,8 @@ from contam.experiments import fig15_density as fig15
 from contam.experiments.fig15_density import EXPERIMENT, PAPER, SMOKE, Config
 from contam.experiments.support.model_zoo import UNTRAINED, ModelZoo
 from contam.measures.accuracy import Hits
-from contam.models.observe import flat, observe
+from contam.models.observe import observe
+from contam.models.readings import flat
 from contam.run import Run
 
 

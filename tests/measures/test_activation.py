@@ -9,7 +9,8 @@ from torch import nn
 from contam.batch import Batch, Domain
 from contam.measures.activation import activation_asymmetry, class_rates
 from contam.measures.class_means import ClassMeans
-from contam.models.observe import observe, rate_over_space
+from contam.models.observe import observe
+from contam.models.readings import rate_over_space
 
 
 def rates_of(seed: int, classes: int = 4, neurons: int = 6) -> torch.Tensor:

@@ -12,7 +12,8 @@ from contam.measures.activation import activation_asymmetry, class_rates
 from contam.measures.class_means import ClassMeans
 from contam.measures.class_profiles import ClassProfiles, class_profiles
 from contam.measures.selectivity import selectivity
-from contam.models.observe import Observation, observe, over_space, rate_over_space
+from contam.models.observe import Observation, observe
+from contam.models.readings import over_space, rate_over_space
 from contam.models.small import resnet8, small_cnn
 from contam.models.sources import load
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from contam.batch import Batch, Domain
 from contam.measures.density import Density, common_edges, density_histogram
-from contam.models.observe import flat, observe
+from contam.models.observe import observe
+from contam.models.readings import flat
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

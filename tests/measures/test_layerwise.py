@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from contam.batch import Batch, Domain
 from contam.measures.layerwise import layerwise, over_grid, predictions, reading_name
-from contam.models.observe import flat, over_space
+from contam.models.readings import flat, over_space
 from contam.models.small import small_cnn
 
 LAYERS = ["encoder.relu1", "encoder.relu3"]

@@ -10,12 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contam.batch import Batch
-from contam.models.observe import (
+from contam.models.observe import layers_of, observe
+from contam.models.readings import (
     flat,
-    layers_of,
     moments_over_space,
     moments_over_tokens,
-    observe,
     over_space,
     over_tokens,
     rate_over_space,
@@ -388,7 +387,7 @@ def test_maps_are_gone_once_they_are_read():
 @pytest.mark.parametrize("shape", [(5, 3), (5, 3, 7, 4), (2, 3, 2, 3, 4), (0, 3, 4, 4)])
 @pytest.mark.parametrize("at_once", [1, 50, 2**18])
 def test_moments_are_the_mean_and_the_rate(shape, at_once, monkeypatch):
-    monkeypatch.setattr("contam.models.observe.AT_ONCE", at_once)
+    monkeypatch.setattr("contam.models.readings.VALUES_AT_ONCE", at_once)
     maps = noise(*shape)
     found = moments_over_space(maps)
     torch.testing.assert_close(found[:, 0], over_space(maps))

@@ -6,7 +6,8 @@ from torch import nn
 
 from contam.batch import Batch
 from contam.models.normalization import with_centering, with_instance_norm
-from contam.models.observe import flat, layers_of, observe
+from contam.models.observe import layers_of, observe
+from contam.models.readings import flat
 from contam.models.small import NORMALIZATIONS, resnet8
 
 RELUS = [

@@ -13,8 +13,8 @@ from typing import Any, Literal
 from torch import nn
 
 from contam.auditing.api import audit
-from contam.auditing.intake import several
 from contam.auditing.result import Audit
+from contam.inputs.forms import several
 from contam.rng import preserve_rng
 from contam.training.trainer_callbacks import base_of
 

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from contam.auditing.audit_inputs import Sample
-from contam.auditing.examples import as_inputs, as_labels, listed, pick
-from contam.auditing.pictures import mask_from
-from contam.auditing.reading import Table
+from contam.inputs.parts import as_inputs, as_labels, listed, pick
+from contam.inputs.pixel_range import mask_from
+from contam.inputs.reading import Table
 
 
 def with_masks(sample: Sample, table: Table, masks: Any) -> Sample:

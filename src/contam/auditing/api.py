@@ -16,15 +16,15 @@ from contam.auditing.audit_inputs import AuditInputs
 from contam.auditing.baseline import find_lines
 from contam.auditing.causes import causes
 from contam.auditing.layers import LayerEvidence, look_inside
-from contam.auditing.network import left_as_found
 from contam.auditing.panels import panels
-from contam.auditing.pictures import Transform
 from contam.auditing.prepare import Prepared, prepare
 from contam.auditing.records import AuditRecord, Example
 from contam.auditing.result import Audit
 from contam.auditing.verdict import verdict
 from contam.experiment import Stage
+from contam.inputs.pixel_range import Transform
 from contam.measures.robustness import Line
+from contam.models.preserve import preserve_model
 
 Found = TypeVar("Found")
 
@@ -97,7 +97,7 @@ def auditing(
     started = time.monotonic()
     known = (model, untrained, given.get("reference"))
     modules = [each for each in known if isinstance(each, nn.Module)]
-    with left_as_found(*modules):
+    with preserve_model(*modules):
         yield Stage(0.0, "reading the data")
         ready = prepare(model, control=untrained, seed=seed, **given)
         lines, said = find_lines(

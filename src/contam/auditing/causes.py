@@ -28,7 +28,7 @@ from contam.auditing.records import (
 from contam.measures.accuracy import Accuracy, clopper_pearson
 from contam.measures.intervals import bootstrap
 from contam.measures.robustness import Line, effective_robustness, robustness_interval
-from contam.models.observe import observe_head
+from contam.models.observe import observe
 from contam.rng import generator_for
 from contam.training.probe import FullBatch, extracting, fit_probe
 
@@ -148,7 +148,7 @@ def reading(
         raise ValueError(f"{sample.name!r} holds no example; an audit needs some of each class")
     kept: dict[str, list[Tensor]] = {"y": [], "domain": [], "logits": [], "head": []}
     done = 0
-    for seen in observe_head(model, sample.domain.batches(batch_size)):
+    for seen in observe(model, sample.domain.batches(batch_size), layers=(), head=True):
         logits = seen.logits
         if logits.ndim != 2 or len(logits) != len(seen.batch.y):
             raise ValueError(
@@ -158,7 +158,8 @@ def reading(
         kept["y"].append(seen.batch.y.cpu())
         kept["domain"].append(seen.batch.domain.cpu())
         kept["logits"].append(logits.float().cpu())
-        kept["head"] += [values.float().cpu() for values in seen.layers.values()]
+        if seen.head is not None:
+            kept["head"].append(seen.head.float().cpu())
         done += len(logits)
         yield done / len(sample)
     whole = len(kept["head"]) == len(kept["logits"])

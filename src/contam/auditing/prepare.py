@@ -11,15 +11,18 @@ from torch import Tensor, nn
 
 from contam.auditing.annotations import with_backgrounds, with_masks
 from contam.auditing.audit_inputs import AuditInputs, Sample
-from contam.auditing.intake import Options, read_set, several
-from contam.auditing.labels import class_names, common_span, labeled, origins
-from contam.auditing.network import Encoder, LogitsAdapter, find_layers, find_network, untrained
-from contam.auditing.pictures import PixelRange, Transform, span_of
-from contam.auditing.reading import Table
 from contam.batch import Batch, Domain, Shift
-from contam.models.observe import look
+from contam.inputs.forms import Options, read_set, several
+from contam.inputs.labels import class_names, common_span, labeled, origins
+from contam.inputs.pixel_range import PixelRange, Transform, span_of
+from contam.inputs.reading import Table
+from contam.models.find_network import find_network
+from contam.models.hooks import forward_once
+from contam.models.logits_adapter import LogitsAdapter, PixelEncoder
+from contam.models.observe import find_layers
 from contam.models.preparation import Preparation
 from contam.models.sources import load
+from contam.models.untrained import untrained
 from contam.rng import generator_for
 from contam.training.probe import fit_probe
 
@@ -186,7 +189,7 @@ def _device(name: str | torch.device) -> torch.device:
 def _tried(network: nn.Module, x: Tensor) -> tuple[Tensor, Any]:
     """What the network returns for two examples."""
     try:
-        return look(network, x, (), "moments")
+        return forward_once(network, x, (), "moments")
     except torch.OutOfMemoryError:
         raise ValueError("memory runs out on two examples; use a machine with more") from None
 
@@ -194,7 +197,7 @@ def _tried(network: nn.Module, x: Tensor) -> tuple[Tensor, Any]:
 def _control(control: Any, network: LogitsAdapter, seed: int) -> tuple[nn.Module | None, str]:
     """The same network with drawn weights, and what has to be said about it."""
     if isinstance(control, nn.Module):
-        return LogitsAdapter(control, network.span), ""
+        return LogitsAdapter(control, network.pixel_range), ""
     if control is not True:
         return None, "No control by an untrained network: none was wanted."
     return untrained(network, seed)
@@ -208,7 +211,7 @@ def _reference(
         return None, "", "No reference encoder: none was wanted."
     if isinstance(reference, nn.Module):
         plain = None if span is None or span.plain else span
-        return Encoder(reference, plain, None).eval(), type(reference).__name__, ""
+        return PixelEncoder(reference, plain, None).eval(), type(reference).__name__, ""
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         return None, "", "No reference encoder: the inputs are no pictures."
     if isinstance(reference, tuple):
@@ -229,7 +232,7 @@ def _reference(
             )
         source = load(place[0], weights=place[1])
     side = source.transform.crop if isinstance(source.transform, Preparation) else None
-    encoder = Encoder(source.encoder, span_of(source.transform), side).eval().to(device)
+    encoder = PixelEncoder(source.encoder, span_of(source.transform), side).eval().to(device)
     return encoder, source.name, ""
 
 

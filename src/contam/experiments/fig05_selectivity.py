@@ -36,7 +36,8 @@ from contam.experiments.support.per_network import (
 from contam.measures.class_profiles import Profile
 from contam.measures.selectivity import selectivity
 from contam.models.blocks import blocks_of
-from contam.models.observe import layers_of, look
+from contam.models.hooks import forward_once
+from contam.models.observe import layers_of
 from contam.plots import Figure, bars, histogram, matrix, on_same_axes, over_seeds
 from contam.rng import generator_for
 from contam.run import Run
@@ -89,8 +90,8 @@ def _layers(model: nn.Module, images: Domain) -> list[str]:
     """The encoder's output, or every activation of the last block where neurons are tokens'."""
     x = one_image(model, images)
     last = layers_of(model, x)[-1]
-    _, sight = look(model, x, [last], _axes)
-    if int(sight.seen[last][0, 0]) == 3:
+    _, recorder = forward_once(model, x, [last], _axes)
+    if int(recorder.outputs[last][0, 0]) == 3:
         return list(blocks_of(model, x)[-1].activations)
     return [FEATURES]
 

@@ -32,7 +32,8 @@ from contam.experiments.support.per_network import (
 from contam.measures.accuracy import Hits
 from contam.measures.density import Density, common_edges
 from contam.models.blocks import blocks_of
-from contam.models.observe import flat, observe
+from contam.models.observe import observe
+from contam.models.readings import flat
 from contam.plots import Figure, bars, histogram, over_seeds
 from contam.run import Run
 

@@ -18,7 +18,7 @@ from contam.batch import Domain
 from contam.measures.intervals import Estimate, bootstrap
 from contam.measures.layerwise import Layer, layerwise, over_grid, predictions, reading_name
 from contam.measures.neighbors import Metric, Votes, vote
-from contam.models.observe import Reading
+from contam.models.readings import Reading
 from contam.rng import generator_for
 
 Reference = Literal["model", "label", "last probe"]

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from contam.models.observe import as_found
+from contam.models.preserve import evaluating
 
 Formula = Callable[[Tensor, Tensor], Tensor]
 """From a layer's maps and the logit's gradients with respect to them to heat."""
@@ -101,7 +101,7 @@ def heat_maps(
         # What follows may work in place, so it gets a copy.
         return seen[-1].clone()
 
-    with as_found(model, device), torch.enable_grad():
+    with evaluating(model), torch.enable_grad():
         hook = modules[layer].register_forward_hook(read)
         try:
             logits = model(x)

@@ -14,7 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from contam.batch import Batch, Domain
-from contam.models.observe import Observation, Reading, layers_of, observe
+from contam.models.observe import Observation, layers_of, observe
+from contam.models.readings import Reading
 
 INPUT, OUTPUT = "input", "softmax"
 """The names of the first and of the last probe."""

@@ -18,7 +18,7 @@ from contam.batch import Domain
 from contam.measures.intervals import Estimate, bootstrap
 from contam.measures.layerwise import Layer, layerwise, over_grid
 from contam.measures.neighbors import vote
-from contam.models.observe import Reading
+from contam.models.readings import Reading
 from contam.training.probe import FullBatch, Minibatches, fit_probe
 
 Family = Literal["neighbors", "linear"]

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from contam.models.observe import look
+from contam.models.hooks import forward_once
 
 
 class Block(NamedTuple):
@@ -34,25 +34,29 @@ def blocks_of(model: nn.Module, x: Float[Tensor, "batch ..."]) -> list[Block]:
     """
     # Twice the same example, since parameters of shape (1, ...) are added to single ones.
     pair = torch.cat([x[:1], x[:1]])
-    _, sight = look(model, pair, "auto", _positions)
+    _, recorder = forward_once(model, pair, "auto", _positions)
     modules = dict(model.named_modules())
     # Additions inside attention or a normalization belong to no block of their own.
-    active = {name for stack in sight.within.values() for name in stack}
-    kinds = {type(modules[name]) for name in _innermost(sight.adders & active)}
+    active = {name for stack in recorder.enclosing.values() for name in stack}
+    kinds = {type(modules[name]) for name in _innermost(recorder.adders & active)}
     within: dict[str, list[str]] = {}
-    for layer, stack in sight.within.items():
+    for layer, stack in recorder.enclosing.items():
         around = [name for name in stack if type(modules[name]) in kinds]
         if around:
             within.setdefault(around[-1], []).append(layer)
-    _, made = look(model, pair, list(within), _positions)
+    _, outputs = forward_once(model, pair, list(within), _positions)
     blocks = []
     for name, layers in within.items():
-        maps = [layer for layer in layers if sight.seen[layer].all() or not made.seen[name].all()]
+        maps = [
+            layer
+            for layer in layers
+            if recorder.outputs[layer].all() or not outputs.outputs[name].all()
+        ]
         blocks.append(Block(name, tuple(layers), (maps or layers)[-1]))
-    if not blocks or len(blocks[0].activations) == len(sight.within):
+    if not blocks or len(blocks[0].activations) == len(recorder.enclosing):
         raise ValueError(
             f"found no residual blocks in this {type(model).__name__}; give names of layers, such "
-            f"as {list(sight.within)[:3]}"
+            f"as {list(recorder.enclosing)[:3]}"
         )
     return blocks
 

@@ -25,7 +25,8 @@ from contam.measures.neighbors import vote
 from contam.measures.selectivity import selectivity
 from contam.measures.usable_information import neighbor_probability, pointwise_information
 from contam.models.blocks import blocks_of
-from contam.models.observe import layers_of, observe, over_tokens
+from contam.models.observe import layers_of, observe
+from contam.models.readings import over_tokens
 from contam.monitor.examples import Answers, Examples
 
 BATCH = 100

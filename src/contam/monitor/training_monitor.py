@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, PositiveInt
 from torch import nn
 
-from contam.models.observe import look
+from contam.models.hooks import forward_once
 from contam.monitor.examples import Answers, Data, Examples, bare, choose, first
 from contam.monitor.sinks import Sink, terminal
 from contam.monitor.snapshot import EARLY, Snapshot, grid_or_tokens, layers_to_watch, look_at
@@ -290,10 +290,10 @@ def _layers(
             raise ValueError(f"layers is a list of names, or 'auto'; for one give [{layers!r}]")
         return [layer.removeprefix("model.") for layer in layers_to_watch(model, x)]
     try:
-        _, sight = look(model, x, [f"model.{layer}" for layer in layers], "moments")
+        _, recorder = forward_once(model, x, [f"model.{layer}" for layer in layers], "moments")
     except ValueError as error:
         raise ValueError(str(error).replace("model.", "")) from None
-    return [layer.removeprefix("model.") for layer in sight.seen]
+    return [layer.removeprefix("model.") for layer in recorder.outputs]
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -302,7 +302,7 @@ def _device(model: nn.Module) -> torch.device:
 
 def _eval(model: nn.Module, x: torch.Tensor) -> int:
     """How many classes the network answers with."""
-    return look(model, x, (), "moments")[0].shape[1]
+    return forward_once(model, x, (), "moments")[0].shape[1]
 
 
 @contextmanager

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contam.auditing.datasets import TOGETHER, DatasetDomain, Lost, Reader
-from contam.auditing.examples import Parts, as_domains, as_input, as_inputs, as_labels, parts
-from contam.auditing.pictures import PixelRange, Transform
 from contam.batch import Batch, Domain
 from contam.data.images import FolderDomain
+from contam.inputs.indexed import TOGETHER, DatasetDomain, Lost, Reader
+from contam.inputs.parts import Parts, as_domains, as_input, as_inputs, as_labels, parts
+from contam.inputs.pixel_range import PixelRange, Transform
 from contam.rng import seeded
 
 HELD = 2**29

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
-from contam.auditing.examples import Parts, as_input, as_inputs, parts
-from contam.auditing.pictures import PixelRange, Transform
 from contam.batch import Batch, Domain
+from contam.inputs.parts import Parts, as_input, as_inputs, parts
+from contam.inputs.pixel_range import PixelRange, Transform
 from contam.rng import generator_for, seeded
 
 TOGETHER = 64

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from contam.auditing.examples import listed, numbered, some_of
-from contam.auditing.pictures import PixelRange, measured_span, span_of
-from contam.auditing.reading import Table
+from contam.inputs.parts import listed, numbered, some_of
+from contam.inputs.pixel_range import PixelRange, measured_span, span_of
+from contam.inputs.reading import Table
 
 
 def class_names(tables: Sequence[Table], given: Sequence[str] | None, width: int) -> list[str]:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from contam.auditing.pictures import Transform
+from contam.inputs.pixel_range import Transform
 
 NAMES: dict[str, tuple[str, ...]] = {
     "x": ("x", "pixel_values", "image", "images", "img", "input", "inputs", "data", "features"),

@@ -11,18 +11,18 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from contam.auditing.datasets import Reader, numbers_of, reader_of
-from contam.auditing.examples import as_inputs, as_labels, pick, some_of
-from contam.auditing.pictures import PixelRange, Transform
-from contam.auditing.reading import (
+from contam.batch import Domain, Shift
+from contam.data.folders import classes_in, folders_in, images_in
+from contam.data.images import FolderDomain, centered, pixels
+from contam.inputs.indexed import Reader, numbers_of, reader_of
+from contam.inputs.parts import as_inputs, as_labels, pick, some_of
+from contam.inputs.pixel_range import PixelRange, Transform
+from contam.inputs.reading import (
     Table,
     read_batches,
     read_files,
     read_numbered,
 )
-from contam.batch import Domain, Shift
-from contam.data.folders import classes_in, folders_in, images_in
-from contam.data.images import FolderDomain, centered, pixels
 from contam.rng import generator_for
 
 KINDS = (

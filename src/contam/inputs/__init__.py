@@ -1,0 +1,1 @@
+"""From what a user has (a folder, a loader, tensors) to a `Domain`."""

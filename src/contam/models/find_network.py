@@ -1,0 +1,124 @@
+"""The network that a user means: a module, or one by name with its weights from a file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import UninitializedParameter
+
+from contam.data.images import Transform
+from contam.models.classifier import Classifier
+from contam.models.logits_adapter import unwrapped
+from contam.models.preparation import Preparation
+from contam.models.sources import Source, fill, load, read_weights, what_to_fetch
+
+WITH_HEAD = ("open_clip", "timm", "torchvision")
+"""Kinds of sources whose files of weights hold a head, or nothing that a head could be made of."""
+
+
+@dataclass(frozen=True)
+class FoundNetwork:
+    """A network, and how its images are to be prepared where that is known."""
+
+    name: str
+    model: nn.Module
+    transform: Transform | None = None
+
+
+def find_network(
+    model: Any, weights: str | Path | None = None, transform: Transform | None = None
+) -> FoundNetwork:
+    """The network that was meant, without the wrappers of `torch.compile` or parallel training.
+
+    Args:
+        model: a module, or a name such as `timm:resnet50` (see `contam.models.sources.load`).
+        weights: a file for a network by name; it may hold a `Classifier` (`encoder.*`, `head.*`).
+        transform: from an image to the network's input, where the network's own is not wanted.
+
+    Source: ours.
+
+    Raises:
+        ValueError: neither a module nor a name; weights that don't fit; or a network that can't be
+            run as it is.
+
+    >>> find_network(nn.Linear(2, 2)).name
+    'Linear'
+    """
+    if isinstance(model, str):
+        return _by_name(model, weights, transform)
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"the model is a {type(model).__name__}; want a torch.nn.Module, or a name such as "
+            "'timm:resnet50' with weights="
+        )
+    if weights is not None:
+        raise ValueError(
+            "weights= belongs to a network by name; load them into your module, or give its name"
+        )
+    model = unwrapped(model)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError(
+            "a TorchScript network can't be looked into; give the module that it was made from, or "
+            "what torch.export makes of it"
+        )
+    values = [*model.named_parameters(), *model.named_buffers()]
+    for name, value in values:
+        if isinstance(value, UninitializedParameter) or value.is_meta:
+            raise ValueError(
+                f"{name!r} of the network has no values yet; load its weights, or run it once"
+            )
+    if len({value.device for _, value in values}) > 1:
+        raise ValueError("the network lies on several devices; move it to one with model.to(...)")
+    return FoundNetwork(type(model).__name__, model, transform or _timm_transform(model))
+
+
+def _timm_transform(model: nn.Module) -> Transform | None:
+    """How a network of timm wants its images, which its configuration says."""
+    config = getattr(model, "pretrained_cfg", None)
+    if not isinstance(config, Mapping) or not {"input_size", "mean", "std"} <= set(config):
+        return None
+    side = config["input_size"][-1]
+    return Preparation(
+        int(side / config.get("crop_pct", 1.0)), side, config["mean"], config["std"],
+        config.get("interpolation", "bicubic"),
+    )  # fmt: skip
+
+
+def _by_name(name: str, weights: str | Path | None, transform: Transform | None) -> FoundNetwork:
+    if weights is not None:
+        state = read_weights(weights)
+        classifier = all(key.startswith(("encoder.", "head.")) for key in state)
+        if classifier and "head.weight" in state:
+            classes, width = state["head.weight"].shape
+            seed = 0 if name.partition(":")[0] in WITH_HEAD else None
+            source = load(name, seed=seed)
+            model = source.encoder
+            # A user's function may also return the whole classifier.
+            if model.state_dict().keys() != state.keys():
+                model = Classifier(source.encoder, classes, width)
+            fill(model, state, name)
+            return FoundNetwork(name, model.eval(), transform or source.transform)
+    elif name.partition(":")[0] in WITH_HEAD:
+        raise ValueError(
+            f"no weights for {name}: fetch {what_to_fetch(name)}, and give its path as weights= or "
+            "after --weights"
+        )
+    source = load(name, weights=weights)
+    return FoundNetwork(name, _with_head(source), transform or source.transform)
+
+
+def _with_head(source: Source) -> nn.Module:
+    """Encoder and head; an exported program is both."""
+    if source.head is None:
+        if source.name.endswith(".pt2"):
+            return source.encoder
+        raise ValueError(
+            f"{source.name} came without a head, so it names no class; want weights with one "
+            f"({what_to_fetch(source.name)}, or a Classifier's), or audit its features"
+        )
+    model = Classifier(source.encoder, source.head.out_features, source.head.in_features)
+    model.head = source.head
+    return model.eval()

@@ -1,0 +1,202 @@
+"""Any network as measures need it: a tensor goes in, logits (batch, classes) come out."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from contam.inputs.pixel_range import PixelRange
+
+LOGITS = ("logits", "out", "output", "outputs", "y_hat", "scores")
+"""The names under which a dict of a network's outputs may hold its logits."""
+
+
+class LogitsAdapter(nn.Module):
+    """A network whose inputs and outputs have one form, with its own layers under their names.
+
+    It shares the children, parameters and buffers of the network, so no layer is renamed and the
+    network itself has no hook. Outputs become logits (batch, classes): a tensor, `.logits`, a tuple
+    that begins with them, or a dict that names them. One number for each example is the logit of
+    the second of two classes.
+
+    Args:
+        network: any module.
+        pixel_range: the values that the network takes for black and white; its inputs are then
+            pictures in [0, 1].
+        classes: columns of the logits to return, in this order; None returns all.
+
+    Source: ours, since networks return records and work in half precision, too.
+
+    >>> adapter = LogitsAdapter(nn.Linear(2, 3), classes=[0, 2])
+    >>> adapter(torch.zeros(4, 2)).shape
+    torch.Size([4, 2])
+    """
+
+    network: nn.Module
+
+    def __init__(
+        self,
+        network: nn.Module,
+        pixel_range: PixelRange | None = None,
+        classes: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        # Not as a child, which would be a layer around all others.
+        self.__dict__["network"] = network
+        self._modules = network._modules
+        self._parameters = network._parameters
+        self._buffers = network._buffers
+        self.pixel_range = pixel_range
+        self.classes = None if classes is None else torch.tensor(classes)
+        self.width: int | None = None
+
+    @property
+    def training(self) -> bool:
+        """The mode of the network, so that restoring the adapter's restores the network's."""
+        return self.__dict__["network"].training
+
+    @training.setter
+    def training(self, mode: bool) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        # torch's constructor sets the mode before there is a network.
+        if "network" in self.__dict__:
+            self.__dict__["network"].training = mode
+
+    def train(self, mode: bool = True) -> "LogitsAdapter":
+        # An exported program has one mode only, and raises.
+        with suppress(NotImplementedError):
+            self.network.train(mode)
+        return self
+
+    def forward(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch classes"]:
+        """Logits in single precision.
+
+        Raises:
+            ValueError: the network raises, or returns no tensor of logits, not one row for each
+                example, another number of classes than before, or NaN.
+        """
+        weights = next((p for p in self.network.parameters() if p.is_floating_point()), None)
+        if self.pixel_range is not None:
+            x = self.pixel_range.inputs(x)
+        if weights is not None and x.is_floating_point():
+            x = x.to(weights.dtype)
+        logits = logits_of(self._run(x))
+        if logits.ndim > 2 and logits[0, 0].numel() == 1:
+            logits = logits.flatten(1)
+        if logits.ndim == 1 and len(logits) == len(x):
+            logits = logits[:, None]
+        if logits.ndim != 2 or len(logits) != len(x):
+            raise ValueError(
+                f"the network returned a tensor of shape {tuple(logits.shape)} for {len(x)} "
+                "examples; want logits (batch, classes)"
+            )
+        if logits.shape[1] == 1:
+            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+        if self.width not in (None, logits.shape[1]):
+            raise ValueError(
+                f"the network returned {self.width} logits for an example, and then "
+                f"{logits.shape[1]}; want as many for every batch"
+            )
+        self.width = logits.shape[1]
+        logits = logits.float()
+        if logits.isnan().any():
+            raise ValueError(
+                "the network's output holds NaN; check its weights, its inputs and its precision"
+            )
+        return logits if self.classes is None else logits[:, self.classes.to(logits.device)]
+
+    def _run(self, x: Tensor) -> Any:
+        """What the network returns; its own exceptions become one line."""
+        try:
+            return self.network(x)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # the network's code is the user's
+            message = " ".join(str(error).split())[:200]
+            if "allocate memory" in message:
+                raise torch.OutOfMemoryError(message) from error
+            raise ValueError(
+                f"the network can't be run on inputs of shape {tuple(x.shape)}, it raised "
+                f"{type(error).__name__}: {message}; give data as it was trained on, or transform="
+            ) from error
+
+
+class PixelEncoder(nn.Module):
+    """A reference encoder that takes the pictures in [0, 1] that another network takes.
+
+    Args:
+        encoder: returns (batch, width) features, in any of the forms of `LogitsAdapter`.
+        pixel_range: the values that the encoder takes for black and white.
+        side: pixels of the square that pictures are resized to; None leaves them as they are.
+
+    Source: ours.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, pixel_range: PixelRange | None, side: int | None
+    ) -> None:
+        super().__init__()
+        self.encoder, self.pixel_range, self.side = encoder, pixel_range, side
+
+    def forward(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch width"]:
+        if self.side is not None and x.ndim == 4:
+            if x.shape[1] == 1:
+                x = x.expand(-1, 3, -1, -1)
+            size = (self.side, self.side)
+            x = F.interpolate(x, size, mode="bilinear", antialias=True).clamp(0, 1)
+        x = x if self.pixel_range is None else self.pixel_range.inputs(x)
+        return logits_of(self.encoder(x)).flatten(1).float()
+
+
+def output_tensor(output: Any) -> Any:
+    """The tensor of logits in a record, dict or tuple; anything else is returned unchanged.
+
+    Source: ours.
+
+    >>> output_tensor({"loss": 0.0, "logits": torch.ones(1, 2)}).tolist()
+    [[1.0, 1.0]]
+    """
+    logits = getattr(output, "logits", output)
+    if isinstance(logits, Mapping):
+        return next((logits[name] for name in LOGITS if name in logits), logits)
+    if isinstance(logits, Sequence) and len(logits) and isinstance(logits[0], Tensor):
+        return logits[0]
+    return logits
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits in whatever a network returned.
+
+    Source: ours.
+
+    Raises:
+        ValueError: there is no tensor of floating-point numbers.
+    """
+    logits = output_tensor(output)
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        raise ValueError(
+            f"the network returned a {type(output).__name__}; want logits as a tensor of numbers, "
+            "as .logits, first in a tuple, or in a dict under 'logits'"
+        )
+    return logits
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside the wrappers of `torch.compile` and data-parallel training.
+
+    Source: ours.
+
+    >>> network = nn.Linear(1, 1)
+    >>> unwrapped(nn.DataParallel(network)) is network
+    True
+    """
+    kinds = ("OptimizedModule", "DataParallel", "DistributedDataParallel")
+    while type(model).__name__ in kinds:
+        inner = getattr(model, "_orig_mod", None) or getattr(model, "module", None)
+        if not isinstance(inner, nn.Module):
+            break
+        model = inner
+    return model
