@@ -328,9 +328,7 @@ def test_the_head_is_found_where_logits_are_its_output(kind: str) -> None:
     known = kind in ("plain", "one", "point")
     assert (seen.head is not None) is known
     if known:
-        torch.testing.assert_close(
-            seen.head, model.body(batch.x).relu().mean((2, 3)).detach()
-        )
+        torch.testing.assert_close(seen.head, model.body(batch.x).relu().mean((2, 3)).detach())
 
 
 # Scores and the whole

@@ -10,9 +10,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from contam.models.find_network import find_network
-from contam.models.logits_adapter import LogitsAdapter
-from contam.models.untrained import untrained
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -33,10 +30,13 @@ from contam.batch import Batch, Domain, Shift
 from contam.inputs.forms import several
 from contam.inputs.pixel_range import PixelRange, span_of
 from contam.inputs.reading import DatasetDomain
+from contam.models.find_network import find_network
+from contam.models.logits_adapter import LogitsAdapter
 from contam.models.observe import observe
 from contam.models.preparation import Preparation
 from contam.models.small import resnet8, small_cnn
 from contam.models.sources import Source
+from contam.models.untrained import untrained
 
 CLASSES = 3
 SIDE = 8
