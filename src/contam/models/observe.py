@@ -70,7 +70,8 @@ class Observer:
             raise ValueError(
                 f"layers is a list of names, or 'auto'; for one layer give [{layers!r}]"
             )
-        self.model, self.layers, self.reduce, self.head = model, layers, reduce, head
+        self.model, self.layers, self.head = model, layers, head
+        self.reduce: Reading | Literal["moments"] = reduce
         modules = {name for name, _ in model.named_modules()}
         named = layers != "auto" and {name.partition("#")[0] for name in layers} <= modules
         self._functions = not named or head or (bool(layers) and reduce == "moments")
