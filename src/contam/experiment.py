@@ -164,3 +164,5 @@ class Experiment:
     draw: Callable[[Run], Sequence[Figure]]
     summary: Callable[[Run], str]
     """What was found, in plain words with the numbers."""
+    alert: Callable[[Run], str] = lambda run: ""
+    """One sentence that warns of a bad result, for the top of the page; empty if all is well."""

@@ -1,4 +1,4 @@
-"""The page as text: whole, safe, and true to the runs."""
+"""The page as text: complete, safe, and consistent with the runs."""
 
 import base64
 import hashlib
@@ -169,23 +169,23 @@ def test_every_claim_appears_with_its_verdict(
             assert re.sub(r"\s+", " ", said) in text
     verdicts = [v for tag, a in parsed.elements if tag == "tr" and (v := a.get("data-verdict"))]
     assert verdicts == 2 * ["holds", "fails", "holds", "unjudged", "fails", "unjudged"]
-    assert "4 of 12 claims hold, 4 do not hold here, 4 were not run." in text
+    assert "4 of 12 claims hold, 4 do not hold here, 4 were not judged." in text
     assert "0.4 ± 0.1 3 seeds" in text
     assert "not a number" in text
 
 
 def test_an_unfinished_run_is_shown_as_such(text: str) -> None:
-    assert "One run is unfinished: its claims are not judged yet." in text
-    assert "Unfinished. Parts computed so far: 1." in text
+    assert "One run is unfinished; its claims are not judged yet." in text
+    assert "Unfinished. 1 parts are computed." in text
 
 
 def test_a_run_without_claims_is_shown(text: str) -> None:
-    assert "This experiment makes no claim." in text
+    assert "This experiment has no claims." in text
     assert "Nothing was found." in text
 
 
 def test_figures_without_numbers_say_so(text: str) -> None:
-    assert text.count("There is nothing to draw: no number was found.") == 2 * 4
+    assert text.count("There are no numbers to draw.") == 2 * 4
 
 
 def test_long_tables_are_cut_and_say_it(parsed: Parsed, text: str) -> None:

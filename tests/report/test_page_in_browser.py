@@ -82,6 +82,33 @@ def test_every_chart_is_drawn_with_marks(desktop: Opened) -> None:
     assert min(marks) >= 1
 
 
+def test_all_charts_are_drawn_without_scrolling_so_that_a_capture_has_them(
+    browser: Any, address: str
+) -> None:
+    tab = opened(browser, address, viewport={"width": 1280, "height": 300}).page
+    until(tab, "document.querySelectorAll('.chart:not(.drawn)').length === 0")
+    assert tab.evaluate("scrollY") == 0
+    tab.context.close()
+
+
+def test_a_print_right_after_loading_has_every_chart_in_light_colors(
+    browser: Any, address: str
+) -> None:
+    tab = opened(browser, address, color_scheme="dark").page
+    tab.evaluate(
+        """addEventListener("beforeprint", () => {
+          window.printed = [...document.querySelectorAll(".chart")].map((chart) =>
+            [chart.dataset.theme, chart.querySelector("svg image") !== null]);
+        })"""
+    )
+    tab.pdf()
+    printed = tab.evaluate("printed")
+    assert len(printed) == 20
+    assert {theme for theme, has_pictures in printed if not has_pictures} == {"light"}
+    assert {theme for theme, has_pictures in printed if has_pictures} <= {"light", "dark"}
+    tab.context.close()
+
+
 def test_it_complains_of_nothing_and_asks_for_nothing(
     desktop: Opened, phone: Opened, address: str
 ) -> None:
@@ -187,11 +214,11 @@ def test_a_column_sorts_the_claims_by_keyboard(desktop: Opened) -> None:
     numbers = sorted((value for value in found() if value), key=float)
     missing = [""] * (len(before) - len(numbers))
     assert len(missing) == 6
-    assert sort("Found") == "ascending"
+    assert sort("Result") == "ascending"
     assert found() == numbers + missing
     assert tab.is_hidden(".claims .group")
     assert tab.is_visible(".claim .of >> nth=0")
-    assert sort("Found") == "descending"
+    assert sort("Result") == "descending"
     assert found() == numbers[::-1] + missing
     assert sort("Verdict") == "ascending"
     verdicts = tab.eval_on_selector_all(".claim", "all => all.map(each => each.dataset.verdict)")
@@ -242,9 +269,10 @@ def test_the_toggle_changes_the_colors_and_is_remembered(browser: Any, address: 
     tab.locator(".chart").first.scroll_into_view_if_needed()
     until(tab, label)
     assert (tab.evaluate(ground), tab.evaluate(label)) == ("rgb(252, 251, 248)", "#1d2227")
+    assert tab.inner_text("#theme") == "Switch to dark mode"
     tab.click("#theme")
     until(tab, f"{label} !== '#1d2227'")
-    assert tab.get_attribute("#theme", "aria-pressed") == "true"
+    assert tab.inner_text("#theme") == "Switch to light mode"
     assert (tab.evaluate(ground), tab.evaluate(label)) == ("rgb(20, 23, 26)", "#e9e7e2")
     tab.reload()
     assert tab.evaluate(ground) == "rgb(20, 23, 26)"

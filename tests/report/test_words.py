@@ -1,4 +1,4 @@
-"""What the page says in words and numbers."""
+"""Text of the page: numbers, durations, verdicts, JSON."""
 
 import json
 import math
@@ -14,19 +14,19 @@ from contam.report import words
 @pytest.mark.parametrize(
     ("counts", "line"),
     [
-        ((18, 1, 1, 0), "18 of 20 claims hold, 1 does not hold here, 1 was not run."),
-        ((2, 2, 2, 0), "2 of 6 claims hold, 2 do not hold here, 2 were not run."),
+        ((18, 1, 1, 0), "18 of 20 claims hold, 1 does not hold here, 1 was not judged."),
+        ((2, 2, 2, 0), "2 of 6 claims hold, 2 do not hold here, 2 were not judged."),
         ((3, 0, 0, 0), "All 3 claims hold."),
         ((1, 0, 0, 0), "The one claim holds."),
         ((0, 1, 0, 0), "0 of 1 claims hold, 1 does not hold here."),
         ((0, 0, 0, 0), "No claim was judged."),
         (
             (0, 0, 0, 1),
-            "No claim was judged. One run is unfinished: its claims are not judged yet.",
+            "No claim was judged. One run is unfinished; its claims are not judged yet.",
         ),
         (
             (2, 0, 0, 3),
-            "All 2 claims hold. 3 runs are unfinished: their claims are not judged yet.",
+            "All 2 claims hold. 3 runs are unfinished; their claims are not judged yet.",
         ),
     ],
 )
@@ -36,7 +36,7 @@ def test_headline(counts: tuple[int, int, int, int], line: str) -> None:
 
 def test_tally() -> None:
     assert words.tally(5, 1, 0) == "5 hold, 1 does not"
-    assert words.tally(1, 2, 3) == "1 holds, 2 do not, 3 not run"
+    assert words.tally(1, 2, 3) == "1 holds, 2 do not, 3 not judged"
     assert words.tally(0, 0, 0) == "no claims"
 
 

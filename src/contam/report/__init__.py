@@ -1,8 +1,8 @@
-"""Runs -> one self-contained HTML page: no request leaves it, and it opens from a file anywhere.
+"""Write runs as one self-contained HTML page that loads nothing and opens from a file.
 
-`view` decides what is said, `words` how, `theme` in which colors; `page.html.j2`, `page.css` and
-`page.js` are the page itself, `document` puts them together. Nothing here trains, or knows an
-experiment by name. `audit_page` is the page about an audit, with files of its own.
+`view` collects the contents, `words` formats them, `theme` holds the colors, and `document` renders
+the template. Nothing here trains, and nothing depends on a particular experiment. `audit_page`
+writes the page about an audit and has its own template.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,16 +17,22 @@ from contam.run import Run, write_atomically
 
 __all__ = ["TITLE", "audit_page", "page", "write"]
 
-TITLE = "Feature contamination, put to the test"
+TITLE = "Feature contamination: claims and results"
+"""Title of a page with claims. A page without claims has the title of its experiment."""
 
 
-def page(runs: Sequence[Run], experiments: Mapping[str, Experiment], *, title: str = TITLE) -> str:
-    """The page about the runs, in the order given; `experiments` holds each run's experiment.
+def page(runs: Sequence[Run], experiments: Mapping[str, Experiment]) -> str:
+    """Return the page about runs as HTML.
+
+    Args:
+        runs: the runs, in the order of the page.
+        experiments: the experiment of each run, by name.
 
     Raises:
-        RunError: a finished run is damaged, or none of the experiments made it.
+        RunError: a finished run is damaged, or its experiment is not in `experiments`.
     """
     shown = sections(runs, experiments)
+    judging = not shown or any(section.claims or not section.finished for section in shown)
     charts = {
         panel.anchor: panel.chart
         for section in shown
@@ -39,10 +45,13 @@ def page(runs: Sequence[Run], experiments: Mapping[str, Experiment], *, title: s
         for section in shown
         for figure in section.figures
     }
-    held, failed, unjudged = (
-        sum(each) for each in zip((0, 0, 0), *(section.counts for section in shown), strict=True)
-    )
-    unfinished = sum(not section.finished for section in shown)
+    counts = [sum(kind) for kind in zip((0, 0, 0), *(s.counts for s in shown), strict=True)]
+    if judging:
+        unfinished = sum(not section.finished for section in shown)
+        title, headline = TITLE, words.headline(*counts, unfinished)
+    else:
+        title = " · ".join(dict.fromkeys(section.experiment.title for section in shown))
+        headline = " ".join(section.summary for section in shown)
     return document(
         "page.html.j2",
         {"charts": charts, "numbers": numbers},
@@ -50,17 +59,25 @@ def page(runs: Sequence[Run], experiments: Mapping[str, Experiment], *, title: s
         scripts=["charts.js", "page.js"],
         title=title,
         sections=shown,
-        counts=(held, failed, unjudged),
-        headline=words.headline(held, failed, unjudged, unfinished),
-        printed=any(each.claim.published for section in shown for each in section.claims),
+        counts=counts,
+        headline=headline,
+        judging=judging,
+        published=any(judged.claim.published for s in shown for judged in s.claims),
         rows_shown=ROWS_SHOWN,
     )
 
 
 def write(runs: Sequence[Run], path: Path, experiments: Mapping[str, Experiment]) -> None:
-    """Write the page to `path`, whole or not at all.
+    """Write the page about runs to `path`.
+
+    The file is replaced only when the new page is complete.
+
+    Args:
+        runs: the runs, in the order of the page.
+        path: the HTML file.
+        experiments: the experiment of each run, by name.
 
     Raises:
-        RunError: as for `page`, or the file can't be written.
+        RunError: as for `page`, or the file cannot be written.
     """
     write_atomically(path, page(runs, experiments).encode())

@@ -1,4 +1,4 @@
-// Before anything is painted: the reader's own choice of theme, or else the system's.
+// Set the theme before the first paint: the reader's stored choice, or the system's setting.
 (() => {
   let theme = null;
   try { theme = localStorage.getItem("contam-theme"); } catch { /* storage may be forbidden */ }

@@ -1,4 +1,4 @@
-"""One HTML document that holds all it shows, under a policy that lets nothing else in."""
+"""One self-contained HTML document, with a policy that forbids everything else."""
 
 import base64
 import functools
@@ -24,10 +24,15 @@ def document(
     scripts: Sequence[str],
     **values: Any,
 ) -> str:
-    """The template, filled in: `styles` and `scripts` are files beside it, joined in this order.
+    """Render a template as one HTML file that loads nothing.
 
-    Scripts find `data` as JSON, with the charts under `charts`; a document without any chart does
-    without the library that draws them.
+    Args:
+        template: name of a Jinja template in this package.
+        data: values for the scripts, embedded as JSON; `data["charts"]` holds the Vega-Lite charts.
+            The library that draws them is left out if there are none.
+        styles: names of CSS files in this package, joined in this order.
+        scripts: names of JavaScript files in this package, joined in this order.
+        values: variables of the template.
     """
     sheet = theme.stylesheet() + "".join(map(_text, styles))
     code = {
@@ -35,10 +40,10 @@ def document(
         "vega": _vega() if data["charts"] else "",
         "page": "".join(map(_text, scripts)),
     }
-    ours = " ".join(_digest(script) for script in code.values() if script)
+    digests = " ".join(_digest(script) for script in code.values() if script)
     policy = (
         "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
-        f"style-src {_digest(sheet)}; script-src {ours}"
+        f"style-src {_digest(sheet)}; script-src {digests}"
     )
     html = _environment().get_template(template).render(
         policy=policy,
@@ -73,10 +78,10 @@ def _environment() -> Environment:
 
 @functools.cache
 def _vega() -> str:
-    """Vega, Vega-Lite and vega-embed as one script, of the version that the charts are made for."""
+    """Return Vega, Vega-Lite and vega-embed as one script, in the version of the charts."""
     release = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
     script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", release)
-    # What would end the script element, or hide its end, says the same with a backslash.
+    # Escape every sequence that would end the script element or hide its end.
     return re.sub(r"<(?=/script|!--|script)", r"\\x3c", script, flags=re.IGNORECASE)
 
 
@@ -86,5 +91,5 @@ def _text(name: str) -> str:
 
 
 def _digest(text: str) -> str:
-    """The source expression that lets a page run or apply exactly this text."""
+    """Return the policy's source expression that allows exactly this script or style."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,4 +1,4 @@
-// The filter and the order of the claims.
+// Filter and sort the claims.
 (() => {
   let filter = () => {};
   const filters = document.querySelector(".filters");
@@ -8,7 +8,8 @@
     const select = filters.querySelector("select");
     const status = filters.querySelector("[role=status]");
     const apply = () => {
-      const verdict = buttons.find((each) => each.getAttribute("aria-pressed") === "true").dataset.verdict;
+      const pressed = buttons.find((button) => button.getAttribute("aria-pressed") === "true");
+      const { verdict } = pressed.dataset;
       const run = select?.value ?? "";
       for (const row of rows)
         row.hidden = (verdict && row.dataset.verdict !== verdict) || (run && row.dataset.run !== run);
@@ -19,13 +20,13 @@
     };
     for (const button of buttons)
       button.addEventListener("click", () => {
-        for (const each of buttons) each.setAttribute("aria-pressed", String(each === button));
+        for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
         apply();
       });
     select?.addEventListener("change", apply);
     filters.hidden = false;
     filter = apply;
-    // A link to a claim shows it, whatever the filter says.
+    // A link to a claim that the filter hides resets the filter.
     addEventListener("hashchange", () => {
       const row = document.getElementById(location.hash.slice(1));
       if (!row?.classList.contains("claim") || !row.hidden) return;
@@ -35,8 +36,8 @@
     });
   }
 
-  // The order of the claims: a column's first press sorts all of them, the second turns them round,
-  // and the third puts them back under their experiments.
+  // Click a column's header once to sort all claims, twice to reverse the order, and a third time
+  // to group them by experiment again.
   const table = document.querySelector(".claims");
   if (table) {
     const rows = [...table.querySelectorAll(".claim")];
@@ -57,7 +58,7 @@
         const known = rows.filter((row) => key(row, column) !== null);
         known.sort((a, b) => compare(key(a, column), key(b, column)));
         if (order === "descending") known.reverse();
-        // What has no number comes last, whichever way the others go.
+        // Claims without a number come last in either order.
         table.tBodies[0].append(...known, ...rows.filter((row) => !known.includes(row)));
       }
       filter();

@@ -1,4 +1,4 @@
-"""A claim's number on a short line: the wanted range as a band, the number as a dot."""
+"""A claim on a small scale: the expected range as a band and the result as a dot."""
 
 import math
 from typing import NamedTuple
@@ -9,7 +9,7 @@ WIDTH = 132.0
 
 
 class Strip(NamedTuple):
-    """Places on a line of `WIDTH`, from its left end."""
+    """Positions on a line of length `WIDTH`, from its left end."""
 
     band: tuple[float, float]
     whisker: tuple[float, float] | None
@@ -17,10 +17,13 @@ class Strip(NamedTuple):
 
 
 def strip(claim: Claim) -> Strip | None:
-    """Where the number found lies against the range wanted; None when there is nothing to place.
+    """Place a claim's result and its expected range on a line.
 
-    The line spans everything that is drawn on it, with a margin; an open end of the range goes to
-    the end of the line.
+    The line spans the result, its standard deviation and the range, with a margin. An open end of
+    the range extends to the end of the line.
+
+    Returns:
+        The positions; None if the claim has no finite result or no range.
     """
     if claim.found is None or not math.isfinite(claim.found):
         return None

@@ -1,4 +1,4 @@
-"""The page's two themes: one table of colors for the style sheet and for the charts."""
+"""The light and the dark theme: one table of colors for the style sheet and the charts."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ SANS = (
 
 
 def stylesheet() -> str:
-    """The colors as custom properties: as the reader's system has it, unless the page says."""
+    """Return the colors as CSS properties; the page's choice overrides the system's setting."""
     light, dark = (_properties(COLORS[name]) for name in ("light", "dark"))
     return (
         f":root {{ color-scheme: light; --sans: {SANS};\n{light} }}\n"
@@ -59,7 +59,7 @@ def _properties(colors: dict[str, str]) -> str:
 
 
 def chart_config(name: str) -> dict[str, Any]:
-    """How Vega draws under a theme: the page's font and ink, hairlines, room for titles."""
+    """Return the Vega config of a theme ('light' or 'dark')."""
     colors = COLORS[name]
     words = {"labelColor": colors["soft"], "titleColor": colors["ink"]}
     return {
@@ -94,7 +94,7 @@ def chart_config(name: str) -> dict[str, Any]:
             "titlePadding": 8,
         },
         "axisXQuantitative": {"grid": False},
-        # The title of a y axis lies above it, where it can be read without turning one's head.
+        # The title of a y axis is horizontal and stands above the axis.
         "axisYQuantitative": {
             "domain": False,
             "ticks": False,

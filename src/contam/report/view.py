@@ -1,4 +1,4 @@
-"""What the page says about each run, as plain values: the templates only lay it out."""
+"""The contents of a page about runs, as plain values for the template."""
 
 import ast
 import base64
@@ -20,12 +20,12 @@ from contam.report.strip import Strip, strip
 from contam.run import Run, RunError, Session
 
 ROWS_SHOWN = 200
-"""Rows of a figure's table that the page lays out; the download has all of them."""
+"""Number of rows of a figure's table that the page shows; the CSV download has all rows."""
 
 
 @dataclass(frozen=True)
 class JudgedClaim:
-    """A claim with its place on the page."""
+    """A claim with its anchor on the page."""
 
     anchor: str
     claim: Claim
@@ -34,18 +34,18 @@ class JudgedClaim:
 
 @dataclass(frozen=True)
 class PanelView:
-    """A panel with its place on the page: a chart, a picture, or nothing to draw."""
+    """A panel with its anchor on the page: a chart, a picture, or nothing to draw."""
 
     anchor: str
     panel: Panel
     chart: Mapping[str, Any] | None
     picture: str | None
-    """As a data URI."""
+    """A data URI."""
 
 
 @dataclass(frozen=True)
 class FigureView:
-    """A figure with its number and its table."""
+    """A figure with its number on the page and its table."""
 
     anchor: str
     number: int
@@ -54,11 +54,11 @@ class FigureView:
     columns: list[str]
     numbers: list[list[Any]]
     numeric: list[bool]
-    """Of each column, whether it holds numbers only."""
+    """For each column, whether it contains only numbers."""
 
     @property
     def origin(self) -> str:
-        """Where the figure comes from, in words."""
+        """The figure's source as text."""
         own = self.figure.source.strip().lower() in ("", "ours")
         return "not in the paper" if own else f"after {self.figure.source}"
 
@@ -70,85 +70,95 @@ class Field:
     name: str
     value: Any
     paper: Any
-    """The value in the preset 'paper', or the same value when there is no such preset."""
+    """The value in the preset 'paper'; equal to `value` if there is no such preset."""
     meaning: str
 
     @property
     def differs(self) -> bool:
-        """Whether the run departs from the paper here."""
+        """Whether the run's value differs from the paper's."""
         return self.value != self.paper
 
 
 @dataclass(frozen=True)
 class Section:
-    """Everything about one run."""
+    """Everything that the page shows about one run."""
 
     anchor: str
     title: str
-    """The experiment's, with the settings behind it where two runs are of one experiment."""
+    """The experiment's title, with the settings if several runs have the same experiment."""
     run: Run
     experiment: Experiment
     preset: str
-    """The preset it was run with, or the nearest one and what was changed."""
+    """The run's preset, or the nearest preset and the fields that differ from it."""
     command: str
-    """What repeats it; empty for what no command of ours computes."""
+    """The command that repeats the run; empty if no command can compute it."""
     config: str
-    """Its config as YAML."""
+    """The config as YAML."""
     fields: tuple[Field, ...]
     summary: str
+    alert: str
+    """A warning about the run's result; empty if there is none."""
     claims: list[JudgedClaim]
     figures: list[FigureView]
 
     @property
     def finished(self) -> bool:
-        """Whether every part was computed."""
+        """Whether every part is computed."""
         return self.run.finished
 
     @property
     def counts(self) -> tuple[int, int, int]:
-        """Claims that hold, that don't, and that were not judged."""
-        found = Counter(each.claim.holds for each in self.claims)
-        return found[True], found[False], found[None]
+        """Number of claims that hold, that do not hold, and that were not judged."""
+        verdicts = Counter(judged.claim.holds for judged in self.claims)
+        return verdicts[True], verdicts[False], verdicts[None]
 
     @property
     def seconds(self) -> float:
-        """Wall time of all sessions."""
+        """Wall time of all sessions, in seconds."""
         return sum(session.seconds for session in self.run.sessions)
 
     @property
     def sessions(self) -> list[Session]:
-        """The stretches of computing that made the run."""
+        """The periods of computing that made the run."""
         return self.run.sessions
 
 
 def sections(runs: Sequence[Run], experiments: Mapping[str, Experiment]) -> list[Section]:
-    """One section a run; claims and figures are numbered through.
+    """Return one section for each run; claims and figures are numbered across the page.
 
-    Only a finished run is judged and drawn: the acts of an experiment may need all of its parts.
+    Only finished runs have claims and figures, because these may need all parts of a run.
+
+    Args:
+        runs: the runs, in the order of the page.
+        experiments: the experiment of each run, by name.
+
+    Raises:
+        RunError: a run is damaged, or its experiment is not in `experiments`.
     """
     claim_numbers, figure_numbers = count(1), count(1)
-    often = Counter(run.experiment for run in runs)
-    shown = []
+    repeats = Counter(run.experiment for run in runs)
+    result = []
     for index, run in enumerate(runs, 1):
         experiment = experiments.get(run.experiment)
         if experiment is None:
             raise RunError(
-                f"{run.folder}/run.json: its experiment {run.experiment!r} is not one of "
-                f"{', '.join(experiments) or 'ours'}; use the version of contam that made it"
+                f"{run.folder}/run.json: unknown experiment {run.experiment!r}; known are "
+                f"{', '.join(experiments) or 'none'}. Use the version of contam that made the run."
             )
         preset, changed = _preset(experiment, run.config)
-        said = _said(preset, changed)
+        settings = _described(preset, changed)
         model = next(iter(experiment.presets.values()), None)
         section = Section(
             anchor=f"run-{index}",
-            title=experiment.title + (f" ({said})" if often[run.experiment] > 1 else ""),
+            title=experiment.title + (f" ({settings})" if repeats[run.experiment] > 1 else ""),
             run=run,
             experiment=experiment,
-            preset=said,
+            preset=settings,
             command=_command(experiment, preset, exact=not changed),
             config=yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),
             fields=tuple(_fields(run.config, experiment.presets.get("paper"), model)),
             summary=experiment.summary(run) if run.finished else "",
+            alert=experiment.alert(run) if run.finished else "",
             claims=[],
             figures=[],
         )
@@ -158,12 +168,12 @@ def sections(runs: Sequence[Run], experiments: Mapping[str, Experiment]) -> list
                 section.claims.append(JudgedClaim(anchor, claim, strip(claim)))
             for figure in experiment.draw(run):
                 section.figures.append(figure_view(figure, next(figure_numbers)))
-        shown.append(section)
-    return shown
+        result.append(section)
+    return result
 
 
 def figure_view(figure: Figure, number: int) -> FigureView:
-    """A figure with its place on the page, its panels in agreement."""
+    """Return a figure with its anchors; its panels share axes and colors where they agree."""
     anchor = f"figure-{number}"
     panels = []
     charts = in_agreement(figure.panels)
@@ -171,8 +181,8 @@ def figure_view(figure: Figure, number: int) -> FigureView:
         picture = None
         if panel.picture is not None:
             picture = f"data:image/webp;base64,{base64.b64encode(panel.picture).decode()}"
-        shown = None if panel.empty else chart
-        panels.append(PanelView(f"{anchor}-{index}", panel, shown, picture))
+        drawn = None if panel.empty else chart
+        panels.append(PanelView(f"{anchor}-{index}", panel, drawn, picture))
     columns = list(dict.fromkeys(name for row in figure.rows for name in row))
     numbers = [[row.get(name) for name in columns] for row in figure.rows]
     numeric = [
@@ -183,21 +193,21 @@ def figure_view(figure: Figure, number: int) -> FigureView:
 
 
 def _preset(experiment: Experiment, config: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """The preset with the fewest fields changed, and those fields as 'field = value'."""
+    """Return the preset that differs in the fewest fields, and those fields as 'field = value'."""
     nearest: tuple[str, list[str]] | None = None
-    here = dict(_flat(config))
+    own = dict(_flat(config))
     for name, preset in experiment.presets.items():
-        there = dict(_flat(preset.model_dump(mode="json")))
-        changed = [f"{key} = {here[key]}" for key in here if here[key] != there.get(key, here)]
-        changed += [f"no {key}" for key in there if key not in here]
+        values = dict(_flat(preset.model_dump(mode="json")))
+        changed = [f"{key} = {own[key]}" for key in own if own[key] != values.get(key, own)]
+        changed += [f"no {key}" for key in values if key not in own]
         if nearest is None or len(changed) < len(nearest[1]):
             nearest = name, changed
     return nearest or ("own config", [])
 
 
-def _said(preset: str, changed: Sequence[str]) -> str:
+def _described(preset: str, changed: Sequence[str]) -> str:
     if len(changed) > 3:
-        return f"{preset}, with {len(changed)} fields changed"
+        return f"{preset}, with {len(changed)} changed fields"
     return f"{preset}, with {', '.join(changed)}" if changed else preset
 
 
@@ -228,7 +238,7 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _meanings(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """What each field means: its description, or else the docstring below it."""
+    """Yield each field's name and meaning: its description, or the docstring below it."""
     written = {}
     for owner in reversed(type(config).__mro__[:-1]):
         if owner is not BaseModel and issubclass(owner, BaseModel):
@@ -244,7 +254,7 @@ def _docstrings(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(model)))
     except (OSError, TypeError, SyntaxError):
-        # A class made at run time has no source; its fields then go without a meaning.
+        # A class that was made at run time has no source, so its fields have no meaning.
         return
     assert isinstance(tree.body[0], ast.ClassDef), "the source of a class is a class"
     for field, below in pairwise(tree.body[0].body):

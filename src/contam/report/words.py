@@ -1,4 +1,4 @@
-"""Numbers, durations and verdicts as a reader meets them."""
+"""Format numbers, durations and verdicts for a page."""
 
 import json
 import math
@@ -9,13 +9,23 @@ from markupsafe import Markup, escape
 
 from contam.experiment import number
 
-VERDICTS = {True: "holds", False: "does not hold here", None: "not run"}
+VERDICTS = {True: "holds", False: "does not hold here", None: "not judged"}
 KINDS = {True: "holds", False: "fails", None: "unjudged"}
-"""The verdicts as one word, for the page's own use."""
+"""The verdicts as one word each, for class names and filters."""
 
 
 def headline(held: int, failed: int, unjudged: int, unfinished: int) -> str:
-    """What was found, in one line: '18 of 20 claims hold, 1 does not hold here, 1 was not run.'"""
+    """Return the result in one line.
+
+    Args:
+        held: number of claims that hold.
+        failed: number of claims that do not hold.
+        unjudged: number of claims that were not judged.
+        unfinished: number of runs that are not finished.
+
+    >>> headline(18, 1, 1, 0)
+    '18 of 20 claims hold, 1 does not hold here, 1 was not judged.'
+    """
     total = held + failed + unjudged
     if total == 0:
         line = "No claim was judged."
@@ -26,29 +36,37 @@ def headline(held: int, failed: int, unjudged: int, unfinished: int) -> str:
         if failed:
             parts.append(f"{failed} {'does' if failed == 1 else 'do'} not hold here")
         if unjudged:
-            parts.append(f"{unjudged} {'was' if unjudged == 1 else 'were'} not run")
+            parts.append(f"{unjudged} {'was' if unjudged == 1 else 'were'} not judged")
         line = ", ".join(parts) + "."
     if unfinished:
         line += " " + (
-            "One run is unfinished: its claims are not judged yet."
+            "One run is unfinished; its claims are not judged yet."
             if unfinished == 1
-            else f"{unfinished} runs are unfinished: their claims are not judged yet."
+            else f"{unfinished} runs are unfinished; their claims are not judged yet."
         )
     return line
 
 
 def tally(held: int, failed: int, unjudged: int) -> str:
-    """The verdicts of one experiment in few words: '5 hold, 1 does not'."""
+    """Return the verdicts of one experiment in a few words.
+
+    >>> tally(5, 1, 0)
+    '5 hold, 1 does not'
+    """
     parts = [f"{held} {'holds' if held == 1 else 'hold'}"] if held else []
     if failed:
         parts.append(f"{failed} {'does' if failed == 1 else 'do'} not")
     if unjudged:
-        parts.append(f"{unjudged} not run")
+        parts.append(f"{unjudged} not judged")
     return ", ".join(parts) or "no claims"
 
 
 def duration(seconds: float) -> str:
-    """Wall time in two units at most: '3 min 12 s'."""
+    """Return a wall time in seconds as text with at most two units.
+
+    >>> duration(192.0)
+    '3 min 12 s'
+    """
     if seconds < 10:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -59,47 +77,51 @@ def duration(seconds: float) -> str:
 
 
 def cell(value: Any) -> str:
-    """A value of a table: numbers short, nothing as a dash."""
+    """Return a table's value as short text; `None` becomes a dash.
+
+    >>> cell(0.12345), cell(20_000), cell(None)
+    ('0.123', '20,000', '–')
+    """
     match value:
         case None:
-            said = "–"
+            text = "–"
         case bool():
-            said = "yes" if value else "no"
+            text = "yes" if value else "no"
         case float() if not math.isfinite(value):
-            said = {math.inf: "∞", -math.inf: "−∞"}.get(value, "not a number")
+            text = {math.inf: "∞", -math.inf: "−∞"}.get(value, "not a number")
         case float() if not value.is_integer() or abs(value) >= 1e6:
-            said = typeset(number(value))
+            text = typeset(number(value))
         case int() | float():
-            said = typeset(f"{value:,.0f}")
+            text = typeset(f"{value:,.0f}")
         case list() | tuple():
-            said = ", ".join(map(cell, value)) or "none"
+            text = ", ".join(map(cell, value)) or "none"
         case _:
-            said = str(value)
-    return said
+            text = str(value)
+    return text
 
 
 def rough(spread: float) -> str:
-    """A spread: of its digits, two say something."""
+    """Return a standard deviation with two significant digits."""
     return cell(float(f"{spread:.2g}"))
 
 
 def typeset(text: str) -> str:
-    """Numbers within a text: a true minus, powers of ten written out, and no break before '%'."""
+    """Return `text` with minus signs, powers of ten and no line break before '%'."""
     text = re.sub(r"(?<=\d)e([+-]?)0*(\d+)\b", _power, text)
     text = re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", text)
     return re.sub(r"(?<![\w.)])-(?=\.?\d)", "−", text)
 
 
 def prose(text: str) -> Markup:
-    """A sentence that may name code between backticks."""
+    """Return a sentence as HTML; text between backticks becomes code."""
     parts = text.split("`")
     if len(parts) % 2 == 0:
         return escape(typeset(text))
-    set_ = (
+    pieces = (
         Markup("<code>{}</code>").format(part) if index % 2 else escape(typeset(part))
         for index, part in enumerate(parts)
     )
-    return Markup("").join(set_)
+    return Markup("").join(pieces)
 
 
 def _power(match: re.Match[str]) -> str:
@@ -112,12 +134,12 @@ def _power(match: re.Match[str]) -> str:
 
 
 def json_in_html(value: Any) -> Markup:
-    """JSON that can stand inside a script element: no '<' ends it, no number is not finite."""
-    plain = json.loads(json.dumps(value, default=_listed), parse_constant=lambda _: None)
+    """Return JSON that is safe inside a script element; numbers that are not finite become null."""
+    plain = json.loads(json.dumps(value, default=_as_json), parse_constant=lambda _: None)
     text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028"))
 
 
-def _listed(value: Any) -> Any:
-    """Arrays, tensors and their single numbers, as JSON has them; a path or a date as text."""
+def _as_json(value: Any) -> Any:
+    """Arrays and tensors become lists or numbers; anything else, such as a path, becomes text."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
