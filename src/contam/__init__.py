@@ -1,6 +1,11 @@
-"""Why a network fails on shifted data: feature contamination, reproduced, predicted and measured.
+"""Find out why a network fails on shifted data: predict and measure feature contamination.
 
-The public names below are imported when first used, so that `import contam` costs nothing.
+The public names are imported when they are first used, so `import contam` is fast.
+
+>>> import contam
+>>> prediction = contam.predict_contamination(core=32, background=32, steps=100)
+>>> prediction.final.ood_hinge > 0.5
+True
 """
 
 from importlib import import_module
@@ -16,8 +21,11 @@ if TYPE_CHECKING:
     from contam.measures.activation import activation_asymmetry
     from contam.measures.class_means import ClassMeans
     from contam.measures.class_profiles import class_profiles
+    from contam.measures.depth import model_depths
+    from contam.measures.gradcam import heat_maps
+    from contam.measures.robustness import effective_robustness
     from contam.measures.selectivity import selectivity
-    from contam.models.blocks import blocks_of
+    from contam.measures.usable_information import usable_information
     from contam.models.classifier import Classifier
     from contam.models.observe import observe
     from contam.monitor.training_monitor import watch
@@ -26,26 +34,33 @@ if TYPE_CHECKING:
     from contam.theory.features import FeatureModel
     from contam.theory.population import predict_contamination
     from contam.theory.trajectory import Setting, simulate
+    from contam.training.distill import distill
+    from contam.training.probe import fit_probe
 
 __version__ = version("contam")
 
-_HOMES = {
+_MODULES = {
     "Audit": "auditing.result",
     "audit": "auditing.api",
+    "watch": "monitor.training_monitor",
     "Batch": "batch",
     "Domain": "batch",
     "Shift": "batch",
-    "Claim": "experiment",
-    "Experiment": "experiment",
+    "Classifier": "models.classifier",
+    "observe": "models.observe",
     "accuracy": "measures.accuracy",
     "activation_asymmetry": "measures.activation",
     "ClassMeans": "measures.class_means",
     "class_profiles": "measures.class_profiles",
+    "effective_robustness": "measures.robustness",
+    "heat_maps": "measures.gradcam",
+    "model_depths": "measures.depth",
     "selectivity": "measures.selectivity",
-    "blocks_of": "models.blocks",
-    "Classifier": "models.classifier",
-    "observe": "models.observe",
-    "watch": "monitor.training_monitor",
+    "usable_information": "measures.usable_information",
+    "distill": "training.distill",
+    "fit_probe": "training.probe",
+    "Claim": "experiment",
+    "Experiment": "experiment",
     "Run": "run",
     "DataModel": "theory.distribution",
     "FeatureModel": "theory.features",
@@ -53,6 +68,7 @@ _HOMES = {
     "Setting": "theory.trajectory",
     "simulate": "theory.trajectory",
 }
+"""The module of each public name."""
 
 __all__ = [
     "Audit",
@@ -71,20 +87,25 @@ __all__ = [
     "accuracy",
     "activation_asymmetry",
     "audit",
-    "blocks_of",
     "class_profiles",
+    "distill",
+    "effective_robustness",
+    "fit_probe",
+    "heat_maps",
+    "model_depths",
     "observe",
     "predict_contamination",
     "selectivity",
     "simulate",
+    "usable_information",
     "watch",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'contam' has no attribute {name!r}")
-    return getattr(import_module(f"contam.{_HOMES[name]}"), name)
+    return getattr(import_module(f"contam.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

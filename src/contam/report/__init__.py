@@ -45,10 +45,10 @@ def page(runs: Sequence[Run], experiments: Mapping[str, Experiment]) -> str:
         for section in shown
         for figure in section.figures
     }
-    counts = [sum(kind) for kind in zip((0, 0, 0), *(s.counts for s in shown), strict=True)]
+    held, failed, unjudged = map(sum, zip((0, 0, 0), *(s.counts for s in shown), strict=True))
     if judging:
         unfinished = sum(not section.finished for section in shown)
-        title, headline = TITLE, words.headline(*counts, unfinished)
+        title, headline = TITLE, words.headline(held, failed, unjudged, unfinished)
     else:
         title = " · ".join(dict.fromkeys(section.experiment.title for section in shown))
         headline = " ".join(section.summary for section in shown)
@@ -59,7 +59,7 @@ def page(runs: Sequence[Run], experiments: Mapping[str, Experiment]) -> str:
         scripts=["charts.js", "page.js"],
         title=title,
         sections=shown,
-        counts=counts,
+        counts=(held, failed, unjudged),
         headline=headline,
         judging=judging,
         published=any(judged.claim.published for s in shown for judged in s.claims),
