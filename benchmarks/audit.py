@@ -75,7 +75,7 @@ def error(model: nn.Module, sample: Sample, layers: tuple[str, ...]) -> float:
             added = torch.stack([values[seen.batch.y == c].sum(dim=0) for c in range(CLASSES)])
             sums[layer] = sums.get(layer, 0) + added
     return max(
-        float((look.tables[layer].sums.sum(dim=(0, 1)) - each).abs().max() / each.abs().max())
+        float((look.tables[layer].means.sums - each).abs().max() / each.abs().max())
         for layer, each in sums.items()
     )
 

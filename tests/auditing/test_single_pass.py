@@ -25,7 +25,7 @@ def test_a_pass_finds_the_profiles_and_the_accuracy_that_passes_of_their_own_fin
     counts = found.counts.sum(dim=(0, 1))
     for layer, profile in wanted.items():
         table = found.tables[layer]
-        means = table.sums.sum(dim=(0, 1)) / counts[:, None]
+        means = table.means.sums / counts[:, None]
         torch.testing.assert_close(means, profile.means)
         torch.testing.assert_close(table.fires / counts[:, None], profile.rates)
     right = int((found.predicted == found.y).sum())
@@ -60,9 +60,7 @@ def test_parts_and_domains_add_up_to_the_whole_and_have_every_class():
     assert set(found.counts.flatten().tolist()) == {1}
     plain = finished(looking(subject.model, own, RELUS, classes=3))
     for layer in RELUS:
-        torch.testing.assert_close(
-            found.tables[layer].sums.sum(dim=(0, 1)), plain.tables[layer].sums.sum(dim=(0, 1))
-        )
+        torch.testing.assert_close(found.tables[layer].means.sums, plain.tables[layer].means.sums)
 
 
 def test_domains_whose_tables_are_too_large_are_one(monkeypatch):
@@ -132,7 +130,7 @@ def test_where_memory_runs_out_batches_are_halved_and_nothing_is_lost():
     found = finished(looking(model, data, ("relu",), classes=3, batch_size=8))
     assert sum(model.sizes) == 11
     assert max(model.sizes) == 2
-    torch.testing.assert_close(found.tables["relu"].sums.sum(dim=(0, 1, 2)), x.double().sum(dim=0))
+    torch.testing.assert_close(found.tables["relu"].means.sums.sum(dim=0), x.double().sum(dim=0))
 
 
 def test_what_never_fits_in_memory_is_an_error():

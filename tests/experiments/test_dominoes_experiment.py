@@ -102,7 +102,7 @@ def test_a_background_says_nothing_of_the_class_and_is_reversed_exactly():
 
 def test_a_network_that_reads_the_cue_alone_gets_the_rows_that_follow():
     shift = shift_of(LAPTOP.model_copy(update={"test": 200}), Case("over", "easy", 0.95), 0)
-    row = looks.answers_row(Reads(), shift, seed=0, interval=True)
+    row = looks.answers_row(Reads(), shift, interval=True)
     assert row["as in training"] == 0.95 and row["top randomized"] == 0.5
     assert row["top flipped"] == 0.0 and row["follows"] == 1.0
     assert row["harm"] == pytest.approx(0.45)

@@ -57,8 +57,8 @@ def test_rates_of_a_power_of_two_of_positions_merge_to_the_last_bit(split, rando
 def test_many_batches_do_not_wear_the_sum_down():
     """In single precision the sum would stop growing at 2^24."""
     means = ClassMeans(1, 1)
-    means.sums += 2.0**24
-    means.counts += 2**24
+    means.cell_sums += 2.0**24
+    means.cell_counts += 2**24
     for _ in range(1000):
         means.update(torch.ones(1, 1), torch.zeros(1, dtype=torch.int64))
     assert means.sums.item() == 2**24 + 1000
@@ -87,10 +87,47 @@ def test_a_label_outside_the_table_is_refused_and_nothing_is_added(label):
 
 
 def test_values_of_another_width_are_refused():
-    with pytest.raises(ValueError, match="want 1 neurons for each of 2 examples"):
+    with pytest.raises(ValueError, match="expected 1 neurons for each of 2 examples"):
         ClassMeans(3, 1).update(torch.ones(2, 2), torch.tensor([0, 1]))
 
 
 def test_tables_of_other_sizes_do_not_merge():
-    with pytest.raises(ValueError, match=r"\(3, 1\).* can't take in .*\(3, 2\)"):
+    with pytest.raises(ValueError, match=r"\(1, 1, 3, 1\) and \(1, 1, 3, 2\)"):
         ClassMeans(3, 1).merge(ClassMeans(3, 2))
+
+
+def test_parts_and_domains_keep_separate_sums():
+    values, y = example()
+    domain = torch.arange(60) % 2
+    means = ClassMeans(4, 3, parts=5, domains=2)
+    for rows in torch.arange(60).split(7):
+        means.update(values[rows], y[rows], domain=domain[rows])
+    torch.testing.assert_close(means.compute(), ClassMeans(4, 3).update(values, y).compute())
+    # The examples of a class go to the parts in turn.
+    by_part = means.cell_counts.sum(dim=0)
+    assert (by_part.amax(dim=0) - by_part.amin(dim=0) <= 1).all()
+    second = ClassMeans(4, 3).update(values[domain == 1], y[domain == 1])
+    torch.testing.assert_close(means.cell_sums[1].sum(dim=0), second.sums)
+    pooled = means.pooled()
+    assert pooled.cell_sums.shape == (1, 1, 4, 3)
+    torch.testing.assert_close(pooled.compute(), means.compute())
+    with pytest.raises(ValueError, match=r"part 5\.\.5 doesn't fit 5 parts"):
+        means.update(values[:1], y[:1], part=torch.tensor([5]))
+
+
+def test_the_variance_within_classes_agrees_with_numpy():
+    values, y = example(n=400)
+    domain = torch.arange(400) % 2
+    moved = values + 7 * domain[:, None]
+    means = ClassMeans(4, 3, domains=2).update(moved, y, domain=domain)
+
+    def pooled(x: np.ndarray, groups: list[np.ndarray]) -> np.ndarray:
+        squares = [np.square(x[g] - x[g].mean(axis=0)).sum(axis=0) for g in groups]
+        return np.sum(squares, axis=0) / (len(x) - len(groups))
+
+    classes = [np.asarray(y) == c for c in range(4)]
+    cells = [c & (np.asarray(domain) == d) for c in classes for d in range(2)]
+    x = moved.double().numpy()
+    np.testing.assert_allclose(means.within_class_variance(), pooled(x, classes))
+    np.testing.assert_allclose(means.within_class_variance(by_domain=True), pooled(x, cells))
+    assert ClassMeans(4, 3).update(values[:4], y[:4]).within_class_variance().isnan().all()

@@ -152,7 +152,7 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="layer 'b' is in some batches only"):
         both = observed({"a": moments, "b": moments})
         ClassProfiles(2).update(observed({"a": moments})).update(both)
-    with pytest.raises(ValueError, match="want 6 neurons"):
+    with pytest.raises(ValueError, match="expected 6 neurons"):
         ClassProfiles(2).update(observed({"a": moments})).update(observed({"a": moments[:, :, :2]}))
     with pytest.raises(ValueError, match="layer 'b' is in some batches only"):
         ClassProfiles(2).update(both).merge(ClassProfiles(2).update(observed({"a": moments})))

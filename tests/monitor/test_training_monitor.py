@@ -28,7 +28,7 @@ from contam.monitor import hugging_face, lightning, tensorboard, watching, weigh
 from contam.monitor.examples import Answers, first
 from contam.monitor.page import WATCHED, rows_of
 from contam.monitor.sinks import terminal
-from contam.monitor.snapshot import coupling, grid_or_tokens
+from contam.monitor.snapshot import grid_or_tokens
 from contam.monitor.training_monitor import TrainingMonitor, watch
 from contam.run import Run
 from contam.training.supervised import fit
@@ -96,22 +96,6 @@ def test_the_numbers_are_those_of_the_measures():
     assert not found.left_out
 
 
-def test_coupling_is_the_gain_that_is_lost_whatever_the_noise():
-    generator = torch.Generator().manual_seed(0)
-    profile = torch.randn(5, 4000, generator=generator, dtype=torch.float64)
-
-    def noisy(gain: float) -> torch.Tensor:
-        noise = torch.randn(profile.shape, generator=generator, dtype=torch.float64)
-        return gain * profile + noise + 3
-
-    for gain in (1.0, 0.5, 0.0, -1.0):
-        assert coupling(noisy(1), noisy(1), noisy(gain)) == pytest.approx(1 - gain, abs=0.06)
-    exact = profile + 1
-    assert coupling(exact, exact, 0.25 * profile) == pytest.approx(0.75)
-    unlike = [torch.randn(5, 4000, generator=generator) for _ in range(3)]
-    assert np.isnan(coupling(*unlike))
-
-
 def test_a_background_that_gates_the_response_is_seen_elsewhere_and_across_domains():
     data = domain(count=300, domains=2)
     shifted = Domain("dark", data.data._replace(x=data.data.x - 2.5))
@@ -120,12 +104,12 @@ def test_a_background_that_gates_the_response_is_seen_elsewhere_and_across_domai
         plain.weight.copy_(torch.tensor([1.0, 0.5]).view(2, 1, 1, 1))
     model = nn.Sequential(plain, nn.ReLU(), nn.Flatten(), nn.Linear(72, CLASSES))
     same = quiet(model, data, others={"dark": shifted, "bright": data}).looks[0]
-    assert same.layers["1"]["coupling/dark"] > 0.7
-    assert same.layers["1"]["coupling/bright"] == pytest.approx(0, abs=0.1)
+    assert same.layers["1"]["class_profile_attenuation/dark"] > 0.7
+    assert same.layers["1"]["class_profile_attenuation/bright"] == pytest.approx(0, abs=0.1)
     lit = data.data.x - 2.5 * (data.data.domain == 1)[:, None, None, None]
     mixed = Domain("mixed", data.data._replace(x=lit))
-    assert quiet(model, mixed).looks[0].layers["1"]["coupling/domains"] > 0.3
-    assert abs(quiet(model, data).looks[0].layers["1"]["coupling/domains"]) < 0.25
+    assert quiet(model, mixed).looks[0].layers["1"]["class_profile_attenuation/domains"] > 0.3
+    assert abs(quiet(model, data).looks[0].layers["1"]["class_profile_attenuation/domains"]) < 0.25
 
 
 def test_weights_and_random_states_are_those_of_a_training_without_a_watch():
@@ -397,7 +381,12 @@ def test_a_record_goes_on_under_its_name_and_makes_a_page(tmp_path):
     assert WATCHED.summary(run).startswith("3 looks at a Sequential, steps 0 to 3: accuracy")
     figures = WATCHED.draw(run)
     titles = [panel.title for figure in figures for panel in figure.panels]
-    assert {"Accuracy", "Decided early", "Usable information", "Coupling to odd"} <= set(titles)
+    assert {
+        "Accuracy",
+        "Decided early",
+        "Usable information",
+        "Class-profile attenuation: odd",
+    } <= set(titles)
     for figure in figures:
         assert all(panel.description and not panel.empty for panel in figure.panels)
     page = report.page([run], {WATCHED.name: WATCHED})

@@ -6,8 +6,6 @@ from typing import Any
 
 import torch
 
-from contam.auditing.coupling import summed
-from contam.auditing.neurons import Seen
 from contam.auditing.records import Interval, LayerRecord
 from contam.auditing.single_pass import Look
 from contam.measures.activation import activation_asymmetry, class_rates
@@ -41,16 +39,17 @@ class Notes:
 
         Source: ours; App. F.2, App. F.3 and App. G.2 as single numbers.
         """
-        seen = seen_of(look, layer)
-        self.layers.setdefault(layer, {"name": layer, "neurons": len(seen.rate)})
-        there = seen.sums.counts > 0
-        counts = seen.sums.counts[there]
-        rates = (seen.fires[there] / counts[:, None]).clamp(0, 1)
-        profile = Profile(seen.sums.values[there] / counts[:, None], rates, counts)
+        table = look.tables[layer]
+        total = table.means.counts
+        self.layers.setdefault(layer, {"name": layer, "neurons": table.neurons})
+        there = total > 0
+        counts = total[there]
+        rates = (table.fires[there] / counts[:, None]).clamp(0, 1)
+        profile = Profile(table.means.sums[there] / counts[:, None], rates, counts)
         if len(counts) > 1:
-            self.put(layer, "selectivity", key, float(seen.selectivity.mean()))
+            self.put(layer, "selectivity", key, float(table.selectivity.mean()))
             self.put(layer, "asymmetry", key, float(activation_asymmetry(rates).mean()))
-        self.put(layer, "rate", key, float(seen.rate.mean()))
+        self.put(layer, "rate", key, float(table.rate.mean()))
         self.put(layer, "density", key, float(profile.density.mean()))
         if len(there) <= LISTED:
             listed = torch.full((len(there),), torch.nan, dtype=torch.float64)
@@ -90,8 +89,3 @@ class Notes:
                 f"{name} has no example of {len(absent)} of the {len(classes)} classes ({told}); "
                 "measures that compare classes use the others."
             )
-
-
-def seen_of(look: Look, layer: str) -> Seen:
-    """What a layer did over a whole pass."""
-    return Seen(summed(look, layer), look.tables[layer].fires)

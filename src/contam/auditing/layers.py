@@ -1,5 +1,6 @@
 """What happens inside a network under audit, layer by layer and neuron by neuron."""
 
+import math
 from collections.abc import Generator, Iterator, Sequence
 
 import torch
@@ -7,7 +8,6 @@ from torch import nn
 
 from contam.auditing.audit_inputs import AuditInputs, Sample
 from contam.auditing.changes import STRENGTHS, altered, changes_of, is_picture
-from contam.auditing.coupling import lost, lost_across_domains, spread, summed
 from contam.auditing.layer_evidence import BOUNDS, Bounds, LayerEvidence
 from contam.auditing.layer_probes import (
     Points,
@@ -18,11 +18,14 @@ from contam.auditing.layer_probes import (
     read_domains,
     split,
 )
-from contam.auditing.layer_records import Notes, seen_of
-from contam.auditing.neurons import Rows, Seen, rows_of, table_of
+from contam.auditing.layer_records import Notes
+from contam.auditing.neurons import Rows, rows_of, table_of
 from contam.auditing.progress import finished, scaled
-from contam.auditing.single_pass import Look, balanced, looking, picked, running_layers
+from contam.auditing.records import Interval
+from contam.auditing.single_pass import Look, Table, balanced, looking, picked, running_layers
 from contam.batch import Batch, Domain
+from contam.measures.attenuation import attenuation_across_domains, class_profile_attenuation
+from contam.measures.intervals import Estimate
 
 ACROSS = "across domains"
 """The key of the untrained network's attenuation from one ID domain to the others."""
@@ -76,7 +79,7 @@ class _Study:
         """One pass over each data set."""
         subject, sets = self.subject, self.sets
         fitted, asked = self._room()
-        pooled: dict[str, Seen] = {}
+        pooled: dict[str, Table] = {}
         for place, sample in enumerate(sets):
             own = sample is subject.id
             keep = balanced(
@@ -93,15 +96,12 @@ class _Study:
                 self.notes.describe(look, layer, sample.name)
                 self._compare(look, layer, sample.name)
                 if not own:
-                    seen = seen_of(look, layer)
-                    pooled[layer] = pooled[layer] + seen if layer in pooled else seen
+                    _pool(pooled, layer, look.tables[layer])
             if not own:
                 look.tables = {}
         own_look = self.found.looks[subject.id.name]
-        for layer in own_look.tables:
-            noise = spread(own_look, layer)
-            seen = seen_of(own_look, layer)
-            self.rows.append(rows_of(layer, seen, pooled.get(layer), noise=noise))
+        for layer, table in own_look.tables.items():
+            self.rows.append(rows_of(layer, table, pooled.get(layer)))
         if subject.ood:
             own_look.tables = {}
 
@@ -157,7 +157,7 @@ class _Study:
         grown = [(name, strength) for name in names for strength in STRENGTHS]
         ends = [(name, STRENGTHS[-1]) for name in names]
         total = 1 + len(grown) + (0 if subject.untrained is None else 1 + len(ends))
-        place, pooled = 0, dict[str, Seen]()
+        place, pooled = 0, dict[str, Table]()
         networks = ((subject.model, grown, False), (subject.untrained, ends, True))
         for model, steps, control in networks:
             if model is None:
@@ -171,14 +171,17 @@ class _Study:
                 look = yield from self._pass(model, shown, (place, total))
                 place += 1
                 for layer in [layer for layer in look.tables if layer in plain.tables]:
-                    value = lost(plain, look, layer, paired=True)
+                    value = _interval(
+                        class_profile_attenuation(
+                            plain.tables[layer].means, look.tables[layer].means, paired=True
+                        )
+                    )
                     kind = "untrained_attenuation" if control else "counterfactual"
                     notes.put(layer, kind, told, value)
                     if value is None:
                         notes.missing(f"attenuation under changes in {_who(control)}", layer)
                     if strength == STRENGTHS[-1] and not control:
-                        seen = seen_of(look, layer)
-                        pooled[layer] = pooled[layer] + seen if layer in pooled else seen
+                        _pool(pooled, layer, look.tables[layer])
                 look.tables = {}
                 if strength == STRENGTHS[-1] and not control:
                     found.altered[name] = look
@@ -257,7 +260,12 @@ class _Study:
         own = (self.controls if control else self.found.looks)[first]
         if layer not in own.tables or (name == first and len(look.counts) < 2):
             return
-        lost_here = lost_across_domains(look, layer) if name == first else lost(own, look, layer)
+        means = look.tables[layer].means
+        lost_here = _interval(
+            attenuation_across_domains(means)
+            if name == first
+            else class_profile_attenuation(own.tables[layer].means, means)
+        )
         if lost_here is None:
             what = "ID domains" if name == first else name
             self.notes.missing(f"attenuation on {what} in {_who(control)}", layer)
@@ -269,11 +277,11 @@ class _Study:
         else:
             self.notes.put(layer, "attenuation", name, lost_here)
 
-    def _rank_by_changes(self, plain: Look, pooled: dict[str, Seen]) -> None:
+    def _rank_by_changes(self, plain: Look, pooled: dict[str, Table]) -> None:
         """Without OOD data, the neurons' losses are those under changes at full strength."""
         own = self.found.looks[self.subject.id.name]
         self.rows = [
-            rows_of(layer, seen_of(own, layer), pooled[layer], baseline=summed(plain, layer))
+            rows_of(layer, own.tables[layer], pooled[layer], baseline=plain.tables[layer].means)
             for layer in own.tables
             if layer in pooled
         ]
@@ -288,6 +296,17 @@ class _Study:
         wanted = self.bounds.fitted + self.bounds.queries * len(self.sets)
         scale = min(1.0, self.bounds.numbers / (width * wanted))
         return max(20, int(scale * self.bounds.fitted)), max(20, int(scale * self.bounds.queries))
+
+
+def _interval(estimate: Estimate) -> Interval | None:
+    """Return the record of an estimate, or None if it or its interval is undefined."""
+    if not math.isfinite(estimate.low + estimate.high):
+        return None
+    return Interval(value=estimate.value, low=estimate.low, high=estimate.high)
+
+
+def _pool(pooled: dict[str, Table], layer: str, table: Table) -> None:
+    pooled[layer] = pooled[layer].merge(table.pooled()) if layer in pooled else table.pooled()
 
 
 def _who(control: bool) -> str:

@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from contam.auditing.coupling import Sums, neurons_lost
 from contam.auditing.records import NeuronTable
-from contam.measures.selectivity import selectivity
+from contam.auditing.single_pass import Table
+from contam.measures.attenuation import neuron_attenuation
+from contam.measures.class_means import ClassMeans
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,56 +27,27 @@ class Rows:
     """What a shift takes of the class profile, beside what a neuron of the layer has."""
 
 
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """What a layer did, over all examples of one or several data sets."""
-
-    sums: Sums
-    fires: Float[Tensor, "classes neurons"]
-
-    def __add__(self, other: "Seen") -> "Seen":
-        sums = Sums(self.sums.values + other.sums.values, self.sums.counts + other.sums.counts)
-        return Seen(sums, self.fires + other.fires)
-
-    @property
-    def selectivity(self) -> Float[Tensor, " neurons"]:
-        """Eq. 61 on the classes that were seen; nan for fewer than two.
-
-        Means below zero count as zero, without which the ratio has a pole for GELU neurons.
-        """
-        seen = self.sums.counts > 0
-        means = self.sums.values[seen] / self.sums.counts[seen][:, None]
-        if len(means) < 2:
-            return means.new_full(means.shape[1:], torch.nan)
-        return selectivity(means.clamp(min=0))
-
-    @property
-    def rate(self) -> Float[Tensor, " neurons"]:
-        """The share of positions, over all examples, at which each neuron is positive."""
-        return self.fires.sum(dim=0) / self.sums.counts.sum()
-
-
 def rows_of(
-    layer: str,
-    own: Seen,
-    new: Seen | None,
-    *,
-    baseline: Sums | None = None,
-    noise: Float[Tensor, " neurons"] | float = 0.0,
+    layer: str, own: Table, new: Table | None, *, baseline: ClassMeans | None = None
 ) -> Rows:
-    """A layer's neurons on ID data and, where there are any, on other data.
+    """Return the neurons of a layer on ID data and, if there are any, on other data.
 
-    `baseline` is what the other data are altered copies of, if they are that.
+    Args:
+        layer: Name of the layer.
+        own: The layer on ID data.
+        new: The layer on other data.
+        baseline: The layer on those ID examples of which `new` has altered copies, if it does.
 
     Source: ours, the measures of a layer for each neuron alone.
     """
-    counts = own.sums.counts.clamp(min=1)[:, None]
-    means = (own.sums.values / counts).masked_fill(own.sums.counts[:, None] == 0, -torch.inf)
+    count = own.means.counts[:, None]
+    means = (own.means.sums / count.clamp(min=1)).masked_fill(count == 0, -torch.inf)
     unknown = torch.full_like(own.rate, torch.nan)
     attenuation, lost = unknown, torch.zeros_like(unknown)
     if new is not None:
-        found = neurons_lost(baseline or own.sums, new.sums, noise)
-        attenuation, lost = found.attenuation, found.lost.nan_to_num(0, 0, 0)
+        paired = baseline is not None
+        effect = neuron_attenuation(baseline if paired else own.means, new.means, paired=paired)
+        attenuation, lost = effect.attenuation, effect.loss.nan_to_num(0, 0, 0)
     columns = [
         own.selectivity,
         unknown if new is None else new.selectivity,

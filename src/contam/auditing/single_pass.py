@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from contam.auditing.audit_inputs import Sample
 from contam.batch import Batch, Domain
+from contam.measures.class_means import ClassMeans, rank_within_class
+from contam.measures.selectivity import selectivity
 from contam.models.observe import Observation, layers_of, observe
 from contam.rng import generator_for
 
@@ -31,43 +33,48 @@ MOST = 2**28
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """What a layer did, summed: means of neurons in parts, the rest over all examples."""
+    """Class means and firing rates of a layer, accumulated over batches."""
 
-    sums: Float[Tensor, "domains parts classes neurons"]
-    """Of activations, in the network's units."""
+    means: ClassMeans
+    """Mean activations, in the network's units."""
     fires: Float[Tensor, "classes neurons"]
-    """Of the shares of positions that are positive."""
-    squares: Float[Tensor, " neurons"]
-    """Of squared activations."""
-
-    @classmethod
-    def empty(cls, domains: int, parts: int, classes: int, neurons: int) -> "Table":
-        """A table that has seen nothing."""
-        kind = torch.float64
-        return cls(
-            torch.zeros(domains, parts, classes, neurons, dtype=kind),
-            torch.zeros(classes, neurons, dtype=kind),
-            torch.zeros(neurons, dtype=kind),
-        )
+    """Summed shares of positions at which the neuron is positive."""
 
     @property
     def neurons(self) -> int:
-        return len(self.squares)
+        return self.fires.shape[1]
 
     @property
     def finite(self) -> bool:
         """Whether no activation was infinite or not a number."""
-        return bool(self.sums.sum().isfinite() and self.squares.sum().isfinite())
+        return bool(self.means.squares.isfinite().all())
 
-    def add(
-        self, moments: Float[Tensor, "batch 2 neurons"], cell: Int[Tensor, " batch"], y: Tensor
-    ) -> None:
-        """Take in a batch, of whose examples each goes to its cell and class."""
-        means, rates = moments.cpu().double().unbind(1)
-        classes = len(self.fires)
-        self.sums.view(-1, self.neurons).index_add_(0, cell * classes + y, means)
-        self.fires.index_add_(0, y, rates)
-        self.squares.add_(means.square().sum(dim=0))
+    def pooled(self) -> "Table":
+        """Return the same examples in one part and one domain."""
+        return Table(self.means.pooled(), self.fires.clone())
+
+    def merge(self, other: "Table") -> "Table":
+        """Add the examples of another table."""
+        self.means.merge(other.means)
+        self.fires.add_(other.fires)
+        return self
+
+    @property
+    def selectivity(self) -> Float[Tensor, " neurons"]:
+        """Eq. 61 on the classes that have examples; nan for fewer than two.
+
+        Negative means count as zero, without which the ratio has a pole for GELU neurons.
+        """
+        present = self.means.counts > 0
+        means = self.means.sums[present] / self.means.counts[present][:, None]
+        if len(means) < 2:
+            return means.new_full(means.shape[1:], torch.nan)
+        return selectivity(means.clamp(min=0))
+
+    @property
+    def rate(self) -> Float[Tensor, " neurons"]:
+        """Share of positions, over all examples, at which each neuron is positive."""
+        return self.fires.sum(dim=0) / self.means.counts.sum()
 
 
 @dataclass(eq=False)
@@ -119,10 +126,10 @@ def looking(
     kept = torch.arange(0) if keep is None else keep
     origin = torch.cat([b.domain.cpu() for b in _labels(domain)]) if by_domain else y * 0
     _, origin = origin.unique(return_inverse=True)
-    place = _rank(y, classes)
+    place = rank_within_class(y, classes)
     empty = torch.zeros(1, 1, classes, dtype=torch.int64)
     found = Look(y, y.clone(), y.clone(), torch.empty(len(y)), empty, kept=kept)
-    names, done, cell = tuple(layers), 0, y
+    names, done, part = tuple(layers), 0, y
     for seen in _observing(model, domain.batches(batch_size), names, found.left_out, sample.name):
         here = slice(done, done + len(seen.batch.y))
         if not done:
@@ -135,12 +142,15 @@ def looking(
                 )
                 origin, domains = origin * 0, 1
             parts = min(PARTS, max(FEWEST, ENTRIES // max(1, domains * classes * width)))
-            cell = origin * parts + place % parts
-            found.counts = torch.zeros(domains * parts * classes, dtype=torch.int64)
-            found.counts += torch.bincount(cell * classes + y, minlength=len(found.counts))
+            part = place % parts
+            cell = (origin * parts + part) * classes + y
+            found.counts = torch.bincount(cell, minlength=domains * parts * classes)
             found.counts = found.counts.view(domains, parts, classes)
             found.tables = {
-                name: Table.empty(domains, parts, classes, moments.shape[2])
+                name: Table(
+                    ClassMeans(classes, moments.shape[2], parts=parts, domains=domains),
+                    torch.zeros(classes, moments.shape[2], dtype=torch.float64),
+                )
                 for name, moments in seen.layers.items()
             }
             found.features = {
@@ -163,7 +173,10 @@ def looking(
                     found.left_out.append(_changing(name, sample.name))
                 found.forget(name)
                 continue
-            found.tables[name].add(moments, cell[here], y[here])
+            means, rates = moments.detach().cpu().double().unbind(1)
+            table = found.tables[name]
+            table.means.update(means, y[here], part=part[here], domain=origin[here])
+            table.fires.index_add_(0, y[here], rates)
             if name in found.features:
                 found.features[name][first:last] = moments[:, 0].detach().cpu()[inside]
         done = here.stop
@@ -268,18 +281,8 @@ def balanced(y: Int[Tensor, " n"], most: int, *, seed: int, purpose: str) -> Int
         return torch.arange(len(y))
     shuffled = torch.randperm(len(y), generator=generator_for(seed, purpose))
     place = torch.empty_like(shuffled)
-    place[shuffled] = _rank(y.cpu()[shuffled], int(y.max()) + 1)
+    place[shuffled] = rank_within_class(y.cpu()[shuffled], int(y.max()) + 1)
     return place.argsort(stable=True)[:most].sort().values
-
-
-def _rank(y: Tensor, classes: int) -> Tensor:
-    """How many examples of its class come before each."""
-    order = y.argsort(stable=True)
-    counts = torch.bincount(y, minlength=classes)
-    begin = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
-    rank = torch.empty_like(y)
-    rank[order] = torch.arange(len(y)) - begin
-    return rank
 
 
 def _labels(domain: Domain) -> Iterator[Batch]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, Field, PositiveInt
-from torch import Tensor, nn
+from torch import nn
 
 from contam.batch import Batch, Domain
 from contam.data.backgrounds import ID
@@ -29,9 +29,10 @@ from contam.experiments.support.model_zoo import (
     Networks,
     NetworkSpec,
 )
+from contam.measures.attenuation import class_profile_attenuation
 from contam.measures.class_means import ClassMeans
 from contam.measures.correlation import Correlation, rank_correlation
-from contam.measures.coupling import attenuation, counterfactual_attenuation, variance_shares
+from contam.measures.variance import variance_shares
 from contam.plots import Figure, Panel, bars, matrix, on_same_axes, over_seeds, scatter
 from contam.rng import generator_for
 from contam.run import Run
@@ -155,12 +156,12 @@ def _row(zoo: ModelZoo, spec: NetworkSpec, altered: _Altered | None) -> dict[str
         right.append(float((scores.argmax(dim=1) == test.y).double().mean()))
     classes = len(shift.classes)
 
-    def means(*tests: Domain) -> Tensor:
+    def means(*tests: Domain) -> ClassMeans:
         table = ClassMeans(len(known), features[tests[0]].shape[1])
         for test in tests:
             there = torch.isin(test.y, known)
             table.update(features[test][there], torch.bucketize(test.y[there], known))
-        return table.compute()
+        return table
 
     # Tests that know some of the classes alone number them in a way of their own.
     plain = [test for test in shift.ood_tests if test.name not in benchmark.scorings]
@@ -168,7 +169,8 @@ def _row(zoo: ModelZoo, spec: NetworkSpec, altered: _Altered | None) -> dict[str
     known = known[torch.isin(known, torch.cat([test.y for test in plain]))]
     own = means(shift.id_test)
     row: dict[str, Any] = {"id": right[0], "ood": fmean(right[1:]), "chance": 1 / classes}
-    row |= {"error": 1 - right[0], "attenuation": float(attenuation(own, means(*plain)))}
+    lost = class_profile_attenuation(own, means(*plain), noise_corrected=False)
+    row |= {"error": 1 - right[0], "attenuation": lost.value}
     if altered is None:
         return row
     return row | _counterfactual(encoder, altered, classes)
@@ -177,19 +179,22 @@ def _row(zoo: ModelZoo, spec: NetworkSpec, altered: _Altered | None) -> dict[str
 def _counterfactual(encoder: nn.Module, altered: _Altered, classes: int) -> dict[str, float]:
     """What is measured on objects whose backgrounds were changed."""
 
-    def means(images: Domain) -> Tensor:
+    def means(images: Domain) -> ClassMeans:
         values = extract(encoder, images)
-        return ClassMeans(classes, values.shape[1]).update(values, images.y).compute()
+        return ClassMeans(classes, values.shape[1]).update(values, images.y)
 
     plain = means(altered.plain)
-    tables = {change: means(images) for change, images in altered.changed.items()}
+    lost = {
+        name: class_profile_attenuation(plain, means(images), paired=True).value
+        for name, images in altered.changed.items()
+    }
     values = torch.stack([extract(encoder, images) for images in altered.before], dim=1)
     y = altered.before[0].y
     familiar = variance_shares(values[:, : EACH * len(ID)], y)
     everywhere = variance_shares(values, y)
     return {
-        "counterfactual": float(counterfactual_attenuation(plain, [*tables.values()])),
-        **{change: float(attenuation(plain, table)) for change, table in tables.items()},
+        "counterfactual": float(torch.tensor([*lost.values()], dtype=torch.float64).mean()),
+        **lost,
         "class": familiar.of_class,
         "background": familiar.of_background,
         "both": (familiar.of_class * familiar.of_background) ** 0.5,

@@ -1,4 +1,6 @@
-"""How much of what neurons do depends on the class, or on whatever else groups the examples."""
+"""Variance of activations between classes, and its split by class, background and interaction."""
+
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -8,40 +10,81 @@ from torch import Tensor
 def between_class_variance(
     class_means: Float[Tensor, "classes neurons"],
 ) -> Float[Tensor, " neurons"]:
-    """The variance of each neuron's class means, every class counting the same.
+    """Return the variance of each neuron's class means, with equal weight for every class.
 
-    In the square of the neuron's own units, so comparable between conditions of one network
-    and not between networks. Its sum over the neurons is the spread of the classes in feature
-    space; where a new background shrinks it, the responses to the classes have shrunk.
+    It has the square of the neuron's units, so it is comparable between conditions of one network
+    and not between networks. Its sum over neurons is the spread of the classes in feature space;
+    a new background that shrinks it has shrunk the responses to the classes.
 
-    Source: ours, what the padded images show best in the last layer.
+    Source: ours, the effect of padded images that is largest in the last layer.
+
+    >>> import torch
+    >>> between_class_variance(torch.tensor([[3.0, 1.0], [1.0, 1.0]])).tolist()
+    [1.0, 0.0]
     """
     return class_means.var(dim=0, correction=0)
 
 
-def explained_share(
-    values: Float[Tensor, "batch neurons"], groups: Int[Tensor, " batch"]
-) -> Float[Tensor, " neurons"]:
-    """The share of each neuron's variance that its group means account for, in [0, 1].
+class VarianceShares(NamedTuple):
+    """Shares of a layer's variance over objects on backgrounds; the four add up to 1."""
 
-    Groups are classes, domains or frames; their numbers carry no meaning. Known as eta squared.
-    Noise alone gives about (groups - 1) / (batch - 1). A neuron that never changes has no
-    variance to explain, and gets nan.
+    of_class: float
+    of_background: float
+    of_interaction: float
+    """Dependence of the class response on the background."""
+    of_rest: float
+    """Differences between the objects of a class, alone and on each background."""
 
-    Source: ours, one-way analysis of variance.
+
+def variance_shares(
+    values: Float[Tensor, "objects backgrounds neurons"], y: Int[Tensor, " objects"]
+) -> VarianceShares:
+    """Split a layer's variance, summed over neurons, by class, background and their interaction.
+
+    Every object appears on every background and every class has the same number of objects, so the
+    parts are orthogonal. For pure noise, each part is its degrees of freedom over the total ones.
+    Only the interaction measures feature contamination: a network that encodes the background and
+    adds it has a large background share, and can be robust.
+
+    Args:
+        values: Activations of each object on each background.
+        y: Class of each object.
 
     Raises:
-        ValueError: as many groups as examples, so that a share would mean nothing.
+        ValueError: If classes differ in size, if there are fewer than two classes or backgrounds,
+            or if the values are constant.
+
+    Source: ours, two-way analysis of variance.
+
+    >>> import torch
+    >>> values = torch.tensor([[[1.0], [1.0]], [[0.0], [0.0]]])  # depends on the class alone
+    >>> variance_shares(values, torch.tensor([0, 1])).of_class
+    1.0
     """
-    _, group, counts = groups.unique(return_inverse=True, return_counts=True)
-    if len(counts) >= len(group):
+    classes, group, counts = y.unique(return_inverse=True, return_counts=True)
+    backgrounds = values.shape[1]
+    if len(classes) < 2 or backgrounds < 2 or counts.min() < counts.max():
         raise ValueError(
-            f"{len(group)} examples in {len(counts)} groups; at least one group needs two examples"
+            "expected at least 2 classes with equal numbers of objects, on at least 2 "
+            f"backgrounds; got {counts.tolist()} objects on {backgrounds}"
         )
     values = values.double()
-    centered = values - values.mean(dim=0)
-    sums = torch.zeros(len(counts), values.shape[1], dtype=torch.float64, device=values.device)
-    sums.index_add_(0, group, centered)
-    between = (sums.square() / counts[:, None]).sum(dim=0)
-    constant = values.amax(dim=0) == values.amin(dim=0)
-    return (between / centered.square().sum(dim=0)).masked_fill(constant, torch.nan)
+    centered = values - values.mean(dim=(0, 1))
+    if not centered.any():
+        raise ValueError("the values are constant, so there is no variance to split")
+    cells = torch.zeros(len(classes), *values.shape[1:], dtype=values.dtype, device=values.device)
+    cells.index_add_(0, group, centered)
+    cells /= counts[0]
+    by_class = cells.mean(dim=1, keepdim=True)
+    by_background = cells.mean(dim=0, keepdim=True)
+    total = centered.square().sum()
+
+    def share(part: Tensor) -> float:
+        return float(part.expand_as(values).square().sum() / total)
+
+    return VarianceShares(
+        of_class=share(by_class[group]),
+        of_background=share(by_background),
+        of_interaction=share((cells - by_class - by_background)[group]),
+        of_rest=share(centered - cells[group]),
+    )

@@ -54,9 +54,9 @@ def _course(course: list[dict[str, Any]], missing: str) -> Figure:
             "share of queries",
             {"decided_early": "by the first layer", "undefined": "without a depth"},
         ),
-        "Coupling in the last layer": (
-            "share of the class response lost",
-            {"coupling": "elsewhere"},
+        "Class-profile attenuation in the last layer": (
+            "share of the class profile lost",
+            {"class_profile_attenuation": "mean of the other sets"},
         ),
     }
     panels, all_rows = [], []
@@ -87,9 +87,13 @@ def _layers(rows: list[dict[str, Any]]) -> Figure:
         last = len(steps) - 1
         steps = [steps[round(i * last / (PROFILES - 1))] for i in range(PROFILES)]
     names = list(dict.fromkeys(row["layer"] for row in rows))
-    coupled = dict.fromkeys(key for row in rows for key in row if key.startswith("coupling/"))
+    prefix = "class_profile_attenuation/"
+    coupled = dict.fromkeys(key for row in rows for key in row if key.startswith(prefix))
     kinds = LAYERED | {
-        key: (f"Coupling to {key.partition('/')[2]}", "share of the class response lost")
+        key: (
+            f"Class-profile attenuation: {key.partition('/')[2]}",
+            "share of the class profile lost",
+        )
         for key in coupled
     }
     panels, all_rows = [], []
@@ -147,7 +151,7 @@ def summarize(run: Run) -> str:
     words = {
         "accuracy": "accuracy",
         "decided_early": "the share decided early",
-        "coupling": "coupling in the last layer",
+        "class_profile_attenuation": "class-profile attenuation in the last layer",
     }
     told = [
         f"{what} from {first[key]:.2f} to {last[key]:.2f}"

@@ -71,7 +71,7 @@ def terminal(console: Console | None = None) -> Sink:
             return
         cells = [f"{step:>8,}"]
         heads = [f"{'step':>8}"]
-        for name in ("accuracy", "decided_early", "coupling"):
+        for name in ("accuracy", "decided_early", "class_profile_attenuation"):
             width = max(len(name), 8)
             heads.append(f"{name.replace('_', ' '):>{width}}")
             cells.append(f"{numbers[name]:>{width}.3f}" if name in numbers else f"{'–':>{width}}")

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from contam.batch import Domain
 from contam.measures.activation import activation_asymmetry
+from contam.measures.attenuation import attenuation_across_domains, class_profile_attenuation
 from contam.measures.class_means import ClassMeans
-from contam.measures.coupling import attenuation
 from contam.measures.depth import decide, prediction_depth
 from contam.measures.layerwise import Layer, layerwise, over_grid
 from contam.measures.neighbors import vote
@@ -37,8 +37,6 @@ EARLY = 1
 """Decided by this probe, the first layer's, is early."""
 SIDE = 4
 """Maps are averaged over at most so many cells a side."""
-RELIABLE = 0.2
-"""The least share of a class profile that both halves of the examples show; the rest is noise."""
 
 
 @dataclass
@@ -93,26 +91,6 @@ def look_at(model: Answers, examples: Examples, layers: list[str], *, k: int) ->
     else:
         found.left_out.append("profiles of classes: no activation runs in this network")
     return found
-
-
-def coupling(
-    first: Float[Tensor, "classes neurons"],
-    second: Float[Tensor, "classes neurons"],
-    other: Float[Tensor, "classes neurons"],
-) -> float:
-    """The share of the class response that is lost elsewhere, whatever noise a few examples make.
-
-    The first two tables are of two halves of the ID examples: what one half says of the other is
-    what nothing but noise would leave. Where that is next to nothing, the share is nan.
-
-    Source: ours, since noise in the ID means passes for loss.
-    """
-
-    def kept(new: Tensor) -> float:
-        return (2 - float(attenuation(first, new)) - float(attenuation(second, new))) / 2
-
-    own = (2 - float(attenuation(first, second)) - float(attenuation(second, first))) / 2
-    return 1 - kept(other) / own if own > RELIABLE else math.nan
 
 
 def _try(found: Snapshot, what: str, measure: Callable[[], None]) -> None:
@@ -181,7 +159,7 @@ def _asked(
 
 
 def _profiles(model: Answers, examples: Examples, layers: list[str], found: Snapshot) -> None:
-    """Selectivity, asymmetry and coupling, from one pass over the queries and every other set."""
+    """Selectivity, asymmetry and attenuation, from one pass over the queries and other sets."""
     classes = len(examples.classes)
     y = examples.queries.y
     own, _ = _moments(model, examples.queries, layers)
@@ -202,49 +180,22 @@ def _profiles(model: Answers, examples: Examples, layers: list[str], found: Snap
         into["selectivity"] = float(selectivity(means).mean())
         into["asymmetry"] = float(activation_asymmetry(rates).mean())
 
-        mean = values[:, 0]
+        mean = ClassMeans(classes, means.shape[1]).update(values[:, 0], y)
         for other in examples.others:
-            new = elsewhere[other.name][layer][:, 0]
-            into |= _measured(
-                found, f"coupling to {other.name!r} in {name}", f"coupling/{other.name}",
-                lambda mean=mean, new=new, other=other: _lost(mean, y, new, other.y, classes),
-            )  # fmt: skip
-        if not examples.others and len(domain.unique()) > 1:
-            into |= _measured(
-                found, f"coupling across domains in {name}", "coupling/domains",
-                lambda mean=mean: _lost_across(mean, y, domain, classes),
-            )  # fmt: skip
+            new = ClassMeans(classes, means.shape[1])
+            new.update(elsewhere[other.name][layer][:, 0], other.y)
+            lost = class_profile_attenuation(mean, new)
+            into[f"class_profile_attenuation/{other.name}"] = lost.value
+        _, index = domain.unique(return_inverse=True)
+        if not examples.others and int(index.max()) > 0:
+            by_domain = ClassMeans(classes, means.shape[1], domains=int(index.max()) + 1)
+            lost = attenuation_across_domains(by_domain.update(values[:, 0], y, domain=index))
+            into["class_profile_attenuation/domains"] = lost.value
     final = found.layers.get(_plain(layers[-1]), {})
-    told = [v for key, v in final.items() if key.startswith("coupling/") and not math.isnan(v)]
-    if told:
-        found.network["coupling"] = sum(told) / len(told)
-
-
-def _lost(own: Tensor, y: Tensor, new: Tensor, new_y: Tensor, classes: int) -> float:
-    """Of the response to the classes that both halves of the own examples and the new ones have."""
-    half = _halves(y)
-    sides = [(own[half == 0], y[half == 0]), (own[half == 1], y[half == 1]), (new, new_y)]
-    tables = [ClassMeans(classes, own.shape[1]).update(*side) for side in sides]
-    shared = torch.stack([table.counts for table in tables]).all(dim=0)
-    if shared.sum() < 2:
-        raise ValueError("fewer than two classes are on all sides")
-    return coupling(*(table.sums[shared] / table.counts[shared, None] for table in tables))
-
-
-def _lost_across(mean: Tensor, y: Tensor, domain: Tensor, classes: int) -> float:
-    """From the half of the domains on which the response is stronger to the other half."""
-    high = domain > domain.unique().median()
-    halves = (mean[high], y[high]), (mean[~high], y[~high])
-    both = [_lost(*one, *other, classes) for one, other in (halves, halves[::-1])]
-    return max((lost for lost in both if not math.isnan(lost)), default=math.nan)
-
-
-def _measured(
-    found: Snapshot, what: str, key: str, measure: Callable[[], float]
-) -> dict[str, float]:
-    numbers: dict[str, float] = {}
-    _try(found, what, lambda: numbers.update({key: measure()}))
-    return numbers
+    values = [v for key, v in final.items() if key.startswith("class_profile_attenuation/")]
+    finite = [value for value in values if not math.isnan(value)]
+    if finite:
+        found.network["class_profile_attenuation"] = sum(finite) / len(finite)
 
 
 def _moments(
@@ -258,12 +209,3 @@ def _moments(
             parts[layer].append(seen.layers[layer].cpu())
         right += int((seen.logits.argmax(dim=1) == seen.batch.y).sum())
     return {layer: torch.cat(some) for layer, some in parts.items()}, right / len(domain)
-
-
-def _halves(y: Int[Tensor, " examples"]) -> Int[Tensor, " examples"]:
-    """Of each class, every other example."""
-    half = torch.zeros_like(y)
-    for c in y.unique():
-        members = (y == c).nonzero().flatten()
-        half[members[1::2]] = 1
-    return half

@@ -126,7 +126,7 @@ def _looks(
             return []
         depth = depth_row(model, shift, per_class=config.per_class, rule=config.rule, seed=seed)
         judged = case.kind in ("over", "background") and epoch == config.epochs
-        answers = answers_row(model, shift, seed=seed, interval=judged)
+        answers = answers_row(model, shift, interval=judged)
         row = {"what": "look", "epoch": epoch} | depth | answers
         if case.agreement == 1 or epoch > 1:
             return [row]

@@ -7,10 +7,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from contam.batch import Domain, Shift
+from contam.measures.accuracy_drop import accuracy_drop
 from contam.measures.depth import Rule, model_depths
 from contam.measures.example_difficulty import DifficultyLog
 from contam.measures.example_groups import auc
-from contam.measures.joint import harm
 from contam.measures.layerwise import layerwise, over_grid, predictions
 from contam.measures.neighbors import vote
 from contam.measures.usable_information import usable_information
@@ -49,9 +49,7 @@ def depth_row(
     }
 
 
-def answers_row(
-    model: nn.Module, shift: Shift, *, seed: int, interval: bool = False
-) -> dict[str, Any]:
+def answers_row(model: nn.Module, shift: Shift, *, interval: bool = False) -> dict[str, Any]:
     """Accuracy on every test, and what is lost on the first OOD test against the ID test.
 
     `follows` is how often the answer is what the upper half shows in that OOD test. The interval
@@ -64,7 +62,7 @@ def answers_row(
     row["harm"] = row[shift.id_test.name] - row[first.name]
     row["follows"] = float((said[first.name] == first.data.domain).double().mean())
     if interval:
-        lost = harm(right[shift.id_test.name], right[first.name], seed=seed)
+        lost = accuracy_drop(right[shift.id_test.name], right[first.name])
         row |= {"harm_low": lost.low, "harm_high": lost.high}
     return row
 
