@@ -119,9 +119,9 @@ def attenuation_across_domains(
     >>> import torch
     >>> y, domain = torch.tensor([0, 1, 0, 1]), torch.tensor([0, 0, 1, 1])
     >>> means = ClassMeans(classes=2, neurons=1, domains=2)
-    >>> means = means.update(torch.tensor([[2.0], [0.0], [1.0], [0.0]]), y, domain=domain)
-    >>> attenuation_across_domains(means, noise_corrected=False).value
-    0.2
+    >>> means = means.update(torch.tensor([[2.0], [0.0], [6.0], [0.0]]), y, domain=domain)
+    >>> round(attenuation_across_domains(means, noise_corrected=False).value, 6)
+    0.4
     """
     domains = len(means.cell_counts)
     noise = torch.zeros_like(means.squares)
