@@ -5,15 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.nn.functional as F
+from support.trainers import LabeledPixels, train_with_lightning, train_with_transformers
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset
 
 from contam.auditing.adapters import PAGE, Audits, hugging_face, lightning
 from contam.auditing.api import audit
 from contam.auditing.result import Audit
 from contam.batch import Batch, Domain
-from contam.models.torchvision_import import import_torchvision
 
 CLASSES = 3
 
@@ -168,38 +167,11 @@ def test_what_is_found_is_kept_in_folders(tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_lightning_trains_as_without_audits(tmp_path):
-    import_torchvision()
-    pytest.importorskip("lightning")
-    from lightning.pytorch import LightningModule, Trainer  # pyright: ignore[reportMissingImports]
-
-    class Module(LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = network()
-
-        def forward(self, x):
-            return self.inner(x)
-
-        def training_step(self, batch, _):
-            return F.cross_entropy(self(batch[0]), batch[1])
-
-        def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), 0.1)
-
-    def trained(*callbacks) -> dict:
-        module = Module()
-        with torch.random.fork_rng():
-            torch.manual_seed(5)
-            trainer = Trainer(
-                max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False,
-                enable_progress_bar=False, enable_model_summary=False, callbacks=list(callbacks),
-                default_root_dir=tmp_path,
-            )  # fmt: skip
-            trainer.fit(module, DataLoader(TensorDataset(*domain().data[:2]), 30, shuffle=True))
-        return module.state_dict()
-
     callback = lightning(every=2, on_error="raise", **(SETTINGS | {"untrained": True}))
-    plain, audited = trained(), trained(callback)
+    plain, audited = (
+        train_with_lightning(network, domain().data, 3, tmp_path, *callbacks)
+        for callbacks in ([], [callback])
+    )
     assert list(callback.audits.by_epoch) == [2, 3]
     assert callback.audits.by_epoch[3].evidence.layers
     assert all(torch.equal(value, audited[name]) for name, value in plain.items())
@@ -208,39 +180,11 @@ def test_lightning_trains_as_without_audits(tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_hugging_face_trains_as_without_audits(tmp_path):
-    import_torchvision()
-    transformers = pytest.importorskip("transformers")
-
-    class Pictures(Dataset):
-        def __len__(self) -> int:
-            return 60
-
-        def __getitem__(self, i: int) -> dict:
-            return {"pixel_values": domain().data.x[i], "labels": int(domain().y[i])}
-
-    class Model(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = network()
-
-        def forward(self, pixel_values, labels=None):
-            logits = self.inner(pixel_values)
-            loss = None if labels is None else F.cross_entropy(logits, labels)
-            return {"loss": loss, "logits": logits}
-
-    def trained(*callbacks) -> dict:
-        model = Model()
-        settings = transformers.TrainingArguments(
-            str(tmp_path), max_steps=5, per_device_train_batch_size=30, report_to=[], seed=5,
-            save_strategy="no", logging_strategy="no", use_cpu=True, disable_tqdm=True,
-        )  # fmt: skip
-        with torch.random.fork_rng():
-            transformers.Trainer(
-                model, settings, train_dataset=Pictures(), callbacks=list(callbacks)
-            ).train()
-        return model.state_dict()
-
-    callback = hugging_face(every=2, on_error="raise", **(SETTINGS | {"id": Pictures()}))
-    plain, audited = trained(), trained(callback)
+    pictures = LabeledPixels(domain().data)
+    callback = hugging_face(every=2, on_error="raise", **(SETTINGS | {"id": pictures}))
+    plain, audited = (
+        train_with_transformers(network, domain().data, 5, tmp_path, *callbacks)
+        for callbacks in ([], [callback])
+    )
     assert list(callback.audits.by_epoch) == [2, 3]
     assert all(torch.equal(value, audited[name]) for name, value in plain.items())

@@ -6,6 +6,7 @@ import re
 
 import pytest
 from safetensors.torch import save_file
+from support.command_line import run_contam
 
 from contam import cli
 from contam.auditing.records import AuditRecord
@@ -40,13 +41,6 @@ def place(tmp_path_factory):
     return root
 
 
-def told(capsys, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of one command."""
-    code = cli.main(["audit", *arguments])
-    said = capsys.readouterr()
-    return code, said.out, said.err
-
-
 MODEL = ("--model", "a_network:network", "--weights", "w.safetensors")
 ID = ("--id", "data/id_test")
 FAMILIES = ("--ood", "data/ood/checker", "--ood", "data/ood/plaid")
@@ -56,7 +50,9 @@ def test_folders_and_weights_give_a_verdict_files_and_a_page(capsys, monkeypatch
     monkeypatch.chdir(place)
     masks = ("--masks", "data/masks/id_test", "--reference", "none")
     layers = ("--layer", "encoder.relu", "--layer", "encoder.stage3.relu2")
-    code, out, err = told(capsys, *MODEL, *ID, *FAMILIES, *masks, *layers, "--out", "found")
+    code, out, err = run_contam(
+        capsys, "audit", *MODEL, *ID, *FAMILIES, *masks, *layers, "--out", "found"
+    )
     assert code == 0, err
     assert "audit.html" in out
     found = Audit.load(place / "found")
@@ -76,12 +72,14 @@ def test_folders_and_weights_give_a_verdict_files_and_a_page(capsys, monkeypatch
 def test_fail_on_makes_the_exit_code(capsys, monkeypatch, place):
     monkeypatch.chdir(place)
     few = ("--budget", "60", "--reference", "none", "--layer", "encoder.stage3.relu2", "--json")
-    code, out, _ = told(capsys, *MODEL, *ID, *few, "--out", "a")
+    code, out, _ = run_contam(capsys, "audit", *MODEL, *ID, *few, "--out", "a")
     record = AuditRecord.model_validate_json(out)
     assert code == 0
     assert [layer.name for layer in record.layers] == ["encoder.stage3.relu2"]
     cause = record.verdict.cause
-    again, _, _ = told(capsys, *MODEL, *ID, *few, "--out", "a", "--fail-on", f"head,{cause}")
+    again, _, _ = run_contam(
+        capsys, "audit", *MODEL, *ID, *few, "--out", "a", "--fail-on", f"head,{cause}"
+    )
     assert again == 1
 
 
@@ -118,7 +116,7 @@ def test_bad_input_gets_one_line(capsys, monkeypatch, place, case):
     asked |= {"--out": "never", "--reference": "none", changed[0]: changed[1]}
     if case in ("no weights", "no head"):
         del asked["--weights"]
-    code, out, err = told(capsys, *(word for pair in asked.items() for word in pair))
+    code, out, err = run_contam(capsys, "audit", *(word for pair in asked.items() for word in pair))
     assert code == 2
     assert out == ""
     last = err.splitlines()[-1]

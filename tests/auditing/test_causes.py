@@ -1,15 +1,14 @@
 """Evidence about causes, on networks whose cause is known because they are a few lines long."""
 
 import math
-from collections.abc import Generator
 from dataclasses import replace
-from typing import TypeVar
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import mutual_info_score
+from support.generators import result_of
 from torch import Tensor, nn
 
 from contam.auditing.audit_inputs import AuditInputs, Sample
@@ -37,20 +36,6 @@ from contam.measures.robustness import IMAGENET_LINES
 from contam.models.classifier import Classifier
 from contam.models.observe import observe
 from contam.models.small import small_cnn
-
-Result = TypeVar("Result")
-
-
-def finished(work: Generator[float, None, Result]) -> Result:
-    """What a generator of shares returns; they rise to at most 1."""
-    last = 0.0
-    while True:
-        try:
-            share = next(work)
-        except StopIteration as done:
-            return done.value
-        assert last <= share <= 1 + 1e-9
-        last = share
 
 
 def sample(name: str, x: Tensor, y: Tensor, **more: Tensor) -> Sample:
@@ -104,7 +89,7 @@ def test_only_a_network_of_backgrounds_answers_without_objects(
     if masked:
         asked = replace(asked, masks=inside.masks)
     found = subject(model, asked)
-    only, why = finished(background_only(found, [finished(reading(model, asked))], batch_size=50))
+    only, why = result_of(background_only(found, [result_of(reading(model, asked))], batch_size=50))
     assert only is not None
     assert not why
     assert only.made_from == ("masks" if masked else "border")
@@ -118,17 +103,17 @@ def test_declared_backgrounds_serve_where_there_are_no_images() -> None:
     x = nn.functional.one_hot(behind, 3).float()
     inside = sample("ID", x, y, background=behind)
     found = subject(nn.Identity(), inside)
-    only, _ = finished(background_only(found, [finished(reading(found.model, inside))]))
+    only, _ = result_of(background_only(found, [result_of(reading(found.model, inside))]))
     assert only is not None
     assert (only.made_from, only.accuracy.value) == ("labels", 1.0)
     # A network of objects never answers what the background suggests against them.
     by_object = replace(sample("ID", nn.functional.one_hot(y, 3).float(), y), background=behind)
-    seen = finished(reading(nn.Identity(), by_object))
-    none, _ = finished(background_only(subject(nn.Identity(), by_object), [seen]))
+    seen = result_of(reading(nn.Identity(), by_object))
+    none, _ = result_of(background_only(subject(nn.Identity(), by_object), [seen]))
     assert none is not None
     assert none.accuracy.value == 0
     undeclared = subject(nn.Identity(), sample("ID", x, y))
-    nothing, why = finished(background_only(undeclared, [finished(reading(found.model, inside))]))
+    nothing, why = result_of(background_only(undeclared, [result_of(reading(found.model, inside))]))
     assert nothing is None
     assert "declare" in why
 
@@ -142,8 +127,8 @@ def test_naming_the_commonest_class_without_objects_is_chance() -> None:
         head.bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
     constant = nn.Sequential(nn.Flatten(), head)
     asked = replace(sample("ID", inside.domain.data.x, y), masks=inside.masks)
-    seen = finished(reading(constant, asked))
-    only, _ = finished(background_only(subject(constant, asked), [seen]))
+    seen = result_of(reading(constant, asked))
+    only, _ = result_of(background_only(subject(constant, asked), [seen]))
     assert only is not None
     assert only.accuracy.value == pytest.approx(only.chance) == pytest.approx(0.9)
 
@@ -366,7 +351,7 @@ def test_an_audit_of_causes_leaves_the_network_as_it_was() -> None:
     )  # fmt: skip
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    found = finished(causes(asked, batch_size=32))
+    found = result_of(causes(asked, batch_size=32))
     assert model.training
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -381,7 +366,7 @@ def test_an_audit_of_causes_leaves_the_network_as_it_was() -> None:
         background_only=found.background_only, background_label=found.background_label,
     )  # fmt: skip
     assert told.cause == "undertrained"
-    again = finished(causes(asked, batch_size=50))
+    again = result_of(causes(asked, batch_size=50))
     assert again.head == found.head
     assert again.background_label == found.background_label
 
@@ -390,7 +375,7 @@ def test_what_can_not_be_asked_is_left_out_with_a_reason() -> None:
     y = torch.arange(60) % 3
     inside = sample("ID", torch.randn(60, 5), y)
     scaled = nn.Sequential(nn.Linear(5, 3), nn.Softmax(dim=1))
-    found = finished(causes(subject(scaled, inside)))
+    found = result_of(causes(subject(scaled, inside)))
     assert (found.head, found.oracles, found.background_only) == (None, (), None)
     assert len(found.left_out) == 3
     assert "last linear layer" in found.left_out[0]
@@ -403,12 +388,12 @@ def test_what_can_not_be_asked_is_left_out_with_a_reason() -> None:
 def test_what_can_not_be_audited_is_refused(model: nn.Module, n: int, word: str) -> None:
     asked = subject(model, sample("ID", torch.randn(n, 5), torch.zeros(n).long()))
     with pytest.raises(ValueError, match=word):
-        finished(causes(asked))
+        result_of(causes(asked))
 
 
 def test_a_classifier_keeps_its_features_for_the_head() -> None:
     model = Classifier(nn.Linear(5, 4), 3, 4)
     inside = sample("ID", torch.randn(9, 5), torch.arange(9) % 3)
-    seen = finished(reading(model, inside, batch_size=4))
+    seen = result_of(reading(model, inside, batch_size=4))
     assert seen.features is not None
     torch.testing.assert_close(seen.features, model.encoder(inside.domain.data.x).detach())

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from networks import finished
+from support.generators import result_of
 from torch import Tensor
 
 from contam.auditing.layer_probes import (
@@ -34,7 +34,7 @@ def points(seed: int, *, each: int = 30, late_is_right: bool = True) -> Points:
 def readings():
     fitted, same, shifted = points(0), points(1), points(2, late_is_right=False)
     asked = {"ID": same, "OOD": shifted}
-    return finished(read_classes(fitted, asked, classes=CLASSES, per_class=20))
+    return result_of(read_classes(fitted, asked, classes=CLASSES, per_class=20))
 
 
 def test_probes_find_the_class_where_it_is_and_not_where_the_shift_took_it(readings):
@@ -62,14 +62,14 @@ def test_information_is_what_there_is_to_know_or_less(readings):
 def test_classes_that_were_not_fitted_are_not_judged():
     fitted = points(0)
     less = fitted.pick(fitted.y > 0)
-    found = finished(read_classes(less, {"ID": points(1)}, classes=CLASSES, per_class=20))
+    found = result_of(read_classes(less, {"ID": points(1)}, classes=CLASSES, per_class=20))
     assert found.probe["late"]["ID"].value == 1
 
 
 @pytest.mark.parametrize("keep", [lambda y: y == 0, lambda y: y < 0])
 def test_fewer_than_two_classes_are_said(keep):
     fitted = points(0)
-    found = finished(read_classes(fitted.pick(keep(fitted.y)), {"ID": points(1)}, classes=CLASSES))
+    found = result_of(read_classes(fitted.pick(keep(fitted.y)), {"ID": points(1)}, classes=CLASSES))
     assert not found.probe
     assert len(found.left_out) == 1
 
@@ -78,7 +78,7 @@ def test_one_example_of_a_class_leaves_probes_alone():
     fitted = points(0)
     first = torch.arange(len(fitted.y))
     few = fitted.pick((fitted.y > 0) | (first == 0))
-    found = finished(read_classes(few, {"ID": points(1)}, classes=CLASSES))
+    found = result_of(read_classes(few, {"ID": points(1)}, classes=CLASSES))
     assert found.probe and not found.decided and not found.information
     assert any("two ID examples" in line for line in found.left_out)
 

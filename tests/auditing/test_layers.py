@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import CLASSES, cnn, finished, noise_subject, sample, scenes_subject
+from support.audit_subjects import CLASSES, cnn, noise_subject, sample, scenes_subject
+from support.generators import result_of
 from torch import Tensor, nn
 
 from contam.auditing.changes import STYLES, altered
@@ -24,7 +25,7 @@ FEW = Bounds(fitted=100, queries=40, control=80, altered=40, per_class=4, read=2
 def scenes():
     """A drawn network on the embedded benchmark, and what was found in it."""
     subject = scenes_subject()
-    return subject, finished(look_inside(subject, replace(FEW, read=4)))
+    return subject, result_of(look_inside(subject, replace(FEW, read=4)))
 
 
 def test_numbers_of_a_layer_are_those_of_the_measures(scenes):
@@ -69,7 +70,7 @@ def test_every_number_has_its_control(scenes):
 def test_the_untrained_network_is_the_control_of_itself(scenes):
     subject, _ = scenes
     same = replace(subject, untrained=subject.model)
-    found = finished(look_inside(same, replace(FEW, control=1000, fitted=1000)))
+    found = result_of(look_inside(same, replace(FEW, control=1000, fitted=1000)))
     for record in found.layers:
         assert record.selectivity["untrained"] == pytest.approx(record.selectivity["ID"])
         assert record.rate["untrained"] == pytest.approx(record.rate["ID"])
@@ -112,7 +113,7 @@ def test_neurons_are_those_of_the_layers_with_the_most_coupled_first(scenes):
 
 def test_the_table_of_neurons_keeps_the_first_rows_and_says_how_many_there_are(scenes):
     subject, found = scenes
-    less = finished(look_inside(subject, replace(FEW, neurons=9)))
+    less = result_of(look_inside(subject, replace(FEW, neurons=9)))
     assert less.neurons is not None and found.neurons is not None
     assert less.neurons.total == found.neurons.total > 9
     assert less.neurons.index == found.neurons.index[:9]
@@ -144,7 +145,7 @@ def test_the_model_is_as_it_was_found_also_after_half_of_the_audit():
 
 
 def test_without_ood_data_neurons_are_ranked_by_changed_backgrounds():
-    found = finished(look_inside(scenes_subject(ood=False), FEW))
+    found = result_of(look_inside(scenes_subject(ood=False), FEW))
     assert found.neurons is not None
     assert any(value is not None for value in found.neurons.attenuation)
     assert all(not record.attenuation for record in found.layers)
@@ -152,14 +153,14 @@ def test_without_ood_data_neurons_are_ranked_by_changed_backgrounds():
 
 
 def test_without_masks_the_style_of_whole_pictures_is_changed_and_that_is_said():
-    found = finished(look_inside(scenes_subject(masks=False), FEW))
+    found = result_of(look_inside(scenes_subject(masks=False), FEW))
     changes = {key.split()[0] for record in found.layers for key in record.counterfactual}
     assert changes == set(STYLES)
     assert any("masks=" in line for line in found.left_out)
 
 
 def test_without_an_untrained_network_there_is_no_control_and_that_is_said():
-    found = finished(look_inside(replace(scenes_subject(), untrained=None), FEW))
+    found = result_of(look_inside(replace(scenes_subject(), untrained=None), FEW))
     assert all(set(record.selectivity) == {"ID", "checker"} for record in found.layers)
     assert all(not record.untrained_attenuation for record in found.layers)
     assert any("untrained=" in line for line in found.left_out)
@@ -171,7 +172,7 @@ def mlp() -> nn.Module:
 
 def test_inputs_that_are_no_pictures_have_everything_but_changed_backgrounds():
     torch.manual_seed(0)
-    found = finished(look_inside(noise_subject(mlp(), (6,), untrained=mlp()), FEW))
+    found = result_of(look_inside(noise_subject(mlp(), (6,), untrained=mlp()), FEW))
     (record,) = found.layers
     assert record.neurons == 8
     assert record.probe and record.selectivity and not record.counterfactual
@@ -181,7 +182,7 @@ def test_inputs_that_are_no_pictures_have_everything_but_changed_backgrounds():
 def test_gray_pictures_are_changed_where_no_color_is_needed():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
-    found = finished(look_inside(noise_subject(net, (1, 8, 8)), FEW))
+    found = result_of(look_inside(noise_subject(net, (1, 8, 8)), FEW))
     keys = {key.split()[0] for key in found.layers[0].counterfactual}
     assert keys == {"contrast", "darkened"}
 
@@ -189,14 +190,16 @@ def test_gray_pictures_are_changed_where_no_color_is_needed():
 def test_a_network_without_activations_says_so():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))
-    found = finished(look_inside(noise_subject(net, (6,)), FEW))
+    found = result_of(look_inside(noise_subject(net, (6,)), FEW))
     assert found.layers == () and found.neurons is None
     assert any("layers=" in line for line in found.left_out)
 
 
 @pytest.mark.parametrize("each", [1, 2])
 def test_three_examples_or_six_give_a_narrower_audit(each):
-    found = finished(look_inside(noise_subject(cnn(), (3, 8, 8), each=each, untrained=cnn(1)), FEW))
+    found = result_of(
+        look_inside(noise_subject(cnn(), (3, 8, 8), each=each, untrained=cnn(1)), FEW)
+    )
     assert [record.neurons for record in found.layers] == [4, 8, 16]
     assert all(record.rate for record in found.layers)
     assert found.left_out
@@ -207,7 +210,7 @@ def test_a_class_that_a_data_set_lacks_is_named_and_the_others_are_compared():
     subject = noise_subject(cnn(), (3, 8, 8), untrained=cnn(1))
     ood = subject.ood[0].domain.data
     lacking = sample("OOD", ood.x[ood.y > 0], ood.y[ood.y > 0])
-    found = finished(look_inside(replace(subject, ood=(lacking,)), FEW))
+    found = result_of(look_inside(replace(subject, ood=(lacking,)), FEW))
     assert any("OOD has no example" in line and "(a)" in line for line in found.left_out)
     for record in found.layers:
         assert "OOD" in record.selectivity
@@ -229,7 +232,7 @@ class Broken(nn.Module):
 
 def test_a_layer_whose_activations_are_not_finite_is_left_out():
     torch.manual_seed(0)
-    found = finished(look_inside(noise_subject(Broken(), (3, 2, 2), untrained=Broken()), FEW))
+    found = result_of(look_inside(noise_subject(Broken(), (3, 2, 2), untrained=Broken()), FEW))
     assert [record.name for record in found.layers] == ["first"]
     assert any("second" in line and "not finite" in line for line in found.left_out)
 
@@ -249,7 +252,7 @@ def test_a_vision_transformer_has_its_neurons_last():
     model = timm.create_model(
         "vit_tiny_patch16_224", img_size=32, depth=2, embed_dim=24, num_heads=2, num_classes=3
     )
-    found = finished(look_inside(noise_subject(model, (3, 32, 32)), FEW))
+    found = result_of(look_inside(noise_subject(model, (3, 32, 32)), FEW))
     assert [record.neurons for record in found.layers] == [96, 96]
     assert all(record.probe and record.counterfactual for record in found.layers)
 
@@ -261,7 +264,7 @@ def test_a_resnet_50_has_all_its_neurons():
     encoder = load("torchvision:resnet50", seed=0).encoder
     model = nn.Sequential(encoder, nn.Linear(2048, 3))
     bounds = replace(FEW, read=16)
-    found = finished(look_inside(noise_subject(model, (3, 64, 64), each=6), bounds))
+    found = result_of(look_inside(noise_subject(model, (3, 64, 64), each=6), bounds))
     assert found.neurons is not None
     assert found.neurons.total == 22720
     assert sum(record.neurons for record in found.layers) == 22720

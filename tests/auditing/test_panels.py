@@ -7,8 +7,9 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
-from networks import CLASSES, cnn, finished, noise_subject, sample, scenes_subject, teach
 from PIL import Image
+from support.audit_subjects import CLASSES, cnn, noise_subject, sample, scenes_subject, teach
+from support.generators import result_of
 from torch import nn
 
 from contam.auditing.layer_evidence import Bounds
@@ -30,7 +31,7 @@ def shown():
     """A network that learned a little of the ID pictures, and the examples that it changed on."""
     subject = scenes_subject(width=8)
     teach(subject.model, subject.id, 25)
-    inside = finished(look_inside(subject, FEW))
+    inside = result_of(look_inside(subject, FEW))
     return subject, inside, *panels(subject, inside)
 
 
@@ -103,7 +104,7 @@ def test_a_coupled_neuron_fires_for_its_class_on_id_data_and_less_on_ood_data(sh
 def test_without_ood_data_the_changed_pictures_are_shown():
     subject = scenes_subject(ood=False, width=8)
     teach(subject.model, subject.id, 25)
-    inside = finished(look_inside(subject, FEW))
+    inside = result_of(look_inside(subject, FEW))
     examples, _ = panels(subject, inside)
     assert examples
     for before, after in zip(examples[::2], examples[1::2], strict=True):
@@ -151,4 +152,4 @@ def test_a_network_that_got_all_right_has_nothing_that_changed():
 
 
 def _looked(subject):
-    return subject, finished(look_inside(subject, FEW))
+    return subject, result_of(look_inside(subject, FEW))

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from networks import cnn, finished, noise_subject, sample
 from PIL import Image
+from support.audit_subjects import cnn, noise_subject, sample
+from support.generators import result_of
 from torch import Tensor, nn
 
 from contam.auditing.audit_inputs import Sample
@@ -20,7 +21,7 @@ RELUS = ("encoder.relu1", "encoder.relu2", "encoder.relu3")
 
 def test_a_pass_finds_the_profiles_and_the_accuracy_that_passes_of_their_own_find():
     subject = noise_subject(cnn(), (3, 8, 8))
-    found = finished(looking(subject.model, subject.id, RELUS, classes=3, batch_size=7))
+    found = result_of(looking(subject.model, subject.id, RELUS, classes=3, batch_size=7))
     wanted = class_profiles(subject.model, subject.id.domain, RELUS, classes=3).layers
     counts = found.counts.sum(dim=(0, 1))
     for layer, profile in wanted.items():
@@ -36,7 +37,7 @@ def test_a_pass_finds_the_profiles_and_the_accuracy_that_passes_of_their_own_fin
 def test_kept_features_are_those_of_the_rows_asked_for(batch_size):
     subject = noise_subject(cnn(), (3, 8, 8))
     keep = torch.tensor([0, 4, 5, 6, 17, 23])
-    found = finished(
+    found = result_of(
         looking(
             subject.model, subject.id, RELUS, classes=3, keep=keep, keep_in=RELUS[-1:],
             batch_size=batch_size,
@@ -53,12 +54,12 @@ def test_parts_and_domains_add_up_to_the_whole_and_have_every_class():
     domain = torch.arange(60) // 30
     subject = noise_subject(cnn(), (3, 8, 8), each=20)
     own = sample("ID", subject.id.domain.data.x, y, domain)
-    found = finished(looking(subject.model, own, RELUS, classes=3, by_domain=True, batch_size=9))
+    found = result_of(looking(subject.model, own, RELUS, classes=3, by_domain=True, batch_size=9))
     assert found.counts.shape == (2, 10, 3)
     assert found.counts.sum(dim=(0, 1)).tolist() == [20, 20, 20]
     assert found.counts.sum(dim=(1, 2)).tolist() == [30, 30]
     assert set(found.counts.flatten().tolist()) == {1}
-    plain = finished(looking(subject.model, own, RELUS, classes=3))
+    plain = result_of(looking(subject.model, own, RELUS, classes=3))
     for layer in RELUS:
         torch.testing.assert_close(found.tables[layer].means.sums, plain.tables[layer].means.sums)
 
@@ -68,7 +69,7 @@ def test_domains_whose_tables_are_too_large_are_one(monkeypatch):
     subject = noise_subject(cnn(), (3, 8, 8))
     batch = subject.id.domain.data
     own = sample("ID", batch.x, batch.y, torch.arange(24) % 2)
-    found = finished(looking(subject.model, own, RELUS, classes=3, by_domain=True))
+    found = result_of(looking(subject.model, own, RELUS, classes=3, by_domain=True))
     assert found.counts.shape[0] == 1
     assert int(found.counts.sum()) == 24
     assert any("domains of ID" in line for line in found.left_out)
@@ -101,7 +102,7 @@ def test_a_layer_that_is_not_the_same_on_all_batches_is_left_out_with_a_sentence
     model = Moody(kind)
     model(x)
     data = sample("ID", x, torch.arange(12) % 3)
-    found = finished(looking(model, data, ("relu", "other"), classes=3, batch_size=3))
+    found = result_of(looking(model, data, ("relu", "other"), classes=3, batch_size=3))
     assert list(found.tables) == ["relu"]
     assert len(found.left_out) == 1
     assert "other" in found.left_out[0] and "ID" in found.left_out[0]
@@ -127,7 +128,7 @@ def test_where_memory_runs_out_batches_are_halved_and_nothing_is_lost():
     x = torch.rand(11, 4)
     model = Greedy()
     data = sample("ID", x, torch.arange(11) % 3)
-    found = finished(looking(model, data, ("relu",), classes=3, batch_size=8))
+    found = result_of(looking(model, data, ("relu",), classes=3, batch_size=8))
     assert sum(model.sizes) == 11
     assert max(model.sizes) == 2
     torch.testing.assert_close(found.tables["relu"].means.sums.sum(dim=0), x.double().sum(dim=0))
@@ -140,7 +141,7 @@ def test_what_never_fits_in_memory_is_an_error():
 
     data = sample("ID", torch.rand(3, 4), torch.arange(3))
     with pytest.raises(torch.OutOfMemoryError):
-        finished(looking(Full(), data, (), classes=3))
+        result_of(looking(Full(), data, (), classes=3))
 
 
 def test_a_balanced_choice_has_as_many_of_every_class_and_does_not_move():

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from PIL import Image
+from support.command_line import run_contam
 
 import contam
 from contam import cli, experiments
@@ -21,16 +22,9 @@ from contam.cli.prediction import predict
 TINY = ("--activations", "relu", "--steps", "20", "--points", "2", "--seeds", "1")
 
 
-def run(capsys, *arguments: object) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of one command."""
-    code = cli.main([str(each) for each in arguments])
-    said = capsys.readouterr()
-    return code, said.out, said.err
-
-
 def fails(capsys, *arguments: object) -> str:
     """The one line of a command that fails as it should."""
-    code, out, err = run(capsys, *arguments)
+    code, out, err = run_contam(capsys, *arguments)
     assert code == 2
     assert out == ""
     *before, last = err.splitlines()
@@ -74,7 +68,7 @@ def test_every_public_name_is_there():
 
 
 def test_list_names_every_experiment(capsys):
-    code, out, _ = run(capsys, "list")
+    code, out, _ = run_contam(capsys, "list")
     assert code == 0
     for each in experiments.EXPERIMENTS:
         assert each.name in out
@@ -82,7 +76,7 @@ def test_list_names_every_experiment(capsys):
 
 
 def test_where(capsys):
-    code, out, _ = run(capsys, "where", "equation (61)")
+    code, out, _ = run_contam(capsys, "where", "equation (61)")
     assert code == 0
     assert "measures/selectivity.py" in out
 
@@ -91,22 +85,22 @@ def test_data_check_says_what_is_there_and_what_is_missing(capsys, tmp_path):
     for name in ("cat", "dog"):
         (tmp_path / "tree" / name).mkdir(parents=True)
         Image.new("RGB", (4, 4)).save(tmp_path / "tree" / name / "one.png")
-    code, out, _ = run(capsys, "data", "check", "folder", tmp_path / "tree")
+    code, out, _ = run_contam(capsys, "data", "check", "folder", tmp_path / "tree")
     assert code == 0
     assert "2" in out
     (tmp_path / "tree" / "dog" / "one.png").unlink()
-    code, out, _ = run(capsys, "data", "check", "folder", tmp_path / "tree")
+    code, out, _ = run_contam(capsys, "data", "check", "folder", tmp_path / "tree")
     assert code == 1
     assert "dog" in out
-    code, out, _ = run(capsys, "data", "check", "pacs", tmp_path)
+    code, out, _ = run_contam(capsys, "data", "check", "pacs", tmp_path)
     assert code == 1
 
 
 def test_predict_says_and_lists(capsys):
-    code, out, _ = run(capsys, "predict", "--steps", 20)
+    code, out, _ = run_contam(capsys, "predict", "--steps", 20)
     assert code == 0
     assert "contamination" in out
-    code, out, _ = run(capsys, "predict", "--steps", 20, "--json")
+    code, out, _ = run_contam(capsys, "predict", "--steps", 20, "--json")
     assert [row["step"] for row in json.loads(out)][-1] == 20
 
 
@@ -119,7 +113,7 @@ def test_predict_has_the_defaults_of_the_function():
 
 
 def test_run_prints_claims_and_folder(capsys, folder):
-    code, out, err = run(capsys, "run", "Fig. 10", "smoke", *TINY, "--out", folder.parent)
+    code, out, err = run_contam(capsys, "run", "Fig. 10", "smoke", *TINY, "--out", folder.parent)
     assert code == 0
     assert str(folder) in out
     assert "already finished" in err
@@ -127,7 +121,7 @@ def test_run_prints_claims_and_folder(capsys, folder):
 
 
 def test_claims_as_json(capsys, folder):
-    code, out, _ = run(capsys, "claims", folder, "--json")
+    code, out, _ = run_contam(capsys, "claims", folder, "--json")
     assert code == 0
     records = json.loads(out)
     assert records
@@ -136,20 +130,20 @@ def test_claims_as_json(capsys, folder):
 
 
 def test_report_writes_a_page(capsys, folder, tmp_path):
-    code, out, _ = run(capsys, "report", folder, "--out", tmp_path / "page.html")
+    code, out, _ = run_contam(capsys, "report", folder, "--out", tmp_path / "page.html")
     assert code == 0
     assert "page.html" in out
     assert "<html" in (tmp_path / "page.html").read_text()
 
 
 def test_a_config_goes_out_as_yaml_and_comes_back(capsys, tmp_path):
-    _, out, _ = run(capsys, "run", "thm4_scaling", "smoke", "--print-config", "--steps", 77)
+    _, out, _ = run_contam(capsys, "run", "thm4_scaling", "smoke", "--print-config", "--steps", 77)
     file = tmp_path / "config.yaml"
     file.write_text(out)
     assert yaml.safe_load(out)["steps"] == 77
-    _, again, _ = run(capsys, "run", "thm4_scaling", "--config", file, "--print-config")
+    _, again, _ = run_contam(capsys, "run", "thm4_scaling", "--config", file, "--print-config")
     assert again == out
-    _, over, _ = run(
+    _, over, _ = run_contam(
         capsys, "run", "thm4_scaling", f"--config={file}", "--steps", 78, "--print-config"
     )
     assert yaml.safe_load(over) == yaml.safe_load(out) | {"steps": 78}
@@ -240,7 +234,7 @@ def test_a_loss_that_explodes_says_so_and_leaves_a_valid_run(capsys, tmp_path):
 def test_a_step_beyond_the_stable_range_warns_in_a_line(capsys, tmp_path):
     few = ["--step-size", "50", "--steps", "2", "--long-steps", "2"]
     few += ["--regression-steps", "2", "--seeds", "1"]
-    _, _, err = run(capsys, "run", "fig03_two_layer", "smoke", *few, "--out", tmp_path)
+    _, _, err = run_contam(capsys, "run", "fig03_two_layer", "smoke", *few, "--out", tmp_path)
     assert re.search(r"^contam: warning: step_size=50 is large", err, re.MULTILINE)
     assert ".py" not in err
 

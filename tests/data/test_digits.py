@@ -6,21 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LinearRegression
+from support.shifts import domains_of
 
-from contam.batch import Domain, Shift
 from contam.data.digits import FRAMES, SIDE, frame_color, padded_digits
-
-
-def domains(shift: Shift) -> list[Domain]:
-    assert shift.id_val is not None
-    return [*shift.train, shift.id_val, shift.id_test, *shift.ood_tests]
 
 
 def test_shapes_ranges_and_names():
     shift = padded_digits("red")
-    assert [len(d) for d in domains(shift)[:3]] == [1200, 197, 400]
+    assert [len(d) for d in domains_of(shift)[:3]] == [1200, 197, 400]
     assert len(shift.ood_tests) == len(FRAMES) - 1
-    for domain in domains(shift):
+    for domain in domains_of(shift):
         x, y, which = domain.data
         assert x.shape == (len(y), 3, SIDE, SIDE)
         assert x.dtype == torch.float32
@@ -50,7 +45,7 @@ def test_images_of_one_digit_differ_in_the_frame_alone():
 
 def test_networks_under_different_frames_see_the_same_digits():
     red, gray = padded_digits("red", seed=3), padded_digits("gray", seed=3)
-    for one, other in zip(domains(red)[:3], domains(gray)[:3], strict=True):
+    for one, other in zip(domains_of(red)[:3], domains_of(gray)[:3], strict=True):
         assert torch.equal(one.data.y, other.data.y)
         assert torch.equal(one.data.x[:, :, 6:-6, 6:-6], other.data.x[:, :, 6:-6, 6:-6])
     ood = {d.name: d.data.x for d in gray.ood_tests}
@@ -61,7 +56,7 @@ def test_networks_under_different_frames_see_the_same_digits():
 def test_training_validation_and_test_digits_are_disjoint_scans(seed):
     shift = padded_digits("none", seed=seed)
     # Without a frame, the shape of the ink identifies the scan whatever its color is.
-    shapes = torch.cat([d.data.x.amax(dim=1).flatten(1) for d in domains(shift)[:3]])
+    shapes = torch.cat([d.data.x.amax(dim=1).flatten(1) for d in domains_of(shift)[:3]])
     shapes = (shapes / shapes.amax(dim=1, keepdim=True) * 1e4).round()
     scans = torch.as_tensor(load_digits(return_X_y=True)[0])
     assert len(shapes) == len(scans)

@@ -1,7 +1,7 @@
 """DomainNet's lists, and the two ways of parting it."""
 
 import pytest
-import trees
+from support import trees
 
 from contam.batch import Shift
 from contam.data.domainnet import CLASSES, DOMAINS, domainnet, listed

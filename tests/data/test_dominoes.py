@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
-from small_files import idx, svhn
+from support.shifts import domains_of
+from support.small_files import idx, svhn
 
 from contam import accuracy
-from contam.batch import Domain, Shift
 from contam.data.dominoes import (
     BLANK,
     CORE,
@@ -35,11 +35,6 @@ HALVES = {half.name: half for half in (CORE, EASY, HARD, NOISE, *DOSES)}
 CLEAN = Digits("clean", zero=(4, 7), one=(1, 9), moved=False)
 
 
-def domains(shift: Shift) -> list[Domain]:
-    validation = () if shift.id_val is None else (shift.id_val,)
-    return [*shift.train, *validation, shift.id_test, *shift.ood_tests]
-
-
 def shown(half: Half, bits: list[int], part: str = "train", seed: int = 0) -> torch.Tensor:
     return half(torch.tensor(bits), part, seed=seed, purpose="test")
 
@@ -47,9 +42,9 @@ def shown(half: Half, bits: list[int], part: str = "train", seed: int = 0) -> to
 @pytest.mark.parametrize("top", HALVES)
 def test_sizes_and_names(top):
     shift = dominoes(HALVES[top], CORE, train=30, validation=10, test=20)
-    assert [len(d) for d in domains(shift)] == [30, 10, 20, 20, 20, 20]
+    assert [len(d) for d in domains_of(shift)] == [30, 10, 20, 20, 20, 20]
     assert shift.name == f"dominoes, {top} over core"
-    for domain in domains(shift):
+    for domain in domains_of(shift):
         x, y, top_shows = domain.data
         assert x.shape == (len(y), 3, 32, 16) and x.dtype == torch.float32
         assert torch.equal(x[:, 0], x[:, 1]) and torch.equal(x[:, 0], x[:, 2])
@@ -63,7 +58,7 @@ def test_the_share_of_agreement_is_exact_in_each_class(share, n, seed):
     shift = dominoes(NOISE, NOISE, agreement=share, train=n, validation=0, test=n, seed=seed)
     wanted = {"training": share, "as in training": share, "top randomized": 0.5, "top flipped": 0.0}
     assert shift.id_val is None
-    for domain in domains(shift)[:-1]:
+    for domain in domains_of(shift)[:-1]:
         for label in (0, 1):
             here = domain.y == label
             agree = int((domain.data.domain[here] == label).sum())
@@ -89,7 +84,7 @@ def test_tests_differ_in_the_upper_half_alone():
 
 def test_the_lower_half_and_what_the_upper_one_shows_do_not_depend_on_the_upper_one():
     easy, hard = (dominoes(top, CORE, agreement=0.9, test=50) for top in (EASY, HARD))
-    for one, other in zip(domains(easy), domains(hard), strict=True):
+    for one, other in zip(domains_of(easy), domains_of(hard), strict=True):
         assert torch.equal(one.data.domain, other.data.domain)
         assert torch.equal(one.data.x[:, :, 16:], other.data.x[:, :, 16:])
 
@@ -219,7 +214,7 @@ def test_pictures_from_files_make_the_same_dominoes(files):
     top, bottom = pictures("svhn", files), pictures("mnist", files, zero=3, one=7)
     shift = dominoes(top, bottom, agreement=0.9, train=100, validation=10, test=20)
     assert shift.name == "dominoes, svhn over mnist"
-    for domain in domains(shift):
+    for domain in domains_of(shift):
         x, y, _ = domain.data
         assert x.shape == (len(y), 3, 64, 32) and x.min() >= 0 and x.max() <= 1
         # Two pixels of black are added around an image of MNIST.

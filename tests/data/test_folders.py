@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from trees import COLORS, picture, tree
+from support.trees import COLORS, picture, tree
 
 from contam.data.folders import (
     classes_in,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import trees
 from hypothesis import given
 from hypothesis import strategies as st
+from support import trees
 
 from contam.data import imagenet
 from contam.data.folders import image_folder

@@ -4,9 +4,9 @@ import os
 import shutil
 
 import pytest
-import trees
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import trees
 
 from contam.data.layout import KINDS, Count, Report, check
 

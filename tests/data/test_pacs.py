@@ -1,7 +1,7 @@
 """PACS: four domains, and one faulty file."""
 
 import pytest
-import trees
+from support import trees
 
 from contam.data.images import pixels, read
 from contam.data.pacs import CLASSES, DOMAINS, FAULTY, pacs, pacs_domains

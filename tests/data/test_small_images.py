@@ -12,7 +12,7 @@ import scipy.io
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_files import idx, svhn
+from support.small_files import idx, svhn
 
 from contam.data import small_images
 from contam.data.layout import check

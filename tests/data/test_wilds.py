@@ -4,10 +4,10 @@ import csv
 
 import pytest
 import torch
-import trees
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
+from support import trees
 
 from contam.data.images import FolderDomain, resized
 from contam.data.wilds import WILDS, camelyon17, iwildcam, macro_f1

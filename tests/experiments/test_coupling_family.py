@@ -1,33 +1,19 @@
 """Which measure goes with failure: what is measured where, and what is said of it."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import save_file
+from support import trees
+from support.experiment_runs import run_experiment
+from support.sources import tiny_source, write_weights
 from torch import nn
 
 from contam.batch import Batch, Domain
-from contam.data.domainnet import CLASSES, DOMAINS
 from contam.experiments import coupling_family as family
-from contam.experiments.coupling_family import EXPERIMENT, LAPTOP, MEASURES, PAPER, SMOKE, Config
+from contam.experiments.coupling_family import EXPERIMENT, LAPTOP, MEASURES, PAPER, SMOKE
 from contam.experiments.support.model_zoo import Networks
-from contam.models.preparation import Preparation
-from contam.models.sources import Source
-from contam.run import Run
 from contam.training.distill import Distillation
 from contam.training.probe import FullBatch
-
-
-def finished(config: Config, root: Path) -> Run:
-    with Run.start(root, EXPERIMENT.name, config) as run:
-        stages = [stage.done for stage in EXPERIMENT.compute(config, run)]
-        run.finish()
-    assert stages == sorted(stages) and stages[0] >= 0 and stages[-1] <= 1
-    return Run.load(run.folder)
 
 
 def made_up(count: int = 12, **tied: float) -> list[dict]:
@@ -108,24 +94,20 @@ def test_only_backgrounds_are_altered():
     assert len(altered.before) == 18
 
 
-def test_claims_that_a_problem_without_masks_can_not_judge_say_so(tmp_path, monkeypatch):
+def test_claims_that_a_problem_without_masks_can_not_judge_say_so(tmp_path):
     """The paper preset's pipeline, on DomainNet's layout with a source of one's own."""
-    monkeypatch.setitem(sys.modules, "tiny_model", sys.modules[__name__])
-    name = "tiny_model:tiny_source"
     networks = Networks(
         data="domainnet",
-        folder=domainnet_tree(tmp_path / "data"),
+        folder=trees.whole_domainnet(tmp_path / "data"),
         weights=tmp_path / "weights",
-        teacher=name,
+        teacher=write_weights(tmp_path / "weights", tiny_source),
         standard=None,
         student_recipe=Distillation(1e-2, 0.0, 16, epochs=1),
         probe=FullBatch(iterations=20),
     )
-    (tmp_path / "weights").mkdir()
-    save_file(
-        tiny_source().encoder.state_dict(), tmp_path / "weights/tiny_model-tiny_source.safetensors"
+    run = run_experiment(
+        EXPERIMENT, PAPER.model_copy(update={"networks": networks, "least_id": 0.0}), tmp_path
     )
-    run = finished(PAPER.model_copy(update={"networks": networks, "least_id": 0.0}), tmp_path)
     judged = {claim.quantity: claim for claim in EXPERIMENT.claims(run)}
     assert judged["attenuation, ID to OOD: student minus teacher"].found is not None
     missing = {claim.not_run for claim in judged.values() if claim.found is None}
@@ -143,33 +125,4 @@ def test_the_paper_preset_says_what_to_put_where(tmp_path):
         }
     )
     with pytest.raises(ValueError, match=rf"has not all of domainnet: missing .*{tmp_path}/none"):
-        finished(config, tmp_path / "runs")
-
-
-def tiny_source() -> Source:
-    """An encoder small enough to be a teacher in a test."""
-    encoder = nn.Sequential(
-        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-    )
-    about = Preparation(resize=8, crop=8, mean=(0.5,) * 3, std=(0.5,) * 3)
-    return Source("tiny", encoder, 6, about)
-
-
-def domainnet_tree(root: Path) -> Path:
-    """Two images for each of the forty classes in each list, on the true layout."""
-    draws = np.random.default_rng(0)
-    lists = root / "SENTRY_splits"
-    lists.mkdir(parents=True)
-    for domain in DOMAINS:
-        for part in ("train", "test"):
-            lines = []
-            for label, thing in enumerate(CLASSES):
-                for index in range(2):
-                    place = Path(domain, thing, f"{part}{index}.png")
-                    (root / place).parent.mkdir(parents=True, exist_ok=True)
-                    pixels = draws.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-                    pixels[..., label % 3] //= 4
-                    Image.fromarray(pixels).save(root / place)
-                    lines.append(f"{place} {label}\n")
-            (lists / f"{domain}_{part}_mini.txt").write_text("".join(lines))
-    return root
+        run_experiment(EXPERIMENT, config, tmp_path / "runs")

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.experiment_runs import run_experiment
 
 from contam.experiments.dominoes import snapshots as looks
 from contam.experiments.dominoes.cases import (
     CONTRAST,
     STRENGTH,
     Case,
-    Config,
     cases,
     half_of,
     network,
@@ -40,18 +40,10 @@ class Reads(torch.nn.Module):
         return self.scale * torch.cat([torch.full_like(corner, 0.25), corner], dim=1)
 
 
-def finished(config: Config, root: Path) -> Run:
-    with Run.start(root, EXPERIMENT.name, config) as run:
-        stages = [stage.done for stage in EXPERIMENT.compute(config, run)]
-        run.finish()
-    assert stages == sorted(stages) and stages[-1] == 1
-    return Run.load(run.folder)
-
-
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory) -> Run:
     one = SMOKE.model_copy(update={"seeds": 1})
-    return finished(one, tmp_path_factory.mktemp("smoke"))
+    return run_experiment(EXPERIMENT, one, tmp_path_factory.mktemp("smoke"))
 
 
 def test_every_cue_is_learned_alone_and_over_the_core():
@@ -183,7 +175,7 @@ def test_figures_need_neither_the_data_nor_the_network(smoke, monkeypatch):
 def test_the_paper_preset_says_what_to_put_where(tmp_path):
     nowhere = PAPER.model_copy(update={"folder": tmp_path})
     with pytest.raises(ValueError, match=r"no .*kmnist.*images"):
-        finished(nowhere, tmp_path / "runs")
+        run_experiment(EXPERIMENT, nowhere, tmp_path / "runs")
     with pytest.raises(ValueError, match="no half 'core' from files; choose from square, mnist"):
         half_of("core", tmp_path)
     with pytest.raises(ValueError, match="no half 'mnist' without files; choose from core, easy"):
@@ -222,7 +214,7 @@ def test_files_go_through_the_same_code(tmp_path):
             "seeds": 1,
         }
     )
-    run = finished(config, tmp_path / "runs")
+    run = run_experiment(EXPERIMENT, config, tmp_path / "runs")
     assert run.arrays(Case("over", "mnist").part(0))["pictures"].shape == (10, 3, 64, 32)
     assert all(claim.found is not None or claim.not_run for claim in EXPERIMENT.claims(run))
     assert len(EXPERIMENT.draw(run)) == 6 and "square" in EXPERIMENT.summary(run)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.experiment_runs import run_experiment
 
 from contam.experiments import fig04_activation_rates as fig04
 from contam.experiments.fig04_activation_rates import EXPERIMENT, SMOKE, Config
@@ -131,8 +132,5 @@ def test_the_published_presets_say_what_to_put_where(preset, tmp_path):
     assert isinstance(config, Config) and isinstance(config.networks, Networks)
     nowhere = config.networks.model_copy(update={"folder": tmp_path / "none"})
     config = config.model_copy(update={"networks": nowhere})
-    with (
-        Run.start(tmp_path, EXPERIMENT.name, config) as run,
-        pytest.raises(ValueError, match=r"has not all of imagenet: missing .*none"),
-    ):
-        list(EXPERIMENT.compute(config, run))
+    with pytest.raises(ValueError, match=r"has not all of imagenet: missing .*none"):
+        run_experiment(EXPERIMENT, config, tmp_path)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.experiment_runs import run_experiment
 
 from contam.batch import Batch, Domain
 from contam.data.imagenet import max_over
@@ -154,8 +155,5 @@ def test_the_published_presets_say_what_to_put_where(preset, tmp_path):
     assert isinstance(config, Config)
     nowhere = config.networks.model_copy(update={"folder": tmp_path / "none"})
     config = config.model_copy(update={"networks": nowhere})
-    with (
-        Run.start(tmp_path, EXPERIMENT.name, config) as run,
-        pytest.raises(ValueError, match=r"has not all of imagenet: missing .*none"),
-    ):
-        list(EXPERIMENT.compute(config, run))
+    with pytest.raises(ValueError, match=r"has not all of imagenet: missing .*none"):
+        run_experiment(EXPERIMENT, config, tmp_path)

@@ -1,16 +1,16 @@
 """Figure 6: what is read where, on the embedded benchmark and on folders; and what needs masks."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import save_file
+from support import trees
+from support.experiment_runs import run_experiment
+from support.sources import residual_source, write_weights
 from torch import nn
 
-from contam.data.domainnet import CLASSES, DOMAINS
+from contam.data.domainnet import CLASSES
 from contam.experiments import fig06_heatmaps as fig06
 from contam.experiments.fig06_heatmaps import (
     EXPERIMENT,
@@ -19,31 +19,20 @@ from contam.experiments.fig06_heatmaps import (
     PLAIN,
     PLUS,
     SMOKE,
-    Config,
 )
 from contam.experiments.support.model_zoo import Networks
 from contam.measures.gradcam import grad_cam, grad_cam_plus_plus, heat_maps, heat_on_object
 from contam.models.classifier import Classifier
-from contam.models.preparation import Preparation
 from contam.models.small import resnet8
-from contam.models.sources import Source
 from contam.run import Run
 from contam.training.distill import Distillation
 from contam.training.probe import FullBatch
 
 
-def finished(config: Config, root: Path) -> Run:
-    with Run.start(root, EXPERIMENT.name, config) as run:
-        stages = [stage.done for stage in EXPERIMENT.compute(config, run)]
-        run.finish()
-    assert stages == sorted(stages) and stages[0] >= 0 and stages[-1] <= 1
-    return Run.load(run.folder)
-
-
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory) -> Run:
     one = SMOKE.model_copy(update={"seeds": 1})
-    return finished(one, tmp_path_factory.mktemp("smoke"))
+    return run_experiment(EXPERIMENT, one, tmp_path_factory.mktemp("smoke"))
 
 
 def rows_of(run: Run) -> list[dict]:
@@ -184,48 +173,21 @@ def test_what_is_kept_is_the_mean_over_ood_tests_over_the_id_test_of_each_seed()
 def test_the_paper_preset_says_what_to_put_where(tmp_path):
     nowhere = PAPER.networks.model_copy(update={"folder": tmp_path / "none"})
     with pytest.raises(ValueError, match=r"has not all of domainnet: missing .*none"):
-        finished(PAPER.model_copy(update={"networks": nowhere}), tmp_path)
+        run_experiment(EXPERIMENT, PAPER.model_copy(update={"networks": nowhere}), tmp_path)
 
 
-def toy() -> Source:
-    """A residual encoder small enough to be a teacher in a test."""
-    return Source("toy", resnet8(40, width=4).encoder, 16, Preparation(32, 32))
-
-
-def pictures_in_folders(root: Path) -> Path:
-    """Two images of each class in each list, on DomainNet's true layout."""
-    draws = np.random.default_rng(0)
-    lists = root / "SENTRY_splits"
-    lists.mkdir(parents=True)
-    for domain in DOMAINS:
-        for part in ("train", "test"):
-            lines = []
-            for k, thing in enumerate(2 * CLASSES):
-                place = f"{domain}/{thing}/{part}{k}.png"
-                (root / place).parent.mkdir(parents=True, exist_ok=True)
-                pixels = draws.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(root / place)
-                lines.append(f"{place} {k % len(CLASSES)}\n")
-            (lists / f"{domain}_{part}_mini.txt").write_text("".join(lines), "utf-8")
-    return root
-
-
-def test_folders_go_through_the_same_code_without_what_needs_masks(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "toy_encoder", sys.modules[__name__])
-    (tmp_path / "weights").mkdir()
-    file = tmp_path / "weights" / "toy_encoder-toy.safetensors"
-    save_file({name: each.contiguous() for name, each in toy().encoder.state_dict().items()}, file)
+def test_folders_go_through_the_same_code_without_what_needs_masks(tmp_path):
     networks = Networks(
         data="domainnet",
-        folder=pictures_in_folders(tmp_path / "data"),
+        folder=trees.whole_domainnet(tmp_path / "data", side=16),
         weights=tmp_path / "weights",
-        teacher="toy_encoder:toy",
+        teacher=write_weights(tmp_path / "weights", residual_source),
         standard=None,
         student_recipe=Distillation(1e-2, 0.0, 16, epochs=1),
         probe=FullBatch(iterations=20),
     )
     config = PAPER.model_copy(update={"networks": networks, "images": 30})
-    run = finished(config, tmp_path / "runs")
+    run = run_experiment(EXPERIMENT, config, tmp_path / "runs")
 
     rows = [row for row in rows_of(run) if row["network"] == "student"]
     assert {row["set"] for row in rows} == {"natural"}

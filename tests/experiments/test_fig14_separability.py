@@ -1,33 +1,22 @@
 """Figure 14 and Table 5: which images are read, what is told apart, and the paper's own data."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from support.experiment_runs import run_experiment
+from support.sources import tiny_source_with_head, write_weights
 from torch import nn
 
 from contam.batch import Batch, Domain
 from contam.data.pacs import CLASSES, DOMAINS
 from contam.experiments import fig14_separability as fig14
-from contam.experiments.fig14_separability import EXPERIMENT, PAPER, SMOKE, Config
+from contam.experiments.fig14_separability import EXPERIMENT, PAPER, SMOKE
 from contam.experiments.support.model_zoo import CAPTIONED, ERM, TEACHER, TINY_NETWORKS, ModelZoo
-from contam.models.preparation import Preparation
 from contam.models.small import resnet8
-from contam.models.sources import Source
-from contam.run import Run
 from contam.training.probe import FullBatch
-
-
-def finished(config: Config, root: Path) -> Run:
-    with Run.start(root, EXPERIMENT.name, config) as run:
-        stages = [stage.done for stage in EXPERIMENT.compute(config, run)]
-        run.finish()
-    assert stages == sorted(stages) and stages[0] >= 0 and stages[-1] <= 1
-    return Run.load(run.folder)
 
 
 def zoo(root: Path = Path("nowhere")) -> ModelZoo:
@@ -151,29 +140,16 @@ def pacs_tree(root: Path) -> Path:
     return root
 
 
-def tiny_source() -> Source:
-    """An encoder small enough to be a teacher in a test, with a head for PACS."""
-    encoder = nn.Sequential(
-        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-    )
-    about = Preparation(resize=8, crop=8, mean=(0.5,) * 3, std=(0.5,) * 3)
-    return Source("tiny", encoder, 6, about, head=nn.Linear(6, 7))
-
-
-def test_the_paper_preset_runs_on_pacs(tmp_path, monkeypatch):
+def test_the_paper_preset_runs_on_pacs(tmp_path):
     """Teacher and standard network from files, on the true layout."""
-    monkeypatch.setitem(sys.modules, "tiny_model", sys.modules[__name__])
-    name = "tiny_model:tiny_source"
+    name = write_weights(tmp_path / "weights", tiny_source_with_head)
     networks = PAPER.networks.model_copy(
         update={"folder": pacs_tree(tmp_path / "data"), "weights": tmp_path / "weights"}
         | {"teacher": name, "standard": name, "probe": FullBatch(iterations=20)}
     )
-    (tmp_path / "weights").mkdir()
-    torch.manual_seed(0)
-    save_file(
-        tiny_source().encoder.state_dict(), tmp_path / "weights/tiny_model-tiny_source.safetensors"
+    run = run_experiment(
+        EXPERIMENT, PAPER.model_copy(update={"networks": networks, "drawn": 5}), tmp_path / "runs"
     )
-    run = finished(PAPER.model_copy(update={"networks": networks, "drawn": 5}), tmp_path / "runs")
     row = fig14._rows(run)[0]
     assert row["domains"] == ["art_painting", "cartoon", "photo", "sketch"]
     assert row["count"] == 4 * 21 and row["tested"] == 4 * 4
@@ -189,4 +165,6 @@ def test_without_pacs_the_paper_preset_says_what_to_put_where(tmp_path):
         update={"folder": tmp_path / "none", "teacher": "torchvision:resnet18"}
     )
     with pytest.raises(ValueError, match=rf"has not all of pacs: missing .*{tmp_path}/none"):
-        finished(PAPER.model_copy(update={"networks": networks}), tmp_path / "runs")
+        run_experiment(
+            EXPERIMENT, PAPER.model_copy(update={"networks": networks}), tmp_path / "runs"
+        )

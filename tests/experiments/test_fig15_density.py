@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.experiment_runs import run_experiment
 
 from contam.experiments import fig15_density as fig15
 from contam.experiments.fig15_density import EXPERIMENT, PAPER, SMOKE, Config
@@ -77,8 +78,5 @@ def test_without_a_standard_network_two_claims_are_left(tmp_path):
 def test_the_paper_preset_says_what_to_put_where(tmp_path):
     nowhere = PAPER.networks.model_copy(update={"folder": tmp_path / "none"})
     config = PAPER.model_copy(update={"networks": nowhere})
-    with (
-        Run.start(tmp_path, EXPERIMENT.name, config) as run,
-        pytest.raises(ValueError, match=r"has not all of imagenet: missing .*none"),
-    ):
-        list(EXPERIMENT.compute(config, run))
+    with pytest.raises(ValueError, match=r"has not all of imagenet: missing .*none"):
+        run_experiment(EXPERIMENT, config, tmp_path)

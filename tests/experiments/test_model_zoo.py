@@ -11,11 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import save_file
-from torch import nn
+from support import trees
+from support.sources import tiny_source, write_weights
 
-from contam.data.domainnet import CLASSES
 from contam.experiments.support.model_zoo import (
     CENTERED,
     ERM,
@@ -29,8 +27,6 @@ from contam.experiments.support.model_zoo import (
     Networks,
     NetworkSpec,
 )
-from contam.models.preparation import Preparation
-from contam.models.sources import Source
 from contam.run import RunError
 from contam.training.distill import Distillation
 from contam.training.optimize import Recipe
@@ -143,54 +139,20 @@ def test_a_problem_without_its_files_says_what_to_put_where(data, tmp_path):
         assert f"at {tmp_path}/torchvision-{name}.safetensors" in str(e.value)
 
 
-def domainnet_tree(root: Path) -> Path:
-    """Two images for each of the forty classes in each list, on the true layout."""
-    draws = np.random.default_rng(0)
-    for domain in ("clipart", "painting", "real", "sketch"):
-        for part in ("train", "test"):
-            lines = []
-            for label, thing in enumerate(CLASSES):
-                for index in range(2):
-                    place = Path(domain, thing, f"{part}{index}.png")
-                    (root / place).parent.mkdir(parents=True, exist_ok=True)
-                    pixels = draws.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-                    pixels[..., label % 3] //= 4
-                    Image.fromarray(pixels).save(root / place)
-                    lines.append(f"{place} {label}\n")
-            lists = root / "SENTRY_splits"
-            lists.mkdir(exist_ok=True)
-            (lists / f"{domain}_{part}_mini.txt").write_text("".join(lines))
-    return root
-
-
-def tiny_source() -> Source:
-    """An encoder small enough to be a teacher in a test."""
-    encoder = nn.Sequential(
-        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-    )
-    about = Preparation(resize=8, crop=8, mean=(0.5,) * 3, std=(0.5,) * 3)
-    return Source("tiny", encoder, 6, about)
-
-
-def test_the_same_pipeline_runs_on_folders(tmp_path, monkeypatch):
+def test_the_same_pipeline_runs_on_folders(tmp_path):
     """A teacher whose weights come from a file, and its student, on DomainNet's true layout."""
-    monkeypatch.setitem(sys.modules, "tiny_model", sys.modules[__name__])
-    name = "tiny_model:tiny_source"
     config = Networks(
         data="domainnet",
-        folder=domainnet_tree(tmp_path / "data"),
+        folder=trees.whole_domainnet(tmp_path / "data"),
         weights=tmp_path / "weights",
-        teacher=name,
+        teacher="support.sources:tiny_source",
         standard=None,
         student_recipe=Distillation(1e-2, 0.0, 16, epochs=1),
         probe=FullBatch(iterations=20),
     )
-    with pytest.raises(ValueError, match=r"put .* at .*tiny_model-tiny_source\.safetensors"):
+    with pytest.raises(ValueError, match=r"put .* at .*support\.sources-tiny_source\.safetensors"):
         trained(tmp_path / "runs", TEACHER, config=config)
-    (tmp_path / "weights").mkdir()
-    save_file(
-        tiny_source().encoder.state_dict(), tmp_path / "weights/tiny_model-tiny_source.safetensors"
-    )
+    write_weights(tmp_path / "weights", tiny_source)
     zoo = trained(tmp_path / "runs", TEACHER, STUDENT, config=config)
     for spec in (TEACHER, STUDENT):
         assert [row["test"] for row in zoo.judge(spec)][1:] == ["sketch"]

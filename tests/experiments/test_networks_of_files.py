@@ -1,76 +1,37 @@
 """The pipeline of the published presets on small files: a residual network and a transformer."""
 
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-from safetensors.torch import save_file
+from support import trees
+from support.sources import residual_source, transformer_source, write_weights
 
-from contam.data.domainnet import CLASSES, DOMAINS
 from contam.experiments.fig04_activation_rates import EXPERIMENT as RATES
 from contam.experiments.fig05_selectivity import EXPERIMENT as SELECTIVITY
 from contam.experiments.fig15_density import EXPERIMENT as DENSITY
 from contam.experiments.support.model_zoo import Networks
-from contam.models.preparation import Preparation
-from contam.models.small import resnet8
-from contam.models.sources import Source
-from contam.models.torchvision_import import import_torchvision
 from contam.run import Run
 from contam.training.distill import Distillation
 from contam.training.probe import FullBatch
-
-SIDE = 16
-
-
-def residual() -> Source:
-    encoder = resnet8(40, width=4).encoder
-    return Source("residual", encoder, 16, Preparation(SIDE, SIDE))
-
-
-def transformer() -> Source:
-    import_torchvision()
-    from timm.models.vision_transformer import VisionTransformer
-
-    encoder = VisionTransformer(
-        img_size=SIDE, patch_size=8, embed_dim=12, depth=2, num_heads=2, num_classes=0
-    )
-    return Source("transformer", encoder, 12, Preparation(SIDE, SIDE))
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
     """DomainNet's true layout, with two images of each class in each list; and weights."""
     root = tmp_path_factory.mktemp("files")
-    draws = np.random.default_rng(0)
-    lists = root / "data" / "SENTRY_splits"
-    lists.mkdir(parents=True)
-    for domain in DOMAINS:
-        for part in ("train", "test"):
-            lines = []
-            for k, thing in enumerate(2 * CLASSES):
-                place = f"{domain}/{thing}/{part}{k}.png"
-                (root / "data" / place).parent.mkdir(parents=True, exist_ok=True)
-                pixels = draws.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(root / "data" / place)
-                lines.append(f"{place} {k % len(CLASSES)}\n")
-            (lists / f"{domain}_{part}_mini.txt").write_text("".join(lines), "utf-8")
-    (root / "weights").mkdir()
-    for make in (residual, transformer):
-        state = {name: each.contiguous() for name, each in make().encoder.state_dict().items()}
-        save_file(state, root / "weights" / f"toys-{make.__name__}.safetensors")
+    trees.whole_domainnet(root / "data", side=16)
+    for make in (residual_source, transformer_source):
+        write_weights(root / "weights", make)
     return root
 
 
 @pytest.mark.parametrize("kind", ["residual", "transformer"])
-def test_folders_go_through_the_same_code(kind, files, monkeypatch):
-    monkeypatch.setitem(sys.modules, "toys", sys.modules[__name__])
+def test_folders_go_through_the_same_code(kind, files):
     networks = Networks(
         data="domainnet",
         folder=files / "data",
         weights=files / "weights",
-        teacher=f"toys:{kind}",
+        teacher=f"support.sources:{kind}_source",
         standard=None,
         student_recipe=Distillation(1e-2, 0.0, 16, epochs=1),
         probe=FullBatch(iterations=5),

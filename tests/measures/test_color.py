@@ -4,15 +4,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.noise import noise
 
 from contam.data.digits import FRAMES, frame_color
 from contam.measures.color import color_cosine, color_energy_share, hue_axis
 
 RED = torch.tensor([150.0, 50.0, 50.0])
-
-
-def noise(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def filters_of(color: torch.Tensor, seed: int = 0) -> torch.Tensor:

@@ -8,15 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import rankdata, spearmanr
+from support.noise import noise
 from torch import Tensor
 
 from contam.measures.correlation import partial_spearman, rank_correlation, spearman
 
 SEEDS = st.integers(0, 1000)
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def with_ties(seed: int, n: int = 30) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,16 +5,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from support.noise import noise
+from torch import nn
 
 from contam.batch import Batch, Domain
 from contam.measures.density import Density, common_edges, density_histogram
 from contam.models.observe import observe
 from contam.models.readings import flat
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def test_by_hand():

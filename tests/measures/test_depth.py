@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
+from support.noise import noise
 from torch import Tensor, nn
 
 from contam.batch import Batch, Domain
@@ -26,10 +27,6 @@ from contam.measures.layerwise import Layer
 from contam.measures.neighbors import Votes
 
 SEEDS = st.integers(0, 10_000)
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def votes(*counts: list[int]) -> Votes:

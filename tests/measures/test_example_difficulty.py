@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss
+from support.noise import noise
 from torch import Tensor, nn
 
 from contam.batch import Batch, Domain
@@ -17,10 +18,6 @@ from contam.models.small import small_cnn
 from contam.training.supervised import fit
 
 SCORES = ["learn time", "early loss", "EL2N", "forgotten", "AUM", "confidence", "variability"]
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return 3 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def labels(n: int, classes: int, seed: int = 0) -> Tensor:
@@ -50,7 +47,7 @@ def test_formulas_by_hand():
 
 @given(st.integers(0, 99), st.integers(2, 6), st.floats(-9, 9))
 def test_adding_to_all_logits_or_renaming_classes_changes_nothing(seed, classes, constant):
-    logits, y = noise(20, classes, seed=seed).double(), labels(20, classes, seed)
+    logits, y = (3 * noise(20, classes, seed=seed)).double(), labels(20, classes, seed)
     renamed = torch.randperm(classes, generator=torch.Generator().manual_seed(seed))
     for formula in (probability, margin, el2n):
         found = formula(logits, y)
@@ -59,7 +56,7 @@ def test_adding_to_all_logits_or_renaming_classes_changes_nothing(seed, classes,
 
 
 def test_formulas_against_loops():
-    logits, y = noise(50, 4).double(), labels(50, 4)
+    logits, y = (3 * noise(50, 4)).double(), labels(50, 4)
     for row, label, p, m, e in zip(
         logits.tolist(), y.tolist(), probability(logits, y), margin(logits, y), el2n(logits, y),
         strict=True,
@@ -111,7 +108,7 @@ def test_cartography_by_hand():
 
 @given(st.integers(0, 999), st.integers(1, 12), st.integers(2, 4))
 def test_sums_agree_with_the_whole_history(seed, looks, classes):
-    history, y = noise(looks, 15, classes, seed=seed).double(), labels(15, classes, seed)
+    history, y = (3 * noise(looks, 15, classes, seed=seed)).double(), labels(15, classes, seed)
     early = seed % looks
     found = logged(history, y, early=early).compute()
     p = torch.stack([probability(logits, y) for logits in history])
@@ -134,7 +131,7 @@ def test_sums_agree_with_the_whole_history(seed, looks, classes):
 
 @given(st.integers(0, 999), st.integers(1, 14))
 def test_neither_minibatches_nor_processes_matter(seed, split):
-    history, y = noise(5, 15, 3, seed=seed), labels(15, 3, seed)
+    history, y = 3 * noise(5, 15, 3, seed=seed), labels(15, 3, seed)
     whole = logged(history, y, early=2)
     order = torch.randperm(15, generator=torch.Generator().manual_seed(seed))
     parts = [DifficultyLog(15, 3, early=2) for _ in range(2)]
@@ -157,10 +154,10 @@ def test_the_early_look_is_each_example_s_first_from_then_on():
 
 
 def test_a_record_stays_as_it_was_when_the_log_goes_on():
-    log = logged(noise(3, 8, 2), labels(8, 2))
+    log = logged(3 * noise(3, 8, 2), labels(8, 2))
     found = log.compute()
     before = {name: value.clone() for name, value in vars(found).items()}
-    log.update(3, noise(8, 2, seed=5), labels(8, 2), torch.arange(8))
+    log.update(3, 3 * noise(8, 2, seed=5), labels(8, 2), torch.arange(8))
     assert all(torch.equal(before[name], value) for name, value in vars(found).items())
 
 
@@ -177,7 +174,7 @@ def test_scores_are_larger_for_what_is_harder():
 
 
 def test_a_look_at_a_domain_numbers_its_examples_and_leaves_the_model_as_it_was():
-    x, y = noise(11, 4), labels(11, 3)
+    x, y = 3 * noise(11, 4), labels(11, 3)
     model = nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 3)).train()
     log = DifficultyLog(11, 3)
     for time in range(2):

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
+from support.noise import noise
 from torch import Tensor
 
 from contam.measures.example_difficulty import Difficulty, DifficultyLog
@@ -19,10 +20,6 @@ def looked(*history: Tensor, y: Tensor) -> Difficulty:
     for time, logits in enumerate(history, start=1):
         log.update(time, logits, y, torch.arange(len(y)))
     return log.compute()
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def test_the_area_by_hand():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.noise import noise
 from torch import Tensor, nn
 
 from contam.measures.gradcam import (
@@ -25,10 +26,6 @@ from contam.models.torchvision_import import import_torchvision
 
 FORMULAS = {"GradCAM": grad_cam, "GradCAMPlusPlus": grad_cam_plus_plus}
 LAYERS = ("encoder.relu1", "encoder.relu2", "encoder.relu3")
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def network(head: float = 1.0) -> Classifier:

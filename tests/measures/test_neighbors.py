@@ -6,16 +6,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
+from support.noise import noise
 from torch import Tensor
 
 from contam.measures import neighbors
 from contam.measures.neighbors import nearest, vote
 
 SEEDS = st.integers(0, 10_000)
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def whole(*shape: int, seed: int = 0, upto: int = 3) -> Tensor:

@@ -6,13 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
+from support.noise import noise
 from torch import Tensor
 
 from contam.measures.separability import domain_error, held_out, principal_plane
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def two_clouds(distance: float, n: int = 4000) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.neighbors import KNeighborsClassifier
+from support.noise import noise
 from torch import Tensor, nn
 
 from contam.batch import Batch, Domain
@@ -21,10 +22,6 @@ from contam.measures.usable_information import (
     usable_information,
 )
 from contam.training.probe import FullBatch
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def clouds(n: int, distance: float, seed: int = 0) -> tuple[Tensor, Tensor]:

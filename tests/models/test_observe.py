@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from support.noise import noise
 from torch import Tensor, nn
 
 from contam.batch import Batch
@@ -22,10 +23,6 @@ from contam.models.readings import (
 )
 from contam.models.small import small_cnn
 from contam.models.sources import load
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def batch_of(x: Tensor) -> Batch:

@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 import os
-import subprocess
 import sys
 import types
 import zipfile
@@ -14,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from support.command_line import run_python
 from torch import nn
 
 from contam.models import sources
@@ -40,15 +40,9 @@ def toy() -> Source:
     return Source("toy", small_cnn(3, width=4).encoder, 16, Preparation(16, 16))
 
 
-def run(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @needs_models
 def test_the_mend_imports_torchvision_and_those_that_stand_on_it():
-    said = run(
+    said = run_python(
         "from contam.models.torchvision_import import import_torchvision as mend\n"
         "mend(); mend()\n"
         "import torchvision, timm, open_clip\n"
@@ -60,7 +54,7 @@ def test_the_mend_imports_torchvision_and_those_that_stand_on_it():
 
 @needs_models
 def test_the_mend_leaves_nothing_of_the_failed_import_and_is_needed_here():
-    said = run(
+    said = run_python(
         "import sys\n"
         "try:\n    import torchvision\nexcept RuntimeError as e:\n    print('broken', e)\n"
         "from contam.models.torchvision_import import _declared, import_torchvision\n"

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from rich.console import Console
+from support.trainers import LabeledPixels, train_with_lightning, train_with_transformers
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -23,7 +24,6 @@ from contam.measures.depth import Rule, depths, draw_support
 from contam.measures.layerwise import layerwise, predictions
 from contam.measures.selectivity import selectivity
 from contam.measures.usable_information import usable_information
-from contam.models.torchvision_import import import_torchvision
 from contam.monitor import hugging_face, lightning, tensorboard, watching, weights_and_biases
 from contam.monitor.examples import Answers, first
 from contam.monitor.page import WATCHED, rows_of
@@ -447,38 +447,11 @@ def test_first_reads_no_more_than_it_needs():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_lightning_trains_as_without_a_watch(tmp_path):
-    import_torchvision()
-    pytest.importorskip("lightning")
-    from lightning.pytorch import LightningModule, Trainer  # pyright: ignore[reportMissingImports]
-
-    class Module(LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = network()
-
-        def forward(self, x):
-            return self.inner(x)
-
-        def training_step(self, batch, _):
-            return F.cross_entropy(self(batch[0]), batch[1])
-
-        def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), 0.1)
-
-    def trained(*callbacks) -> dict:
-        module = Module()
-        with torch.random.fork_rng():
-            torch.manual_seed(5)
-            trainer = Trainer(
-                max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False,
-                enable_progress_bar=False, enable_model_summary=False, callbacks=list(callbacks),
-                default_root_dir=tmp_path,
-            )  # fmt: skip
-            trainer.fit(module, DataLoader(TensorDataset(*domain().data[:2]), 30, shuffle=True))
-        return module.state_dict()
-
     callback = lightning(domain(), every=4, show=False)
-    plain, looked = trained(), trained(callback)
+    plain, looked = (
+        train_with_lightning(network, domain().data, 2, tmp_path, *callbacks)
+        for callbacks in ([], [callback])
+    )
     assert sorted(callback.watch.looks) == [0, 4, 6]
     assert all(torch.equal(value, looked[name]) for name, value in plain.items())
 
@@ -486,40 +459,12 @@ def test_lightning_trains_as_without_a_watch(tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_hugging_face_trains_as_without_a_watch(tmp_path):
-    import_torchvision()
-    transformers = pytest.importorskip("transformers")
-
-    class Pictures(torch.utils.data.Dataset):
-        def __len__(self) -> int:
-            return 90
-
-        def __getitem__(self, i: int) -> dict:
-            return {"pixel_values": domain().data.x[i], "labels": int(domain().y[i])}
-
-    class Model(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = network()
-
-        def forward(self, pixel_values, labels=None):
-            logits = self.inner(pixel_values)
-            loss = None if labels is None else F.cross_entropy(logits, labels)
-            return {"loss": loss, "logits": logits}
-
-    def trained(*callbacks) -> dict:
-        model = Model()
-        settings = transformers.TrainingArguments(
-            str(tmp_path), max_steps=6, per_device_train_batch_size=30, report_to=[], seed=5,
-            save_strategy="no", logging_strategy="no", use_cpu=True, disable_tqdm=True,
-        )  # fmt: skip
-        with torch.random.fork_rng():
-            transformers.Trainer(
-                model, settings, train_dataset=Pictures(), callbacks=list(callbacks)
-            ).train()
-        return model.state_dict()
-
-    callback = hugging_face(Pictures(), every=4, show=False)
-    plain, looked = trained(), trained(callback)
+    pictures = LabeledPixels(domain().data)
+    callback = hugging_face(pictures, every=4, show=False)
+    plain, looked = (
+        train_with_transformers(network, domain().data, 6, tmp_path, *callbacks)
+        for callbacks in ([], [callback])
+    )
     assert sorted(callback.watch.looks) == [0, 4, 6]
     assert all(torch.equal(value, looked[name]) for name, value in plain.items())
 

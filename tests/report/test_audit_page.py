@@ -10,7 +10,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from audit_records import HOSTILE, LONG, audit, hostile, narrow, picture
+from support.audit_records import HOSTILE, LONG, audit, hostile, narrow, picture
 from test_page import Parsed
 
 from contam import report

@@ -1,23 +1,15 @@
 """The page in Chromium, opened from a file: what a reader sees, clicks and tabs through."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from support.browser import Opened, assert_readable, opened, until
 
 from contam.report import theme
 
 pytestmark = pytest.mark.browser
-
-
-class Opened(NamedTuple):
-    """A page in the browser, with what it said and asked for."""
-
-    page: Any
-    said: list[str]
-    asked: list[str]
 
 
 @pytest.fixture(scope="module")
@@ -25,26 +17,6 @@ def address(page: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     path: Path = tmp_path_factory.mktemp("page") / "page.html"
     path.write_text(page)
     return path.as_uri()
-
-
-def opened(browser: Any, address: str, **context: Any) -> Opened:
-    tab = browser.new_context(**{"color_scheme": "light"} | context).new_page()
-    said: list[str] = []
-    asked: list[str] = []
-    tab.on("console", lambda message: said.append(message.text))
-    tab.on("pageerror", lambda error: said.append(str(error)))
-    tab.on("request", lambda request: asked.append(request.url))
-    tab.goto(address)
-    return Opened(tab, said, asked)
-
-
-def until(tab: Any, condition: str) -> None:
-    """Wait for a condition; the browser's own waiting needs the eval that the page forbids."""
-    for _ in range(200):
-        if tab.evaluate(condition):
-            return
-        tab.wait_for_timeout(50)
-    raise AssertionError(f"never came true: {condition}")
 
 
 def draw_everything(tab: Any) -> None:
@@ -299,48 +271,11 @@ def test_it_can_be_read_without_scripts(browser: Any, address: str) -> None:
     tab.context.close()
 
 
-# Each text that is seen: its ink, and the grounds from its own element up to the page.
-TEXTS = """() => {
-  const found = new Map();
-  for (const each of document.querySelectorAll("body *")) {
-    const box = each.getBoundingClientRect();
-    if (!box.width || !box.height || !each.offsetParent && each.tagName !== "text") continue;
-    const own = [...each.childNodes].filter(node => node.nodeType === 3);
-    if (!own.some(node => node.textContent.trim())) continue;
-    if (each.closest(".role-mark")) continue; // numbers in cells have the cell's own ground
-    const style = getComputedStyle(each);
-    const ink = each.tagName === "text" ? style.fill : style.color;
-    const grounds = [];
-    for (let at = each; at; at = at.parentElement)
-      grounds.push(getComputedStyle(at).backgroundColor);
-    const key = ink + grounds.filter(ground => ground !== "rgba(0, 0, 0, 0)")[0];
-    found.set(key, [ink, grounds, `${each.tagName}.${each.className.baseVal ?? each.className}`]);
-  }
-  return [...found.values()];
-}"""
-
-
-def rgba(color: str) -> tuple[float, ...]:
-    numbers = tuple(float(each) for each in re.findall(r"[\d.]+", color))
-    return numbers if len(numbers) == 4 else (*numbers, 1.0)
-
-
-def luminance(color: tuple[float, ...]) -> float:
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
-              for c in (each / 255 for each in color[:3])]  # fmt: skip
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
 @pytest.mark.parametrize("name", theme.COLORS)
 def test_every_text_has_enough_contrast(browser: Any, address: str, name: str) -> None:
     it = opened(browser, address, color_scheme=name, viewport={"width": 1280, "height": 800})
     it.page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
     it.page.locator("#figure-1-1").scroll_into_view_if_needed()
     until(it.page, "document.querySelector('#figure-1-1 svg text') !== null")
-    texts = it.page.evaluate(TEXTS)
-    assert len(texts) > 8
-    for ink, grounds, what in texts:
-        ground = next(g for each in grounds if (g := rgba(each))[3] == 1)
-        low, high = sorted((luminance(rgba(ink)), luminance(ground)))
-        assert (high + 0.05) / (low + 0.05) >= 4.5, f"{what}: {ink} on {ground}"
+    assert_readable(it.page)
     it.page.context.close()

@@ -6,6 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load, save
+from support.generators import last
+from support.networks import assert_same_weights
 from torch import nn
 
 from contam.batch import Batch, Domain, Shift
@@ -13,7 +15,7 @@ from contam.models.small import small_cnn
 from contam.rng import seeded
 from contam.training.distill import PUBLISHED, Distillation, distance, distill
 from contam.training.minibatches import Examples
-from contam.training.optimize import Recipe, Stage
+from contam.training.optimize import Recipe
 
 RECIPE = Distillation(1e-2, 0.05, batch_size=16, epochs=3)
 
@@ -51,17 +53,8 @@ def blocks(model: nn.Module, x: torch.Tensor):
     return x, outputs
 
 
-def noise(x: torch.Tensor) -> torch.Tensor:
+def with_noise(x: torch.Tensor) -> torch.Tensor:
     return x + 0.1 * torch.rand_like(x)
-
-
-def last(stages) -> Stage:
-    return list(stages)[-1]
-
-
-def assert_same(one: nn.Module, other: nn.Module) -> None:
-    for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True):
-        assert torch.equal(a, b)
 
 
 def test_distance_by_hand():
@@ -96,7 +89,7 @@ def test_the_student_comes_near_the_teacher():
     ("recipe", "given"),
     [
         (RECIPE, {}),
-        (replace(RECIPE, clip=0.5), {"augment": noise}),
+        (replace(RECIPE, clip=0.5), {"augment": with_noise}),
         (replace(RECIPE, blocks=0.1, cosine=False), {"read": blocks}),
     ],
     ids=["plain", "clipped and augmented", "blocks"],
@@ -118,7 +111,7 @@ def test_an_interrupted_distillation_continues_bit_for_bit(recipe, given, stop):
         resumed, teacher, toy(), recipe, seed=0, report_every=1, resume=load(file), **given
     )
     assert [s.losses for s in rest] == ends[stop:]
-    assert_same(whole, resumed)
+    assert_same_weights(whole, resumed)
 
 
 def test_kept_features_are_those_of_every_step():
@@ -178,7 +171,7 @@ def test_the_teacher_stays_as_it_was(training):
     teacher.get_submodule("norm2").train(not training)
     modes = [module.training for module in teacher.modules()]
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
-    stages = distill(encoder(), teacher, toy(), RECIPE, seed=0, report_every=1, augment=noise)
+    stages = distill(encoder(), teacher, toy(), RECIPE, seed=0, report_every=1, augment=with_noise)
     next(stages)
     assert not any(module.training for module in teacher.modules())
     stages.close()  # pyright: ignore[reportAttributeAccessIssue], it is a generator
@@ -196,7 +189,7 @@ def test_the_seed_alone_decides_and_domains_are_taken_together():
         before = torch.get_rng_state()
         last(distill(model, teacher, toy(parts=parts), RECIPE, seed=seed, report_every=100))
         assert torch.equal(torch.get_rng_state(), before)
-    assert_same(models[0], models[1])
+    assert_same_weights(models[0], models[1])
     weights = [m.get_parameter("conv1.weight") for m in models]
     assert not torch.equal(weights[0], weights[2])
 

@@ -4,12 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from in_process_group import on_disk, trainings
 from safetensors.torch import load_file
+from support.in_process_group import on_disk, trainings
 from torch import Tensor
 
 from contam.cli import main
@@ -26,9 +25,8 @@ def together(tmp_path_factory) -> list[dict[str, Tensor]]:
     folder = tmp_path_factory.mktemp("team")
     (folder / "files").mkdir()
     on_disk(folder / "files")
-    script = Path(__file__).with_name("in_process_group.py")
     done = subprocess.run(
-        [*TORCHRUN, str(script), str(folder)],
+        [*TORCHRUN, "-m", "support.in_process_group", str(folder)],
         check=False, capture_output=True, text=True, env=ONE_THREAD, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load, save
+from support.networks import smooth_network
+from support.shifts import brightest_channel
 from torch import nn
 
-from contam.batch import Batch, Domain, Shift
-from contam.models.classifier import Classifier
+from contam.batch import Shift
 from contam.models.small import small_cnn
 from contam.training.distill import Distillation, distill
 from contam.training.precision import ComputeConfig, full
@@ -19,33 +20,6 @@ RECIPE: dict[str, Any] = dict(epochs=3, batch_size=16, step_size=1e-2, weight_de
 FAST = ComputeConfig(precision="bfloat16", accumulate=3, channels_last=True)
 
 
-def toy(n: int = 90) -> Shift:
-    """Images whose class is the brightest channel."""
-    generator = torch.Generator().manual_seed(0)
-    y = torch.randint(3, (n,), generator=generator)
-    x = torch.rand(n, 3, 16, 16, generator=generator)
-    x[torch.arange(n), y] += 0.5
-    domain = Domain("toy", Batch(x, y, torch.zeros_like(y)))
-    return Shift("toy", ("r", "g", "b"), train=(domain,), id_test=domain, ood_tests=())
-
-
-def smooth(seed: int = 0) -> Classifier:
-    """Without batch norm, whose statistics are those of a part, and without kinks."""
-    model = small_cnn(3, width=4, seed=seed)
-    for name, layer in list(model.encoder.named_children()):
-        if isinstance(layer, nn.BatchNorm2d):
-            setattr(model.encoder, name, nn.Identity())
-        if isinstance(layer, nn.ReLU):
-            setattr(model.encoder, name, nn.Tanh())
-    return model.double()
-
-
-def double(shift: Shift) -> Shift:
-    (domain,) = shift.train
-    data = domain.data._replace(x=domain.data.x.double())
-    return Shift("toy", shift.classes, (Domain("toy", data),), domain, ())
-
-
 def trained(model: nn.Module, shift: Shift, machine: ComputeConfig, **given: Any) -> list[Any]:
     return list(fit(model, shift, **RECIPE, report_every=1, machine=machine, **given))
 
@@ -53,9 +27,11 @@ def trained(model: nn.Module, shift: Shift, machine: ComputeConfig, **given: Any
 @pytest.mark.parametrize("accumulate", [2, 3, 16])
 def test_parts_of_a_minibatch_give_what_the_whole_gives(accumulate):
     """In double precision, so that no more than rounding is left; 3 does not divide 16."""
-    whole, parts = smooth(), smooth()
-    ours = trained(parts, double(toy()), ComputeConfig(accumulate=accumulate))
-    plain = trained(whole, double(toy()), ComputeConfig())
+    whole, parts = smooth_network(), smooth_network()
+    ours = trained(
+        parts, brightest_channel(dtype=torch.float64), ComputeConfig(accumulate=accumulate)
+    )
+    plain = trained(whole, brightest_channel(dtype=torch.float64), ComputeConfig())
     for one, other in zip(ours, plain, strict=True):
         assert one.losses["risk"] == pytest.approx(other.losses["risk"], abs=1e-9)
     for a, b in zip(parts.parameters(), whole.parameters(), strict=True):
@@ -63,13 +39,13 @@ def test_parts_of_a_minibatch_give_what_the_whole_gives(accumulate):
 
 
 def test_parts_give_the_same_distillation():
-    ends = []
+    ends, shift = [], brightest_channel(dtype=torch.float64)
     for accumulate in (1, 3):
-        student, teacher = smooth().encoder, smooth(seed=5).encoder
+        student, teacher = smooth_network().encoder, smooth_network(seed=5).encoder
         recipe = Distillation(1e-2, 0.05, 16, epochs=3, clip=0.1)
         list(
             distill(
-                student, teacher, double(toy()), recipe, seed=0, report_every=100,
+                student, teacher, shift, recipe, seed=0, report_every=100,
                 machine=ComputeConfig(accumulate=accumulate),
             )
         )  # fmt: skip
@@ -79,7 +55,7 @@ def test_parts_give_the_same_distillation():
 
 
 def test_bfloat16_and_channels_last_stay_near_float32():
-    shift = toy()
+    shift = brightest_channel()
     losses = {}
     for machine in (ComputeConfig(), ComputeConfig("bfloat16"), ComputeConfig(channels_last=True)):
         losses[machine] = [s.losses["risk"] for s in trained(small_cnn(3, width=4), shift, machine)]
@@ -95,7 +71,7 @@ def test_networks_multiply_in_the_precision_and_are_compared_in_full():
     for network in (model, teacher):
         network.get_submodule("conv2").register_forward_hook(lambda _m, _x, y: seen.append(y))
     stages = distill(
-        model, teacher, toy(), Distillation(1e-3, 0, 16, 1), seed=0, report_every=1,
+        model, teacher, brightest_channel(), Distillation(1e-3, 0, 16, 1), seed=0, report_every=1,
         augment=lambda x: x, machine=ComputeConfig("bfloat16", channels_last=True),
     )  # fmt: skip
     next(stages)
@@ -120,12 +96,12 @@ def test_an_interrupted_training_continues_bit_for_bit(machine, stop):
         return model
 
     whole, begun, resumed = network(), network(), network(seed=1)
-    ends = [stage.losses for stage in trained(whole, toy(), machine)]
-    for stage in fit(begun, toy(), **RECIPE, report_every=1, machine=machine):
+    ends = [stage.losses for stage in trained(whole, brightest_channel(), machine)]
+    for stage in fit(begun, brightest_channel(), **RECIPE, report_every=1, machine=machine):
         if stage.step == stop:
             file = save(stage.checkpoint())
             break
-    rest = trained(resumed, toy(), machine, resume=load(file))
+    rest = trained(resumed, brightest_channel(), machine, resume=load(file))
     assert [stage.losses for stage in rest] == ends[stop:]
     for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b)
@@ -155,4 +131,4 @@ def test_what_a_machine_cannot_do_is_explained(given, message):
 
 def test_more_parts_than_examples_are_explained():
     with pytest.raises(ValueError, match="a minibatch of 16 can't be cut into 17 parts"):
-        trained(small_cnn(3, width=4), toy(), ComputeConfig(accumulate=17))
+        trained(small_cnn(3, width=4), brightest_channel(), ComputeConfig(accumulate=17))

@@ -8,17 +8,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load, save
+from support.generators import last
+from support.networks import assert_same_weights
+from support.shifts import brightest_channel
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from contam.batch import Batch, Domain, Shift
+from contam.batch import Batch, Domain
 from contam.data.digits import padded_digits
 from contam.measures.accuracy import accuracy
 from contam.models.classifier import Classifier
 from contam.models.small import small_cnn
 from contam.rng import seeded
 from contam.training.minibatches import Examples
-from contam.training.optimize import Stage
 from contam.training.schedule import warmup_cosine
 from contam.training.supervised import fit
 
@@ -29,21 +31,6 @@ def changed(change: dict[str, Any]) -> dict[str, Any]:
     return {**RECIPE, **change}
 
 
-def toy(n: int = 90, parts: int = 1) -> Shift:
-    """Images whose class is the brightest channel; in one or several training domains."""
-    generator = torch.Generator().manual_seed(0)
-    y = torch.randint(3, (n,), generator=generator)
-    x = torch.rand(n, 3, 16, 16, generator=generator)
-    x[torch.arange(n), y] += 0.5
-    domains = tuple(
-        Domain(str(i), Batch(*part))
-        for i, part in enumerate(
-            zip(x.chunk(parts), y.chunk(parts), torch.zeros_like(y).chunk(parts), strict=True)
-        )
-    )
-    return Shift("toy", ("r", "g", "b"), train=domains, id_test=domains[0], ood_tests=())
-
-
 def network(seed: int = 0) -> nn.Module:
     """With what a check-point can forget: running statistics, dropout, memory layout, no head."""
     model = small_cnn(3, width=4, seed=seed)
@@ -51,25 +38,16 @@ def network(seed: int = 0) -> nn.Module:
     return model
 
 
-def last(stages) -> Stage:
-    return list(stages)[-1]
-
-
-def assert_same(one: nn.Module, other: nn.Module) -> None:
-    for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True):
-        assert torch.equal(a, b)
-
-
 def test_it_learns_a_separable_task():
     model = network()
-    end = last(fit(model, toy(), **changed({"epochs": 8}), report_every=10))
+    end = last(fit(model, brightest_channel(), **changed({"epochs": 8}), report_every=10))
     assert end.step == end.steps == 8 * 5
-    assert accuracy(model, toy().id_test).share > 0.95
+    assert accuracy(model, brightest_channel().id_test).share > 0.95
 
 
 def test_it_equals_plain_pytorch():
     """The same steps written out with a scheduler and no function of ours but the order's."""
-    shift = toy()
+    shift = brightest_channel()
     ours, plain = network(), network()
     last(fit(ours, shift, **RECIPE, report_every=100))
     optimizer = torch.optim.AdamW(plain.parameters(), 1e-2, weight_decay=0.05)
@@ -86,29 +64,29 @@ def test_it_equals_plain_pytorch():
         loss.backward()
         optimizer.step()
         scheduler.step()
-    assert_same(ours, plain)
+    assert_same_weights(ours, plain)
 
 
 @pytest.mark.parametrize("stop", [1, 5, 7, 14, 15])
 def test_an_interrupted_training_continues_bit_for_bit(stop):
     whole = network()
-    ends = [s.losses for s in fit(whole, toy(), **RECIPE, report_every=1)]
+    ends = [s.losses for s in fit(whole, brightest_channel(), **RECIPE, report_every=1)]
     begun = network()
-    for stage in fit(begun, toy(), **RECIPE, report_every=1):
+    for stage in fit(begun, brightest_channel(), **RECIPE, report_every=1):
         if stage.step == stop:
             file = save(stage.checkpoint())
             break
     resumed = network(seed=1)  # another start, so that nothing but the check-point can help
     torch.rand(3)  # another place in the global stream
-    rest = list(fit(resumed, toy(), **RECIPE, report_every=1, resume=load(file)))
+    rest = list(fit(resumed, brightest_channel(), **RECIPE, report_every=1, resume=load(file)))
     assert [s.step for s in rest] == list(range(stop + 1, 16))
     assert [s.losses for s in rest] == ends[stop:]
-    assert_same(whole, resumed)
+    assert_same_weights(whole, resumed)
 
 
 def test_the_checkpoint_is_a_copy():
     model = network()
-    stages = fit(model, toy(), **RECIPE, report_every=1)
+    stages = fit(model, brightest_channel(), **RECIPE, report_every=1)
     checkpoint = next(stages).checkpoint()
     kept = {name: tensor.clone() for name, tensor in checkpoint.items()}
     for _ in stages:
@@ -123,19 +101,19 @@ def test_weights_without_gradients_stay_and_resume():
         return model
 
     whole, begun, resumed = frozen(), frozen(), frozen()
-    last(fit(whole, toy(), **RECIPE, report_every=100))
-    middle = next(fit(begun, toy(), **RECIPE, report_every=7)).checkpoint()
-    last(fit(resumed, toy(), **RECIPE, report_every=100, resume=middle))
-    assert_same(whole, resumed)
+    last(fit(whole, brightest_channel(), **RECIPE, report_every=100))
+    middle = next(fit(begun, brightest_channel(), **RECIPE, report_every=7)).checkpoint()
+    last(fit(resumed, brightest_channel(), **RECIPE, report_every=100, resume=middle))
+    assert_same_weights(whole, resumed)
     first = "encoder.conv1.weight"
     assert torch.equal(whole.get_parameter(first), frozen().get_parameter(first))
 
 
 def test_several_training_domains_are_taken_together():
     one, several = network(), network()
-    last(fit(one, toy(parts=1), **RECIPE, report_every=100))
-    last(fit(several, toy(parts=3), **RECIPE, report_every=100))
-    assert_same(one, several)
+    last(fit(one, brightest_channel(), **RECIPE, report_every=100))
+    last(fit(several, brightest_channel(30, 30, 30), **RECIPE, report_every=100))
+    assert_same_weights(one, several)
 
 
 def test_an_epoch_shows_no_example_twice_and_epochs_differ():
@@ -155,9 +133,9 @@ def test_the_seed_alone_decides():
     for model, seed in zip(models, (0, 0, 1), strict=True):
         torch.rand(seed + 1)
         before = torch.get_rng_state()
-        last(fit(model, toy(), **changed({"seed": seed}), report_every=100))
+        last(fit(model, brightest_channel(), **changed({"seed": seed}), report_every=100))
         assert torch.equal(torch.get_rng_state(), before)
-    assert_same(models[0], models[1])
+    assert_same_weights(models[0], models[1])
     weights = [m.get_parameter("head.weight") for m in models]
     assert not torch.equal(weights[0], weights[2])
 
@@ -173,17 +151,17 @@ def test_the_seed_alone_decides():
 )
 def test_what_cannot_be_trained_is_explained(change, message):
     with pytest.raises(ValueError, match=message):
-        last(fit(network(), toy(), **changed(change), report_every=100))
+        last(fit(network(), brightest_channel(), **changed(change), report_every=100))
 
 
 def test_a_checkpoint_of_something_else_is_explained():
-    checkpoint = last(fit(network(), toy(), **RECIPE, report_every=100)).checkpoint()
+    checkpoint = last(fit(network(), brightest_channel(), **RECIPE, report_every=100)).checkpoint()
     other = Classifier(nn.Flatten(), 3, 3 * 256)
     with pytest.raises(ValueError, match="belongs to another model"):
-        last(fit(other, toy(), **RECIPE, report_every=100, resume=checkpoint))
+        last(fit(other, brightest_channel(), **RECIPE, report_every=100, resume=checkpoint))
     shorter = changed({"epochs": 2})
     with pytest.raises(ValueError, match="taken at step 15, but this training has 10"):
-        last(fit(network(), toy(), **shorter, report_every=100, resume=checkpoint))
+        last(fit(network(), brightest_channel(), **shorter, report_every=100, resume=checkpoint))
 
 
 @pytest.mark.slow

@@ -1,8 +1,5 @@
 """Small subjects of an audit, for its tests."""
 
-from collections.abc import Generator
-from typing import TypeVar
-
 import torch
 from torch import Tensor, nn
 
@@ -12,20 +9,7 @@ from contam.data.shapes import splits
 from contam.models.observe import layers_of
 from contam.models.small import resnet8, small_cnn
 
-Found = TypeVar("Found")
 CLASSES = tuple("abcdefghij")
-
-
-def finished(steps: Generator[float, None, Found]) -> Found:
-    """What a piece of evidence returns, once its shares are seen to rise from 0 to 1."""
-    last = 0.0
-    while True:
-        try:
-            share = next(steps)
-        except StopIteration as end:
-            return end.value
-        assert last - 1e-9 <= share <= 1 + 1e-9
-        last = share
 
 
 def sample(

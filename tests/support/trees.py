@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from contam.data.domainnet import CLASSES, DOMAINS
+
 COLORS = ((200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (30, 200, 200))
 
 
@@ -121,7 +123,7 @@ def camelyon17(root: Path) -> Path:
 
 def domainnet(root: Path, *, train: int = 10, test: int = 5) -> Path:
     """Every domain's two lists over three of the classes, and their images."""
-    for domain in ("clipart", "painting", "real", "sketch"):
+    for domain in DOMAINS:
         for part, count in (("train", train), ("test", test)):
             lines = []
             for k in range(count):
@@ -131,6 +133,26 @@ def domainnet(root: Path, *, train: int = 10, test: int = 5) -> Path:
                 lines.append(f"{path} {label}\n")
             lists = root / "SENTRY_splits"
             lists.mkdir(parents=True, exist_ok=True)
+            (lists / f"{domain}_{part}_mini.txt").write_text("".join(lines), "utf-8")
+    return root
+
+
+def whole_domainnet(root: Path, *, side: int = 8) -> Path:
+    """Two images of noise for each of the forty classes in each list; the class tints them."""
+    draws = np.random.default_rng(0)
+    lists = root / "SENTRY_splits"
+    lists.mkdir(parents=True)
+    for domain in DOMAINS:
+        for part in ("train", "test"):
+            lines = []
+            for label, name in enumerate(CLASSES):
+                for index in range(2):
+                    path = Path(domain, name, f"{part}{index}.png")
+                    (root / path).parent.mkdir(parents=True, exist_ok=True)
+                    pixels = draws.integers(0, 256, (side, side, 3), dtype=np.uint8)
+                    pixels[..., label % 3] //= 4
+                    Image.fromarray(pixels).save(root / path)
+                    lines.append(f"{path} {label}\n")
             (lists / f"{domain}_{part}_mini.txt").write_text("".join(lines), "utf-8")
     return root
 

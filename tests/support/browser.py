@@ -1,0 +1,82 @@
+"""Pages in Chromium, and the contrast of their texts."""
+
+import re
+from typing import Any, NamedTuple
+
+
+class Opened(NamedTuple):
+    """A page in the browser, with what it said and asked for."""
+
+    page: Any
+    said: list[str]
+    asked: list[str]
+
+
+def opened(browser: Any, address: str, **context: Any) -> Opened:
+    tab = browser.new_context(**{"color_scheme": "light"} | context).new_page()
+    said: list[str] = []
+    asked: list[str] = []
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto(address)
+    return Opened(tab, said, asked)
+
+
+def until(tab: Any, condition: str) -> None:
+    """Wait for a condition; the browser's own waiting needs the eval that the page forbids."""
+    for _ in range(200):
+        if tab.evaluate(condition):
+            return
+        tab.wait_for_timeout(50)
+    raise AssertionError(f"never came true: {condition}")
+
+
+def contrast(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """The contrast ratio of two colors, 1 to 21. Colors have channels of 0 to 255.
+
+    Source: WCAG 2.
+    """
+    low, high = sorted((_luminance(one), _luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def assert_readable(tab: Any) -> None:
+    """Assert that each text on a page has a contrast of at least 4.5 to its background."""
+    texts = tab.evaluate(TEXTS)
+    assert len(texts) > 8
+    for ink, grounds, what in texts:
+        ground = next(color for text in grounds if (color := _rgba(text))[3] == 1)
+        assert contrast(_rgba(ink), ground) >= 4.5, f"{what}: {ink} on {ground}"
+
+
+# Each text that is seen: its ink, and the grounds from its own element up to the page.
+TEXTS = """() => {
+  const found = new Map();
+  for (const each of document.querySelectorAll("body *")) {
+    const box = each.getBoundingClientRect();
+    if (!box.width || !box.height || !each.offsetParent && each.tagName !== "text") continue;
+    const own = [...each.childNodes].filter(node => node.nodeType === 3);
+    if (!own.some(node => node.textContent.trim())) continue;
+    if (each.closest(".role-mark")) continue; // numbers in cells have the cell's own ground
+    const style = getComputedStyle(each);
+    const ink = each.tagName === "text" ? style.fill : style.color;
+    const grounds = [];
+    for (let at = each; at; at = at.parentElement)
+      grounds.push(getComputedStyle(at).backgroundColor);
+    const key = ink + grounds.filter(ground => ground !== "rgba(0, 0, 0, 0)")[0];
+    found.set(key, [ink, grounds, `${each.tagName}.${each.className.baseVal ?? each.className}`]);
+  }
+  return [...found.values()];
+}"""
+
+
+def _rgba(color: str) -> tuple[float, ...]:
+    numbers = tuple(float(number) for number in re.findall(r"[\d.]+", color))
+    return numbers if len(numbers) == 4 else (*numbers, 1.0)
+
+
+def _luminance(color: tuple[float, ...]) -> float:
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+              for c in (each / 255 for each in color[:3])]  # fmt: skip
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

@@ -1,0 +1,10 @@
+"""Random tensors for tests of formulas."""
+
+import torch
+from torch import Tensor
+
+
+def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Standard normal numbers that depend on the shape and the seed alone."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=dtype)
