@@ -6,6 +6,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import vl_convert
 from hypothesis import given
@@ -16,7 +17,7 @@ from contam import plots
 from contam.plots.curves import PLACES
 from contam.plots.style import _rounds, dashes, legend_of
 
-TEXT: Any = {"title": "t", "description": "d"}
+TEXT: Any = {"title": "t"}
 AXES: Any = {"x": ("step", "step"), "y": ("value", "risk"), "series": ("net", "network")}
 GROUPS: Any = {"x": ("frame", "frame shown"), "y": ("value", "accuracy"), "series": ("net", "net")}
 
@@ -69,6 +70,42 @@ def test_vega_draws_every_kind_with_the_title_and_the_names(kind: str) -> None:
     assert svg.count("<path") > 5
     for name in names.get(kind, ()):
         assert f">{name}<" in svg
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("lines", "Line chart, t (step; risk). relu: 0 at 0, 0.978 at 89. linear: 0 at 0, "),
+        ("bars", "Bar chart, t (frame shown; accuracy). a: red 0, green 0.25. b: red 0.25, "),
+        ("histogram", "Histogram, t (x; share of neurons). a: mean 4, 0 to 8. b: mean 0, 0 to 0."),
+        ("scatter", "Scatter plot, t (step; risk). relu: 20 marks around 9.5, 0.188. linear: "),
+        ("matrix", "Table of colored cells, t (accuracy). 3 rows, 2 columns. lowest 0 (a, red). "),
+    ],
+)
+def test_a_chart_describes_its_numbers_in_words(kind: str, text: str) -> None:
+    panel = PANELS[kind]()
+    assert panel.description.startswith(text)
+    assert panel.chart is not None
+    assert panel.chart["description"] == panel.description
+
+
+def test_a_description_has_one_line_whatever_stands_in_the_titles() -> None:
+    rows = [{"g": "two\nlines", "v": 0.5}]
+    panel = plots.bars(rows, title="a\ntitle", x=("g", "an\naxis"), y=("v", "v"))
+    assert panel.description == "Bar chart, a title (an axis; v). two lines 0.5."
+
+
+def test_many_bars_are_described_by_the_first_and_the_last() -> None:
+    rows = [{"g": f"class {i}", "v": i / 100} for i in range(100)]
+    panel = plots.bars(rows, title="t", x=("g", ""), y=("v", "share"))
+    assert panel.description == "Bar chart, t (share). class 0 0, class 99 0.99."
+
+
+def test_rows_may_be_a_pandas_table() -> None:
+    rows = [*curve(20), {"step": 20, "net": "relu", "value": None}]
+    table = pandas.DataFrame(rows)
+    assert plots.lines(table, **AXES, **TEXT) == plots.lines(rows, **AXES, **TEXT)
+    assert plots.over_seeds(table, ["net"], "value") == plots.over_seeds(rows, ["net"], "value")
 
 
 def test_series_keep_the_order_of_the_rows_in_color_dash_and_legend() -> None:

@@ -23,7 +23,7 @@ from contam.plots.heat import COVER, SIDE, cividis
 from contam.plots.style import rounded
 from contam.report.theme import CHARTS
 
-TEXT: Any = {"title": "t", "description": "d"}
+TEXT: Any = {"title": "t"}
 AXES: Any = {"x": ("id", "ID accuracy"), "y": ("ood", "OOD accuracy"), "series": ("kind", "kind")}
 
 

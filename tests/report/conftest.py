@@ -62,7 +62,6 @@ def claims(run: Run) -> list[Claim]:
 
 
 def draw(run: Run) -> list[Figure]:
-    text: Any = {"description": f"What it shows: {HOSTILE}"}
     curve = [
         {"step": step, "net": net, "value": value * step, "low": 0.0, "high": 1.2 * value * step}
         for net, value, steps in ((HOSTILE, 1.0, 99), ("linear", 0.5, 800), (LONG, 0.1, 9))
@@ -83,19 +82,19 @@ def draw(run: Run) -> list[Figure]:
     x, y, series = ("step", "training step"), ("value", f"risk {HOSTILE}"), ("net", "network")
     shares, rows = histogram(
         {"trained": rng.random(50), "none": np.array([])},
-        title="Shares", x="selectivity", edges=np.linspace(0, 1, 11), series="net", **text,
+        title="Shares", x="selectivity", edges=np.linspace(0, 1, 11), series="net",
     )  # fmt: skip
     group = ("frame", "frame at test time")
     panels = (
-        lines(curve, title=HOSTILE, x=x, y=y, series=series, **text),
-        lines(curve, title="Log", x=x, y=y, series=series, log="xy", points=True, **text),
-        bars(cells, title="Lying", x=group, y=y, series=series, **text),
-        bars(short, title="Standing", x=group, y=y, series=series, **text),
-        bars(short[:1], title="One bar", x=group, y=y, **text),
+        lines(curve, title=HOSTILE, x=x, y=y, series=series),
+        lines(curve, title="Log", x=x, y=y, series=series, log="xy", points=True),
+        bars(cells, title="Lying", x=group, y=y, series=series),
+        bars(short, title="Standing", x=group, y=y, series=series),
+        bars(short[:1], title="One bar", x=group, y=y),
         shares,
-        scatter(curve[:90], title="Points", x=x, y=y, series=series, **text),
-        matrix(cells, title="Cells", x=group, y=series, value=("value", "v"), **text),
-        contact_sheet([[rng.random((4, 4, 3))] * 3] * 2, title="Pictures", **text),
+        scatter(curve[:90], title="Points", x=x, y=y, series=series),
+        matrix(cells, title="Cells", x=group, y=series, value=("value", "v")),
+        contact_sheet([[rng.random((4, 4, 3))] * 3] * 2, title="Pictures"),
         accuracies(
             models,
             title="Models",
@@ -105,7 +104,6 @@ def draw(run: Run) -> list[Figure]:
             name="net",
             line=models,
             join="net",
-            **text,
         ),
         heat_maps(
             [
@@ -114,14 +112,13 @@ def draw(run: Run) -> list[Figure]:
                 for row in ("b", HOSTILE)
             ],
             title="Heat",
-            **text,
         ),
     )
     empty = (
-        lines([], title="No curve", x=x, y=y, series=series, **text),
-        bars([], title="No bar", x=group, y=y, **text),
-        scatter([], title="No point", x=x, y=y, series=series, **text),
-        matrix([], title="No cell", x=group, y=series, value=("value", "v"), **text),
+        lines([], title="No curve", x=x, y=y, series=series),
+        bars([], title="No bar", x=group, y=y),
+        scatter([], title="No point", x=x, y=y, series=series),
+        matrix([], title="No cell", x=group, y=series, value=("value", "v")),
     )
     return [
         Figure(f"Every kind {HOSTILE}", f"Caption {HOSTILE}", "Fig. 8", panels, tuple(curve)),

@@ -201,8 +201,9 @@ def test_pictures_and_charts_have_a_description(parsed: Parsed) -> None:
     ]
     assert len(pictures) == 2
     assert len(charts) == 20
-    assert all((each.get("alt") or "").startswith("What it shows") for each in pictures)
-    assert all((each["aria-label"] or "").startswith("What it shows") for each in charts)
+    kinds = ("Line chart, ", "Bar chart, ", "Histogram, ", "Scatter plot, ", "Table of ", "Heat ")
+    assert all((each.get("alt") or "").startswith("Pictures, ") for each in pictures)
+    assert all((each["aria-label"] or "").startswith(kinds) for each in charts)
 
 
 def test_without_any_run_there_is_still_a_page(experiments: dict[str, Experiment]) -> None:

@@ -352,15 +352,10 @@ def _against_drop(config: Config, rows: Sequence[dict[str, Any]]) -> Figure:
 
 def _scatter(points: Sequence[dict[str, Any]], key: str, rows: Sequence[dict[str, Any]]) -> Panel:
     start = fmean(row[key] for row in rows if row["network"] == UNTRAINED.name)
-    means = over_seeds(points, ["network"], key)
-    drops = {row["network"]: row["drop"] for row in over_seeds(points, ["network"], "drop")}
     name = MEASURES[key]
     return scatter(
         points,
         title=f"{name[0].upper()}{name[1:]} (untrained {start:.2f})",
-        description=" ".join(
-            f"{row['network']}: {row[key]:.3f}, drop {drops[row['network']]:.3f}." for row in means
-        ),
         x=(key, f"{name} (share)"),
         y=("drop", "drop (share of ID accuracy above guessing)"),
         series=("kind", ""),
@@ -387,11 +382,6 @@ def _told(
             bars(
                 mine,
                 title=f"{titles[which]} ({mine[0]['count']})",
-                description=" ".join(
-                    f"{row['measure']}, {row['given']}: {row['correlation']:.2f} "
-                    f"({row['low']:.2f} to {row['high']:.2f})."
-                    for row in mine
-                ),
                 x=("measure", ""),
                 y=("correlation", "rank correlation with the drop"),
                 series=("given", ""),
@@ -428,7 +418,6 @@ def _values(config: Config, rows: Sequence[dict[str, Any]]) -> Figure:
     panel = matrix(
         cells,
         title="Measures by network",
-        description=" ".join(f"{c['network']}, {c['measure']}: {c['value']:.2f}." for c in cells),
         x=("measure", ""),
         y=("network", ""),
         value=("value", "value"),

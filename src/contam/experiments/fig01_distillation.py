@@ -327,12 +327,10 @@ def _in_print() -> Figure:
     at = torch.linspace(0.55, 0.9, PLACES, dtype=torch.float64)
     expected = torch.stack([line.expected(at) for line in IMAGENET_LINES.values()]).mean(dim=0)
     line = [{"id": float(x), "ood": float(y)} for x, y in zip(at, expected, strict=True)]
-    told = " ".join(f"{r['network']}, {r['kind']}: {r['robustness']:.1f} points." for r in robust)
     panels = (
         accuracies(
             rows,
             title="ImageNet and the mean of its five shifts",
-            description=" ".join(f"{r['model']}: {r['id']:.1%}, {r['ood']:.1%}." for r in rows),
             x=("id", "ID accuracy"),
             y=("ood", "OOD accuracy"),
             series=("kind", ""),
@@ -343,7 +341,6 @@ def _in_print() -> Figure:
         bars(
             robust,
             title="Effective robustness, mean of the five shifts",
-            description=told,
             x=("network", ""),
             y=("robustness", "accuracy above the line, points"),
             series=("kind", ""),
@@ -372,7 +369,6 @@ def _other_tables() -> Figure:
     panel = bars(
         rows,
         title="Teacher and student, ID and OOD",
-        description=" ".join(f"{r['data']}, {r['kind']}: {r['value']:.1f} %." for r in rows),
         x=("data", ""),
         y=("value", "accuracy (iWildCam: macro F1), %"),
         series=("kind", ""),
@@ -411,7 +407,6 @@ def _here(config: Config, run: Run, points: list[dict[str, Any]]) -> Figure:
         accuracies(
             rows,
             title="Accuracy on ID and on shifted data",
-            description=" ".join(f"{r['model']}: {r['id']:.1%}, {r['ood']:.1%}." for r in rows),
             x=("id", "ID accuracy"),
             y=("ood", "mean OOD accuracy"),
             series=("kind", ""),
@@ -427,11 +422,6 @@ def _here(config: Config, run: Run, points: list[dict[str, Any]]) -> Figure:
             bars(
                 means,
                 title="Effective robustness",
-                description=" ".join(
-                    f"{r['network']}: {r['robustness']:.1f} points ({r['low']:.1f} to "
-                    f"{r['high']:.1f})."
-                    for r in means
-                ),
                 x=("network", ""),
                 y=("robustness", "accuracy above the line, points"),
             )
@@ -468,7 +458,6 @@ def _tests(run: Run) -> Figure:
     panel = matrix(
         means,
         title="Score by test set",
-        description=" ".join(f"{r['network']} on {r['test']}: {r['score']:.2f}." for r in means),
         x=("test", ""),
         y=("network", ""),
         value=("score", "score"),
@@ -489,7 +478,6 @@ def _far(run: Run) -> Figure:
     panel = bars(
         means,
         title="Distance of the student's features from the teacher's",
-        description=" ".join(f"{r['test']}: {r['distance']:.2f}." for r in means),
         x=("test", ""),
         y=("distance", "squared distance over the teacher's variance"),
         wide=True,

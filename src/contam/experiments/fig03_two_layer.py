@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from contam.experiment import Claim, Experiment, Stage, judge
-from contam.experiments.support.two_layer_runs import course, curve, pace, report_steps, train_into
+from contam.experiments.support.two_layer_runs import curve, pace, report_steps, train_into
 from contam.plots import Figure, lines, scatter
 from contam.run import Run
 from contam.theory.architecture import Activation
@@ -441,8 +441,6 @@ def draw(run: Run) -> Sequence[Figure]:
                 lines(
                     norms,
                     title=f"{name}: what the neurons have learned",
-                    description="Mean norm of core and background projections over training. "
-                    + course(norms),
                     x=x,
                     y=("value", "norm of the projections"),
                     series=("what", ""),
@@ -450,8 +448,6 @@ def draw(run: Run) -> Sequence[Figure]:
                 lines(
                     risks,
                     title=f"{name}: risk",
-                    description=f"{loss_name.capitalize()} on fresh examples over training. "
-                    + course(risks),
                     x=x,
                     y=("value", loss_name),
                     series=("what", ""),
@@ -468,8 +464,6 @@ def draw(run: Run) -> Sequence[Figure]:
                 lines(
                     sums,
                     title="Background, summed with its sign",
-                    description="Summed background projections over training, mean over neurons. "
-                    + course(sums),
                     x=x,
                     y=("value", "V, summed background projections"),
                     series=("what", ""),
@@ -505,7 +499,6 @@ def draw(run: Run) -> Sequence[Figure]:
                 lines(
                     long,
                     title="Background norm over a long training",
-                    description=course(long),
                     x=x,
                     y=("value", "norm of the background projections"),
                     series=("what", ""),
@@ -535,13 +528,10 @@ def _asymmetry(run: Run, config: Config) -> Figure:
             for c, b in zip(C, B, strict=True)
         ]
         points.sort(key=lambda point: point["kind"])
-        one = sum(point["kind"] == "one class" for point in points) / len(points)
         panels.append(
             scatter(
                 points,
                 title=f"Neurons {when}",
-                description=f"One mark per neuron: its mean response to each class. {one:.0%} "
-                "respond to one class only.",
                 x=("positive", "mean response to class +1"),
                 y=("negative", "mean response to class −1"),
                 series=("kind", "responds to"),

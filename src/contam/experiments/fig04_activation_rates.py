@@ -204,14 +204,9 @@ def _by_block(
         top = max(float(values.max()) for each in found.values() for values in each)
     for place, block in enumerate(blocks):
         samples = {name: each[place] for name, each in found.items()}
-        told = " ".join(
-            f"{name}: {values.min():.2f} to {values.max():.2f}, mean {values.mean():.3f}."
-            for name, values in samples.items()
-        )
         panel, _ = histogram(
             samples,
             title=f"Block {place + 1}, {block}",
-            description=told,
             x=x,
             y=y,
             edges=np.linspace(0, top, BINS + 1),
@@ -227,9 +222,6 @@ def _by_depth(rows: Sequence[dict[str, Any]]) -> Figure:
     panel = lines(
         means,
         title="Mean asymmetry of a block's channels",
-        description=" ".join(
-            f"{row['network']}, block {row['number']}: {row['asymmetry']:.3f}." for row in means
-        ),
         x=("number", "block, from the first to the last"),
         y=("asymmetry", "asymmetry of activation rates"),
         series=("network", ""),

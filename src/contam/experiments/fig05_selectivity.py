@@ -238,11 +238,6 @@ def _means(rows: Sequence[dict[str, Any]]) -> Figure:
     panel = bars(
         means,
         title="Mean selectivity of the last features",
-        description=" ".join(
-            f"{r['network']}, {r['data']}: {r['selectivity']:.3f} ({r['low']:.3f} to "
-            f"{r['high']:.3f})."
-            for r in means
-        ),
         x=("network", ""),
         y=("selectivity", "selectivity, mean over neurons"),
         series=("data", ""),
@@ -277,10 +272,6 @@ def _distributions(run: Run, rows: Sequence[dict[str, Any]]) -> Figure:
         panel, _ = histogram(
             samples,
             title=title,
-            description=" ".join(
-                f"{name}: quartiles {', '.join(f'{q:.2f}' for q in _quartiles(values))}."
-                for name, values in samples.items()
-            ),
             x="selectivity",
             edges=np.linspace(0, 1, BINS + 1),
         )
@@ -310,9 +301,6 @@ def _tests(rows: Sequence[dict[str, Any]]) -> Figure:
     panel = matrix(
         means,
         title="Mean selectivity by test set",
-        description=" ".join(
-            f"{r['network']} on {r['test']}: {r['selectivity']:.2f}." for r in means
-        ),
         x=("test", ""),
         y=("network", ""),
         value=("selectivity", "selectivity"),

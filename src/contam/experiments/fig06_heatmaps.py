@@ -451,7 +451,6 @@ def _sheet(config: Config, run: Run, rows: list[dict[str, Any]]) -> Figure:
     panel = heat_sheet(
         tiles,
         title="Heat for the true class, ID on the left and OOD on the right",
-        description="; ".join(told) + ".",
         x="image",
         y="network",
         heat="heat",
@@ -488,7 +487,6 @@ def _object(config: Config, run: Run) -> Figure:
     panel = heat_sheet(
         tiles,
         title=f"A {CLASSES[int(y[chosen])]} while its background changes",
-        description="; ".join(told) + ".",
         x="share of the OOD background",
         y="network",
         heat="heat",
@@ -579,9 +577,6 @@ def _along(
     panel = lines(
         found,
         title=title,
-        description=" ".join(
-            f"{row['network']} at {row['strength']:.0%}: {row[key]:.3g}." for row in found
-        ),
         x=("strength", "share of the OOD background"),
         y=(key, axis),
         series=("network", ""),
@@ -621,9 +616,6 @@ def _tests_apart(config: Config, rows: list[dict[str, Any]]) -> Figure:
             bars(
                 found,
                 title=title,
-                description=" ".join(
-                    f"{row['network']} on {row['test']}: {row['OOD over ID']:.2f}." for row in found
-                ),
                 x=("test", "OOD test"),
                 y=("OOD over ID", "on the OOD test, over that on the ID test"),
                 series=("network", ""),

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from contam.experiment import Claim, Experiment, Stage, judge
-from contam.experiments.support.two_layer_runs import course, curve, train_into
+from contam.experiments.support.two_layer_runs import curve, train_into
 from contam.plots import Figure, bars, lines
 from contam.run import Run
 from contam.theory.architecture import Activation
@@ -187,7 +187,6 @@ def draw(run: Run) -> Sequence[Figure]:
             lines(
                 background,
                 title="Background projections over training",
-                description=course(background),
                 x=("step", "step"),
                 y=("value", "norm of the background projections"),
                 series=("what", "activation"),
@@ -205,7 +204,6 @@ def draw(run: Run) -> Sequence[Figure]:
             lines(
                 norms,
                 title=f"{NAMES[activation]}: projections",
-                description=course(norms),
                 x=("step", "step"),
                 y=("value", "norm of the projections"),
                 series=("what", ""),
@@ -223,9 +221,6 @@ def draw(run: Run) -> Sequence[Figure]:
         bars(
             ends,
             title="Error after training",
-            description=" ".join(
-                f"{e['activation']}, {e['where']}: {e['value']:.1%}." for e in ends
-            ),
             x=("activation", ""),
             y=("value", "classification error"),
             series=("where", ""),

@@ -282,8 +282,6 @@ def _pictures(config: Config) -> Figure:
     sheet = contact_sheet(
         pictures,
         title="Four test digits in every frame: " + ", ".join(FRAMES),
-        description="Each row is one digit; the columns differ in the frame alone, the last one "
-        "has none.",
     )
     return Figure(
         "The same digits, another frame",
@@ -298,9 +296,6 @@ def _table(table: list[dict[str, Any]]) -> Figure:
     panel = matrix(
         table,
         title="Accuracy: rows as trained, columns as shown",
-        description="; ".join(
-            f"trained in {r['frame']}, shown in {r['shown']}: {r['accuracy']:.2f}" for r in table
-        ),
         x=("shown", "frame shown"),
         y=("frame", "trained in"),
         value=("accuracy", "accuracy"),
@@ -331,10 +326,6 @@ def _curves(config: Config, accuracy: list[dict[str, Any]]) -> Figure:
     panel = bars(
         rows,
         title="Accuracy by the frame shown",
-        description=" ".join(
-            f"Trained in {r['trained in']}, shown in {r['shown']}: {r['accuracy']:.1%}."
-            for r in rows
-        ),
         x=("shown", "frame shown"),
         y=("accuracy", "accuracy"),
         series=("trained in", "trained in"),
@@ -375,7 +366,6 @@ def _deep(config: Config, rows: list[dict[str, Any]]) -> Figure:
             bars(
                 points,
                 title=title,
-                description=" ".join(f"{p['layer']}, {p['state']}: {p[key]:.3f}." for p in points),
                 x=("layer", ""),
                 y=(key, y),
                 series=("state", ""),
@@ -398,10 +388,6 @@ def _deep(config: Config, rows: list[dict[str, Any]]) -> Figure:
         bars(
             spread,
             title="Spread of the classes in the last layer",
-            description=" ".join(
-                f"Trained in {r['trained in']}, shown in {r['shown']}: {r['kept']:.2f}."
-                for r in spread
-            ),
             x=("shown", "frame shown"),
             y=("kept", "between-class variance over that in the training frame"),
             series=("trained in", "trained in"),
@@ -427,9 +413,6 @@ def _stem(config: Config, run: Run, rows: list[dict[str, Any]]) -> Figure:
     panel = bars(
         stems,
         title="First layer: energy along each hue",
-        description=" ".join(
-            f"Trained in {r['trained in']}, along {r['hue']}: {r['share']:.2f}." for r in stems
-        ),
         x=("trained in", "trained in"),
         y=("share", "share of squared weights"),
         series=("hue", "along the hue of"),
@@ -442,7 +425,6 @@ def _stem(config: Config, run: Run, rows: list[dict[str, Any]]) -> Figure:
     sheet = contact_sheet(
         filters,
         title="First-layer filters, one row a network: " + ", ".join(config.frames),
-        description="Each tile is a 3 x 3 filter of the first layer; gray is zero.",
         scale=12,
     )
     return Figure(

@@ -273,14 +273,12 @@ def _in_print() -> Figure:
         bars(
             errors,
             title="Error of a linear classifier of the domain",
-            description=" ".join(f"{r['network']}: {r['value']:.2f} %." for r in errors),
             x=("network", ""),
             y=("value", "held-out domain error, %"),
         ),
         bars(
             scores,
             title="Accuracy",
-            description=" ".join(f"{r['network']}, {r['of']}: {r['value']:.1f} %." for r in scores),
             x=("network", ""),
             y=("value", "accuracy, %"),
             series=("of", ""),
@@ -311,19 +309,12 @@ def _here(config: Config, run: Run) -> Figure:
         bars(
             errors,
             title="Error of a linear classifier of the domain",
-            description=" ".join(
-                f"{r['network']}: {r['error']:.3f} ({r['low']:.3f} to {r['high']:.3f})."
-                for r in errors
-            ),
             x=("network", ""),
             y=("error", "held-out domain error, share"),
         ),
         bars(
             scores,
             title="Accuracy",
-            description=" ".join(
-                f"{r['network']}, {r['of']}: {r['accuracy']:.3f}." for r in scores
-            ),
             x=("network", ""),
             y=("accuracy", "accuracy, share"),
             series=("of", ""),
@@ -396,7 +387,6 @@ def _plane(row: dict[str, Any], points: Sequence[dict[str, Any]]) -> Panel:
     return scatter(
         points,
         title=f"{row['network']} (domain error {row['error']:.2g})",
-        description=f"Centers of the domains: {' '.join(centers)}",
         x=("first", f"first component ({shares[0]} of the variance)"),
         y=("second", f"second component ({shares[1]})"),
         series=("domain", "domain"),

@@ -125,7 +125,6 @@ def _histograms(
     first, drawn = histogram(
         means,
         title="Mean activation of each unit",
-        description=_told(means),
         x="mean activation on ID test images, in the network's units",
         y="share of units",
         edges=edges.numpy(),
@@ -134,7 +133,6 @@ def _histograms(
     second, _ = histogram(
         active,
         title="How often each unit is active",
-        description=_told(active),
         x="share of ID test images at which the unit is positive",
         y="share of units",
         edges=np.linspace(0, 1, BINS + 1),
@@ -151,14 +149,6 @@ def _histograms(
     )
 
 
-def _told(samples: dict[str, np.ndarray]) -> str:
-    return " ".join(
-        f"{name}: mean {values.mean():.3f}, median {np.median(values):.3f}, from "
-        f"{values.min():.3f} to {values.max():.3f}."
-        for name, values in samples.items()
-    )
-
-
 def _means(rows: Sequence[dict[str, Any]]) -> Figure:
     """Both numbers of every network, the untrained one's too."""
     panels = []
@@ -167,8 +157,7 @@ def _means(rows: Sequence[dict[str, Any]]) -> Figure:
         ("active", "Active share", "mean share of images with a positive unit"),
     ):
         means = over_seeds(rows, ["network"], key)
-        told = " ".join(f"{r['network']}: {r[key]:.3f}." for r in means)
-        panels.append(bars(means, title=title, description=told, x=("network", ""), y=(key, unit)))
+        panels.append(bars(means, title=title, x=("network", ""), y=(key, unit)))
     keys = ("network", "seed", "units", "mean", "active", "accuracy")
     return Figure(
         "Density, network by network",

@@ -330,20 +330,10 @@ def _series(rows: list[dict[str, Any]], x: str, y: str, label: str) -> list[dict
     return sorted(found, key=lambda row: row["x"])
 
 
-def _told(rows: Sequence[dict[str, Any]], x: str, y: str) -> str:
-    """The ends of each curve, for those who can't see it."""
-    names = dict.fromkeys(row["what"] for row in rows)
-    ends = {name: [row["y"] for row in rows if row["what"] == name] for name in names}
-    return f"{y} over {x}. " + " ".join(
-        f"{name}: from {values[0]:.3g} to {values[-1]:.3g}." for name, values in ends.items()
-    )
-
-
 def _panel(rows: list[dict[str, Any]], title: str, x: str, y: str, log: str = "xy"):
     return lines(
         rows,
         title=title,
-        description=_told(rows, x, y),
         x=("x", x),
         y=("y", y),
         series=("what", ""),

@@ -127,14 +127,9 @@ def _short(names: Sequence[str]) -> dict[str, str]:
 
 
 def _panel(rows: list[dict[str, Any]], title: str, x: tuple[str, str], unit: str) -> Panel:
-    ends: dict[str, list[float]] = {}
-    for row in rows:
-        ends.setdefault(row["what"], []).append(row["value"])
-    told = " ".join(f"{what}: from {v[0]:.3g} to {v[-1]:.3g}." for what, v in ends.items())
     return lines(
         rows,
         title=title,
-        description=f"{title}, {unit}, over the {x[1]}. {told}",
         x=x,
         y=("value", unit),
         series=("what", ""),

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import altair as alt
 
-from contam.plots.figure import Panel, Row, panel
+from contam.plots.alt_text import FEW, clouds, described
+from contam.plots.figure import Panel, Row, Rows, panel, records
 from contam.plots.style import axis, finite, legend_below, legend_of, tip
 
 HEIGHT = 300
@@ -19,6 +20,7 @@ TICKS = (
     (0.01, 0.02, 0.05, *(ten / 10 for ten in range(1, 10)), 0.95, 0.98, 0.99),
     tuple(percent / 100 for percent in (1, 2, 3, *range(5, 100, 5), 97, 98, 99)),
     tuple(percent / 100 for percent in range(1, 100)),
+    tuple(half / 200 for half in range(1, 200)),
     tuple(permille / 1000 for permille in range(1, 1000)),
 )
 """Accuracies that an axis may name; the first of these with three of them in sight is taken."""
@@ -37,10 +39,9 @@ Ends = tuple[float, float]
 
 
 def accuracies(
-    rows: Sequence[Row],
+    rows: Rows,
     *,
     title: str,
-    description: str,
     x: tuple[str, str],
     y: tuple[str, str],
     series: tuple[str, str],
@@ -68,7 +69,7 @@ def accuracies(
     models = [
         _placed(row, {"x": x[0], "y": y[0]}, scale)
         | {"series": str(row[series[0]]), "name": str(row.get(name)), "pair": row.get(join)}
-        for row in rows
+        for row in records(rows)
         if finite(row[x[0]]) is not None and finite(row[y[0]]) is not None
     ]
     data = [model for model in models if None not in (model["x"], model["y"])]
@@ -98,7 +99,18 @@ def accuracies(
     marks = base.mark_point(filled=True, size=70 if len(data) <= 60 else 30, opacity=0.85)
     layers.append(marks.encode(color=color, shape=shape, tooltip=tips))
     chart = alt.layer(*layers, data=alt.Data(values=_whole(data, right, top)))
-    return panel(chart, title, description, wide=wide, height=HEIGHT)
+    facts = [
+        f"{model['name'] if name else model['series']}: {model['x_says']}, {model['y_says']}"
+        for model in models
+    ]
+    if len(facts) > FEW:
+        shares = [
+            {"series": str(row[series[0]]), "x": finite(row[x[0]]), "y": finite(row[y[0]])}
+            for row in records(rows)
+        ]
+        facts = clouds([share for share in shares if None not in (share["x"], share["y"])])
+    said = described("Scatter plot", title, facts, axes=(x[1], y[1]))
+    return panel(chart, title, said, wide=wide, height=HEIGHT)
 
 
 def _placed(row: Row, fields: Mapping[str, str], scale: str) -> dict[str, Any]:

@@ -1,14 +1,16 @@
 """Curves over an axis, and shares between edges."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any
 
 import altair as alt
 import numpy as np
 
-from contam.plots.figure import Panel, Row, panel
+from contam.plots import alt_text
+from contam.plots.alt_text import described
+from contam.plots.figure import Panel, Row, Rows, panel, records
 from contam.plots.style import HEIGHT, SMALL, axis, dashes, drawn, finite, legend_of, tip
 
 PLACES = 200
@@ -16,10 +18,9 @@ PLACES = 200
 
 
 def lines(
-    rows: Sequence[Row],
+    rows: Rows,
     *,
     title: str,
-    description: str,
     x: tuple[str, str],
     y: tuple[str, str],
     series: tuple[str, str],
@@ -34,7 +35,7 @@ def lines(
     not finite, or not positive on a logarithmic axis; a long one keeps the lowest and the highest
     value at each of `PLACES` places.
     """
-    curves = _curves(rows, x[0], y[0], series[0], log)
+    curves = _curves(records(rows), x[0], y[0], series[0], log)
     data = [point for curve in curves.values() for point in curve]
     for curve in curves.values():
         for point in curve if points else curve[:: math.ceil(len(curve) / 40)]:
@@ -69,14 +70,14 @@ def lines(
     if any("low" in point for point in data):
         band = base.mark_area(opacity=0.16, tooltip=None)
         layers.insert(0, band.encode(y=alt.Y("low:Q", **up), y2="high:Q"))
-    return panel(alt.layer(*layers), title, description, wide=wide)
+    said = described("Line chart", title, alt_text.curves(data), axes=(x[1], y[1]))
+    return panel(alt.layer(*layers), title, said, wide=wide)
 
 
 def histogram(
     samples: Mapping[str, np.ndarray],
     *,
     title: str,
-    description: str,
     x: str,
     edges: np.ndarray,
     series: str = "",
@@ -120,7 +121,9 @@ def histogram(
     )
     height = SMALL if small else HEIGHT
     chart = alt.layer(*layers)
-    return panel(chart, title, description, wide=wide, height=height, small=small), rows
+    facts = alt_text.samples({name: np.ravel(sample) for name, sample in samples.items()})
+    said = described("Histogram", title, facts, axes=(x, y))
+    return panel(chart, title, said, wide=wide, height=height, small=small), rows
 
 
 def _curves(

@@ -3,11 +3,15 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from contam.plots.style import HEIGHT, finite
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 Row = Mapping[str, Any]
+Rows: TypeAlias = "Sequence[Row] | DataFrame"
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,7 @@ class Panel:
 
     title: str
     description: str
-    """What a reader who can't see it should know."""
+    """What it shows, in words: for readers who can't see it."""
     chart: Mapping[str, Any] | None = None
     """Vega-Lite, as a dictionary."""
     picture: bytes | None = None
@@ -47,13 +51,32 @@ class Figure:
     """The plotted numbers, for the table below the figure."""
 
 
-def over_seeds(rows: Sequence[Row], keys: Sequence[str], value: str) -> list[dict[str, Any]]:
-    """Mean of `value` over the rows that agree in `keys`, with the lowest and highest of them.
+def records(rows: Rows) -> Sequence[Row]:
+    """The rows of a list or of a pandas table, with None for what is missing.
+
+    >>> import pandas
+    >>> records(pandas.DataFrame({"risk": [0.5, float("nan")]}))
+    [{'risk': 0.5}, {'risk': None}]
+    """
+    if isinstance(rows, Sequence):
+        return rows
+    return rows.astype(object).where(rows.notna(), None).to_dict("records")
+
+
+def over_seeds(rows: Rows, keys: Sequence[str], value: str) -> list[dict[str, Any]]:
+    """The mean of `value` over the rows that agree in `keys`, with its range.
 
     Rows without a finite value are left out.
+
+    Returns:
+        For each group, in the order of the rows, a row with the `keys`, `value` (the mean), `low`
+        and `high` (the range), and `seeds` (how many values there are).
+
+    >>> over_seeds([{"net": "a", "risk": 1.0}, {"net": "a", "risk": 3.0}], ["net"], "risk")
+    [{'net': 'a', 'risk': 2.0, 'low': 1.0, 'high': 3.0, 'seeds': 2}]
     """
     groups: dict[tuple, list[float]] = {}
-    for row in rows:
+    for row in records(rows):
         found = finite(row.get(value))
         if found is not None:
             groups.setdefault(tuple(row[key] for key in keys), []).append(found)

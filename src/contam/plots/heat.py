@@ -10,6 +10,7 @@ import altair as alt
 import numpy as np
 from PIL import Image
 
+from contam.plots.alt_text import described
 from contam.plots.figure import Panel, panel
 from contam.plots.style import IN_LINES, LINE, heads, in_lines, tip
 
@@ -45,7 +46,6 @@ def heat_maps(
     tiles: Sequence[Tile],
     *,
     title: str,
-    description: str,
     x: str = "",
     y: str = "",
     heat: str = "heat",
@@ -121,10 +121,17 @@ def heat_maps(
         )  # fmt: skip
         ends = alt.Color("top:Q", scale=alt.Scale(scheme="cividis", domain=[0, 1]), legend=bar)
         layers.append(base.mark_point(opacity=0, tooltip=None).encode(color=ends))
+    facts = [
+        ", ".join(
+            filter(None, (f"{tile.row}, {tile.column}: mean {heat} {point['mean']}", tile.note))
+        )
+        for tile, point in zip(tiles, data, strict=True)
+        if tile.heat is not None
+    ]
     return panel(
         alt.layer(*layers),
         title,
-        description,
+        described("Heat maps", title, facts, axes=(x, y)),
         wide=wide,
         height=steps[1] * len(label),
         least_width=steps[0] * len(columns) + 130,

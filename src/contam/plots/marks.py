@@ -1,11 +1,12 @@
 """Bars, points and colored cells."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
 
-from contam.plots.figure import Panel, Row, panel
+from contam.plots import alt_text
+from contam.plots.alt_text import described
+from contam.plots.figure import Panel, Rows, panel, records
 from contam.plots.style import (
     HEIGHT,
     IN_LINES,
@@ -22,10 +23,9 @@ from contam.plots.style import (
 
 
 def bars(
-    rows: Sequence[Row],
+    rows: Rows,
     *,
     title: str,
-    description: str,
     x: tuple[str, str],
     y: tuple[str, str],
     series: tuple[str, str] | None = None,
@@ -35,6 +35,7 @@ def bars(
 
     Rows with `low` and `high` get whiskers. Bars whose labels don't fit side by side lie down.
     """
+    rows = records(rows)
     groups = list(dict.fromkeys(str(row[x[0]]) for row in rows))
     names = list(dict.fromkeys(str(row[series[0]]) for row in rows)) if series else []
     room = max(NARROW // max(len(groups), 1) - 1, 4)
@@ -81,14 +82,14 @@ def bars(
         for whisker in (base.mark_rule(style="halo"), base.mark_rule(strokeWidth=1.5)):
             layers.append(whisker.encode(size("low:Q", **value), **{end: "high:Q"}))
     height = (18 * max(len(names), 1) + 14) * len(groups) if lying else HEIGHT
-    return panel(alt.layer(*layers), title, description, wide=wide, height=height)
+    said = described("Bar chart", title, alt_text.groups(data), axes=(x[1], y[1]))
+    return panel(alt.layer(*layers), title, said, wide=wide, height=height)
 
 
 def scatter(
-    rows: Sequence[Row],
+    rows: Rows,
     *,
     title: str,
-    description: str,
     x: tuple[str, str],
     y: tuple[str, str],
     series: tuple[str, str],
@@ -101,7 +102,7 @@ def scatter(
     are eight shapes.
     """
     shape = shape or series
-    seen = [row for row in rows if None not in (finite(row[x[0]]), finite(row[y[0]]))]
+    seen = [row for row in records(rows) if None not in (finite(row[x[0]]), finite(row[y[0]]))]
     data = [
         {"series": str(row[series[0]]), "shape": str(row[shape[0]]), "x": right, "y": up}
         for row, right, up in zip(
@@ -136,20 +137,21 @@ def scatter(
             tooltip=tips,
         )
     )
-    return panel(chart, title, description, wide=wide)
+    said = described("Scatter plot", title, alt_text.clouds(data), axes=(x[1], y[1]))
+    return panel(chart, title, said, wide=wide)
 
 
 def matrix(
-    rows: Sequence[Row],
+    rows: Rows,
     *,
     title: str,
-    description: str,
     x: tuple[str, str],
     y: tuple[str, str],
     value: tuple[str, str],
     wide: bool = True,
 ) -> Panel:
     """A table as colored cells with the number in each; values lie in [0, 1]."""
+    rows = records(rows)
     label, top = heads(list(dict.fromkeys(str(row[x[0]]) for row in rows)), 9)
     names = list(dict.fromkeys(str(row[y[0]]) for row in rows))
     data = []
@@ -180,11 +182,12 @@ def matrix(
             {"test": "datum.value > 0.48", "value": "#111"},
         ],
     )
+    facts = alt_text.cells([cell | {"row": cell["y"]} for cell in data])
     numbers = base.mark_text(fontSize=12).encode(text="text:N", color=ink)
     return panel(
         alt.layer(cells, numbers),
         title,
-        description,
+        described("Table of colored cells", title, facts, axes=(value[1],)),
         wide=wide,
         height=32 * len(names),
         least_width=46 * len(label) + 7 * min(max(map(len, names), default=0), 22) + 20,

@@ -6,12 +6,11 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
+from contam.plots.alt_text import described
 from contam.plots.figure import Panel
 
 
-def contact_sheet(
-    pictures: Sequence[Sequence[np.ndarray]], *, title: str, description: str, scale: int = 3
-) -> Panel:
+def contact_sheet(pictures: Sequence[Sequence[np.ndarray]], *, title: str, scale: int = 3) -> Panel:
     """Rows of pictures, each (height, width, 3) with values in [0, 1], as one WebP image.
 
     Raises:
@@ -35,4 +34,6 @@ def contact_sheet(
             sheet[top : top + height, left : left + width, 3] = 255
     file = BytesIO()
     Image.fromarray(sheet, "RGBA").save(file, "WEBP", lossless=True)
-    return Panel(title, description, picture=file.getvalue(), wide=True)
+    facts = [f"{len(pictures)} row{'s' * (len(pictures) != 1)} of {across} pictures"]
+    said = described("Pictures", title, facts)
+    return Panel(title, said, picture=file.getvalue(), wide=True)

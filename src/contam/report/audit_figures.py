@@ -99,7 +99,6 @@ def of_neurons(record: AuditRecord) -> tuple[Panel, ...]:
             {name: np.array(getattr(table, field), dtype=np.float64)
              for name, field in columns.items()},
             title=title, x=unit, edges=edges, series="",
-            description=f"Shares of the shown neurons by {title.lower()}.",
         )[0]
         for title, unit, edges, columns in HISTOGRAMS
     )  # fmt: skip
@@ -117,7 +116,6 @@ def of_rates(record: AuditRecord) -> Panel | None:
     ]
     return bars(
         rows, title="Activation rate by class",
-        description="How often the neurons of a layer fire for examples of each class.",
         x=("class", ""), y=("rate", "share of positive activations"), series=("data", ""),
         wide=True,
     )  # fmt: skip
@@ -136,7 +134,6 @@ def of_plane(record: AuditRecord) -> tuple[Panel, ...]:
     axes = [
         f"direction {k}, {share:.0%} of the variance" for k, share in enumerate(plane.shares, 1)
     ]
-    seen = f"Examples as the layer {plane.layer} has them"
     panels = []
     for title, names in (("By data set", plane.data), ("By class", plane.label),
                          ("By domain", plane.domain)):  # fmt: skip
@@ -147,8 +144,7 @@ def of_plane(record: AuditRecord) -> tuple[Panel, ...]:
             ]
             panels.append(
                 scatter(rows, title=title, x=("x", axes[0]), y=("y", axes[1]),
-                        series=("series", ""),
-                        description=f"{seen}, {title.lower()}.")
+                        series=("series", ""))
             )  # fmt: skip
     return tuple(panels)
 
@@ -251,7 +247,6 @@ def _by_depth(
     panel = lines(
         drawn, title=title, x=("place", "layer, from input to output"), y=("value", unit),
         series=("data", ""), points=True,
-        description=f"By layer from the input to the output: {shows}.",
     )  # fmt: skip
     return _naming(panel, [layer.name for layer in record.layers]), rows
 

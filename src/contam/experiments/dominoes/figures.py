@@ -8,7 +8,6 @@ import numpy as np
 
 from contam.experiments.dominoes.cases import REVERSED, Case, pictured, profiled
 from contam.experiments.dominoes.results import SECOND, Seen
-from contam.experiments.dominoes.snapshots import EARLY
 from contam.plots import (
     Figure,
     Panel,
@@ -47,8 +46,6 @@ def _sheet(run: Run, seen: Seen) -> Figure:
     sheet = contact_sheet(
         rows,
         title="From above: " + ", ".join(shown.values()),
-        description="Each row has ten dominoes, of classes 0 and 1 in turn. Upper halves are ever "
-        "harder to read; lower halves are the same in every row.",
     )
     return Figure(
         "Dominoes",
@@ -79,7 +76,6 @@ def _alone(seen: Seen) -> Figure:
             bars(
                 means,
                 title=title,
-                description=" ".join(f"{r['feature']}: {r[key]:.3g}." for r in means),
                 x=("feature", "learned alone"),
                 y=(key, y),
             )
@@ -93,10 +89,6 @@ def _alone(seen: Seen) -> Figure:
     chart, bins = histogram(
         samples,
         title="Where answers are decided",
-        description=" ".join(
-            f"{cue}: {np.mean(at <= EARLY):.0%} at the first two probes."
-            for cue, at in samples.items()
-        ),
         x="prediction depth, from the input to the softmax",
         edges=edges,
         y="share of pictures that have a depth",
@@ -142,15 +134,10 @@ def _harm(seen: Seen) -> Figure:
                 | {"depth": depth[:, place].mean(), "accuracy": values.mean()}
                 | {"low": values.min(), "high": values.max(), "feature": config.spurious[place]}
             )
-    told = " ".join(
-        f"{config.spurious[p]}: depth {depth[:, p].mean():.2f}, harm {harm[:, p].mean():.2f}."
-        for p in order
-    )
     panels = (
         lines(
             rows + rule,
             title="Harm of a spurious feature",
-            description=f"{told} The core alone has depth {middle:.2f}.",
             x=("depth", "depth of the feature alone, probes"),
             y=("harm", "accuracy lost when it is random"),
             series=("series", ""),
@@ -159,9 +146,6 @@ def _harm(seen: Seen) -> Figure:
         lines(
             curves,
             title="Accuracy on three tests",
-            description=" ".join(
-                f"{r['feature']}, {r['series']}: {r['accuracy']:.2f}." for r in curves
-            ),
             x=("depth", "depth of the feature alone, probes"),
             y=("accuracy", "accuracy"),
             series=("series", ""),
@@ -204,7 +188,6 @@ def _alarm(seen: Seen) -> Figure:
         bars(
             means,
             title="Decided at the input or the first layer",
-            description=" ".join(f"{r['network']}, {r['when']}: {r['early']:.2f}." for r in means),
             x=("network", ""),
             y=("early", "share of pictures"),
             series=("when", ""),
@@ -213,7 +196,6 @@ def _alarm(seen: Seen) -> Figure:
         matrix(
             table,
             title="After training: accuracy on every test, and the share without a depth",
-            description="; ".join(f"{r['network']}, {r['what']}: {r['value']:.2f}" for r in table),
             x=("what", ""),
             y=("network", ""),
             value=("value", "share"),
@@ -247,14 +229,10 @@ def _recovery(seen: Seen) -> Figure:
                     {"what": name, "epoch": epoch, "share": statistics.fmean(values)}
                     | {"low": min(values), "high": max(values), "feature": cue}
                 )
-        ends = [row for row in curves if row["epoch"] in (1, config.epochs)]
         panels.append(
             lines(
                 curves,
                 title=f"{cue} over {config.core}, agreeing in {config.agreement:.0%}",
-                description=" ".join(
-                    f"{r['what']}, epoch {r['epoch']}: {r['share']:.2f}." for r in ends
-                ),
                 x=("epoch", "epochs"),
                 y=("share", "share of test pictures"),
                 series=("what", ""),
@@ -272,7 +250,6 @@ def _recovery(seen: Seen) -> Figure:
         bars(
             means,
             title="Counter-examples found after one epoch",
-            description=" ".join(f"{r['feature']}, {r['where']}: {r['auc']:.2f}." for r in means),
             x=("feature", "feature that they contradict"),
             y=("auc", "area under the curve; 0.5 is chance"),
             series=("where", ""),
@@ -308,16 +285,10 @@ def _inside(seen: Seen) -> Figure:
                     | {"low": values.min(), "high": values.max()}
                     for place, values in enumerate(bits.T)
                 ]
-        last = len(bits.T) - 1
         panels.append(
             lines(
                 curves,
                 title=name[0].upper() + name[1:],
-                description=" ".join(
-                    f"{r['what']}, probe {r['probe']}: {r['bits']:.2f} bits."
-                    for r in curves
-                    if r["probe"] in (0, last - 1, last)
-                ),
                 x=("probe", "probe, from the input to the softmax"),
                 y=("bits", "usable information, bits"),
                 series=("what", "about the"),

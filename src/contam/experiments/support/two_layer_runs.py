@@ -1,7 +1,7 @@
 """Networks of the theory in a run: trained so that a stopped one goes on, and read as curves."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -68,11 +68,3 @@ def curve(run: Run, name: str, x: str, key: str, label: str) -> list[dict[str, A
         {x: row[x], "what": label, "value": row[key], "low": row["low"], "high": row["high"]}
         for row in over_seeds(rows, [x], key)
     ]
-
-
-def course(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Where each curve starts and ends, for those who can't see it."""
-    ends: dict[str, list[float]] = {}
-    for row in rows:
-        ends.setdefault(row["what"], []).append(row["value"])
-    return " ".join(f"{what}: from {v[0]:.3g} to {v[-1]:.3g}." for what, v in ends.items())
