@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from contam.experiment import Claim, judge, number
+from contam.experiment import Claim, NotJudged, Pooled, Statement, judge, judge_all, number
 
 
 def claim(values, **ends):
@@ -35,18 +35,20 @@ def test_the_mean_is_judged_by_the_range(values, low, high, holds):
 def test_in_every_seed_is_stricter_than_on_average():
     assert claim([0.0, 4.0], low=1.0).holds is True
     assert claim([0.0, 4.0], low=1.0, every_seed=True).holds is False
-    assert "in every seed" in claim([0.0, 4.0], low=1.0, every_seed=True).wanted
+    assert "in every seed" in claim([0.0, 4.0], low=1.0, every_seed=True).expected_range
 
 
 def test_no_seed_is_no_verdict():
     found = claim([], low=1.0)
     assert found.holds is None
     assert found.found is None
-    assert found.not_run
+    assert found.not_judged
 
 
 def test_a_number_may_stand_unjudged():
-    assert Claim("says", "ours", "q", found=1.0, n=1, low=2.0, not_run="other sizes").holds is None
+    assert (
+        Claim("says", "ours", "q", found=1.0, n=1, low=2.0, not_judged="other sizes").holds is None
+    )
 
 
 def test_one_seed_has_no_spread():
@@ -69,3 +71,34 @@ def test_one_seed_has_no_spread():
 )
 def test_numbers_as_printed(value, text):
     assert number(value) == text
+
+
+def double(values):
+    return [2 * value for value in values]
+
+
+def test_a_statement_is_judged_by_what_it_measures():
+    statement = Statement("{who} doubles", "ours", "twice {who}", double, low=3.0, every_seed=True)
+    claim = statement.judge([1.0, 2.0], who="it")
+    assert (claim.says, claim.quantity) == ("it doubles", "twice it")
+    assert (claim.found, claim.holds, claim.in_every_seed) == (3.0, False, False)
+
+
+def test_a_statement_may_be_about_one_number_of_all_seeds():
+    statement = Statement("s", "ours", "q", lambda rows: Pooled(sum(rows), len(rows), "pair"))
+    claim = statement.judge([1.0, 2.0])
+    assert (claim.found, claim.spread, claim.n, claim.of) == (3.0, None, 2, "pair")
+
+
+def test_what_a_run_lacks_is_the_reason_why_a_statement_is_not_judged():
+    def measure(rows):
+        raise NotJudged("there is no student")
+
+    claim = Statement("s", "ours", "q", measure, low=1.0, published="2").judge([])
+    assert (claim.holds, claim.verdict) == (None, "not judged")
+    assert (claim.not_judged, claim.low, claim.published) == ("there is no student", 1.0, "2")
+
+
+def test_a_table_of_statements_keeps_its_order():
+    table = [Statement(f"s{i}", "ours", "q", double) for i in range(3)]
+    assert [claim.says for claim in judge_all(table, [1.0])] == ["s0", "s1", "s2"]

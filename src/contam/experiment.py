@@ -1,10 +1,10 @@
-"""An experiment is a value with three acts; a claim is a sentence beside the number found."""
+"""An experiment is a value with three acts; a claim is a sentence beside the measured number."""
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from pydantic import BaseModel
@@ -12,14 +12,28 @@ from pydantic import BaseModel
 from contam.plots import Figure
 from contam.run import Run
 
+PUBLISHED = "Published"
+"""Heading for the number that the paper gives."""
+EXPECTED_RANGE = "Expected range"
+"""Heading for the range in which a claim holds."""
+VERDICTS = {True: "holds", False: "does not hold", None: "not judged"}
+"""The outcome of a claim in words."""
+SETTINGS_DIFFER = "settings differ from those of the claim"
+"""Why a claim is not judged by a run of other sizes, steps or data."""
+
+ResultsT = TypeVar("ResultsT")
+
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement of the paper (or of the specification built on it), and what a run found.
+    """A statement of the paper (or of the specification built on it), and what a run measured.
 
-    The number found is the mean over seeds. The claim holds when it lies in [low, high]; an end
-    that is None is open. A claim that the run could not judge says why, with the number or
-    without one.
+    The number is the mean over seeds. The claim holds when it lies in [low, high]; an end that is
+    None is open. A claim that the run can't judge says why, with the number or without one.
+
+    >>> claim = Claim("The shift costs accuracy", "Thm. 4.3", "OOD risk", found=0.85, low=0.8)
+    >>> claim.holds, claim.expected_range, claim.verdict
+    (True, '0.8 or more', 'holds')
     """
 
     says: str
@@ -28,32 +42,38 @@ class Claim:
     quantity: str
     """What the number is, with its unit when it has one."""
     found: float | None = None
+    """The measured number."""
     spread: float | None = None
     """Standard deviation over seeds; None for fewer than two."""
     n: int = 0
-    """Seeds behind the number, or what else `of` says."""
+    """How many seeds the number is over, or how many of what `of` says."""
     of: str = "seed"
     """What `n` counts, in the singular."""
     low: float | None = None
     high: float | None = None
     published: str | None = None
-    """The number in print, where there is one."""
+    """The number that the paper gives, where there is one."""
     in_every_seed: bool | None = None
     """For claims about every seed: whether each seed's number lies in [low, high]."""
-    not_run: str | None = None
+    not_judged: str | None = None
     """Why the claim was not judged."""
 
     @property
     def holds(self) -> bool | None:
-        """Whether the claim holds here; None when it was not judged."""
-        if self.found is None or self.not_run is not None:
+        """Whether the claim holds in this run; None when it was not judged."""
+        if self.found is None or self.not_judged is not None:
             return None
         if self.in_every_seed is not None:
             return self.in_every_seed
         return _within(self.found, self.low, self.high)
 
     @property
-    def wanted(self) -> str:
+    def verdict(self) -> str:
+        """The outcome in words, as `VERDICTS` has it."""
+        return VERDICTS[self.holds]
+
+    @property
+    def expected_range(self) -> str:
         """The range in words: '0.75 or more', '0.82 to 0.88'."""
         if self.low is not None and self.high is not None:
             text = f"{number(self.low)} to {number(self.high)}"
@@ -71,13 +91,13 @@ class Claim:
             "source": self.source,
             "quantity": self.quantity,
             "published": self.published,
-            "wanted": self.wanted,
+            "expected_range": self.expected_range,
             "found": _finite(self.found),
             "spread": _finite(self.spread),
             "n": self.n,
             "of": self.of,
             "holds": self.holds,
-            "not_run": self.not_run,
+            "not_judged": self.not_judged,
         }
 
 
@@ -92,14 +112,25 @@ def judge(
     published: str | None = None,
     every_seed: bool = False,
 ) -> Claim:
-    """The claim that the mean of `values` (one a seed) lies in [low, high].
+    """Judge the claim that the mean of `values` lies in [low, high].
 
-    With `every_seed`, each of them has to. A value that is missing or not a number fails.
+    Args:
+        says: the statement, as a sentence.
+        values: one number for each seed; one that is missing or not a number fails.
+        source: where the statement stands; see `Claim`.
+        quantity: what the number is.
+        low: the lowest mean for which the claim holds; None is open.
+        high: the highest mean for which the claim holds; None is open.
+        published: the number that the paper gives.
+        every_seed: whether each value has to lie in the range.
+
+    >>> judge("ReLU fails", [0.8, 0.9], source="ours", quantity="risk", low=0.5).holds
+    True
     """
-    numbers = [math.nan if value is None else value for value in values]
+    numbers = [math.nan if value is None else float(value) for value in values]
     if not numbers:
         return Claim(says, source, quantity, low=low, high=high, published=published,
-                     not_run="no seed was run")  # fmt: skip
+                     not_judged="no seed was run")  # fmt: skip
     return Claim(
         says,
         source,
@@ -114,6 +145,69 @@ def judge(
     )
 
 
+class NotJudged(Exception):  # noqa: N818
+    """Raised by a statement's `measure` where a run lacks what it is about; its text says why."""
+
+
+class Pooled(NamedTuple):
+    """One number over everything measured, in the place of one number for each seed."""
+
+    value: float
+    n: int
+    """How many seeds, or how many of what `of` says, it is over."""
+    of: str = "seed"
+
+
+@dataclass(frozen=True)
+class Statement(Generic[ResultsT]):
+    """A row of an experiment's table of claims: a sentence, a quantity, and its expected range.
+
+    `says` and `quantity` may have fields in braces, which `judge` fills in.
+
+    >>> statement = Statement("{net} fails", "ours", "risk", lambda risks: risks, low=0.5)
+    >>> claim = statement.judge([0.8, 0.9], net="ReLU")
+    >>> claim.says, claim.holds
+    ('ReLU fails', True)
+    """
+
+    says: str
+    source: str
+    quantity: str
+    measure: Callable[[ResultsT], Sequence[float | None] | Pooled]
+    """From a run's results to a number for each seed, or to one number; raises `NotJudged`."""
+    low: float | None = None
+    high: float | None = None
+    published: str | None = None
+    every_seed: bool = False
+
+    def judge(self, results: ResultsT, **words: object) -> Claim:
+        """The claim with the number that the results give.
+
+        Args:
+            results: what `measure` reads: tables, configs, whatever the experiment puts in it.
+            words: values for the fields of `says` and `quantity`.
+        """
+        says, quantity = self.says.format(**words), self.quantity.format(**words)
+        ends: dict[str, Any] = {"low": self.low, "high": self.high, "published": self.published}
+        try:
+            values = self.measure(results)
+        except NotJudged as reason:
+            return Claim(says, self.source, quantity, not_judged=str(reason), **ends)
+        if isinstance(values, Pooled):
+            value, n, of = values
+            return Claim(says, self.source, quantity, found=float(value), n=n, of=of, **ends)
+        return judge(
+            says, values, source=self.source, quantity=quantity, every_seed=self.every_seed, **ends
+        )
+
+
+def judge_all(
+    statements: Iterable[Statement[ResultsT]], results: ResultsT, **words: object
+) -> list[Claim]:
+    """The claims of a table of statements, in its order; see `Statement.judge`."""
+    return [statement.judge(results, **words) for statement in statements]
+
+
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
@@ -125,7 +219,11 @@ def _within(value: float, low: float | None, high: float | None) -> bool:
 
 
 def number(value: float | None) -> str:
-    """A number as the tables print it: three significant digits, no leading zeros lost."""
+    """A number as tables print it, in three significant digits.
+
+    >>> [number(value) for value in (0.84671, 20_000.0, 1e-5, None)]
+    ['0.847', '20000', '1.0e-05', '–']
+    """
     if value is None or math.isnan(value):
         return "–"
     if value != 0 and (abs(value) >= 1e5 or abs(value) < 1e-3):
@@ -134,7 +232,7 @@ def number(value: float | None) -> str:
 
 
 class Stage(NamedTuple):
-    """How far an experiment has come."""
+    """The progress of an experiment."""
 
     done: float
     """Share of the work, from 0 to 1."""
@@ -146,9 +244,10 @@ class Stage(NamedTuple):
 class Experiment:
     """A figure, table or theorem of a paper, as a value with three acts.
 
-    `compute(config, run)` does the work, writes nothing but the run, and yields how far it came.
-    `claims(run)` judges and `draw(run)` shows (`summary(run)` is the picture in two sentences);
-    they only read the run, so they work wherever its folder is.
+    `compute(config, run)` does the work, writes only to the run, and yields its progress.
+    `claims(run)` judges the paper's claims, `draw(run)` draws, and `summary(run)` says the result
+    in two sentences. These three only read the run, so they work on any machine that has its
+    folder.
     """
 
     name: str
@@ -163,6 +262,6 @@ class Experiment:
     claims: Callable[[Run], Sequence[Claim]]
     draw: Callable[[Run], Sequence[Figure]]
     summary: Callable[[Run], str]
-    """What was found, in plain words with the numbers."""
+    """The result in plain words, with the numbers."""
     alert: Callable[[Run], str] = lambda run: ""
     """One sentence that warns of a bad result, for the top of the page; empty if all is well."""

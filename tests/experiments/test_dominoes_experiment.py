@@ -216,7 +216,7 @@ def test_files_go_through_the_same_code(tmp_path):
     )
     run = run_experiment(EXPERIMENT, config, tmp_path / "runs")
     assert run.arrays(Case("over", "mnist").part(0))["pictures"].shape == (10, 3, 64, 32)
-    assert all(claim.found is not None or claim.not_run for claim in EXPERIMENT.claims(run))
+    assert all(claim.found is not None or claim.not_judged for claim in EXPERIMENT.claims(run))
     assert len(EXPERIMENT.draw(run)) == 6 and "square" in EXPERIMENT.summary(run)
 
 

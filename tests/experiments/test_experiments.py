@@ -52,9 +52,9 @@ def test_claims_are_judged_from_disk_alone(experiment, smoke):
     assert records
     for record in json.loads(json.dumps(records)):
         assert record["holds"] in (True, False, None)
-        assert record["found"] is not None or record["not_run"]
+        assert record["found"] is not None or record["not_judged"]
         assert record["n"] >= 1 or record["found"] is None
-        assert record["says"] and record["quantity"] and record["wanted"]
+        assert record["says"] and record["quantity"] and record["expected_range"]
         if record["source"] != "ours":
             for item in record["source"].split(", "):
                 if not item.startswith("Sec.") and not ANOTHER_WORK.fullmatch(item):

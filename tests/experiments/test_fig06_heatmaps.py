@@ -200,10 +200,10 @@ def test_folders_go_through_the_same_code_without_what_needs_masks(tmp_path):
     assert run.arrays("net/teacher/seed0")["pictures"].shape == (8, 3, 32, 32)
 
     judged = {claim.quantity: claim for claim in EXPERIMENT.claims(run)}
-    unmasked = [claim for claim in judged.values() if claim.not_run]
-    assert {claim.not_run for claim in unmasked} == {NO_MASKS}
+    unmasked = [claim for claim in judged.values() if claim.not_judged]
+    assert {claim.not_judged for claim in unmasked} == {NO_MASKS}
     assert len(judged) - len(unmasked) == 2
-    assert all("accuracy, OOD" in q or "picture" in q for q in judged if not judged[q].not_run)
+    assert all("accuracy, OOD" in q or "picture" in q for q in judged if not judged[q].not_judged)
     sheet, apart = EXPERIMENT.draw(run)
     assert not sheet.panels[0].empty and len(apart.panels) == 3
     assert "of the picture" in EXPERIMENT.summary(run)

@@ -155,7 +155,7 @@ def test_the_paper_preset_runs_on_pacs(tmp_path):
     assert row["count"] == 4 * 21 and row["tested"] == 4 * 4
     claims = EXPERIMENT.claims(run)
     assert [claim.found is not None for claim in claims] == [True, True, True, True, False]
-    assert "too few" in (claims[-1].not_run or "")
+    assert "too few" in (claims[-1].not_judged or "")
     assert all(not panel.empty for figure in EXPERIMENT.draw(run) for panel in figure.panels)
     assert "mistakes the domain: teacher" in EXPERIMENT.summary(run)
 

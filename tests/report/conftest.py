@@ -57,7 +57,7 @@ def claims(run: Run) -> list[Claim]:
               every_seed=True),
         judge("No number at all", [], source="Fig. 8", quantity="y", low=1.0),
         judge("Not a number", [float("nan")], source="Fig. 8", quantity="z", low=1.0),
-        Claim(f"{LONG} was not run", "App. F.1", HOSTILE, not_run=f"because {HOSTILE}"),
+        Claim(f"{LONG} was not run", "App. F.1", HOSTILE, not_judged=f"because {HOSTILE}"),
     ]  # fmt: skip
 
 

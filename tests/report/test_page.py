@@ -165,7 +165,7 @@ def test_every_claim_appears_with_its_verdict(
 ) -> None:
     for claim in experiments["hostile"].claims(runs[0]):
         for said in (claim.says, claim.source if claim.source != "ours" else "not in the paper",
-                     claim.quantity, claim.published or "", claim.not_run or ""):  # fmt: skip
+                     claim.quantity, claim.published or "", claim.not_judged or ""):  # fmt: skip
             assert re.sub(r"\s+", " ", said) in text
     verdicts = [v for tag, a in parsed.elements if tag == "tr" and (v := a.get("data-verdict"))]
     assert verdicts == 2 * ["holds", "fails", "holds", "unjudged", "fails", "unjudged"]

@@ -51,21 +51,17 @@ def print_claims(run: "Run") -> None:
 
     from contam.experiment import number
 
-    verdicts = {
-        True: ("holds", "green"),
-        False: ("does not hold", "red"),
-        None: ("not judged", "dim"),
-    }
+    colors = {True: "green", False: "red", None: "dim"}
     table = Table.grid(padding=(0, 2))
     table.add_column(width=13)
     table.add_column()
     for claim in _judged(run):
         spread = f" ± {number(claim.spread)}" if claim.spread is not None else ""
         measured = f"{claim.quantity}: {number(claim.found)}{spread} (n {claim.n})"
-        expected = claim.not_run or f"expected {claim.wanted}"
+        expected = claim.not_judged or f"expected {claim.expected_range}"
         sentence = f"{claim.says} ({claim.source})\n"
         table.add_row(
-            Text.assemble(verdicts[claim.holds]),
+            Text(claim.verdict, colors[claim.holds]),
             Text.assemble(sentence, (f"{measured}; {expected}", "dim")),
         )
     console = Console(highlight=False)

@@ -216,10 +216,10 @@ def claims(run: Run) -> Sequence[Claim]:
         among = f", networks of ID accuracy {config.good:g} or more" if good else ""
         quantity = f"{MEASURES[key]} and drop: {what}{among}"
         if key not in rows[0]:
-            return Claim(says, "ours", quantity, not_run=NO_MASKS, **ends)
+            return Claim(says, "ours", quantity, not_judged=NO_MASKS, **ends)
         seen = found.get((key, given, good))
         if seen is None:
-            return Claim(says, "ours", quantity, not_run=FEW, **ends)
+            return Claim(says, "ours", quantity, not_judged=FEW, **ends)
         return Claim(says, "ours", quantity, found=seen.value, n=config.seeds, **ends)
 
     return [
@@ -268,7 +268,7 @@ def _comparisons(config: Config, rows: Sequence[dict[str, Any]]) -> list[Claim]:
         gone = [each.name for each in (one, other) if (each.name, 0) not in by]
         if gone or key not in rows[0]:
             why = f"there is no {gone[0]} here" if gone else NO_MASKS
-            found.append(Claim(says, "ours", quantity, low=0.0, not_run=why))
+            found.append(Claim(says, "ours", quantity, low=0.0, not_judged=why))
             continue
         pairs = [(by[one.name, seed], by[other.name, seed]) for seed in range(config.seeds)]
         differences = [a[key] - b[key] for a, b in pairs]

@@ -181,7 +181,7 @@ def _robust_claims(config: Config, points: Sequence[dict[str, Any]]) -> list[Cla
     if any(row["robustness"] is None for row in points):
         why = "too few standard networks were trained to draw their line"
         return [
-            Claim(says, "Sec. 2", quantities[who], low=0.0, not_run=why)
+            Claim(says, "Sec. 2", quantities[who], low=0.0, not_judged=why)
             for who, says in sentences.items()
         ]
     by = {(row["network"], row["seed"]): row for row in points}
@@ -229,7 +229,7 @@ def _kept(by: Mapping[tuple[str, int], dict[str, Any]], seeds: int) -> Claim:
     quantity = "share of the teacher's effective robustness that the student has"
     if any(teacher <= 0 for _, teacher in pairs):
         why = "a teacher is not above the line of standard networks"
-        return Claim(says, "Sec. 2", quantity, low=0.3, high=0.7, not_run=why)
+        return Claim(says, "Sec. 2", quantity, low=0.3, high=0.7, not_judged=why)
     return judge(
         says,
         [student / teacher for student, teacher in pairs],
@@ -248,7 +248,9 @@ def _beyond_coverage(by: Mapping[tuple[str, int], dict[str, Any]], seeds: int) -
     losses = [by["ERM", seed]["id"] - by["ERM", seed]["ood"] for seed in range(seeds)]
     gains = [by[CENTERED.name, seed]["ood"] - by["ERM", seed]["ood"] for seed in range(seeds)]
     if min(losses) <= 0:
-        return Claim(says, "ours", quantity, low=0.2, not_run="the standard network loses nothing")
+        return Claim(
+            says, "ours", quantity, low=0.2, not_judged="the standard network loses nothing"
+        )
     return judge(
         says,
         [gain / loss for gain, loss in zip(gains, losses, strict=True)],

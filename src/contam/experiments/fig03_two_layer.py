@@ -199,7 +199,7 @@ def claims(run: Run) -> Sequence[Claim]:
         if is_standard(config):
             return found
         why = "the range is known for d0 64 of d 256, m 256 and training time 200"
-        return replace(found, not_run=why)
+        return replace(found, not_judged=why)
 
     def column(rows: list[dict[str, Any]], key: str) -> list[float]:
         return [row[key] for row in rows]

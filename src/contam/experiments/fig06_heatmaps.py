@@ -387,7 +387,7 @@ def claims(run: Run) -> Sequence[Claim]:
             )
         )
     if not _masked(config):
-        found = [replace(each, not_run=NO_MASKS) if each.not_run else each for each in found]
+        found = [replace(each, not_judged=NO_MASKS) if each.not_judged else each for each in found]
     return found
 
 

@@ -185,7 +185,7 @@ def claims(run: Run) -> Sequence[Claim]:
     if ERM.name in there:
         found.append(judge(values=apart(TEACHER, ERM), every_seed=True, **wanted))
     else:
-        found.append(Claim(**wanted, not_run="no standard network is compared here"))
+        found.append(Claim(**wanted, not_judged="no standard network is compared here"))
     if {CAPTIONED.name, ERM.name} <= there:
         found.append(
             judge(
@@ -217,7 +217,7 @@ def claims(run: Run) -> Sequence[Claim]:
     }
     if len(trained) < ENOUGH:
         few = f"{len(trained)} trained networks are too few for a correlation"
-        return [*found, Claim(**more, not_run=few)]
+        return [*found, Claim(**more, not_judged=few)]
     columns = (torch.tensor([row[key] for row in trained]) for key in ("error", "ood"))
     found.append(Claim(**more, found=spearman(*columns), n=config.seeds))
     return found

@@ -277,7 +277,7 @@ def _falling(depth: np.ndarray, harm: np.ndarray) -> Claim:
     quantity = f"rank correlation of depth and harm over {harm.shape[1]} features"
     if np.isnan(depth).any() or not (np.ptp(depth, axis=1) * np.ptp(harm, axis=1)).all():
         why = "in a seed, a feature has no depth, or all features harm alike"
-        return Claim(says, "ours", quantity, high=-0.8, not_run=why)
+        return Claim(says, "ours", quantity, high=-0.8, not_judged=why)
     ranked = [spearman(torch.tensor(d), torch.tensor(h)) for d, h in zip(depth, harm, strict=True)]
     return judge(says, ranked, source="ours", quantity=quantity, high=-0.8, every_seed=True)
 
