@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel
@@ -20,8 +20,6 @@ VERDICTS = {True: "holds", False: "does not hold", None: "not judged"}
 """The outcome of a claim in words."""
 SETTINGS_DIFFER = "settings differ from those of the claim"
 """Why a claim is not judged by a run of other sizes, steps or data."""
-
-ResultsT = TypeVar("ResultsT")
 
 
 @dataclass(frozen=True)
@@ -159,7 +157,7 @@ class Pooled(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Statement(Generic[ResultsT]):
+class Statement:
     """A row of an experiment's table of claims: a sentence, a quantity, and its expected range.
 
     `says` and `quantity` may have fields in braces, which `judge` fills in.
@@ -173,14 +171,14 @@ class Statement(Generic[ResultsT]):
     says: str
     source: str
     quantity: str
-    measure: Callable[[ResultsT], Sequence[float | None] | Pooled]
+    measure: Callable[[Any], Sequence[float | None] | Pooled]
     """From a run's results to a number for each seed, or to one number; raises `NotJudged`."""
     low: float | None = None
     high: float | None = None
     published: str | None = None
     every_seed: bool = False
 
-    def judge(self, results: ResultsT, **words: object) -> Claim:
+    def judge(self, results: Any, **words: object) -> Claim:
         """The claim with the number that the results give.
 
         Args:
@@ -201,9 +199,7 @@ class Statement(Generic[ResultsT]):
         )
 
 
-def judge_all(
-    statements: Iterable[Statement[ResultsT]], results: ResultsT, **words: object
-) -> list[Claim]:
+def judge_all(statements: Iterable[Statement], results: Any, **words: object) -> list[Claim]:
     """The claims of a table of statements, in its order; see `Statement.judge`."""
     return [statement.judge(results, **words) for statement in statements]
 
