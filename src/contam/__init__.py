@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from contam import inputs
     from contam.auditing.api import audit
     from contam.auditing.result import Audit
     from contam.batch import Batch, Domain, Shift
@@ -92,6 +93,7 @@ __all__ = [
     "effective_robustness",
     "fit_probe",
     "heat_maps",
+    "inputs",
     "model_depths",
     "observe",
     "predict_contamination",
@@ -103,6 +105,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "inputs":
+        return import_module("contam.inputs")
     if name not in _MODULES:
         raise AttributeError(f"module 'contam' has no attribute {name!r}")
     return getattr(import_module(f"contam.{_MODULES[name]}"), name)

@@ -27,9 +27,9 @@ from torch.utils.data import (
 
 from contam.auditing.prepare import prepare
 from contam.batch import Batch, Domain, Shift
-from contam.inputs.forms import several
-from contam.inputs.pixel_range import PixelRange, span_of
-from contam.inputs.reading import DatasetDomain
+from contam.inputs.forms import named_sets
+from contam.inputs.indexed import DatasetDomain
+from contam.inputs.pixel_range import PixelRange, pixel_range_of
 from contam.models.find_network import find_network
 from contam.models.logits_adapter import LogitsAdapter
 from contam.models.observe import observe
@@ -176,7 +176,7 @@ def test_images_are_shown_as_a_transform_makes_them():
 
 
 def test_what_is_too_large_for_memory_is_read_again(monkeypatch):
-    monkeypatch.setattr("contam.inputs.reading.HELD", 1)
+    monkeypatch.setattr("contam.inputs.tables.MAX_BYTES", 1)
     loader = DataLoader(TensorDataset(X, Y), batch_size=5, shuffle=True)
     domain = prepare(network(), id=loader, reference=None).subject.id.domain
     assert isinstance(domain, DatasetDomain)
@@ -192,7 +192,7 @@ def test_what_is_too_large_for_memory_is_read_again(monkeypatch):
 
 
 def test_what_augments_at_random_is_the_same_in_every_pass(monkeypatch):
-    monkeypatch.setattr("contam.inputs.reading.HELD", 1)
+    monkeypatch.setattr("contam.inputs.tables.MAX_BYTES", 1)
     data = Pairs(lambda i: (X[i] + torch.randn(()) + np.random.rand(), Y[i]))  # noqa: NPY002
     before = torch.get_rng_state(), repr(np.random.get_state())  # noqa: NPY002
     domain = prepare(network(), id=data, reference=None).subject.id.domain
@@ -277,7 +277,7 @@ def test_a_large_folder_is_read_again_in_the_same_range(tmp_path, monkeypatch):
     tree = images(tmp_path / "id")
     normal = Preparation(SIDE, SIDE, mean=(0.5,) * 3, std=(0.25,) * 3)
     held = prepare(network(), id=tree, transform=normal, reference=None).subject
-    monkeypatch.setattr("contam.inputs.reading.HELD", 1)
+    monkeypatch.setattr("contam.inputs.tables.MAX_BYTES", 1)
     anew = prepare(network(), id=tree, transform=normal, reference=None).subject
     torch.testing.assert_close(held.id.domain.data.x, anew.id.domain.data.x)
     assert anew.id.domain.data.x.min() >= 0
@@ -394,7 +394,7 @@ def test_several_ood_sets_have_names_of_their_own():
     found = prepare(network(), id=shift, reference=None).subject
     assert found.classes == ("a", "b", "c")
     assert len(found.ood) == 2
-    assert several(None) == []
+    assert named_sets(None) == []
 
 
 BAD: dict[str, tuple[dict, str]] = {
@@ -677,12 +677,12 @@ def test_pictures_and_inputs_are_each_other_s_inverse(low, width, values):
 
 def test_the_span_of_a_transform_is_black_and_white():
     normal = Preparation(SIDE, SIDE, mean=(0.5, 0.4, 0.3), std=(0.1, 0.2, 0.3))
-    span = span_of(normal)
+    span = pixel_range_of(normal)
     assert span is not None
     torch.testing.assert_close(span.low, torch.tensor([-5.0, -2.0, -1.0]))
     torch.testing.assert_close(span.high, torch.tensor([5.0, 3.0, 7 / 3]))
-    assert span_of(lambda image: torch.zeros(3, 4, 4)) is None
-    assert span_of(lambda image: torch.rand(3, 4, 4)) is None
+    assert pixel_range_of(lambda image: torch.zeros(3, 4, 4)) is None
+    assert pixel_range_of(lambda image: torch.rand(3, 4, 4)) is None
 
 
 @settings(max_examples=40)

@@ -14,7 +14,7 @@ from torch import nn
 
 from contam.auditing.api import audit
 from contam.auditing.result import Audit
-from contam.inputs.forms import several
+from contam.inputs.forms import named_sets
 from contam.rng import preserve_rng
 from contam.training.trainer_callbacks import base_of
 
@@ -52,7 +52,7 @@ class Audits:
         self.given = {"progress": False, **given}
         # A misspelled name is better told now than after the first epochs.
         inspect.signature(audit).bind(None, **self.given)
-        self._data = [given["id"], *(each for _, each in several(given.get("ood")))]
+        self._data = [given["id"], *(each for _, each in named_sets(given.get("ood")))]
         if any(isinstance(each, Iterator) for each in self._data):
             raise ValueError(
                 "an iterator is used up by the first audit; give the loader, or a list of batches"

@@ -1,4 +1,4 @@
-"""What is declared about examples beside their labels: masks of the object, kinds of background."""
+"""What users declare about examples beside labels: masks of the object, labels of backgrounds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,22 +12,27 @@ from torch import Tensor
 from contam.auditing.audit_inputs import Sample
 from contam.inputs.parts import as_inputs, as_labels, listed, pick
 from contam.inputs.pixel_range import mask_from
-from contam.inputs.reading import Table
+from contam.inputs.tables import RawSet
 
 
-def with_masks(sample: Sample, table: Table, masks: Any) -> Sample:
-    """The sample with masks from a tensor, or from a tree of pictures beside that of the images.
+def with_masks(sample: Sample, table: RawSet, masks: Any) -> Sample:
+    """Add masks from a tensor, or from a folder tree like that of the images.
+
+    Args:
+        sample: the data set.
+        table: the same set as it was read.
+        masks: (n, 1, height, width) shares of pixels that the object covers, or a folder; None
+            takes those that came with the examples.
 
     Raises:
         ValueError: they don't belong to these examples.
     """
     if masks is None:
-        masks = table.masks
+        masks = table.masks  # never those of files, so all rows were read
     elif isinstance(masks, str | Path):
-        found = _masks_beside(Path(masks), table)
-        if found is None:
-            return sample
-        masks = found
+        masks = _masks_beside(Path(masks), table)
+        if isinstance(masks, str):
+            return replace(sample, read_notes=(*sample.read_notes, masks))
     else:
         masks = as_inputs(masks)
         if len(masks) != table.total:
@@ -35,11 +40,11 @@ def with_masks(sample: Sample, table: Table, masks: Any) -> Sample:
                 f"{len(masks)} masks for the {table.total} examples of {table.name!r}; want one "
                 "for each"
             )
-        masks = masks[table.numbers]
+        masks = masks[table.numbers][table.read_positions()]
     if masks is None:
         return sample
     masks = masks[:, None] if masks.ndim == 3 else masks
-    shape = (len(table), 1, *table.shape[-2:])
+    shape = (len(sample), 1, *table.shape[-2:])
     if len(table.shape) != 3 or masks.ndim != 4 or (masks[:, :1]).shape != shape:
         raise ValueError(
             f"masks of {table.name!r} have the shape {tuple(masks.shape)}; want {shape}, the size "
@@ -54,32 +59,37 @@ def with_masks(sample: Sample, table: Table, masks: Any) -> Sample:
     return replace(sample, masks=masks)
 
 
-def _masks_beside(root: Path, table: Table) -> Float[Tensor, "n 1 height width"] | None:
-    """Masks under the images' own paths below another folder, with whatever suffix."""
+def _masks_beside(root: Path, table: RawSet) -> Float[Tensor, "n 1 height width"] | str:
+    """Masks under the images' own paths below another folder, or a note that one is missing."""
     if not root.is_dir():
         raise ValueError(f"no folder {root}; it should hold masks")
     if table.root is None or table.transform is None:
         raise ValueError(
             f"{table.name!r} does not come from a folder, so its masks can't; give a tensor"
         )
-    found = []
-    for file in table.files:
+    masks = []
+    for file in (table.files[row] for row in table.read_positions().tolist()):
         place = root / file.relative_to(table.root)
         beside = [place] if place.is_file() else sorted(place.parent.glob(f"{place.stem}.*"))
         if not beside:
-            table.notes.append(
+            return (
                 f"No masks for {table.name!r}: {file.name} and maybe others have none in the "
                 "folder of masks."
             )
-            return None
-        found.append(mask_from(beside[0], table.transform))
-    return torch.stack(found)
+        masks.append(mask_from(beside[0], table.transform))
+    return torch.stack(masks)
 
 
 def with_backgrounds(
-    samples: Sequence[Sample], tables: Sequence[Table], labels: Mapping[str, Any]
+    samples: Sequence[Sample], tables: Sequence[RawSet], labels: Mapping[str, Any]
 ) -> list[Sample]:
-    """The samples with declared labels of their backgrounds, numbered alike in all sets.
+    """Add declared labels of backgrounds, numbered alike in all sets.
+
+    Args:
+        samples: the data sets.
+        tables: the same sets as they were read.
+        labels: (n,) indices or names by the name of the set; sets without an entry take those that
+            came with the examples.
 
     Raises:
         ValueError: they are not one for each example.
@@ -95,18 +105,18 @@ def with_backgrounds(
                     f"{table.name!r}; want one for each"
                 )
             column = pick(column, table.numbers)
-        columns.append(column)
+        columns.append(None if column is None else pick(column, table.read_positions()))
     named = [column for column in columns if column is not None]
     if any(isinstance(column, list) for column in named):
-        columns = [None if c is None else [str(each) for each in listed(c)] for c in columns]
+        columns = [None if c is None else [str(label) for label in listed(c)] for c in columns]
         names = sorted({name for column in columns if column is not None for name in column})
     else:
-        names = sorted({int(each) for column in named for each in column.unique()})
-    # Kinds are numbered from 0 without gaps, since tables are made of them.
+        names = sorted({int(label) for column in named for label in column.unique()})
+    # Numbered from 0 without gaps, since they index rows of tables.
     places = {name: place for place, name in enumerate(names)}
     return [
         sample if column is None else replace(
-            sample, background=torch.tensor([places[each] for each in listed(column)])
+            sample, background=torch.tensor([places[label] for label in listed(column)])
         )
         for sample, column in zip(samples, columns, strict=True)
     ]  # fmt: skip

@@ -2,49 +2,32 @@
 
 from dataclasses import dataclass, field
 
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import nn
 
-from contam.batch import Domain
+from contam.inputs.input_set import InputSet
 
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """A data set of an audit: its examples, in an order that does not change, and their extras."""
-
-    name: str
-    domain: Domain
-    """`domain.batches(size)` without a generator gives the examples in order, again and again.
-
-    Pictures (n, 1 or 3, height, width) lie in [0, 1], whatever the user's network wants: the intake
-    puts in front of it what turns them into that.
-    """
-    masks: Float[Tensor, "n 1 height width"] | None = field(default=None, repr=False)
-    """Share of each pixel that the object covers, at the size of the network's input."""
-    background: Int[Tensor, " n"] | None = field(default=None, repr=False)
-    """Declared label of each example's background."""
-
-    def __len__(self) -> int:
-        return len(self.domain)
+Sample = InputSet
+"""A data set of an audit. Pictures (n, 1 or 3, height, width) lie in [0, 1], whatever the network
+takes: its `LogitsAdapter` converts them."""
 
 
 @dataclass(frozen=True, eq=False)
 class AuditInputs:
-    """A network under audit, and the data that it is looked at with."""
+    """A network under audit, and the data that it is shown."""
 
     name: str
     model: nn.Module = field(repr=False)
-    """Returns logits (batch, classes); it stays as it was found."""
+    """Returns logits (batch, classes)."""
     classes: tuple[str, ...]
-    id: Sample
-    ood: tuple[Sample, ...] = ()
+    id: InputSet
+    ood: tuple[InputSet, ...] = ()
     layers: tuple[str, ...] = ()
-    """Names as `observe` knows them, in the order in which they run."""
+    """Names as `observe` has them, in the order in which they run."""
     reference: nn.Module | None = field(default=None, repr=False)
-    """An encoder of the same inputs, to tell whether information is missing from the images."""
+    """An encoder of the same inputs, used to test whether the images lack information."""
     reference_name: str = ""
     untrained: nn.Module | None = field(default=None, repr=False)
-    """The same network with drawn weights: the control of every number."""
+    """The same network with random weights: the control of every number."""
     seed: int = 0
     domains: tuple[str, ...] = ()
     """Names of the domains by their index, where the user gave some."""
@@ -53,5 +36,5 @@ class AuditInputs:
 
     @property
     def chance(self) -> float:
-        """The accuracy of guessing."""
+        """The accuracy of a random guess."""
         return 1 / len(self.classes)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from contam.auditing.annotations import with_backgrounds, with_masks
 from contam.auditing.audit_inputs import AuditInputs, Sample
 from contam.batch import Batch, Domain, Shift
-from contam.inputs.forms import Options, read_set, several
-from contam.inputs.labels import class_names, common_span, labeled, origins
-from contam.inputs.pixel_range import PixelRange, Transform, span_of
-from contam.inputs.reading import Table
+from contam.inputs.forms import Options, named_sets, read_raw
+from contam.inputs.labels import class_names, labeled, origins, shared_pixel_range
+from contam.inputs.pixel_range import PixelRange, Transform, pixel_range_of
+from contam.inputs.tables import RawSet
 from contam.models.find_network import find_network
 from contam.models.hooks import forward_once
 from contam.models.logits_adapter import LogitsAdapter, PixelEncoder
@@ -36,11 +36,19 @@ SMALL, LARGE = 256, 64
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is audited, and what has to be said about it."""
+    """What is audited, and where it came from."""
 
     subject: AuditInputs
-    notes: tuple[str, ...]
+    preparation_notes: tuple[str, ...]
     provenance: dict[str, str]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out, in sentences; complete once all examples were shown."""
+        sets = (self.subject.id, *self.subject.ood)
+        return tuple(
+            dict.fromkeys([*self.preparation_notes, *(note for s in sets for note in s.notes)])
+        )
 
 
 def prepare(
@@ -80,14 +88,16 @@ def prepare(
         None if classes is None else tuple(map(str, classes)), keys or {}, budget, seed,
     )  # fmt: skip
     tables = _tables(id, ood, options)
-    span = common_span(tables)
+    span = shared_pixel_range(tables)
     notes: list[str] = []
+    for table in tables:
+        table.read_positions()
     samples = _samples(tables, span)
     if found is None:
         network, samples, tables = _from_features(tables, samples, classes, seed, notes)
         name = "a linear head on given features"
     else:
-        network = LogitsAdapter(found.model, None if span is None or span.plain else span)
+        network = LogitsAdapter(found.model, None if span is None or span.is_unit else span)
         name = found.name
     with torch.no_grad():
         x = next(samples[0].domain.batches(2)).x.to(_place(network))
@@ -112,8 +122,6 @@ def prepare(
     notes += [said] if said else []
     encoder, encoder_name, said = _reference(reference, x, span, _place(network))
     notes += [said] if said else []
-    for table in tables:
-        notes += table.notes
     _, domains = origins(tables)
     subject = AuditInputs(
         name, network, tuple(names), marked[0], tuple(marked[1:]), observed, encoder, encoder_name,
@@ -125,18 +133,18 @@ def prepare(
     return Prepared(subject, tuple(dict.fromkeys(notes)), told)
 
 
-def _tables(id: Any, ood: Any, options: Options) -> list[Table]:
+def _tables(id: Any, ood: Any, options: Options) -> list[RawSet]:
     """The ID set and the OOD sets, under names of their own."""
-    pairs = several(ood)
+    pairs = named_sets(ood)
     if isinstance(id, Shift):
-        pairs = several(id) + pairs
-    tables = [read_set(None, id, "ID", options)]
+        pairs = named_sets(id) + pairs
+    tables = [read_raw(None, id, "ID", options)]
     taken = {tables[0].name}
     if tables[0].classes is not None and options.classes is None and tables[0].root is not None:
         options = replace(options, classes=tables[0].classes)
     for place, (name, data) in enumerate(pairs, start=1):
         role = "OOD" if len(pairs) == 1 else f"OOD {place}"
-        table = read_set(name, data, role, options)
+        table = read_raw(name, data, role, options)
         if table.name in taken:
             plain = f"{role}: {table.name}"
             table = replace(table, name=plain if plain not in taken else f"{plain} ({place})")
@@ -152,12 +160,16 @@ def _tables(id: Any, ood: Any, options: Options) -> list[Table]:
     return tables
 
 
-def _samples(tables: Sequence[Table], span: PixelRange | None) -> list[Sample]:
+def _samples(tables: Sequence[RawSet], span: PixelRange | None) -> list[Sample]:
     """The sets as samples whose labels are not looked at yet."""
     places, _ = origins(tables)
-    shown = None if span is None or span.plain else span
+    shown = None if span is None or span.is_unit else span
     return [
-        Sample(table.name, table.made(torch.zeros(len(table)).long(), place.long(), shown))
+        Sample(
+            table.name,
+            table.make_domain(torch.zeros(len(table)).long(), place.long(), shown),
+            read_notes=(*table.notes, *([table.budget_note] if table.budget_note else [])),
+        )
         for table, place in zip(tables, places, strict=True)
     ]
 
@@ -210,7 +222,7 @@ def _reference(
     if reference is None:
         return None, "", "No reference encoder: none was wanted."
     if isinstance(reference, nn.Module):
-        plain = None if span is None or span.plain else span
+        plain = None if span is None or span.is_unit else span
         return PixelEncoder(reference, plain, None).eval(), type(reference).__name__, ""
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         return None, "", "No reference encoder: the inputs are no pictures."
@@ -232,7 +244,7 @@ def _reference(
             )
         source = load(place[0], weights=place[1])
     side = source.transform.crop if isinstance(source.transform, Preparation) else None
-    encoder = PixelEncoder(source.encoder, span_of(source.transform), side).eval().to(device)
+    encoder = PixelEncoder(source.encoder, pixel_range_of(source.transform), side).eval().to(device)
     return encoder, source.name, ""
 
 
@@ -246,7 +258,7 @@ def _cached() -> tuple[str, Path] | None:
     return None
 
 
-def _by_set(given: Any, tables: Sequence[Table], what: str) -> dict[str, Any]:
+def _by_set(given: Any, tables: Sequence[RawSet], what: str) -> dict[str, Any]:
     """Something for each set by name; what comes alone belongs to the ID set."""
     if given is None:
         return {}
@@ -261,9 +273,9 @@ def _by_set(given: Any, tables: Sequence[Table], what: str) -> dict[str, Any]:
 
 
 def _from_features(
-    tables: list[Table], samples: list[Sample], classes: Sequence[str] | None, seed: int,
+    tables: list[RawSet], samples: list[Sample], classes: Sequence[str] | None, seed: int,
     notes: list[str],
-) -> tuple[LogitsAdapter, list[Sample], list[Table]]:  # fmt: skip
+) -> tuple[LogitsAdapter, list[Sample], list[RawSet]]:  # fmt: skip
     """A linear head fitted on half of the ID features; the other half is what is audited."""
     first = tables[0]
     if len(first.shape) != 1:
@@ -306,7 +318,7 @@ def _from_features(
     )
     return (
         LogitsAdapter(network.eval()),
-        [Sample(first.name, domain), *samples[1:]],
+        [replace(samples[0], domain=domain), *samples[1:]],
         [half, *tables[1:]],
     )
 
@@ -315,7 +327,7 @@ def _at(column: Any, which: Tensor) -> Any:
     return column[which] if isinstance(column, Tensor) else [column[i] for i in which.tolist()]
 
 
-def _told(table: Table) -> str:
+def _told(table: RawSet) -> str:
     """Where a set came from, in words."""
     place = f" from {table.root.name}" if table.root is not None else ""
     return f"{len(table)} examples{place}"

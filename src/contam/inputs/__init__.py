@@ -1,1 +1,258 @@
-"""From what a user has (a folder, a loader, tensors) to a `Domain`."""
+"""From what a user has to a `Domain`: the one public way in.
+
+Accepted everywhere: a folder (`class/image` or `domain/class/image`), a `DataLoader`, a `Dataset`
+(also iterable ones and those of Hugging Face), a pair (x, y) or a triple (x, y, domain) of tensors
+or arrays, a dict of them, a list of batches, a `Domain`, and a `Shift` (its ID test set). An
+example or a batch is (x, y), (x, y, metadata) or a dict; labels are class indices, whole floats,
+one-hot rows or names; bytes become shares in [0, 1]; images go through the transform.
+
+Three functions differ in what happens to examples that can't be read or hold non-finite values:
+
+* `as_domain` reads a set and raises on the first such example.
+* `read_set` leaves them out, and `notes` of its `InputSet` says so: what audits and monitors use.
+* `as_batches` keeps nothing: one pass, a loader in its own order; raises. What measures use.
+
+The contract of an `InputSet`: it has `.name`, `.domain`, `.classes` and `.notes`;
+`domain.batches(size)` gives the examples in a fixed order, and `pick(indices)` some of them. An
+index is a position among the examples that could be read. A folder's labels are known from its
+tree, and its files are decoded the first time that `domain.batches` runs, then kept in memory up to
+`contam.inputs.lazy_files.MAX_BYTES`. So during the first pass take labels and domains from the
+batches: `len(domain)` and `domain.y` still count the files that were not tried yet, and the batches
+may hold fewer examples. After that pass lengths, indices and notes are final.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from contam.batch import Batch, Domain, Shift
+from contam.inputs.forms import ACCEPTED, Options, named_sets, read_raw, stream
+from contam.inputs.input_set import InputSet, pick_examples
+from contam.inputs.labels import labeled, origins
+from contam.inputs.parts import numbered
+from contam.inputs.pixel_range import PixelRange, Transform
+
+__all__ = [
+    "ACCEPTED",
+    "InputSet",
+    "PixelRange",
+    "Transform",
+    "as_batches",
+    "as_domain",
+    "from_folder",
+    "from_loader",
+    "from_tensors",
+    "named_sets",
+    "pick_examples",
+    "read_set",
+]
+
+
+def as_domain(
+    data: Any,
+    *,
+    name: str | None = None,
+    transform: Transform | None = None,
+    keys: Mapping[str, str] | None = None,
+    classes: Sequence[str] | None = None,
+    budget: int | None = None,
+    seed: int = 0,
+) -> Domain:
+    """Convert data of any accepted form to a `Domain`.
+
+    A `Domain` is returned unchanged unless there is a budget.
+
+    Args:
+        data: the data set.
+        name: the domain's name; a folder's own name, or `data`.
+        transform: from an image to the network's input; pixels in [0, 1] without it.
+        keys: names of the parts of dicts, such as `{"x": "scan"}`.
+        classes: names of the classes in the order of the logits.
+        budget: maximum number of examples; they are drawn at random.
+        seed: random seed of the budget's draw.
+
+    Source: ours, since a user's data come in many forms and measures take one.
+
+    Raises:
+        ValueError: the form is not accepted, there is no example, one can't be read or holds
+            non-finite values, or a label is none of the classes.
+
+    >>> import torch
+    >>> as_domain((torch.zeros(3, 2), [0, 1, 1])).y.tolist()
+    [0, 1, 1]
+    """
+    if isinstance(data, Shift):
+        data = data.id_test
+    if isinstance(data, Domain) and budget is None:
+        return data
+    options = Options(transform, _names(classes), keys or {}, budget, seed)
+    raw = read_raw(name, data, "data", options)
+    raw.refuse_left_out()
+    return _domain_of(raw, options.classes)
+
+
+def read_set(
+    data: Any,
+    *,
+    name: str | None = None,
+    transform: Transform | None = None,
+    keys: Mapping[str, str] | None = None,
+    classes: Sequence[str] | None = None,
+    budget: int | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> InputSet:
+    """Read data of any accepted form; leave out and note what can't be read.
+
+    Args:
+        data: the data set.
+        name: its name; a folder's own name, or `data`.
+        transform: from an image to the network's input; pixels in [0, 1] without it.
+        keys: names of the parts of dicts, such as `{"x": "scan"}`.
+        classes: names of the classes in the order of the logits.
+        budget: maximum number of examples; they are drawn at random.
+        limit: examples of a stream (a loader or an iterable without length) to read at most.
+        seed: random seed of the budget's draw.
+
+    Source: ours.
+
+    Raises:
+        ValueError: the form is not accepted, no example can be read, or a label is none of the
+            classes.
+
+    >>> import torch
+    >>> x = torch.tensor([[0.0], [float("nan")]])
+    >>> read_set((x, [0, 1]), name="mine").notes[0][:48]
+    "1 of 2 examples of 'mine' were left out; the fir"
+    """
+    if isinstance(data, Shift):
+        data = data.id_test
+    options = Options(transform, _names(classes), keys or {}, budget, seed, limit)
+    raw = read_raw(name, data, "data", options)
+    domain = _domain_of(raw, options.classes)
+    names = options.classes or raw.classes
+    notes = (*raw.notes, *([raw.budget_note] if raw.budget_note else []))
+    return InputSet(raw.name, domain, None, None, names, notes)
+
+
+def as_batches(
+    data: Any,
+    size: int = 256,
+    *,
+    transform: Transform | None = None,
+    keys: Mapping[str, str] | None = None,
+    classes: Sequence[str] | None = None,
+) -> Iterator[Batch]:
+    """One pass over data of any accepted form, without keeping it in memory.
+
+    A loader and a list of batches keep their own order and sizes.
+
+    Args:
+        data: the data set, or an iterable of `Batch`.
+        size: examples of a batch, where the data have no batches.
+        transform: from an image to the network's input; pixels in [0, 1] without it.
+        keys: names of the parts of dicts, such as `{"x": "scan"}`.
+        classes: names of the classes in the order of the logits.
+
+    Source: ours, what every measure that takes data reads.
+
+    Raises:
+        ValueError: the form is not accepted, or an example can't be read.
+
+    >>> import torch
+    >>> [len(batch.y) for batch in as_batches((torch.zeros(3, 2), [0, 1, 1]), 2)]
+    [2, 1]
+    """
+    return stream(data, size, Options(transform, _names(classes), keys or {}))
+
+
+def from_folder(
+    root: str | Path,
+    *,
+    transform: Transform | None = None,
+    classes: Sequence[str] | None = None,
+    name: str | None = None,
+) -> Domain:
+    """A folder `class/image` or `domain/class/image` as a domain; files are decoded when shown.
+
+    Args:
+        root: the folder.
+        transform: from an image to the network's input; pixels in [0, 1] without it.
+        classes: folder names in the order of the logits; sorted without it.
+        name: the domain's name; the folder's without it.
+
+    Source: ours.
+
+    Raises:
+        ValueError: there is no such folder, a folder is none of the classes, or no image is there.
+    """
+    return as_domain(Path(root), name=name, transform=transform, classes=classes)
+
+
+def from_loader(
+    loader: DataLoader,
+    *,
+    name: str | None = None,
+    transform: Transform | None = None,
+    keys: Mapping[str, str] | None = None,
+    classes: Sequence[str] | None = None,
+) -> Domain:
+    """The dataset of a loader as a domain, in the dataset's order.
+
+    Args:
+        loader: a loader of (x, y), (x, y, metadata) or dicts.
+        name: the domain's name.
+        transform: from an image to the network's input; pixels in [0, 1] without it.
+        keys: names of the parts of dicts, such as `{"x": "scan"}`.
+        classes: names of the classes in the order of the logits.
+
+    Source: ours.
+
+    Raises:
+        ValueError: an example can't be read, or a label is none of the classes.
+
+    >>> import torch
+    >>> pairs = torch.utils.data.TensorDataset(torch.zeros(3, 2), torch.tensor([0, 1, 1]))
+    >>> from_loader(DataLoader(pairs, batch_size=2, shuffle=True)).y.tolist()
+    [0, 1, 1]
+    """
+    return as_domain(loader, name=name, transform=transform, keys=keys, classes=classes)
+
+
+def from_tensors(
+    x: Any, y: Any, domain: Any = None, *, name: str | None = None,
+    classes: Sequence[str] | None = None,
+) -> Domain:  # fmt: skip
+    """Inputs and labels in memory as a domain.
+
+    Args:
+        x: (n, ...) tensor or array; bytes become shares in [0, 1].
+        y: (n,) class indices or names, or (n, classes) one-hot rows.
+        domain: (n,) indices or names of domains.
+        name: the domain's name.
+        classes: names of the classes in the order of the logits.
+
+    Source: ours.
+
+    Raises:
+        ValueError: they are not of one length, or hold non-finite values.
+
+    >>> import torch
+    >>> from_tensors(torch.zeros(2, 1), ["cat", "ant"]).y.tolist()
+    [1, 0]
+    """
+    return as_domain((x, y, domain), name=name, classes=classes)
+
+
+def _names(classes: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if classes is None else tuple(map(str, classes))
+
+
+def _domain_of(raw: Any, classes: tuple[str, ...] | None) -> Domain:
+    y = numbered(raw.y, raw.classes)[0] if classes is None else labeled(raw, classes, renamed=True)
+    if isinstance(y, Tensor) and int(y.min()) < 0:
+        raise ValueError(f"{raw.name!r} has labels {int(y.min())}..{int(y.max())}; want 0 or more")
+    return raw.make_domain(y, origins([raw])[0][0].long(), None)

@@ -1,6 +1,6 @@
-"""Data of any kind as a table of examples."""
+"""The accepted forms of data, each with the function that reads it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -9,27 +9,32 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
-from contam.batch import Domain, Shift
+from contam.batch import Batch, Domain, Shift
 from contam.data.folders import classes_in, folders_in, images_in
 from contam.data.images import FolderDomain, centered, pixels
-from contam.inputs.indexed import Reader, numbers_of, reader_of
-from contam.inputs.parts import as_inputs, as_labels, pick, some_of
-from contam.inputs.pixel_range import PixelRange, Transform
-from contam.inputs.reading import (
-    Table,
-    read_batches,
-    read_files,
-    read_numbered,
+from contam.inputs.indexed import IndexedReader, numbers_of, reader_of
+from contam.inputs.labels import origins
+from contam.inputs.parts import (
+    Parts,
+    as_domains,
+    as_inputs,
+    as_labels,
+    numbered,
+    parts,
+    pick,
+    some_of,
 )
+from contam.inputs.pixel_range import PixelRange, Transform
+from contam.inputs.tables import RawSet, as_batch, read_batches, read_files, read_numbered
 from contam.rng import generator_for
 
-KINDS = (
+ACCEPTED = (
     "a folder, a DataLoader, a Dataset, a Domain, a Shift, a pair (x, y) of tensors, or batches "
     "of (x, y)"
 )
-"""What can be audited, in words."""
+"""What messages say that data can be."""
 
 
 @dataclass(frozen=True)
@@ -37,51 +42,76 @@ class Options:
     """How data are read."""
 
     transform: Transform | None = None
-    """From an image to what the network sees; where it is absent, pixels of one size."""
+    """From an image to the network's input; where it is absent, pixels of one size."""
     classes: tuple[str, ...] | None = None
     keys: Mapping[str, str] = field(default_factory=dict)
     """Names of the parts of dicts, where they are unusual."""
     budget: int | None = None
-    """Examples of a set that are looked at, at most."""
+    """Maximum number of examples of a set; they are drawn at random."""
     seed: int = 0
+    """Random seed of the budget's draw."""
+    limit: int | None = None
+    """Examples of a stream after which no further batch is read."""
 
 
-def several(ood: Any) -> list[tuple[str | None, Any]]:
-    """OOD sets with their names, where they have some; one set or none will do."""
-    if ood is None:
+def named_sets(data: Any) -> list[tuple[str | None, Any]]:
+    """Several data sets with their names, where they have any; one set or None will do.
+
+    >>> named_sets({"sketch": "data/sketch"})
+    [('sketch', 'data/sketch')]
+    """
+    if data is None:
         return []
-    if isinstance(ood, Shift):
-        return [(None, domain) for domain in ood.ood_tests]
-    if isinstance(ood, Mapping) and not _is_set(ood):
-        return [(str(name), data) for name, data in ood.items()]
-    if isinstance(ood, list | tuple) and not _is_pair(ood) and all(map(_is_set, ood)):
-        return [(None, data) for data in ood]
-    return [(None, ood)]
+    if isinstance(data, Shift):
+        return [(None, domain) for domain in data.ood_tests]
+    if isinstance(data, Mapping) and not _is_set(data):
+        return [(str(name), value) for name, value in data.items()]
+    if isinstance(data, list | tuple) and not _is_pair(data) and all(map(_is_set, data)):
+        return [(None, value) for value in data]
+    return [(None, data)]
 
 
 def _is_set(data: Any) -> bool:
     """Whether something is a whole data set and not a batch."""
     if isinstance(data, Mapping):
-        return hasattr(data, "column_names")
-    kinds = (str, Path, DataLoader, Domain, Shift, torch.utils.data.Dataset)
+        return hasattr(data, "column_names") or _is_whole_dict(data)
+    kinds = (str, Path, DataLoader, Domain, Shift, Dataset)
     return isinstance(data, kinds) or _is_pair(data) or hasattr(data, "column_names")
 
 
-def _is_pair(data: Any) -> TypeGuard[tuple[Any, ...]]:
+def _is_pair(data: Any) -> TypeGuard[Sequence[Any]]:
     """Whether this is (x, y) or (x, y, domain), each for all examples."""
-    if not isinstance(data, tuple) or len(data) not in (2, 3):
+    if not isinstance(data, tuple | list) or len(data) not in (2, 3):
         return False
     x, y = data[:2]
+    if isinstance(data, list):
+        # A list of tensors can't be a list of batches.
+        return isinstance(x, Tensor) and isinstance(y, Tensor)
     return isinstance(x, Tensor | np.ndarray | Mapping) and isinstance(
         y, Tensor | np.ndarray | list
     )
 
 
-def read_set(name: str | None, data: Any, role: str, options: Options) -> Table:
-    """A data set of any kind as a table.
+def _is_indexed(data: Any) -> bool:
+    """Whether examples can be read by number."""
+    return (
+        hasattr(data, "__getitem__")
+        and hasattr(data, "__len__")
+        and not isinstance(data, IterableDataset | list | tuple | Mapping)
+    )
+
+
+def read_raw(name: str | None, data: Any, role: str, options: Options) -> RawSet:
+    """Read a data set of any accepted form; this is the table of forms.
+
+    Args:
+        name: the name of the set; a folder and a `Domain` have their own.
+        data: the data set.
+        role: the name of a set that has none.
+        options: how it is read.
 
     Raises:
-        ValueError: it is of no kind that is known, empty, or its examples can't be read.
+        ValueError: it has no accepted form, is empty, or its examples can't be read.
     """
     if isinstance(data, Shift):
         data = data.id_test
@@ -94,46 +124,143 @@ def read_set(name: str | None, data: Any, role: str, options: Options) -> Table:
         raise ValueError(
             f"{name!r} holds the splits {some_of(sorted(map(str, data)))}; give one of them"
         )
+    if _is_whole_dict(data):
+        data = tuple(parts(data, options.keys))[:3]
     if _is_pair(data):
         return _arrays(data, name, options)
-    loader = data if isinstance(data, DataLoader) else None
-    inner = data if loader is None else loader.dataset
-    by_number = hasattr(inner, "__getitem__") and hasattr(inner, "__len__")
-    if isinstance(data, list | tuple) or isinstance(inner, IterableDataset) or not by_number:
-        if not isinstance(data, Iterable):
-            raise ValueError(f"{name!r} is a {type(data).__name__}; want {KINDS}")
-        return _picked(read_batches(name, data, options.keys, options.transform), options)
-    transform = options.transform or pixels
-    if loader is not None:
-        reader = reader_of(loader, options.keys, transform)
-        return _indexed(name, reader, numbers_of(loader), options)
-    return _indexed(name, Reader(data, options.keys, transform), list(range(len(data))), options)
+    if isinstance(data, DataLoader) and _is_indexed(data.dataset):
+        reader = reader_of(data, options.keys, options.transform or pixels)
+        return _indexed(name, reader, numbers_of(data), options)
+    if _is_indexed(data):
+        reader = IndexedReader(data, options.keys, options.transform or pixels)
+        return _indexed(name, reader, list(range(len(data))), options)
+    if isinstance(data, Iterable) and not isinstance(data, Mapping):
+        raw = read_batches(name, data, options.keys, options.transform, options.limit)
+        return _within_budget(raw, options)
+    raise ValueError(f"{name!r} is a {type(data).__name__}; want {ACCEPTED}")
 
 
-def _domain(data: Domain, name: str, options: Options) -> Table:
+def _is_whole_dict(data: Any) -> TypeGuard[Mapping[str, Any]]:
+    """Whether this is a dict of inputs and labels, each for all examples."""
+    if not isinstance(data, Mapping) or hasattr(data, "column_names"):
+        return False
+    values = [value for value in data.values() if isinstance(value, Tensor | np.ndarray | list)]
+    return len(values) > 1 and not all(map(_is_pair, values))
+
+
+def stream(data: Any, size: int, options: Options) -> Iterator[Batch]:
+    """One pass over data of any accepted form, without keeping it.
+
+    A loader keeps its own order and batches; other sets come `size` examples at a time. Nothing is
+    left out: an example that can't be read raises.
+
+    Args:
+        data: the data set, or an iterable of batches.
+        size: examples of a batch.
+        options: how it is read; budgets are ignored.
+
+    Raises:
+        ValueError: it has no accepted form, or an example can't be read.
+    """
+    if isinstance(data, Shift):
+        data = data.id_test
+    if isinstance(data, Domain):
+        yield from data.batches(size)
+        return
+    if _is_whole_dict(data) or isinstance(data, str | Path) or _is_pair(data):
+        raw = read_raw(None, data, "data", options)
+        y, _ = numbered(raw.y, options.classes or raw.classes)
+        raw.refuse_left_out()
+        yield from raw.make_domain(y, origins([raw])[0][0], None).batches(size)
+        return
+    inner = data.dataset if isinstance(data, DataLoader) else data
+    classes = options.classes or _classes_of(inner, options.keys)
+    domains: dict[str, int] = {}
+    for item in _items(data, size, options):
+        if isinstance(item, Batch):
+            yield item
+            continue
+        y = as_labels(item.y)
+        if not isinstance(y, Tensor) and classes is None:
+            raise ValueError(
+                f"labels are names such as {y[0]!r}; give classes= in the order of the logits"
+            )
+        y, _ = numbered(y, classes)
+        x, origin = as_inputs(item.x), as_domains(item.domain)
+        if len(x) != len(y):
+            raise ValueError(
+                f"a batch has inputs of shape {tuple(x.shape)} and {len(y)} labels; want one label "
+                "for each input"
+            )
+        if origin is None:
+            origin = torch.zeros_like(y)
+        elif not isinstance(origin, Tensor):
+            origin = torch.tensor([domains.setdefault(o, len(domains)) for o in origin])
+        yield Batch(x, y, origin)
+
+
+def _items(data: Any, size: int, options: Options) -> Iterator[Batch | Parts]:
+    """The batches of a stream; single examples are put together."""
+    if _is_indexed(data) and not isinstance(data, DataLoader):
+        reader = IndexedReader(data, options.keys, options.transform or pixels)
+        for _, batch, unreadable in reader.read(range(len(data)), size):
+            if unreadable:
+                raise ValueError(f"example {unreadable[0].index} {unreadable[0].reason}")
+            if batch is not None:
+                yield batch
+        return
+    if not isinstance(data, Iterable):
+        raise ValueError(f"data are a {type(data).__name__}; want {ACCEPTED}")
+    singles: list[Parts] = []
+    for item in data:
+        if isinstance(item, Batch):
+            yield item
+            continue
+        batch = as_batch(given := parts(item, options.keys), options.transform)
+        if batch is given:
+            yield batch
+            continue
+        singles.append(batch)
+        if len(singles) == size:
+            yield _joined(singles)
+            singles = []
+    if singles:
+        yield _joined(singles)
+
+
+def _joined(singles: Sequence[Parts]) -> Parts:
+    """A batch of single examples."""
+    x = as_inputs([single.x[0] for single in singles])
+    y = [single.y[0] for single in singles]
+    origin = [None if single.domain is None else single.domain[0] for single in singles]
+    return Parts(x, y, None if None in origin else origin)
+
+
+def _domain(data: Domain, name: str, options: Options) -> RawSet:
     if len(data) == 0:
         raise ValueError(f"{name!r} has no examples: it is empty")
     if isinstance(data, FolderDomain):
         return _files(data.pick(torch.arange(len(data)), name), None, options)
     if type(data) is Domain:
         return _arrays(tuple(data.data), name, options)
-    return _picked(read_batches(name, data.batches(64), options.keys, None), options)
+    raw = read_batches(name, data.batches(64), options.keys, None)
+    return _within_budget(raw, options)
 
 
-def _indexed(name: str, reader: Reader, numbers: list[int], options: Options) -> Table:
+def _indexed(name: str, reader: IndexedReader, numbers: list[int], options: Options) -> RawSet:
     if not numbers:
         raise ValueError(f"{name!r} has no examples: it is empty")
-    kept = _budgeted(len(numbers), name, options)
-    table = read_numbered(name, reader, [numbers[i] for i in kept.tolist()], len(numbers))
-    table.classes = _classes_of(reader.dataset, options.keys)
-    _say_budget(table, len(numbers), options)
-    table.total = len(reader.dataset)
-    return table
+    kept = _drawn(len(numbers), name, options)
+    raw = read_numbered(name, reader, [numbers[i] for i in kept.tolist()])
+    raw.classes = _classes_of(reader.dataset, options.keys)
+    _note_budget(raw, len(numbers), options)
+    raw.total = len(reader.dataset)
+    return raw
 
 
 def _classes_of(dataset: Any, keys: Mapping[str, str]) -> tuple[str, ...] | None:
     """The class names that a dataset knows: torchvision's `classes`, or those of a column."""
-    while isinstance(dataset, torch.utils.data.Subset):
+    while isinstance(dataset, Subset):
         dataset = dataset.dataset
     names = getattr(dataset, "classes", None)
     features = getattr(dataset, "features", None)
@@ -145,25 +272,23 @@ def _classes_of(dataset: Any, keys: Mapping[str, str]) -> tuple[str, ...] | None
     return tuple(map(str, names))
 
 
-def _arrays(data: tuple[Any, ...], name: str, options: Options) -> Table:
+def _arrays(data: Sequence[Any], name: str, options: Options) -> RawSet:
     """A set that is in memory already."""
     x, y, *rest = data
     x, y = as_inputs(x), as_labels(y)
-    if len(x) != len(y) or (rest and rest[0] is not None and len(rest[0]) != len(x)):
+    domain = rest[0] if rest else None
+    if len(x) != len(y) or (domain is not None and len(domain) != len(x)):
         raise ValueError(
             f"{name!r} has {len(x)} inputs and {len(y)} labels; every example needs one of each"
         )
     if len(x) == 0:
         raise ValueError(f"{name!r} has no examples: it is empty")
-    domain = rest[0] if rest else None
-    step = range(0, len(x), 64)
-    batches = (
-        (x[i : i + 64], y[i : i + 64], None if domain is None else domain[i : i + 64]) for i in step
-    )
-    return _picked(read_batches(name, batches, {}, None), options)
+    chunks = (slice(start, start + 64) for start in range(0, len(x), 64))
+    batches = ((x[c], y[c], None if domain is None else domain[c]) for c in chunks)
+    return _within_budget(read_batches(name, batches, {}, None), options)
 
 
-def _folder(root: Path, name: str | None, options: Options) -> Table:
+def _folder(root: Path, name: str | None, options: Options) -> RawSet:
     """A tree root/class/image, or root/domain/class/image."""
     above = classes_in(root)
     # Where the folders of a tree hold folders and no images, they are domains.
@@ -175,35 +300,30 @@ def _folder(root: Path, name: str | None, options: Options) -> Table:
     classes = options.classes or tuple(sorted({c for t in trees.values() for c in classes_in(t)}))
     files: list[Path] = []
     y: list[int] = []
-    origin: list[str] = []
-    for domain, tree in trees.items():
-        strange = [each for each in classes_in(tree) if each not in classes]
-        if strange:
+    origin: list[int] = []
+    for index, tree in enumerate(trees.values()):
+        unknown = [folder for folder in classes_in(tree) if folder not in classes]
+        if unknown:
             raise ValueError(
-                f"{tree} has a folder {strange[0]!r}, which is none of the {len(classes)} classes "
+                f"{tree} has a folder {unknown[0]!r}, which is none of the {len(classes)} classes "
                 f"{some_of(classes)}; rename it, or give classes= in the order of the logits"
             )
         for label, folder in enumerate(classes):
             images = images_in(tree / folder) if (tree / folder).is_dir() else []
             files += images
             y += [label] * len(images)
-            origin += [domain] * len(images)
+            origin += [index] * len(images)
     if not files:
         raise ValueError(f"{root} holds no images; want root/class/image")
     transform = options.transform or _one_size(files)
-    number = {domain: index for index, domain in enumerate(trees)}
-    found = FolderDomain(
-        name or root.name, files, torch.tensor(y), torch.tensor([number[o] for o in origin]),
-        transform,
-    )  # fmt: skip
-    table = _files(found, root, options)
-    table.classes = classes
-    if len(trees) > 1:
-        assert isinstance(table.origin, Tensor)
-        table.origin = [list(trees)[i] for i in table.origin.tolist()]
-    else:
-        table.origin = None
-    return table
+    domain = FolderDomain(
+        name or root.name, files, torch.tensor(y), torch.tensor(origin), transform
+    )
+    raw = _files(domain, root, options)
+    raw.classes = classes
+    assert isinstance(raw.origin, Tensor)
+    raw.origin = [list(trees)[i] for i in raw.origin.tolist()] if len(trees) > 1 else None
+    return raw
 
 
 def _one_size(files: Sequence[Path]) -> Transform:
@@ -211,55 +331,55 @@ def _one_size(files: Sequence[Path]) -> Transform:
     sizes = set()
     for file in files:
         try:
-            with Image.open(file) as image:  # reads its first bytes alone
+            with Image.open(file) as image:  # reads the file's first bytes only
                 sizes.add(image.size)
-        except OSError:  # told when it is read
+        except OSError:  # reported when the file is decoded
             continue
         if len(sizes) > 1:
             return centered(224)
     return pixels
 
 
-def _budgeted(count: int, name: str, options: Options) -> Tensor:
-    """Which examples are looked at, in their order."""
+def _drawn(count: int, name: str, options: Options) -> Tensor:
+    """The examples within the budget, in order."""
     if options.budget is None or options.budget >= count:
         return torch.arange(count)
     drawn = torch.randperm(count, generator=generator_for(options.seed, f"audit/budget of {name}"))
     return drawn[: options.budget].sort().values
 
 
-def _files(domain: FolderDomain, root: Path | None, options: Options) -> Table:
+def _files(domain: FolderDomain, root: Path | None, options: Options) -> RawSet:
     """As many of the files as the budget allows."""
-    kept = _budgeted(len(domain), domain.name, options)
-    table = read_files(domain.pick(kept), root)
-    table.numbers, table.total = kept[table.numbers], len(domain)
-    _say_budget(table, len(domain), options)
-    return table
+    kept = _drawn(len(domain), domain.name, options)
+    raw = read_files(domain.pick(kept), root)
+    raw.numbers, raw.total = kept[raw.numbers], len(domain)
+    _note_budget(raw, len(domain), options)
+    return raw
 
 
-def _say_budget(table: Table, count: int, options: Options) -> None:
+def _note_budget(raw: RawSet, count: int, options: Options) -> None:
     if options.budget is not None and options.budget < count:
-        table.notes.append(
-            f"Of {count} examples of {table.name!r}, {options.budget} were drawn (budget)."
+        raw.budget_note = (
+            f"Of {count} examples of {raw.name!r}, {options.budget} were drawn (budget)."
         )
 
 
-def _picked(table: Table, options: Options) -> Table:
-    """The part of a table in memory that the budget allows."""
-    kept = _budgeted(len(table), table.name, options)
-    if len(kept) == len(table):
-        return table
-    whole = table.made
+def _within_budget(raw: RawSet, options: Options) -> RawSet:
+    """The part of a set in memory that the budget allows."""
+    count = len(raw)
+    kept = _drawn(count, raw.name, options)
+    if len(kept) == count:
+        return raw
+    make_whole = raw.make_domain
 
-    def made(y: Tensor, origin: Tensor, span: PixelRange | None) -> Domain:
-        every = whole(torch.zeros(count, dtype=torch.int64), torch.zeros(count).long(), span)
-        return Domain(table.name, every.data.pick(kept)._replace(y=y, domain=origin))
+    def make_domain(y: Tensor, origin: Tensor, pixel_range: PixelRange | None) -> Domain:
+        whole = make_whole(torch.zeros(count).long(), torch.zeros(count).long(), pixel_range)
+        return Domain(raw.name, whole.data.pick(kept)._replace(y=y, domain=origin))
 
-    count = len(table)
-    cut = replace(
-        table, made=made, numbers=table.numbers[kept], y=pick(table.y, kept),
-        origin=pick(table.origin, kept), background=pick(table.background, kept),
-        masks=pick(table.masks, kept),
+    part = replace(
+        raw, make_domain=make_domain, numbers=raw.numbers[kept], y=pick(raw.y, kept),
+        origin=pick(raw.origin, kept), background=pick(raw.background, kept),
+        masks=pick(raw.masks, kept),
     )  # fmt: skip
-    _say_budget(cut, count, options)
-    return cut
+    _note_budget(part, count, options)
+    return part

@@ -1,4 +1,4 @@
-"""Datasets that are indexed by number, read in an order and with draws that do not change."""
+"""Datasets that are indexed by number: read in a fixed order, with fixed random draws."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,97 +14,107 @@ from contam.inputs.parts import Parts, as_input, as_inputs, parts
 from contam.inputs.pixel_range import PixelRange, Transform
 from contam.rng import generator_for, seeded
 
-TOGETHER = 64
+CHUNK = 64
 """Examples that are read at a time."""
 
 
-class Lost(NamedTuple):
-    """An example that could not be had."""
+class Unreadable(NamedTuple):
+    """An example that was left out."""
 
-    number: int
-    why: str
+    index: int
+    reason: str
 
 
 @dataclass(frozen=True, eq=False)
-class Reader:
-    """How examples are taken out of what is indexed by number, as torch datasets are."""
+class IndexedReader:
+    """Reads examples of a map-style dataset by number, and reports those that raise.
+
+    Args:
+        dataset: anything with `__getitem__` and `__len__`.
+        keys: names of the parts of dicts, where they are unusual.
+        transform: from an image to a tensor.
+        collate: makes a batch of items; None stacks them.
+        workers: processes; 0 reads in this one.
+
+    Source: ours, so that an audit and a monitor read the same examples in every pass.
+    """
 
     dataset: Any
     keys: Mapping[str, str]
     transform: Transform | None = None
     collate: Callable[[list[Any]], Any] | None = None
-    """What makes a batch of items; None stacks them."""
     workers: int = 0
-    """Processes; 0 reads in this one."""
 
     def __getitem__(self, number: int) -> tuple[int, Any]:
         with seeded(0, f"audit/example {number}"):
             try:
                 item = self.dataset[number]
                 if self.collate is None:
-                    found = parts(item, self.keys)
-                    mask = None if found.mask is None else as_input(found.mask, self.transform)
-                    item = found._replace(x=as_input(found.x, self.transform), mask=mask)
-            except Exception as error:  # anybody's code; the example is left out, and this is told
-                told = " ".join(str(error).split())[:200]
-                return number, Lost(number, f"gives {type(error).__name__}: {told}")
+                    item = parts(item, self.keys)
+                    mask = None if item.mask is None else as_input(item.mask, self.transform)
+                    item = item._replace(x=as_input(item.x, self.transform), mask=mask)
+            except Exception as error:  # the dataset is the user's; its example is left out
+                message = " ".join(str(error).split())[:200]
+                return number, Unreadable(number, f"gives {type(error).__name__}: {message}")
         return number, item
 
-    def together(self, items: list[tuple[int, Any]]) -> tuple[list[int], Any, list[Lost]]:
-        """A batch of what was had, and what was not; a fault of the batch in words."""
-        had = [(number, item) for number, item in items if not isinstance(item, Lost)]
-        lost = [item for _, item in items if isinstance(item, Lost)]
-        numbers, rows = [number for number, _ in had], [item for _, item in had]
+    def collated(
+        self, items: list[tuple[int, Any]]
+    ) -> tuple[list[int], Parts | str | None, list[Unreadable]]:
+        """Make a batch of the readable items; a message instead if they don't fit together."""
+        readable = [(number, item) for number, item in items if not isinstance(item, Unreadable)]
+        unreadable = [item for _, item in items if isinstance(item, Unreadable)]
+        numbers, rows = [number for number, _ in readable], [item for _, item in readable]
         if not rows:
-            return numbers, None, lost
+            return numbers, None, unreadable
         try:
             if self.collate is not None:
                 with seeded(0, f"audit/batch {numbers[0]}"):
-                    return numbers, parts(self.collate(rows), self.keys), lost
+                    return numbers, parts(self.collate(rows), self.keys), unreadable
             columns = [list(column) for column in zip(*rows, strict=True)]
-            whole = [c if all(v is not None for v in c) else None for c in columns]
-            x = as_inputs(whole[0])
-            return numbers, Parts(x, *whole[1:]), lost
+            complete = [c if all(v is not None for v in c) else None for c in columns]
+            return numbers, Parts(as_inputs(complete[0]), *complete[1:]), unreadable
         except Exception as error:
-            return numbers, " ".join(str(error).split()), lost
+            return numbers, " ".join(str(error).split()), unreadable
 
     def read(
         self, numbers: Sequence[int], size: int
-    ) -> Iterator[tuple[list[int], Parts | None, list[Lost]]]:
-        """The examples with these numbers, `size` at a time.
+    ) -> Iterator[tuple[list[int], Parts | None, list[Unreadable]]]:
+        """Read the examples with these numbers, `size` at a time.
 
         Raises:
-            ValueError: a batch can't be made of its examples.
+            ValueError: the examples of a batch don't fit together.
         """
         groups = [list(numbers[i : i + size]) for i in range(0, len(numbers), size)]
         loader = DataLoader(
-            self, batch_sampler=groups, collate_fn=self.together, num_workers=self.workers,  # pyright: ignore[reportArgumentType], lists do
+            self, batch_sampler=groups, collate_fn=self.collated, num_workers=self.workers,  # pyright: ignore[reportArgumentType], lists do
             generator=generator_for(0, "audit/workers"),
         )  # fmt: skip
-        for kept, some, lost in loader:
-            if isinstance(some, str):
-                raise ValueError(f"no batch can be made of examples {kept[:3]}...: {some}")
-            if some is not None or lost:
-                yield kept, some, lost
+        for kept, batch, unreadable in loader:
+            if isinstance(batch, str):
+                raise ValueError(f"no batch can be made of examples {kept[:3]}...: {batch}")
+            if batch is not None or unreadable:
+                yield kept, batch, unreadable
 
 
 class DatasetDomain(Domain):
-    """A domain that reads what is indexed by number whenever it is looked at."""
+    """A domain of a map-style dataset that is too large for memory; each pass reads it again."""
 
-    reader: Reader
+    reader: IndexedReader
     numbers: Tensor
     labels: Tensor
     origin: Tensor
-    span: PixelRange | None
+    pixel_range: PixelRange | None
 
     def __init__(  # noqa: PLR0917, the fields in their order
-        self, name: str, reader: Reader, numbers: Tensor, y: Tensor, origin: Tensor,
-        span: PixelRange | None = None,
+        self, name: str, reader: IndexedReader, numbers: Tensor, y: Tensor, origin: Tensor,
+        pixel_range: PixelRange | None = None,
     ) -> None:  # fmt: skip
         # The fields of a frozen record are set once, here.
         vars(self).update(
-            name=name, reader=reader, numbers=numbers, labels=y, origin=origin, span=span
-        )
+            name=name, reader=reader, numbers=numbers, labels=y, origin=origin,
+            pixel_range=pixel_range,
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         return f"DatasetDomain({self.name!r}, {len(self)} examples)"
@@ -116,21 +126,21 @@ class DatasetDomain(Domain):
 
     @property
     def data(self) -> Batch:
-        """Every example at once, read anew at each look."""
-        return Batch(*(torch.cat(column) for column in zip(*self.batches(TOGETHER), strict=True)))
+        """Every example at once, read again at each access."""
+        return Batch(*(torch.cat(column) for column in zip(*self.batches(CHUNK), strict=True)))
 
     def pick(self, which: Tensor) -> "DatasetDomain":
-        """The examples with these places, in this order."""
+        """The examples with these indices, in this order."""
         return DatasetDomain(
             self.name, self.reader, self.numbers[which], self.labels[which], self.origin[which],
-            self.span,
+            self.pixel_range,
         )  # fmt: skip
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """One pass over the examples, in order or in one drawn from the generator.
 
         Raises:
-            ValueError: an example that could be read can't be any more.
+            ValueError: an example that could be read before can't be read now.
         """
         if size < 1:
             raise ValueError(f"batch size must be at least 1, not {size}")
@@ -140,49 +150,55 @@ class DatasetDomain(Domain):
         yield from self._read(order, size)
 
     def fetch(self, picks: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Batch]:
-        """A batch for each pair of examples' places and as many draws, which change nothing."""
+        """A batch for each pair of examples' indices and as many draws, which change nothing."""
         for which, _ in picks:
             yield from self._read(which, max(1, len(which)))
 
-    def _read(self, places: Tensor, size: int) -> Iterator[Batch]:
+    def _read(self, indices: Tensor, size: int) -> Iterator[Batch]:
         start = 0
-        for kept, some, lost in self.reader.read(self.numbers[places].tolist(), size):
-            if lost or some is None:
+        for kept, batch, unreadable in self.reader.read(self.numbers[indices].tolist(), size):
+            if unreadable or batch is None:
                 raise ValueError(
-                    f"example {lost[0].number} of {self.name!r} {lost[0].why}; before, it could be "
-                    "read"
+                    f"example {unreadable[0].index} of {self.name!r} {unreadable[0].reason}; "
+                    "before, it could be read"
                 )
-            x = as_inputs(some.x)
-            here = places[start : start + len(kept)]
+            x = as_inputs(batch.x)
+            here = indices[start : start + len(kept)]
             start += len(kept)
-            x = x if self.span is None else self.span.pictures(x)
+            x = x if self.pixel_range is None else self.pixel_range.pictures(x)
             yield Batch(x, self.labels[here], self.origin[here])
 
 
-def reader_of(loader: DataLoader, keys: Mapping[str, str], transform: Transform | None) -> Reader:
-    """How a loader reads its dataset, without its order."""
-    own = (torch.utils.data.default_collate, torch.utils.data.default_convert)
-    collate = None if loader.collate_fn in own else loader.collate_fn
+def reader_of(
+    loader: DataLoader, keys: Mapping[str, str], transform: Transform | None
+) -> IndexedReader:
+    """A reader of a loader's dataset, without the loader's order.
+
+    Source: ours.
+    """
+    defaults = (torch.utils.data.default_collate, torch.utils.data.default_convert)
+    collate = None if loader.collate_fn in defaults else loader.collate_fn
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    return Reader(loader.dataset, keys, transform, collate, min(loader.num_workers, cores))
+    return IndexedReader(loader.dataset, keys, transform, collate, min(loader.num_workers, cores))
 
 
 def numbers_of(loader: DataLoader) -> list[int]:
-    """Which examples a loader gives, in the dataset's order.
+    """The examples that a loader gives, in the dataset's order.
 
-    All of them, unless it has a sampler of its own kind; then those that it draws.
+    All of them, unless the loader has a sampler of another kind; then those that it draws.
+
+    Source: ours.
     """
-    total = len(loader.dataset)  # pyright: ignore[reportArgumentType], map-style by now
+    total = len(loader.dataset)  # pyright: ignore[reportArgumentType], a map-style dataset
     sampler, grouped = loader.sampler, loader.batch_sampler
     if grouped is None or type(grouped) is BatchSampler:
         shuffled = isinstance(sampler, RandomSampler) and sampler._num_samples is None
-        all_of_it = shuffled or isinstance(sampler, SequentialSampler)
-        if all_of_it:
+        if shuffled or isinstance(sampler, SequentialSampler):
             return list(range(total))
         drawn: Iterable[Any] = sampler
     else:
         drawn = (number for group in grouped for number in group)
     with seeded(0, "audit/sampler"):
         # A sampler without an end would never stop.
-        found = [int(number) for number, _ in zip(drawn, range(total), strict=False)]
-    return sorted(set(found))
+        numbers = [int(number) for number, _ in zip(drawn, range(total), strict=False)]
+    return sorted(set(numbers))

@@ -1,4 +1,4 @@
-"""Which class, which domain and which color a number means, alike in all sets of an audit."""
+"""What a class, a domain and a pixel value mean, alike in several sets."""
 
 from collections.abc import Sequence
 
@@ -6,103 +6,121 @@ import torch
 from torch import Tensor
 
 from contam.inputs.parts import listed, numbered, some_of
-from contam.inputs.pixel_range import PixelRange, measured_span, span_of
-from contam.inputs.reading import Table
+from contam.inputs.pixel_range import PixelRange, measured_pixel_range, pixel_range_of
+from contam.inputs.tables import RawSet
 
 
-def class_names(tables: Sequence[Table], given: Sequence[str] | None, width: int) -> list[str]:
-    """The classes in the order of the logits: as given, as the ID data say, or numbers.
+def class_names(sets: Sequence[RawSet], given: Sequence[str] | None, width: int) -> list[str]:
+    """The classes in the order of the logits: as given, as the first set says, or numbers.
+
+    Args:
+        sets: the ID set first.
+        given: the user's names.
+        width: the number of logits.
 
     Raises:
-        ValueError: they are not as many as the network's logits.
+        ValueError: there are not as many classes as logits.
     """
-    first = tables[0]
+    first = sets[0]
     names = given or first.classes
     if names is None and not isinstance(first.y, Tensor):
         names = sorted(set(first.y))
-    found = [str(i) for i in range(width)] if names is None else list(map(str, names))
-    if len(found) != width:
+    classes = [str(i) for i in range(width)] if names is None else list(map(str, names))
+    if len(classes) != width:
         raise ValueError(
-            f"the data have {len(found)} classes ({some_of(found)}), and the network gives {width} "
-            "logits; give classes= with a name for each logit, in their order"
+            f"the data have {len(classes)} classes ({some_of(classes)}), and the network gives "
+            f"{width} logits; give classes= with a name for each logit, in their order"
         )
-    if len(set(found)) < len(found):
-        twice = next(name for name in found if found.count(name) > 1)
-        raise ValueError(f"the class {twice!r} is there twice; want {len(found)} different names")
-    return found
+    if len(set(classes)) < len(classes):
+        twice = next(name for name in classes if classes.count(name) > 1)
+        raise ValueError(f"the class {twice!r} is there twice; want {len(classes)} different names")
+    return classes
 
 
-def labeled(table: Table, classes: Sequence[str], *, renamed: bool = False) -> Tensor:
+def labeled(raw: RawSet, classes: Sequence[str], *, renamed: bool = False) -> Tensor:
     """Labels by the numbers of `classes`.
 
-    A set whose own class names are among them is numbered by name. `renamed` says that they are
-    the user's names for what the set calls otherwise, in the same order.
+    A set whose own class names are among them is numbered by name.
+
+    Args:
+        raw: the set.
+        classes: names in the order of the logits.
+        renamed: whether they are the user's names for the set's own classes, in the same order.
+
+    Returns:
+        (n,) class indices.
 
     Raises:
-        ValueError: labels that are no class.
+        ValueError: a label is none of the classes.
     """
-    y, own = table.y, table.classes
+    y, own = raw.y, raw.classes
     if isinstance(y, Tensor) and own is not None and list(own) != list(classes):
-        strange = sorted(set(own) - set(classes))
-        if not strange:
-            y = [own[i] for i in _within(table, y, own).tolist()]
+        unknown = sorted(set(own) - set(classes))
+        if not unknown:
+            y = [own[i] for i in _within(raw, y, own).tolist()]
         elif not (renamed and len(own) == len(classes)):
             raise ValueError(
-                f"{table.name!r} has the class {strange[0]!r}, which is none of the "
+                f"{raw.name!r} has the class {unknown[0]!r}, which is none of the "
                 f"{len(classes)} classes {some_of(classes)}; all sets need one list of classes"
             )
     if not isinstance(y, Tensor):
         try:
             y, _ = numbered(y, classes)
         except ValueError as error:
-            raise ValueError(f"{table.name!r}: the label {error}; all sets need one list") from None
-    return _within(table, y, classes)
+            raise ValueError(f"{raw.name!r}: the label {error}; all sets need one list") from None
+    return _within(raw, y, classes)
 
 
-def _within(table: Table, y: Tensor, classes: Sequence[str]) -> Tensor:
+def _within(raw: RawSet, y: Tensor, classes: Sequence[str]) -> Tensor:
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= len(classes):
         raise ValueError(
-            f"{table.name!r} has labels {low}..{high}, and there are {len(classes)} classes, "
+            f"{raw.name!r} has labels {low}..{high}, and there are {len(classes)} classes, "
             "numbered from 0"
         )
     return y
 
 
-def origins(tables: Sequence[Table]) -> tuple[list[Tensor], tuple[str, ...]]:
-    """Each example's domain by number, set by set, and the domains' names where there are some.
+def origins(sets: Sequence[RawSet]) -> tuple[list[Tensor], tuple[str, ...]]:
+    """Number the domains of several sets alike.
 
     A set without domains is one domain.
+
+    Returns:
+        For each set, (n,) domain indices; and the domains' names, where there are any.
     """
-    if not any(isinstance(table.origin, list) for table in tables):
+    if not any(isinstance(raw.origin, list) for raw in sets):
         return [
-            torch.full((len(t),), place) if t.origin is None else torch.as_tensor(t.origin)
-            for place, t in enumerate(tables)
+            torch.full((len(raw),), place) if raw.origin is None else torch.as_tensor(raw.origin)
+            for place, raw in enumerate(sets)
         ], ()
-    told = []
-    for table in tables:
-        if table.origin is None:
-            told.append([table.name] * len(table))
-        else:
-            told.append([str(o) for o in listed(table.origin)])
-    names = tuple(dict.fromkeys(name for column in told for name in column))
-    return [numbered(column, names)[0] for column in told], names
+    columns = [
+        [raw.name] * len(raw) if raw.origin is None else [str(o) for o in listed(raw.origin)]
+        for raw in sets
+    ]
+    names = tuple(dict.fromkeys(name for column in columns for name in column))
+    return [numbered(column, names)[0] for column in columns], names
 
 
-def common_span(tables: Sequence[Table]) -> PixelRange | None:
-    """What black and white are in these data: as a transform says, or as their values tell."""
-    shapes = {table.shape for table in tables}
+def shared_pixel_range(sets: Sequence[RawSet]) -> PixelRange | None:
+    """The values of black and white in these sets: as a transform says, or as measured.
+
+    None for inputs that are no pictures.
+    """
+    shapes = {raw.shape for raw in sets}
     if any(len(shape) != 3 or shape[0] not in (1, 3) for shape in shapes):
         return None
-    known = [span_of(t.transform) for t in tables if t.transform is not None]
-    known = [span for span in known if span is not None and len(span.low) in (1, 3)]
+    known = [pixel_range_of(raw.transform) for raw in sets if raw.transform is not None]
+    known = [values for values in known if values is not None and len(values.low) in (1, 3)]
     if known:
         return known[0]
-    lows = [t.low for t in tables if t.low is not None]
-    highs = [t.high for t in tables if t.high is not None]
-    if len(lows) < len(tables) or len({len(low) for low in lows}) > 1:
+    lows = [raw.low for raw in sets if raw.low is not None]
+    highs = [raw.high for raw in sets if raw.high is not None]
+    if len(lows) < len(sets) or len({len(low) for low in lows}) > 1:
         return None
     low, high = torch.stack(lows).amin(0), torch.stack(highs).amax(0)
-    # A channel that never changes has the range of the others.
-    still = high <= low
-    return measured_span(torch.where(still, low.min(), low), torch.where(still, high.max(), high))
+    # A constant channel gets the range of the others.
+    constant = high <= low
+    return measured_pixel_range(
+        torch.where(constant, low.min(), low), torch.where(constant, high.max(), high)
+    )

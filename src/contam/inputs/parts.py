@@ -1,4 +1,4 @@
-"""What an example or a batch says, in whatever form it comes: input, label, domain, background."""
+"""The parts of an example or a batch, in any form: input, label, domain, background, mask."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,21 +10,21 @@ from torch import Tensor
 
 from contam.inputs.pixel_range import Transform
 
-NAMES: dict[str, tuple[str, ...]] = {
+KEYS: dict[str, tuple[str, ...]] = {
     "x": ("x", "pixel_values", "image", "images", "img", "input", "inputs", "data", "features"),
     "y": ("y", "label", "labels", "target", "targets", "class", "fine_label"),
     "domain": ("domain", "domains", "group", "env", "environment", "meta", "metadata"),
     "background": ("background", "backgrounds", "bg", "place"),
     "mask": ("mask", "masks", "segmentation"),
 }
-"""Under which keys a dict has each part of an example."""
+"""The keys under which a dict may hold each part of an example, most usual first."""
 
-LISTED = 5
-"""So many names are listed at most."""
+MAX_NAMES = 5
+"""Names that a message lists at most."""
 
 
 class Parts(NamedTuple):
-    """An example or a batch, its parts as they came."""
+    """An example or a batch, its parts unconverted."""
 
     x: Any
     y: Any
@@ -34,44 +34,61 @@ class Parts(NamedTuple):
 
 
 def parts(item: Any, keys: Mapping[str, str]) -> Parts:
-    """The parts of an example or a batch: (x, y), (x, y, meta) or a dict.
+    """Take an example or a batch apart.
 
-    `keys` names parts of dicts that go by another name than those in `NAMES`.
+    Args:
+        item: (x, y), (x, y, metadata) or a dict; longer tuples lose what is behind the metadata.
+        keys: names of parts of dicts that `KEYS` does not list, such as `{"x": "scan"}`.
+
+    Source: ours.
 
     Raises:
         ValueError: it is something else, or has no input or no label.
+
+    >>> parts({"pixel_values": [0.5], "labels": 1}, {}).y
+    1
     """
     if isinstance(item, Mapping):
-        found = {
-            part: next((item[n] for n in (keys.get(part), *names) if n in item), None)
-            for part, names in NAMES.items()
-        }
+        found = {part: _part(item, part, keys) for part in KEYS}
         for part, what in (("x", "input"), ("y", "label")):
             if found[part] is None:
                 raise ValueError(
-                    f"no {what} among {sorted(map(str, item))[:8]}; want one of {list(NAMES[part])}"
+                    f"no {what} among {sorted(map(str, item))[:8]}; want one of {list(KEYS[part])}"
                 )
         return Parts(**found)
-    if isinstance(item, Sequence) and not isinstance(item, str) and len(item) in (2, 3):
-        x, y, meta = (*item, None)[:3]
-        if isinstance(meta, Mapping):
+    if isinstance(item, Sequence) and not isinstance(item, str) and len(item) >= 2:
+        x, y, metadata = (*item, None)[:3]
+        if isinstance(metadata, Mapping):
             beside = {
-                part: next((meta[n] for n in (keys.get(part), *NAMES[part]) if n in meta), None)
-                for part in ("domain", "background", "mask")
+                part: _part(metadata, part, keys) for part in ("domain", "background", "mask")
             }
             return Parts(x, y, **beside)
-        return Parts(x, y, meta)
-    told = f"a {type(item).__name__}"
+        return Parts(x, y, metadata)
+    kind = f"a {type(item).__name__}"
     if isinstance(item, Sequence) and not isinstance(item, str):
-        told += f" of {len(item)}"
-    raise ValueError(f"an example or a batch is {told}; want (x, y), (x, y, meta) or a dict")
+        kind += f" of {len(item)}"
+    raise ValueError(f"an example or a batch is {kind}; want (x, y), (x, y, meta) or a dict")
+
+
+def _part(item: Mapping[Any, Any], part: str, keys: Mapping[str, str]) -> Any:
+    return next((item[name] for name in (keys.get(part), *KEYS[part]) if name in item), None)
+
+
+def is_single(item: Parts) -> bool:
+    """Whether these are the parts of one example and not of a batch.
+
+    Source: ours.
+    """
+    return isinstance(item.y, str | int | float) or getattr(item.y, "ndim", 1) == 0
 
 
 def as_input(x: Any, transform: Transform | None) -> Tensor:
-    """One example's input as a tensor; images go through the transform.
+    """Convert one example's input to a tensor; images go through the transform.
+
+    Source: ours.
 
     Raises:
-        ValueError: an image without a transform, or nothing that is a tensor.
+        ValueError: it is an image and there is no transform, or it is no tensor.
     """
     if isinstance(x, np.ndarray) and x.dtype == np.uint8 and x.ndim in (2, 3):
         x = Image.fromarray(x.squeeze()) if x.shape[-1:] in ((1,), (3,)) or x.ndim == 2 else x
@@ -86,12 +103,17 @@ def as_input(x: Any, transform: Transform | None) -> Tensor:
 
 
 def as_inputs(x: Any) -> Tensor:
-    """Inputs as a tensor of numbers; bytes become shares in [0, 1].
+    """Convert inputs to a tensor of real numbers on the CPU; bytes become shares in [0, 1].
+
+    Source: ours.
 
     Raises:
-        ValueError: it is no tensor of numbers.
+        ValueError: they are no tensor of real numbers.
+
+    >>> as_inputs(np.array([[255, 0]], dtype=np.uint8)).tolist()
+    [[1.0, 0.0]]
     """
-    if isinstance(x, Sequence) and len(x) and all(isinstance(each, Tensor) for each in x):
+    if isinstance(x, Sequence) and len(x) and all(isinstance(value, Tensor) for value in x):
         x = _stacked(x)
     if isinstance(x, np.ndarray | Sequence) and not isinstance(x, str):
         try:
@@ -102,8 +124,8 @@ def as_inputs(x: Any) -> Tensor:
                 "of one shape"
             ) from None
     if not isinstance(x, Tensor) or x.is_complex() or x.dtype == torch.bool:
-        told = x.dtype if isinstance(x, Tensor) else f"a {type(x).__name__}"
-        raise ValueError(f"inputs are {told}; want a tensor of real numbers")
+        kind = x.dtype if isinstance(x, Tensor) else f"a {type(x).__name__}"
+        raise ValueError(f"inputs are {kind}; want a tensor of real numbers")
     x = x.detach().cpu()
     if x.dtype == torch.uint8:
         return x.float() / 255
@@ -111,99 +133,131 @@ def as_inputs(x: Any) -> Tensor:
 
 
 def _stacked(inputs: Sequence[Tensor]) -> Tensor:
-    for index, each in enumerate(inputs):
-        if each.shape != inputs[0].shape:
+    for index, x in enumerate(inputs):
+        if x.shape != inputs[0].shape:
             raise ValueError(
-                f"example {index} of a batch has the shape {tuple(each.shape)}, the first "
+                f"example {index} of a batch has the shape {tuple(x.shape)}, the first "
                 f"{tuple(inputs[0].shape)}; want one shape, so give transform= with a fixed size"
             )
     return torch.stack(list(inputs))
 
 
 def as_labels(y: Any, what: str = "labels") -> Tensor | list[str]:
-    """Class indices (n,) as int64, or names; one-hot rows and whole floats are understood.
+    """Convert labels to class indices (n,) as int64, or to names.
+
+    Args:
+        y: indices, whole floats, one-hot rows, one column, or names.
+        what: how a message calls them.
+
+    Source: ours.
 
     Raises:
         ValueError: they are something else.
+
+    >>> as_labels(torch.tensor([[0.0, 1.0], [1.0, 0.0]])).tolist()
+    [1, 0]
     """
     if isinstance(y, Sequence) and not isinstance(y, str) and len(y):
-        if all(isinstance(each, str) for each in y):
+        if all(isinstance(label, str) for label in y):
             return list(y)
-        if all(isinstance(each, Tensor) for each in y):
-            y = torch.stack([each.detach().cpu() for each in y])
+        if all(isinstance(label, Tensor) for label in y):
+            y = torch.stack([label.detach().cpu() for label in y])
     if isinstance(y, np.ndarray) and y.dtype.kind in "US":
-        return [str(each) for each in y.flatten()]
+        return [str(label) for label in y.flatten()]
     try:
-        found = y.detach().cpu() if isinstance(y, Tensor) else torch.as_tensor(np.asarray(y))
+        labels = y.detach().cpu() if isinstance(y, Tensor) else torch.as_tensor(np.asarray(y))
     except (TypeError, ValueError):
         raise ValueError(f"{what} are a {type(y).__name__}; want whole numbers or names") from None
-    if found.ndim == 2 and found.shape[1] > 1:
-        one = (found == 1).sum(1) == 1
-        if not bool(((found == 0) | (found == 1)).all() and one.all()):
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        one = (labels == 1).sum(1) == 1
+        if not bool(((labels == 0) | (labels == 1)).all() and one.all()):
             raise ValueError(
-                f"{what} have the shape {tuple(found.shape)} and are not one-hot; want one class "
+                f"{what} have the shape {tuple(labels.shape)} and are not one-hot; want one class "
                 "for each example"
             )
-        found = found.int().argmax(1)
-    found = found.flatten(1) if found.ndim > 1 else found[:, None]
-    if found.shape[1] != 1:
-        raise ValueError(f"{what} come in {found.shape[1]} columns; want one for each example")
-    found = found[:, 0]
-    if found.is_complex() or (
-        found.is_floating_point() and not bool((found == found.round()).all())
+        labels = labels.int().argmax(1)
+    labels = labels.flatten(1) if labels.ndim > 1 else labels[:, None]
+    if labels.shape[1] != 1:
+        raise ValueError(f"{what} come in {labels.shape[1]} columns; want one for each example")
+    labels = labels[:, 0]
+    if labels.is_complex() or (
+        labels.is_floating_point() and not bool((labels == labels.round()).all())
     ):
-        raise ValueError(f"{what} are numbers such as {found[0].item():.3g}; want whole ones")
-    return found.long()
+        raise ValueError(f"{what} are numbers such as {labels[0].item():.3g}; want whole ones")
+    return labels.long()
 
 
-def as_domains(meta: Any) -> Tensor | list[str] | None:
-    """Indices or names of domains in what a third part of an example says, if it says so.
+def as_domains(metadata: Any) -> Tensor | list[str] | None:
+    """Indices or names of domains in an example's metadata, or None if it holds none.
 
-    Of several columns of numbers the first one is the domain, as the WILDS data sets have it.
+    Of several columns of numbers the first one is the domain, as in the WILDS data sets.
+
+    Source: ours.
     """
-    if meta is None:
+    if metadata is None:
         return None
     try:
-        if isinstance(meta, list | tuple) and all(isinstance(each, Tensor) for each in meta):
-            meta = torch.stack([each.detach().cpu() for each in meta])
-        if isinstance(meta, Tensor | np.ndarray) and meta.ndim == 2 and meta.shape[1] > 1:
-            meta = meta[:, 0]
-        return as_labels(meta, "domains")
-    except (ValueError, RuntimeError):  # it says something else than a domain
+        if isinstance(metadata, list | tuple) and all(isinstance(m, Tensor) for m in metadata):
+            metadata = torch.stack([value.detach().cpu() for value in metadata])
+        if isinstance(metadata, Tensor | np.ndarray) and metadata.ndim == 2:
+            metadata = metadata[:, 0] if metadata.shape[1] > 1 else metadata
+        return as_labels(metadata, "domains")
+    except (ValueError, RuntimeError):  # the metadata are about something else
         return None
 
 
 def numbered(
-    found: Tensor | list[str], names: Sequence[str] | None = None
+    labels: Tensor | list[str], names: Sequence[str] | None = None
 ) -> tuple[Tensor, tuple[str, ...]]:
-    """Names as indices, and the names by index; numbers stay, with the names that are given.
+    """Convert names to indices; indices are returned unchanged.
+
+    Args:
+        labels: (n,) indices or names.
+        names: the names by index; sorted names if absent.
+
+    Returns:
+        (n,) indices, and the names by index.
+
+    Source: ours.
 
     Raises:
-        ValueError: a name that is not among those given.
+        ValueError: a name is not among `names`.
+
+    >>> numbered(["b", "a", "b"])
+    (tensor([1, 0, 1]), ('a', 'b'))
     """
-    if isinstance(found, Tensor):
-        return found, tuple(names or ())
-    known = tuple(names or sorted(set(found)))
-    strange = sorted(set(found) - set(known))
-    if strange:
-        raise ValueError(f"{strange[0]!r} is none of the {len(known)} names {list(known)[:8]}")
-    places = {name: index for index, name in enumerate(known)}
-    return torch.tensor([places[name] for name in found], dtype=torch.int64), known
+    if isinstance(labels, Tensor):
+        return labels, tuple(names or ())
+    known = tuple(names or sorted(set(labels)))
+    unknown = sorted(set(labels) - set(known))
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is none of the {len(known)} names {list(known)[:8]}")
+    index = {name: place for place, name in enumerate(known)}
+    return torch.tensor([index[name] for name in labels], dtype=torch.int64), known
 
 
-def some_of(names: Sequence[str]) -> str:
-    """The first few names, quoted."""
-    told = ", ".join(map(repr, names[:LISTED]))
-    return told if len(names) <= LISTED else f"{told} and {len(names) - LISTED} more"
+def some_of(names: Sequence[Any]) -> str:
+    """The first few names, quoted.
+
+    Source: ours.
+    """
+    listed = ", ".join(map(repr, names[:MAX_NAMES]))
+    return listed if len(names) <= MAX_NAMES else f"{listed} and {len(names) - MAX_NAMES} more"
 
 
 def pick(column: Any, which: Tensor) -> Any:
-    """Some entries of a column of numbers or names, or None of none."""
+    """Entries of a column of numbers or names; None stays None.
+
+    Source: ours.
+    """
     if column is None or isinstance(column, Tensor):
         return None if column is None else column[which]
     return [column[i] for i in which.tolist()]
 
 
 def listed(column: Tensor | list[str]) -> list[Any]:
-    """A column as plain numbers or names."""
+    """A column as plain numbers or names.
+
+    Source: ours.
+    """
     return column.tolist() if isinstance(column, Tensor) else column

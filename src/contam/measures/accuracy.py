@@ -1,18 +1,24 @@
-"""Accuracy with the interval that a finite test set leaves it."""
+"""Accuracy with the confidence interval that a finite test set allows."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Float, Int
-from scipy.stats import beta
+from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from contam.batch import Domain
+from contam.models.logits_adapter import LogitsAdapter
 from contam.models.observe import observe
+from contam.rng import preserve_rng
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How many of how many examples were right; with its exact 95 % interval."""
+    """The number of correct predictions among `count`.
+
+    >>> Accuracy(9, 10).share
+    0.9
+    """
 
     correct: int
     count: int
@@ -29,7 +35,7 @@ class Accuracy:
 
 
 class Hits:
-    """Right and wrong predictions, over any number of batches."""
+    """Counts correct predictions over any number of batches."""
 
     def __init__(self) -> None:
         self.correct = 0
@@ -42,7 +48,7 @@ class Hits:
         return self
 
     def merge(self, other: "Hits") -> "Hits":
-        """Add what another one counted."""
+        """Add the counts of another object."""
         self.correct += other.correct
         self.count += other.count
         return self
@@ -58,26 +64,41 @@ class Hits:
         return Accuracy(self.correct, self.count)
 
 
-def accuracy(model: nn.Module, domain: Domain, *, batch_size: int = 256) -> Accuracy:
-    """The model's accuracy on a domain, in evaluation mode."""
+def accuracy(model: nn.Module, data: Any, *, batch_size: int = 256) -> Accuracy:
+    """The accuracy of a network, in evaluation mode.
+
+    Args:
+        model: returns logits in any form of `LogitsAdapter`; it stays as it was.
+        data: data of any form of `contam.inputs`.
+        batch_size: examples that are shown at a time.
+
+    Raises:
+        ValueError: the data can't be read, or the network returns no logits.
+
+    >>> import torch
+    >>> accuracy(nn.Identity(), (torch.eye(3), [0, 1, 1]))
+    Accuracy(correct=2, count=3)
+    """
     hits = Hits()
-    for seen in observe(model, domain.batches(batch_size), layers=()):
-        hits.update(seen.logits, seen.batch.y)
+    with preserve_rng(data):
+        for observation in observe(LogitsAdapter(model), data, (), batch_size=batch_size):
+            hits.update(observation.logits, observation.batch.y)
     return hits.compute()
 
 
 def clopper_pearson(correct: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Both ends of the exact interval for a share, given that `correct` of `count` were seen.
+    """Both ends of the exact interval for a share, given `correct` successes in `count` trials.
 
     Raises:
         ValueError: more were correct than there were, or a confidence outside (0, 1).
+
+    >>> [round(end, 3) for end in clopper_pearson(9, 10)]
+    [0.555, 0.997]
     """
     if not (0 <= correct <= count and count > 0 and 0 < confidence < 1):
         raise ValueError(
-            f"asked for the interval of {correct} in {count} at confidence {confidence}; "
+            f"no interval for {correct} in {count} at confidence {confidence}; "
             "want 0 <= correct <= count, at least one example and a confidence in (0, 1)"
         )
-    tail = (1 - confidence) / 2
-    low = float(beta.ppf(tail, correct, count - correct + 1)) if correct else 0.0
-    high = float(beta.isf(tail, correct + 1, count - correct)) if correct < count else 1.0
-    return low, high
+    interval = binomtest(correct, count).proportion_ci(confidence, method="exact")
+    return float(interval.low), float(interval.high)

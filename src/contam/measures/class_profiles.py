@@ -1,23 +1,23 @@
-"""What every layer does for each class, from one pass over the data.
+"""Class profiles: the mean activation of every neuron for each class, from one pass over data.
 
 Selectivity, activation rates and their asymmetry, density and between-class variance are all
 functions of a layer's profile, so a pass that keeps profiles serves them all.
 """
 
 from collections.abc import Collection
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from contam.batch import Domain
 from contam.measures.accuracy import Accuracy, Hits
 from contam.measures.class_means import ClassMeans
 from contam.models.observe import Observation, observe
+from contam.rng import preserve_rng
 
 
 class Profile(NamedTuple):
-    """What each neuron of a layer does for each class, in double precision."""
+    """Means and rates of a layer's neurons for each class, in double precision."""
 
     means: Float[Tensor, "classes neurons"]
     """Mean activation, in the network's units."""
@@ -28,12 +28,12 @@ class Profile(NamedTuple):
 
     @property
     def density(self) -> Float[Tensor, " neurons"]:
-        """Mean activation over all examples, whatever their class: what App. G.2 draws."""
+        """(neurons,) mean activation over all examples of all classes, as App. G.2 plots it."""
         return self.counts.double() @ self.means / self.counts.sum()
 
 
 class Profiles(NamedTuple):
-    """The profiles of a network on a domain."""
+    """The class profiles of a network on a data set."""
 
     layers: dict[str, Profile]
     """In the order in which the layers ran."""
@@ -42,9 +42,12 @@ class Profiles(NamedTuple):
 
 
 class ClassProfiles:
-    """Sums for the profiles of all layers, over any number of batches read as `moments`.
+    """Accumulates the profiles of all layers over any number of batches observed as `moments`.
 
-    They take the same memory after one batch as after a million.
+    Its memory does not grow with the number of batches.
+
+    Args:
+        classes: the number of classes.
 
     Source: ours, the one table behind App. F.2, App. F.3 and App. G.2.
     """
@@ -54,8 +57,8 @@ class ClassProfiles:
         self.tables: dict[str, ClassMeans] = {}
         self.hits: Hits | None = None
 
-    def update(self, seen: Observation) -> "ClassProfiles":
-        """Add what a batch did in each layer.
+    def update(self, observation: Observation) -> "ClassProfiles":
+        """Add a batch.
 
         Raises:
             ValueError: other layers or neurons than before, no moments, or a label that is not one
@@ -64,22 +67,23 @@ class ClassProfiles:
         if not self.tables:
             self.tables = {
                 layer: ClassMeans(self.classes, moments[:1].numel())
-                for layer, moments in seen.layers.items()
+                for layer, moments in observation.layers.items()
             }
-        self._check(seen.layers.keys())
-        for layer, moments in seen.layers.items():
+        self._check(observation.layers.keys())
+        for layer, moments in observation.layers.items():
             if moments.ndim != 3 or moments.shape[1] != 2:
                 raise ValueError(
                     f"layer {layer!r}: want moments of shape (batch, 2, neurons), not "
                     f"{tuple(moments.shape)}; observe with reduce='moments'"
                 )
-            self.tables[layer].update(moments.flatten(1), seen.batch.y)
-        if seen.logits.shape == (len(seen.batch.y), self.classes):
-            self.hits = (self.hits or Hits()).update(seen.logits, seen.batch.y)
+            self.tables[layer].update(moments.flatten(1), observation.batch.y)
+        if observation.logits.shape == (len(observation.batch.y), self.classes):
+            hits = self.hits or Hits()
+            self.hits = hits.update(observation.logits, observation.batch.y)
         return self
 
     def merge(self, other: "ClassProfiles") -> "ClassProfiles":
-        """Add what another one saw.
+        """Add the sums of another object.
 
         Raises:
             ValueError: the other one has other classes, layers or neurons.
@@ -100,7 +104,7 @@ class ClassProfiles:
         """The profiles so far.
 
         Raises:
-            ValueError: a class was never seen.
+            ValueError: a class has no example.
         """
         layers = {}
         for layer, table in self.tables.items():
@@ -109,33 +113,49 @@ class ClassProfiles:
         return Profiles(layers, None if self.hits is None else self.hits.compute())
 
     def _check(self, layers: Collection[str]) -> None:
-        strange = sorted(self.tables.keys() ^ set(layers))
-        if strange:
+        unknown = sorted(self.tables.keys() ^ set(layers))
+        if unknown:
             raise ValueError(
-                f"layer {strange[0]!r} is in some batches only; every batch has to run the same "
+                f"layer {unknown[0]!r} is in some batches only; every batch has to run the same "
                 "layers, or name those that you want"
             )
 
 
 def class_profiles(
     model: nn.Module,
-    domain: Domain,
+    data: Any,
     layers: Collection[str] | Literal["auto"] = "auto",
     *,
     classes: int,
     batch_size: int = 64,
 ) -> Profiles:
-    """What each layer does for each class of a domain, in one pass and in evaluation mode.
+    """The class profiles of each layer, from one pass in evaluation mode.
 
-    `auto` takes every activation. Where a layer has its neurons is found out: convolutions put them
-    first, linear maps last.
+    The axis of a layer's neurons is found automatically: convolutions put them second, linear maps
+    last.
+
+    Args:
+        model: the network; it stays as it was.
+        data: data of any form of `contam.inputs`.
+        layers: names of layers, or `auto` for every activation.
+        classes: the number of classes.
+        batch_size: examples that are shown at a time.
+
+    Returns:
+        The profiles by layer, and the accuracy.
 
     Source: ours, one pass for what App. F.2, App. F.3 and App. G.2 draw.
 
     Raises:
         ValueError: no such layer, a class without examples, or a label that is not a class.
+
+    >>> import torch
+    >>> data = torch.tensor([[2.0], [-1.0]]), [0, 1]
+    >>> class_profiles(nn.Sequential(nn.ReLU()), data, classes=2).layers["0"].means.tolist()
+    [[2.0], [0.0]]
     """
     profiles = ClassProfiles(classes)
-    for seen in observe(model, domain.batches(batch_size), layers, "moments"):
-        profiles.update(seen)
+    with preserve_rng(data):
+        for observation in observe(model, data, layers, "moments", batch_size=batch_size):
+            profiles.update(observation)
     return profiles.compute()

@@ -8,13 +8,13 @@ something beside another one with the same support, and `difference` compares no
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from contam.batch import Domain
+from contam.inputs import as_domain
 from contam.measures.intervals import Estimate, bootstrap
 from contam.measures.layerwise import Layer, layerwise, over_grid, predictions, reading_name
 from contam.measures.neighbors import Metric, Votes, vote
@@ -243,8 +243,8 @@ def depths(
 
 def model_depths(
     model: nn.Module,
-    pool: Domain,
-    queries: Domain,
+    pool: Any,
+    queries: Any,
     layers: Collection[str] | Literal["auto"] = "auto",
     *,
     per_class: int,
@@ -268,6 +268,9 @@ def model_depths(
     Raises:
         ValueError: what `draw_support`, `layerwise` and `depths` refuse.
     """
+    same = queries is pool
+    pool = as_domain(pool)
+    queries = pool if same else as_domain(queries)
     support = draw_support(pool.y, per_class, draws=draws, seed=seed)
     if itself is None and queries is pool:
         itself = torch.arange(len(pool))

@@ -6,13 +6,13 @@ hard early on. Noisy labels are hard, too; nothing here tells the two apart.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from contam.batch import Domain
 from contam.models.observe import observe
 
 
@@ -190,7 +190,7 @@ class DifficultyLog:
         return self
 
     def look(
-        self, time: float, model: nn.Module, domain: Domain, *, batch_size: int = 256
+        self, time: float, model: nn.Module, data: Any, *, batch_size: int = 256
     ) -> "DifficultyLog":
         """Add a look at all examples of a domain, which are numbered in their order.
 
@@ -200,7 +200,7 @@ class DifficultyLog:
             ValueError: as `update`.
         """
         start = 0
-        for seen in observe(model, domain.batches(batch_size), layers=()):
+        for seen in observe(model, data, layers=(), batch_size=batch_size):
             index = torch.arange(start, start + len(seen.batch.y))
             self.update(time, seen.logits, seen.batch.y, index)
             start += len(index)

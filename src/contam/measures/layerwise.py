@@ -6,7 +6,7 @@ the price of one forward pass for each few.
 
 from collections.abc import Collection, Iterator
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from contam.batch import Batch, Domain
+from contam.inputs import as_domain
 from contam.models.observe import Observation, layers_of, observe
 from contam.models.readings import Reading
 
@@ -64,8 +65,8 @@ def reading_name(reduce: Reading) -> str:
 
 def layerwise(
     model: nn.Module,
-    support: Domain,
-    queries: Domain,
+    support: Any,
+    queries: Any,
     layers: Collection[str] | Literal["auto"] = "auto",
     *,
     rows: Int[Tensor, " picked"] | None = None,
@@ -85,6 +86,7 @@ def layerwise(
     Raises:
         ValueError: nothing to show, a layer named twice, or what `observe` refuses.
     """
+    support, queries = as_domain(support), as_domain(queries)
     if at_once < 1 or not len(support) or not len(queries):
         raise ValueError(
             f"want examples on both sides and at least 1 probe at once, not {len(support)}, "
@@ -106,11 +108,9 @@ def layerwise(
             yield Layer(name, known, asked)
 
 
-def predictions(
-    model: nn.Module, domain: Domain, *, batch_size: int = 256
-) -> Int[Tensor, " examples"]:
+def predictions(model: nn.Module, data: Any, *, batch_size: int = 256) -> Int[Tensor, " examples"]:
     """The class of the largest logit for every example, in order."""
-    seen = observe(model, domain.batches(batch_size), layers=())
+    seen = observe(model, data, layers=(), batch_size=batch_size)
     return torch.cat([one.logits.argmax(dim=1).cpu() for one in seen])
 
 

@@ -9,14 +9,15 @@ An activation that is called as a function has a name too: `layer1.0.relu()` is 
 `torch.relu` or `Tensor.relu` called by `layer1.0`.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from contam.batch import Batch
+from contam.inputs import as_batches
 from contam.models.hooks import forward_once
 from contam.models.readings import Reading, over_space
 
@@ -99,13 +100,14 @@ class Observer:
 
 def observe(
     model: nn.Module,
-    batches: Iterable[Batch],
+    data: Any,
     layers: Collection[str] | Literal["auto"] = "auto",
     reduce: Reading | Literal["moments"] = over_space,
     *,
     head: bool = False,
+    batch_size: int = 256,
 ) -> Iterator[Observation]:
-    """Show batches to a network in evaluation mode, and yield what each layer made of them.
+    """Show data to a network in evaluation mode, and yield what each layer made of them.
 
     Layers, moments, logits and the head's input come from one forward pass. Between two batches,
     also when the iteration stops early or an error interrupts it, the model is as it was: its
@@ -114,12 +116,13 @@ def observe(
 
     Args:
         model: any network; records, dicts and tuples of logits are understood.
-        batches: what to show.
+        data: batches, or data of any form of `contam.inputs`; loaders keep their own batches.
         layers: names of layers, or `auto` for every ReLU, GELU and their kin.
         reduce: what to keep of each output. `moments` reads each neuron's mean and how often it is
             positive, wherever a layer has its neurons: on the second axis, as convolutions put
             them, or on the last one, as linear maps do.
         head: whether to record the representation that the linear head reads, too.
+        batch_size: examples that are shown at a time, where the data have no batches.
 
     Returns:
         An iterator over observations, one for each batch.
@@ -130,13 +133,11 @@ def observe(
         ValueError: no such layer or reading; or a layer that did not run, returned no tensor or
             not one row for each example.
 
-    >>> y = torch.zeros(2, dtype=torch.int64)
-    >>> batch = Batch(torch.tensor([[1.0], [-1.0]]), y, y)
-    >>> [observation] = observe(nn.Sequential(nn.ReLU()), [batch])
+    >>> [observation] = observe(nn.Sequential(nn.ReLU()), (torch.tensor([[1.0], [-1.0]]), [0, 1]))
     >>> observation.layers["0"].tolist()
     [[1.0], [0.0]]
     """
-    return map(Observer(model, layers, reduce, head=head), batches)
+    return map(Observer(model, layers, reduce, head=head), as_batches(data, batch_size))
 
 
 def layers_of(model: nn.Module, x: Float[Tensor, "batch ..."]) -> list[str]:

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from contam.batch import Domain
 from contam.models.observe import observe
 from contam.rng import generator_for
 from contam.training.schedule import warmup_cosine
@@ -99,7 +98,7 @@ Source: App. E.1, App. E.2, App. E.3, App. E.4; Koh et al. 2021 for the two WILD
 
 
 def extracting(
-    encoder: nn.Module, domain: Domain, *, batch_size: int = 256
+    encoder: nn.Module, data: Any, *, batch_size: int = 256
 ) -> Iterator[Float[Tensor, "batch width"]]:
     """The features of one batch after the other, in order, on the CPU in single precision.
 
@@ -108,7 +107,7 @@ def extracting(
     Raises:
         ValueError: the encoder's output has not one row of features for each example.
     """
-    for seen in observe(encoder, domain.batches(batch_size), layers=[]):
+    for seen in observe(encoder, data, layers=[], batch_size=batch_size):
         features = seen.logits
         if features.shape[:1] != seen.batch.y.shape or features.ndim != 2:
             raise ValueError(
@@ -119,14 +118,14 @@ def extracting(
 
 
 def extract(
-    encoder: nn.Module, domain: Domain, *, batch_size: int = 256
+    encoder: nn.Module, data: Any, *, batch_size: int = 256
 ) -> Float[Tensor, "examples width"]:
     """The features of a domain's examples, in order; `extracting` shows how far it has come.
 
     Raises:
         ValueError: the encoder's output has not one row of features for each example.
     """
-    return torch.cat(tuple(extracting(encoder, domain, batch_size=batch_size)))
+    return torch.cat(tuple(extracting(encoder, data, batch_size=batch_size)))
 
 
 def share_right(logits: Float[Tensor, "examples classes"], y: Int[Tensor, " examples"]) -> float:

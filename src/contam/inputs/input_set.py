@@ -1,0 +1,73 @@
+"""A data set as an audit and a monitor use it."""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from contam.batch import Batch, Domain
+from contam.inputs.lazy_files import LazyFolderDomain
+
+
+@dataclass(frozen=True, eq=False)
+class InputSet:
+    """A data set: its examples in a fixed order, and what is known about them.
+
+    Source: ours, the form in which everything here gets data.
+    """
+
+    name: str
+    domain: Domain
+    """`domain.batches(size)` without a generator gives the examples in a fixed order."""
+    masks: Float[Tensor, "n 1 height width"] | None = field(default=None, repr=False)
+    """Share of each pixel that the object covers, at the size of the network's input."""
+    background: Int[Tensor, " n"] | None = field(default=None, repr=False)
+    """Declared label of each example's background."""
+    classes: tuple[str, ...] | None = None
+    """Names of the classes by their index, where they are known."""
+    read_notes: tuple[str, ...] = field(default=(), repr=False)
+    """What was left out before the examples were first shown, in sentences."""
+
+    def __len__(self) -> int:
+        return len(self.domain)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out so far, in sentences; complete once the examples were shown once."""
+        lazy = isinstance(self.domain, LazyFolderDomain)
+        return (*self.read_notes, *(self.domain.decoder.notes if lazy else ()))  # pyright: ignore[reportAttributeAccessIssue]
+
+    def pick(self, which: Int[Tensor, " some"]) -> "InputSet":
+        """The examples with these indices, in this order, with what is known about them."""
+        return replace(
+            self,
+            domain=pick_examples(self.domain, which),
+            masks=None if self.masks is None else self.masks[which],
+            background=None if self.background is None else self.background[which],
+        )
+
+
+def pick_examples(domain: Domain, which: Int[Tensor, " some"]) -> Domain:
+    """The examples of any domain with these indices, in this order.
+
+    >>> y = torch.arange(3)
+    >>> pick_examples(Domain("d", Batch(y.float(), y, y)), torch.tensor([2, 0])).y.tolist()
+    [2, 0]
+    """
+    pick = getattr(domain, "pick", None)
+    if pick is not None:  # domains of files decode only the examples that are picked
+        return pick(which)
+    if type(domain) is Domain:
+        return Domain(domain.name, domain.data.pick(which))
+    order = which.argsort()
+    wanted, parts, done = which[order], [], 0
+    for batch in domain.batches(64):
+        ends = torch.tensor([done, done + len(batch.y)])
+        first, last = torch.searchsorted(wanted, ends).tolist()
+        if first < last:
+            parts.append(batch.pick(wanted[first:last] - done))
+        done += len(batch.y)
+    back = order.argsort()
+    columns = (torch.cat(column)[back] for column in zip(*parts, strict=True))
+    return Domain(domain.name, Batch(*columns))

@@ -1,0 +1,268 @@
+"""Image files that are decoded at the first pass, and kept in memory up to a limit."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from contam.batch import Batch, Domain
+from contam.data.images import Transform, read
+from contam.inputs.indexed import CHUNK, Unreadable
+from contam.inputs.pixel_range import PixelRange
+
+MAX_BYTES = 2**29
+"""Bytes of inputs up to which a set is kept in memory."""
+AHEAD = 2
+"""Batches that are decoded while one is being used."""
+
+
+class FileDecoder:
+    """Decodes image files by number with threads; keeps what fits in memory.
+
+    Args:
+        name: what messages call the set.
+        files: image files.
+        transform: from an image to the network's input.
+        workers: threads.
+        max_bytes: bytes of inputs that are kept; files beyond are decoded again in later passes.
+
+    Source: ours, so that an audit decodes each file once in its main pass.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        files: Sequence[Path],
+        transform: Transform,
+        *,
+        workers: int = 4,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        self.name, self.files, self.transform = name, tuple(files), transform
+        self.workers, self.max_bytes = workers, max_bytes
+        self.strict = False
+        """Whether a file that can't be read raises instead of being left out."""
+        self.unreadable: dict[int, Unreadable] = {}
+        """Files that were left out, by number."""
+        self.shape: tuple[int, ...] | None = None
+        """Shape of one input, once one was decoded."""
+        self.low: Tensor | None = None
+        """Smallest value of each channel so far."""
+        self.high: Tensor | None = None
+        self._kept: dict[int, Tensor] = {}
+        self._bytes = 0
+        self._tried: set[int] = set()
+
+    @property
+    def positions(self) -> Tensor:
+        """(n,) number of every file that was not left out."""
+        kept = torch.ones(len(self.files), dtype=torch.bool)
+        kept[list(self.unreadable)] = False
+        return kept.nonzero().flatten()
+
+    @property
+    def notes(self) -> list[str]:
+        """What was left out so far, in a sentence."""
+        if not self.unreadable:
+            return []
+        first = self.unreadable[min(self.unreadable)]
+        return [
+            f"{len(self.unreadable)} of {len(self.files)} examples of {self.name!r} were left "
+            f"out; the first, number {first.index}, {first.reason}."
+        ]
+
+    def read_all(self) -> None:
+        """Decode every file that was not tried yet, so that `positions` are final.
+
+        Raises:
+            ValueError: no file can be read, or inputs differ in shape.
+        """
+        untried = [number for number in range(len(self.files)) if number not in self._tried]
+        for _ in self.read(untried, CHUNK):
+            pass
+        if len(self.unreadable) == len(self.files):
+            first = self.unreadable[0] if self.files else None
+            reason = f"none could be read; the first {first.reason}" if first else "it is empty"
+            raise ValueError(f"{self.name!r} has no examples: {reason}")
+
+    def pick(self, which: Tensor) -> "FileDecoder":
+        """A decoder of the files with these numbers; inputs in memory are shared."""
+        some = FileDecoder(
+            self.name, [self.files[i] for i in which.tolist()], self.transform,
+            workers=self.workers, max_bytes=self.max_bytes,
+        )  # fmt: skip
+        for place, number in enumerate(which.tolist()):
+            if number in self._kept:
+                some._keep(place, self._kept[number])
+        return some
+
+    def read(self, numbers: Iterable[int], size: int) -> Iterator[tuple[int, Tensor]]:
+        """The files that can be read among these, with up to two batches decoded ahead.
+
+        Raises:
+            ValueError: inputs differ in shape; or one can't be read, and `strict` is set.
+        """
+        pool = ThreadPoolExecutor(max(1, self.workers))
+        waiting: deque[tuple[int, Future[Tensor | str] | Tensor]] = deque()
+        try:
+            for number in numbers:
+                kept = self._kept.get(number)
+                waiting.append(
+                    (number, pool.submit(self._decode, number) if kept is None else kept)
+                )
+                if len(waiting) > AHEAD * size:
+                    yield from self._result(*waiting.popleft())
+            while waiting:
+                yield from self._result(*waiting.popleft())
+        finally:
+            pool.shutdown(cancel_futures=True)
+            # Whoever stops early comes back, so what was decoded ahead is kept.
+            for number, image in waiting:
+                if isinstance(image, Future) and not image.cancelled() and not image.exception():
+                    decoded = image.result()
+                    if isinstance(decoded, Tensor):
+                        self._keep(number, decoded)
+
+    def _decode(self, number: int) -> Tensor | str:
+        """A network's input, or why it is left out."""
+        file = self.files[number]
+        try:
+            image = read(file)
+        except ValueError:
+            return f"{file.name}, can't be read"
+        x = self.transform(image)
+        return x if x.isfinite().all() else "holds values that are not finite"
+
+    def _result(
+        self, number: int, waiting: "Future[Tensor | str] | Tensor"
+    ) -> Iterator[tuple[int, Tensor]]:
+        x = waiting.result() if isinstance(waiting, Future) else waiting
+        if isinstance(x, str):
+            if self.strict:
+                raise ValueError(f"example {number} of {self.name!r}: {self.files[number]} {x}")
+            self._tried.add(number)
+            self.unreadable[number] = Unreadable(number, x)
+            return
+        if self.shape not in (None, tuple(x.shape)):
+            raise ValueError(
+                f"inputs have the shape {self.shape}, and then {tuple(x.shape)}; want one shape, "
+                "so resize them in the transform"
+            )
+        self.shape = tuple(x.shape)
+        if number not in self._tried:
+            self._tried.add(number)
+            self._widen(x)
+        self._keep(number, x)
+        yield number, x
+
+    def _widen(self, x: Tensor) -> None:
+        """Widen the range of values by this input."""
+        if x.ndim != 3 or x.shape[0] not in (1, 3):
+            return
+        low, high = x.amin((1, 2)), x.amax((1, 2))
+        self.low = low if self.low is None else torch.minimum(self.low, low)
+        self.high = high if self.high is None else torch.maximum(self.high, high)
+
+    def _keep(self, number: int, x: Tensor) -> None:
+        size = x.numel() * x.element_size()
+        if number not in self._kept and self._bytes + size <= self.max_bytes:
+            self._kept[number] = x
+            self._bytes += size
+
+
+class LazyFolderDomain(Domain):
+    """Image files as a domain; labels are known without reading a file.
+
+    Files that can't be read and inputs that are not finite are left out while they are read: until
+    the first pass over `batches` has ended, `y` and the length still count the files that were not
+    tried, so take labels from the batches of that pass. Afterwards an index means a position among
+    the examples that could be read.
+
+    Source: ours.
+    """
+
+    decoder: FileDecoder
+    labels: Tensor
+    """(files,) class index of every file, also of those left out."""
+    origins: Tensor
+    """(files,) index of the domain of every file."""
+    pixel_range: PixelRange | None
+
+    def __init__(
+        self,
+        decoder: FileDecoder,
+        labels: Tensor,
+        origins: Tensor,
+        pixel_range: PixelRange | None = None,
+    ) -> None:
+        # The fields of a frozen record are set once, here.
+        vars(self).update(
+            name=decoder.name, decoder=decoder, labels=labels, origins=origins,
+            pixel_range=pixel_range,
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"LazyFolderDomain({self.name!r}, {len(self)} images)"
+
+    @property
+    def y(self) -> Tensor:
+        """(n,) class index of every example that was not left out, without reading it."""
+        return self.labels[self.decoder.positions]
+
+    @property
+    def origin(self) -> Tensor:
+        """(n,) index of the domain of every example that was not left out."""
+        return self.origins[self.decoder.positions]
+
+    @property
+    def data(self) -> Batch:
+        """Every example at once."""
+        (batch,) = self.batches(max(1, len(self)))
+        return batch
+
+    def pick(self, which: Tensor) -> "LazyFolderDomain":
+        """The examples with these indices, in this order; images in memory are shared."""
+        numbers = self.decoder.positions[which]
+        return LazyFolderDomain(
+            self.decoder.pick(numbers), self.labels[numbers], self.origins[numbers],
+            self.pixel_range,
+        )  # fmt: skip
+
+    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
+        """One pass over the examples, in order or in one drawn from the generator.
+
+        Raises:
+            ValueError: no file can be read, or images differ in shape.
+        """
+        if size < 1:
+            raise ValueError(f"batch size must be at least 1, not {size}")
+        numbers = self.decoder.positions
+        if generator is not None:
+            numbers = numbers[torch.randperm(len(numbers), generator=generator)]
+        yield from self._read(numbers.tolist(), size)
+        self.decoder.read_all()
+
+    def fetch(self, picks: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Batch]:
+        """A batch for each pair of examples' indices and as many draws, which change nothing."""
+        positions = self.decoder.positions
+        for which, _ in picks:
+            yield from self._read(positions[which].tolist(), max(1, len(which)))
+
+    def _read(self, numbers: list[int], size: int) -> Iterator[Batch]:
+        some: list[tuple[int, Tensor]] = []
+        for pair in self.decoder.read(numbers, size):
+            some.append(pair)
+            if len(some) == size:
+                yield self._stacked(some)
+                some = []
+        if some:
+            yield self._stacked(some)
+
+    def _stacked(self, some: list[tuple[int, Tensor]]) -> Batch:
+        which = torch.tensor([number for number, _ in some])
+        x = torch.stack([image for _, image in some])
+        x = x if self.pixel_range is None else self.pixel_range.pictures(x)
+        return Batch(x, self.labels[which], self.origins[which])

@@ -1,0 +1,330 @@
+"""Every accepted form of one data set gives the same numbers in every function that takes data."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+
+import contam
+from contam.batch import Batch, Domain, Shift
+from contam.inputs import as_batches, as_domain, from_folder, from_loader, from_tensors, read_set
+from contam.inputs.lazy_files import LazyFolderDomain
+from contam.measures.depth import model_depths
+from contam.measures.layerwise import layerwise
+from contam.models.observe import observe
+from contam.training.probe import extract
+
+SIDE, CLASSES, N = 8, 3, 48
+NAMES = ("cat", "dog", "fox")
+Y = torch.arange(N) // (N // CLASSES)
+BYTES = torch.randint(256, (N, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(0)).byte()
+X = BYTES.float() / 255
+
+
+class Pairs(Dataset):
+    """A dataset whose examples are made by a function of their number."""
+
+    def __init__(self, make) -> None:
+        self.make = make
+
+    def __getitem__(self, number: int):
+        return self.make(number)
+
+    def __len__(self) -> int:
+        return N
+
+
+class Stream(IterableDataset):
+    """Single examples without a length."""
+
+    def __iter__(self):
+        yield from zip(X, Y.tolist(), strict=True)
+
+
+class HuggingFace(Pairs):
+    """A Hugging Face dataset, as far as it is used."""
+
+    column_names = ("image", "label")
+    features = {"label": SimpleNamespace(names=list(NAMES))}  # noqa: RUF012
+
+
+def image(number: int) -> Image.Image:
+    return Image.fromarray(BYTES[number].permute(1, 2, 0).numpy())
+
+
+def domain() -> Domain:
+    return Domain("mine", Batch(X, Y, torch.zeros_like(Y)))
+
+
+FORMS = {
+    "tensors": lambda: (X, Y),
+    "a list of two tensors": lambda: [X, Y],
+    "arrays": lambda: (X.numpy(), Y.numpy()),
+    "bytes": lambda: (BYTES, Y),
+    "one-hot labels": lambda: (X, nn.functional.one_hot(Y)),
+    "labels as whole floats": lambda: (X, Y.double()),
+    "names of classes": lambda: (X, [NAMES[k] for k in Y]),
+    "metadata": lambda: (X, Y, torch.stack([Y * 0, Y], dim=1)),
+    "a dict of parts": lambda: {"pixel_values": X, "labels": Y},
+    "batches in a list": lambda: [(X[:20], Y[:20]), (X[20:], Y[20:])],
+    "batches of dicts": lambda: [{"image": X, "label": Y}],
+    "batches of the package": lambda: list(domain().batches(20)),
+    "a Dataset": lambda: TensorDataset(X, Y),
+    "a part of a Dataset": lambda: Subset(TensorDataset(X, Y), range(N)),
+    "a Dataset of images": lambda: Pairs(lambda i: (image(i), int(Y[i]))),
+    "a Dataset with a dict beside": lambda: Pairs(lambda i: (X[i], Y[i], {"group": 0})),
+    "a Hugging Face set": lambda: HuggingFace(lambda i: {"image": image(i), "label": int(Y[i])}),
+    "an IterableDataset": Stream,
+    "a DataLoader": lambda: DataLoader(TensorDataset(X, Y), batch_size=20),
+    "a DataLoader of a stream": lambda: DataLoader(Stream(), batch_size=20),
+    "a DataLoader of dicts": lambda: DataLoader(
+        Pairs(lambda i: {"pixel_values": X[i], "labels": Y[i]}), batch_size=20
+    ),
+    "a Domain": domain,
+    "a Shift": lambda: Shift("s", NAMES, (domain(),), domain(), (domain(),)),
+}  # fmt: skip
+
+
+def network() -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)
+        )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tree")
+    for number, label in enumerate(Y.tolist()):
+        (root / NAMES[label]).mkdir(exist_ok=True)
+        image(number).save(root / NAMES[label] / f"{number:03}.png")
+    return root
+
+
+def observed(data) -> dict[str, torch.Tensor]:
+    seen = list(observe(network(), data, ["1"], "moments", batch_size=20))
+    logits = torch.cat([observation.logits for observation in seen])
+    layers = torch.cat([observation.layers["1"] for observation in seen])
+    return {"logits": logits, "layers": layers}
+
+
+def profiled(data) -> dict[str, torch.Tensor]:
+    profiles = contam.class_profiles(network(), data, ["1"], classes=CLASSES)
+    assert profiles.accuracy is not None
+    return {"means": profiles.layers["1"].means, "correct": torch.tensor(profiles.accuracy.correct)}
+
+
+def probed(data) -> dict[str, torch.Tensor]:
+    return {layer.name: layer.queries for layer in layerwise(network(), data, data, ["1"])}
+
+
+def watched(data) -> dict[str, torch.Tensor]:
+    monitor = contam.watch(network(), data, per_class=4, show=False)
+    return {name: torch.tensor(value) for name, value in monitor.looks[0].scalars().items()}
+
+
+def audited(data) -> dict[str, torch.Tensor]:
+    result = contam.audit(
+        network(), id=data, progress=False, untrained=False, reference=None, layers=["1"]
+    )
+    return {"correct": torch.tensor(result.evidence.sets[0].overall.correct)}
+
+
+FUNCTIONS = {
+    "observe": observed,
+    "accuracy": lambda data: {"": torch.tensor(contam.accuracy(network(), data).correct)},
+    "class_profiles": profiled,
+    "layerwise": probed,
+    "model_depths": lambda data: {"": model_depths(network(), data, data, per_class=12).depth},
+    "extract": lambda data: {"": extract(network()[:4], data)},  # pyright: ignore[reportIndexIssue]
+    "watch": watched,
+    "audit": audited,
+}
+EXPECTED: dict[str, dict[str, torch.Tensor]] = {}
+
+
+def assert_same(function: str, data) -> None:
+    if function not in EXPECTED:
+        EXPECTED[function] = FUNCTIONS[function](domain())
+    actual, expected = FUNCTIONS[function](data), EXPECTED[function]
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(actual[name], value, rtol=1e-5, atol=1e-5, equal_nan=True)
+
+
+QUICK = [function for function in FUNCTIONS if function not in ("watch", "audit")]
+SLOWER = ("tensors", "a Hugging Face set", "a DataLoader", "an IterableDataset", "a dict of parts",
+          "one-hot labels", "bytes")  # fmt: skip
+CASES = [
+    *((form, function) for form in FORMS for function in QUICK),
+    *((form, "audit") for form in SLOWER),
+    *((form, "watch") for form in ("tensors", "a DataLoader", "an IterableDataset")),
+]
+
+
+@pytest.mark.parametrize(("form", "function"), CASES)
+def test_every_form_gives_the_same_numbers(form, function):
+    assert_same(function, FORMS[form]())
+
+
+@pytest.mark.parametrize("function", [*QUICK, "audit"])
+def test_a_folder_gives_the_same_numbers(folder, function):
+    assert_same(function, folder)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_domain_of_any_form_holds_the_same_examples(form):
+    batch = as_domain(FORMS[form]()).data
+    assert torch.equal(batch.y, Y)
+    torch.testing.assert_close(batch.x, X)
+    streamed = list(as_batches(FORMS[form](), 7))
+    assert torch.equal(torch.cat([part.y for part in streamed]), Y)
+    torch.testing.assert_close(torch.cat([part.x for part in streamed]), X)
+
+
+def test_the_typed_functions_are_shortcuts(folder):
+    for made in (
+        from_folder(folder), from_tensors(X, Y), from_loader(DataLoader(TensorDataset(X, Y), 5)),
+    ):  # fmt: skip
+        assert torch.equal(made.y, Y)
+        torch.testing.assert_close(made.data.x, X)
+
+
+def test_a_domain_is_returned_unchanged():
+    same = domain()
+    assert as_domain(same) is same
+
+
+def test_a_loader_keeps_its_own_order_and_batches():
+    loader = DataLoader(TensorDataset(X, Y), batch_size=20, sampler=list(range(N))[::-1])
+    seen = list(observe(network(), loader, ()))
+    assert [len(observation.batch.y) for observation in seen] == [20, 20, 8]
+    assert torch.equal(torch.cat([observation.batch.y for observation in seen]), Y.flip(0))
+
+
+def test_a_shuffled_loader_leaves_the_random_state():
+    loader = DataLoader(TensorDataset(X, Y), batch_size=20, shuffle=True)
+    before = torch.get_rng_state()
+    contam.accuracy(network(), loader)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+BROKEN = {
+    "inputs that are not finite": lambda: (X / (Y[:, None, None, None] < 2), Y),
+    "an example that raises": lambda: Pairs(lambda i: (X[i], Y[i]) if i != 5 else 1 / 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_domain_is_strict_and_a_set_notes_what_it_leaves_out(case):
+    with pytest.raises(ValueError, match=r"left out|not finite|ZeroDivisionError"):
+        as_domain(BROKEN[case]())
+    some = read_set(BROKEN[case](), name="mine")
+    assert len(some) < N
+    assert "of 'mine' were left out" in some.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (7, "is a int; want a folder"),
+        (None, "is a NoneType; want a folder"),
+        ("/no/such/folder", "no folder /no/such/folder"),
+        ((X, Y[:5]), "48 inputs and 5 labels"),
+        ((X, Y / 2), "want whole ones"),
+        ([(X,)], r"want \(x, y\)"),
+        ([{"image": X}], "no label among"),
+        ((X[:0], Y[:0]), "it is empty"),
+        ((X, Y - 1), r"labels -1\.\.1"),
+        (type("Splits", (dict,), {"column_names": []})(train=1, test=2), "give one of them"),
+    ],
+)
+def test_other_data_are_refused_in_one_line(data, message):
+    with pytest.raises(ValueError, match=message) as error:
+        as_domain(data)
+    assert "\n" not in str(error.value)
+
+
+# Folders are decoded when they are shown, once
+
+
+def counted(root, monkeypatch, **options):
+    """A folder, and a list of the files that were decoded."""
+    from contam.inputs import lazy_files
+
+    decoded: list[str] = []
+    plain = lazy_files.read
+
+    def read(path):
+        decoded.append(path.name)
+        return plain(path)
+
+    monkeypatch.setattr(lazy_files, "read", read)
+    return read_set(root, **options), decoded
+
+
+def test_a_folder_s_labels_are_known_without_decoding(folder, monkeypatch):
+    some, decoded = counted(folder, monkeypatch)
+    assert torch.equal(some.domain.y, Y) and some.classes == NAMES
+    assert len(decoded) <= 3
+    for _ in range(2):
+        for _ in some.domain.batches(10):
+            pass
+    assert sorted(decoded) == sorted(set(decoded)) and len(decoded) == N
+
+
+def test_beyond_the_limit_of_memory_each_pass_decodes_each_file_once(folder, monkeypatch):
+    some, decoded = counted(folder, monkeypatch)
+    assert isinstance(some.domain, LazyFolderDomain)
+    some.domain.decoder.max_bytes = 10 * X[0].numel() * 4
+    first = torch.cat([batch.x for batch in some.domain.batches(7)])
+    assert len(decoded) - len(set(decoded)) <= 3
+    decoded.clear()
+    again = torch.cat([batch.x for batch in some.domain.batches(7)])
+    assert len(decoded) == len(set(decoded)) == N - 10
+    assert torch.equal(first, again)
+
+
+def test_files_that_cannot_be_read_are_left_out_in_the_first_pass(folder, tmp_path):
+    for number in range(6):
+        (tmp_path / NAMES[number % 3]).mkdir(exist_ok=True)
+        image(number).save(tmp_path / NAMES[number % 3] / f"{number}.png")
+    (tmp_path / "dog" / "4.png").write_bytes(b"no image")
+    some = read_set(tmp_path, name="mine")
+    assert len(some) == 6 and not some.notes
+    batches = list(some.domain.batches(2))
+    assert torch.cat([batch.y for batch in batches]).tolist() == [0, 0, 1, 2, 2]
+    assert some.domain.y.tolist() == [0, 0, 1, 2, 2] and len(some) == 5
+    assert some.notes == (
+        "1 of 6 examples of 'mine' were left out; the first, number 3, 4.png, can't be read.",
+    )
+    picked = some.pick(torch.tensor([3, 0]))
+    assert picked.domain.y.tolist() == [2, 0]
+    torch.testing.assert_close(picked.domain.data.x, torch.stack([X[2], X[0]]))
+    with pytest.raises(ValueError, match=r"4\.png"):
+        list(as_batches(tmp_path))
+
+
+def test_a_folder_of_damaged_files_has_no_examples(tmp_path):
+    for name in NAMES:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="none could be read"):
+        read_set(tmp_path)
+
+
+def test_a_picked_set_keeps_masks_and_backgrounds():
+    some = read_set((X, Y))
+    masks = torch.arange(N)[:, None, None, None].float().expand(N, 1, SIDE, SIDE) / N
+    from dataclasses import replace
+
+    which = torch.tensor([5, 2])
+    part = replace(some, masks=masks, background=Y).pick(which)
+    assert part.masks is not None and part.background is not None
+    assert torch.equal(part.masks, masks[which]) and torch.equal(part.background, Y[which])
+    assert np.allclose(part.domain.data.x, X[which])
