@@ -61,7 +61,7 @@ def trained(shift: Shift, epochs: int, out: Path | None = None) -> Trained:
         watched.close()
     end = time.process_time()
     spent += end - before
-    looks = 0 if watched is None else len(watched.looks)
+    looks = 0 if watched is None else len(watched.snapshots)
     return Trained(end - begin - spent, spent, looks, model.state_dict())
 
 

@@ -36,10 +36,14 @@ def network() -> nn.Module:
         )  # fmt: skip
 
 
+def trainer_library(_: str) -> SimpleNamespace:
+    return SimpleNamespace(Callback=object, TrainerCallback=object)
+
+
 SETTINGS = {"id": domain(), "ood": {"other": domain(seed=1)}, "untrained": False}
 
 
-def test_audits_come_every_so_many_epochs_and_at_the_end():
+def test_audits_run_every_so_many_epochs_and_at_the_end():
     audits, model = Audits(every=2, **SETTINGS), network()
     for epoch in (1, 2, 3, 4, 4, 5):
         audits.after(epoch, model)
@@ -51,7 +55,7 @@ def test_audits_come_every_so_many_epochs_and_at_the_end():
     assert all(isinstance(each, Audit) for each in audits.by_epoch.values())
 
 
-def test_each_is_the_audit_of_the_network_as_it_then_was():
+def test_each_audit_is_of_the_network_at_that_epoch():
     audits, model = Audits(**SETTINGS), network().train()
     first = next(model.parameters())
     for epoch in (1, 2):
@@ -73,7 +77,7 @@ class Stream(IterableDataset):
         return iter(zip(x, y, strict=True))
 
 
-def test_a_loader_goes_on_where_it_stood():
+def test_an_audit_preserves_the_generator_of_a_loader():
     draws = torch.Generator().manual_seed(3)
     loader = DataLoader(Stream(), 20, generator=draws)
     before = draws.get_state()
@@ -83,7 +87,7 @@ def test_a_loader_goes_on_where_it_stood():
     assert torch.equal(draws.get_state(), before)
 
 
-def test_an_audit_that_fails_ends_no_training_unless_asked(caplog):
+def test_an_audit_that_fails_does_not_end_a_training_by_default(caplog):
     broken = network()
     with torch.no_grad():
         next(broken.parameters()).fill_(torch.nan)
@@ -109,8 +113,8 @@ def test_an_audit_that_fails_ends_no_training_unless_asked(caplog):
         ({"ood": {"a": iter([domain().data])}}, ValueError, "used up"),
     ],
 )
-def test_what_can_be_known_before_training_is_said_then(adapter, given, error, says, monkeypatch):
-    monkeypatch.setattr("contam.auditing.adapters.base_of", lambda *_: object)
+def test_bad_settings_are_rejected_before_training(adapter, given, error, says, monkeypatch):
+    monkeypatch.setattr("contam.training.trainer_callbacks.import_module", trainer_library)
     with pytest.raises(error, match=says):
         adapter(**(SETTINGS | given))
 
@@ -122,7 +126,7 @@ def test_without_id_data_there_is_no_audit():
 
 @pytest.mark.parametrize("library", ["lightning", "transformers"])
 def test_callbacks_follow_the_protocol(library, monkeypatch, tmp_path):
-    monkeypatch.setattr("contam.auditing.adapters.base_of", lambda *_: object)
+    monkeypatch.setattr("contam.training.trainer_callbacks.import_module", trainer_library)
     model = network()
     if library == "transformers":
         callback = hugging_face(every=2, **SETTINGS)
@@ -143,20 +147,20 @@ def test_callbacks_follow_the_protocol(library, monkeypatch, tmp_path):
         callback.on_train_end(trainer, model)
         elsewhere = SimpleNamespace(current_epoch=3, is_global_zero=False)
         callback.on_train_epoch_end(elsewhere, model)
-    assert list(callback.audits.by_epoch) == [2, 3]
+    assert list(callback.listener.by_epoch) == [2, 3]
 
 
 def test_nothing_is_audited_where_nothing_was_trained(monkeypatch):
-    monkeypatch.setattr("contam.auditing.adapters.base_of", lambda *_: object)
+    monkeypatch.setattr("contam.training.trainer_callbacks.import_module", trainer_library)
     callback = lightning(**SETTINGS)
     callback.on_train_end(SimpleNamespace(current_epoch=0, is_global_zero=True), network())
     other = hugging_face(**SETTINGS)
     state = SimpleNamespace(epoch=None, is_world_process_zero=True)
     other.on_train_end(None, state, None, model=network())
-    assert not callback.audits.by_epoch and not other.audits.by_epoch
+    assert not callback.listener.by_epoch and not other.listener.by_epoch
 
 
-def test_what_is_found_is_kept_in_folders(tmp_path):
+def test_audits_are_saved_in_folders(tmp_path):
     audits = Audits(out=tmp_path, **SETTINGS)
     audits.after(1, network())
     folder = tmp_path / "epoch-0001"
@@ -172,8 +176,8 @@ def test_lightning_trains_as_without_audits(tmp_path):
         train_with_lightning(network, domain().data, 3, tmp_path, *callbacks)
         for callbacks in ([], [callback])
     )
-    assert list(callback.audits.by_epoch) == [2, 3]
-    assert callback.audits.by_epoch[3].evidence.layers
+    assert list(callback.listener.by_epoch) == [2, 3]
+    assert callback.listener.by_epoch[3].evidence.layers
     assert all(torch.equal(value, audited[name]) for name, value in plain.items())
 
 
@@ -186,5 +190,5 @@ def test_hugging_face_trains_as_without_audits(tmp_path):
         train_with_transformers(network, domain().data, 5, tmp_path, *callbacks)
         for callbacks in ([], [callback])
     )
-    assert list(callback.audits.by_epoch) == [2, 3]
+    assert list(callback.listener.by_epoch) == [2, 3]
     assert all(torch.equal(value, audited[name]) for name, value in plain.items())

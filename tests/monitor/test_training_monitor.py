@@ -24,8 +24,9 @@ from contam.measures.depth import Rule, depths, draw_support
 from contam.measures.layerwise import layerwise, predictions
 from contam.measures.selectivity import selectivity
 from contam.measures.usable_information import usable_information
+from contam.models.logits_adapter import LogitsAdapter
 from contam.monitor import hugging_face, lightning, tensorboard, watching, weights_and_biases
-from contam.monitor.examples import Answers, first
+from contam.monitor.callbacks import MonitorListener
 from contam.monitor.page import WATCHED, rows_of
 from contam.monitor.sinks import terminal
 from contam.monitor.snapshot import grid_or_tokens
@@ -74,8 +75,8 @@ def test_the_numbers_are_those_of_the_measures():
     model, data, queries = network(), domain(), domain("queries", seed=1)
     descend(model, 30)
     watched = quiet(model, data, queries=queries, per_class=20, k=7, layers=LAYERS)
-    found = watched.looks[0]
-    support, asked = watched._examples.support, watched._examples.queries
+    found = watched.snapshots[0]
+    support, asked = watched.examples.support, watched.examples.queries
     seen = list(layerwise(model, support, asked, list(LAYERS), reduce=grid_or_tokens, at_once=4))
     depth = depths(
         seen, draw_support(support.y, 20), predictions(model, asked), rule=Rule(k=7)
@@ -103,13 +104,15 @@ def test_a_background_that_gates_the_response_is_seen_elsewhere_and_across_domai
     with torch.no_grad():
         plain.weight.copy_(torch.tensor([1.0, 0.5]).view(2, 1, 1, 1))
     model = nn.Sequential(plain, nn.ReLU(), nn.Flatten(), nn.Linear(72, CLASSES))
-    same = quiet(model, data, others={"dark": shifted, "bright": data}).looks[0]
+    same = quiet(model, data, others={"dark": shifted, "bright": data}).snapshots[0]
     assert same.layers["1"]["class_profile_attenuation/dark"] > 0.7
     assert same.layers["1"]["class_profile_attenuation/bright"] == pytest.approx(0, abs=0.1)
     lit = data.data.x - 2.5 * (data.data.domain == 1)[:, None, None, None]
     mixed = Domain("mixed", data.data._replace(x=lit))
-    assert quiet(model, mixed).looks[0].layers["1"]["class_profile_attenuation/domains"] > 0.3
-    assert abs(quiet(model, data).looks[0].layers["1"]["class_profile_attenuation/domains"]) < 0.25
+    assert quiet(model, mixed).snapshots[0].layers["1"]["class_profile_attenuation/domains"] > 0.3
+    assert (
+        abs(quiet(model, data).snapshots[0].layers["1"]["class_profile_attenuation/domains"]) < 0.25
+    )
 
 
 def test_weights_and_random_states_are_those_of_a_training_without_a_watch():
@@ -121,7 +124,7 @@ def test_weights_and_random_states_are_those_of_a_training_without_a_watch():
         one = quiet(model, every=2) if watched else None
         descend(model, 7, one.step if one else lambda: None)
         if one:
-            assert sorted(one.looks) == [0, 2, 4, 6]
+            assert sorted(one.snapshots) == [0, 2, 4, 6]
         return model.state_dict(), torch.rand(3), random.random(), np.random.rand()  # noqa: NPY002
 
     with torch.random.fork_rng():
@@ -158,7 +161,7 @@ def test_the_model_is_as_it_was_found_also_after_errors(fails):
     model(domain().data.x).sum().backward()
     gradients = [g.clone() for p in model.parameters() if (g := p.grad) is not None]
     before = model.passes.clone()
-    found = watched.look()
+    found = watched.snapshot()
     assert bool(found.left_out) == fails
     assert not fails or "RuntimeError: this pass fails" in found.left_out[0]
     assert [module.training for module in model.modules()] == modes
@@ -172,9 +175,9 @@ def test_the_model_is_as_it_was_found_also_after_errors(fails):
 def test_a_look_under_autocast_is_a_look_without_and_weights_learn():
     model = network()
     watched = quiet(model)
-    plain = watched.looks[0].scalars()
+    plain = watched.snapshots[0].scalars()
     with torch.autocast("cpu", torch.bfloat16):
-        assert watched.look().scalars() == plain
+        assert watched.snapshot().scalars() == plain
         model(domain().data.x).float().sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
@@ -184,15 +187,15 @@ def test_it_looks_first_then_every_so_many_steps_and_once_at_the_end():
     with quiet(model, every=4) as watched:
         for _ in range(10):
             watched.step()
-    assert sorted(watched.looks) == [0, 4, 8, 10]
+    assert sorted(watched.snapshots) == [0, 4, 8, 10]
     with pytest.raises(KeyError), quiet(model, every=4) as watched:
         watched.at(3)
         raise KeyError
-    assert sorted(watched.looks) == [0]
+    assert sorted(watched.snapshots) == [0]
     jumping = quiet(model, every=4, start=6)
     for step in (7, 13, 14, 15):
         jumping.at(step)
-    assert sorted(jumping.looks) == [6, 13]
+    assert sorted(jumping.snapshots) == [6, 13]
 
 
 def test_it_goes_around_our_training():
@@ -223,7 +226,10 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_data_is_read_alike(kind):
     plain = quiet(network(), per_class=10)
-    assert quiet(network(), KINDS[kind], per_class=10).looks[0].network == plain.looks[0].network
+    assert (
+        quiet(network(), KINDS[kind], per_class=10).snapshots[0].network
+        == plain.snapshots[0].network
+    )
 
 
 def test_a_shuffling_loader_goes_on_as_if_it_had_not_been_read():
@@ -268,19 +274,19 @@ class Record(nn.Module):
     "wrap", [lambda a: {"logits": a}, lambda a: SimpleNamespace(logits=a), lambda a: (a, None)]
 )
 def test_networks_may_answer_with_records(wrap):
-    found = quiet(Record(wrap)).looks[0]
-    assert found.network == quiet(network()).looks[0].network
+    found = quiet(Record(wrap)).snapshots[0]
+    assert found.network == quiet(network()).snapshots[0].network
     assert list(found.layers) == ["input", "inner.1", "inner.4", "softmax"]
 
 
 def test_wrappers_of_parallel_training_are_looked_through():
     model = nn.DataParallel(network())
-    assert list(quiet(model).looks[0].layers) == ["input", *LAYERS, "softmax"]
+    assert list(quiet(model).snapshots[0].layers) == ["input", *LAYERS, "softmax"]
 
 
 def test_half_precision_and_a_network_without_activations():
-    assert "information" in quiet(network().bfloat16()).looks[0].layers["4"]
-    found = quiet(nn.Sequential(nn.Flatten(), nn.Linear(36, CLASSES))).looks[0]
+    assert "information" in quiet(network().bfloat16()).snapshots[0].layers["4"]
+    found = quiet(nn.Sequential(nn.Flatten(), nn.Linear(36, CLASSES))).snapshots[0]
     assert list(found.layers) == ["input", "softmax"]
     assert any("no activation" in line for line in found.left_out)
 
@@ -290,18 +296,18 @@ def test_many_classes_are_watched_in_part():
     data = Domain("many", Batch(torch.randn(300, 8), y, torch.zeros_like(y)))
     model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 30))
     watched = quiet(model, data)
-    assert len(watched.settings.classes) == 20
-    assert "10 of 30 classes" in watched.looks[0].left_out[0]
+    assert len(watched.config.classes) == 20
+    assert "10 of 30 classes" in watched.snapshots[0].left_out[0]
     x = data.data.x[:5]
-    some = Answers(model, watched.settings.classes)(x)
-    assert torch.equal(some, model(x)[:, list(watched.settings.classes)])
+    some = LogitsAdapter(model, classes=watched.config.classes)(x)
+    assert torch.equal(some, model(x)[:, list(watched.config.classes)])
 
 
 @pytest.mark.parametrize(
     ("data", "settings", "says"),
     [
-        (domain().data._replace(y=domain().y + 1), {}, "labels 1..3 .* answers with 3"),
-        (domain().data._replace(y=domain().y - 1), {}, "labels -1..1 "),
+        (domain().data._replace(y=domain().y + 1), {}, "labels 1..3 .* with 3 logits"),
+        (domain().data._replace(y=domain().y - 1), {}, "labels -1..1; want 0 or more"),
         (domain(count=3), {}, "want two classes .* of 3 examples"),
         (domain(count=0), {}, "examples"),
         (None, {"layers": ["1", "nope"]}, "no layer 'nope'"),
@@ -309,10 +315,10 @@ def test_many_classes_are_watched_in_part():
         (None, {"every": 0}, "every and k of at least 1"),
         (None, {"on_error": "shout"}, "'note' or 'raise'"),
         (iter(BATCHES), {}, "is an iterator"),
-        ([{"pixels": 1}], {}, "a batch has pixels; want inputs"),
-        ([torch.zeros(3)], {}, "labels"),
-        ([(torch.zeros(3, 2), torch.zeros(3))], {}, "class number"),
-        ([("names", torch.zeros(3))], {}, "tensor of inputs"),
+        ([{"pixels": 1}], {}, r"no input among \['pixels'\]"),
+        ([torch.zeros(3)], {}, r"want \(x, y\)"),
+        ([(torch.zeros(3, 2), torch.rand(3))], {}, "want whole ones"),
+        ([("names", torch.zeros(3))], {}, "want a tensor of real numbers"),
         ([], {}, "no examples"),
         ([7], {}, "a batch is"),
     ],
@@ -324,7 +330,7 @@ def test_what_can_be_known_before_training_is_refused_in_one_line(data, settings
 
 
 def test_a_network_that_answers_with_something_else_is_refused():
-    with pytest.raises(ValueError, match="want a network that answers with logits"):
+    with pytest.raises(ValueError, match=r"want logits \(batch, classes\)"):
         quiet(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()))
 
 
@@ -333,8 +339,8 @@ def test_activations_that_are_not_finite_narrow_the_profile(caplog):
     watched = quiet(model)
     with torch.no_grad():
         list(model.parameters())[4].fill_(torch.nan)  # the weights of the second convolution
-    found = watched.look()
-    watched.look()
+    found = watched.snapshot()
+    watched.snapshot()
     assert "selectivity" in found.layers["1"]
     assert "selectivity" not in found.layers.get("4", {}) and "accuracy" not in found.network
     assert any("not finite" in line for line in found.left_out)
@@ -347,9 +353,9 @@ def test_scarce_classes_and_sets_without_a_class_are_left_out():
     data = domain().data
     few = data.pick((data.y != 2) | (torch.arange(90) < 3))
     found = quiet(network(), few, others={"one": data.pick(data.y == 0)})
-    assert found.settings.classes == (0, 1) and not found.settings.others
-    assert any("classes 2: fewer" in line for line in found.looks[0].left_out)
-    assert any("'one': no example of classes 1" in line for line in found.looks[0].left_out)
+    assert found.config.classes == (0, 1) and not found.config.others
+    assert any("classes 2: fewer" in line for line in found.snapshots[0].left_out)
+    assert any("'one': no example of classes 1" in line for line in found.snapshots[0].left_out)
 
 
 def test_a_sink_that_fails_ends_nothing_unless_asked(caplog):
@@ -371,14 +377,16 @@ def test_a_record_goes_on_under_its_name_and_makes_a_page(tmp_path):
     descend(model, 5, watched.step)
     rows = rows_of(Run.load(folder))
     assert [row["step"] for row in rows if not row["layer"]] == [0, 2, 4]
-    watched.close(look=False)
+    watched.close(snapshot=False)
     again = quiet(
         network(), every=2, out=tmp_path, name="one", others={"odd": domain(seed=4)}, start=3
     )
     again.close()
     run = Run.load(folder)
     assert [row["step"] for row in rows_of(run) if not row["layer"]] == [0, 2, 3]
-    assert WATCHED.summary(run).startswith("3 looks at a Sequential, steps 0 to 3: accuracy")
+    assert WATCHED.summary(run).startswith(
+        "From step 0 to step 3 of training this Sequential, accuracy went"
+    )
     figures = WATCHED.draw(run)
     titles = [panel.title for figure in figures for panel in figure.panels]
     assert {
@@ -390,7 +398,7 @@ def test_a_record_goes_on_under_its_name_and_makes_a_page(tmp_path):
     for figure in figures:
         assert all(panel.description and not panel.empty for panel in figure.panels)
     page = report.page([run], {WATCHED.name: WATCHED})
-    assert "A training, watched" in page and "To repeat it" not in page
+    assert "<h1>Training monitor</h1>" in page and "To repeat it" not in page
 
 
 def test_the_terminal_gets_a_line_for_each_look_and_a_file_none():
@@ -427,21 +435,8 @@ def test_tensorboard_gets_every_number(tmp_path):
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     (scalar,) = events.Scalars("contam/accuracy")
-    assert scalar.value == pytest.approx(watched.looks[0].network["accuracy"])
-    assert set(events.Tags()["scalars"]) == {f"contam/{n}" for n in watched.looks[0].scalars()}
-
-
-def test_first_reads_no_more_than_it_needs():
-    read = []
-
-    class Counted:
-        def __iter__(self):
-            for batch in BATCHES:
-                read.append(len(batch[1]))
-                yield batch
-
-    assert first(Counted()).shape == (1, 1, 6, 6)
-    assert len(read) == 1
+    assert scalar.value == pytest.approx(watched.snapshots[0].network["accuracy"])
+    assert set(events.Tags()["scalars"]) == {f"contam/{n}" for n in watched.snapshots[0].scalars()}
 
 
 @pytest.mark.slow
@@ -452,7 +447,7 @@ def test_lightning_trains_as_without_a_watch(tmp_path):
         train_with_lightning(network, domain().data, 2, tmp_path, *callbacks)
         for callbacks in ([], [callback])
     )
-    assert sorted(callback.watch.looks) == [0, 4, 6]
+    assert sorted(callback.listener.monitor.snapshots) == [0, 4, 6]
     assert all(torch.equal(value, looked[name]) for name, value in plain.items())
 
 
@@ -465,14 +460,14 @@ def test_hugging_face_trains_as_without_a_watch(tmp_path):
         train_with_transformers(network, domain().data, 6, tmp_path, *callbacks)
         for callbacks in ([], [callback])
     )
-    assert sorted(callback.watch.looks) == [0, 4, 6]
+    assert sorted(callback.listener.monitor.snapshots) == [0, 4, 6]
     assert all(torch.equal(value, looked[name]) for name, value in plain.items())
 
 
 @pytest.mark.parametrize("module", ["lightning.pytorch", "transformers"])
 def test_adapters_follow_the_protocol_of_callbacks(module, monkeypatch):
     class Base:
-        watch: TrainingMonitor
+        listener: MonitorListener
 
     kinds = SimpleNamespace(Callback=Base, TrainerCallback=Base)
     monkeypatch.setattr(
@@ -481,21 +476,25 @@ def test_adapters_follow_the_protocol_of_callbacks(module, monkeypatch):
     model = network()
     if module == "transformers":
         callback = hugging_face(domain(), every=2, show=False)
-        steps = [SimpleNamespace(global_step=step) for step in range(4)]
+        steps = [
+            SimpleNamespace(global_step=step, epoch=0, is_world_process_zero=True)
+            for step in range(4)
+        ]
         callback.on_train_begin(None, steps[0], None, model=model, optimizer=None)
         for state in steps[1:]:
             callback.on_step_end(None, state, None, model=model)
         callback.on_train_end(None, steps[-1], None, model=model)
     else:
         callback = lightning(domain(), every=2, show=False)
-        trainer = SimpleNamespace(global_step=0)
+        trainer = SimpleNamespace(global_step=0, is_global_zero=True)
         callback.on_train_start(trainer, model)
         # Twice the same step, as when gradients are accumulated.
         for trainer.global_step in (0, 1, 1, 2, 2, 3):
             callback.on_train_batch_end(trainer, model, None, None, 0)
         callback.on_train_end(trainer, model)
     assert isinstance(callback, Base)
-    assert sorted(callback.watch.looks) == [0, 2, 3]
+    assert callback.listener.monitor is not None
+    assert sorted(callback.listener.monitor.snapshots) == [0, 2, 3]
 
 
 @pytest.mark.parametrize("adapter", [lightning, hugging_face])

@@ -28,6 +28,7 @@ class LogitsAdapter(nn.Module):
         pixel_range: the values that the network takes for black and white; its inputs are then
             pictures in [0, 1].
         classes: columns of the logits to return, in this order; None returns all.
+        allow_nan: whether logits may hold NaN.
 
     Source: ours, since networks return records and work in half precision, too.
 
@@ -43,6 +44,8 @@ class LogitsAdapter(nn.Module):
         network: nn.Module,
         pixel_range: PixelRange | None = None,
         classes: Sequence[int] | None = None,
+        *,
+        allow_nan: bool = False,
     ) -> None:
         super().__init__()
         # Not as a child, which would be a layer around all others.
@@ -52,6 +55,7 @@ class LogitsAdapter(nn.Module):
         self._buffers = network._buffers
         self.pixel_range = pixel_range
         self.classes = None if classes is None else torch.tensor(classes)
+        self.allow_nan = allow_nan
         self.width: int | None = None
 
     @property
@@ -76,7 +80,7 @@ class LogitsAdapter(nn.Module):
 
         Raises:
             ValueError: the network raises, or returns no tensor of logits, not one row for each
-                example, another number of classes than before, or NaN.
+                example, another number of classes than before, or NaN where it is not allowed.
         """
         weights = next((p for p in self.network.parameters() if p.is_floating_point()), None)
         if self.pixel_range is not None:
@@ -102,7 +106,7 @@ class LogitsAdapter(nn.Module):
             )
         self.width = logits.shape[1]
         logits = logits.float()
-        if logits.isnan().any():
+        if not self.allow_nan and logits.isnan().any():
             raise ValueError(
                 "the network's output holds NaN; check its weights, its inputs and its precision"
             )

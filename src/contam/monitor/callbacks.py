@@ -1,73 +1,80 @@
-"""A watch for trainers that call back: Lightning's and Hugging Face's, which are never required."""
+"""The training monitor as a callback of Lightning and Hugging Face, which are never required."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from contam.monitor.examples import Data
+from torch import nn
+
 from contam.monitor.training_monitor import TrainingMonitor, watch
-from contam.training.trainer_callbacks import base_of
+from contam.training.trainer_callbacks import (
+    TrainingListener,
+    hugging_face_callback,
+    lightning_callback,
+)
 
 
-def lightning(data: Data, **settings: Any) -> Any:
-    """A Lightning callback that watches the module that the trainer trains.
+class MonitorListener(TrainingListener):
+    """Starts a monitor when a training begins, and takes snapshots while it runs.
 
-    `settings` are those of `watch`; steps are the trainer's global ones.
+    Args:
+        start: from the model and `start=` to a monitor, such as a partial `watch`.
+
+    Source: ours.
+    """
+
+    def __init__(self, start: Callable[..., TrainingMonitor]) -> None:
+        self.monitor: TrainingMonitor | None = None
+        """The monitor, once training has begun."""
+        self._start = start
+
+    def on_begin(self, model: nn.Module, step: int) -> None:
+        self.monitor = self._start(model, start=step)
+
+    def on_step(self, model: nn.Module, step: int) -> None:
+        if self.monitor is not None:
+            self.monitor.at(step)
+
+    def on_end(self, model: nn.Module, epoch: int) -> None:
+        if self.monitor is not None:
+            self.monitor.close()
+
+    def on_exception(self) -> None:
+        if self.monitor is not None:
+            self.monitor.close(snapshot=False)
+
+
+def lightning(data: Any, **settings: Any) -> Any:
+    """A Lightning callback that monitors the module that the trainer trains.
+
+    Its `listener.monitor` is the `TrainingMonitor` once training has begun. Steps are the trainer's
+    global steps. Of several processes only the first one monitors.
+
+    Args:
+        data: as for `watch`.
+        settings: the other arguments of `watch`.
 
     Source: ours.
 
     Raises:
         ValueError: Lightning is not installed.
     """
-    kind: Any = base_of("Callback", "lightning.pytorch", "pytorch_lightning")
-
-    class WatchingCallback(kind):
-        """Looks after batches; the watch is there as `watch` once training has begun."""
-
-        watch: TrainingMonitor | None = None
-
-        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-            self.watch = watch(pl_module, data, start=trainer.global_step, **settings)
-
-        def on_train_batch_end(self, trainer: Any, *_: Any, **__: Any) -> None:
-            if self.watch is not None:
-                self.watch.at(trainer.global_step)
-
-        def on_train_end(self, *_: Any, **__: Any) -> None:
-            if self.watch is not None:
-                self.watch.close()
-
-        def on_exception(self, *_: Any, **__: Any) -> None:
-            if self.watch is not None:
-                self.watch.close(look=False)
-
-    return WatchingCallback()
+    return lightning_callback(MonitorListener(partial(watch, data=data, **settings)))
 
 
-def hugging_face(data: Data, **settings: Any) -> Any:
-    """A `TrainerCallback` that watches the model that a Hugging Face `Trainer` trains.
+def hugging_face(data: Any, **settings: Any) -> Any:
+    """A `TrainerCallback` that monitors the model that a Hugging Face `Trainer` trains.
 
-    `settings` are those of `watch`; steps are the trainer's global ones.
+    Its `listener.monitor` is the `TrainingMonitor` once training has begun. Steps are the trainer's
+    global steps. Of several processes only the first one monitors.
+
+    Args:
+        data: as for `watch`.
+        settings: the other arguments of `watch`.
 
     Source: ours.
 
     Raises:
         ValueError: transformers is not installed.
     """
-    kind: Any = base_of("TrainerCallback", "transformers")
-
-    class WatchingCallback(kind):
-        """Looks after steps; the watch is there as `watch` once training has begun."""
-
-        watch: TrainingMonitor | None = None
-
-        def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-            self.watch = watch(given["model"], data, start=state.global_step, **settings)
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-            if self.watch is not None:
-                self.watch.at(state.global_step)
-
-        def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-            if self.watch is not None:
-                self.watch.close()
-
-    return WatchingCallback()
+    return hugging_face_callback(MonitorListener(partial(watch, data=data, **settings)))

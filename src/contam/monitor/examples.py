@@ -1,91 +1,62 @@
-"""What a watch looks at: a few examples of each class, the same ones at every look.
+"""The examples that a monitor shows to the network: a few of each class, the same every time."""
 
-They are drawn once, before training. Reading them leaves every random state as it was found, those
-of a loader and of Python's and NumPy's own generators, too.
-"""
-
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+from torch import Tensor
 
 from contam.batch import Batch, Domain, Shift
+from contam.inputs import read_set
 from contam.rng import generator_for, preserve_rng
 
-Data = Shift | Domain | Dataset[Any] | Iterable[Any]
-"""A shift, a domain, a data set, a loader, or (inputs, labels) and (inputs, labels, domains)."""
-
-INPUTS = ("x", "pixel_values", "image", "images", "img", "input", "inputs")
-LABELS = ("y", "labels", "label", "target", "targets")
-MOST_CLASSES = 20
-"""Classes that are watched; of more, so many are drawn."""
+MAX_CLASSES = 20
+"""Classes that are monitored; of more, this many are drawn."""
 SUPPORT = 200
 """Examples on each side, unless the user says how many of each class."""
-READ = 2000
-"""Examples that are read at most of what doesn't say its labels beforehand."""
+MAX_READ = 2000
+"""Maximum number of examples that are read of a set other than a `Domain`."""
 
 
-class Answers(nn.Module):
-    """A network as measures take it: a tensor goes in, the logits of the watched classes come out.
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """The data sets that examples are drawn from."""
 
-    It shares the network's modules and changes none. Layers are called `model.` and their names.
+    pools: tuple[Domain, ...]
+    """Where the support is drawn from; and the queries, where they have no sets of their own."""
+    queries: tuple[Domain, ...]
+    """Empty where half of the pools are queries."""
+    others: dict[str, Domain]
+    notes: tuple[str, ...]
+    """What was left out, in sentences."""
 
-    Source: ours, since networks answer in records and in half precision, too.
-    """
+    @property
+    def first_input(self) -> Tensor:
+        """(1, ...) one input.
 
-    def __init__(self, model: nn.Module, classes: Sequence[int] | None = None) -> None:
-        super().__init__()
-        self.model = model
-        self.classes = None if classes is None else torch.tensor(classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        weights = next((p for p in self.model.parameters() if p.is_floating_point()), None)
-        if weights is not None and x.is_floating_point():
-            x = x.to(weights.dtype)
-        answer = self.model(x)
-        if isinstance(answer, Mapping):
-            answer = answer.get("logits")
-        answer = getattr(answer, "logits", answer)
-        if isinstance(answer, tuple | list) and answer:
-            answer = answer[0]
-        if not isinstance(answer, Tensor) or answer.ndim != 2:
-            told = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
-            raise ValueError(
-                f"want a network that answers with logits (batch, classes), or a record of them as "
-                f"'logits'; this {type(self.model).__name__} answers with {told}"
-            )
-        answer = answer.float()
-        return answer if self.classes is None else answer[:, self.classes.to(answer.device)]
-
-
-def bare(model: nn.Module) -> nn.Module:
-    """The network inside what parallel training and compiling wrap around it."""
-    while True:
-        inner = getattr(model, "_orig_mod", None)
-        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            inner = model.module
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
+        Raises:
+            ValueError: there is no example.
+        """
+        if not len(self.pools[0]):
+            raise ValueError(f"{self.pools[0].name!r} has no examples")
+        return next(self.pools[0].batches(1)).x
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """What is looked at; classes are numbered anew, from 0."""
+    """The examples of every snapshot; classes are renumbered from 0."""
 
     support: Domain
-    """As many of each class: neighbors are looked up here."""
+    """The same number of each class, among which neighbors are looked up."""
     queries: Domain
+    """The examples whose predictions are measured."""
     others: tuple[Domain, ...]
-    """The same classes elsewhere."""
+    """The same classes in other data sets."""
     classes: tuple[int, ...]
-    """The watched classes, by the numbers that the user's labels have."""
+    """The monitored classes, by the numbers that the user's labels have."""
     left_out: tuple[str, ...]
-    """What could not be had, a line each."""
+    """What is not monitored, a line each."""
 
     @property
     def per_class(self) -> int:
@@ -93,154 +64,110 @@ class Examples:
         return len(self.support) // len(self.classes)
 
 
-def choose(
-    data: Data,
-    queries: Data | None,
-    others: Mapping[str, Data],
-    *,
-    outputs: int,
-    per_class: int | None,
-    seed: int,
-) -> Examples:
-    """Draw the examples: half of `data` is asked about where there are no `queries`.
+def read_sources(data: Any, queries: Any, others: Mapping[str, Any], *, seed: int) -> Sources:
+    """Read the data sets, in any form of `contam.inputs`; random states are preserved.
+
+    Args:
+        data: where the support is drawn from; of a `Shift`, its training domains.
+        queries: where the queries are drawn from, or None.
+        others: other data sets by name.
+        seed: random seed of the draw from sets with more than `MAX_READ` examples.
 
     Source: ours.
 
     Raises:
-        ValueError: labels that the network has no output for, fewer than two classes with enough
-            examples, or data that can't be read.
+        ValueError: a set can't be read, is an iterator, or is a `Shift` where one set is wanted.
     """
-    if isinstance(data, Shift):
-        if queries is None:
-            queries = data.id_test if data.id_val is None else data.id_val
-        pools = data.train
-    else:
-        pools = (_domain(data, "training"),)
+    notes: list[str] = []
+    classes: tuple[str, ...] | None = None
+
+    def read(value: Any, name: str) -> Domain:
+        nonlocal classes
+        if isinstance(value, Domain):
+            return value
+        if isinstance(value, Shift):
+            raise ValueError(f"{name!r} is a shift; give one of its domains")
+        if isinstance(value, Iterator):
+            raise ValueError(
+                f"{name!r} is an iterator, which reading would use up; give the loader, or a list "
+                "of its batches"
+            )
+        own = read_set(
+            value, name=name, classes=classes, budget=MAX_READ, limit=MAX_READ, seed=seed
+        )
+        classes = classes or own.classes
+        notes.extend(own.notes)
+        return own.domain
+
+    with preserve_rng(data, queries, *others.values()):
+        if isinstance(data, Shift):
+            pools = data.train
+            if queries is None:
+                queries = data.id_test if data.id_val is None else data.id_val
+        else:
+            pools = (read(data, "training"),)
+        asked = () if queries is None else (read(queries, "queries"),)
+        elsewhere = {name: read(value, name) for name, value in others.items()}
+    return Sources(pools, asked, elsewhere, tuple(notes))
+
+
+def draw_examples(sources: Sources, *, outputs: int, per_class: int | None, seed: int) -> Examples:
+    """Draw the examples of every snapshot.
+
+    Args:
+        sources: the data sets; half of the pools are queries where there are no others.
+        outputs: the number of the network's logits.
+        per_class: examples of each class on each side; about 200 in all if absent.
+        seed: random seed of the draw.
+
+    Source: ours.
+
+    Raises:
+        ValueError: labels that the network has no output for, or fewer than two classes with
+            enough examples.
+    """
+    pools = sources.pools
     y = _labels(pools, outputs)
     counts = torch.bincount(y, minlength=outputs)
-    if queries is None:
-        asked, counts, share = pools, counts // 2, 0.5
-    else:
-        asked, share = (_domain(queries, "queries"),), 1.0
+    if sources.queries:
+        asked, share = sources.queries, 1.0
         counts = counts.minimum(torch.bincount(_labels(asked, outputs), minlength=outputs))
+    else:
+        asked, counts, share = pools, counts // 2, 0.5
     enough = (counts >= 2).nonzero().flatten()
     if len(enough) < 2:
         raise ValueError(
-            f"want two classes or more with 2 examples for the support and 2 to ask about; of "
-            f"{len(y)} examples read, {len(enough)} have them: give more data"
+            f"want two classes or more with 2 examples for the support and 2 queries; of {len(y)} "
+            f"examples, {len(enough)} have them: give more data"
         )
-    left_out = []
+    left_out = list(sources.notes)
     scarce = sorted(set(y.tolist()) - set(enough.tolist()))
     if scarce:
         left_out.append(f"classes {_few(scarce)}: fewer than 2 examples on a side")
-    if len(enough) > MOST_CLASSES:
+    if len(enough) > MAX_CLASSES:
         drawn = torch.randperm(len(enough), generator=generator_for(seed, "watch/classes"))
-        left_out.append(f"{len(enough) - MOST_CLASSES} of {len(enough)} classes, drawn at random")
-        enough = enough[drawn[:MOST_CLASSES]].sort().values
+        left_out.append(f"{len(enough) - MAX_CLASSES} of {len(enough)} classes, drawn at random")
+        enough = enough[drawn[:MAX_CLASSES]].sort().values
     size = min(per_class or max(2, SUPPORT // len(enough)), int(counts[enough].min()))
     classes = tuple(enough.tolist())
     support = _draw("support", pools, classes, size, seed, part=(0.0, share))
-    shown = _draw("queries", asked, classes, size, seed, part=(1 - share, 1.0))
-    elsewhere = []
-    for name, other in others.items():
-        here = (_domain(other, name),)
-        missing = sorted(set(classes) - set(_labels(here, outputs).tolist()))
+    queries = _draw("queries", asked, classes, size, seed, part=(1 - share, 1.0))
+    others = []
+    for name, other in sources.others.items():
+        missing = sorted(set(classes) - set(_labels((other,), outputs).tolist()))
         if missing:
             left_out.append(f"{name!r}: no example of classes {_few(missing)}")
         else:
-            elsewhere.append(_draw(name, here, classes, size, seed))
-    return Examples(support, shown, tuple(elsewhere), classes, tuple(left_out))
-
-
-def first(data: Data) -> Tensor:
-    """One input, as a batch.
-
-    Source: ours, to find out what the network answers with.
-
-    Raises:
-        ValueError: there is none, or the data can't be read.
-    """
-    pool = data.train[0] if isinstance(data, Shift) else _domain(data, "training", read=1)
-    if not len(pool):
-        raise ValueError(f"{pool.name!r} has no examples")
-    return next(pool.batches(1)).x[:1]
-
-
-def _domain(data: Data, name: str, read: int = READ) -> Domain:
-    if isinstance(data, Domain):
-        return data
-    if isinstance(data, Shift):
-        raise ValueError(f"{name!r} is a shift; give one of its domains")
-    if isinstance(data, Iterator):
-        raise ValueError(
-            f"{name!r} is an iterator, which looking at it would use up; give the loader, or a "
-            "list of its batches"
-        )
-    if isinstance(data, tuple | list) and data and isinstance(data[0], Tensor):
-        return Domain(name, _batch(data))
-    with preserve_rng(data):
-        found, count = [], 0
-        for batch in _batches(data, read):
-            found.append(_batch(batch))
-            count += len(found[-1].y)
-            if count >= read:
-                break
-    if not found:
-        raise ValueError(f"{name!r} has no examples")
-    return Domain(name, Batch(*(torch.cat(parts) for parts in zip(*found, strict=True))))
-
-
-def _batches(data: Any, read: int) -> Iterable[Any]:
-    if not isinstance(data, Dataset) and not hasattr(data, "features"):
-        return data
-    whole: Any = data
-    if not isinstance(data, IterableDataset):
-        # Files often lie sorted by class, so the first ones would be of one class.
-        count = len(whole)
-        rows = np.linspace(0, count - 1, min(read, count)).round().astype(int).tolist()
-        whole = Subset(whole, rows)
-    return DataLoader(whole, batch_size=64)
-
-
-def _batch(batch: Any) -> Batch:
-    """The inputs, labels and domains in what a loader gives."""
-    domain = None
-    if isinstance(batch, Mapping):
-        x, y = (next((batch[k] for k in keys if k in batch), None) for keys in (INPUTS, LABELS))
-        if x is None or y is None:
-            raise ValueError(
-                f"a batch has {_few(sorted(map(str, batch)))}; want inputs under one of "
-                f"{list(INPUTS)} and labels under one of {list(LABELS)}"
-            )
-    elif isinstance(batch, tuple | list) and len(batch) >= 2:
-        x, y, *more = batch
-        domain = more[0] if more else None
-    else:
-        raise ValueError(
-            f"a batch is (inputs, labels), with more behind them, or a dict; got a "
-            f"{type(batch).__name__}"
-        )
-    y = torch.as_tensor(y).detach().cpu()
-    y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
-    if not isinstance(x, Tensor) or y.ndim != 1 or y.is_floating_point() or len(x) != len(y):
-        told = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(
-            f"want a tensor of inputs and a class number for each; got {told} and labels of shape "
-            f"{tuple(y.shape)}, {str(y.dtype).removeprefix('torch.')}"
-        )
-    # What comes third names domains only if it is a whole number for each example.
-    named = isinstance(domain, Tensor) and domain.shape == y.shape
-    if not named or domain is None or domain.is_floating_point():
-        domain = torch.zeros_like(y)
-    return Batch(x.detach().cpu(), y.long(), domain.detach().cpu().long())
+            others.append(_draw(name, (other,), classes, size, seed))
+    return Examples(support, queries, tuple(others), classes, tuple(left_out))
 
 
 def _labels(pools: Sequence[Domain], outputs: int) -> Tensor:
     y = torch.cat([pool.y.cpu() for pool in pools])
     if len(y) and not 0 <= int(y.min()) <= int(y.max()) < outputs:
         raise ValueError(
-            f"labels {int(y.min())}..{int(y.max())} in {pools[0].name!r} don't fit a network that "
-            f"answers with {outputs} numbers; want 0..{outputs - 1}"
+            f"labels {int(y.min())}..{int(y.max())} in {pools[0].name!r} don't fit a network with "
+            f"{outputs} logits; want 0..{outputs - 1}"
         )
     return y
 
@@ -263,16 +190,18 @@ def _draw(
         members = members[torch.randperm(len(members), generator=generator)]
         begin, end = (round(edge * len(members)) for edge in part)
         rows.append(members[begin:end][:size])
-    wanted, found, start = torch.cat(rows).sort().values, [], 0
+    wanted, batches, start = torch.cat(rows).sort().values, [], 0
     for pool in pools:
-        own = wanted[(wanted >= start) & (wanted < start + len(pool))] - start
-        start += len(pool)
+        # Reading a pool may leave out files, so its size is taken before.
+        count = len(pool)
+        own = wanted[(wanted >= start) & (wanted < start + count)] - start
+        start += count
         if len(own):
-            found += pool.fetch([(own, torch.zeros_like(own))])
-    batch = Batch(*(torch.cat(parts).cpu() for parts in zip(*found, strict=True)))
-    anew = torch.full((max(classes) + 1,), -1)
-    anew[torch.tensor(classes)] = torch.arange(len(classes))
-    return Domain(name, batch._replace(y=anew[batch.y]))
+            batches += pool.fetch([(own, torch.zeros_like(own))])
+    batch = Batch(*(torch.cat(column).cpu() for column in zip(*batches, strict=True)))
+    renumbered = torch.full((max(classes) + 1,), -1)
+    renumbered[torch.tensor(classes)] = torch.arange(len(classes))
+    return Domain(name, batch._replace(y=renumbered[batch.y]))
 
 
 def _few(items: Sequence[Any]) -> str:

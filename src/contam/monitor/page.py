@@ -1,15 +1,18 @@
-"""A watched training on a page: its course, and its layers at a few steps."""
+"""The page about a monitored training: its course over the steps, and its layers at a few steps."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from contam.experiment import Claim, Experiment, Stage
-from contam.monitor.training_monitor import EXPERIMENT, session_of
+from contam.monitor.snapshot import ATTENUATION
+from contam.monitor.training_monitor import EXPERIMENT, PARTS, session_of
 from contam.plots import Figure, Panel, lines
 from contam.run import Run, RunError
 
-PROFILES = 5
-"""Steps at which layers are drawn, at most."""
+MAX_PROFILES = 5
+"""Maximum number of steps at which layers are drawn."""
+ALARM = 0.5
+"""Share of predictions decided early from which on the page raises the early alarm."""
 LAYERED = {
     "information": ("Usable information", "bits about the class"),
     "decided": ("Decided by this probe", "share of queries"),
@@ -21,12 +24,14 @@ LAYERED = {
 def rows_of(run: Run) -> list[dict[str, Any]]:
     """All records in the order of their steps.
 
-    Where a training was taken up again at an earlier step, what it did before from there on is left
-    out.
+    Where a training was resumed from an earlier step, records of the first session from that step
+    on are left out.
+
+    Source: ours.
     """
     kept: dict[int, list[dict[str, Any]]] = {}
     session = 0
-    for part in run.parts("looks/"):
+    for part in run.parts(PARTS):
         records = run.read(part)
         step = records[0]["step"]
         if session_of(part) > session:
@@ -36,8 +41,22 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
     return [row for step in sorted(kept) for row in kept[step]]
 
 
+def course_of(run: Run) -> list[dict[str, Any]]:
+    """The records of the whole network, in the order of their steps.
+
+    Source: ours.
+
+    Raises:
+        RunError: there is no snapshot.
+    """
+    course = [row for row in rows_of(run) if not row["layer"]]
+    if not course:
+        raise RunError(f"{run.folder}: holds no snapshot yet")
+    return course
+
+
 def draw(run: Run) -> Sequence[Figure]:
-    """The network's numbers over the steps, and the layers' from input to softmax."""
+    """Draw the network's numbers over the steps, and those of the layers at a few steps."""
     rows = rows_of(run)
     course = [row for row in rows if not row["layer"]]
     left_out = list(dict.fromkeys(line for row in course for line in row["left_out"]))
@@ -49,14 +68,14 @@ def _course(course: list[dict[str, Any]], missing: str) -> Figure:
     names = {key for row in course for key in row} - {"step", "layer", "left_out"}
     elsewhere = sorted(name for name in names if name.startswith("accuracy/"))
     groups = {
-        "Accuracy": ("share right", {"accuracy": "queries"} | _short(elsewhere)),
+        "Accuracy": ("share correct", {"accuracy": "queries"} | _short(elsewhere)),
         "Decided early": (
             "share of queries",
             {"decided_early": "by the first layer", "undefined": "without a depth"},
         ),
         "Class-profile attenuation in the last layer": (
             "share of the class profile lost",
-            {"class_profile_attenuation": "mean of the other sets"},
+            {ATTENUATION: "mean of the other sets"},
         ),
     }
     panels, all_rows = [], []
@@ -71,10 +90,10 @@ def _course(course: list[dict[str, Any]], missing: str) -> Figure:
             panels.append(_panel(points, title, ("step", "training step"), unit))
             all_rows += points
     return Figure(
-        "A training, watched",
-        "What the network does on a few hundred examples, the same ones each time. Decided early "
-        "is the share of predictions that neighbors in the input or the first layer foretell and "
-        f"that no later layer changes.{missing}",
+        "The training over its steps",
+        "Each snapshot shows the same few hundred examples to the network. A prediction is decided "
+        "early if neighbors in the input or the first layer predict it and no later layer changes "
+        f"it.{missing}",
         "ours",
         tuple(panels),
         tuple(all_rows),
@@ -83,18 +102,18 @@ def _course(course: list[dict[str, Any]], missing: str) -> Figure:
 
 def _layers(rows: list[dict[str, Any]]) -> Figure:
     steps = sorted({row["step"] for row in rows})
-    if len(steps) > PROFILES:
+    if len(steps) > MAX_PROFILES:
         last = len(steps) - 1
-        steps = [steps[round(i * last / (PROFILES - 1))] for i in range(PROFILES)]
+        steps = [steps[round(i * last / (MAX_PROFILES - 1))] for i in range(MAX_PROFILES)]
     names = list(dict.fromkeys(row["layer"] for row in rows))
-    prefix = "class_profile_attenuation/"
-    coupled = dict.fromkeys(key for row in rows for key in row if key.startswith(prefix))
+    prefix = f"{ATTENUATION}/"
+    others = dict.fromkeys(key for row in rows for key in row if key.startswith(prefix))
     kinds = LAYERED | {
         key: (
             f"Class-profile attenuation: {key.partition('/')[2]}",
             "share of the class profile lost",
         )
-        for key in coupled
+        for key in others
     }
     panels, all_rows = [], []
     for key, (title, unit) in kinds.items():
@@ -114,8 +133,8 @@ def _layers(rows: list[dict[str, Any]]) -> Figure:
     legend = ", ".join(f"{place} {name}" for place, name in enumerate(names))
     return Figure(
         "Layer by layer",
-        f"The first step is the control: much is passed on without having been learned. Probes: "
-        f"{legend}.",
+        "The first step is the control: an untrained network already passes on much of its input. "
+        f"Probes: {legend}.",
         "ours",
         tuple(panels),
         tuple(all_rows),
@@ -138,23 +157,42 @@ def _panel(rows: list[dict[str, Any]], title: str, x: tuple[str, str], unit: str
 
 
 def summarize(run: Run) -> str:
-    """Where the training began and where it stands, in numbers."""
-    course = [row for row in rows_of(run) if not row["layer"]]
-    if not course:
-        raise RunError(f"{run.folder}: holds no look yet")
+    """The first and the last numbers of a training, in a sentence."""
+    course = course_of(run)
     first, last = course[0], course[-1]
     words = {
         "accuracy": "accuracy",
-        "decided_early": "the share decided early",
-        "class_profile_attenuation": "class-profile attenuation in the last layer",
+        "decided_early": "the share of predictions decided early",
+        ATTENUATION: "class-profile attenuation in the last layer",
     }
-    told = [
-        f"{what} from {first[key]:.2f} to {last[key]:.2f}"
+    changes = [
+        f"{what} went from {first[key]:.2f} to {last[key]:.2f}"
         for key, what in words.items()
         if first.get(key) is not None and last.get(key) is not None
     ]
-    span = f"{len(course)} looks at a {run.config['model']}, steps {first['step']:,} to "
-    return f"{span}{last['step']:,}: {', '.join(told) or 'nothing could be measured'}."
+    return (
+        f"From step {first['step']:,} to step {last['step']:,} of training this "
+        f"{run.config['model']}, {'; '.join(changes) or 'nothing could be measured'} "
+        f"({len(course)} snapshots)."
+    )
+
+
+def alarm(run: Run) -> str:
+    """The early alarm: an easy feature may decide most predictions; empty if it is not raised.
+
+    The first snapshot counts as the control and raises no alarm.
+
+    Source: ours, from Murali et al. (2023), who read early depths by eye.
+    """
+    for row in course_of(run)[1:]:
+        share = row.get("decided_early")
+        if share is not None and share >= ALARM:
+            return (
+                f"Early alarm: at step {row['step']:,}, {share:.0%} of the predictions are decided "
+                "by the input or the first layer. An easy feature may decide them. It can be a "
+                "shortcut, or the class may be easy to see: check the accuracy on shifted data."
+            )
+    return ""
 
 
 def _claims(_: Run) -> Sequence[Claim]:
@@ -162,19 +200,20 @@ def _claims(_: Run) -> Sequence[Claim]:
 
 
 def _compute(_: Any, run: Run) -> Iterator[Stage]:
-    raise ValueError(f"{run.folder}: a watch is computed by the training that it watches")
+    raise ValueError(f"{run.folder}: a monitor's run is written by the training that it monitors")
 
 
 WATCHED = Experiment(
     name=EXPERIMENT,
-    title="A training, watched",
-    about="Every so many steps the same examples were shown to a network in training: how early "
-    "its predictions are decided and what each layer says about the class, how selectively neurons "
-    "respond to classes, and how much of that response is lost elsewhere.",
+    title="Training monitor",
+    about="Every so many steps the same examples were shown to a network in training. Measured "
+    "are how early its predictions are decided, how much each layer says about the class, how "
+    "selectively neurons respond to classes, and which share of the class profile other data lose.",
     reproduces=(),
     presets={},
     compute=_compute,
     claims=_claims,
     draw=draw,
     summary=summarize,
+    alert=alarm,
 )

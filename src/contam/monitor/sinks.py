@@ -1,4 +1,4 @@
-"""Where the numbers of a look go, besides the run: a sink takes a step and named numbers."""
+"""Where the numbers of a snapshot go besides the run: a sink takes a step and named numbers."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,14 +7,15 @@ from typing import Any
 from rich.console import Console
 
 Sink = Callable[[int, Mapping[str, float]], None]
+"""A function of a step and named numbers."""
 
 BLOCKS = "▁▂▃▄▅▆▇█"
-SHOWN = {"information": "bits", "selectivity": "selectivity", "asymmetry": "asymmetry"}
-"""What the terminal draws from layer to layer, and what it calls it."""
+BARS = {"information": "bits", "selectivity": "selectivity", "asymmetry": "asymmetry"}
+"""The numbers that the terminal draws from layer to layer, and their column names."""
 
 
 def tensorboard(folder: Path | str) -> Sink:
-    """Writes every number as a scalar, under `contam/`.
+    """A sink that writes every number as a TensorBoard scalar under `contam/`.
 
     Source: ours.
 
@@ -38,9 +39,12 @@ def tensorboard(folder: Path | str) -> Sink:
 
 
 def weights_and_biases(run: Any) -> Sink:
-    """Logs to a W&B run, which `wandb.init` gives, with `contam/step` as the horizontal axis.
+    """A sink that logs to a W&B run, with `contam/step` as the horizontal axis.
 
-    W&B's own step stays with whatever else is logged.
+    W&B's own step is not used, so other logging is unaffected.
+
+    Args:
+        run: what `wandb.init` returns.
 
     Source: ours.
     """
@@ -54,43 +58,46 @@ def weights_and_biases(run: Any) -> Sink:
 
 
 def terminal(console: Console | None = None) -> Sink:
-    """Prints a line for each look with small bars from layer to layer, if it is a terminal.
+    """A sink that prints a line for each snapshot, if the console is a terminal.
 
-    Each bar is drawn on the scale of what was seen before, so that they can be compared from line
-    to line.
+    Small bars show numbers from layer to layer, on the scale of the largest value so far, so that
+    they can be compared from line to line.
+
+    Args:
+        console: standard error if absent.
 
     Source: ours.
     """
-    shown = console or Console(stderr=True, highlight=False)
-    most: dict[str, float] = {}
-    told = False
+    target = console or Console(stderr=True, highlight=False)
+    largest: dict[str, float] = {}
+    titled = False
 
     def draw(step: int, numbers: Mapping[str, float]) -> None:
-        nonlocal told
-        if not shown.is_terminal:
+        nonlocal titled
+        if not target.is_terminal:
             return
         cells = [f"{step:>8,}"]
-        heads = [f"{'step':>8}"]
+        titles = [f"{'step':>8}"]
         for name in ("accuracy", "decided_early", "class_profile_attenuation"):
             width = max(len(name), 8)
-            heads.append(f"{name.replace('_', ' '):>{width}}")
+            titles.append(f"{name.replace('_', ' '):>{width}}")
             cells.append(f"{numbers[name]:>{width}.3f}" if name in numbers else f"{'–':>{width}}")
-        for key, name in SHOWN.items():
+        for key, name in BARS.items():
             values = [v for n, v in numbers.items() if n.startswith(f"{key}/")]
-            most[key] = max([most.get(key, 0.0), *values])
-            bars = "".join(_bar(value, most[key]) for value in values)
+            largest[key] = max([largest.get(key, 0.0), *values])
+            bars = "".join(_bar(value, largest[key]) for value in values)
             width = max(len(name), len(bars))
-            heads.append(f"{name:<{width}}")
+            titles.append(f"{name:<{width}}")
             cells.append(f"{bars:<{width}}")
-        if not told:
-            shown.print("[dim]" + "  ".join(heads) + "[/]", soft_wrap=True)
-            told = True
-        shown.print("  ".join(cells), soft_wrap=True)
+        if not titled:
+            target.print("[dim]" + "  ".join(titles) + "[/]", soft_wrap=True)
+            titled = True
+        target.print("  ".join(cells), soft_wrap=True)
 
     return draw
 
 
-def _bar(value: float, most: float) -> str:
-    if not most > 0:
+def _bar(value: float, largest: float) -> str:
+    if not largest > 0:
         return BLOCKS[0]
-    return BLOCKS[min(max(round(value / most * (len(BLOCKS) - 1)), 0), len(BLOCKS) - 1)]
+    return BLOCKS[min(max(round(value / largest * (len(BLOCKS) - 1)), 0), len(BLOCKS) - 1)]

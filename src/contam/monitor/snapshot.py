@@ -1,9 +1,8 @@
-"""One look at a network: what both papers would ask of it, from a few hundred examples.
+"""One snapshot of a network in training: measures of both papers from a few hundred examples.
 
-How early predictions are decided and what each layer says about the class are the second paper's
-questions; selectivity and asymmetry of neurons, and how a change of background alters the response
-to the class, are the first one's. What can't be measured is left out, with the reason. Where there
-is nothing to compare the ID domains with, one half of them is compared with the other.
+Prediction depth and usable information come from the second paper; selectivity, asymmetry and the
+attenuation of class profiles from the first. What can't be measured is left out with the reason.
+Without other data sets, the ID domains are compared with each other.
 """
 
 import math
@@ -27,21 +26,22 @@ from contam.measures.usable_information import neighbor_probability, pointwise_i
 from contam.models.blocks import blocks_of
 from contam.models.observe import layers_of, observe
 from contam.models.readings import over_tokens
-from contam.monitor.examples import Answers, Examples
+from contam.monitor.examples import Examples
 
 BATCH = 100
-"""Examples that are shown at once."""
-MOST_LAYERS = 8
-"""Layers that are chosen at most when the user names none."""
+"""Examples that are shown at a time."""
+MAX_LAYERS = 8
+"""Maximum number of layers that are chosen when the user names none."""
 EARLY = 1
-"""Decided by this probe, the first layer's, is early."""
+"""A prediction decided by this probe, the first layer, is decided early."""
 SIDE = 4
-"""Maps are averaged over at most so many cells a side."""
+"""Maps are averaged over at most this many cells a side."""
+ATTENUATION = "class_profile_attenuation"
 
 
 @dataclass
 class Snapshot:
-    """What one look found: numbers of the network, numbers of each probe, and what is missing."""
+    """The numbers of a network and of each probe at one step, and what is missing."""
 
     network: dict[str, float] = field(default_factory=dict)
     layers: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -49,66 +49,83 @@ class Snapshot:
     left_out: list[str] = field(default_factory=list)
 
     def records(self, step: int) -> list[dict[str, Any]]:
-        """One for the network, whose layer is empty, and one for each layer."""
-        told = {"step": step, "layer": "", **self.network, "left_out": self.left_out}
-        return [told, *({"step": step, "layer": n, **found} for n, found in self.layers.items())]
+        """One record for the network, whose layer is empty, and one for each layer."""
+        network = {"step": step, "layer": "", **self.network, "left_out": self.left_out}
+        layers = ({"step": step, "layer": n, **numbers} for n, numbers in self.layers.items())
+        return [network, *layers]
 
     def scalars(self) -> dict[str, float]:
         """Every finite number under a plain name, such as `selectivity/layer2`."""
-        flat = {f"{key}/{n}": v for n, found in self.layers.items() for key, v in found.items()}
+        flat = {
+            f"{key}/{name}": value
+            for name, numbers in self.layers.items()
+            for key, value in numbers.items()
+        }
         return {name: v for name, v in (self.network | flat).items() if math.isfinite(v)}
 
 
-def layers_to_watch(model: nn.Module, x: Tensor) -> list[str]:
-    """The last activations of the residual blocks, else activations evenly spread, at most 8."""
+def layers_to_monitor(model: nn.Module, x: Float[Tensor, "batch ..."]) -> list[str]:
+    """The last activations of the residual blocks, else evenly spaced activations; at most 8.
+
+    Source: ours.
+    """
     try:
-        found = [block.last for block in blocks_of(model, x)]
+        layers = [block.last for block in blocks_of(model, x)]
     except ValueError:
-        found = layers_of(model, x)
-    if len(found) <= MOST_LAYERS:
-        return found
-    last = len(found) - 1
-    return [found[round(i * last / (MOST_LAYERS - 1))] for i in range(MOST_LAYERS)]
+        layers = layers_of(model, x)
+    if len(layers) <= MAX_LAYERS:
+        return layers
+    last = len(layers) - 1
+    return [layers[round(i * last / (MAX_LAYERS - 1))] for i in range(MAX_LAYERS)]
 
 
 def grid_or_tokens(output: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch numbers"]:
-    """Maps averaged over at most 4 x 4 cells, or the mean over tokens.
+    """Average maps over at most 4 x 4 cells, and sequences over tokens.
 
-    Source: ours, coarse enough to be cheap; it is part of what depth means here.
+    Source: ours, coarse enough to be cheap; prediction depth depends on it.
+
+    >>> grid_or_tokens(torch.zeros(2, 3, 8, 8)).shape, grid_or_tokens(torch.zeros(2, 5, 3)).shape
+    (torch.Size([2, 48]), torch.Size([2, 3]))
     """
     return over_tokens(output) if output.ndim == 3 else over_grid(output, side=SIDE)
 
 
-def look_at(model: Answers, examples: Examples, layers: list[str], *, k: int) -> Snapshot:
-    """The joint profile of a network in evaluation mode, which is left as it was found.
+def take_snapshot(model: nn.Module, examples: Examples, layers: list[str], *, k: int) -> Snapshot:
+    """Measure a network in evaluation mode.
 
-    Source: ours, both papers' questions of one network; Murali et al. (2023).
+    Args:
+        model: returns the logits of the monitored classes.
+        examples: support, queries and other data sets.
+        layers: names of layers, in the order in which they run.
+        k: neighbors that vote.
+
+    Source: ours, both papers' measures of one network; Murali et al. (2023).
     """
-    found = Snapshot(left_out=list(examples.left_out))
-    _try(found, "depth and information", lambda: _neighbors(model, examples, layers, k, found))
+    snapshot = Snapshot(left_out=list(examples.left_out))
+    _try(
+        snapshot,
+        "depth and information",
+        lambda: _neighbors(model, examples, layers, k, snapshot),
+    )
     if layers:
-        _try(found, "profiles of classes", lambda: _profiles(model, examples, layers, found))
+        _try(snapshot, "class profiles", lambda: _profiles(model, examples, layers, snapshot))
     else:
-        found.left_out.append("profiles of classes: no activation runs in this network")
-    return found
+        snapshot.left_out.append("class profiles: no activation runs in this network")
+    return snapshot
 
 
-def _try(found: Snapshot, what: str, measure: Callable[[], None]) -> None:
-    """Measure, or say why not: no fault of a measure may end a training."""
+def _try(snapshot: Snapshot, what: str, measure: Callable[[], None]) -> None:
+    """Measure, or note why not: a measure that fails must not end a training."""
     try:
         measure()
     except Exception as error:
-        told = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        found.left_out.append(f"{what}: {kind}{told or type(error).__name__}"[:300])
-
-
-def _plain(layer: str) -> str:
-    return layer.removeprefix("model.")
+        snapshot.left_out.append(f"{what}: {kind}{message or type(error).__name__}"[:300])
 
 
 def _neighbors(
-    model: Answers, examples: Examples, layers: list[str], k: int, found: Snapshot
+    model: nn.Module, examples: Examples, layers: list[str], k: int, snapshot: Snapshot
 ) -> None:
     """Accuracy, prediction depth and usable information, from one pass over both sides."""
     support, queries = examples.support, examples.queries
@@ -118,94 +135,92 @@ def _neighbors(
             at_once=len(layers) + 2,
         )
     )  # fmt: skip
-    said = probes[-1].queries
-    if not said.isfinite().all():
-        raise ValueError("the network's answers are not finite")
-    answers = said.argmax(dim=1).cpu()
-    found.network["accuracy"] = float((answers == queries.y).double().mean())
+    softmax = probes[-1].queries
+    if not softmax.isfinite().all():
+        raise ValueError("the network's logits are not finite")
+    predictions = softmax.argmax(dim=1).cpu()
+    snapshot.network["accuracy"] = float((predictions == queries.y).double().mean())
     prior = torch.bincount(support.y, minlength=len(examples.classes)).double() / len(support)
-    decided = []
+    decisions = []
     for probe in probes:
-        name = _plain(probe.name)
-        found.layers[name] = {}
+        numbers = snapshot.layers[probe.name] = {}
         _try(
-            found,
-            f"neighbors in {name}",
-            lambda probe=probe, name=name: decided.append(
-                _asked(probe, examples, k, prior, found.layers[name])
+            snapshot,
+            f"neighbors in {probe.name}",
+            lambda probe=probe, numbers=numbers: decisions.append(
+                _decisions(probe, examples, k, prior, numbers)
             ),
         )
-    if len(decided) < len(probes):
-        found.left_out.append("depth: it needs every probe")
+    if len(decisions) < len(probes):
+        snapshot.left_out.append("depth: it needs every probe")
         return
-    depth = prediction_depth(torch.stack(decided), answers)
+    depth = prediction_depth(torch.stack(decisions), predictions)
     for place, probe in enumerate(probes):
         share = float((depth <= place).double().mean())
-        found.layers[_plain(probe.name)]["decided"] = share
+        snapshot.layers[probe.name]["decided"] = share
         if place == EARLY:
-            found.network["decided_early"] = share
-    found.network["undefined"] = float(depth.isnan().double().mean())
+            snapshot.network["decided_early"] = share
+    snapshot.network["undefined"] = float(depth.isnan().double().mean())
 
 
-def _asked(
-    probe: Layer, examples: Examples, k: int, prior: Tensor, into: dict[str, float]
+def _decisions(
+    probe: Layer, examples: Examples, k: int, prior: Tensor, numbers: dict[str, float]
 ) -> Int[Tensor, " queries"]:
-    """What neighbors decide in one probe; how many bits they say goes `into` its numbers."""
+    """The class for which the neighbors in one probe vote; adds the usable information in bits."""
     classes = len(examples.classes)
     votes = vote(probe.support, examples.support.y, probe.queries, classes=classes, k=k)
-    said = neighbor_probability(votes.counts).log()
-    into["information"] = float(pointwise_information(said, examples.queries.y, prior).mean())
+    log_probability = neighbor_probability(votes.counts).log()
+    bits = pointwise_information(log_probability, examples.queries.y, prior)
+    numbers["information"] = float(bits.mean())
     return decide(votes)
 
 
-def _profiles(model: Answers, examples: Examples, layers: list[str], found: Snapshot) -> None:
+def _profiles(model: nn.Module, examples: Examples, layers: list[str], snapshot: Snapshot) -> None:
     """Selectivity, asymmetry and attenuation, from one pass over the queries and other sets."""
     classes = len(examples.classes)
     y = examples.queries.y
     own, _ = _moments(model, examples.queries, layers)
     elsewhere = {}
     for other in examples.others:
-        elsewhere[other.name], right = _moments(model, other, layers)
-        found.network[f"accuracy/{other.name}"] = right
+        elsewhere[other.name], share = _moments(model, other, layers)
+        snapshot.network[f"accuracy/{other.name}"] = share
     domain = examples.queries.data.domain
     for layer in layers:
-        name = _plain(layer)
-        into = found.layers.setdefault(name, {})
+        numbers = snapshot.layers.setdefault(layer, {})
         values = own[layer]
         if not values.isfinite().all():
-            found.left_out.append(f"profiles of {name}: activations are not finite")
+            snapshot.left_out.append(f"profiles of {layer}: activations are not finite")
             continue
         table = ClassMeans(classes, values[:1].numel()).update(values.flatten(1), y).compute()
         means, rates = table.unflatten(1, (2, -1)).unbind(1)
-        into["selectivity"] = float(selectivity(means).mean())
-        into["asymmetry"] = float(activation_asymmetry(rates).mean())
+        numbers["selectivity"] = float(selectivity(means).mean())
+        numbers["asymmetry"] = float(activation_asymmetry(rates).mean())
 
         mean = ClassMeans(classes, means.shape[1]).update(values[:, 0], y)
         for other in examples.others:
             new = ClassMeans(classes, means.shape[1])
             new.update(elsewhere[other.name][layer][:, 0], other.y)
-            lost = class_profile_attenuation(mean, new)
-            into[f"class_profile_attenuation/{other.name}"] = lost.value
+            numbers[f"{ATTENUATION}/{other.name}"] = class_profile_attenuation(mean, new).value
         _, index = domain.unique(return_inverse=True)
         if not examples.others and int(index.max()) > 0:
             by_domain = ClassMeans(classes, means.shape[1], domains=int(index.max()) + 1)
-            lost = attenuation_across_domains(by_domain.update(values[:, 0], y, domain=index))
-            into["class_profile_attenuation/domains"] = lost.value
-    final = found.layers.get(_plain(layers[-1]), {})
-    values = [v for key, v in final.items() if key.startswith("class_profile_attenuation/")]
+            by_domain.update(values[:, 0], y, domain=index)
+            numbers[f"{ATTENUATION}/domains"] = attenuation_across_domains(by_domain).value
+    final = snapshot.layers.get(layers[-1], {})
+    values = [value for key, value in final.items() if key.startswith(f"{ATTENUATION}/")]
     finite = [value for value in values if not math.isnan(value)]
     if finite:
-        found.network["class_profile_attenuation"] = sum(finite) / len(finite)
+        snapshot.network[ATTENUATION] = sum(finite) / len(finite)
 
 
 def _moments(
-    model: Answers, domain: Domain, layers: list[str]
+    model: nn.Module, domain: Domain, layers: list[str]
 ) -> tuple[dict[str, Float[Tensor, "batch 2 neurons"]], float]:
-    """What each layer's neurons do on every example, and the share that the network gets right."""
-    parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
-    right = 0
-    for seen in observe(model, domain.batches(BATCH), layers, "moments"):
+    """Moments of each layer on every example, and the accuracy."""
+    moments: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+    correct = 0
+    for observation in observe(model, domain, layers, "moments", batch_size=BATCH):
         for layer in layers:
-            parts[layer].append(seen.layers[layer].cpu())
-        right += int((seen.logits.argmax(dim=1) == seen.batch.y).sum())
-    return {layer: torch.cat(some) for layer, some in parts.items()}, right / len(domain)
+            moments[layer].append(observation.layers[layer].cpu())
+        correct += int((observation.logits.argmax(dim=1) == observation.batch.y).sum())
+    return {layer: torch.cat(some) for layer, some in moments.items()}, correct / len(domain)

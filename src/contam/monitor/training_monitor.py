@@ -1,9 +1,11 @@
-"""The watch itself: when it looks, where the numbers go, and that the training does not notice."""
+"""The training monitor: when it takes snapshots and where their numbers go.
+
+A training with a monitor comes to the same weights as one without, to the last bit.
+"""
 
 import logging
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, TypeVar
@@ -13,15 +15,25 @@ from pydantic import BaseModel, PositiveInt
 from torch import nn
 
 from contam.models.hooks import forward_once
-from contam.monitor.examples import Answers, Data, Examples, bare, choose, first
+from contam.models.logits_adapter import LogitsAdapter, unwrapped
+from contam.models.observe import find_layers
+from contam.models.preserve import preserve_model
+from contam.monitor.examples import Examples, draw_examples, read_sources
 from contam.monitor.sinks import Sink, terminal
-from contam.monitor.snapshot import EARLY, Snapshot, grid_or_tokens, layers_to_watch, look_at
-from contam.rng import preserve_rng
+from contam.monitor.snapshot import (
+    EARLY,
+    Snapshot,
+    grid_or_tokens,
+    layers_to_monitor,
+    take_snapshot,
+)
 from contam.run import Run
 from contam.training.distributed import rank
 
 EXPERIMENT = "watch"
-"""What runs of watches are called."""
+"""The experiment's name in the runs of monitors."""
+PARTS = "snapshots/"
+"""Where a run holds snapshots, by session and step."""
 LOG = logging.getLogger("contam.monitor")
 
 
@@ -32,127 +44,137 @@ class Reached(Protocol):
     def step(self) -> int: ...
 
 
-Stages = TypeVar("Stages", bound=Reached)
+StageT = TypeVar("StageT", bound=Reached)
 
 
-class Settings(BaseModel, frozen=True, extra="forbid"):
-    """What is watched, and how: all that a number depends on besides the weights."""
+class MonitorConfig(BaseModel, frozen=True, extra="forbid"):
+    """Everything that a snapshot depends on besides the weights."""
 
     name: str
-    """Tells watches apart; a training that goes on under its name goes on with its record."""
+    """Name of the monitor; a training that resumes under its name continues its record."""
     model: str
-    """The class of the network."""
+    """Class of the network."""
     every: PositiveInt
-    """Steps between two looks."""
+    """Steps between two snapshots."""
     layers: tuple[str, ...]
     """In the order in which they run."""
     support: str
-    """Where neighbors are looked up."""
+    """Name of the set in which neighbors are looked up."""
     queries: str
-    """What is asked about."""
+    """Name of the set whose predictions are measured."""
     others: tuple[str, ...]
-    """Where else the response to the classes is measured."""
+    """Names of the other data sets."""
     classes: tuple[int, ...]
-    """The watched classes."""
+    """The monitored classes."""
     per_class: PositiveInt
     """Examples of each class on each side."""
     k: PositiveInt
     """Neighbors that vote."""
     reading: str
-    """How features are read, which is a part of what depth means."""
+    """How features are read, on which prediction depth depends."""
     early: int
     """The probe by which a decision is early; the input is probe 0."""
     seed: int
-    """Of the draw of the examples."""
+    """Random seed of the draw of examples."""
 
 
 class TrainingMonitor:
-    """Looks at a network in training every so many steps.
+    """Takes a snapshot of a network in training at once, and then every so many steps.
 
-    Used as a context manager, it looks once more at the end, unless an error ends the training.
+    `watch` makes one. As a context manager it takes a last snapshot at the end, unless an exception
+    ends the training.
+
+    Args:
+        model: the network, restricted to the monitored classes.
+        examples: what every snapshot shows to the network.
+        config: what every snapshot depends on.
+        start: the step that the training is at.
+        run: where snapshots are written, or None.
+        sinks: where numbers are sent.
+        on_error: `note` logs what can't be measured, `raise` ends the training.
+
+    Source: ours.
     """
 
     def __init__(
         self,
-        model: Answers,
+        model: LogitsAdapter,
         examples: Examples,
-        settings: Settings,
+        config: MonitorConfig,
         *,
         start: int,
         run: Run | None,
         sinks: Sequence[Sink],
         on_error: Literal["note", "raise"],
     ) -> None:
-        self.settings = settings
+        self.config = config
+        self.examples = examples
         self.folder = None if run is None else run.folder
-        """Where the record is."""
+        """The folder of the run."""
         self.run = run
         self.steps = start
         """The step that the training is at."""
-        self.looks: dict[int, Snapshot] = {}
-        """What was found, by step."""
+        self.snapshots: dict[int, Snapshot] = {}
+        """By step."""
         self.seconds = 0.0
-        """What all looks took, in wall time."""
+        """Wall time of all snapshots."""
         self._model = model
-        self._examples = examples
         self._sinks = sinks
         self._on_error = on_error
-        self._said: set[str] = set()
-        self._session = 1 + max((session_of(part) for part in _parts(run)), default=0)
-        self.look()
+        self._logged: set[str] = set()
+        parts = [] if run is None else run.parts(PARTS)
+        self._session = 1 + max((session_of(part) for part in parts), default=0)
+        self.snapshot()
 
     def step(self) -> None:
-        """Say that one more step was taken; look if it is time."""
+        """Count one more step; take a snapshot if it is time."""
         self.at(self.steps + 1)
 
     def at(self, step: int) -> None:
-        """Say which step was reached; look if it is time."""
+        """Set the step that the training is at; take a snapshot if it is time."""
         self.steps = step
-        if step // self.settings.every > max(self.looks) // self.settings.every:
-            self.look()
+        if step // self.config.every > max(self.snapshots) // self.config.every:
+            self.snapshot()
 
-    def look(self) -> Snapshot:
-        """Look now.
+    def snapshot(self) -> Snapshot:
+        """Take a snapshot now.
 
         Raises:
             ValueError: something could not be measured or written, and `on_error` is 'raise'.
         """
         begin = time.perf_counter()
-        with _as_found(self._model):
-            found = look_at(
-                self._model,
-                self._examples,
-                [f"model.{layer}" for layer in self.settings.layers],
-                k=self.settings.k,
+        # Autocast would keep weights that were cast without gradients, and train on them.
+        with preserve_model(self._model), torch.autocast(_device(self._model).type, enabled=False):
+            snapshot = take_snapshot(
+                self._model, self.examples, list(self.config.layers), k=self.config.k
             )
-        self.looks[self.steps] = found
-        missing = found.left_out[len(self._examples.left_out) :]
-        missing += self._told(found)
+        self.snapshots[self.steps] = snapshot
+        missing = snapshot.left_out[len(self.examples.left_out) :]
+        missing += self._publish(snapshot)
         self.seconds += time.perf_counter() - begin
         if missing and self._on_error == "raise":
             raise ValueError(f"step {self.steps}: {missing[0]}")
         for reason in missing:
-            if (what := reason.partition(":")[0]) not in self._said:
-                self._said.add(what)
+            if (what := reason.partition(":")[0]) not in self._logged:
+                self._logged.add(what)
                 LOG.warning("watch, step %d: left out %s", self.steps, reason)
-        return found
+        return snapshot
 
-    def around(self, stages: Iterable[Stages]) -> Iterator[Stages]:
-        """The same stages, with looks between them; closes the watch at the end.
+    def around(self, stages: Iterable[StageT]) -> Iterator[StageT]:
+        """Pass on the stages of a training, with snapshots between them; close at the end.
 
-        Nothing can be seen between two stages, so let the training report as often as looks are
-        wanted.
+        A snapshot is taken only between two stages, so let the training report often enough.
         """
         with self:
             for stage in stages:
                 self.at(stage.step)
                 yield stage
 
-    def close(self, *, look: bool = True) -> None:
-        """Look once more if anything was learned since, and let go of the run."""
+    def close(self, *, snapshot: bool = True) -> None:
+        """Take a last snapshot if there were steps since, and release the run."""
         try:
-            if look and self.steps not in self.looks:
-                self.look()
+            if snapshot and self.steps not in self.snapshots:
+                self.snapshot()
         finally:
             if self.run is not None:
                 self.run.__exit__()
@@ -162,33 +184,33 @@ class TrainingMonitor:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self.close(look=kind is None)
+        self.close(snapshot=kind is None)
 
-    def _told(self, found: Snapshot) -> list[str]:
-        """Write and send what was found; what went wrong comes back, a line each."""
-        wrong = []
+    def _publish(self, snapshot: Snapshot) -> list[str]:
+        """Write a snapshot and send its numbers; returns what failed, a line each."""
+        failed = []
         if self.run is not None:
             try:
-                part = f"looks/{self._session:04}/{self.steps:09}"
-                self.run.write(part, found.records(self.steps))
-                # Nothing is begun and left undone between two looks.
+                part = f"{PARTS}{self._session:04}/{self.steps:09}"
+                self.run.write(part, snapshot.records(self.steps))
+                # Nothing is unfinished between two snapshots.
                 self.run.finish()
             except Exception as error:
-                wrong.append(f"writing the run: {error}")
+                failed.append(f"writing the run: {error}")
         for sink in self._sinks if rank() == 0 else ():
             try:
-                sink(self.steps, found.scalars())
+                sink(self.steps, snapshot.scalars())
             except Exception as error:
-                wrong.append(f"sink {getattr(sink, '__qualname__', sink)}: {error}")
-        return wrong
+                failed.append(f"sink {getattr(sink, '__qualname__', sink)}: {error}")
+        return failed
 
 
 def watch(
     model: nn.Module,
-    data: Data,
+    data: Any,
     *,
-    queries: Data | None = None,
-    others: Mapping[str, Data] | None = None,
+    queries: Any = None,
+    others: Mapping[str, Any] | None = None,
     every: int = 200,
     layers: Collection[str] | Literal["auto"] = "auto",
     per_class: int | None = None,
@@ -201,22 +223,45 @@ def watch(
     on_error: Literal["note", "raise"] = "note",
     start: int = 0,
 ) -> TrainingMonitor:
-    """A watch over a network in training, which looks at once and then `every` so many steps.
+    """Monitor a network in training: take a snapshot now, as the control, and every so many steps.
 
-    Of each class, the same few examples of `data` and `queries` are looked at each time: 200 on
-    each side, unless `per_class` says otherwise. Without queries, half of the data is asked about.
-    `others` are named sets of the same classes elsewhere, OOD or other domains; without any, ID
-    domains are compared where the queries tell them apart. `out` is a folder of runs, in which a
-    watch of the same `name` and settings goes on with its record. The first look is the control.
+    The same few examples of each class are shown every time.
 
-    What can't be measured later on is noted in the record, and logged once, while the training goes
-    on; with `on_error='raise'` it ends it.
+    Args:
+        model: the network; it and all random states are unchanged by a snapshot.
+        data: data of any form of `contam.inputs`, from which the support of neighbors is drawn; of
+            a `Shift`, its training domains.
+        queries: the data whose predictions are measured; of a `Shift`, its ID validation or test
+            set; half of `data` without any.
+        others: other data sets with the same classes by name, such as OOD data. Without any, the
+            domains of the queries are compared with each other.
+        every: steps between two snapshots.
+        layers: names of layers; `auto` takes the last activations of the residual blocks, or at
+            most eight activations.
+        per_class: examples of each class on each side; about 200 in all without it.
+        k: neighbors that vote.
+        seed: random seed of the draw of examples.
+        out: folder of runs in which the snapshots are written.
+        name: a monitor with the same name and settings continues its record.
+        sinks: functions of a step and a dict of numbers.
+        show: whether to print a line for each snapshot, if standard error is a terminal.
+        on_error: `note` records and logs what can't be measured; `raise` ends the training.
+        start: the step that the training is at.
 
-    Source: ours, both papers' profile over a training; Murali et al. (2023).
+    Source: ours, both papers' measures over a training; Murali et al. (2023).
 
     Raises:
-        ValueError: what can be known before training: labels the network has no output for, too
-            few examples, no such layer, an interval below 1, or a run that can't be written.
+        ValueError: what is known before training: labels the network has no output for, too few
+            examples, no such layer, an interval below 1, or a run that can't be written.
+
+    >>> y = torch.arange(40) % 2
+    >>> x = y[:, None] + torch.linspace(0, 0.5, 40)[:, None]
+    >>> model = nn.Sequential(nn.Linear(1, 4), nn.ReLU(), nn.Linear(4, 2))
+    >>> with watch(model, (x, y), every=10, show=False) as monitor:
+    ...     for _ in range(20):
+    ...         monitor.step()
+    >>> list(monitor.snapshots)
+    [0, 10, 20]
     """
     if every < 1 or k < 1 or (per_class is not None and per_class < 2):
         raise ValueError(
@@ -225,22 +270,20 @@ def watch(
         )
     if on_error not in ("note", "raise"):
         raise ValueError(f"on_error is 'note' or 'raise', not {on_error!r}")
-    network = bare(model)
-    others = others or {}
-    with preserve_rng(data, queries, *others.values()):
-        whole = Answers(network)
-        with _as_found(whole), torch.no_grad():
-            one = first(data).to(_device(network))
-            outputs = _eval(whole, one)
-        examples = choose(data, queries, others, outputs=outputs, per_class=per_class, seed=seed)
-        answers = Answers(network, examples.classes)
-        with _as_found(answers):
-            some = _layers(answers, examples, layers)
-    settings = Settings(
+    network = unwrapped(model)
+    sources = read_sources(data, queries, others or {}, seed=seed)
+    whole = LogitsAdapter(network, allow_nan=True)
+    with preserve_model(whole):
+        x = sources.first_input.to(_device(network))
+        outputs = forward_once(whole, x, (), "moments")[0].shape[1]
+        examples = draw_examples(sources, outputs=outputs, per_class=per_class, seed=seed)
+        adapter = LogitsAdapter(network, classes=examples.classes, allow_nan=True)
+        names = _layers(adapter, examples.queries.data.x[:1].to(x.device), layers)
+    config = MonitorConfig(
         name=name or f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}",
         model=type(network).__name__,
         every=every,
-        layers=tuple(some),
+        layers=names,
         support=examples.support.name,
         queries=examples.queries.name,
         others=tuple(other.name for other in examples.others),
@@ -251,20 +294,24 @@ def watch(
         early=EARLY,
         seed=seed,
     )
-    run = None if out is None else Run.start(Path(out), EXPERIMENT, settings)
-    shown = [terminal()] if show else []
+    run = None if out is None else Run.start(Path(out), EXPERIMENT, config)
+    printed = [terminal()] if show else []
     return TrainingMonitor(
-        answers, examples, settings,
-        start=start, run=run, sinks=[*shown, *sinks], on_error=on_error,
+        adapter, examples, config,
+        start=start, run=run, sinks=[*printed, *sinks], on_error=on_error,
     )  # fmt: skip
 
 
 def watching(
-    stages: Iterable[Stages], model: nn.Module, data: Data, **settings: Any
-) -> Iterator[Stages]:
-    """Stages of a training of this model, with looks between them.
+    stages: Iterable[StageT], model: nn.Module, data: Any, **settings: Any
+) -> Iterator[StageT]:
+    """Pass on the stages of a training of this model, with snapshots between them.
 
-    `settings` are those of `watch`, and `Watch.around` does the work.
+    Args:
+        stages: what a training yields.
+        model: the network that it trains.
+        data: as for `watch`.
+        settings: the other arguments of `watch`.
 
     Source: ours.
     """
@@ -272,52 +319,24 @@ def watching(
 
 
 def session_of(part: str) -> int:
-    """Which stretch of watching a part of a run belongs to, from 1."""
+    """The number of the session that wrote a part of a run, from 1.
+
+    >>> session_of("snapshots/0002/000000200")
+    2
+    """
     return int(part.split("/")[1])
 
 
-def _parts(run: Run | None) -> list[str]:
-    return [] if run is None else run.parts("looks/")
-
-
 def _layers(
-    model: Answers, examples: Examples, layers: Collection[str] | Literal["auto"]
-) -> list[str]:
-    """The layers to watch in the order in which they run, by the names that the network has."""
-    x = examples.queries.data.x[:1].to(_device(model))
-    if isinstance(layers, str):
-        if layers != "auto":
-            raise ValueError(f"layers is a list of names, or 'auto'; for one give [{layers!r}]")
-        return [layer.removeprefix("model.") for layer in layers_to_watch(model, x)]
-    try:
-        _, recorder = forward_once(model, x, [f"model.{layer}" for layer in layers], "moments")
-    except ValueError as error:
-        raise ValueError(str(error).replace("model.", "")) from None
-    return [layer.removeprefix("model.") for layer in recorder.outputs]
+    model: LogitsAdapter, x: torch.Tensor, layers: Collection[str] | Literal["auto"]
+) -> tuple[str, ...]:
+    """The layers to monitor, in the order in which they run."""
+    if not isinstance(layers, str):
+        return find_layers(model, x, list(layers))
+    if layers != "auto":
+        raise ValueError(f"layers is a list of names, or 'auto'; for one give [{layers!r}]")
+    return tuple(layers_to_monitor(model, x))
 
 
 def _device(model: nn.Module) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
-
-
-def _eval(model: nn.Module, x: torch.Tensor) -> int:
-    """How many classes the network answers with."""
-    return forward_once(model, x, (), "moments")[0].shape[1]
-
-
-@contextmanager
-def _as_found(model: nn.Module) -> Iterator[None]:
-    """Random states and buffers are what they were afterwards, and no autocast is on inside.
-
-    Autocast would keep weights that were cast without gradients, and train on them.
-    """
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    kind = _device(model).type
-    try:
-        with preserve_rng(), torch.autocast(kind, enabled=False):
-            yield
-    finally:
-        with torch.no_grad():
-            for buffer, before in buffers:
-                if not torch.equal(buffer, before):
-                    buffer.copy_(before)
