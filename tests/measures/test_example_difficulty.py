@@ -6,14 +6,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import log_loss
+from sklearn.metrics import log_loss, roc_auc_score
 from support.noise import noise
 from torch import Tensor, nn
 
 from contam.batch import Batch, Domain
 from contam.data.dominoes import CORE, EASY, HARD, dominoes
-from contam.measures.example_difficulty import DifficultyLog, el2n, margin, probability
-from contam.measures.example_groups import auc, early_clusters, rarity
+from contam.measures.example_difficulty import DifficultyLog, auc, el2n, margin, probability
 from contam.models.small import small_cnn
 from contam.training.supervised import fit
 
@@ -229,4 +228,26 @@ def test_counter_examples_to_an_easy_feature_are_hard_early_and_to_a_hard_one_ar
         log.look(stage.step, stage.model, learned)
     found = log.compute()
     assert low <= auc(found.early_loss, counter) <= high
-    assert low <= auc(rarity(early_clusters(found), found.y), counter) <= high
+
+
+def test_the_area_by_hand():
+    score = torch.tensor([1.0, 2.0, 2.0, 3.0])
+    assert auc(score, torch.tensor([False, False, False, True])) == 1
+    assert auc(score, torch.tensor([True, False, False, False])) == 0
+    assert auc(score, torch.tensor([False, True, False, False])) == 0.5
+    assert auc(torch.tensor([0.0, math.inf, math.inf]), torch.tensor([False, True, False])) == 0.75
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=40))
+def test_the_area_agrees_with_scikit_learn(pairs):
+    score = torch.tensor([float(s) for s, _ in pairs])
+    positive = torch.tensor([f for _, f in pairs])
+    if positive.all() or not positive.any():
+        with pytest.raises(ValueError, match="expected numbers"):
+            auc(score, positive)
+        return
+    assert auc(score, positive) == pytest.approx(roc_auc_score(positive, score))
+    assert auc(-score, positive) == pytest.approx(1 - auc(score, positive))
+    assert auc(score.exp(), positive) == pytest.approx(auc(score, positive))
+    with pytest.raises(ValueError, match="1 scores that are nan"):
+        auc(score.index_fill(0, torch.tensor([0]), torch.nan), positive)

@@ -55,9 +55,9 @@ def test_resamples_without_a_value_are_left_out():
 
 
 def test_what_can_not_be_resampled_is_refused():
-    with pytest.raises(ValueError, match="want at least 1 resample"):
+    with pytest.raises(ValueError, match="expected at least 1 resample"):
         bootstrap(lambda rows: rows.double().mean(), (3,), resamples=0)
-    with pytest.raises(ValueError, match="want at least 1 resample"):
+    with pytest.raises(ValueError, match="expected at least 1 resample"):
         bootstrap(lambda rows: rows.double().mean(), (3,), confidence=1.0)
-    with pytest.raises(ValueError, match="something in every sample"):
+    with pytest.raises(ValueError, match="units in every sample"):
         bootstrap(lambda rows: rows.double().mean(), (0,))

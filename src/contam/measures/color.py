@@ -1,8 +1,8 @@
-"""Which colors the first layer answers to.
+"""Colors to which the filters of a first layer respond.
 
-A network that learned inside a frame of one color turns its filters away from that color: they
-take sides between it and its complement. So the frame shows along its hue, while the share along
-the color itself, which is mostly brightness, is smaller than in a network without such a frame.
+A network that is trained on images inside a frame of one color turns its filters away from that
+color: they separate it from its complement. So the frame shows along its hue, while the share of
+energy along the color itself, which is mostly brightness, is smaller than without a frame.
 """
 
 from jaxtyping import Float
@@ -10,12 +10,21 @@ from torch import Tensor
 
 
 def hue_axis(color: Float[Tensor, " 3"]) -> Float[Tensor, " 3"]:
-    """What sets a color apart from the gray of its brightness: the axis to its complement.
+    """Return the difference between a color and the gray of its brightness.
+
+    This is the axis from the complement to the color.
+
+    Args:
+        color: Red, green and blue.
+
+    Raises:
+        ValueError: If the color is a gray.
 
     Source: ours, since brightness alone says little about a frame.
 
-    Raises:
-        ValueError: the color is a gray.
+    >>> import torch
+    >>> hue_axis(torch.tensor([3.0, 0.0, 0.0])).tolist()
+    [2.0, -1.0, -1.0]
     """
     if color.amax() == color.amin():
         raise ValueError("black, gray and white have no hue; choose a color")
@@ -25,41 +34,30 @@ def hue_axis(color: Float[Tensor, " 3"]) -> Float[Tensor, " 3"]:
 def color_energy_share(
     filters: Float[Tensor, "filters 3 height width"], axis: Float[Tensor, " 3"]
 ) -> Float[Tensor, ""]:
-    """The share of the filters' squared weights that lies along a color, in [0, 1].
+    """Return the share of the filters' squared weights that lies along a color, in [0, 1].
 
-    1 if every weight triple is a multiple of the color, 0 if all are orthogonal to it, 1/3 on
-    average for triples without direction. Needs no centering: black has no effect on a filter.
+    It is 1 if every weight triple is a multiple of the color, 0 if all are orthogonal to it, and
+    1/3 on average for triples without a preferred direction. Filters need no centering: black has
+    no effect on a filter.
 
-    Source: ours, the first layer's part in the framed images.
+    Args:
+        filters: Weights of a first convolution.
+        axis: Direction in color space, of any length.
 
     Raises:
-        ValueError: the axis is black, or all weights are zero.
+        ValueError: If the axis or all weights are zero.
+
+    Source: ours, the role of the first layer in framed images.
+
+    >>> import torch
+    >>> red = torch.tensor([1.0, 0.0, 0.0])
+    >>> color_energy_share(torch.ones(4, 3, 3, 3), axis=red)
+    tensor(0.3333)
     """
-    along = (filters * _direction(axis)[:, None, None]).sum(dim=1)
+    if not axis.any():
+        raise ValueError("black has no direction in color space; choose another axis")
+    along = (filters * (axis / axis.norm())[:, None, None]).sum(dim=1)
     energy = filters.square().sum()
     if energy == 0:
-        raise ValueError("all weights are zero, so they lie along no color")
+        raise ValueError("all weights are zero, so there is no energy to share")
     return along.square().sum() / energy
-
-
-def color_cosine(
-    filters: Float[Tensor, "filters 3 height width"], axis: Float[Tensor, " 3"]
-) -> Float[Tensor, " filters"]:
-    """|cos| between a color and what each filter adds up to, in [0, 1].
-
-    The sum over the filter's positions is what an area of one color, such as a frame, meets. It
-    is 1/2 on average for sums without direction, and nan for a filter that adds up to nothing.
-
-    Source: ours, the first layer's part in the framed images.
-
-    Raises:
-        ValueError: the axis is black.
-    """
-    sums = filters.sum(dim=(2, 3))
-    return (sums @ _direction(axis)).abs() / sums.norm(dim=1)
-
-
-def _direction(axis: Tensor) -> Tensor:
-    if not axis.any():
-        raise ValueError("black is no direction in color space; choose another axis")
-    return axis / axis.norm()

@@ -1,4 +1,4 @@
-"""How many neurons take part, and how much: the density of a layer's activations."""
+"""Density of a layer's activations: mean activation and active share of each neuron."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Activity(NamedTuple):
-    """What each neuron does over an evaluation set."""
+    """Activity of each neuron over an evaluation set."""
 
     mean: Tensor
     """(neurons,) mean activation, in the network's units."""
@@ -18,13 +18,22 @@ class Activity(NamedTuple):
 
 
 class Density:
-    """Mean activation and active share of every neuron, over any number of batches in one pass.
+    """Mean activation and active share of every neuron, accumulated over batches.
 
-    A neuron is what a reading makes one: `flat` takes every position of every channel, `over_space`
-    every channel. Its active share means what the paper draws only with `flat`, since the mean
-    over a map is positive as soon as one position is. Sums are kept on the CPU in double precision.
+    The reading defines what a neuron is: `flat` makes one of every position of every channel,
+    `over_space` one of every channel. The active share is that of the paper's figure only with
+    `flat`, since the mean over a map is positive as soon as one position is. Sums are kept on the
+    CPU in double precision.
+
+    Args:
+        neurons: Number of neurons.
 
     Source: App. G.2.
+
+    >>> import torch
+    >>> activity = Density(neurons=2).update(torch.tensor([[1.0, 0.0], [3.0, 0.0]])).compute()
+    >>> activity.mean.tolist(), activity.active.tolist()
+    ([2.0, 0.0], [1.0, 0.0])
     """
 
     def __init__(self, neurons: int) -> None:
@@ -36,10 +45,10 @@ class Density:
         """Add a batch of activations.
 
         Raises:
-            ValueError: other neurons than before.
+            ValueError: If the number of neurons differs.
         """
         if values.shape[1] != len(self.sums):
-            raise ValueError(f"want {len(self.sums)} neurons, not {values.shape[1]}")
+            raise ValueError(f"expected {len(self.sums)} neurons, got {values.shape[1]}")
         values = values.detach()
         self.sums += values.sum(dim=0, dtype=torch.float64).cpu()
         self.active += (values > 0).sum(dim=0).cpu()
@@ -47,77 +56,54 @@ class Density:
         return self
 
     def merge(self, other: "Density") -> "Density":
-        """Add what another one saw.
+        """Add the examples of another accumulator.
 
         Raises:
-            ValueError: the other one has other neurons.
+            ValueError: If the number of neurons differs.
         """
         if len(other.sums) != len(self.sums):
-            raise ValueError(f"want {len(self.sums)} neurons, not {len(other.sums)}")
+            raise ValueError(f"expected {len(self.sums)} neurons, got {len(other.sums)}")
         self.sums += other.sums
         self.active += other.active
         self.count += other.count
         return self
 
     def compute(self) -> Activity:
-        """Means and shares so far, in double precision.
+        """Return means and shares, in double precision.
 
         Raises:
-            ValueError: no example was seen.
+            ValueError: If there is no example.
         """
         if self.count == 0:
-            raise ValueError("a mean needs at least one example, and none was seen")
+            raise ValueError("a mean needs at least one example")
         return Activity(self.sums / self.count, self.active.double() / self.count)
-
-
-class Histogram(NamedTuple):
-    """The share of the neurons in each bin; the shares add up to 1."""
-
-    edges: Tensor
-    """(bins + 1,) rising."""
-    shares: Tensor
-    """(bins,) A bin holds its left edge, the last one both."""
 
 
 def common_edges(
     means: Sequence[Float[Tensor, " neurons"]], *, bins: int = 50
 ) -> Float[Tensor, " edges"]:
-    """Edges of equal bins that hold all values of all networks, so that they can be compared.
+    """Return the edges of equal bins for the histograms of several networks.
 
-    Takes the mean activations of each network. From 0, or from the lowest value if that is
-    negative, to the highest.
+    The bins run from 0, or from the lowest value if that is negative, to the highest value.
+
+    Args:
+        means: Mean activations of each network.
+        bins: Number of bins.
+
+    Raises:
+        ValueError: If there is no bin or all values are equal.
 
     Source: ours, the paper does not print its bins.
 
-    Raises:
-        ValueError: no bins, or no value above all others.
+    >>> import torch
+    >>> common_edges([torch.tensor([1.0, 2.0]), torch.tensor([4.0])], bins=2).tolist()
+    [0.0, 2.0, 4.0]
     """
-    values = torch.cat([each.double().flatten() for each in means])
+    values = torch.cat([values.double().flatten() for values in means])
     low, high = min(float(values.min()), 0.0), float(values.max())
     if bins < 1 or not low < high:
         raise ValueError(
-            f"want at least 1 bin and activations above {low:.3g}, not {bins} bins up to {high:.3g}"
+            f"expected at least 1 bin and activations above {low:.3g}, got {bins} bins up to "
+            f"{high:.3g}"
         )
     return torch.linspace(low, high, bins + 1, dtype=torch.float64)
-
-
-def density_histogram(
-    means: Float[Tensor, " neurons"], edges: Float[Tensor, " edges"]
-) -> Histogram:
-    """How a layer's neurons spread over mean activation; a denser layer has more to the right.
-
-    Source: App. G.2.
-
-    Raises:
-        ValueError: a neuron lies outside the edges, or these do not rise.
-    """
-    means, edges = means.cpu().double(), edges.cpu().double()
-    if len(edges) < 2 or not torch.all(edges.diff() > 0):
-        raise ValueError(f"want two rising edges or more, not {edges.tolist()}")
-    if means.min() < edges[0] or means.max() > edges[-1]:
-        raise ValueError(
-            f"neurons from {float(means.min()):.3g} to {float(means.max()):.3g} don't fit edges "
-            f"from {float(edges[0]):.3g} to {float(edges[-1]):.3g}; take common_edges of all"
-        )
-    counts, _ = torch.histogram(means, edges)
-    return Histogram(edges, counts / len(means))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
+from scipy.stats import mannwhitneyu
 from torch import Tensor, nn
 
 from contam.models.observe import observe
@@ -275,3 +276,33 @@ class DifficultyLog:
             raise ValueError("an example has another label than before; the order has changed")
         if not bool(logits.isfinite().all()):
             raise ValueError("a logit is not finite; has the training diverged?")
+
+
+def auc(score: Float[Tensor, " n"], positive: Bool[Tensor, " n"]) -> float:
+    """Return the area under the ROC curve of a score that may be infinite.
+
+    This is the probability that a positive example has a higher score than a negative one, in
+    [0, 1]; 0.5 is chance. Ties count one half.
+
+    Args:
+        score: Score of each example; `inf` is allowed, as in `Difficulty.scores`.
+        positive: Which examples the score should find.
+
+    Raises:
+        ValueError: If a score is nan, or if all examples or none are positive.
+
+    Source: ours, the statistic of Mann and Whitney (1947).
+
+    >>> import torch
+    >>> auc(torch.tensor([0.1, torch.inf, 0.3]), torch.tensor([False, True, True]))
+    1.0
+    """
+    count, n = int(positive.sum()), len(positive)
+    if not 0 < count < n or bool(score.isnan().any()):
+        raise ValueError(
+            "expected numbers, and both positive and negative examples; got "
+            f"{count} positive of {n} and {int(score.isnan().sum())} scores that are nan"
+        )
+    values, chosen = score.double().cpu().numpy(), positive.cpu().numpy()
+    test = mannwhitneyu(values[chosen], values[~chosen], method="asymptotic")
+    return float(test.statistic) / (count * (n - count))

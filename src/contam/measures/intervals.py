@@ -1,4 +1,4 @@
-"""A number with the interval that a finite sample leaves it, by resampling what was drawn."""
+"""Estimates with intervals from resampling."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from contam.rng import generator_for
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and both ends of its interval."""
+    """A value and both ends of its interval."""
 
     value: float
     low: float
@@ -26,30 +26,40 @@ def bootstrap(
     resamples: int = 1000,
     confidence: float = 0.95,
 ) -> Estimate:
-    """A statistic of independent samples, with its percentile bootstrap interval.
+    """Return a statistic of independent samples with its percentile bootstrap interval.
 
-    `units` says how many things each sample has: examples, draws, or whatever else was drawn
-    independently. The statistic gets one index tensor for each sample, which picks things with
-    repetition, and returns a scalar; resamples where it is nan are left out.
+    Args:
+        statistic: Function of one index tensor for each sample, which selects units with
+            repetition, to a scalar. Resamples with a value of nan are left out.
+        units: Number of independent units (examples, draws, ...) in each sample.
+        seed: Random seed.
+        resamples: Number of resamples.
+        confidence: Level of the interval.
+
+    Raises:
+        ValueError: If a sample is empty, there are no resamples, or the confidence is outside
+            (0, 1).
 
     Source: ours; Efron (1979).
 
-    Raises:
-        ValueError: an empty sample, no resamples, or a confidence outside (0, 1).
+    >>> import torch
+    >>> values = torch.ones(10)
+    >>> bootstrap(lambda rows: values[rows].mean(), (10,), resamples=20)
+    Estimate(value=1.0, low=1.0, high=1.0)
     """
     if resamples < 1 or not 0 < confidence < 1 or min(units) < 1:
         raise ValueError(
-            f"want at least 1 resample, a confidence in (0, 1) and something in every sample, not "
+            "expected at least 1 resample, a confidence in (0, 1) and units in every sample, got "
             f"{resamples}, {confidence} and samples of {list(units)}"
         )
     generator = generator_for(seed, "bootstrap")
     value = statistic(*(torch.arange(n) for n in units))
-    found = torch.stack(
+    resampled = torch.stack(
         [
             statistic(*(torch.randint(n, (n,), generator=generator) for n in units)).double()
             for _ in range(resamples)
         ]
     )
     tail = (1 - confidence) / 2
-    ends = found.nanquantile(torch.tensor([tail, 1 - tail], dtype=torch.float64))
+    ends = resampled.nanquantile(torch.tensor([tail, 1 - tail], dtype=torch.float64))
     return Estimate(float(value), *map(float, ends))

@@ -1,4 +1,4 @@
-"""How much a neuron prefers one class."""
+"""Class selectivity of neurons."""
 
 from typing import Literal
 
@@ -12,28 +12,35 @@ def selectivity(
     against: Literal["all", "others"] = "all",
     stability: float = 1e-6,
 ) -> Float[Tensor, " neurons"]:
-    """How much more a neuron fires for its favorite class than for the average class.
+    """Return the class selectivity of each neuron: preferred class against the average class.
 
-    Entry [c, j] is the mean of neuron j, after its nonlinearity, over the examples of class c.
-    The average is taken over `all` classes, as in the paper, or over all `others` than the
-    favorite, as in Morcos et al. (2018). For means that are never negative and K classes the
-    result lies in [0, (K - 1) / (K + 1)], with `others` in [0, 1]: 0 for a neuron that ignores the
-    class, the top for one that fires for a single class. Activations that go below zero (GELU)
-    can leave this range.
+    For nonnegative means and K classes the result lies in [0, (K - 1) / (K + 1)], and with
+    `against="others"` in [0, 1]: 0 for a neuron that ignores the class, the maximum for one that
+    fires for a single class. Negative activations (GELU) can leave this range.
+
+    Args:
+        class_means: Mean activation of each neuron, after its nonlinearity, for each class.
+        against: Whether the average is over all classes, as in the paper, or over all classes
+            except the preferred one, as in Morcos et al. (2018).
+        stability: Number added to the denominator.
+
+    Raises:
+        ValueError: If there are fewer than two classes or `against` is unknown.
 
     Source: Eq. 61, App. F.3.
 
-    Raises:
-        ValueError: fewer than two classes, or another word for `against`.
+    >>> import torch
+    >>> selectivity(torch.tensor([[3.0, 1.0], [1.0, 1.0]]), stability=0.0)
+    tensor([0.2000, 0.0000])
     """
     classes = len(class_means)
     if classes < 2:
-        raise ValueError(f"a preference needs at least 2 classes to choose from, not {classes}")
+        raise ValueError(f"selectivity needs at least 2 classes, got {classes}")
     favorite = class_means.amax(dim=0)
     if against == "all":
         average = class_means.mean(dim=0)
     elif against == "others":
         average = (class_means.sum(dim=0) - favorite) / (classes - 1)
     else:
-        raise ValueError(f"against is 'all' or 'others', not {against!r}")
+        raise ValueError(f"against must be 'all' or 'others', got {against!r}")
     return (favorite - average) / (favorite + average + stability)

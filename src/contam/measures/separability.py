@@ -1,4 +1,4 @@
-"""How plainly a representation tells the domains apart: in a picture, and as an error."""
+"""Separability of domains in a representation: as a picture and as an error."""
 
 from typing import NamedTuple
 
@@ -14,60 +14,79 @@ from contam.rng import generator_for
 
 
 class Plane(NamedTuple):
-    """Representations in the two directions in which they vary most."""
+    """Representations in the plane of their first two principal components."""
 
     points: Tensor
-    """(batch, 2) in the features' units, centered; the first axis varies most."""
+    """(batch, 2) centered, in the features' units."""
     shares: tuple[float, float]
-    """The share of the whole variance that each axis shows."""
+    """Share of the total variance along each axis."""
 
 
 def principal_plane(features: Float[Tensor, "batch neurons"]) -> Plane:
-    """What to draw, colored by domain and by class, to see how the representation sorts them.
+    """Project representations on their first two principal components.
 
-    Give all domains together, so that one picture shows them all. The axes' signs are fixed by
-    their largest entries, so the picture does not turn over from run to run.
+    Give all domains together, so that one picture shows them all. The signs of the axes are fixed
+    by their largest entries, so the picture is not mirrored from run to run.
+
+    Args:
+        features: Representation of each example.
+
+    Raises:
+        ValueError: If there are fewer than two neurons or three examples, or all are equal.
 
     Source: App. G.1.
 
-    Raises:
-        ValueError: fewer than two neurons or three examples, or features that never vary.
+    >>> import torch
+    >>> plane = principal_plane(torch.tensor([[0.0, 1.0], [2.0, 1.0], [4.0, 1.0]]))
+    >>> [round(share, 6) for share in plane.shares]
+    [1.0, 0.0]
     """
     if features.shape[0] < 3 or features.shape[1] < 2:
         raise ValueError(
-            f"a plane needs at least 3 examples of 2 neurons, not {tuple(features.shape)}"
+            f"a plane needs at least 3 examples of 2 neurons, got shape {tuple(features.shape)}"
         )
     values = features.detach().cpu().double()
     if torch.equal(values.amax(dim=0), values.amin(dim=0)):
-        raise ValueError("all examples have the same features, so there is nothing to draw")
+        raise ValueError(
+            "all examples have the same features, so there are no principal components"
+        )
     # The randomized solver would draw from a global seed.
-    found = PCA(n_components=2, svd_solver="covariance_eigh").fit(values.numpy())
-    first, second = found.explained_variance_ratio_.tolist()
-    return Plane(torch.from_numpy(found.transform(values.numpy())), (first, second))
+    pca = PCA(n_components=2, svd_solver="covariance_eigh").fit(values.numpy())
+    first, second = pca.explained_variance_ratio_.tolist()
+    return Plane(torch.from_numpy(pca.transform(values.numpy())), (first, second))
 
 
 def held_out(
     domain: Int[Tensor, " batch"], *, share: float = 0.2, seed: int = 0
 ) -> Bool[Tensor, " batch"]:
-    """A mask of examples to test on: the same share of each domain, at least one.
+    """Return a mask of test examples with the same share of each domain, at least one.
 
-    Where an object is shown on several backgrounds, split by objects instead, so that none is on
+    If an object appears on several backgrounds, split by objects instead, so that no object is on
     both sides.
 
-    Source: ours, since the published split is not.
+    Args:
+        domain: Domain index of each example.
+        share: Share of test examples.
+        seed: Random seed.
 
     Raises:
-        ValueError: a share outside (0, 1), or a domain with one example.
+        ValueError: If the share is outside (0, 1) or a domain has a single example.
+
+    Source: ours, since the paper's split is not published.
+
+    >>> import torch
+    >>> int(held_out(torch.tensor([0] * 10 + [1] * 5), share=0.2).sum())
+    3
     """
     if not 0 < share < 1:
-        raise ValueError(f"the share to hold out lies in (0, 1), not at {share}")
+        raise ValueError(f"the share of test examples must lie in (0, 1), got {share}")
     mask = torch.zeros(len(domain), dtype=torch.bool)
-    for each in domain.unique().tolist():
-        members = (domain.cpu() == each).nonzero().flatten()
+    for index in domain.unique().tolist():
+        members = (domain.cpu() == index).nonzero().flatten()
         if len(members) < 2:
-            raise ValueError(f"domain {each} has one example; want one to fit and one to test")
+            raise ValueError(f"domain {index} has one example; it needs one to fit and one to test")
         order = torch.randperm(
-            len(members), generator=generator_for(seed, f"held out of domain {each}")
+            len(members), generator=generator_for(seed, f"held out of domain {index}")
         )
         count = min(max(round(share * len(members)), 1), len(members) - 1)
         mask[members[order[:count]]] = True
@@ -79,22 +98,31 @@ def domain_error(
     domain: Int[Tensor, " batch"],
     test: Bool[Tensor, " batch"],
 ) -> float:
-    """How often a linear classifier mistakes the domain of examples that it was not fitted to.
+    """Return the error of a linear domain classifier on test examples, in [0, 1].
 
-    In [0, 1]; with K domains of one size, guessing gives 1 - 1 / K. The classifier is a logistic
-    regression with scikit-learn's L2 penalty of 1 on standardized features, fitted to the examples
-    outside `test`. A small error says that the domains are linearly separable, not that the class
-    is robust to them.
+    With K domains of equal size, guessing gives 1 - 1 / K. The classifier is a logistic regression
+    with scikit-learn's L2 penalty of 1 on standardized features. A small error means that the
+    domains are linearly separable, not that predictions are robust to them.
+
+    Args:
+        features: Representation of each example.
+        domain: Domain index of each example.
+        test: Which examples are for testing; the classifier is fitted to the others.
+
+    Raises:
+        ValueError: If there is no test example or there are fewer than two domains to fit.
 
     Source: App. G.1.
 
-    Raises:
-        ValueError: nothing to test on, or fewer than two domains to fit to.
+    >>> import torch
+    >>> domain = torch.arange(20) % 2
+    >>> domain_error(4.0 * domain[:, None], domain, test=torch.arange(20) >= 10)
+    0.0
     """
     values, domain, test = features.detach().cpu().double(), domain.cpu(), test.cpu()
     if not test.any() or len(domain[~test].unique()) < 2:
         raise ValueError(
-            f"want examples to test on and two domains to fit to; got {int(test.sum())} examples "
+            f"expected test examples and two domains to fit, got {int(test.sum())} test examples "
             f"and domains {domain[~test].unique().tolist()}"
         )
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=10_000))

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from contam.batch import Domain, Shift
 from contam.measures.accuracy_drop import accuracy_drop
 from contam.measures.depth import Rule, model_depths
-from contam.measures.example_difficulty import DifficultyLog
-from contam.measures.example_groups import auc
+from contam.measures.example_difficulty import DifficultyLog, auc
 from contam.measures.layerwise import layerwise, over_grid, predictions
 from contam.measures.neighbors import vote
 from contam.measures.usable_information import usable_information
