@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import linregress
+from support.noise import noise64
 from torch import Tensor
 
 from contam.measures.attenuation import (
@@ -19,10 +20,6 @@ from contam.measures.class_means import ClassMeans
 
 SEEDS = st.integers(0, 1000)
 CLASSES, NEURONS = 5, 30
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def table(means: Tensor) -> ClassMeans:
@@ -49,7 +46,7 @@ def sampled(seed: int, *, per_class: int, gain: float, spread: float = 1.0) -> t
     """Examples of five classes whose means are a fixed profile times a gain."""
     profile = torch.rand(CLASSES, NEURONS, generator=torch.Generator().manual_seed(99))
     y = torch.arange(CLASSES * per_class) % CLASSES
-    return 10 + gain * profile[y] + spread * noise(len(y), NEURONS, seed=seed), y
+    return 10 + gain * profile[y] + spread * noise64(len(y), NEURONS, seed=seed), y
 
 
 def hidden(activation, core: float, background: float) -> Tensor:
@@ -66,7 +63,7 @@ def test_by_hand():
 
 @given(SEEDS)
 def test_a_background_that_adds_a_constant_attenuates_nothing(seed):
-    means, added = noise(5, 7, seed=seed), noise(7, seed=seed + 1)
+    means, added = noise64(5, 7, seed=seed), noise64(7, seed=seed + 1)
     assert plain(means, means + added) == pytest.approx(0, abs=1e-12)
     torch.testing.assert_close(
         by_neuron(means, means + added), torch.zeros(7).double(), rtol=0, atol=1e-10
@@ -75,7 +72,7 @@ def test_a_background_that_adds_a_constant_attenuates_nothing(seed):
 
 @given(SEEDS, st.floats(-1, 2))
 def test_attenuation_is_one_minus_the_gain_and_above_one_where_classes_trade_places(seed, gain):
-    means = noise(5, 7, seed=seed)
+    means = noise64(5, 7, seed=seed)
     found = plain(means, gain * means + 3)
     assert found == pytest.approx(1 - gain)
     assert (found > 1) == (gain < 0) or abs(gain) < 1e-9
@@ -91,7 +88,7 @@ def test_a_shifted_background_lowers_the_response_of_a_relu_and_not_of_a_linear_
 
 @given(SEEDS)
 def test_the_slope_of_a_neuron_agrees_with_scipy(seed):
-    id_means, new_means = noise(6, 4, seed=seed), noise(6, 4, seed=seed + 1)
+    id_means, new_means = noise64(6, 4, seed=seed), noise64(6, 4, seed=seed + 1)
     found = by_neuron(id_means, new_means)
     for j in range(4):
         line: Any = linregress(id_means[:, j].numpy(), new_means[:, j].numpy())
@@ -100,7 +97,7 @@ def test_the_slope_of_a_neuron_agrees_with_scipy(seed):
 
 @given(SEEDS, st.floats(0.1, 10))
 def test_a_layer_is_the_mean_of_its_neurons_weighted_by_their_profiles(seed, factor):
-    id_means, new_means = noise(6, 4, seed=seed), noise(6, 4, seed=seed + 1)
+    id_means, new_means = noise64(6, 4, seed=seed), noise64(6, 4, seed=seed + 1)
     weights = id_means.var(dim=0)
     expected = float((weights * by_neuron(id_means, new_means)).sum() / weights.sum())
     assert plain(id_means, new_means) == pytest.approx(expected)
@@ -239,6 +236,6 @@ def test_across_domains_needs_two_domains_and_is_not_biased_by_noise():
 
 def test_tables_that_do_not_fit_are_rejected():
     with pytest.raises(ValueError, match=r"\(3, 2\) and \(1, 2\)"):
-        class_profile_attenuation(table(noise(3, 2)), table(noise(1, 2)))
+        class_profile_attenuation(table(noise64(3, 2)), table(noise64(1, 2)))
     with pytest.raises(ValueError, match="same examples"):
-        class_profile_attenuation(ClassMeans(3, 2), table(noise(3, 2)), paired=True)
+        class_profile_attenuation(ClassMeans(3, 2), table(noise64(3, 2)), paired=True)

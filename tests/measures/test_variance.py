@@ -5,19 +5,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from support.noise import noise64
 
 from contam.measures.class_means import ClassMeans
 from contam.measures.variance import between_class_variance, variance_shares
 
 
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 @given(st.integers(0, 1000))
 def test_between_class_variance_is_the_mean_squared_distance_from_the_center(seed):
-    values, group = noise(80, 3, seed=seed), torch.arange(80) % 4
+    values, group = noise64(80, 3, seed=seed), torch.arange(80) % 4
     means = ClassMeans(4, 3).update(values, group).compute()
     by_numpy = np.stack([np.asarray(values)[np.asarray(group) == c].mean(0) for c in range(4)])
     np.testing.assert_allclose(between_class_variance(means), by_numpy.var(axis=0))
@@ -39,7 +35,7 @@ def test_variance_shares_by_hand():
 
 @given(st.integers(0, 1000))
 def test_shares_agree_with_regression_on_dummies(seed):
-    values, y = noise(6, 4, 3, seed=seed), torch.tensor([0, 1, 2, 0, 1, 2])
+    values, y = noise64(6, 4, 3, seed=seed), torch.tensor([0, 1, 2, 0, 1, 2])
     c = np.repeat(np.asarray(y), 4)
     b = np.tile(np.arange(4), 6)
     flat = values.reshape(24, 3).numpy()
@@ -70,7 +66,7 @@ def test_interaction_is_what_a_gate_adds(gated, interaction):
 
 
 def test_noise_gives_every_part_its_degrees_of_freedom():
-    values, y = noise(40, 4, 500), torch.arange(40) % 5
+    values, y = noise64(40, 4, 500), torch.arange(40) % 5
     found = variance_shares(values, y)
     expected = [4 / 159, 3 / 159, 12 / 159, 140 / 159]
     assert list(found) == pytest.approx(expected, rel=0.1)
@@ -78,6 +74,6 @@ def test_noise_gives_every_part_its_degrees_of_freedom():
 
 def test_data_without_variance_to_split_are_rejected():
     with pytest.raises(ValueError, match=r"got \[2, 1\] objects on 4"):
-        variance_shares(noise(3, 4, 2), torch.tensor([0, 0, 1]))
+        variance_shares(noise64(3, 4, 2), torch.tensor([0, 0, 1]))
     with pytest.raises(ValueError, match="no variance to split"):
         variance_shares(torch.zeros(2, 4, 2), torch.tensor([0, 1]))

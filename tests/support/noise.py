@@ -1,5 +1,7 @@
 """Random tensors for tests of formulas."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -8,3 +10,6 @@ def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Ten
     """Standard normal numbers that depend on the shape and the seed alone."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=generator, dtype=dtype)
+
+
+noise64 = partial(noise, dtype=torch.float64)
