@@ -73,15 +73,17 @@ def test_heat_is_that_of_the_class_at_the_last_layer_with_maps(shown):
     assert 0 <= first.heat_share <= 1
 
 
-def test_pictures_are_the_examples_and_small(shown):
+def test_pictures_show_their_examples_and_are_few(shown):
+    """WebP loses detail, but less than separates any two examples of a data set."""
     subject, _, examples, _ = shown
     assert sum(1 + (each.heat is not None) for each in examples) <= 24
     for each in examples:
         data = subject.id if each.data == "ID" else subject.ood[0]
-        x = data.domain.data.x[each.index].permute(1, 2, 0).numpy()
-        assert np.abs(opened(each.picture) / 255 - x).mean() < 0.06
+        pixels = data.domain.data.x.permute(0, 2, 3, 1).numpy()
+        errors = np.abs(opened(each.picture) / 255 - pixels).mean((1, 2, 3))
+        assert errors.argmin() == each.index
         if each.heat is not None:
-            assert opened(each.heat).shape == x.shape
+            assert opened(each.heat).shape == pixels[0].shape
 
 
 def test_a_coupled_neuron_fires_for_its_class_on_id_data_and_less_on_ood_data(shown):
