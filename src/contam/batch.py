@@ -1,4 +1,4 @@
-"""What flows through the house: examples, the distributions they come from, and an OOD problem."""
+"""Examples, the distributions they come from, and OOD problems made of distributions."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -9,7 +9,12 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """Examples, with the domain that each one came from."""
+    """Examples with their labels and domains.
+
+    >>> y = torch.tensor([0, 1])
+    >>> Batch(torch.zeros(2, 3), y, y).pick(y == 1).x.shape
+    torch.Size([1, 3])
+    """
 
     x: Tensor
     """(batch, ...) inputs."""
@@ -19,15 +24,27 @@ class Batch(NamedTuple):
     """(batch,) index of the domain, int64."""
 
     def pick(self, which: Tensor | slice) -> "Batch":
-        """The examples that a slice, a mask or an index tensor picks."""
+        """The examples that a slice, a mask or an index tensor selects."""
         return Batch(self.x[which], self.y[which], self.domain[which])
 
 
 @dataclass(frozen=True, eq=False)
 class Domain:
-    """One distribution, as a finite sample of it.
+    """A finite sample of one distribution, in memory.
 
-    This one holds its examples in memory. `contam.data.images.FolderDomain` reads them from files.
+    `contam.data.images.FolderDomain` is a sample in files.
+
+    Args:
+        name: the name in messages and results.
+        data: the examples.
+
+    Raises:
+        ValueError: inputs, labels and domain indices differ in number.
+
+    >>> y = torch.tensor([0, 1, 1])
+    >>> domain = Domain("photo", Batch(torch.zeros(3, 2), y, torch.zeros_like(y)))
+    >>> [len(batch.y) for batch in domain.batches(2)]
+    [2, 1]
     """
 
     name: str
@@ -43,21 +60,23 @@ class Domain:
 
     @property
     def y(self) -> Tensor:
-        """(n,) class index of every example, without its input."""
+        """(n,) class index of every example, without reading its input."""
         return self.data.y
 
     @property
     def augments(self) -> bool:
-        """Whether what `fetch` gives depends on the draws."""
+        """Whether the examples of `fetch` depend on the draws."""
         return False
 
     def __len__(self) -> int:
         return len(self.y)
 
     def fetch(self, picks: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Batch]:
-        """A batch for each pair of examples' numbers and as many draws, as training asks for them.
+        """A batch for each pair of example indices and as many random draws.
 
-        A domain that augments its examples makes each of the same draw (below 2**62) the same.
+        Args:
+            picks: pairs of (k,) indices and (k,) draws below 2**62; a domain that augments its
+                examples augments an example with the same draw in the same way.
         """
         for which, _ in picks:
             yield self.data.pick(which)
@@ -65,7 +84,12 @@ class Domain:
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """One pass over the examples, `size` at a time (the last batch may be smaller).
 
-        In order without a generator, in an order drawn from it with one.
+        Args:
+            size: examples of a batch.
+            generator: draws the order; without it examples come in order.
+
+        Raises:
+            ValueError: `size` is below 1.
         """
         if size < 1:
             raise ValueError(f"batch size must be at least 1, not {size}")
@@ -79,9 +103,18 @@ class Domain:
 
 @dataclass(frozen=True)
 class Shift:
-    """An OOD problem: where a model learns, where it is chosen, and where it is judged.
+    """An OOD problem: domains for training, for selection and for testing.
 
-    All domains share one list of classes. `id_val` may be absent when nothing is selected.
+    Args:
+        name: the name in messages and results.
+        classes: names of the classes, one list for all domains.
+        train: training domains.
+        id_test: ID test data.
+        ood_tests: OOD test data.
+        id_val: ID validation data; absent where nothing is selected.
+
+    Raises:
+        ValueError: a domain has no examples, or a label that is none of the classes.
     """
 
     name: str

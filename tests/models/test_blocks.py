@@ -99,13 +99,13 @@ def test_a_parameter_that_is_added_makes_no_block():
 
 
 @pytest.mark.parametrize("model", [small_cnn(width=4), Step()], ids=["no block", "nothing but one"])
-def test_a_network_without_blocks_is_told_what_it_has(model):
+def test_a_network_without_blocks_is_rejected_with_names_of_layers(model):
     x = torch.ones(2, 4) if isinstance(model, Step) else image(16)
     with pytest.raises(ValueError, match=r"no residual blocks in this .* such as \['.*(relu1|1)'"):
         blocks_of(model, x)
 
 
-def test_the_model_is_left_in_its_mode():
+def test_the_mode_of_the_model_is_restored():
     model = resnet8(width=4).train()
     before = torch.get_rng_state()
     blocks_of(model, image(32))

@@ -16,12 +16,12 @@ def test_the_logits_are_a_linear_map_of_the_features():
 
 
 @pytest.mark.parametrize(("classes", "width"), [(1, 8), (3, 0)])
-def test_a_classifier_without_a_choice_or_a_feature_is_refused(classes, width):
+def test_fewer_than_two_classes_or_no_feature_is_rejected(classes, width):
     with pytest.raises(ValueError, match="at least 2 classes and 1 feature"):
         Classifier(nn.Flatten(), classes=classes, width=width)
 
 
-def test_draws_inside_depend_on_the_seed_and_the_purpose_alone():
+def test_draws_depend_only_on_the_seed_and_the_purpose():
     draws = []
     for seed, purpose in ((0, "a"), (0, "a"), (1, "a"), (0, "b")):
         torch.rand(seed + 1)  # moves the global stream
@@ -32,7 +32,7 @@ def test_draws_inside_depend_on_the_seed_and_the_purpose_alone():
     assert not torch.equal(draws[0], draws[3])
 
 
-def test_the_global_stream_does_not_move_even_after_an_error():
+def test_the_global_random_state_is_preserved_even_after_an_error():
     before = torch.get_rng_state()
     with pytest.raises(KeyError), seeded(0, "a"):
         torch.rand(4)

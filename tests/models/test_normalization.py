@@ -53,7 +53,7 @@ def test_instance_norm_divides_each_map_by_its_own_deviation():
 
 
 @given(shift=st.floats(-100, 100), channel=st.integers(0, 2), train=st.booleans())
-def test_what_is_added_to_a_whole_map_does_not_pass(shift, channel, train):
+def test_a_constant_added_to_a_map_is_removed(shift, channel, train):
     x = maps(4, 3, 5, 5).double()
     moved = x.clone()
     moved[1, channel] += shift
@@ -74,7 +74,7 @@ def test_a_scale_of_one_image_passes_centering_but_not_instance_norm():
 
 @pytest.mark.parametrize("convert", CONVERSIONS)
 @pytest.mark.parametrize("build", [small_cnn, resnet8])
-def test_the_original_stays_and_parameters_keep_names_and_values(build, convert):
+def test_the_original_is_unchanged_and_parameters_keep_names_and_values(build, convert):
     model = build(3, width=4)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     other = convert(model)
@@ -130,7 +130,7 @@ def test_an_activation_inside_the_batch_norm_stays(convert):
     assert found.min() == 0
 
 
-def test_a_layer_that_stands_in_two_places_stays_one_layer():
+def test_a_shared_layer_stays_shared():
     norm = nn.BatchNorm2d(3)
     for convert in CONVERSIONS:
         other = convert(nn.Sequential(norm, nn.ReLU(), nn.Sequential(norm)))
@@ -138,7 +138,7 @@ def test_a_layer_that_stands_in_two_places_stays_one_layer():
 
 
 @pytest.mark.parametrize("convert", CONVERSIONS)
-def test_without_batch_norm_there_is_nothing_to_convert(convert):
+def test_a_network_without_batch_norm_is_rejected(convert):
     with pytest.raises(ValueError, match="no BatchNorm2d to convert"):
         convert(nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4)))
 
@@ -149,12 +149,12 @@ def test_one_position_is_too_few_to_center():
         model(torch.rand(2, 3, 1, 1))
 
 
-def test_a_batch_norm_that_does_more_is_not_guessed_at():
+def test_an_unknown_subclass_of_batch_norm_is_rejected():
     class Louder(nn.BatchNorm2d):
         def forward(self, input):
             return 2 * super().forward(input)
 
     norm, x = Louder(3).eval(), maps(2, 3, 4, 4)
-    with pytest.raises(ValueError, match="what a Louder does"):
+    with pytest.raises(ValueError, match="can't replace a Louder"):
         with_instance_norm(nn.Sequential(norm))
     torch.testing.assert_close(with_centering(nn.Sequential(norm))(x), norm(centered(x)))

@@ -1,4 +1,4 @@
-"""Observing: what is read equals what ran, whatever the network does to hide it."""
+"""Observed values are those of the forward pass, and the network is unchanged."""
 
 import gc
 import weakref
@@ -29,7 +29,7 @@ def batch_of(x: Tensor) -> Batch:
     return Batch(x, torch.zeros(len(x), dtype=torch.int64), torch.zeros(len(x), dtype=torch.int64))
 
 
-def looked(model: nn.Module, x: Tensor, *args, **kwargs) -> dict[str, Tensor]:
+def layers_observed(model: nn.Module, x: Tensor, *args, **kwargs) -> dict[str, Tensor]:
     (seen,) = observe(model, [batch_of(x)], *args, **kwargs)
     return seen.layers
 
@@ -113,15 +113,15 @@ def test_readings_differ_in_where_the_neurons_are_and_in_nothing_else(last, firs
     assert torch.equal(last(vectors), first(vectors))
 
 
-def test_tokens_are_not_taken_for_maps():
+def test_tokens_are_rejected_as_maps():
     with pytest.raises(ValueError, match="read it with over_tokens"):
         over_space(noise(2, 3, 4))
 
 
-def test_values_are_those_of_a_pass_taken_apart():
+def test_values_are_those_of_the_layers_run_one_by_one():
     model = small_cnn(width=4).eval()
     x = noise(6, 3, 16, 16)
-    seen = looked(model, x, ["encoder.relu1", "encoder.relu3", "encoder"])
+    seen = layers_observed(model, x, ["encoder.relu1", "encoder.relu3", "encoder"])
     with torch.no_grad():
         stem = model.get_submodule("encoder.norm1")(model.get_submodule("encoder.conv1")(x))
         features = model.encoder(x)
@@ -130,26 +130,26 @@ def test_values_are_those_of_a_pass_taken_apart():
     torch.testing.assert_close(seen["encoder"], features)
 
 
-def test_an_input_of_an_inplace_relu_is_read_before_it_is_overwritten():
+def test_the_input_of_an_inplace_relu_is_read_before_it_is_overwritten():
     model = small_cnn(width=4).eval()
     x = noise(6, 3, 16, 16)
-    seen = looked(model, x, ["encoder.norm1"], flat)["encoder.norm1"]
+    seen = layers_observed(model, x, ["encoder.norm1"], flat)["encoder.norm1"]
     assert seen.min() < 0
     with torch.no_grad():
         stem = model.get_submodule("encoder.norm1")(model.get_submodule("encoder.conv1")(x))
     torch.testing.assert_close(seen, stem.flatten(1))
 
 
-def test_each_run_of_a_reused_module_has_a_name_and_the_plain_name_is_the_last():
+def test_each_run_of_a_reused_module_has_a_name_and_the_plain_name_is_the_last_run():
     x = noise(4, 3)
     first = F.relu(x)
     second = F.relu(first - 0.5)
     third = F.relu(second - 0.5)
-    automatic = looked(Reused(), x)
+    automatic = layers_observed(Reused(), x)
     assert list(automatic) == ["relu#0", "relu#1", "relu#2"]
     for value, expected in zip(automatic.values(), (first, second, third), strict=True):
         torch.testing.assert_close(value, expected)
-    chosen = looked(Reused(), x, ["relu", "relu#1"])
+    chosen = layers_observed(Reused(), x, ["relu", "relu#1"])
     torch.testing.assert_close(chosen["relu"], third)
     torch.testing.assert_close(chosen["relu#1"], second)
 
@@ -171,15 +171,17 @@ def test_each_run_of_a_reused_module_has_a_name_and_the_plain_name_is_the_last()
         (F.silu, "silu()"),
     ],
 )
-def test_activations_called_as_functions_are_caught(activation, name):
+def test_activations_called_as_functions_are_recorded(activation, name):
     x = noise(4, 3)
     model = nn.Sequential(Functional(activation))
-    seen = looked(model, x)
+    seen = layers_observed(model, x)
     assert list(seen) == [f"0.{name}#0", f"0.{name}#1"]
     torch.testing.assert_close(seen[f"0.{name}#0"], activation(x))
     torch.testing.assert_close(seen[f"0.{name}#1"], activation(activation(x) - 0.5))
-    torch.testing.assert_close(looked(model, x, [f"0.{name}"])[f"0.{name}"], seen[f"0.{name}#1"])
-    assert list(looked(Functional(activation), x)) == [f"{name}#0", f"{name}#1"]
+    torch.testing.assert_close(
+        layers_observed(model, x, [f"0.{name}"])[f"0.{name}"], seen[f"0.{name}#1"]
+    )
+    assert list(layers_observed(Functional(activation), x)) == [f"{name}#0", f"{name}#1"]
 
 
 def test_an_activation_module_is_one_layer_and_not_two():
@@ -191,7 +193,7 @@ def test_an_activation_module_is_one_layer_and_not_two():
     assert layers_of(model, noise(2, 3)) == ["0", "1", "2"]
 
 
-def test_a_network_named_after_its_activation_is_not_one():
+def test_a_network_named_after_its_activation_is_no_activation():
     class ReLUNetwork(Functional):
         pass
 
@@ -199,18 +201,20 @@ def test_a_network_named_after_its_activation_is_not_one():
 
 
 def test_functions_inside_a_reading_are_no_layers():
-    seen = looked(nn.Sequential(nn.ReLU(), nn.ReLU()), noise(2, 3), reduce=lambda z: F.relu(z - 1))
+    seen = layers_observed(
+        nn.Sequential(nn.ReLU(), nn.ReLU()), noise(2, 3), reduce=lambda z: F.relu(z - 1)
+    )
     assert list(seen) == ["0", "1"]
 
 
-def test_a_fused_transformer_block_is_seen_too():
+def test_a_fused_transformer_block_is_recorded():
     with torch.random.fork_rng(devices=[]):
         block = nn.TransformerEncoderLayer(8, 2, 16, activation="gelu", batch_first=True)
     x = noise(3, 5, 8)
     assert layers_of(block, x) == ["gelu()"]
-    seen = looked(block, x, ["linear1", "gelu()"], over_tokens)
+    seen = layers_observed(block, x, ["linear1", "gelu()"], over_tokens)
     assert seen["gelu()"].shape == (3, 16)
-    rates = looked(block, x, ["linear1", "gelu()"], rate_over_tokens)
+    rates = layers_observed(block, x, ["linear1", "gelu()"], rate_over_tokens)
     # GELU is positive exactly where what comes into it is.
     assert torch.equal(rates["gelu()"], rates["linear1"])
 
@@ -218,13 +222,13 @@ def test_a_fused_transformer_block_is_seen_too():
 def test_rates_of_a_conv_net_are_rates_of_its_preactivations():
     model = small_cnn(width=4)
     x = noise(6, 3, 16, 16)
-    rates = looked(model, x, ["encoder.norm2", "encoder.relu2"], rate_over_space)
+    rates = layers_observed(model, x, ["encoder.norm2", "encoder.relu2"], rate_over_space)
     assert torch.equal(rates["encoder.norm2"], rates["encoder.relu2"])
 
 
 def test_batches_can_be_of_any_size(blocks):
     x = noise(7, 3, 6, 6)
-    whole = looked(blocks, x)
+    whole = layers_observed(blocks, x)
     parts = list(observe(blocks, [batch_of(part) for part in x.split(3)]))
     for name, value in whole.items():
         torch.testing.assert_close(torch.cat([p.layers[name] for p in parts]), value)
@@ -248,28 +252,30 @@ def test_batches_can_be_of_any_size(blocks):
         ("spare", r"'spare' did not run on this batch"),
     ],
 )
-def test_a_layer_that_was_not_seen_is_explained(layer, message):
+def test_a_missing_layer_is_explained(layer, message):
     model = Through(lambda x, block, _: block(x), block=Block(), spare=nn.Linear(2, 2))
     with pytest.raises(ValueError, match=message):
-        looked(model, noise(2, 3, 6, 6), [layer])
+        layers_observed(model, noise(2, 3, 6, 6), [layer])
 
 
 def test_one_name_instead_of_a_list_is_explained(blocks):
     with pytest.raises(ValueError, match=r"for one layer give \['0.conv'\]"):
-        looked(blocks, noise(2, 3, 6, 6), "0.conv")
+        layers_observed(blocks, noise(2, 3, 6, 6), "0.conv")
 
 
 def test_an_output_that_is_no_tensor_is_explained():
     model = Through(lambda x, part: part(x, x, x)[0], attention=nn.MultiheadAttention(4, 1))
     with pytest.raises(ValueError, match="'attention' returns a tuple, not a tensor"):
-        looked(model, noise(2, 3, 4), ["attention"])
+        layers_observed(model, noise(2, 3, 4), ["attention"])
 
 
 def test_tokens_before_examples_are_explained():
     model = Through(lambda x, relu: relu(x.transpose(0, 1)).mean(dim=0), relu=nn.ReLU())
     with pytest.raises(ValueError, match=r"5 rows for 3 examples.*puts the examples first"):
-        looked(model, noise(3, 5, 4), ["relu"], over_tokens)
-    seen = looked(model, noise(3, 5, 4), ["relu"], lambda z: over_tokens(z.transpose(0, 1)))
+        layers_observed(model, noise(3, 5, 4), ["relu"], over_tokens)
+    seen = layers_observed(
+        model, noise(3, 5, 4), ["relu"], lambda z: over_tokens(z.transpose(0, 1))
+    )
     assert seen["relu"].shape == (3, 4)
 
 
@@ -288,7 +294,7 @@ def state(model: nn.Module) -> tuple:
     )
 
 
-def assert_as_found(model: nn.Module, before: tuple) -> None:
+def assert_unchanged(model: nn.Module, before: tuple) -> None:
     for now, then in zip(state(model), before, strict=True):
         torch.testing.assert_close(now, then, rtol=0, atol=0)
 
@@ -304,25 +310,25 @@ def peculiar(blocks) -> nn.Sequential:
     return blocks
 
 
-def test_the_model_is_as_found_between_batches_and_at_the_end(peculiar):
+def test_the_model_is_unchanged_between_batches_and_at_the_end(peculiar):
     before = state(peculiar)
     for _ in observe(peculiar, [batch_of(noise(2, 3, 6, 6, seed=s)) for s in range(3)]):
-        assert_as_found(peculiar, before)
-    assert_as_found(peculiar, before)
+        assert_unchanged(peculiar, before)
+    assert_unchanged(peculiar, before)
 
 
-def test_the_model_is_as_found_after_an_early_stop(peculiar):
+def test_the_model_is_unchanged_after_an_early_stop(peculiar):
     before = state(peculiar)
     stopped = observe(peculiar, [batch_of(noise(2, 3, 6, 6))] * 3)
     next(stopped)
     del stopped
-    assert_as_found(peculiar, before)
+    assert_unchanged(peculiar, before)
     next(observe(peculiar, [batch_of(noise(2, 3, 6, 6))] * 3))
-    assert_as_found(peculiar, before)
+    assert_unchanged(peculiar, before)
 
 
 @pytest.mark.parametrize("where", ["model", "reading", "name"])
-def test_the_model_is_as_found_after_an_error(peculiar, where):
+def test_the_model_is_unchanged_after_an_error(peculiar, where):
     before = state(peculiar)
 
     def broken(_: Tensor) -> Tensor:
@@ -332,14 +338,14 @@ def test_the_model_is_as_found_after_an_error(peculiar, where):
     x = noise(2, 4, 6, 6) if where == "model" else noise(2, 3, 6, 6)
     layers = ["nowhere"] if where == "name" else ["0.conv"]
     with pytest.raises((RuntimeError, ValueError)):
-        looked(peculiar, x, layers, broken if where == "reading" else over_space)
-    assert_as_found(peculiar, before)
+        layers_observed(peculiar, x, layers, broken if where == "reading" else over_space)
+    assert_unchanged(peculiar, before)
 
 
-def test_a_network_that_draws_at_random_leaves_the_stream_where_it_was():
+def test_the_random_state_is_preserved_for_a_network_that_draws():
     model = Through(lambda x: F.dropout(x, 0.5, training=True))
     before = torch.get_rng_state()
-    looked(model, noise(2, 3), ())
+    layers_observed(model, noise(2, 3), ())
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -357,13 +363,13 @@ def test_the_model_can_be_trained_on_while_it_is_observed(blocks):
 
 
 def test_readings_can_train_a_probe_later(blocks):
-    seen = looked(blocks, noise(4, 3, 6, 6))["1.relu()"]
+    seen = layers_observed(blocks, noise(4, 3, 6, 6))["1.relu()"]
     probe = nn.Linear(3, 2)
     probe(seen).sum().backward()
     assert probe.weight.grad is not None and probe.weight.grad.any()
 
 
-def test_maps_are_gone_once_they_are_read():
+def test_maps_are_freed_once_they_are_read():
     model = small_cnn(width=4)
     maps: list[weakref.ref] = []
 
@@ -422,7 +428,7 @@ def test_moments_of_maps_in_any_memory_order_and_with_gradients():
         assert not moments_over_space(same).requires_grad
 
 
-def test_moments_of_tokens_are_not_taken_for_maps():
+def test_moments_of_tokens_are_rejected_as_maps():
     with pytest.raises(ValueError, match="read it with moments_over_tokens"):
         moments_over_space(noise(2, 3, 4))
 
@@ -435,7 +441,7 @@ def output_of(model: nn.Module, x: Tensor, layer: str) -> Tensor:
         outputs.append(z.clone())
         return z.flatten(1)
 
-    looked(model, x, [layer], reading)
+    layers_observed(model, x, [layer], reading)
     return outputs[0]
 
 
@@ -460,7 +466,7 @@ class Mixed(nn.Module):
 
 def test_moments_are_read_along_the_neurons_wherever_these_are():
     model, x = Mixed(), noise(2, 3, 7, 8)
-    found = looked(model, x, "auto", "moments")
+    found = layers_observed(model, x, "auto", "moments")
     sizes = {"act#0": 4, "elu()": 8, "act#1": 6, "relu()": 6, "silu()": 5, "mish()": 5}
     assert {name: value.shape[2] for name, value in found.items()} == sizes
     axes = {"act#0": 1, "elu()": 1, "act#1": -1, "relu()": 1, "silu()": 1, "mish()": -1}
@@ -470,18 +476,18 @@ def test_moments_are_read_along_the_neurons_wherever_these_are():
         torch.testing.assert_close(found[name], expected)
 
 
-def test_without_any_weights_three_axes_are_tokens_and_four_are_maps():
+def test_without_weights_three_axes_are_tokens_and_four_are_maps():
     relu = nn.Sequential(nn.ReLU())
-    assert looked(relu, noise(2, 3, 4), "auto", "moments")["0"].shape == (2, 2, 4)
-    assert looked(relu, noise(2, 3, 4, 5), "auto", "moments")["0"].shape == (2, 2, 3)
+    assert layers_observed(relu, noise(2, 3, 4), "auto", "moments")["0"].shape == (2, 2, 4)
+    assert layers_observed(relu, noise(2, 3, 4, 5), "auto", "moments")["0"].shape == (2, 2, 3)
 
 
 def test_an_output_without_neurons_or_an_unknown_reading_is_explained(blocks):
     model = Through(lambda x, relu: relu(x.sum(dim=1)), relu=nn.ReLU())
     with pytest.raises(ValueError, match=r"'relu' returns a tensor of shape \(2,\)"):
-        looked(model, noise(2, 3), "auto", "moments")
+        layers_observed(model, noise(2, 3), "auto", "moments")
     with pytest.raises(ValueError, match="'moments', not 'mean'"):
-        looked(blocks, noise(2, 3, 6, 6), ["0.conv"], "mean")
+        layers_observed(blocks, noise(2, 3, 6, 6), ["0.conv"], "mean")
 
 
 def test_an_exported_program_has_the_names_of_its_functions(tmp_path):
@@ -492,6 +498,6 @@ def test_an_exported_program_has_the_names_of_its_functions(tmp_path):
     program = torch.export.export(model, (x,), dynamic_shapes=(batch,))
     torch.export.save(program, tmp_path / "encoder.pt2")
     encoder = load(str(tmp_path / "encoder.pt2")).encoder
-    (found,) = looked(encoder, x, "auto", "moments").items()
+    (found,) = layers_observed(encoder, x, "auto", "moments").items()
     assert found[0] == "program.relu()"
     torch.testing.assert_close(found[1], moments_over_space(F.relu(model[0](x))))

@@ -37,7 +37,7 @@ def test_the_size_counted_by_hand():
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-def test_what_can_be_observed_and_the_size_of_its_maps(normalization):
+def test_names_of_activations_and_sizes_of_their_maps(normalization):
     model = resnet8(width=4, normalization=normalization)
     assert layers_of(model, images()) == RELUS
     batch = Batch(images(), torch.zeros(4, dtype=torch.int64), torch.zeros(4, dtype=torch.int64))
@@ -61,7 +61,7 @@ def test_a_block_adds_its_input():
     torch.testing.assert_close(block(x), x.relu())
 
 
-def test_the_seed_decides_every_weight_and_the_global_stream_stays():
+def test_the_seed_determines_every_weight_and_the_random_state_is_preserved():
     before = torch.get_rng_state()
     first, again, other = resnet8(seed=0), resnet8(seed=0), resnet8(seed=1)
     assert torch.equal(torch.get_rng_state(), before)
@@ -79,6 +79,6 @@ def test_the_normalization_is_the_conversion_and_the_first_weights_are_shared():
         assert not torch.allclose(model(images()), plain(images()))
 
 
-def test_an_unknown_normalization_names_the_ones_there_are():
+def test_an_unknown_normalization_is_rejected_with_the_known_ones():
     with pytest.raises(ValueError, match=r"choose from .*'centered'"):
         resnet8(normalization="group")  # pyright: ignore[reportArgumentType]

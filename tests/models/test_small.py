@@ -16,14 +16,14 @@ def test_shapes(side):
     assert model.encoder(x).min() >= 0
 
 
-def test_what_can_be_observed_has_the_names_that_the_docstring_gives():
+def test_activations_have_the_names_of_the_docstring():
     model = small_cnn()
     x = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
     assert layers_of(model, x) == ["encoder.relu1", "encoder.relu2", "encoder.relu3"]
     assert model.get_parameter("encoder.conv1.weight").shape == (16, 3, 3, 3)
 
 
-def test_the_seed_decides_every_weight_and_the_global_stream_stays():
+def test_the_seed_determines_every_weight_and_the_random_state_is_preserved():
     before = torch.get_rng_state()
     first, again, other = small_cnn(seed=0), small_cnn(seed=0), small_cnn(seed=1)
     assert torch.equal(torch.get_rng_state(), before)

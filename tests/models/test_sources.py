@@ -41,7 +41,7 @@ def toy() -> Source:
 
 
 @needs_models
-def test_the_mend_imports_torchvision_and_those_that_stand_on_it():
+def test_the_workaround_imports_torchvision_timm_and_open_clip():
     said = run_python(
         "from contam.models.torchvision_import import import_torchvision as mend\n"
         "mend(); mend()\n"
@@ -53,7 +53,7 @@ def test_the_mend_imports_torchvision_and_those_that_stand_on_it():
 
 
 @needs_models
-def test_the_mend_leaves_nothing_of_the_failed_import_and_is_needed_here():
+def test_the_workaround_removes_the_failed_import_and_is_needed_here():
     said = run_python(
         "import sys\n"
         "try:\n    import torchvision\nexcept RuntimeError as e:\n    print('broken', e)\n"
@@ -65,7 +65,7 @@ def test_the_mend_leaves_nothing_of_the_failed_import_and_is_needed_here():
     assert said.startswith("broken operator torchvision::nms") == (said.splitlines()[-1][0] == "1")
 
 
-def test_another_fault_of_torchvision_is_not_hidden(tmp_path, monkeypatch):
+def test_other_errors_of_torchvision_are_raised(tmp_path, monkeypatch):
     (tmp_path / "torchvision.py").write_text("raise RuntimeError('another fault')")
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         monkeypatch.delitem(sys.modules, name)
@@ -154,7 +154,7 @@ def test_clip_weights_from_a_file(tmp_path, kind):
 @pytest.mark.parametrize(
     ("name", "head"), [("timm:resnet18", "fc"), ("torchvision:resnet18", "fc")]
 )
-def test_a_classifier_comes_apart_into_encoder_and_head(tmp_path, name, head):
+def test_a_classifier_is_split_into_encoder_and_head(tmp_path, name, head):
     import_torchvision()
     from torchvision.models import resnet18
 
@@ -224,7 +224,7 @@ def test_blocks_of_vision_transformers(kind):
         with_blocks(toy().encoder, x)
 
 
-def test_a_function_of_ones_own_is_found_from_the_working_directory(tmp_path, monkeypatch):
+def test_a_user_function_is_imported_from_the_working_directory(tmp_path, monkeypatch):
     (tmp_path / "mynetworks.py").write_text(
         "from torch import nn\n"
         "from contam.models.sources import Source\n"
@@ -272,7 +272,7 @@ def test_an_exported_program_is_an_encoder(tmp_path):
     assert shown.shape == (3, 16, 16)
     assert shown[0].eq(1).all()
     torch.export.save(torch.export.export(network, (x,)), tmp_path / "fixed.pt2")
-    with pytest.raises(ValueError, match="batches of 3 alone; export a dynamic batch"):
+    with pytest.raises(ValueError, match="only batches of 3; export a dynamic batch"):
         load(str(tmp_path / "fixed.pt2"))
 
 
@@ -287,7 +287,7 @@ class Trap:
         return (os.mkdir, ("sprung",))
 
 
-def test_an_exported_program_brings_no_code(tmp_path, monkeypatch):
+def test_an_exported_program_runs_no_code_when_it_is_loaded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     program = torch.export.export(plain(), (torch.rand(3, 3, 16, 16),))
     torch.export.save(program, "good.pt2")
@@ -319,7 +319,7 @@ def test_weights_are_never_unpickled(tmp_path):
         read_weights(tmp_path / "none.pt")
 
 
-def test_names_inside_checkpoints_are_found(tmp_path):
+def test_state_dicts_inside_checkpoints_are_found(tmp_path):
     torch.save({"epoch": 3, "model": {"module.a": torch.ones(2)}}, tmp_path / "checkpoint.pt")
     assert read_weights(tmp_path / "checkpoint.pt").keys() == {"a"}
 
@@ -341,7 +341,7 @@ def test_names_inside_checkpoints_are_found(tmp_path):
         ("nowhere_at_all:net", {}, "can't find nowhere_at_all:net"),
     ],
 )
-def test_what_cannot_be_loaded_is_explained(name, given, message):
+def test_bad_names_and_weights_are_explained(name, given, message):
     with pytest.raises(ValueError, match=message):
         load(name, **given)
 
@@ -350,7 +350,9 @@ def test_what_cannot_be_loaded_is_explained(name, given, message):
 def test_weights_that_do_not_fit_are_explained(tmp_path):
     save_file({"fc.weight": torch.ones(3, 512), "odd": torch.ones(1)}, tmp_path / "w.safetensors")
     for name in ("timm:resnet18", "torchvision:resnet18"):
-        with pytest.raises(ValueError, match=r"don't fit .*resnet18: \d+ are missing, 1 are not"):
+        with pytest.raises(
+            ValueError, match=r"don't fit .*resnet18: \d+ are missing, 1 are unexpected"
+        ):
             load(name, weights=tmp_path / "w.safetensors")
 
 

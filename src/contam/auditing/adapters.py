@@ -31,8 +31,6 @@ class Audits(TrainingListener):
         on_error: `note` logs an audit that fails and the training continues; `raise` ends it.
         settings: the arguments of `audit` besides the network; `progress` is off unless given.
 
-    Source: ours.
-
     Raises:
         ValueError: an interval below 1, another `on_error`, or data that one audit uses up.
         TypeError: `audit` does not take one of the settings, or there are no ID data.
@@ -104,8 +102,6 @@ def lightning(**settings: Any) -> Any:
     Args:
         settings: the arguments of `Audits`.
 
-    Source: ours.
-
     Raises:
         ValueError: Lightning is not installed, or a setting is out of range.
         TypeError: there is no such setting.
@@ -120,8 +116,6 @@ def hugging_face(**settings: Any) -> Any:
 
     Args:
         settings: the arguments of `Audits`.
-
-    Source: ours.
 
     Raises:
         ValueError: transformers is not installed, or a setting is out of range.

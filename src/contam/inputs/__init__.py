@@ -117,8 +117,6 @@ def read_set(
         limit: examples of a stream (a loader or an iterable without length) to read at most.
         seed: random seed of the budget's draw.
 
-    Source: ours.
-
     Raises:
         ValueError: the form is not accepted, no example can be read, or a label is none of the
             classes.
@@ -184,8 +182,6 @@ def from_folder(
         classes: folder names in the order of the logits; sorted without it.
         name: the domain's name; the folder's without it.
 
-    Source: ours.
-
     Raises:
         ValueError: there is no such folder, a folder is none of the classes, or no image is there.
     """
@@ -208,8 +204,6 @@ def from_loader(
         transform: from an image to the network's input; pixels in [0, 1] without it.
         keys: names of the parts of dicts, such as `{"x": "scan"}`.
         classes: names of the classes in the order of the logits.
-
-    Source: ours.
 
     Raises:
         ValueError: an example can't be read, or a label is none of the classes.
@@ -234,8 +228,6 @@ def from_tensors(
         domain: (n,) indices or names of domains.
         name: the domain's name.
         classes: names of the classes in the order of the logits.
-
-    Source: ours.
 
     Raises:
         ValueError: they are not of one length, or hold non-finite values.

@@ -172,10 +172,7 @@ class DatasetDomain(Domain):
 def reader_of(
     loader: DataLoader, keys: Mapping[str, str], transform: Transform | None
 ) -> IndexedReader:
-    """A reader of a loader's dataset, without the loader's order.
-
-    Source: ours.
-    """
+    """A reader of a loader's dataset, without the loader's order."""
     defaults = (torch.utils.data.default_collate, torch.utils.data.default_convert)
     collate = None if loader.collate_fn in defaults else loader.collate_fn
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
@@ -186,8 +183,6 @@ def numbers_of(loader: DataLoader) -> list[int]:
     """The examples that a loader gives, in the dataset's order.
 
     All of them, unless the loader has a sampler of another kind; then those that it draws.
-
-    Source: ours.
     """
     total = len(loader.dataset)  # pyright: ignore[reportArgumentType], a map-style dataset
     sampler, grouped = loader.sampler, loader.batch_sampler

@@ -180,8 +180,6 @@ class LazyFolderDomain(Domain):
     the first pass over `batches` has ended, `y` and the length still count the files that were not
     tried, so take labels from the batches of that pass. Afterwards an index means a position among
     the examples that could be read.
-
-    Source: ours.
     """
 
     decoder: FileDecoder

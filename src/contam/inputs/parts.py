@@ -40,8 +40,6 @@ def parts(item: Any, keys: Mapping[str, str]) -> Parts:
         item: (x, y), (x, y, metadata) or a dict; longer tuples lose what is behind the metadata.
         keys: names of parts of dicts that `KEYS` does not list, such as `{"x": "scan"}`.
 
-    Source: ours.
-
     Raises:
         ValueError: it is something else, or has no input or no label.
 
@@ -75,17 +73,12 @@ def _part(item: Mapping[Any, Any], part: str, keys: Mapping[str, str]) -> Any:
 
 
 def is_single(item: Parts) -> bool:
-    """Whether these are the parts of one example and not of a batch.
-
-    Source: ours.
-    """
+    """Whether these are the parts of one example and not of a batch."""
     return isinstance(item.y, str | int | float) or getattr(item.y, "ndim", 1) == 0
 
 
 def as_input(x: Any, transform: Transform | None) -> Tensor:
     """Convert one example's input to a tensor; images go through the transform.
-
-    Source: ours.
 
     Raises:
         ValueError: it is an image and there is no transform, or it is no tensor.
@@ -104,8 +97,6 @@ def as_input(x: Any, transform: Transform | None) -> Tensor:
 
 def as_inputs(x: Any) -> Tensor:
     """Convert inputs to a tensor of real numbers on the CPU; bytes become shares in [0, 1].
-
-    Source: ours.
 
     Raises:
         ValueError: they are no tensor of real numbers.
@@ -149,8 +140,6 @@ def as_labels(y: Any, what: str = "labels") -> Tensor | list[str]:
         y: indices, whole floats, one-hot rows, one column, or names.
         what: how a message calls them.
 
-    Source: ours.
-
     Raises:
         ValueError: they are something else.
 
@@ -191,8 +180,6 @@ def as_domains(metadata: Any) -> Tensor | list[str] | None:
     """Indices or names of domains in an example's metadata, or None if it holds none.
 
     Of several columns of numbers the first one is the domain, as in the WILDS data sets.
-
-    Source: ours.
     """
     if metadata is None:
         return None
@@ -218,8 +205,6 @@ def numbered(
     Returns:
         (n,) indices, and the names by index.
 
-    Source: ours.
-
     Raises:
         ValueError: a name is not among `names`.
 
@@ -237,27 +222,18 @@ def numbered(
 
 
 def some_of(names: Sequence[Any]) -> str:
-    """The first few names, quoted.
-
-    Source: ours.
-    """
+    """The first few names, quoted."""
     listed = ", ".join(map(repr, names[:MAX_NAMES]))
     return listed if len(names) <= MAX_NAMES else f"{listed} and {len(names) - MAX_NAMES} more"
 
 
 def pick(column: Any, which: Tensor) -> Any:
-    """Entries of a column of numbers or names; None stays None.
-
-    Source: ours.
-    """
+    """Entries of a column of numbers or names; None stays None."""
     if column is None or isinstance(column, Tensor):
         return None if column is None else column[which]
     return [column[i] for i in which.tolist()]
 
 
 def listed(column: Tensor | list[str]) -> list[Any]:
-    """A column as plain numbers or names.
-
-    Source: ours.
-    """
+    """A column as plain numbers or names."""
     return column.tolist() if isinstance(column, Tensor) else column

@@ -51,8 +51,6 @@ class PixelRange:
 def pixel_range_of(transform: Transform) -> PixelRange | None:
     """What a transform makes of black and white, or None if it does not treat every pixel alike.
 
-    Source: ours.
-
     >>> from contam.data.images import pixels
     >>> pixel_range_of(pixels).is_unit
     True
@@ -82,8 +80,6 @@ def measured_pixel_range(
 
     Values within [0, 1] are taken for pictures as they are. None where a channel is constant.
 
-    Source: ours.
-
     >>> measured_pixel_range(torch.tensor([0.1]), torch.tensor([0.9])).is_unit
     True
     """
@@ -97,8 +93,6 @@ def mask_from(file: Path, transform: Transform) -> Float[Tensor, "1 height width
 
     Returns:
         The share of each pixel that the object covers, in [0, 1].
-
-    Source: ours.
 
     Raises:
         ValueError: the file can't be read, or the transform does not work pixel by pixel.

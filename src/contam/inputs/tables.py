@@ -95,10 +95,7 @@ class RawSet:
 
 
 class RawSetBuilder:
-    """Collects batches of examples; leaves out non-finite inputs.
-
-    Source: ours.
-    """
+    """Collects batches of examples; leaves out non-finite inputs."""
 
     def __init__(self) -> None:
         self.inputs: list[Tensor] | None = []
@@ -194,10 +191,7 @@ class RawSetBuilder:
 
 
 def in_memory(name: str, inputs: Sequence[Tensor]) -> MakeDomain:
-    """A maker of domains that keep their inputs in memory.
-
-    Source: ours.
-    """
+    """A maker of domains that keep their inputs in memory."""
 
     def make_domain(y: Tensor, origin: Tensor, pixel_range: PixelRange | None) -> Domain:
         shown = inputs if pixel_range is None else [pixel_range.pictures(x) for x in inputs]
@@ -208,8 +202,6 @@ def in_memory(name: str, inputs: Sequence[Tensor]) -> MakeDomain:
 
 def read_numbered(name: str, reader: IndexedReader, numbers: Sequence[int]) -> RawSet:
     """Read the examples of a map-style dataset that have these numbers.
-
-    Source: ours.
 
     Raises:
         ValueError: no example can be read, or they don't belong together.
@@ -246,8 +238,6 @@ def read_batches(
         transform: from an image to a tensor.
         limit: examples after which no further batch is read.
 
-    Source: ours.
-
     Raises:
         ValueError: nothing comes, or what comes is no set of examples.
     """
@@ -282,10 +272,7 @@ def read_batches(
 
 
 def as_batch(item: Parts, transform: Transform | None) -> Parts:
-    """A batch of the parts of one example; a batch is returned unchanged.
-
-    Source: ours.
-    """
+    """A batch of the parts of one example; a batch is returned unchanged."""
     if not is_single(item):
         return item
     mask = None if item.mask is None else as_input(item.mask, transform)[None]
@@ -298,8 +285,6 @@ def read_files(files: FolderDomain, root: Path | None = None) -> RawSet:
 
     They are decoded now only if their transform does not say what it makes of black and white,
     because the range of their values has to be measured then.
-
-    Source: ours.
 
     Raises:
         ValueError: no file can be read, or inputs differ in shape.

@@ -5,9 +5,21 @@ from torch import Tensor, nn
 
 
 class Classifier(nn.Module):
-    """An encoder `(batch, ...) -> (batch, width)` and a linear head on its features.
+    """An encoder with a linear head on its features.
 
-    Source: ours, the shape that every classifier here has.
+    Args:
+        encoder: (batch, ...) -> (batch, width).
+        classes: the number of logits, at least 2.
+        width: the number of features.
+
+    Source: ours, the form of every classifier here.
+
+    Raises:
+        ValueError: fewer than 2 classes, or no feature.
+
+    >>> import torch
+    >>> Classifier(nn.Flatten(), classes=3, width=4)(torch.zeros(2, 1, 2, 2)).shape
+    torch.Size([2, 3])
     """
 
     def __init__(self, encoder: nn.Module, classes: int, width: int) -> None:

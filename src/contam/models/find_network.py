@@ -38,8 +38,6 @@ def find_network(
         weights: a file for a network by name; it may hold a `Classifier` (`encoder.*`, `head.*`).
         transform: from an image to the network's input, where the network's own is not wanted.
 
-    Source: ours.
-
     Raises:
         ValueError: neither a module nor a name; weights that don't fit; or a network that can't be
             run as it is.

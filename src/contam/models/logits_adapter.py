@@ -135,8 +135,6 @@ class PixelEncoder(nn.Module):
         encoder: returns (batch, width) features, in any of the forms of `LogitsAdapter`.
         pixel_range: the values that the encoder takes for black and white.
         side: pixels of the square that pictures are resized to; None leaves them as they are.
-
-    Source: ours.
     """
 
     def __init__(
@@ -158,8 +156,6 @@ class PixelEncoder(nn.Module):
 def output_tensor(output: Any) -> Any:
     """The tensor of logits in a record, dict or tuple; anything else is returned unchanged.
 
-    Source: ours.
-
     >>> output_tensor({"loss": 0.0, "logits": torch.ones(1, 2)}).tolist()
     [[1.0, 1.0]]
     """
@@ -173,8 +169,6 @@ def output_tensor(output: Any) -> Any:
 
 def logits_of(output: Any) -> Tensor:
     """The logits in whatever a network returned.
-
-    Source: ours.
 
     Raises:
         ValueError: there is no tensor of floating-point numbers.
@@ -190,8 +184,6 @@ def logits_of(output: Any) -> Tensor:
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The network inside the wrappers of `torch.compile` and data-parallel training.
-
-    Source: ours.
 
     >>> network = nn.Linear(1, 1)
     >>> unwrapped(nn.DataParallel(network)) is network

@@ -1,7 +1,7 @@
-"""Networks with another normalization: copies of any network that has batch norm.
+"""Copies of networks with another normalization in place of batch norm.
 
-Parameters keep their names, values and places, so a converted network can be trained further, be
-given the weights of the first one, or be observed in the same layers.
+Parameters keep their names and values, so a converted network can be trained further, load the
+weights of the original, or be observed in the same layers.
 """
 
 import copy
@@ -16,27 +16,31 @@ from torch import Tensor, nn
 def centered(
     maps: Float[Tensor, "batch channels *space"],
 ) -> Float[Tensor, "batch channels *space"]:
-    """The maps of each image and channel minus their mean over space.
+    """Subtract from the maps of each image and channel their mean over space.
 
-    Source: ours, a background's mean leaves the maps before it can open or close a gate.
+    Source: ours, so that the mean of a background is removed before it can open or close a gate.
 
     Raises:
-        ValueError: the maps have a single position, of which nothing would remain.
+        ValueError: the maps have a single position, so the result would be 0.
+
+    >>> import torch
+    >>> centered(torch.tensor([[[1.0, 3.0]]])).tolist()
+    [[[-1.0, 1.0]]]
     """
     if maps[0, 0].numel() < 2:
         raise ValueError(
             f"maps of shape {tuple(maps.shape)} have one position, so centering over space would "
-            "leave nothing; give larger images, or keep batch norm in this network"
+            "return 0; give larger images, or keep batch norm in this network"
         )
     return maps - maps.flatten(2).mean(dim=2).view(*maps.shape[:2], *[1] * (maps.ndim - 2))
 
 
 def with_centering(model: nn.Module) -> nn.Module:
-    """A copy whose feature maps are centered, image by image, in front of every batch norm.
+    """Copy a network, and center its feature maps image by image before every batch norm.
 
-    Batch norm itself stays, with its statistics and its parameters. A network that was trained
-    without centering has to be trained further, because its statistics were those of other maps.
-    A network that is centered already comes back as a copy.
+    Batch norm keeps its statistics and parameters. A network that was trained without centering has
+    to be trained further, because its statistics are those of other maps. A network that is
+    centered already is only copied.
 
     Source: ours, the remedy of the embedded benchmark.
 
@@ -47,10 +51,10 @@ def with_centering(model: nn.Module) -> nn.Module:
 
 
 def with_instance_norm(model: nn.Module) -> nn.Module:
-    """A copy with instance norm in place of every batch norm: also the scale is the image's own.
+    """Copy a network with instance norm in place of every batch norm.
 
-    Each map is divided by its own standard deviation, in training and in evaluation alike; scale,
-    offset and epsilon are those of the batch norm, and its running statistics are gone.
+    Each map is centered and divided by its own standard deviation, in training and in evaluation
+    mode. Scale, offset and epsilon are those of the batch norm; running statistics are dropped.
 
     Source: ours, with Ulyanov et al. (2016).
 
@@ -61,7 +65,7 @@ def with_instance_norm(model: nn.Module) -> nn.Module:
 
 
 def _converted(model: nn.Module, convert: Callable[[nn.BatchNorm2d], nn.Module]) -> nn.Module:
-    """A copy with every batch norm converted; a layer that stands in two places stays one layer."""
+    """Copy a network and convert every batch norm; a shared layer stays shared."""
     model = copy.deepcopy(model)
     done: dict[nn.Module, nn.Module] = {}
     if isinstance(model, nn.BatchNorm2d):
@@ -74,13 +78,13 @@ def _converted(model: nn.Module, convert: Callable[[nn.BatchNorm2d], nn.Module])
     if not done:
         raise ValueError(
             f"this {type(model).__name__} has no BatchNorm2d to convert; "
-            "networks with layer norm or without normalization stay as they are"
+            "networks with layer norm or without normalization can't be converted"
         )
     return model
 
 
 class _Centering:
-    """What a centered batch norm does before its own work."""
+    """Centers the input of a batch norm."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(centered(x))  # pyright: ignore[reportAttributeAccessIssue]
@@ -88,7 +92,7 @@ class _Centering:
 
 @cache
 def _centering(kind: type[nn.BatchNorm2d]) -> type[nn.BatchNorm2d]:
-    """The kind of batch norm that centers first and is otherwise the given one, in timm's too."""
+    """A subclass of a batch norm (torch's or timm's) that centers its input first."""
     return type(f"Centered{kind.__name__}", (_Centering, kind), {})
 
 
@@ -100,7 +104,7 @@ def _center(norm: nn.BatchNorm2d) -> nn.Module:
 
 @final
 class _InstanceNormAct(nn.InstanceNorm2d):
-    """Instance norm with the activation that timm keeps inside its batch norm."""
+    """Instance norm with the activation that timm has inside its batch norm."""
 
     def __init__(self, channels: int, drop: nn.Module, act: nn.Module, **options: Any) -> None:
         super().__init__(channels, **options)
@@ -120,8 +124,8 @@ def _instance(norm: nn.BatchNorm2d) -> nn.Module:
         new = _InstanceNormAct(norm.num_features, drop, act, **options)
     else:
         raise ValueError(
-            f"what a {type(norm).__name__} does beside batch norm is not known, so instance norm "
-            "can't take its place; convert from BatchNorm2d or from timm's BatchNormAct2d"
+            f"can't replace a {type(norm).__name__} by instance norm, since it may do more than "
+            "batch norm; convert from BatchNorm2d or from timm's BatchNormAct2d"
         )
     new.affine, new.weight, new.bias = norm.affine, norm.weight, norm.bias
     return new.train(norm.training)

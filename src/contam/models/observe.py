@@ -143,8 +143,6 @@ def observe(
 def layers_of(model: nn.Module, x: Float[Tensor, "batch ..."]) -> list[str]:
     """The activations that run when the model gets `x`, in order: what `auto` observes.
 
-    Source: ours.
-
     >>> layers_of(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), torch.zeros(1, 2))
     ['1']
     """
@@ -161,8 +159,6 @@ def find_layers(
         x: inputs, on the model's device.
         layers: names, or `auto` for all activations; for a network without activations, its linear
             maps and convolutions.
-
-    Source: ours.
 
     Raises:
         ValueError: no such layer; the message names similar ones.

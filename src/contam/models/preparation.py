@@ -1,4 +1,4 @@
-"""What an image goes through before a network sees it, on Pillow and torch alone."""
+"""The preprocessing of images for pretrained networks, with Pillow and torch only."""
 
 from dataclasses import dataclass
 
@@ -14,21 +14,24 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preparation:
-    """Resize, crop the center, and normalize the colors, as a network is evaluated.
+    """Resize, crop the center and normalize the colors, as for evaluation.
 
     Source: ours, with the arithmetic of torchvision's transforms, so that pixels are the same.
+
+    >>> Preparation(resize=32, crop=28)(Image.new("RGB", (64, 48))).shape
+    torch.Size([3, 28, 28])
     """
 
     resize: int
     """Pixels of the short side."""
     crop: int
-    """Pixels of the square; at most those of the short side."""
+    """Pixels of the square, at most `resize`."""
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     interpolation: str = "bicubic"
-    """Or bilinear, and whatever else Pillow has."""
+    """A resampling filter of Pillow, such as bicubic or bilinear."""
     squash: bool = False
-    """Whether both sides are resized to the same, whatever the image's aspect ratio was."""
+    """Whether the aspect ratio is ignored, so that both sides get `resize` pixels."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.crop <= self.resize:
@@ -39,7 +42,7 @@ class Preparation:
             raise ValueError(f"no interpolation {self.interpolation!r}; choose bicubic or bilinear")
 
     def __call__(self, image: Image.Image) -> Float[Tensor, "3 side side"]:
-        """The image as the network wants it."""
+        """The network's input for an image."""
         image = image.convert("RGB")
         image = image.resize(self._size(image), Image.Resampling[self.interpolation.upper()])
         left, top = (round((side - self.crop) / 2) for side in image.size)

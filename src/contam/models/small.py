@@ -15,24 +15,32 @@ NORMALIZATIONS = {
     "centered": with_centering,
     "instance": with_instance_norm,
 }
-"""How `resnet8` normalizes its maps: batch norm, the same behind centering, or instance norm."""
+"""The normalizations of `resnet8`: batch norm, centering before batch norm, or instance norm."""
 
 
 def small_cnn(classes: int = 10, *, width: int = 16, seed: int = 0) -> Classifier:
-    """Three convolutions of `width`, twice and four times as many channels, for color images.
+    """A network of three convolutions for color images.
 
-    Each is followed by batch normalization and a ReLU, the first two by pooling. The features are
-    the last ReLU's maps averaged over space: `4 * width` of them, never negative. What can be
-    observed is named `encoder.relu1` to `encoder.relu3`; the stem's filters are
-    `encoder.conv1.weight`.
+    The convolutions have `width`, `2 * width` and `4 * width` channels. Each is followed by batch
+    normalization and a ReLU, the first two by pooling. The `4 * width` features are the last ReLU's
+    maps averaged over space, so they are never negative. The activations are `encoder.relu1` to
+    `encoder.relu3`; the filters of the first layer are `encoder.conv1.weight`.
+
+    Args:
+        classes: the number of logits.
+        width: channels of the first convolution.
+        seed: random seed of the weights.
 
     Source: ours, as small as the padded digits allow.
+
+    >>> small_cnn(classes=3, width=4)(torch.zeros(2, 3, 16, 16)).shape
+    torch.Size([2, 3])
     """
     encoder = nn.Sequential()
     channels = (3, width, 2 * width, 4 * width)
     with seeded(seed, "small_cnn"):
         for i in (1, 2, 3):
-            # Batch normalization takes away any bias that a convolution adds.
+            # Batch normalization removes any bias that a convolution adds.
             convolution = nn.Conv2d(channels[i - 1], channels[i], 3, padding=1, bias=False)
             encoder.add_module(f"conv{i}", convolution)
             encoder.add_module(f"norm{i}", nn.BatchNorm2d(channels[i]))
@@ -53,16 +61,26 @@ def resnet8(
 ) -> Classifier:
     """A residual network with a stem and three stages of one block, for color images.
 
-    The stem halves the image with filters of 5 x 5; the stages have `width`, twice and four times
-    as many channels, and the second and the third halve their maps: 16, 8 and 4 pixels for images
-    of 32. The features are the last ReLU's maps averaged over space, never negative. What can be
-    observed is named `encoder.relu` and `encoder.stage1.relu1` to `encoder.stage3.relu2`; the
-    stem's filters are `encoder.conv.weight`. The first weights do not depend on the normalization.
+    The stem halves the image with filters of 5 x 5. The stages have `width`, `2 * width` and
+    `4 * width` channels, and the second and the third halve their maps: 16, 8 and 4 pixels for
+    images of 32. The features are the last ReLU's maps averaged over space, so they are never
+    negative. The activations are `encoder.relu` and `encoder.stage1.relu1` to
+    `encoder.stage3.relu2`; the stem's filters are `encoder.conv.weight`. The initial weights do not
+    depend on the normalization.
+
+    Args:
+        classes: the number of logits.
+        width: channels of the stem.
+        normalization: how maps are normalized.
+        seed: random seed of the weights.
 
     Source: ours, a small relative of the residual networks of He et al. (2016).
 
     Raises:
         ValueError: there is no such normalization.
+
+    >>> resnet8(classes=3, width=4)(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 3])
     """
     if normalization not in NORMALIZATIONS:
         raise ValueError(f"no normalization {normalization!r}; choose from {list(NORMALIZATIONS)}")
@@ -82,7 +100,7 @@ def resnet8(
 
 
 class _Block(nn.Module):
-    """Two convolutions beside a shortcut, which is the identity where the shapes allow it."""
+    """Two convolutions and a shortcut, which is the identity where shapes are equal."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int) -> None:
         super().__init__()

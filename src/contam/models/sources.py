@@ -1,8 +1,8 @@
-"""Encoders by name: CLIP's from open_clip, timm's, torchvision's, one's own, or an exported one.
+"""Encoders by name: of open_clip, timm or torchvision, of a user's function, or exported programs.
 
-Nothing is downloaded unless it is asked for. Weights come from safetensors or from a state dict
-that torch reads with `weights_only=True`, and exported programs are read under the same rule, so a
-file can't bring code that runs while it is opened.
+Nothing is downloaded unless `download=True`. Weights are read from safetensors, or from a state
+dict with `weights_only=True`, and exported programs under the same rule, so that opening a file
+never runs code from it.
 """
 
 import importlib
@@ -29,20 +29,20 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True)
 class Source:
-    """An encoder, and what is needed to show it images."""
+    """An encoder with its preprocessing."""
 
     name: str
     encoder: nn.Module
     """`(batch, ...) -> (batch, width)`, in evaluation mode."""
     width: int
     transform: Callable[[Image.Image], Tensor]
-    """From an image to what the encoder sees when it is evaluated."""
+    """From an image to the encoder's input, as for evaluation."""
     head: nn.Linear | None = None
-    """The classifier that came with the weights, for `width` features."""
+    """The linear classifier of the weights, on `width` features."""
 
     @property
     def classes(self) -> int | None:
-        """The number of classes of the head, if there is one."""
+        """The number of classes of the head, or None."""
         return None if self.head is None else self.head.out_features
 
 
@@ -53,25 +53,34 @@ def load(
     seed: int | None = None,
     download: bool = False,
 ) -> Source:
-    """An encoder by name, with weights from a file, drawn from a seed, or downloaded on demand.
+    """Load an encoder by name, with weights from a file, drawn from a seed, or downloaded.
 
-    Names are `open_clip:RN50`, `open_clip:RN50/openai` (with the settings of that pre-training),
-    `timm:resnet50`, `torchvision:resnet50`, `package.module:function` (called without arguments, it
-    returns a `Source`; found from the working directory, too) and the path of a program that
-    `torch.export` saved (`.pt2`; it takes pixels in [0, 1] and has its own weights). An open_clip
-    encoder is the image tower, whose features are the projected embedding, not normalized; the
-    others' features are what their last linear layer sees.
+    An open_clip encoder is the image tower, whose features are the projected embedding, not
+    normalized; the features of other encoders are the input of their last linear layer.
+
+    Args:
+        name: `open_clip:RN50`, `open_clip:RN50/openai` (with the settings of that pre-training),
+            `timm:resnet50`, `torchvision:resnet50`, `package.module:function` (it takes no
+            arguments, returns a `Source`, and is also imported from the working directory), or the
+            path of a program that `torch.export` saved (`.pt2`; it takes pixels in [0, 1] and has
+            its own weights).
+        weights: a file of weights.
+        seed: random seed of the weights, where there is no file.
+        download: whether the library may download weights.
+
+    Returns:
+        The encoder in evaluation mode, with its preprocessing and head.
 
     Source: App. E.1; Radford et al. 2021 for the towers.
 
     Raises:
-        ValueError: no such name, a library that is missing, no weights or ones that don't fit, or
-            a function that returns no `Source`.
+        ValueError: no such name, a missing library, no weights or weights that don't fit, or a
+            function that returns no `Source`.
     """
     if name.endswith(".pt2"):
         return _exported(name)
-    kind, found, model = name.partition(":")
-    if not (found and model):
+    kind, colon, model = name.partition(":")
+    if not (colon and model):
         raise ValueError(
             f"no encoder {name!r}; want open_clip:NAME, timm:NAME, torchvision:NAME, "
             "package.module:function or the path of a .pt2 file"
@@ -83,7 +92,7 @@ def load(
     if weights is None and seed is None and not download:
         raise ValueError(
             f"no weights for {name}: fetch {what_to_fetch(name)} and give its path as weights=, "
-            "or allow download=True, or give seed= for a network that has learned nothing"
+            "or allow download=True, or give seed= for an untrained network"
         )
     state = None if weights is None else read_weights(weights)
     with seeded(0 if seed is None else seed, f"load/{kind}"):
@@ -93,10 +102,10 @@ def load(
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """A state dict from a `.safetensors` file or from one that `torch.save` wrote.
+    """Read a state dict from a `.safetensors` file or from a file of `torch.save`.
 
-    A state dict inside a training's check-point (`state_dict`, `model`) is found, and the `module.`
-    of data-parallel training is taken off its names.
+    A state dict inside a checkpoint is found under `state_dict` or `model`; the prefix `module.` of
+    data-parallel training is removed.
 
     Raises:
         ValueError: there is no such file, or it holds something other than named tensors.
@@ -109,10 +118,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each reader has its own kinds for a file that is not as it should
-        told = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # each reader raises its own kinds for a damaged file
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"can't read weights from {path}: {told[:150]}; want safetensors, or a state "
+            f"can't read weights from {path}: {message[:150]}; want safetensors, or a state "
             "dict saved by torch.save (neither a whole pickled model nor TorchScript)"
         ) from error
     for key in ("state_dict", "model"):
@@ -125,10 +134,12 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def with_blocks(encoder: nn.Module, x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-    """The features, and the output (batch, tokens, width) of each transformer block.
+    """The features of a vision transformer of open_clip or timm, and the output of each block.
 
-    Tokens begin with the class token. Knows the vision transformers of open_clip and timm; it is a
-    reading for `contam.training.distill`.
+    Returns:
+        (batch, width) features, and for each block (batch, tokens, width), the class token first.
+
+    Source: ours, for `contam.training.distill`.
 
     Raises:
         ValueError: the encoder is none of these.
@@ -144,7 +155,7 @@ def with_blocks(encoder: nn.Module, x: Tensor) -> tuple[Tensor, Sequence[Tensor]
         return head(last), [torch.cat((prefix, tokens), dim=1) for tokens, prefix in seen]
     raise ValueError(
         f"can't read the blocks of a {type(encoder).__name__}; want a vision transformer of "
-        "open_clip or timm, or write the reading for yours"
+        "open_clip or timm, or write such a function for yours"
     )
 
 
@@ -158,9 +169,10 @@ def _library(name: str) -> Any:
 
 
 def what_to_fetch(name: str) -> str:
-    """Which file holds the published weights of a network, in words.
+    """The file that holds the published weights of a network, in words.
 
-    Source: ours.
+    >>> what_to_fetch("timm:resnet18")
+    'its state dict (.safetensors or .pt)'
     """
     kind, _, model = name.partition(":")
     plain, _, tag = model.partition("/")
@@ -172,27 +184,30 @@ def what_to_fetch(name: str) -> str:
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    """Put weights into a network, all of them or none.
+    """Load weights into a network.
 
-    Source: ours.
+    Args:
+        model: the network.
+        state: a state dict.
+        name: what messages call the network.
 
     Raises:
-        ValueError: they don't fit; the line counts what is missing and what is strange.
+        ValueError: they don't fit; the message counts missing and unexpected weights.
     """
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         wanted = model.state_dict()
-        lost, strange = wanted.keys() - state.keys(), state.keys() - wanted.keys()
-        told = f"{len(lost)} are missing, {len(strange)} are not its own"
-        if not (lost or strange):
-            told = "some have other shapes"
-        first = min(lost | strange, default=str(error).splitlines()[-1].strip())
-        raise ValueError(f"the weights don't fit {name}: {told}, such as {first}") from error
+        missing, unexpected = wanted.keys() - state.keys(), state.keys() - wanted.keys()
+        message = f"{len(missing)} are missing, {len(unexpected)} are unexpected"
+        if not (missing or unexpected):
+            message = "some have other shapes"
+        first = min(missing | unexpected, default=str(error).splitlines()[-1].strip())
+        raise ValueError(f"the weights don't fit {name}: {message}, such as {first}") from error
 
 
 def _pretrained(open_clip: Any, model: str, tag: str) -> dict[str, Any]:
-    """What open_clip knows of one pre-training."""
+    """The configuration of one pre-training in open_clip."""
     known = open_clip.list_pretrained_tags_by_model(model)
     if tag.lower() not in known:
         raise ValueError(f"open_clip knows no {model}/{tag}; choose from {sorted(known)}")
@@ -205,18 +220,18 @@ def _open_clip(name: str, model: str, state: dict[str, Tensor] | None, download:
     config = open_clip.get_model_config(plain)
     if config is None:
         raise ValueError(f"open_clip knows no {plain!r}; open_clip.list_models() has the names")
-    about = _pretrained(open_clip, plain, tag) if tag else {}
+    settings = _pretrained(open_clip, plain, tag) if tag else {}
     vision = config["vision_cfg"]
     if download:
         if not tag:
             raise ValueError(f"which weights of {name}? give one as {name}/openai")
         encoder = open_clip.create_model(plain, pretrained=tag).visual
     else:
-        # The image tower alone: the text tower would cost memory, and some look for files online.
+        # Only the image tower: text towers take memory, and some of them look for files online.
         encoder = open_clip.model._build_vision_tower(
             config["embed_dim"],
             vision | {"timm_model_pretrained": False},
-            quick_gelu=about.get("quick_gelu", config.get("quick_gelu", False)),
+            quick_gelu=settings.get("quick_gelu", config.get("quick_gelu", False)),
         )
     if state is not None:
         image = {key: value for key, value in state.items() if key.startswith("visual.")}
@@ -225,10 +240,10 @@ def _open_clip(name: str, model: str, state: dict[str, Tensor] | None, download:
     transform = Preparation(
         resize=side,
         crop=side,
-        mean=tuple(about.get("mean", CLIP_MEAN)),
-        std=tuple(about.get("std", CLIP_STD)),
-        interpolation=about.get("interpolation", "bicubic"),
-        squash=about.get("resize_mode", "shortest") == "squash",
+        mean=tuple(settings.get("mean", CLIP_MEAN)),
+        std=tuple(settings.get("std", CLIP_STD)),
+        interpolation=settings.get("interpolation", "bicubic"),
+        squash=settings.get("resize_mode", "shortest") == "squash",
     )
     return Source(name, encoder, config["embed_dim"], transform)
 
@@ -246,15 +261,15 @@ def _timm(name: str, model: str, state: dict[str, Tensor] | None, download: bool
         fill(encoder, state, name)
     head, width = encoder.get_classifier(), encoder.head_hidden_size
     encoder.reset_classifier(0)
-    about = timm.data.resolve_model_data_config(encoder)
-    side, share = about["input_size"][-1], about["crop_pct"]
+    config = timm.data.resolve_model_data_config(encoder)
+    side, share = config["input_size"][-1], config["crop_pct"]
     transform = Preparation(
         resize=int(side / share),
         crop=side,
-        mean=about["mean"],
-        std=about["std"],
-        interpolation=about["interpolation"],
-        squash=about["crop_mode"] == "squash",
+        mean=config["mean"],
+        std=config["std"],
+        interpolation=config["interpolation"],
+        squash=config["crop_mode"] == "squash",
     )
     return Source(name, encoder, width, transform, _learned(head, state, download))
 
@@ -272,13 +287,13 @@ def _torchvision(name: str, model: str, state: dict[str, Tensor] | None, downloa
             encoder.set_submodule(place, head)
         fill(encoder, state, name)
     encoder.set_submodule(place, nn.Identity())
-    about = published.transforms()
+    preset = published.transforms()
     transform = Preparation(
-        resize=about.resize_size[0],
-        crop=about.crop_size[0],
-        mean=tuple(about.mean),
-        std=tuple(about.std),
-        interpolation=about.interpolation.value,
+        resize=preset.resize_size[0],
+        crop=preset.crop_size[0],
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+        interpolation=preset.interpolation.value,
     )
     return Source(name, encoder, head.in_features, transform, _learned(head, state, download))
 
@@ -287,23 +302,23 @@ _BUILDERS = {"open_clip": _open_clip, "timm": _timm, "torchvision": _torchvision
 
 
 def _learned(head: Any, state: Mapping[str, Tensor] | None, download: bool) -> nn.Linear | None:
-    """The head, if it came with weights."""
+    """The head, if its weights were loaded."""
     return head if isinstance(head, nn.Linear) and (download or state is not None) else None
 
 
 @contextmanager
 def _working_directory() -> Iterator[None]:
-    """The working directory among the places where modules are looked for."""
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
+    """Import modules from the working directory, too."""
+    directory = str(Path.cwd())
+    sys.path.insert(0, directory)
     try:
         yield
     finally:
-        sys.path.remove(here)
+        sys.path.remove(directory)
 
 
 def _of_function(name: str, weights: str | Path | None, seed: int | None) -> Source:
-    """What the function that the user named returns."""
+    """The `Source` that a user's function returns."""
     module, _, function = name.partition(":")
     with _working_directory():
         try:
@@ -321,7 +336,7 @@ def _of_function(name: str, weights: str | Path | None, seed: int | None) -> Sou
 
 
 class _Program(nn.Module):
-    """An exported program as a network; it refuses to change its mode, so nobody asks it to."""
+    """An exported program as a network whose mode can be set, without effect on the program."""
 
     def __init__(self, program: torch.export.ExportedProgram) -> None:
         super().__init__()
@@ -336,8 +351,8 @@ class _Program(nn.Module):
 
 
 @contextmanager
-def _tensors_alone() -> Iterator[None]:
-    """Inside, `torch.load` unpickles tensors alone; `torch.export.load` would ask it for more."""
+def _weights_only() -> Iterator[None]:
+    """Make `torch.load` inside `torch.export.load` unpickle tensors only."""
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(name)
     os.environ[name] = "1"
@@ -354,13 +369,13 @@ def _exported(path: str) -> Source:
     if not Path(path).is_file():
         raise ValueError(f"no exported program at {path}")
     try:
-        with _tensors_alone():
+        with _weights_only():
             program = torch.export.load(path)
     except Exception as error:
-        told = str(error).splitlines()[0] if str(error) else type(error).__name__
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"can't read {path}: {told[:150]}; want a file of torch.export.save that holds nothing "
-            "but a graph and tensors"
+            f"can't read {path}: {message[:150]}; want a file of torch.export.save that holds "
+            "nothing but a graph and tensors"
         ) from error
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
     names = {name: value.shape for name, value in values.items() if isinstance(value, Tensor)}
@@ -372,7 +387,7 @@ def _exported(path: str) -> Source:
             "want (batch, 3, side, side) and (batch, width)"
         )
     if isinstance(inputs[0][0], int):
-        raise ValueError(f"{path} takes batches of {inputs[0][0]} alone; export a dynamic batch")
+        raise ValueError(f"{path} takes only batches of {inputs[0][0]}; export a dynamic batch")
     side = int(inputs[0][-1])
     transform = Preparation(resize=side, crop=side, mean=(0.0,) * 3, std=(1.0,) * 3)
     return Source(path, _Program(program), int(outputs[0][1]), transform)

@@ -1,8 +1,8 @@
-"""The one mend of torchvision, whose wheel may not fit the torch beside it.
+"""A workaround for torchvision wheels that were built for another build of torch.
 
-Its C++ operators are built for one build of torch. Beside another, CPU-only build they do not load,
-and its import fails while it describes them; so do timm's and open_clip's. None of the networks
-here uses those operators, so declaring that they exist is enough.
+Then torchvision's C++ operators do not load, and its import fails while it registers their fake
+versions; so do the imports of timm and open_clip. No network here uses those operators, so
+declaring that they exist is enough.
 """
 
 import importlib
@@ -16,15 +16,15 @@ _SCHEMAS = (
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
 _declared: list[torch.library.Library] = []
-"""What torch forgets as soon as nobody holds it."""
+"""Libraries of torch, which are unregistered when no reference is left."""
 
 
 def import_torchvision() -> None:
-    """Import torchvision, mended where its operators do not load; needed once in each process.
+    """Import torchvision, also where its operators do not load; needed once in each process.
 
-    A mended torchvision can neither suppress overlapping boxes nor decode images.
+    Without its operators, torchvision can neither suppress overlapping boxes nor decode images.
 
-    Source: ours.
+    Source: ours, since a CPU build of torch is often installed beside another build's torchvision.
 
     Raises:
         ImportError: torchvision is not installed.

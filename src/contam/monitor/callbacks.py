@@ -19,8 +19,6 @@ class MonitorListener(TrainingListener):
 
     Args:
         start: from the model and `start=` to a monitor, such as a partial `watch`.
-
-    Source: ours.
     """
 
     def __init__(self, start: Callable[..., TrainingMonitor]) -> None:
@@ -54,8 +52,6 @@ def lightning(data: Any, **settings: Any) -> Any:
         data: as for `watch`.
         settings: the other arguments of `watch`.
 
-    Source: ours.
-
     Raises:
         ValueError: Lightning is not installed.
     """
@@ -71,8 +67,6 @@ def hugging_face(data: Any, **settings: Any) -> Any:
     Args:
         data: as for `watch`.
         settings: the other arguments of `watch`.
-
-    Source: ours.
 
     Raises:
         ValueError: transformers is not installed.

@@ -73,8 +73,6 @@ def read_sources(data: Any, queries: Any, others: Mapping[str, Any], *, seed: in
         others: other data sets by name.
         seed: random seed of the draw from sets with more than `MAX_READ` examples.
 
-    Source: ours.
-
     Raises:
         ValueError: a set can't be read, is an iterator, or is a `Shift` where one set is wanted.
     """
@@ -119,8 +117,6 @@ def draw_examples(sources: Sources, *, outputs: int, per_class: int | None, seed
         outputs: the number of the network's logits.
         per_class: examples of each class on each side; about 200 in all if absent.
         seed: random seed of the draw.
-
-    Source: ours.
 
     Raises:
         ValueError: labels that the network has no output for, or fewer than two classes with

@@ -26,8 +26,6 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
 
     Where a training was resumed from an earlier step, records of the first session from that step
     on are left out.
-
-    Source: ours.
     """
     kept: dict[int, list[dict[str, Any]]] = {}
     session = 0
@@ -43,8 +41,6 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
 
 def course_of(run: Run) -> list[dict[str, Any]]:
     """The records of the whole network, in the order of their steps.
-
-    Source: ours.
 
     Raises:
         RunError: there is no snapshot.

@@ -17,8 +17,6 @@ BARS = {"information": "bits", "selectivity": "selectivity", "asymmetry": "asymm
 def tensorboard(folder: Path | str) -> Sink:
     """A sink that writes every number as a TensorBoard scalar under `contam/`.
 
-    Source: ours.
-
     Raises:
         ValueError: tensorboard is not installed.
     """
@@ -45,8 +43,6 @@ def weights_and_biases(run: Any) -> Sink:
 
     Args:
         run: what `wandb.init` returns.
-
-    Source: ours.
     """
     run.define_metric("contam/step")
     run.define_metric("contam/*", step_metric="contam/step")
@@ -65,8 +61,6 @@ def terminal(console: Console | None = None) -> Sink:
 
     Args:
         console: standard error if absent.
-
-    Source: ours.
     """
     target = console or Console(stderr=True, highlight=False)
     largest: dict[str, float] = {}

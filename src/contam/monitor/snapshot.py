@@ -65,10 +65,7 @@ class Snapshot:
 
 
 def layers_to_monitor(model: nn.Module, x: Float[Tensor, "batch ..."]) -> list[str]:
-    """The last activations of the residual blocks, else evenly spaced activations; at most 8.
-
-    Source: ours.
-    """
+    """The last activations of the residual blocks, else evenly spaced activations; at most 8."""
     try:
         layers = [block.last for block in blocks_of(model, x)]
     except ValueError:

@@ -92,8 +92,6 @@ class TrainingMonitor:
         run: where snapshots are written, or None.
         sinks: where numbers are sent.
         on_error: `note` logs what can't be measured, `raise` ends the training.
-
-    Source: ours.
     """
 
     def __init__(
@@ -312,8 +310,6 @@ def watching(
         model: the network that it trains.
         data: as for `watch`.
         settings: the other arguments of `watch`.
-
-    Source: ours.
     """
     yield from watch(model, data, **settings).around(stages)
 

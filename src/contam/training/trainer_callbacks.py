@@ -39,8 +39,6 @@ class TrainingListener:
 def lightning_callback(listener: TrainingListener) -> Any:
     """A Lightning callback that calls a listener; it is there as the callback's `listener`.
 
-    Source: ours.
-
     Raises:
         ValueError: Lightning is not installed.
     """
@@ -80,8 +78,6 @@ def lightning_callback(listener: TrainingListener) -> Any:
 
 def hugging_face_callback(listener: TrainingListener) -> Any:
     """A `TrainerCallback` that calls a listener; it is there as the callback's `listener`.
-
-    Source: ours.
 
     Raises:
         ValueError: transformers is not installed.

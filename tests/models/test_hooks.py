@@ -1,0 +1,121 @@
+"""Calls of functions are recorded only where that is needed, and both ways record the same."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from support.noise import noise
+from torch import Tensor, nn
+
+from contam.batch import Batch
+from contam.models.hooks import LayerRecorder, forward_once
+from contam.models.observe import Observer, observe
+from contam.models.small import resnet8, small_cnn
+
+
+def batch_of(x: Tensor) -> Batch:
+    y = torch.zeros(len(x), dtype=torch.int64)
+    return Batch(x, y, y)
+
+
+class Functional(nn.Module):
+    """Calls its activation and its head as functions."""
+
+    def __init__(self, *, head: bool, activation: bool) -> None:
+        super().__init__()
+        self.conv, self.relu, self.head = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Linear(4, 2)
+        self.functional_head, self.functional_activation = head, activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.conv(x)
+        maps = F.relu(maps) if self.functional_activation else self.relu(maps)
+        pooled = maps.mean((2, 3))
+        if self.functional_head:
+            return F.linear(pooled, self.head.weight, self.head.bias)
+        return self.head(pooled)
+
+
+class Tokens(nn.Module):
+    """Convolution, then tokens with neurons last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.first = nn.Conv2d(3, 5, 2, stride=2), nn.ReLU()
+        self.linear, self.act, self.head = nn.Linear(5, 5), nn.GELU(), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.first(self.conv(x)).flatten(2).transpose(1, 2)
+        return self.head(self.act(self.linear(tokens)).mean(dim=1))
+
+
+@pytest.fixture
+def functions(monkeypatch) -> list[str]:
+    """The names of functions that a recorder got to see."""
+    names: list[str] = []
+    plain = LayerRecorder.__torch_function__
+
+    def counted(self, func, types, args=(), kwargs=None):
+        names.append(getattr(func, "__name__", ""))
+        return plain(self, func, types, args, kwargs)
+
+    monkeypatch.setattr(LayerRecorder, "__torch_function__", counted)
+    return names
+
+
+NETWORKS = {
+    "small_cnn": (lambda: small_cnn(width=4), 3),
+    "resnet8": (lambda: resnet8(width=4), 7),
+    "tokens": (Tokens, 2),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_modules_are_recorded_alike_with_and_without_functions(name):
+    make, count = NETWORKS[name]
+    model, x = make(), noise(4, 3, 16, 16)
+    both = [
+        forward_once(model, x, "auto", "moments", head=True, functions=functions)
+        for functions in (True, False)
+    ]
+    (logits, recorder), (plain, lean) = both
+    assert torch.equal(logits, plain)
+    assert list(recorder.outputs) == list(lean.outputs) and len(lean.outputs) == count
+    assert all(torch.equal(value, lean.outputs[layer]) for layer, value in recorder.outputs.items())
+    assert recorder.head is not None and lean.head is not None
+    assert torch.equal(recorder.head, lean.head)
+    assert not recorder.needs_functions
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_functions_are_recorded_on_the_first_batch_only(name, functions):
+    observer = Observer(NETWORKS[name][0](), "auto", "moments", head=True)
+    first = observer(batch_of(noise(4, 3, 16, 16)))
+    assert functions
+    functions.clear()
+    second = observer(batch_of(noise(4, 3, 16, 16)))
+    assert not functions
+    assert list(first.layers) == list(second.layers)
+    assert all(torch.equal(value, second.layers[layer]) for layer, value in first.layers.items())
+
+
+def test_no_function_is_recorded_where_modules_are_named(functions):
+    observe_all = observe(small_cnn(width=4), [batch_of(noise(2, 3, 16, 16))], ["encoder.relu1"])
+    assert list(next(observe_all).layers) == ["encoder.relu1"]
+    list(observe(small_cnn(width=4), [batch_of(noise(2, 3, 16, 16))], ()))
+    assert not functions
+
+
+@pytest.mark.parametrize("head", [False, True])
+@pytest.mark.parametrize("activation", [False, True])
+def test_functions_are_recorded_on_every_batch_of_a_network_that_calls_them(head, activation):
+    model = Functional(head=head, activation=activation)
+    layer = "relu()" if activation else "relu"
+    observer = Observer(model, "auto", head=True)
+    for _ in range(2):
+        observation = observer(batch_of(noise(4, 3, 8, 8)))
+        assert list(observation.layers) == [layer]
+        assert observation.head is not None
+        torch.testing.assert_close(observation.head, observation.layers[layer])
+
+
+def test_a_head_is_none_where_it_is_not_asked_for():
+    assert next(observe(small_cnn(width=4), [batch_of(noise(2, 3, 16, 16))])).head is None
