@@ -1,0 +1,155 @@
+"""Pictures that maximize a channel, checked on networks whose best picture is known."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from contam.measures.feature_visualization import (
+    box_blur,
+    channel_means,
+    displayed,
+    redness,
+    visualize_channels,
+)
+from contam.models.resnet_cifar import resnet_cifar
+from contam.rng import generator_for
+
+
+def pixelwise(*weights: tuple[float, float, float]) -> nn.Sequential:
+    """A network whose channels weigh the colors of every pixel."""
+    model = nn.Sequential(nn.Conv2d(3, len(weights), 1, bias=False))
+    model[0].weight.data = torch.tensor(weights)[:, :, None, None]
+    return model
+
+
+def test_one_adam_step_goes_along_the_gradient_that_is_derived_by_hand():
+    """Without a penalty, the gradient of a linear channel's mean is its weights over the pixels.
+
+    Adam's first step has the size of its step size and the sign of the gradient.
+    """
+    model = pixelwise((1.0, -2.0, 0.5))
+    start, moved = (
+        visualize_channels(model, "0", [0], 4, restarts=1, steps=steps, step_size=0.1, penalty=0.0)
+        for steps in (1, 2)
+    )
+    signs = torch.tensor([1.0, -1.0, 1.0])[None, :, None, None]
+    torch.testing.assert_close(moved - start, (0.1 * signs).expand_as(start), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["squared", "plain"])
+def test_the_picture_is_where_the_channel_and_the_penalty_balance(norm):
+    """The optimum of w . x / n - p |x - 1/2|^2 is x = 1/2 + w / (2 p n).
+
+    With the plain norm the objective is linear along its best direction w, so pictures move along
+    w without end when the channel weighs more than the penalty, and back to gray otherwise.
+    """
+    weights = torch.tensor([0.6, -0.3, 0.2])
+    model = pixelwise(tuple(weights.tolist()))
+    settings = {"restarts": 1, "steps": 600, "step_size": 5e-3, "blur": 1}
+    pixels = 16
+    if norm == "squared":
+        picture = visualize_channels(model, "0", [0], 4, penalty=0.1, norm="squared", **settings)
+        best = 0.5 + weights / (2 * 0.1 * pixels)
+        torch.testing.assert_close(
+            picture[0], best[:, None, None].expand(3, 4, 4), rtol=0, atol=5e-3
+        )
+        return
+    slope = float(weights.norm()) / pixels**0.5
+    far, near = (
+        visualize_channels(model, "0", [0], 4, penalty=share * slope, norm="plain", **settings)
+        for share in (0.5, 2.0)
+    )
+    assert float((far - 0.5).norm()) > 10 * float((near - 0.5).norm())
+    along = (far[0] - 0.5).mean(dim=(1, 2))
+    assert float(torch.cosine_similarity(along, weights, dim=0)) > 0.9
+
+
+def test_each_channel_gets_its_own_color_and_does_not_depend_on_the_others():
+    model = pixelwise((1.0, 0.0, 0.0), (0.0, 1.0, 1.0), (0.3, 0.3, 0.3))
+    settings = {"restarts": 2, "steps": 20}
+    together = visualize_channels(model, "0", [0, 1, 2], 8, **settings)
+    alone = visualize_channels(model, "0", [0], 8, **settings)
+    torch.testing.assert_close(together[:1], alone)
+    reds = redness(together.clamp(0, 1))
+    assert reds[0] > 0.2 and reds[1] < -0.2 and abs(float(reds[2])) < 0.05
+
+
+def test_a_channel_of_a_real_network_rises_and_the_network_is_left_alone():
+    model = resnet_cifar(8, width=4).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = torch.get_rng_state()
+    layer = "encoder.layer3.0.conv2"
+    values = {}
+    for steps in (1, 30):
+        pictures = visualize_channels(model, layer, range(4), 16, restarts=1, steps=steps)
+        maps = []
+        hook = model.get_submodule(layer).register_forward_hook(
+            lambda _m, _i, output, maps=maps: maps.append(output)
+        )
+        with torch.no_grad():
+            model.eval()(pictures)
+        hook.remove()
+        model.train()
+        values[steps] = channel_means(maps[0], torch.arange(4))
+    assert bool((values[30] > values[1]).all())
+    assert model.training and torch.get_rng_state().equal(state)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(model.state_dict()[name].equal(tensor) for name, tensor in before.items())
+    assert not model.get_submodule(layer)._forward_hooks
+
+
+def test_the_blur_is_the_mean_of_a_square_as_numpy_computes_it():
+    x = torch.rand(2, 3, 7, 9, generator=generator_for(0, "test/blur"))
+    padded = np.pad(x.numpy(), [(0, 0), (0, 0), (2, 2), (2, 2)], mode="reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 5), axis=(2, 3))
+    assert box_blur(x, 5).numpy() == pytest.approx(windows.mean(axis=(-2, -1)), abs=1e-6)
+    assert box_blur(x, 1).equal(x)
+
+
+def test_redness_by_hand():
+    brick = torch.tensor([150, 50, 50]) / 255
+    pictures = torch.stack([brick, 1 - brick, torch.full((3,), 0.3)])[:, :, None, None]
+    assert redness(pictures).tolist() == pytest.approx([100 / 255, -100 / 255, 0.0], abs=1e-6)
+    blue = torch.tensor([0.0, 0.0, 1.0])
+    assert redness(blue[None, :, None, None], blue).tolist() == pytest.approx([1.0])
+
+
+@given(st.integers(0, 10_000))
+def test_redness_lies_between_the_complement_and_the_color(seed):
+    generator = generator_for(seed, "test/redness")
+    pictures = torch.rand(4, 3, 3, 3, generator=generator)
+    color = torch.rand(3, generator=generator)
+    values = redness(pictures, color)
+    assert float(values.abs().max()) <= 1 + 1e-6
+    torch.testing.assert_close(redness(1 - pictures, color), -values, rtol=0, atol=1e-5)
+    brighter = redness(pictures * 0.5 + 0.25, color)
+    torch.testing.assert_close(brighter, values * 0.5, rtol=0, atol=1e-5)
+
+
+def test_a_displayed_picture_fills_the_range():
+    pictures = torch.randn(3, 3, 4, 4, generator=generator_for(0, "test/display"))
+    shown = displayed(pictures)
+    assert shown.amin(dim=(1, 2, 3)).tolist() == [0.0] * 3
+    assert shown.amax(dim=(1, 2, 3)).tolist() == [1.0] * 3
+    torch.testing.assert_close(displayed(5 * pictures - 2), shown)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"layer": "1"}, r"no layer '1'; its convolutions are \['0'\]"),
+        ({"channels": [2]}, r"shape \(1, 2, 8, 8\); want"),
+        ({"channels": [-1]}, "channels -1 to -1"),
+        ({"blur": 4}, "an odd blur"),
+        ({"steps": 0}, "positive restarts, steps"),
+        ({"penalty": -1.0}, "penalty >= 0"),
+    ],
+)
+def test_a_wrong_request_is_rejected_in_one_line(change, line):
+    given = {"layer": "0", "channels": [0], "size": 8, "restarts": 1, "steps": 1} | change
+    with pytest.raises(ValueError, match=line) as error:
+        visualize_channels(pixelwise((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)), **given)
+    assert "\n" not in str(error.value)
