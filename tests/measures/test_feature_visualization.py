@@ -1,5 +1,7 @@
 """Pictures that maximize a channel, checked on networks whose best picture is known."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ from contam.measures.feature_visualization import (
     visualize_channels,
 )
 from contam.models.resnet_cifar import resnet_cifar
-from contam.rng import generator_for
+from contam.rng import generator_for, seeded
 
 
 def pixelwise(*weights: tuple[float, float, float]) -> nn.Sequential:
@@ -40,7 +42,9 @@ def test_one_adam_step_goes_along_the_gradient_that_is_derived_by_hand():
 
 
 @pytest.mark.parametrize("norm", ["squared", "plain"])
-def test_the_picture_is_where_the_channel_and_the_penalty_balance(norm):
+def test_the_picture_is_where_the_channel_and_the_penalty_balance(
+    norm: Literal["squared", "plain"],
+):
     """The optimum of w . x / n - p |x - 1/2|^2 is x = 1/2 + w / (2 p n).
 
     With the plain norm the objective is linear along its best direction w, so pictures move along
@@ -48,20 +52,22 @@ def test_the_picture_is_where_the_channel_and_the_penalty_balance(norm):
     """
     weights = torch.tensor([0.6, -0.3, 0.2])
     model = pixelwise(tuple(weights.tolist()))
-    settings = {"restarts": 1, "steps": 600, "step_size": 5e-3, "blur": 1}
     pixels = 16
+
+    def optimized(penalty: float) -> torch.Tensor:
+        return visualize_channels(
+            model, "0", [0], 4, restarts=1, steps=600, step_size=5e-3, penalty=penalty, norm=norm
+        )
+
     if norm == "squared":
-        picture = visualize_channels(model, "0", [0], 4, penalty=0.1, norm="squared", **settings)
+        picture = optimized(0.1)
         best = 0.5 + weights / (2 * 0.1 * pixels)
         torch.testing.assert_close(
             picture[0], best[:, None, None].expand(3, 4, 4), rtol=0, atol=5e-3
         )
         return
     slope = float(weights.norm()) / pixels**0.5
-    far, near = (
-        visualize_channels(model, "0", [0], 4, penalty=share * slope, norm="plain", **settings)
-        for share in (0.5, 2.0)
-    )
+    far, near = (optimized(share * slope) for share in (0.5, 2.0))
     assert float((far - 0.5).norm()) > 10 * float((near - 0.5).norm())
     along = (far[0] - 0.5).mean(dim=(1, 2))
     assert float(torch.cosine_similarity(along, weights, dim=0)) > 0.9
@@ -69,36 +75,35 @@ def test_the_picture_is_where_the_channel_and_the_penalty_balance(norm):
 
 def test_each_channel_gets_its_own_color_and_does_not_depend_on_the_others():
     model = pixelwise((1.0, 0.0, 0.0), (0.0, 1.0, 1.0), (0.3, 0.3, 0.3))
-    settings = {"restarts": 2, "steps": 20}
-    together = visualize_channels(model, "0", [0, 1, 2], 8, **settings)
-    alone = visualize_channels(model, "0", [0], 8, **settings)
+    together = visualize_channels(model, "0", [0, 1, 2], 8, restarts=2, steps=20)
+    alone = visualize_channels(model, "0", [0], 8, restarts=2, steps=20)
     torch.testing.assert_close(together[:1], alone)
     reds = redness(together.clamp(0, 1))
     assert reds[0] > 0.2 and reds[1] < -0.2 and abs(float(reds[2])) < 0.05
 
 
-def test_a_channel_of_a_real_network_rises_and_the_network_is_left_alone():
+def test_a_longer_optimization_raises_every_channel():
+    with seeded(0, "test/weights"):
+        model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    values = []
+    for steps in (1, 30):
+        pictures = visualize_channels(
+            model, "2", range(4), 16, restarts=1, steps=steps, penalty=0.0
+        )
+        with torch.no_grad():
+            values.append(channel_means(model(pictures), torch.arange(4)))
+    assert bool((values[1] > values[0]).all())
+
+
+def test_the_network_is_left_as_it_was():
     model = resnet_cifar(8, width=4).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state = torch.get_rng_state()
-    layer = "encoder.layer3.0.conv2"
-    values = {}
-    for steps in (1, 30):
-        pictures = visualize_channels(model, layer, range(4), 16, restarts=1, steps=steps)
-        maps = []
-        hook = model.get_submodule(layer).register_forward_hook(
-            lambda _m, _i, output, maps=maps: maps.append(output)
-        )
-        with torch.no_grad():
-            model.eval()(pictures)
-        hook.remove()
-        model.train()
-        values[steps] = channel_means(maps[0], torch.arange(4))
-    assert bool((values[30] > values[1]).all())
+    visualize_channels(model, "encoder.layer3.0.conv2", range(4), 16, restarts=2, steps=2)
     assert model.training and torch.get_rng_state().equal(state)
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(model.state_dict()[name].equal(tensor) for name, tensor in before.items())
-    assert not model.get_submodule(layer)._forward_hooks
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_the_blur_is_the_mean_of_a_square_as_numpy_computes_it():

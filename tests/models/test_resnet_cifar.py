@@ -23,13 +23,11 @@ def test_resnet_32_has_31_convolutions_on_the_main_path_and_the_published_size()
 
 
 def test_the_second_and_third_stage_halve_the_maps():
-    model = resnet_cifar(8, width=4).eval()
-    shapes = {}
-    for name in ("layer1", "layer2", "layer3"):
-        model.encoder.get_submodule(name).register_forward_hook(
-            lambda _m, _i, output, name=name: shapes.update({name: tuple(output.shape[1:])})
-        )
-    model(torch.zeros(1, 3, 32, 32))
+    x, shapes = torch.zeros(1, 3, 32, 32), {}
+    for name, module in resnet_cifar(8, width=4).eval().encoder.named_children():
+        x = module(x)
+        shapes[name] = tuple(x.shape[1:])
+    shapes = {name: shape for name, shape in shapes.items() if name.startswith("layer")}
     assert shapes == {"layer1": (4, 32, 32), "layer2": (8, 16, 16), "layer3": (16, 8, 8)}
 
 

@@ -15,7 +15,9 @@ from contam.training.adversarial import AdversarialRecipe, pgd_l2, train_adversa
 with warnings.catch_warnings():
     # foolbox imports from a namespace that scipy deprecates.
     warnings.simplefilter("ignore", DeprecationWarning)
-    import foolbox
+    from foolbox.attacks.projected_gradient_descent import L2ProjectedGradientDescentAttack
+    from foolbox.criteria import Misclassification
+    from foolbox.models.pytorch import PyTorchModel
 
 RECIPE = AdversarialRecipe(
     0.05, 1e-4, 16, epochs=3, epsilon=0.5, attack_steps=2, epsilon_warmup=2, drop_every=2
@@ -42,11 +44,11 @@ def images(low: float = 0.0, high: float = 1.0) -> tuple[torch.Tensor, torch.Ten
 
 def reference(model, x, y, *, epsilon, steps):
     """The same attack by foolbox, without a random start."""
-    attack = foolbox.attacks.L2ProjectedGradientDescentAttack(
+    attack = L2ProjectedGradientDescentAttack(
         abs_stepsize=2 * epsilon / steps, steps=steps, random_start=False
     )
-    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
-    return attack.run(wrapped, x, foolbox.criteria.Misclassification(y), epsilon=epsilon)
+    wrapped = PyTorchModel(model, bounds=(0, 1), device="cpu")
+    return attack.run(wrapped, x, Misclassification(y), epsilon=epsilon)
 
 
 def risk(model, x, y) -> float:
@@ -109,8 +111,9 @@ def test_copies_of_one_noise_vector_change_nothing(network):
 
 
 def test_an_input_without_gradient_stays_and_parameters_get_none():
-    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 5))
-    nn.init.zeros_(model[1].weight)
+    linear = nn.Linear(3 * 8 * 8, 5)
+    nn.init.zeros_(linear.weight)
+    model = nn.Sequential(nn.Flatten(), linear)
     x, y = images()
     assert pgd_l2(model, x, y, epsilon=1.0, steps=3).equal(x)
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from contam.measures.color import hue_axis
-from contam.models.observe import as_found
+from contam.models.preserve import evaluating
 from contam.rng import generator_for
 
 LONGER = 1.3
@@ -86,9 +86,13 @@ def visualize_channels(
     start = torch.rand(len(picked), 3, size, size, generator=generator_for(seed, "visualization"))
     x = (LOWEST + SPAN * start).to(device)
     maps: list[Tensor] = []
-    hook = module.register_forward_hook(lambda _module, _inputs, output: maps.append(output))
+
+    def record(_module: nn.Module, _inputs: tuple[Tensor], output: Tensor) -> None:
+        maps.append(output)
+
+    hook = module.register_forward_hook(record)
     try:
-        with as_found(model, device), torch.enable_grad():
+        with evaluating(model), torch.enable_grad():
             for restart in range(restarts):
                 if restart > 0:
                     x = box_blur(x, blur)
