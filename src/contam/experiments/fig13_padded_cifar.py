@@ -390,9 +390,6 @@ def _pictures(run: Run, config: Config, values: Redness) -> Figure:
             heat_maps(
                 tiles,
                 title="Visualized features, by the frame in training",
-                description="; ".join(
-                    f"{tile.row}, {tile.column}: {tile.note}" for tile in tiles if tile.note
-                ),
                 y="trained in",
             ),
         ),
@@ -418,9 +415,6 @@ def _chart(values: Redness) -> Figure:
             bars(
                 shown,
                 title="Redness of visualized features",
-                description=" ".join(
-                    f"{r['frame']}, {r['state']}: {r['redness']:+.3f}." for r in shown
-                ),
                 x=("frame", "trained in"),
                 y=("redness", "mean of R - (G + B) / 2, from -1 (cyan) to 1 (red)"),
                 series=("state", "network"),
