@@ -3,7 +3,7 @@
 The public names are imported when they are first used, so `import contam` is fast.
 
 >>> import contam
->>> prediction = contam.predict_contamination(core=32, background=32, steps=100)
+>>> prediction = contam.predict_contamination(contam.Setting(steps=100))
 >>> prediction.final.ood_hinge > 0.5
 True
 """

@@ -1,6 +1,5 @@
 """The command line as its users meet it: what is printed, one line an error, exit codes."""
 
-import inspect
 import json
 import os
 import re
@@ -8,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,8 +18,11 @@ from support.command_line import run_contam
 
 import contam
 from contam import cli, experiments
-from contam.cli.prediction import predict
+from contam.theory.distribution import Beta, DataModel, TwoPoint
+from contam.theory.features import FeatureModel
+from contam.theory.setting import Setting
 
+TWO_LAYER = ("fig03_two_layer", "fig10_activations", "thm4_scaling")
 TINY = ("--activations", "relu", "--steps", "20", "--points", "2", "--seeds", "1")
 
 
@@ -104,12 +108,44 @@ def test_predict_says_and_lists(capsys):
     assert [row["step"] for row in json.loads(out)][-1] == 20
 
 
-def test_predict_has_the_defaults_of_the_function():
-    here = inspect.signature(predict).parameters
-    there = inspect.signature(contam.predict_contamination).parameters
-    shared = set(here) & set(there)
-    assert shared == set(here) - {"as_json"}
-    assert {n: here[n].default for n in shared} == {n: there[n].default for n in shared}
+FIELDS = [
+    field.name.replace("_", "-")
+    for record in (Setting, DataModel, FeatureModel)
+    for field in fields(record)
+    if field.name not in ("data", "features")
+]
+
+
+@pytest.mark.parametrize(
+    "command", [["predict"], *(["run", name] for name in TWO_LAYER)], ids=" ".join
+)
+def test_every_field_of_the_setting_is_a_flag(capsys, command):
+    with pytest.raises(SystemExit):
+        cli.main([*command, "--help"])
+    printed = capsys.readouterr().out
+    assert [name for name in FIELDS if not re.search(rf"--{name}\b", printed)] == []
+
+
+@pytest.mark.parametrize("name", TWO_LAYER)
+def test_flags_change_nested_fields(capsys, name):
+    flags = ("--depth", 2, "--core-weights", "beta:2:5", "--background-weights", "two_point:0.3")
+    flags += ("--correlation", 0.5, "--dictionary", "rotated", "--ambient", "--examples", 5000)
+    _, out, _ = run_contam(capsys, "run", name, "smoke", *flags, "--print-config")
+    config: Any = experiments.named(name).presets["smoke"]
+    setting = type(config).model_validate(yaml.safe_load(out)).setting
+    assert (setting.depth, setting.examples, setting.ambient) == (2, 5000, True)
+    assert setting.data.core_weights == Beta(2.0, 5.0)
+    assert setting.data.background_weights == TwoPoint(0.3)
+    assert (setting.data.correlation, setting.data.features.dictionary) == (0.5, "rotated")
+
+
+def test_a_prediction_that_takes_a_while_shows_the_time_left(capsys, monkeypatch):
+    monkeypatch.setattr("contam.cli.progress.QUIET_SECONDS", 0.0)
+    size = ("--core", 5000, "--background", 5000, "--dimension", 40000, "--width", 10000)
+    code, out, err = run_contam(capsys, "predict", *size, "--neurons", 64, "--steps", 50)
+    assert code == 0
+    assert out.startswith("After 50 steps")
+    assert re.search(r"^predict:  50 % \(\d+:\d\d left\)$", err, re.MULTILINE)
 
 
 def test_run_prints_claims_and_folder(capsys, folder):
@@ -140,13 +176,15 @@ def test_a_config_goes_out_as_yaml_and_comes_back(capsys, tmp_path):
     _, out, _ = run_contam(capsys, "run", "thm4_scaling", "smoke", "--print-config", "--steps", 77)
     file = tmp_path / "config.yaml"
     file.write_text(out)
-    assert yaml.safe_load(out)["steps"] == 77
+    assert yaml.safe_load(out)["setting"]["steps"] == 77
     _, again, _ = run_contam(capsys, "run", "thm4_scaling", "--config", file, "--print-config")
     assert again == out
     _, over, _ = run_contam(
         capsys, "run", "thm4_scaling", f"--config={file}", "--steps", 78, "--print-config"
     )
-    assert yaml.safe_load(over) == yaml.safe_load(out) | {"steps": 78}
+    changed = yaml.safe_load(out)
+    changed["setting"]["steps"] = 78
+    assert yaml.safe_load(over) == changed
 
 
 @pytest.mark.parametrize(
@@ -159,9 +197,15 @@ def test_a_config_goes_out_as_yaml_and_comes_back(capsys, tmp_path):
         (["run", "Fig. 2"], "no experiment redraws Fig. 2"),
         (["run", "fig03_two_layer", "papr"], "did you mean 'paper'"),
         (["run", "fig03_two_layer", "smoke", "--stepz", "3"], "did you mean --steps"),
-        (["run", "fig03_two_layer", "smoke", "--steps", "-3"], "'steps'.*greater than 0.*-3"),
+        (["run", "fig03_two_layer", "smoke", "--steps", "-3"], "steps=-3 must be at least 1"),
+        (["run", "fig03_two_layer", "smoke", "--seeds", "0"], "'seeds'.*greater than 0.*0"),
+        (["run", "fig03_two_layer", "smoke", "--core-weights", "normal:0:1"], "'normal'"),
+        (["run", "fig03_two_layer", "smoke", "--core-weights", "beta:1"], "beta:A:B"),
+        (["run", "fig03_two_layer", "smoke", "--activation", "identity"], "linear twin"),
+        (["run", "fig10_activations", "smoke", "--activation", "gelu"], "activations"),
+        (["run", "thm4_scaling", "smoke", "--loss", "logistic"], "loss must be hinge"),
         (["run", "fig03_two_layer", "smoke", "--steps", "many"], "--steps.*many"),
-        (["run", "fig03_two_layer", "smoke", "--width", "0"], "'width'"),
+        (["run", "fig03_two_layer", "smoke", "--width", "0"], "width=0"),
         (["run", "fig03_two_layer", "smoke", "--dimension", "8"], "dimension.*16"),
         (["run", "fig03_two_layer", "smoke", "--optimizer", "lion"], "lion"),
         (["run", "fig13_padded_digits", "smoke", "--frames", "redd"], "redd"),
@@ -174,6 +218,7 @@ def test_a_config_goes_out_as_yaml_and_comes_back(capsys, tmp_path):
         (["predict", "--core", "3"], "core must be at least 4"),
         (["predict", "--core", "200", "--background", "100"], "dimension"),
         (["predict", "--activation", "gelu"], "gelu"),
+        (["predict", "--depth", "2"], "depth must be 1, not 2"),
         (["predict", "--step-size", "1000"], "step_size"),
         (["demo", "--speed", "9"], "--speed"),
         (["data", "check", "pax", "."], "pax"),
@@ -190,8 +235,10 @@ def test_bad_input_gets_one_line(capsys, tmp_path, monkeypatch, arguments, line)
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        ("stepz: 3", "no field 'stepz'; did you mean 'steps'"),
-        ("steps: -3", "'steps'.*greater than 0"),
+        ("stepz: 3", "no field 'stepz'; did you mean 'step_sizes'"),
+        ("setting: {stepz: 3}", "no field 'setting.stepz'; did you mean 'steps'"),
+        ("setting: {steps: -3}", "steps=-3 must be at least 1"),
+        ("seeds: -3", "'seeds'.*greater than 0"),
         ("- 1", "needs lines 'field: value'"),
         ("steps: [", "is not YAML"),
         ("\x00", "is not YAML"),
@@ -252,8 +299,9 @@ def test_stopped_at_any_moment_the_same_command_gives_the_same_bytes(tmp_path, h
     subprocess.run(command(whole), capture_output=True, check=True)
     # A check-point at every report, so that a resumed part starts in its middle.
     often = (
-        "import sys, contam.experiments.support.two_layer_runs as t; from contam.cli import main\n"
-        "t.KEEP_EVERY = 0.0; sys.exit(main(sys.argv[1:]))"
+        "import sys; from contam.training import checkpointed; from contam.cli import main\n"
+        "checkpointed.CHECKPOINT_EVERY, checkpointed.CHECKPOINT_SHARE = 0.0, 1e9\n"
+        "sys.exit(main(sys.argv[1:]))"
     )
     for wait in (2.5, 3.0, 3.7, 4.5):
         process = subprocess.Popen(

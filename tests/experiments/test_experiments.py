@@ -99,7 +99,6 @@ def test_a_run_stopped_anywhere_goes_on_to_the_same_bytes(experiment, smoke, tmp
     """Stop after every few stages, with a check-point at each report, and start again."""
     whole = finished(smoke, experiment)
     config = experiment.presets["smoke"]
-    monkeypatch.setattr("contam.experiments.support.two_layer_runs.KEEP_EVERY", 0.0)
     monkeypatch.setattr("contam.training.checkpointed.CHECKPOINT_EVERY", 0.0)
     monkeypatch.setattr("contam.training.checkpointed.CHECKPOINT_SHARE", 1e9)
     monkeypatch.setattr("contam.experiments.support.model_zoo.REPORT_EVERY", 1)

@@ -214,6 +214,6 @@ def test_gated_expectations_by_hand():
         ),
     ],
 )
-def test_what_the_bounds_do_not_say_is_refused(refused, message):
+def test_what_the_bounds_do_not_say_is_rejected(refused, message):
     with pytest.raises(ValueError, match=message):
         refused()

@@ -164,20 +164,20 @@ BAD = [
     ({"classes": 4}, "divide equally"),
     ({"correlation": 1.1}, "correlation=1.1 must lie between 0 and 1"),
     ({"coupling": -0.1}, "coupling=-0.1 must lie between 0 and 1"),
-    ({"core_shape": "cubes"}, "choose 'weights' or 'spheres'"),
+    ({"core_shape": "cubes"}, "choose one of weights, spheres"),
     ({"classes": 3, "correlation": 0.5}, "set classes=2"),
     ({"classes": 3, "core_shape": "spheres"}, "set classes=2"),
 ]
 
 
 @pytest.mark.parametrize(("fields", "message"), BAD)
-def test_parts_that_do_not_fit_are_refused(fields, message):
+def test_fields_that_do_not_fit_are_rejected(fields, message):
     with pytest.raises(ValueError, match=message):
         DataModel(SMALL, **fields)
 
 
 def test_a_sample_needs_a_size_and_a_distribution():
-    with pytest.raises(ValueError, match="wanted at least 1"):
+    with pytest.raises(ValueError, match="need at least 1"):
         DataModel(SMALL).sample(0, bit_generator_for(0, "test"))
     with pytest.raises(ValueError, match="choose 'id', 'ood' or 'worst'"):
         DataModel(SMALL).sample(1, bit_generator_for(0, "test"), "far")  # pyright: ignore[reportArgumentType]

@@ -50,7 +50,7 @@ def test_eq_6_weights_are_their_projections_and_a_residual_that_no_input_sees(fe
 
 
 @given(core=st.integers(-3, 40), background=st.integers(-3, 40), dimension=st.integers(-3, 60))
-def test_impossible_sizes_are_refused(core, background, dimension):
+def test_impossible_sizes_are_rejected(core, background, dimension):
     if core >= 1 and background >= 0 and core + background <= dimension:
         assert FeatureModel(core, background, dimension).size == core + background
     else:
@@ -74,5 +74,5 @@ def test_only_coherences_that_a_gram_matrix_can_have_are_taken(coherence):
 def test_coherence_and_dictionary_must_agree():
     with pytest.raises(ValueError, match="needs dictionary='coherent'"):
         FeatureModel(coherence=0.2)
-    with pytest.raises(ValueError, match="choose 'axes', 'rotated' or 'coherent'"):
+    with pytest.raises(ValueError, match="choose one of axes, rotated, coherent"):
         FeatureModel(dictionary="skew")  # pyright: ignore[reportArgumentType]

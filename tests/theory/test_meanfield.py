@@ -9,28 +9,14 @@ import torch
 from scipy import integrate, stats
 
 from contam.rng import generator_for
-from contam.theory.coverage import Inputs
+from contam.theory.distribution import DataModel
+from contam.theory.features import FeatureModel
 from contam.theory.meanfield import Grid, Neurons, advance, outcomes, view
+from contam.theory.setting import Setting
 
 CORE, BACKGROUND, WIDTH = 24, 40, 32
-INPUTS = Inputs(
-    core=CORE,
-    background=BACKGROUND,
-    dimension=256,
-    width=WIDTH,
-    mean=0.5,
-    variance=1 / 12,
-    ood_mean=-0.5,
-    ood_variance=1 / 12,
-    step_size=0.5,
-    weight_decay=1e-3,
-    steps=1,
-    activation="relu",
-    loss="hinge",
-    optimizer="sgd",
-    bias=False,
-    seed=0,
-    neurons=4096,
+SETTING = Setting(
+    data=DataModel(FeatureModel(CORE, BACKGROUND, 256)), width=WIDTH, step_size=0.5, steps=1
 )
 
 
@@ -70,7 +56,7 @@ def test_gated_weights_integrate_over_a_half_plane():
 
 
 @pytest.mark.parametrize("margin", [-0.3, 0.0, 0.2])
-def test_what_a_relu_makes_of_a_gaussian_is_its_integral(margin):
+def test_relu_moments_of_a_gaussian_are_their_integrals(margin):
     one = Neurons(
         sign=torch.ones(1, dtype=torch.float64),
         core_mean=torch.zeros(1, dtype=torch.float64),
@@ -78,28 +64,28 @@ def test_what_a_relu_makes_of_a_gaussian_is_its_integral(margin):
         core_rest=torch.tensor([0.8], dtype=torch.float64),
         background_rest=torch.tensor([0.6], dtype=torch.float64),
     )
-    seen = view(one, replace(INPUTS, width=1, step_size=0.01), Grid.of(3), 1.0)
+    response = view(one, replace(SETTING, width=1, step_size=0.01), Grid.of(3), 1.0)
     sd = math.sqrt(1 / 12)
     moments = [
         integrate.quad(lambda v, p=p: v**p * stats.norm.pdf(v, margin, sd), 0, 10)[0]
         for p in (0, 1, 2)
     ]
-    assert float(seen.slope[4]) == pytest.approx(moments[0])
-    assert float(seen.output[1, 1]) == pytest.approx(moments[1])
-    assert float(seen.spread[1, 1]) == pytest.approx(math.sqrt(moments[2] - moments[1] ** 2))
-    assert float(seen.bend[4]) == pytest.approx(stats.norm.pdf(0, margin, sd))
+    assert float(response.slope[4]) == pytest.approx(moments[0])
+    assert float(response.output[1, 1]) == pytest.approx(moments[1])
+    assert float(response.spread[1, 1]) == pytest.approx(math.sqrt(moments[2] - moments[1] ** 2))
+    assert float(response.bend[4]) == pytest.approx(stats.norm.pdf(0, margin, sd))
 
 
 @pytest.mark.parametrize("activation", ["relu", "identity"])
-@pytest.mark.parametrize(("low", "ood"), [(0.0, None), (-1.0, (-0.5, 1 / 12))])
+@pytest.mark.parametrize(("low", "where"), [(0.0, "id"), (-1.0, "ood")])
 @pytest.mark.parametrize("y", [1.0, -1.0])
-def test_a_view_has_the_outputs_that_examples_have(activation, low, ood, y):
+def test_predicted_outputs_match_those_of_examples(activation, low, where, y):
     u, a = network(0.7)
     h = examples(generator_for(1, "view"), 200_000, y, low) @ u.T
     h = y * ((h.relu() if activation == "relu" else h) @ a)
     grid = Grid.of(16)
-    inputs = replace(INPUTS, activation=activation)
-    output, spread = outcomes(view(Neurons.read(u, a, core=CORE), inputs, grid, y, ood), grid)
+    setting = replace(SETTING, activation=activation)
+    output, spread = outcomes(view(Neurons.read(u, a, core=CORE), setting, grid, y, where), grid)
     mean = grid.average(output)
     deviation = math.sqrt(grid.average(output**2 + spread**2) - mean**2)
     assert mean == pytest.approx(float(h.mean()), abs=0.003)
@@ -139,19 +125,19 @@ def sampled_pulls(u, a, activation, examples_per_class=300_000):
 def test_a_step_is_the_gradient_over_many_examples_term_by_term(activation, progress):
     u, a = network(progress)
     before = Neurons.read(u, a, core=CORE)
-    inputs = replace(INPUTS, activation=activation, weight_decay=0.0, step_size=WIDTH * 0.01)
-    after = advance(before, inputs)
+    setting = replace(SETTING, activation=activation, weight_decay=0.0, step_size=WIDTH * 0.01)
+    after = advance(before, setting)
     for term, sampled in sampled_pulls(u, a, activation).items():
-        told = (getattr(after, term) - getattr(before, term)) / inputs.step_size
+        predicted = (getattr(after, term) - getattr(before, term)) / setting.step_size
         neglected = 0.01 if activation == "identity" and "rest" in term else 0.003
-        assert float((told - sampled).abs().max()) < neglected / WIDTH, term
+        assert float((predicted - sampled).abs().max()) < neglected / WIDTH, term
         largest = float(sampled.abs().max()) * WIDTH
         assert activation == "identity" or largest > (0.02 if "rest" in term else 0.2), term
 
 
 def test_weight_decay_shrinks_everything_alike():
     before = Neurons.read(*network(0.5), core=CORE)
-    kept, decayed = (advance(before, replace(INPUTS, weight_decay=decay)) for decay in (0.0, 0.01))
+    kept, decayed = (advance(before, replace(SETTING, weight_decay=decay)) for decay in (0.0, 0.01))
     for name in ("core_mean", "background_mean", "core_rest", "background_rest"):
         lost = getattr(kept, name) - getattr(decayed, name)
         torch.testing.assert_close(lost, 0.005 * getattr(before, name))
@@ -164,7 +150,7 @@ def differ(first, second):
 
 @pytest.mark.parametrize("width", [20_000, 10**7])
 def test_drawn_neurons_follow_the_law_of_gaussian_weights(width):
-    drawn = Neurons.draw(replace(INPUTS, width=width, neurons=20_000))
+    drawn = Neurons.draw(replace(SETTING, width=width), 0, 20_000)
     u = torch.randn(20_000, CORE + BACKGROUND, generator=generator_for(3, "weights")) / 16
     a = torch.where(torch.arange(20_000) % 2 == 0, 1.0, -1.0) / 20_000
     read = Neurons.read(u, a, core=CORE)
@@ -176,7 +162,7 @@ def test_drawn_neurons_follow_the_law_of_gaussian_weights(width):
 
 @pytest.mark.parametrize("neurons", [2, 255, 4096])
 def test_a_sample_of_a_wide_network_is_even(neurons):
-    drawn = Neurons.draw(replace(INPUTS, width=10**6, neurons=neurons))
+    drawn = Neurons.draw(replace(SETTING, width=10**6), 0, neurons)
     assert len(drawn.sign) == neurons
     assert float(drawn.sign.sum()) == neurons % 2
     independent = 1 / math.sqrt(256 * BACKGROUND * neurons)
@@ -186,13 +172,13 @@ def test_a_sample_of_a_wide_network_is_even(neurons):
 
 def test_a_seed_draws_the_same_neurons_again_and_another_seed_others():
     first, again, other = (
-        Neurons.draw(replace(INPUTS, seed=seed)).core_mean.tolist() for seed in (1, 1, 2)
+        Neurons.draw(SETTING, seed, 4096).core_mean.tolist() for seed in (1, 1, 2)
     )
     assert first == again
     assert first != other
 
 
-def test_output_weights_of_another_size_are_refused():
+def test_output_weights_of_another_size_are_rejected():
     u, a = network(0.0)
     with pytest.raises(ValueError, match=r"output weights must be \+-1 / 32"):
         Neurons.read(u, 2 * a, core=CORE)

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contam.rng import bit_generator_for
-from contam.theory.architecture import Architecture
 from contam.theory.distribution import DataModel, Sample
 from contam.theory.features import FeatureModel
+from contam.theory.initialization import initial_network
 from contam.theory.network import MLP, linear
 from contam.theory.neurons import (
     activation_probabilities,
@@ -17,6 +17,7 @@ from contam.theory.neurons import (
     neuron_sets,
     positive_examples,
 )
+from contam.theory.setting import Setting
 
 DATA = DataModel(FeatureModel(1, 1, 16))
 
@@ -37,9 +38,8 @@ def test_activation_probabilities_by_hand():
 
 def test_activation_probabilities_of_every_layer_against_brute_force():
     data = DataModel(FeatureModel(6, 3, 20), classes=3)
-    network = Architecture(width=2**15, depth=1, bias="all", initialization="uniform").start(
-        data.features, 0
-    )
+    shape = Setting(data=data, width=2**15, bias="all", initialization="uniform")
+    network = initial_network(shape, 0)
     sample = data.sample(
         300, bit_generator_for(0, "test")
     )  # 300 examples take three parts at this width
@@ -51,7 +51,7 @@ def test_activation_probabilities_of_every_layer_against_brute_force():
 
 
 def test_deep_networks_have_one_table_for_each_layer():
-    network = Architecture(width=5, depth=3, activation="tanh").start(DATA.features, 0)
+    network = initial_network(Setting(data=DATA, width=5, depth=3, activation="tanh"), 0)
     tables = activation_probabilities(network, DATA.sample(50, bit_generator_for(0, "test")), DATA)
     assert [table.shape for table in tables] == [(2, 5)] * 3
 
@@ -104,7 +104,7 @@ def test_definition_a4_by_hand():
 
 def test_lemma_a7_at_the_start_each_set_has_its_share_of_all_neurons():
     data = DataModel()
-    network = Architecture(width=20_000).start(data.features, 0)
+    network = initial_network(Setting(data=data, width=20_000), 0)
     members = neuron_sets(network.projections, network.head.weight[0], data)
     share = 0.5 * 0.5 * math.erfc(1 / math.sqrt(2))  # one standard deviation, and the right sign
     assert members.double().mean(dim=1).tolist() == pytest.approx([share] * 2, rel=0.08)

@@ -8,9 +8,33 @@ import pytest
 import torch
 
 from contam.rng import generator_for
-from contam.theory.population import Neurons, predict_contamination
+from contam.theory.distribution import DataModel
+from contam.theory.features import FeatureModel
+from contam.theory.population import Neurons, Prediction, predict_contamination
+from contam.theory.setting import Setting
+from contam.theory.weights import Beta, TwoPoint, Uniform, Weights
 
 LINEAR, RELU = "identity", "relu"
+ZERO_TO_ONE = Uniform()
+
+
+def predict(
+    *,
+    core: int = 32,
+    background: int = 32,
+    dimension: int = 256,
+    weights: Weights = ZERO_TO_ONE,
+    seed: int = 0,
+    neurons: int = 4096,
+    report_at=None,
+    start: Neurons | None = None,
+    **fields,
+) -> Prediction:
+    """The prediction of a setting whose core and background weights have one distribution."""
+    data = DataModel(FeatureModel(core, background, dimension), weights, weights)
+    return predict_contamination(
+        Setting(data=data, **fields), seed=seed, neurons=neurons, report_at=report_at, start=start
+    )
 
 
 def start(features, dimension, width, seed):
@@ -52,10 +76,10 @@ def sgd(u, a, *, steps, step_size, batch, activation, seed, report_at):
 def both(features, width, step_size=1.0, *, steps=200, batch=500, activation=RELU, report_at=(200,),
          seeds=4):  # fmt: skip
     """Prediction and SGD from the same weights: means over seeds, (reported steps, six numbers)."""
-    told, found = [], []
+    predicted, found = [], []
     for seed in range(seeds):
         u, a = start(features, 4 * features, width, seed)
-        prediction = predict_contamination(
+        prediction = predict(
             core=features // 2,
             background=features // 2,
             dimension=4 * features,
@@ -66,21 +90,21 @@ def both(features, width, step_size=1.0, *, steps=200, batch=500, activation=REL
             report_at=report_at,
             start=Neurons.read(u, a, core=features // 2),
         )
-        told.append([[p.U, p.V, p.id_hinge, p.id_error, p.ood_hinge, p.ood_error]
+        predicted.append([[p.U, p.V, p.id_hinge, p.id_error, p.ood_hinge, p.ood_error]
                      for p in prediction.curve])  # fmt: skip
         found.append(
             sgd(u, a, steps=steps, step_size=step_size, batch=batch, activation=activation,
                 seed=seed, report_at=report_at)
         )  # fmt: skip
-    return torch.tensor(told).mean(0), torch.stack(found).mean(0)
+    return torch.tensor(predicted).mean(0), torch.stack(found).mean(0)
 
 
-def agree(told, found):
+def agree(predicted, found):
     """Acceptance A7, with hinge risk in distribution beside it."""
-    assert told[0] == pytest.approx(found[0], rel=0.01), "U"
-    assert told[1] == pytest.approx(found[1], rel=0.01), "V"
-    assert told[2] == pytest.approx(found[2], abs=0.002), "ID hinge"
-    assert told[4] == pytest.approx(found[4], abs=0.012), "OOD hinge"
+    assert predicted[0] == pytest.approx(found[0], rel=0.01), "U"
+    assert predicted[1] == pytest.approx(found[1], rel=0.01), "V"
+    assert predicted[2] == pytest.approx(found[2], abs=0.002), "ID hinge"
+    assert predicted[4] == pytest.approx(found[4], abs=0.012), "OOD hinge"
 
 
 @pytest.mark.parametrize(
@@ -91,34 +115,48 @@ def agree(told, found):
         pytest.param(4096, 2048, 0.5, 50, 64, marks=pytest.mark.slow),
     ],
 )
-def test_prediction_is_what_sgd_finds(features, width, step_size, steps, batch):
+def test_prediction_matches_sgd(features, width, step_size, steps, batch):
     """All three have step_size * steps * features / width = 50, which is how far training gets."""
-    told, found = both(features, width, step_size, steps=steps, report_at=(steps,), batch=batch)
-    agree(told[-1].tolist(), found[-1].tolist())
+    predicted, found = both(
+        features, width, step_size, steps=steps, report_at=(steps,), batch=batch
+    )
+    agree(predicted[-1].tolist(), found[-1].tolist())
 
 
-def test_prediction_is_what_sgd_finds_on_the_way_there():
-    told, found = both(64, 256, report_at=(0, 5, 20, 50, 100, 200))
+def test_prediction_matches_sgd_along_the_way():
+    predicted, found = both(64, 256, report_at=(0, 5, 20, 50, 100, 200))
     for column, allowed in enumerate((0.02, 0.02, 0.004, 0.02, 0.004, 0.01)):
-        assert float((told - found)[:, column].abs().max()) < allowed
+        assert float((predicted - found)[:, column].abs().max()) < allowed
     assert float(found[:, 5].max() - found[:, 5].min()) > 0.3
 
 
 def test_the_comparison_can_fail():
     """A prediction for slightly other data, or for half of the steps, is no longer SGD's."""
     _, found = both(64, 256, report_at=(0, 5, 20, 50, 100, 200))
-    for other in ({"mean": 0.52}, {"variance": 1 / 10}, {"steps": 100}, {"dimension": 160}):
-        final = predict_contamination(**{"steps": 200, **other}, report_at=[]).final
-        told = [final.U, final.V, final.id_hinge, final.id_error, final.ood_hinge, final.ood_error]
+    for other in (
+        {"weights": Uniform(0.04, 1.0)},
+        {"weights": Beta(0.75, 0.75)},
+        {"steps": 100},
+        {"dimension": 160},
+    ):
+        final = predict(**{"steps": 200, **other}, report_at=[]).final
+        predicted = [
+            final.U,
+            final.V,
+            final.id_hinge,
+            final.id_error,
+            final.ood_hinge,
+            final.ood_error,
+        ]
         with pytest.raises(AssertionError):
-            agree(told, found[-1].tolist())
+            agree(predicted, found[-1].tolist())
 
 
 def test_linear_networks_do_not_learn_the_background():
-    told, found = both(64, 256, activation=LINEAR)
-    assert float((told - found).abs().max()) < 0.006
-    assert abs(float(told[-1, 1])) < 0.08
-    whole = predict_contamination(activation=LINEAR)
+    predicted, found = both(64, 256, activation=LINEAR)
+    assert float((predicted - found).abs().max()) < 0.006
+    assert abs(float(predicted[-1, 1])) < 0.08
+    whole = predict(activation=LINEAR)
     norms = [point.background_norm for point in whole.curve]
     assert norms[-1] == pytest.approx(norms[0] * (1 - 1e-3) ** 200, rel=0.02)
     assert abs(whole.final.ood_hinge - whole.final.id_hinge) < 0.003
@@ -126,10 +164,10 @@ def test_linear_networks_do_not_learn_the_background():
 
 
 def test_ood_risk_grows_with_the_number_of_features():
-    told, found = (torch.cat(column)[:, 4].tolist() for column in zip(
+    predicted, found = (torch.cat(column)[:, 4].tolist() for column in zip(
         both(16, 64), both(64, 256), both(256, 512, 0.5, batch=100), strict=True
     ))  # fmt: skip
-    for risks in (told, found):
+    for risks in (predicted, found):
         assert risks[0] + 0.02 < risks[1] < risks[2] - 0.02
 
 
@@ -144,10 +182,10 @@ def test_ood_risk_grows_with_the_number_of_features():
         pytest.param(2**20, 2**22, 0.021, marks=pytest.mark.slow),
     ],
 )
-def test_the_other_class_falls_silent_where_d_is_half_d0_to_the_three_halves_and_not_where_4_d0(
+def test_the_other_class_rate_vanishes_where_d_outgrows_d0_and_not_at_4_d0(
     features, dimension, expected
 ):
-    prediction = predict_contamination(
+    prediction = predict(
         core=features // 2,
         background=features // 2,
         dimension=dimension,
@@ -160,15 +198,15 @@ def test_the_other_class_falls_silent_where_d_is_half_d0_to_the_three_halves_and
 
 
 def test_theorem_4_2_good_neurons_hold_core_by_their_sign_and_background_besides():
-    final = predict_contamination().final
+    final = predict().final
     assert final.good_share > 0.75
     assert 1 < final.good_core < 1.6
     assert 0.7 < final.good_background < 1.3
 
 
-def test_a_sample_of_a_wide_network_tells_the_same_as_the_whole():
+def test_a_sample_of_a_wide_network_predicts_the_same_as_the_whole():
     sampled, whole = (
-        predict_contamination(
+        predict(
             width=2048, step_size=8.0, weight_decay=1e-3 / 8, neurons=neurons, report_at=[]
         ).final
         for neurons in (256, 2048)
@@ -178,15 +216,15 @@ def test_a_sample_of_a_wide_network_tells_the_same_as_the_whole():
 
 
 def test_an_equal_seed_predicts_the_same_and_another_one_nearly_so():
-    first, again, other = (predict_contamination(seed=seed, steps=100) for seed in (3, 3, 4))
+    first, again, other = (predict(seed=seed, steps=100) for seed in (3, 3, 4))
     assert first == again
     assert 0 < abs(first.final.ood_hinge - other.final.ood_hinge) < 0.03
 
 
 def test_steps_of_the_curve():
-    assert [point.step for point in predict_contamination(steps=20).curve] == list(range(0, 21, 2))
-    assert [point.step for point in predict_contamination(steps=3).curve] == [0, 1, 2, 3]
-    assert [point.step for point in predict_contamination(steps=9, report_at=(4, 0)).curve] == [
+    assert [point.step for point in predict(steps=20).curve] == list(range(0, 21, 2))
+    assert [point.step for point in predict(steps=3).curve] == [0, 1, 2, 3]
+    assert [point.step for point in predict(steps=9, report_at=(4, 0)).curve] == [
         0,
         4,
         9,
@@ -194,14 +232,14 @@ def test_steps_of_the_curve():
 
 
 def test_contamination_gives_the_ood_risk_by_the_rule_of_thumb():
-    prediction = predict_contamination()
+    prediction = predict()
     ratio = prediction.contamination
     assert ratio == prediction.final.V / prediction.final.U
     assert prediction.final.ood_hinge == pytest.approx(2 * ratio / (1 + ratio), abs=0.02)
 
 
-def test_summary_says_the_numbers():
-    prediction = predict_contamination(steps=60)
+def test_summary_contains_the_numbers():
+    prediction = predict(steps=60)
     words = prediction.summary()
     final = prediction.final
     assert words.startswith("After 60 steps")
@@ -211,7 +249,7 @@ def test_summary_says_the_numbers():
 
 
 def test_summary_of_a_network_that_has_not_learned_does_not_speak_of_contamination():
-    words = predict_contamination(steps=1, core=4, background=60, width=64).summary()
+    words = predict(steps=1, core=4, background=60, width=64).summary()
     assert words.startswith("After 1 step the average neuron")
     assert "hardly anything: train longer" in words
     assert "contamination" not in words
@@ -219,7 +257,7 @@ def test_summary_of_a_network_that_has_not_learned_does_not_speak_of_contaminati
 
 
 def test_records_are_rows_that_json_can_hold():
-    prediction = predict_contamination(core=4, background=60, width=64, steps=30)
+    prediction = predict(core=4, background=60, width=64, steps=30)
     rows = json.loads(json.dumps(prediction.records(), allow_nan=False))
     assert [row["step"] for row in rows] == [point.step for point in prediction.curve]
     assert rows[-1]["V"] == prediction.final.V
@@ -228,53 +266,87 @@ def test_records_are_rows_that_json_can_hold():
     assert True in undefined
 
 
+FEATURES = FeatureModel()
+
+
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("fields", "message"),
     [
         ({"activation": "gelu"}, "activation must be one of .* train the network instead"),
-        ({"loss": "logistic"}, "loss must be 'hinge'"),
+        ({"loss": "logistic"}, "loss must be 'hinge', not 'logistic'"),
         ({"optimizer": "adam"}, r"optimizer must be 'sgd', not 'adam': .*step_size / \(1 - b\)"),
-        ({"bias": True}, "bias must be False"),
-        ({"core": 3}, "core must be at least 4, not 3"),
-        ({"background": 0}, "background must be at least 4, not 0"),
-        ({"width": 0}, "width must be at least 1"),
-        ({"steps": 0}, "steps must be at least 1"),
-        ({"neurons": 1}, "neurons must be at least 2"),
-        ({"dimension": 63}, "dimension must be at least 64, not 63"),
-        ({"mean": 1.5}, r"mean must be in \[0, 1\]"),
-        ({"mean": math.nan}, "mean must be in"),
-        ({"variance": 0.26}, r"variance must be in \[0, 0.25\], not 0.26: no distribution"),
-        ({"variance": 0.0}, "variance must be positive"),
-        ({"ood_mean": 0.1}, r"ood_mean must be in \[-1, 0\]"),
-        ({"ood_mean": -0.9, "ood_variance": 0.1}, r"ood_variance must be in \[0, 0.09\]"),
-        ({"step_size": 0.0}, "step_size must be positive"),
+        ({"bias": "all"}, "bias must be 'none', not 'all'"),
+        ({"depth": 2}, "depth must be 1, not 2"),
+        ({"head": "trained"}, "head must be 'fixed'"),
+        ({"initialization": "uniform"}, "initialization must be 'gaussian'"),
+        ({"examples": 1000}, "examples must be None, not 1000"),
+        ({"data": DataModel(classes=4)}, "classes must be 2, not 4"),
+        ({"data": DataModel(correlation=0.5)}, "correlation must be 0, not 0.5"),
+        ({"data": DataModel(coupling=0.5)}, "coupling must be 0, not 0.5"),
+        ({"data": DataModel(core_shape="spheres")}, "core_shape must be 'weights'"),
+        ({"data": DataModel(FeatureModel(dictionary="coherent", coherence=0.2))}, "coherence"),
+        ({"data": DataModel(FeatureModel(core=3))}, "core must be at least 4, not 3"),
+        ({"data": DataModel(FeatureModel(background=0))}, "background must be at least 4, not 0"),
+        ({"data": DataModel(core_weights=Beta(2.0, 5.0))}, "must be the same distribution"),
+        ({"data": DataModel(FEATURES, Uniform(0, 2), Uniform(0, 2))}, r"must lie in \[0, 1\]"),
+        ({"data": DataModel(ood_weights=Uniform(-1, 1))}, r"ood_weights must lie in \[-1, 0\]"),
+        (
+            {"data": DataModel(ood_weights=(Uniform(-1, 0),) * 31 + (Uniform(-0.5, 0),))},
+            "ood_weights must be one distribution",
+        ),
         ({"step_size": 11.0}, "at most 2.5, not 2.75: .* try step_size 10 and more steps"),
         ({"weight_decay": 1.0}, r"weight_decay must be in \[0, 1 / step_size\)"),
-        ({"weight_decay": -1e-3}, "weight_decay must be in"),
+    ],
+)
+def test_settings_that_are_not_covered_are_rejected_with_a_suggestion(fields, message):
+    with pytest.raises(ValueError, match=message):
+        predict_contamination(Setting(**fields))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"neurons": 1}, "neurons must be at least 2"),
         ({"report_at": [0, 500]}, r"from 0 to 200, not \[500\]"),
     ],
 )
-def test_what_is_not_covered_is_refused_with_what_to_do(asked, message):
+def test_invalid_arguments_are_rejected(arguments, message):
     with pytest.raises(ValueError, match=message):
-        predict_contamination(**asked)
+        predict_contamination(Setting(), **arguments)
 
 
-def test_a_start_of_another_width_is_refused():
-    u, a = start(64, 256, 100, 0)
-    with pytest.raises(ValueError, match="start has 100 neurons; width must say so, not 256"):
-        predict_contamination(start=Neurons.read(u, a, core=32))
-
-
-def test_moments_at_the_edge_are_accepted():
-    edge = predict_contamination(
-        mean=0.25, variance=0.1875, ood_mean=-1.0, ood_variance=0.0, steps=2
-    ).final
-    assert edge.ood_hinge == pytest.approx(edge.worst_hinge, abs=1e-9)
-
-
-def test_worst_is_the_background_at_minus_one():
-    usual, extreme = (
-        predict_contamination(steps=30).final,
-        predict_contamination(steps=30, ood_mean=-1, ood_variance=0).final,
+def test_fields_that_make_no_difference():
+    standard, same = (
+        predict_contamination(setting).curve
+        for setting in (
+            Setting(steps=3),
+            Setting(steps=3, batch_size=7, engine="autograd", precision="float64", ambient=True),
+        )
     )
-    assert usual.worst_hinge == extreme.ood_hinge != usual.ood_hinge
+    assert standard == same
+
+
+def test_progress_rises_to_one():
+    shares: list[float] = []
+    predict_contamination(Setting(steps=4), progress=shares.append)
+    assert shares == [0.0, 0.25, 0.5, 0.75, 1.0]
+
+
+def test_a_start_of_another_width_is_rejected():
+    u, a = start(64, 256, 100, 0)
+    with pytest.raises(ValueError, match="start has 100 neurons, but width is 256"):
+        predict(start=Neurons.read(u, a, core=32))
+
+
+def test_skewed_two_point_weights_are_covered():
+    final = predict(weights=TwoPoint(0.25), steps=2).final
+    assert 0 < final.id_hinge < final.ood_hinge < final.worst_hinge
+
+
+def test_worst_is_the_limit_of_a_background_near_minus_one():
+    usual, extreme = (
+        predict_contamination(Setting(data=DataModel(ood_weights=weights), steps=30)).final
+        for weights in (Uniform(-1, 0), Uniform(-1, -1 + 1e-9))
+    )
+    assert usual.worst_hinge == extreme.worst_hinge != usual.ood_hinge
+    assert extreme.ood_hinge == pytest.approx(extreme.worst_hinge, abs=1e-6)

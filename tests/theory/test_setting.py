@@ -17,18 +17,22 @@ def test_the_defaults_are_the_published_sizes():
     assert setting.step_size * setting.steps == pytest.approx(1e-3 * 20_000 / (1 - 0.9))
 
 
-def test_one_output_for_each_thing_that_is_asked_for():
+def test_outputs_per_class_and_per_core_feature():
     several = DataModel(FeatureModel(30, 10), classes=3)
-    assert Setting().architecture.outputs == 1
-    assert Setting(data=several).architecture.outputs == 3
-    assert Setting(loss="squared").architecture.outputs == 32
-    assert Setting(data=several, loss="squared").architecture.outputs == 30
+    assert Setting().outputs == 1
+    assert Setting(data=several).outputs == 3
+    assert Setting(loss="squared").outputs == 32
+    assert Setting(data=several, loss="squared").outputs == 30
 
 
 ROTATED = DataModel(FeatureModel(4, 4, 20, "rotated"))
 BAD = [
     ({"width": 0}, "width=0 must be at least 1"),
+    ({"depth": 0}, "depth=0 must be at least 1"),
     ({"activation": "step"}, "no activation 'step'; choose one of relu"),
+    ({"bias": "some"}, "no bias 'some'; choose one of none, hidden, all"),
+    ({"head": "other"}, "no head 'other'"),
+    ({"initialization": "zeros"}, "no initialization 'zeros'"),
     ({"loss": "zero-one"}, "no loss 'zero-one'; choose one of hinge, logistic, squared"),
     ({"optimizer": "lion"}, "no optimizer 'lion'"),
     ({"engine": "fast"}, "no engine 'fast'"),
@@ -36,21 +40,21 @@ BAD = [
     ({"batch_size": 0}, "batch_size=0 must be at least 1"),
     ({"steps": 0}, "steps=0 must be at least 1"),
     ({"examples": 10, "batch_size": 11}, "batch_size=11 is more than examples=10"),
-    ({"engine": "by_hand", "depth": 2, "loss": "logistic"}, "depth=2, loss='logistic'"),
-    ({"engine": "by_hand", "data": DataModel(FeatureModel(30, 10), classes=3)}, "classes=3"),
+    ({"engine": "closed_form", "depth": 2, "loss": "logistic"}, "depth=2, loss='logistic'"),
+    ({"engine": "closed_form", "data": DataModel(FeatureModel(30, 10), classes=3)}, "classes=3"),
     ({"data": ROTATED, "optimizer": "adamw"}, "needs ambient=True"),
 ]
 
 
 @pytest.mark.parametrize(("fields", "message"), BAD)
-def test_bad_settings_say_what_to_change(fields, message):
+def test_invalid_settings_are_rejected_with_a_suggestion(fields, message):
     with pytest.raises(ValueError, match=message):
         Setting(**fields)
 
 
 @given(value=st.floats(allow_nan=True, allow_infinity=True))
 @settings(max_examples=60)
-def test_numbers_out_of_range_are_refused(value):
+def test_numbers_out_of_range_are_rejected(value):
     allowed = {
         "step_size": math.isfinite(value) and value > 0,
         "weight_decay": math.isfinite(value) and value >= 0,

@@ -8,13 +8,14 @@ from safetensors.torch import load_file, save_file
 from contam.rng import bit_generator_for
 from contam.theory.distribution import DataModel
 from contam.theory.features import FeatureModel
+from contam.theory.initialization import initial_network
 from contam.theory.trajectory import Setting, simulate, training_set
 
 FEATURES = FeatureModel(6, 6, 30)
 COHERENT = DataModel(FeatureModel(6, 6, 30, "coherent", 0.2))
 SMALL = Setting(data=DataModel(FEATURES), width=24, batch_size=50, steps=60, precision="float64")
 
-BY_HAND = [
+CLOSED_FORM = [
     {},
     {"activation": "identity"},
     {"optimizer": "momentum", "step_size": 0.1},
@@ -46,22 +47,22 @@ def name(fields):
     return "-".join(map(str, fields.values()))[:60] or "standard"
 
 
-@pytest.mark.parametrize("fields", BY_HAND, ids=name)
+@pytest.mark.parametrize("fields", CLOSED_FORM, ids=name)
 def test_both_engines_take_the_same_steps(fields):
     setting = replace(SMALL, **fields)
-    by_hand = last(replace(setting, engine="by_hand"))
+    closed_form = last(replace(setting, engine="closed_form"))
     autograd = last(replace(setting, engine="autograd"))
-    start = setting.start(0)
-    assert (by_hand.W - start.projections).norm() > 0.3 * start.projections.norm()
-    torch.testing.assert_close(by_hand.W, autograd.W, rtol=1e-9, atol=1e-12)
-    assert by_hand.loss == pytest.approx(autograd.loss, rel=1e-9)
+    start = initial_network(setting, 0)
+    assert (closed_form.W - start.projections).norm() > 0.3 * start.projections.norm()
+    torch.testing.assert_close(closed_form.W, autograd.W, rtol=1e-9, atol=1e-12)
+    assert closed_form.loss == pytest.approx(autograd.loss, rel=1e-9)
 
 
-def test_auto_works_by_hand_where_it_can():
+def test_auto_takes_the_closed_form_where_there_is_one():
     setting = replace(SMALL, precision="float32")
-    by_hand, auto = last(replace(setting, engine="by_hand")), last(setting)
+    closed_form, auto = last(replace(setting, engine="closed_form")), last(setting)
     autograd = last(replace(setting, engine="autograd"))
-    assert torch.equal(auto.W, by_hand.W)
+    assert torch.equal(auto.W, closed_form.W)
     assert not torch.equal(auto.W, autograd.W)  # they differ by rounding
     torch.testing.assert_close(auto.W, autograd.W, rtol=1e-3, atol=1e-4)
 
@@ -95,7 +96,7 @@ def test_eq_6_the_residual_only_decays():
     torch.testing.assert_close(after, (1 - 1.0 * 1e-3) ** 60 * before)
 
 
-@pytest.mark.parametrize("fields", [*BY_HAND, *BEYOND], ids=name)
+@pytest.mark.parametrize("fields", [*CLOSED_FORM, *BEYOND], ids=name)
 def test_a_resumed_run_is_the_same_run_bit_for_bit(fields, tmp_path):
     setting = replace(SMALL, precision="float32", steps=20, **fields)
     whole = last(setting)
@@ -114,12 +115,12 @@ def test_reports_come_in_order_and_stay_as_they_are():
     states = list(simulate(SMALL, 0, report_at=(60, 0, 7)))
     assert [state.step for state in states] == [0, 7, 60]
     assert states[0].loss is None
-    assert torch.equal(states[0].W, SMALL.start(0).projections)
+    assert torch.equal(states[0].W, initial_network(SMALL, 0).projections)
     assert torch.equal(states[1].W, last(replace(SMALL, steps=7)).W)
     assert not torch.equal(states[1].W, states[2].W)
 
 
-@pytest.mark.parametrize("engine", ["by_hand", "autograd"])
+@pytest.mark.parametrize("engine", ["closed_form", "autograd"])
 def test_a_checkpoint_is_taken_when_its_state_is_reported(engine):
     setting = replace(SMALL, engine=engine, optimizer="momentum", step_size=0.1)
     states = simulate(setting, 0, report_at=(10, 60))
@@ -128,13 +129,13 @@ def test_a_checkpoint_is_taken_when_its_state_is_reported(engine):
     assert torch.equal(last(setting, resume=early.checkpoint()).W, final.W)
 
 
-def test_resuming_reports_what_is_left():
+def test_resuming_reports_the_later_steps():
     early = next(simulate(SMALL, 0, report_at=(10,)))
     left = simulate(SMALL, 0, report_at=(5, 10, 20, 60), resume=early.checkpoint())
     assert [state.step for state in left] == [20, 60]
 
 
-def test_a_state_speaks_for_its_network():
+def test_a_state_gives_the_outputs_of_its_network():
     setting = replace(SMALL, bias="all", head="trained", depth=2)
     state = last(setting)
     f = setting.data.sample(5, bit_generator_for(0, "test"), dtype=torch.float64).f
@@ -168,7 +169,7 @@ def test_nothing_touches_the_global_random_state():
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_large_steps_are_announced_when_training_is_asked_for():
+def test_large_steps_warn_when_a_training_is_made():
     setting = replace(SMALL, step_size=5.2)  # 5.2 * 12 / 24 = 2.6
     with pytest.warns(UserWarning, match=r"step_size=5.2 is large .* stay at 5 or below"):
         simulate(setting, 0)
@@ -177,27 +178,27 @@ def test_large_steps_are_announced_when_training_is_asked_for():
         simulate(replace(SMALL, step_size=4.9), 0)
 
 
-@pytest.mark.parametrize("engine", ["by_hand", "autograd"])
-def test_a_run_that_breaks_says_when_and_what_to_do(engine):
+@pytest.mark.parametrize("engine", ["closed_form", "autograd"])
+def test_a_loss_that_is_not_finite_names_the_step_and_a_smaller_step_size(engine):
     setting = replace(SMALL, engine=engine, weight_decay=1e30, precision="float32", step_size=4.0)
     with pytest.raises(ValueError, match=r"not finite at step \d+; lower step_size below 2"):
         last(setting)
 
 
-def test_regression_that_breaks_says_so():
+def test_a_regression_loss_that_is_not_finite_is_reported():
     setting = replace(SMALL, loss="squared", head="trained", step_size=100.0, steps=200)
     with pytest.raises(ValueError, match=r"not finite at step \d+; lower step_size below 50"):
         last(setting)
 
 
-def test_steps_that_training_does_not_reach_are_refused():
+def test_steps_beyond_the_training_are_rejected():
     with pytest.raises(ValueError, match=r"steps 0 to 61, but training has the steps 0 to 60"):
         simulate(SMALL, 0, report_at=(0, 61))
     with pytest.raises(ValueError, match="steps -1 to -1"):
         simulate(SMALL, 0, report_at=(-1,))
 
 
-def test_a_checkpoint_of_another_run_is_refused():
+def test_a_checkpoint_of_another_run_is_rejected():
     checkpoint = last(SMALL).checkpoint()
     for setting, seed in ((SMALL, 1), (replace(SMALL, step_size=0.5), 0)):
         with pytest.raises(ValueError, match="another setting or seed"):

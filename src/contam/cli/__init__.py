@@ -82,8 +82,9 @@ def _dispatch(words: list[str]) -> int:
             return run_experiment(name, rest)
         case ["predict", *rest]:
             from contam.cli import prediction
+            from contam.cli.weights import registry
 
-            return parse(prediction.predict, rest, prog="contam predict")()
+            return parse(prediction.predict, rest, prog="contam predict", constructors=registry)()
         case ["data", action, *rest] if action in ACTIONS:
             return parse(ACTIONS[action], rest, prog=f"contam data {action}")()
         case [name, *_] if not name.startswith("-") and name not in COMMANDS:

@@ -5,6 +5,7 @@ import functools
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,14 @@ TYRO = (
 )
 
 
-def parse(target: Any, arguments: Sequence[str], *, prog: str, default: Any = None) -> Any:
+def parse(
+    target: Any,
+    arguments: Sequence[str],
+    *,
+    prog: str,
+    default: Any = None,
+    constructors: AbstractContextManager[Any] | None = None,
+) -> Any:
     """Parse arguments into a call or a record.
 
     Args:
@@ -30,6 +38,7 @@ def parse(target: Any, arguments: Sequence[str], *, prog: str, default: Any = No
         arguments: the words that follow the command's name.
         prog: the command's name in help texts and messages.
         default: default record, where `target` is a type.
+        constructors: a tyro registry for types that tyro does not know.
 
     Returns:
         The record; for a command, a function without arguments that runs it.
@@ -40,7 +49,7 @@ def parse(target: Any, arguments: Sequence[str], *, prog: str, default: Any = No
     more = {} if default is None else {"default": default}
     if not isinstance(target, type):
         target = deferred(target)
-    with one_line_errors():
+    with one_line_errors(), constructors or contextlib.nullcontext():
         return tyro.cli(target, args=list(arguments), prog=prog, config=TYRO, **more)
 
 

@@ -5,43 +5,32 @@ from typing import Annotated
 
 import tyro
 
+from contam.cli.progress import ProgressDisplay
 from contam.theory.population import predict_contamination
+from contam.theory.setting import Setting
+
+STANDARD = Setting()
 
 
 def predict(
+    setting: Annotated[Setting, tyro.conf.arg(name="")] = STANDARD,
     *,
-    core: int = 32,
-    background: int = 32,
-    dimension: int = 256,
-    width: int = 256,
-    mean: float = 0.5,
-    variance: float = 1 / 12,
-    ood_mean: float = -0.5,
-    ood_variance: float = 1 / 12,
-    step_size: float = 1.0,
-    weight_decay: float = 1e-3,
-    steps: int = 200,
-    activation: str = "relu",
     seed: int = 0,
     neurons: int = 4096,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
-    """Predict contamination before any training, by the population model of two-layer networks."""
-    prediction = predict_contamination(
-        core=core,
-        background=background,
-        dimension=dimension,
-        width=width,
-        mean=mean,
-        variance=variance,
-        ood_mean=ood_mean,
-        ood_variance=ood_variance,
-        step_size=step_size,
-        weight_decay=weight_decay,
-        steps=steps,
-        activation=activation,
-        seed=seed,
-        neurons=neurons,
-    )
+    """Predict contamination before any training, by the population model of two-layer networks.
+
+    Args:
+        setting: the training run; fields that the model does not cover are rejected.
+        seed: seed of the initial weights.
+        neurons: largest number of neurons to follow; a wider network is represented by an even
+            sample, and 1024 neurons are nearly as exact.
+        as_json: print the whole curve as a list of objects instead of a sentence.
+    """
+    with ProgressDisplay("predict") as display:
+        prediction = predict_contamination(
+            setting, seed=seed, neurons=neurons, progress=display.update
+        )
     print(json.dumps(prediction.records(), indent=1) if as_json else prediction.summary())
     return 0

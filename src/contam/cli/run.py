@@ -80,6 +80,7 @@ def run_experiment(name: str, arguments: Sequence[str]) -> int:
         arguments: a preset and flags, as they stand on the command line.
     """
     from contam import experiments
+    from contam.cli.weights import registry
 
     experiment = experiments.find(name)
     preset, *flags = arguments if arguments and not arguments[0].startswith("-") else [
@@ -99,6 +100,7 @@ def run_experiment(name: str, arguments: Sequence[str]) -> int:
         flags,
         prog=f"contam run {experiment.name} {preset}",
         default=record(config, RUNS, None, False),
+        constructors=registry,
     )
     if parsed.print_config:
         print(config_to_yaml(parsed.settings, f"contam run {experiment.name}"), end="")

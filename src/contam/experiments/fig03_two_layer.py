@@ -1,85 +1,72 @@
-"""Two-layer networks, ReLU against linear: the paper's theory as it happens, and as predicted."""
+"""Two-layer networks, ReLU against linear: the paper's theory, simulated and predicted."""
 
 import math
-from collections.abc import Iterator, Sequence
+import statistics
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import BaseModel, PositiveFloat, PositiveInt, model_validator
 
-from contam.experiment import Claim, Experiment, Stage, judge
-from contam.experiments.support.two_layer_runs import curve, pace, report_steps, train_into
+from contam.experiment import SETTINGS_DIFFER, Claim, Experiment, NotJudged, Stage, Statement
+from contam.experiments.support.two_layer_runs import NAMES, curve, ends, report_steps, train_into
 from contam.plots import Figure, lines, scatter
 from contam.run import Run
-from contam.theory.architecture import Activation
+from contam.theory.coverage import uncovered
 from contam.theory.distribution import DataModel
 from contam.theory.features import FeatureModel
+from contam.theory.initialization import initial_network
 from contam.theory.population import Neurons, predict_contamination
 from contam.theory.setting import Setting
 from contam.theory.summary import summary
 
-NAMES: dict[Activation, str] = {"relu": "ReLU", "identity": "linear"}
+LINEAR = "identity"
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
     """Defaults are the paper's (App. F.1) unless a field says otherwise."""
 
-    core: PositiveInt = 32
-    """Core features."""
-    background: PositiveInt = 32
-    """Background features."""
-    dimension: PositiveInt = 256
-    """Of the input space."""
-    width: PositiveInt = 256
-    """Hidden neurons."""
-    examples: PositiveInt | None = 1000
-    """Size of the fixed training set; none draws fresh examples for every step (Section 3.2)."""
-    batch_size: PositiveInt = 1000
-    """Examples a step."""
-    optimizer: Literal["sgd", "momentum"] = "momentum"
-    """The text says SGD; the published code adds momentum."""
-    step_size: PositiveFloat = 1e-3
-    momentum: NonNegativeFloat = 0.9
-    """From the published code; used by the optimizer "momentum"."""
-    weight_decay: NonNegativeFloat = 1e-3
-    steps: PositiveInt = 20_000
-    """From the published code: the paper shows the curves but not their length."""
+    setting: Setting = Setting(examples=1000, optimizer="momentum", step_size=1e-3, steps=20_000)
+    """The data, and the network that learns the classes; its linear twin and the regression differ
+    from it in a few fields. The momentum and the number of steps are from the published code; the
+    text says SGD and does not give the length. Section 3.2 has fresh examples: examples None."""
     regression_step_size: PositiveFloat = 1e-3
-    """On the squared error averaged over outputs."""
+    """Step size of regression, for the squared error averaged over outputs."""
     regression_steps: PositiveInt = 20_000
-    """From the published code."""
+    """Steps of regression, from the published code."""
     long_steps: PositiveInt = 3000
-    """Ours: steps of size 1 on fresh examples, to see where the background goes in the long run."""
+    """Ours: steps of size 1 on fresh examples, for the background norm in the long run."""
     test_examples: PositiveInt = 10_000
-    """Ours: fresh examples behind each risk and each rate."""
+    """Ours: held-out examples for each risk and each rate."""
     points: PositiveInt = 40
     """Ours: measurements along each curve."""
     seeds: PositiveInt = 4
-    """Ours: the paper does not say how many."""
+    """Ours: the paper does not give a number."""
+
+    @model_validator(mode="after")
+    def _is_classification(self) -> "Config":
+        if self.setting.activation == LINEAR:
+            raise ValueError("activation must not be identity, which is the linear twin's")
+        if self.setting.loss == "squared":
+            raise ValueError("loss must be hinge or logistic; regression is trained in any case")
+        return self
 
 
 PAPER = Config()
 LAPTOP = PAPER.model_copy(
     update={
-        "examples": None,
-        "optimizer": "sgd",
-        "step_size": 1.0,
-        "steps": 200,
+        "setting": Setting(batch_size=500),
         "regression_step_size": 1.6,
         "regression_steps": 1000,
-        "batch_size": 500,
         "test_examples": 3000,
         "points": 16,
     }
 )
 SMOKE = LAPTOP.model_copy(
     update={
-        "core": 8,
-        "background": 8,
-        "dimension": 64,
-        "width": 64,
-        "batch_size": 200,
+        "setting": Setting(data=DataModel(FeatureModel(8, 8, 64)), width=64, batch_size=200),
         "regression_steps": 50,
         "long_steps": 300,
         "test_examples": 1000,
@@ -89,54 +76,42 @@ SMOKE = LAPTOP.model_copy(
 )
 
 
-def settings(config: Config) -> dict[str, Setting]:
-    """Every network of the experiment, by the name of its part."""
-    features = FeatureModel(config.core, config.background, config.dimension)
-    data = DataModel(features)
-    classification: dict[str, Any] = {
-        "data": data,
-        "width": config.width,
-        "optimizer": config.optimizer,
-        "step_size": config.step_size,
-        "momentum": config.momentum,
-        "weight_decay": config.weight_decay,
-        "batch_size": config.batch_size,
-        "examples": config.examples,
-        "steps": config.steps,
-    }
-    regression: dict[str, Any] = classification | {
-        "loss": "squared",
-        "head": "trained",
+def networks(config: Config) -> dict[str, Setting]:
+    """The setting of every network of the experiment, by the name of its part."""
+    classification = config.setting
+    regression = replace(
+        classification,
+        loss="squared",
+        head="trained",
         # The simulation's loss is half the sum over the outputs, not their mean.
-        "step_size": config.regression_step_size * 2 / config.core,
-        "steps": config.regression_steps,
+        step_size=config.regression_step_size * 2 / classification.data.features.core,
+        steps=config.regression_steps,
+    )
+    long = replace(
+        classification, optimizer="sgd", step_size=1.0, examples=None, steps=config.long_steps
+    )
+    tasks = {"classification": classification, "regression": regression, "long": long}
+    settings = {
+        f"{task}/{activation}": replace(setting, activation=activation)
+        for activation in (classification.activation, LINEAR)
+        for task, setting in tasks.items()
     }
-    long: dict[str, Any] = {
-        "data": data,
-        "width": config.width,
-        "weight_decay": config.weight_decay,
-        "batch_size": config.batch_size,
-        "steps": config.long_steps,
-    }
-    found = {}
-    for activation in NAMES:
-        found[f"classification/{activation}"] = Setting(**classification, activation=activation)
-        found[f"regression/{activation}"] = Setting(**regression, activation=activation)
-        found[f"long/{activation}"] = Setting(**long, activation=activation)
-    # The published code's own start: torch's default initialization, and a bias.
-    script: dict[str, Any] = classification | {"examples": config.examples or config.batch_size}
-    found["script/relu"] = Setting(**script, bias="hidden", initialization="uniform")
-    return found
+    # The published code's own initialization: PyTorch's default, with a bias.
+    examples = classification.examples or classification.batch_size
+    settings["script/relu"] = replace(
+        classification, bias="hidden", initialization="uniform", examples=examples
+    )
+    return settings
 
 
 def compute(config: Config, run: Run) -> Iterator[Stage]:
-    """Train every network from every seed, and predict the standard one without training."""
-    todo = [
+    """Train every network from every seed, and predict the classification without training."""
+    parts = [
         (f"{name}/seed{seed}", setting, seed)
         for seed in range(config.seeds)
-        for name, setting in settings(config).items()
+        for name, setting in networks(config).items()
     ]
-    for index, (part, setting, seed) in enumerate(todo):
+    for index, (part, setting, seed) in enumerate(parts):
         for share in train_into(
             run,
             part,
@@ -146,406 +121,349 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
             measure=lambda state: summary(state, examples=config.test_examples),
             arrays=lambda state: {"W": state.W},
         ):
-            yield Stage((index + share) / len(todo), part)
+            yield Stage((index + share) / len(parts), part)
     for seed in range(config.seeds):
-        if not run.has(f"prediction/seed{seed}"):
+        if uncovered(flow(config)) is None and not run.has(f"prediction/seed{seed}"):
             yield Stage(1.0, "the population model")
             run.write(f"prediction/seed{seed}", predicted(config, seed))
 
 
+def flow(config: Config) -> Setting:
+    """Plain SGD on fresh examples over the training time of the classification."""
+    setting = config.setting
+    time = setting.steps * setting.time_per_step
+    steps = max(1, round(time))
+    return replace(setting, optimizer="sgd", step_size=time / steps, steps=steps, examples=None)
+
+
 def predicted(config: Config, seed: int) -> list[dict[str, Any]]:
-    """The population model's curve from the very weights that SGD starts from, on SGD's clock."""
-    setting = settings(config)["classification/relu"]
-    network = setting.start(seed)
-    steps = max(1, round(setting.steps * pace(setting)))
-    size = setting.steps * pace(setting) / steps
-    found = predict_contamination(
-        core=config.core,
-        background=config.background,
-        dimension=config.dimension,
-        width=config.width,
-        step_size=size,
-        weight_decay=config.weight_decay,
-        steps=steps,
-        start=Neurons.read(network.projections, network.head.weight.detach()[0], core=config.core),
-        report_at=report_steps(steps, config.points),
+    """The population model's curve, from the initial weights of the trained network."""
+    setting = flow(config)
+    network = initial_network(config.setting, seed)
+    a = network.head.weight.detach()[0]
+    prediction = predict_contamination(
+        setting,
+        start=Neurons.read(network.projections, a, core=setting.data.features.core),
+        report_at=report_steps(setting.steps, config.points),
     )
-    return [{"time": point["step"] * size} | point for point in found.records()]  # pyright: ignore[reportOptionalOperand]
+    return [
+        {"time": point["step"] * setting.step_size} | point  # pyright: ignore[reportOptionalOperand]
+        for point in prediction.records()
+    ]
+
+
+class Results:
+    """The first and the last measurements of every network, one value per seed."""
+
+    def __init__(self, run: Run) -> None:
+        self.config = Config.model_validate(run.config)
+        self._ends = cache(lambda name: ends(run, name))
+
+    def at(self, when: Literal["first", "last"], network: str, column: str) -> list[float]:
+        """Values of a column; a network without an activation function has the config's."""
+        setting = self.config.setting
+        if network == "prediction" and (reason := uncovered(flow(self.config))):
+            raise NotJudged(f"the population model does not cover this setting: {reason}")
+        if "/" not in network and network != "prediction":
+            network = f"{network}/{setting.activation}"
+        return self._ends(network)[when == "last"](column.format(loss=setting.loss))
+
+    @property
+    def decay(self) -> float:
+        """The factor by which weight decay alone shrinks a weight over the training."""
+        setting = self.config.setting
+        return (1 - setting.time_per_step * setting.weight_decay) ** setting.steps
+
+    @property
+    def is_standard(self) -> bool:
+        """Whether sizes and training time are those of the claims' ranges."""
+        setting = self.config.setting
+        free = ("optimizer", "step_size", "momentum", "steps", "batch_size", "examples")
+        standard = replace(Setting(), **{name: getattr(setting, name) for name in free})
+        return setting == standard and math.isclose(setting.steps * setting.time_per_step, 200)
+
+
+Measure = Callable[[Results], list[float]]
+"""One value per seed."""
+
+
+def last(column: str, network: str = "classification") -> Measure:
+    """A column when training ends."""
+    return lambda results: results.at("last", network, column)
+
+
+def first(column: str, network: str = "classification") -> Measure:
+    """A column before training."""
+    return lambda results: results.at("first", network, column)
+
+
+def ratio(over: Measure, under: Measure) -> Measure:
+    """Quotients, seed by seed."""
+    return lambda r: [a / b for a, b in zip(over(r), under(r), strict=True)]
+
+
+def difference(of: Measure, minus: Measure) -> Measure:
+    """Differences, seed by seed."""
+    return lambda r: [a - b for a, b in zip(of(r), minus(r), strict=True)]
+
+
+def magnitude(measure: Measure, minus: float = 0.0) -> Measure:
+    """Absolute values of the differences to a number."""
+    return lambda r: [abs(value - minus) for value in measure(r)]
+
+
+def excess_over_decay(results: Results) -> list[float]:
+    """Final background norm of the linear network over its decayed initial one, minus 1."""
+    norms = (when("background_norm", "classification/identity")(results) for when in (last, first))
+    return [end / (start * results.decay) - 1 for end, start in zip(*norms, strict=True)]
+
+
+STANDARD, ANY = "standard sizes", "any size"
+"""Whether a claim's range is known at the standard sizes only."""
+
+LINEAR_CLASSIFIER, LINEAR_REGRESSION = "classification/identity", "regression/identity"
+CLAIMS: tuple[tuple[str, Statement], ...] = (
+    (STANDARD, Statement(
+        "Most {name} neurons end up active for one class only", "Thm. 4.1",
+        "share of neurons active on over 90 % of one class and under 10 % of the other",
+        last("good_share"), low=0.75, published="Θ(m) neurons")),
+    (STANDARD, Statement(
+        "Neurons that are active for one class are rarely active for the other", "Thm. 4.1",
+        "their activation rate on the other class",
+        last("other_class_rate"), high=0.08, published="o(1)")),
+    (STANDARD, Statement(
+        "{name} networks learn the core features", "Thm. 4.2",
+        "U, the summed core projections in the sign of the output weight, mean over neurons",
+        last("U"), low=2.45, high=2.58, published="Θ(1)")),
+    (STANDARD, Statement(
+        "{name} networks also learn background features, which are independent of the label",
+        "Thm. 4.2", "V, the summed background projections, mean over neurons",
+        last("V"), low=1.75, high=1.95, published="Θ(1), up to logarithms")),
+    (STANDARD, Statement(
+        "{name} networks solve the training distribution", "Thm. 4.3", "ID {loss} risk",
+        last("id_{loss}"), high=0.008, published="o(1)")),
+    (STANDARD, Statement(
+        "{name} networks fail when the background shifts", "Thm. 4.3", "OOD {loss} risk",
+        last("ood_{loss}"), low=0.82, high=0.88, published="Θ(1)")),
+    (STANDARD, Statement(
+        "{name} networks fail most under the worst background", "Eq. 1",
+        "{loss} risk with every background weight at -1",
+        last("worst_{loss}"), low=0.97, high=1.03)),
+    (STANDARD, Statement(
+        "The failure is one of risk: few shifted examples are misclassified", "ours",
+        "OOD classification error", last("ood_error"), high=0.02)),
+    (STANDARD, Statement(
+        "Linear networks learn no background", "Thm. 4.4", "|V| of the linear network",
+        magnitude(last("V", LINEAR_CLASSIFIER)), high=0.08)),
+    (STANDARD, Statement(
+        "No background projection of a linear network exceeds the order of its initial value",
+        "Thm. 4.4",
+        "largest background projection of the linear network, times the square root of d",
+        last("largest_background", LINEAR_CLASSIFIER), high=4.5,
+        published="O(1), up to logarithms")),
+    (ANY, Statement(
+        "The initial background of a linear network only decays", "Thm. 4.4",
+        "background norm over start times weight decay, minus 1",
+        excess_over_decay, low=-0.02, high=0.02)),
+    (STANDARD, Statement(
+        "The shift costs a linear network nothing", "Thm. 4.4",
+        "|OOD - ID| {loss} risk of the linear network",
+        magnitude(difference(last("ood_{loss}", LINEAR_CLASSIFIER),
+                             last("id_{loss}", LINEAR_CLASSIFIER))), high=0.003)),
+    (STANDARD, Statement(
+        "{name} networks have a larger background norm than linear ones", "Fig. 8",
+        "background norm, {name} over linear",
+        ratio(last("background_norm"), last("background_norm", LINEAR_CLASSIFIER)),
+        low=1.5, high=1.7)),
+    (STANDARD, Statement(
+        "{name} networks keep the background against weight decay, long after learning", "ours",
+        "background norm, {name} over linear, after {long_steps} steps of size 1",
+        ratio(last("background_norm", "long"), last("background_norm", "long/identity")),
+        low=15.0)),
+    (ANY, Statement(
+        "{name} networks that regress on the core features learn background features, too",
+        "Fig. 9", "V in regression, {name} minus linear",
+        difference(last("V", "regression"), last("V", LINEAR_REGRESSION)),
+        low=0.05, every_seed=True)),
+    (ANY, Statement(
+        "The norm of the background in {name} regression grows over training", "Fig. 9",
+        "background norm in {name} regression, end over start",
+        ratio(last("background_norm", "regression"), first("background_norm", "regression")),
+        low=1.0)),
+    (ANY, Statement(
+        "The shift costs {name} regression many times its ID error", "Fig. 9",
+        "squared error of the {name} network, OOD over ID",
+        ratio(last("ood_squared", "regression"), last("id_squared", "regression")),
+        low=5.0, every_seed=True)),
+    (ANY, Statement(
+        "The shift costs linear regression nothing", "Fig. 9",
+        "|OOD - ID| squared error of the linear network, per output",
+        magnitude(difference(last("ood_squared", LINEAR_REGRESSION),
+                             last("id_squared", LINEAR_REGRESSION))), high=0.002, every_seed=True)),
+    (STANDARD, Statement(
+        "The population model predicts the core projections without training", "ours",
+        "predicted over trained U, minus 1",
+        magnitude(ratio(last("U", "prediction"), last("U")), minus=1), high=0.01)),
+    (STANDARD, Statement(
+        "The population model predicts the background projections", "ours",
+        "predicted over trained V, minus 1",
+        magnitude(ratio(last("V", "prediction"), last("V")), minus=1), high=0.01)),
+    (STANDARD, Statement(
+        "The population model predicts the OOD risk", "ours",
+        "|predicted - trained| OOD hinge risk",
+        magnitude(difference(last("ood_hinge", "prediction"), last("ood_hinge"))), high=0.012)),
+    (STANDARD, Statement(
+        "The published code's initialization (a bias, uniform weights) shows the same failure",
+        "App. F.1", "OOD {loss} risk from the published code's initialization",
+        last("ood_{loss}", "script/relu"), low=0.75, high=0.79)),
+    (STANDARD, Statement(
+        "From that initialization, core norms agree with the published code", "App. F.1",
+        "norm of the core projections from that initialization, mean over neurons",
+        last("core_norm", "script/relu"), low=0.465, high=0.485)),
+    (STANDARD, Statement(
+        "From that initialization, background norms agree with the published code", "App. F.1",
+        "norm of the background projections from that initialization, mean over neurons",
+        last("background_norm", "script/relu"), low=0.35, high=0.37)),
+)  # fmt: skip
+"""The four theorems, the numbers of the standard setting, and Appendix F.1."""
 
 
 def claims(run: Run) -> Sequence[Claim]:
-    """The four theorems, the numbers of the standard setting, and Appendix F.1."""
-    config = Config.model_validate(run.config)
-    ends = {
-        name: [run.read(f"{name}/seed{seed}")[-1] for seed in range(config.seeds)]
-        for name in (*settings(config), "prediction")
-    }
-    first = {
-        name: [run.read(f"{name}/seed{seed}")[0] for seed in range(config.seeds)]
-        for name in settings(config)
-    }
-    relu, linear, told = (
-        ends[name] for name in ("classification/relu", "classification/identity", "prediction")
-    )
-    script, regression, straight = (
-        ends[name] for name in ("script/relu", "regression/relu", "regression/identity")
-    )
-    standard = settings(config)["classification/relu"]
-    decay = (1 - pace(standard) * config.weight_decay) ** config.steps
-
-    def exactly(says: str, values: list[float], source: str, quantity: str, **ends: Any) -> Claim:
-        """A claim whose range is known at the standard sizes alone."""
-        found = judge(says, values, source=source, quantity=quantity, **ends)
-        if is_standard(config):
-            return found
-        why = "the range is known for d0 64 of d 256, m 256 and training time 200"
-        return replace(found, not_judged=why)
-
-    def column(rows: list[dict[str, Any]], key: str) -> list[float]:
-        return [row[key] for row in rows]
-
-    def paired(over: list[dict[str, Any]], under: list[dict[str, Any]], key: str) -> list[float]:
-        return [a[key] / b[key] for a, b in zip(over, under, strict=True)]
-
-    return [
-        exactly(
-            "Most ReLU neurons end up firing for one class only",
-            column(relu, "good_share"),
-            "Thm. 4.1",
-            "share of neurons active on over 90 % of one class and under 10 % of the other",
-            published="Θ(m) neurons",
-            low=0.75,
-        ),
-        exactly(
-            "Neurons that fire for one class hardly ever fire for the other",
-            column(relu, "other_class_rate"),
-            "Thm. 4.1",
-            "their activation rate on the other class",
-            published="o(1)",
-            high=0.08,
-        ),
-        exactly(
-            "ReLU networks learn the core features",
-            column(relu, "U"),
-            "Thm. 4.2",
-            "U, the summed core projections in the sign of the output weight, mean over neurons",
-            published="Θ(1)",
-            low=2.45,
-            high=2.58,
-        ),
-        exactly(
-            "ReLU networks also learn background features, which say nothing about the label",
-            column(relu, "V"),
-            "Thm. 4.2",
-            "V, the summed background projections, mean over neurons",
-            published="Θ(1), up to logarithms",
-            low=1.75,
-            high=1.95,
-        ),
-        exactly(
-            "ReLU networks solve the training distribution",
-            column(relu, "id_hinge"),
-            "Thm. 4.3",
-            "ID hinge risk",
-            published="o(1)",
-            high=0.008,
-        ),
-        exactly(
-            "ReLU networks fail when the background shifts",
-            column(relu, "ood_hinge"),
-            "Thm. 4.3",
-            "OOD hinge risk",
-            published="Θ(1)",
-            low=0.82,
-            high=0.88,
-        ),
-        exactly(
-            "ReLU networks fail most under the worst background",
-            column(relu, "worst_hinge"),
-            "Eq. 1",
-            "hinge risk with every background weight at -1",
-            low=0.97,
-            high=1.03,
-        ),
-        exactly(
-            "The failure is one of risk: few shifted examples are misclassified",
-            column(relu, "ood_error"),
-            "ours",
-            "OOD classification error",
-            high=0.02,
-        ),
-        exactly(
-            "Linear networks learn no background",
-            [abs(value) for value in column(linear, "V")],
-            "Thm. 4.4",
-            "|V| of the linear network",
-            high=0.08,
-        ),
-        exactly(
-            "No background projection of a linear network grows beyond its order at the start",
-            column(linear, "largest_background"),
-            "Thm. 4.4",
-            "largest background projection of the linear network, times the square root of d",
-            published="O(1), up to logarithms",
-            high=4.5,
-        ),
-        judge(
-            "What background a linear network starts with only decays",
-            [
-                end["background_norm"] / (start["background_norm"] * decay) - 1
-                for end, start in zip(linear, first["classification/identity"], strict=True)
-            ],
-            source="Thm. 4.4",
-            quantity="background norm over start times weight decay, minus 1",
-            low=-0.02,
-            high=0.02,
-        ),
-        exactly(
-            "The shift costs a linear network nothing",
-            [abs(row["ood_hinge"] - row["id_hinge"]) for row in linear],
-            "Thm. 4.4",
-            "|OOD - ID| hinge risk of the linear network",
-            high=0.003,
-        ),
-        exactly(
-            "ReLU networks carry more background than linear ones",
-            paired(relu, linear, "background_norm"),
-            "Fig. 8",
-            "background norm, ReLU over linear",
-            low=1.5,
-            high=1.7,
-        ),
-        exactly(
-            "ReLU networks keep the background against weight decay, long after learning",
-            paired(ends["long/relu"], ends["long/identity"], "background_norm"),
-            "ours",
-            f"background norm, ReLU over linear, after {config.long_steps} steps of size 1",
-            low=15.0,
-        ),
-        judge(
-            "ReLU networks that regress on the core features collect background, too",
-            [a["V"] - b["V"] for a, b in zip(regression, straight, strict=True)],
-            source="Fig. 9",
-            quantity="V in regression, ReLU minus linear",
-            low=0.05,
-            every_seed=True,
-        ),
-        judge(
-            "The norm of the background in ReLU regression grows over training",
-            [
-                end["background_norm"] / start["background_norm"]
-                for end, start in zip(regression, first["regression/relu"], strict=True)
-            ],
-            source="Fig. 9",
-            quantity="background norm in ReLU regression, end over start",
-            low=1.0,
-        ),
-        judge(
-            "The shift costs ReLU regression many times its ID error",
-            [row["ood_squared"] / row["id_squared"] for row in regression],
-            source="Fig. 9",
-            quantity="squared error of the ReLU network, OOD over ID",
-            low=5.0,
-            every_seed=True,
-        ),
-        judge(
-            "The shift costs linear regression nothing",
-            [abs(row["ood_squared"] - row["id_squared"]) for row in straight],
-            source="Fig. 9",
-            quantity="|OOD - ID| squared error of the linear network, per output",
-            high=0.002,
-            every_seed=True,
-        ),
-        exactly(
-            "The population model foretells the core projections without training",
-            [abs(value - 1) for value in paired(told, relu, "U")],
-            "ours",
-            "predicted over trained U, minus 1",
-            high=0.01,
-        ),
-        exactly(
-            "The population model foretells the background projections",
-            [abs(value - 1) for value in paired(told, relu, "V")],
-            "ours",
-            "predicted over trained V, minus 1",
-            high=0.01,
-        ),
-        exactly(
-            "The population model foretells the OOD risk",
-            [abs(p["ood_hinge"] - q["ood_hinge"]) for p, q in zip(told, relu, strict=True)],
-            "ours",
-            "|predicted - trained| OOD hinge risk",
-            high=0.012,
-        ),
-        exactly(
-            "The published code's own start (a bias, uniform weights) shows the same failure",
-            column(script, "ood_hinge"),
-            "App. F.1",
-            "OOD hinge risk from the published code's start",
-            low=0.75,
-            high=0.79,
-        ),
-        exactly(
-            "From that start, core norms come out as the published code gives them",
-            column(script, "core_norm"),
-            "App. F.1",
-            "norm of the core projections from that start, mean over neurons",
-            low=0.465,
-            high=0.485,
-        ),
-        exactly(
-            "From that start, background norms come out as the published code gives them",
-            column(script, "background_norm"),
-            "App. F.1",
-            "norm of the background projections from that start, mean over neurons",
-            low=0.35,
-            high=0.37,
-        ),
-    ]
+    """Judge the table of claims."""
+    results = Results(run)
+    setting, long_steps = results.config.setting, results.config.long_steps
+    words = {"name": NAMES[setting.activation], "loss": setting.loss, "long_steps": long_steps}
+    differ = f"{SETTINGS_DIFFER}: d0 64 of d 256, m 256 and training time 200"
+    judged = []
+    for sizes, statement in CLAIMS:
+        claim = statement.judge(results, **words)
+        if sizes == STANDARD and not results.is_standard:
+            claim = replace(claim, not_judged=claim.not_judged or differ)
+        judged.append(claim)
+    return judged
 
 
-def is_standard(config: Config) -> bool:
-    """Whether sizes and training time are those for which the claims' ranges are known."""
-    time = config.steps * pace(settings(config)["classification/relu"])
-    sizes = (config.core, config.background, config.dimension, config.width, config.weight_decay)
-    return sizes == (32, 32, 256, 256, 1e-3) and math.isclose(time, 200)
+TIME = ("time", "training time (steps × step size)")
 
 
 def draw(run: Run) -> Sequence[Figure]:
-    """Figures 3a, 7, 8 and 9, the long run, and the prediction over the sampled curves."""
-    config = Config.model_validate(run.config)
-
-    x = ("time", "training time (steps × step size)")
-    figures = [_asymmetry(run, config)]
-    for task, source, loss, loss_name in (
-        ("classification", "Fig. 8", "hinge", "hinge risk"),
-        ("regression", "Fig. 9", "squared", "squared error per output"),
-    ):
-        panels, rows = [], []
-        for activation, name in NAMES.items():
-            part = f"{task}/{activation}"
-            norms = curve(run, part, "time", "core_norm", "core") + curve(
-                run, part, "time", "background_norm", "background"
-            )
-            risks = curve(run, part, "time", f"id_{loss}", "ID") + curve(
-                run, part, "time", f"ood_{loss}", "OOD"
-            )
-            if part == "classification/relu":
-                norms += curve(run, "prediction", "time", "core_norm", "core, predicted")
-                norms += curve(
-                    run, "prediction", "time", "background_norm", "background, predicted"
-                )
-                risks += curve(run, "prediction", "time", "id_hinge", "ID, predicted")
-                risks += curve(run, "prediction", "time", "ood_hinge", "OOD, predicted")
-            panels += [
-                lines(
-                    norms,
-                    title=f"{name}: what the neurons have learned",
-                    x=x,
-                    y=("value", "norm of the projections"),
-                    series=("what", ""),
-                ),
-                lines(
-                    risks,
-                    title=f"{name}: risk",
-                    x=x,
-                    y=("value", loss_name),
-                    series=("what", ""),
-                ),
-            ]
-            rows += [{"network": name} | row for row in norms + risks]
-        if task == "regression":
-            sums = [
-                row
-                for activation, name in NAMES.items()
-                for row in curve(run, f"{task}/{activation}", "time", "V", name)
-            ]
-            panels.append(
-                lines(
-                    sums,
-                    title="Background, summed with its sign",
-                    x=x,
-                    y=("value", "V, summed background projections"),
-                    series=("what", ""),
-                    wide=True,
-                )
-            )
-            rows += [{"network": "both"} | row for row in sums]
-        caption = {
-            "classification": "The ReLU network's neurons take up background features although "
-            "these are independent of the label, and its OOD risk stays high; the linear network's "
-            "do not. Predicted: by the population model, without training. Bands: all seeds.",
-            "regression": "Asked for the core features themselves (the ideal representation), the "
-            "ReLU network still turns towards the background, and pays for it out of distribution; "
-            "the linear one does neither. Bands: all seeds.",
-        }[task]
-        title = {
-            "classification": "Classification: what is learned, and what a shift costs",
-            "regression": "Regression on the ideal representation",
-        }[task]
-        figures.append(Figure(title, caption, source, tuple(panels), tuple(rows)))
-    long = [
-        row
-        for activation, name in NAMES.items()
-        for row in curve(run, f"long/{activation}", "time", "background_norm", name)
-    ]
-    figures.append(
+    """Figures 3a, 7, 8 and 9, the long run, and the prediction over the simulated curves."""
+    setting = Config.model_validate(run.config).setting
+    name = NAMES[setting.activation]
+    long = _compared(run, setting, "long", "background_norm")
+    long_panel = _panel(long, "Background norm over a long training",
+                        "norm of the background projections", wide=True)  # fmt: skip
+    sums = _compared(run, setting, "regression", "V")
+    sums_panel = _panel(sums, "Background, summed with its sign",
+                        "V, summed background projections", wide=True)  # fmt: skip
+    classification = _task(run, setting, "classification", setting.loss, f"{setting.loss} risk")
+    regression = _task(run, setting, "regression", "squared", "squared error per output")
+    return [
+        _asymmetry(run, setting),
+        Figure(
+            "Classification: the learned features, and the cost of a shift",
+            f"The {name} network's neurons learn background features although these are "
+            "independent of the label, and its OOD risk stays high; the linear network's do not. "
+            "Predicted: by the population model, without training. Bands: all seeds.",
+            "Fig. 8",
+            *classification,
+        ),
+        Figure(
+            "Regression on the ideal representation",
+            "Trained to output the core features themselves (the ideal representation), the "
+            f"{name} network still learns background features, which raises its OOD error; the "
+            "linear network does not. Bands: all seeds.",
+            "Fig. 9",
+            (*regression[0], sums_panel),
+            (*regression[1], *({"network": "both"} | row for row in sums)),
+        ),
         Figure(
             "The long run",
-            "The training risk is close to zero after 200 steps. From then on weight decay takes "
-            "the background from the linear network, and the ReLU network holds on to it.",
+            "The training risk is close to zero after 200 steps. From then on weight decay removes "
+            f"the background from the linear network, and the {name} network keeps it.",
             "ours",
-            (
-                lines(
-                    long,
-                    title="Background norm over a long training",
-                    x=x,
-                    y=("value", "norm of the background projections"),
-                    series=("what", ""),
-                    wide=True,
-                ),
-            ),
+            (long_panel,),
             tuple(long),
-        )
-    )
-    return figures
+        ),
+    ]
 
 
-def _asymmetry(run: Run, config: Config) -> Figure:
-    """Each neuron's mean response to the two classes, before and after training."""
-    setting = settings(config)["classification/relu"]
-    trained = run.arrays("classification/relu/seed0")["W"]
+def _panel(rows: list[dict[str, Any]], title: str, y: str, *, wide: bool = False) -> Any:
+    return lines(rows, title=title, x=TIME, y=("value", y), series=("what", ""), wide=wide)
+
+
+def _compared(run: Run, setting: Setting, task: str, column: str) -> list[dict[str, Any]]:
+    """A column of the network and of its linear twin over training time."""
+    return [
+        row
+        for activation in (setting.activation, LINEAR)
+        for row in curve(run, f"{task}/{activation}", "time", column, NAMES[activation])
+    ]
+
+
+def _task(
+    run: Run, setting: Setting, task: str, loss: str, loss_name: str
+) -> tuple[tuple[Any, ...], tuple[dict[str, Any], ...]]:
+    """Panels and rows of norms and risks, for the network and for its linear twin."""
     panels, rows = [], []
-    for when, W in (("at the start", setting.start(0).projections), ("after training", trained)):
-        C, B = class_responses(W, config.core)
-        points = [
-            {
-                "when": when,
-                "positive": float(c + b),
-                "negative": float(b - c),
-                "kind": _kind(float(c + b), float(b - c)),
-            }
+    for activation in (setting.activation, LINEAR):
+        part, name = f"{task}/{activation}", NAMES[activation]
+        sources = {part: ""}
+        if part == f"classification/{setting.activation}" and run.parts("prediction/"):
+            sources["prediction"] = ", predicted"
+        for title, y, columns in (
+            ("learned features", "norm of the projections",
+             {"core_norm": "core", "background_norm": "background"}),
+            ("risk", loss_name, {f"id_{loss}": "ID", f"ood_{loss}": "OOD"}),
+        ):  # fmt: skip
+            curves = [
+                row
+                for source, suffix in sources.items()
+                for column, label in columns.items()
+                for row in curve(run, source, "time", column, label + suffix)
+            ]
+            panels.append(_panel(curves, f"{name}: {title}", y))
+            rows += [{"network": name} | row for row in curves]
+    return tuple(panels), tuple(rows)
+
+
+def _asymmetry(run: Run, setting: Setting) -> Figure:
+    """Each neuron's mean response to the two classes, before and after training."""
+    trained = run.arrays(f"classification/{setting.activation}/seed0")["W"]
+    panels, rows = [], []
+    for when, W in (
+        ("before training", initial_network(setting, 0).projections),
+        ("after training", trained),
+    ):
+        C, B = class_responses(W, setting.data.features.core)
+        neurons = [
+            {"when": when, "positive": float(c + b), "negative": float(b - c),
+             "kind": KINDS[int(c + b > 0) + int(b - c > 0)]}
             for c, b in zip(C, B, strict=True)
-        ]
-        points.sort(key=lambda point: point["kind"])
+        ]  # fmt: skip
+        neurons.sort(key=lambda neuron: neuron["kind"])
         panels.append(
             scatter(
-                points,
+                neurons,
                 title=f"Neurons {when}",
                 x=("positive", "mean response to class +1"),
                 y=("negative", "mean response to class −1"),
                 series=("kind", "responds to"),
             )
         )
-        rows += points
+        rows += neurons
     return Figure(
         "Activation becomes asymmetric",
-        "Each mark is a neuron of the ReLU network (seed 0). At the start a neuron may respond to "
-        "both classes; after training it responds to one and is silent for the other.",
+        f"Each mark is a neuron of the {NAMES[setting.activation]} network (seed 0). Before "
+        "training a neuron may respond to both classes; after training it responds to one and is "
+        "silent for the other.",
         "Fig. 7",
         tuple(panels),
         tuple(rows),
     )
+
+
+KINDS = ("no class", "one class", "both classes")
 
 
 def class_responses(W: torch.Tensor, core: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -553,26 +471,25 @@ def class_responses(W: torch.Tensor, core: int) -> tuple[torch.Tensor, torch.Ten
     return 0.5 * W[:, :core].sum(dim=1), 0.5 * W[:, core:].sum(dim=1)
 
 
-def _kind(positive: float, negative: float) -> str:
-    return {0: "no class", 1: "one class", 2: "both classes"}[(positive > 0) + (negative > 0)]
-
-
 def summarize(run: Run) -> str:
-    """What happened, in two sentences."""
-    config = Config.model_validate(run.config)
+    """The result in two sentences."""
+    results = Results(run)
+    setting = results.config.setting
 
-    def mean(name: str, key: str) -> float:
-        ends = [run.read(f"{name}/seed{seed}")[-1][key] for seed in range(config.seeds)]
-        return sum(ends) / len(ends)
+    def mean(column: str, network: str = "classification") -> float:
+        return statistics.fmean(last(column, network)(results))
 
-    relu, linear, told = "classification/relu", "classification/identity", "prediction"
-    return (
-        f"A ReLU network with {config.width} neurons learned to tell two classes apart (ID hinge "
-        f"{mean(relu, 'id_hinge'):.3f}), took up background features that say nothing about the "
-        f"class, and lost {mean(relu, 'ood_hinge'):.2f} when the background shifted; the linear "
-        f"network lost {mean(linear, 'ood_hinge'):.3f}. The population model foretold "
-        f"{mean(told, 'ood_hinge'):.2f} without training."
+    text = (
+        f"A {NAMES[setting.activation]} network with {setting.width} neurons learned to tell two "
+        f"classes apart (ID {setting.loss} risk {mean('id_{loss}'):.3f}), learned background "
+        f"features that are independent of the class, and had a risk of {mean('ood_{loss}'):.2f} "
+        f"after the background shifted; the linear network's was "
+        f"{mean('ood_{loss}', LINEAR_CLASSIFIER):.3f}."
     )
+    if uncovered(flow(results.config)) is None:
+        risk = mean("ood_hinge", "prediction")
+        text += f" The population model predicted {risk:.2f} without training."
+    return text
 
 
 EXPERIMENT = Experiment(

@@ -1,64 +1,72 @@
-"""The four theorems as slopes: what grows, shrinks or stays as the benchmark gets larger."""
+"""The four theorems as slopes: how each quantity changes with the size of the problem."""
 
 import math
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import BaseModel, PositiveFloat, PositiveInt, model_validator
 
-from contam.experiment import Claim, Experiment, Stage, judge
+from contam.experiment import Claim, Experiment, NotJudged, Stage, Statement, judge_all
+from contam.experiments.support.two_layer_runs import NAMES
 from contam.plots import Figure, lines, over_seeds
 from contam.run import Run
-from contam.theory.distribution import DataModel
-from contam.theory.features import FeatureModel
+from contam.theory.coverage import uncovered
 from contam.theory.population import predict_contamination
 from contam.theory.setting import Setting
 from contam.theory.summary import summary
 from contam.theory.trajectory import simulate
 
 LEARNED = 0.5
-"""The training risk at which a network counts as having learned: half of where it starts."""
-
-
+"""Training risk below which a network counts as having learned: half of its initial value."""
 REGIMES = {"d = 4 d0": "proportional", "d = d0^1.5 / 2": "larger"}
-"""How the dimension grows with the features, and the name of it in the run."""
+"""How the dimension grows with the features, and the name of this growth in the run."""
+NARROW, WIDE = REGIMES
+LINEAR = "identity"
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
     """All ours: the paper states the theorems and shows one size."""
 
+    setting: Setting = Setting()
+    """The data, the network and the optimizer; each part of the experiment changes the sizes that
+    it is about. Linear twins differ in the activation function alone."""
     sizes: tuple[PositiveInt, ...] = (16, 64, 256, 1024)
     """Features d0 of the trained networks, half of them core; d = m = 4 d0."""
     widths: tuple[PositiveInt, ...] = (64, 128, 256, 512, 1024)
-    """Widths m over which the time to learn is measured, at d0 64 of d 256."""
+    """Widths m for the time to learn."""
     step_sizes: tuple[PositiveFloat, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
-    """Step sizes over which the time to learn is measured, at d0 64 of d 256 and m 256."""
+    """Step sizes for the time to learn."""
     features: tuple[PositiveInt, ...] = (16, 32, 64, 128, 256)
-    """Features d0 over which the time to learn is measured, at d 256 and m 256."""
+    """Features d0 for the time to learn, half of them core."""
     dimensions: tuple[PositiveInt, ...] = (64, 256, 1024, 4096)
-    """Input dimensions d over which linear networks are watched, at d0 64 and m 256."""
+    """Input dimensions d of the linear networks."""
     predicted: tuple[PositiveInt, ...] = (64, 512, 4096, 32_768, 262_144, 1_048_576)
-    """Features d0 for which the population model answers, with d = 4 d0 and with d = d0^1.5 / 2."""
+    """Features d0 of the population model's predictions, with d = 4 d0 and with d = d0^1.5 / 2."""
     neurons: PositiveInt = 4096
-    """Neurons that the population model follows of a network that is wider."""
-    steps: PositiveInt = 200
-    """Steps of the trained and predicted networks, of size 1."""
-    weight_decay: NonNegativeFloat = 1e-3
-    batch_size: PositiveInt = 1000
-    """Fresh examples a step."""
+    """Largest number of neurons that the population model follows."""
     test_examples: PositiveInt = 20_000
-    """Fresh examples behind each risk and each rate."""
+    """Held-out examples for each risk and each rate."""
     seeds: PositiveInt = 8
+    """Seeds of the trained networks."""
+
+    @model_validator(mode="after")
+    def _is_the_theorems(self) -> "Config":
+        if self.setting.activation == LINEAR:
+            raise ValueError("activation must not be identity, which is the linear twin's")
+        if self.setting.loss != "hinge":
+            raise ValueError("loss must be hinge, which the theorems are about")
+        return self
 
 
 PAPER = Config()
 LAPTOP = PAPER.model_copy(
     update={
+        "setting": Setting(batch_size=500),
         "sizes": (16, 64, 256),
         "widths": (64, 128, 256, 512),
-        "batch_size": 500,
         "test_examples": 8192,
         "neurons": 512,
         "seeds": 4,
@@ -66,89 +74,86 @@ LAPTOP = PAPER.model_copy(
 )
 SMOKE = LAPTOP.model_copy(
     update={
+        "setting": Setting(batch_size=200, steps=100),
         "sizes": (16, 32),
         "widths": (64, 128),
         "step_sizes": (1.0, 2.0),
         "features": (32, 64),
         "dimensions": (64, 256),
         "predicted": (64, 4096),
-        "steps": 100,
-        "batch_size": 200,
         "test_examples": 2000,
         "seeds": 2,
     }
 )
 
+Table = Any
+"""A pandas.DataFrame, whose methods type checkers know too little of."""
+Part = tuple[str, Callable[[], dict[str, Any]]]
+"""The name of a part and the function that computes its one record."""
+
 
 def compute(config: Config, run: Run) -> Iterator[Stage]:
-    """Train small sizes, time how fast networks learn, and predict large sizes."""
-    parts = [*_predictions(config), *_trained(config), *_timed(config)]
+    """Predict large sizes, train small sizes, and measure how fast networks learn."""
+    parts = [*_predictions(config), *_trainings(config), *_learning_times(config)]
     for index, (part, work) in enumerate(parts):
         yield Stage(index / len(parts), part)
         if not run.has(part):
             run.write(part, [work()])
 
 
-def _setting(config: Config, *, d0: int = 64, d: int = 256, m: int = 256, **more: Any) -> Setting:
-    half = d0 // 2
-    defaults: dict[str, Any] = {"batch_size": config.batch_size, "steps": config.steps}
-    return Setting(
-        data=DataModel(FeatureModel(half, d0 - half, d)),
-        width=m,
-        weight_decay=config.weight_decay,
-        **defaults | more,
-    )
+def resized(
+    setting: Setting, *, features: int | None = None, dimension: int | None = None,
+    width: int | None = None,
+) -> Setting:  # fmt: skip
+    """A setting with other sizes; half of the features are core features."""
+    model = setting.data.features
+    if features is not None:
+        model = replace(
+            model,
+            core=features // 2,
+            background=features - features // 2,
+            dimension=dimension or model.dimension,
+        )
+    elif dimension is not None:
+        model = replace(model, dimension=dimension)
+    data = replace(setting.data, features=model)
+    return replace(setting, data=data, width=width or setting.width)
 
 
-def _predictions(config: Config):
-    for regime in REGIMES:
+def _predictions(config: Config) -> Iterator[Part]:
+    for regime, name in REGIMES.items():
         for d0 in config.predicted:
-            d = 4 * d0 if regime == "d = 4 d0" else max(d0, round(d0**1.5 / 2))
-
-            def work(d0: int = d0, d: int = d, regime: str = regime) -> dict[str, Any]:
-                found = predict_contamination(
-                    core=d0 // 2,
-                    background=d0 - d0 // 2,
-                    dimension=d,
-                    width=4 * d0,
-                    weight_decay=config.weight_decay,
-                    steps=config.steps,
-                    neurons=config.neurons,
-                    report_at=(config.steps,),
-                )
-                return {"regime": regime, "d0": d0} | found.records()[-1]
-
-            yield _part(regime, d0), work
+            d = 4 * d0 if regime == NARROW else max(d0, round(d0**1.5 / 2))
+            setting = resized(config.setting, features=d0, dimension=d, width=4 * d0)
+            if uncovered(setting) is None:
+                work = partial(_predict, config, setting, regime=regime, d0=d0)
+                yield f"predicted/{name}/{d0}", work
 
 
-def _part(regime: str, d0: int) -> str:
-    return f"predicted/{REGIMES[regime]}/{d0}"
+def _predict(config: Config, setting: Setting, **labels: Any) -> dict[str, Any]:
+    prediction = predict_contamination(setting, neurons=config.neurons, report_at=(setting.steps,))
+    return labels | prediction.records()[-1]
 
 
-def _trained(config: Config):
+def _trainings(config: Config) -> Iterator[Part]:
     for seed in range(config.seeds):
-        for activation in ("relu", "identity"):
+        for activation in (config.setting.activation, LINEAR):
             for d0 in config.sizes:
-                setting = _setting(config, d0=d0, d=4 * d0, m=4 * d0, activation=activation)
-                yield (
-                    f"size/{activation}/{d0}/seed{seed}",
-                    _last(config, setting, seed, activation=activation, d0=d0),
-                )
+                setting = resized(config.setting, features=d0, dimension=4 * d0, width=4 * d0)
+                setting = replace(setting, activation=activation)
+                work = partial(_train, config, setting, seed, activation=activation, d0=d0)
+                yield f"size/{activation}/{d0}/seed{seed}", work
         for d in config.dimensions:
-            setting = _setting(config, d=d, activation="identity")
-            yield f"dimension/{d}/seed{seed}", _last(config, setting, seed, d=d)
+            setting = replace(resized(config.setting, dimension=d), activation=LINEAR)
+            yield f"dimension/{d}/seed{seed}", partial(_train, config, setting, seed, d=d)
 
 
-def _last(config: Config, setting: Setting, seed: int, **about: Any):
-    def work() -> dict[str, Any]:
-        (state,) = simulate(setting, seed)
-        return {"seed": seed, **about} | dict(summary(state, examples=config.test_examples))
-
-    return work
+def _train(config: Config, setting: Setting, seed: int, **labels: Any) -> dict[str, Any]:
+    (state,) = simulate(setting, seed)
+    return {"seed": seed} | labels | summary(state, examples=config.test_examples)
 
 
-def _timed(config: Config):
-    """How many steps it takes until the training risk is half of what it was."""
+def _learning_times(config: Config) -> Iterator[Part]:
     for seed in range(config.seeds):
         for kind, values in (
             ("width", config.widths),
@@ -156,24 +161,23 @@ def _timed(config: Config):
             ("features", config.features),
         ):
             for value in values:
-                key = {"width": "m", "features": "d0"}.get(kind, kind)
-                more: dict[str, Any] = {key: value}
-                ratio = more.get("m", 256) / (more.get("step_size", 1.0) * more.get("d0", 64))
-                # Learning takes about 11 times the ratio; twice that is enough to see it.
-                setting = _setting(config, steps=math.ceil(25 * ratio) + 5, **more)
-
-                def work(setting=setting, kind=kind, value=value, seed=seed) -> dict[str, Any]:
-                    steps = time_to_learn(setting, seed)
-                    return {"kind": kind, "value": value, "seed": seed, "steps": steps}
-
+                if kind == "step_size":
+                    setting = replace(config.setting, step_size=value)
+                else:
+                    setting = resized(config.setting, **{kind: int(value)})
+                ratio = setting.width / (setting.step_size * setting.data.features.size)
+                # Learning takes about 11 times the ratio; twice that is enough to observe it.
+                setting = replace(setting, steps=math.ceil(25 * ratio) + 5)
+                work = partial(_time, setting, seed, kind=kind, value=value)
                 yield f"time/{kind}/{value}/seed{seed}", work
 
 
-def time_to_learn(setting: Setting, seed: int) -> float | None:
-    """Steps until the training risk falls below `LEARNED`, between steps by interpolation.
+def _time(setting: Setting, seed: int, **labels: Any) -> dict[str, Any]:
+    return labels | {"seed": seed, "steps": time_to_learn(setting, seed)}
 
-    None when it never does.
-    """
+
+def time_to_learn(setting: Setting, seed: int) -> float | None:
+    """Steps until the training risk falls below `LEARNED`, interpolated; None if it never does."""
     before = 1.0
     for state in simulate(setting, seed, range(1, setting.steps + 1)):
         assert state.loss is not None
@@ -185,278 +189,254 @@ def time_to_learn(setting: Setting, seed: int) -> float | None:
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float:
-    """Least-squares slope of log y over log x; nan when a value is missing or not positive."""
-    if any(value is None or value <= 0 for value in y):
+    """Least-squares slope of log y over log x; NaN when a value is missing or not positive.
+
+    >>> round(slope([1, 2, 4], [3, 12, 48]), 6)
+    2.0
+    """
+    if not all(value is not None and value > 0 for value in y):
         return math.nan
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
-def claims(run: Run) -> Sequence[Claim]:
-    """Theorems 4.1 to 4.4 as slopes, and what happens where a condition of theirs fails."""
-    config = Config.model_validate(run.config)
-    sized, timed, dims = _rows(run, "size/"), _rows(run, "time/"), _rows(run, "dimension/")
-    seeds = range(config.seeds)
+class Results:
+    """The tables of a run."""
 
-    def slopes(rows: list[dict[str, Any]], x: str, y: str, **which: Any) -> list[float]:
-        wanted = [row for row in rows if all(row[k] == v for k, v in which.items())]
-        found = []
-        for seed in seeds:
-            own = sorted((row for row in wanted if row["seed"] == seed), key=lambda row: row[x])
-            found.append(slope([row[x] for row in own], [row[y] for row in own]))
-        return found
+    def __init__(self, run: Run) -> None:
+        self.config = Config.model_validate(run.config)
+        tables: list[Table] = [
+            run.table(f"{part}/") for part in ("size", "time", "dimension", "predicted")
+        ]
+        self.sizes, self.times, self.dimensions, self._predicted = tables
 
-    def predicted(regime: str, y: str) -> list[float]:
-        rows = sorted(
-            (row for row in _rows(run, "predicted/") if row["regime"] == regime),
-            key=lambda row: row["d0"],
-        )
-        return [row[y] for row in rows]
+    @property
+    def nonlinear(self) -> Table:
+        """Rows of the networks that are not linear, over sizes."""
+        return self.sizes[self.sizes["activation"] == self.config.setting.activation]
 
-    wide, narrow = "d = d0^1.5 / 2", "d = 4 d0"
-    rise = []
-    for seed in seeds:
-        own = sorted(
-            (
-                row
-                for row in sized
-                if row["seed"] == seed and row["activation"] == "relu" and row["d0"] <= 256
-            ),
-            key=lambda r: r["d0"],
-        )
-        rise.append(min(b["ood_hinge"] - a["ood_hinge"] for a, b in pairwise(own)))
+    def predicted(self, regime: str, column: str) -> list[float]:
+        """A column of the predictions, in the order of d0."""
+        if self._predicted.empty:
+            raise NotJudged("the population model does not cover this setting")
+        rows = self._predicted[self._predicted["regime"] == regime].sort_values("d0")
+        return rows[column].tolist()
+
+
+def slopes(table: Table, x: str, y: str) -> list[float]:
+    """Slopes of log y over log x, one per seed."""
     return [
-        judge(
-            "The other class's activation rate vanishes as d0 grows, when d >> d0",
-            [slope(config.predicted, predicted(wide, "other_class_rate"))],
-            source="Thm. 4.1",
-            quantity="slope of the predicted other-class rate over d0, d = d0^1.5 / 2 (log-log)",
-            high=-0.2,
-        ),
-        judge(
-            "The other class's activation rate levels off when d is a fixed multiple of d0",
-            [predicted(narrow, "other_class_rate")[-1]],
-            source="Thm. 4.1",
-            quantity=f"predicted other-class rate at d0 = {config.predicted[-1]}, d = 4 d0",
-            published="o(1), for d large against d0",
-            low=0.01,
-            high=0.04,
-        ),
-        judge(
-            "Learned core features stay of order one at any size",
-            slopes(sized, "d0", "U", activation="relu"),
-            source="Thm. 4.2",
-            quantity="slope of U over d0 (log-log)",
-            low=-0.1,
-            high=0.1,
-        ),
-        judge(
-            "Learned background features stay of order one, too",
-            slopes(sized, "d0", "V", activation="relu"),
-            source="Thm. 4.2",
-            quantity="slope of V over d0 (log-log)",
-            low=-0.1,
-            high=0.25,
-        ),
-        judge(
-            "Learning takes longer in proportion to the width m",
-            slopes(timed, "value", "steps", kind="width"),
-            source="Thm. 4.2",
-            published="1",
-            quantity="slope of the steps to learn over m (log-log)",
-            low=0.9,
-            high=1.1,
-        ),
-        judge(
-            "Learning takes longer in inverse proportion to the step size",
-            slopes(timed, "value", "steps", kind="step_size"),
-            source="Thm. 4.3",
-            published="-1",
-            quantity="slope of the steps to learn over eta (log-log)",
-            low=-1.1,
-            high=-0.9,
-        ),
-        judge(
-            "Learning takes longer in inverse proportion to the number of features d0",
-            slopes(timed, "value", "steps", kind="features"),
-            source="Thm. 4.3",
-            published="-1",
-            quantity="slope of the steps to learn over d0 (log-log)",
-            low=-1.15,
-            high=-0.85,
-        ),
-        judge(
-            "The ID risk vanishes as the benchmark grows",
-            slopes(sized, "d0", "id_hinge", activation="relu"),
-            source="Thm. 4.3",
-            quantity="slope of the ID hinge risk over d0 (log-log)",
-            high=-0.5,
-        ),
-        judge(
-            "The OOD risk does not vanish: it grows with d0",
-            rise,
-            source="Thm. 4.3",
-            quantity="smallest rise of the OOD hinge risk between sizes up to d0 = 256",
-            low=0.02,
-        ),
-        judge(
-            "A linear network's background projections shrink like 1 / sqrt(d)",
-            [value - 0.5 for value in slopes(dims, "d", "largest_background")],
-            source="Thm. 4.4",
-            published="-1/2, up to logarithms",
-            quantity="slope of the largest background projection over d (log-log)",
-            low=-0.6,
-            high=-0.4,
-        ),
+        slope(rows[x].tolist(), rows[y].tolist())
+        for _, rows in table.sort_values(x).groupby("seed")
     ]
 
 
-def _rows(run: Run, prefix: str) -> list[dict[str, Any]]:
-    return [row for part in run.parts(prefix) for row in run.read(part)]
+def over_size(y: str) -> Callable[[Results], list[float]]:
+    """Slopes over d0 of the networks that are not linear."""
+    return lambda results: slopes(results.nonlinear, "d0", y)
+
+
+def time_over(kind: str) -> Callable[[Results], list[float]]:
+    """Slopes of the steps to learn over width, step size or features."""
+    return lambda r: slopes(r.times[r.times["kind"] == kind], "value", "steps")
+
+
+def smallest_rises(results: Results) -> list[float]:
+    """Smallest difference of the OOD hinge risk between successive sizes up to 256, per seed."""
+    rows = results.nonlinear[results.nonlinear["d0"] <= 256].sort_values("d0")
+    return [float(risks.diff().min()) for _, risks in rows.groupby("seed")["ood_hinge"]]
+
+
+CLAIMS: tuple[Statement, ...] = (
+    Statement(
+        "The other class's activation rate vanishes as d0 grows, when d >> d0", "Thm. 4.1",
+        "slope of the predicted other-class rate over d0, d = d0^1.5 / 2 (log-log)",
+        lambda r: [slope(r.config.predicted, r.predicted(WIDE, "other_class_rate"))], high=-0.2),
+    Statement(
+        "The other class's activation rate levels off when d is a fixed multiple of d0", "Thm. 4.1",
+        "predicted other-class rate at d0 = {largest}, d = 4 d0",
+        lambda r: r.predicted(NARROW, "other_class_rate")[-1:], low=0.01, high=0.04,
+        published="o(1), for d large against d0"),
+    Statement(
+        "Learned core features stay of order one at any size", "Thm. 4.2",
+        "slope of U over d0 (log-log)", over_size("U"), low=-0.1, high=0.1),
+    Statement(
+        "Learned background features stay of order one, too", "Thm. 4.2",
+        "slope of V over d0 (log-log)", over_size("V"), low=-0.1, high=0.25),
+    Statement(
+        "Learning takes longer in proportion to the width m", "Thm. 4.2",
+        "slope of the steps to learn over m (log-log)",
+        time_over("width"), low=0.9, high=1.1, published="1"),
+    Statement(
+        "Learning takes longer in inverse proportion to the step size", "Thm. 4.3",
+        "slope of the steps to learn over eta (log-log)",
+        time_over("step_size"), low=-1.1, high=-0.9, published="-1"),
+    Statement(
+        "Learning takes longer in inverse proportion to the number of features d0", "Thm. 4.3",
+        "slope of the steps to learn over d0 (log-log)",
+        time_over("features"), low=-1.15, high=-0.85, published="-1"),
+    Statement(
+        "The ID risk vanishes as the benchmark grows", "Thm. 4.3",
+        "slope of the ID hinge risk over d0 (log-log)", over_size("id_hinge"), high=-0.5),
+    Statement(
+        "The OOD risk does not vanish: it grows with d0", "Thm. 4.3",
+        "smallest rise of the OOD hinge risk between sizes up to d0 = 256",
+        smallest_rises, low=0.02),
+    Statement(
+        "A linear network's background projections shrink like 1 / sqrt(d)", "Thm. 4.4",
+        "slope of the largest background projection over d (log-log)",
+        # The column is in units of 1 / sqrt(d).
+        lambda r: [value - 0.5 for value in slopes(r.dimensions, "d", "largest_background")],
+        low=-0.6, high=-0.4, published="-1/2, up to logarithms"),
+)  # fmt: skip
+"""Theorems 4.1 to 4.4 as slopes, and the outcome where a condition of theirs fails."""
+
+
+def claims(run: Run) -> Sequence[Claim]:
+    """Judge the table of claims."""
+    results = Results(run)
+    return judge_all(CLAIMS, results, largest=results.config.predicted[-1])
 
 
 def draw(run: Run) -> Sequence[Figure]:
     """Risks and projections over size, time to learn over its three causes, and predictions."""
-    sized, timed = _rows(run, "size/"), _rows(run, "time/")
-    told = sorted(_rows(run, "predicted/"), key=lambda row: (row["regime"], row["d0"]))
-    return [_sizes(sized), _times(timed), _large(told), _dimensions(_rows(run, "dimension/"))]
+    results = Results(run)
+    figures = [_over_sizes(results), _times(results), _dimensions(results)]
+    if run.parts("predicted/"):
+        figures.insert(2, _predicted_sizes(results))
+    return figures
 
 
-def _series(rows: list[dict[str, Any]], x: str, y: str, label: str) -> list[dict[str, Any]]:
+def _curve(table: Table, x: str, y: str, label: str) -> list[dict[str, Any]]:
     """Means over seeds with their range, in the order of x."""
-    found = [
+    rows = over_seeds(table.sort_values(x).to_dict("records"), [x], y)
+    return [
         {"what": label, "x": row[x], "y": row[y], "low": row["low"], "high": row["high"]}
-        for row in over_seeds(rows, [x], y)
+        for row in rows
     ]
-    return sorted(found, key=lambda row: row["x"])
 
 
-def _panel(rows: list[dict[str, Any]], title: str, x: str, y: str, log: str = "xy"):
+def _panel(rows: list[dict[str, Any]], title: str, x: str, y: str, log: str = "xy") -> Any:
     return lines(
-        rows,
-        title=title,
-        x=("x", x),
-        y=("y", y),
-        series=("what", ""),
-        log=log,
-        points=True,
+        rows, title=title, x=("x", x), y=("y", y), series=("what", ""), log=log, points=True
     )
 
 
-def _sizes(rows: list[dict[str, Any]]) -> Figure:
-    relu = [row for row in rows if row["activation"] == "relu"]
-    linear = [row for row in rows if row["activation"] == "identity"]
-    risks = _series(relu, "d0", "id_hinge", "ReLU, ID") + _series(
-        relu, "d0", "ood_hinge", "ReLU, OOD"
-    )
-    risks += _series(linear, "d0", "ood_hinge", "linear, OOD")
-    sums = _series(relu, "d0", "U", "core (U), ReLU") + _series(
-        relu, "d0", "V", "background (V), ReLU"
-    )
-    linear_v = [row | {"V": abs(row["V"])} for row in linear]
-    sums += _series(linear_v, "d0", "V", "background (|V|), linear")
+def _over_sizes(results: Results) -> Figure:
+    table, name = results.nonlinear, NAMES[results.config.setting.activation]
+    linear = results.sizes[results.sizes["activation"] == LINEAR]
+    linear = linear.assign(V=linear["V"].abs())
+    risks = _curve(table, "d0", "id_hinge", f"{name}, ID")
+    risks += _curve(table, "d0", "ood_hinge", f"{name}, OOD")
+    risks += _curve(linear, "d0", "ood_hinge", "linear, OOD")
+    sums = _curve(table, "d0", "U", f"core (U), {name}")
+    sums += _curve(table, "d0", "V", f"background (V), {name}")
+    sums += _curve(linear, "d0", "V", "background (|V|), linear")
     x = "features d0 (d = m = 4 d0)"
     return Figure(
         "Larger problems",
-        "As the number of features grows the ID risk vanishes and the OOD risk stays; what ReLU "
-        "networks learn of core and background keeps its size. Bands: all seeds.",
+        f"As the number of features grows the ID risk vanishes and the OOD risk stays; the core "
+        f"and background that {name} networks learn keep their size. Bands: all seeds.",
         "Thm. 4.3",
         (
             _panel(risks, "Risk after training", x, "hinge risk"),
-            _panel(sums, "What the neurons have learned", x, "summed projections", log="x"),
+            _panel(sums, "Learned features", x, "summed projections", log="x"),
         ),
         tuple(risks + sums),
     )
 
 
-def _times(rows: list[dict[str, Any]]) -> Figure:
-    panels, all_rows = [], []
-    for kind, x in (
-        ("width", "width m"),
-        ("step_size", "step size eta"),
-        ("features", "features d0"),
+def _times(results: Results) -> Figure:
+    panels, rows = [], []
+    for kind, x, power in (
+        ("width", "width m", 1),
+        ("step_size", "step size eta", -1),
+        ("features", "features d0", -1),
     ):
-        curve = _series([r for r in rows if r["kind"] == kind], "value", "steps", "trained")
-        middle = curve[len(curve) // 2]
-        power = 1 if kind == "width" else -1
-        curve += [
-            {
-                "what": "m / (eta d0)",
-                "x": row["x"],
-                "y": middle["y"] * (row["x"] / middle["x"]) ** power,
-            }
-            for row in list(curve)
-        ]
-        panels.append(_panel(curve, f"Over the {x}", x, "steps to learn"))
-        all_rows += [{"over": kind} | row for row in curve]
+        table = results.times[results.times["kind"] == kind]
+        trained = _curve(table, "value", "steps", "trained")
+        middle = trained[len(trained) // 2]
+        theory = [
+            {"what": "m / (eta d0)", "x": row["x"],
+             "y": middle["y"] * (row["x"] / middle["x"]) ** power}
+            for row in trained
+        ]  # fmt: skip
+        panels.append(_panel(trained + theory, f"Over the {x}", x, "steps to learn"))
+        rows += [{"over": kind} | row for row in trained + theory]
     return Figure(
         "How long learning takes",
-        "Steps until the training risk has halved, against the order that the theorems give, "
+        "Steps until the training risk has halved, and the order that the theorems give, "
         "m / (eta d0), drawn through the middle point.",
         "Thm. 4.2",
         tuple(panels),
-        tuple(all_rows),
+        tuple(rows),
     )
 
 
-def _large(rows: list[dict[str, Any]]) -> Figure:
+def _predicted_sizes(results: Results) -> Figure:
     def curves(y: str) -> list[dict[str, Any]]:
-        return [{"what": row["regime"], "x": row["d0"], "y": row[y]} for row in rows]
+        return [
+            {"what": regime, "x": d0, "y": value}
+            for regime in sorted(REGIMES)
+            for d0, value in zip(
+                sorted(results.config.predicted), results.predicted(regime, y), strict=True
+            )
+        ]
 
     rates, risks = curves("other_class_rate"), curves("ood_hinge")
     return Figure(
         "A million features, without training",
-        "What the population model foretells. The other class is silenced completely only when the "
-        "dimension outgrows the features; the OOD risk stays in both cases.",
+        "Predictions of the population model. The activation rate on the other class vanishes only "
+        "when the dimension outgrows the features; the OOD risk stays in both cases.",
         "Thm. 4.1",
         (
             _panel(rates, "Activation rate on the other class", "features d0", "activation rate"),
             _panel(risks, "OOD risk", "features d0", "hinge risk", log="x"),
         ),
-        tuple(rows),
+        tuple({"of": "rate"} | row for row in rates) + tuple({"of": "risk"} | r for r in risks),
     )
 
 
-def _dimensions(rows: list[dict[str, Any]]) -> Figure:
-    rows = [row | {"largest": row["largest_background"] / math.sqrt(row["d"])} for row in rows]
-    curve = _series(rows, "d", "largest", "largest background projection")
-    first = curve[0]
-    curve += [
+def _dimensions(results: Results) -> Figure:
+    table = results.dimensions
+    table = table.assign(largest=table["largest_background"] / table["d"] ** 0.5)
+    trained = _curve(table, "d", "largest", "largest background projection")
+    first = trained[0]
+    theory = [
         {"what": "1 / sqrt(d)", "x": row["x"], "y": first["y"] * math.sqrt(first["x"] / row["x"])}
-        for row in list(curve)
+        for row in trained
     ]
     return Figure(
-        "Linear networks feel no pull",
+        "Linear networks are not drawn towards the background",
         "The largest projection of a linear network's neurons on any background feature, at the "
         "end of training.",
         "Thm. 4.4",
-        (_panel(curve, "Largest background projection", "input dimension d", "projection"),),
-        tuple(curve),
-    )
+        (_panel(trained + theory, "Largest background projection", "input dimension d",
+                "projection"),),
+        tuple(trained + theory),
+    )  # fmt: skip
 
 
 def summarize(run: Run) -> str:
-    """What happened, in two sentences."""
-    config = Config.model_validate(run.config)
-    large = run.read(_part("d = 4 d0", config.predicted[-1]))[0]
-    by_size = over_seeds(
-        [row for row in _rows(run, "size/") if row["activation"] == "relu"], ["d0"], "ood_hinge"
+    """The result in two sentences."""
+    results = Results(run)
+    risks = _curve(results.nonlinear, "d0", "ood_hinge", "")
+    first, last = risks[0], risks[-1]
+    text = (
+        f"Larger problems fail more, not less: the OOD hinge risk rises from {first['y']:.2f} at "
+        f"{first['x']} features to {last['y']:.2f} at {last['x']} (trained)"
     )
-    by_size.sort(key=lambda row: row["d0"])
-    first, last = by_size[0], by_size[-1]
-    return (
-        f"Larger problems fail more, not less: the OOD hinge risk rises from "
-        f"{first['ood_hinge']:.2f} at {first['d0']} features to {last['ood_hinge']:.2f} at "
-        f"{last['d0']} (trained) and {large['ood_hinge']:.2f} at {config.predicted[-1]:,} "
-        "(predicted). The time to learn follows m / (eta d0), as the theorems say."
-    )
+    if run.parts("predicted/"):
+        risk = results.predicted(NARROW, "ood_hinge")[-1]
+        text += f" and {risk:.2f} at {max(results.config.predicted):,} (predicted)"
+    return text + ". The time to learn follows m / (eta d0), as the theorems say."
 
 
 EXPERIMENT = Experiment(
     name="thm4_scaling",
     title="The theorems as slopes over size, width, step size and dimension",
     about="The theorems speak of orders of magnitude. Here they become slopes on logarithmic axes: "
-    "networks of several sizes are trained, and the population model answers for a million "
-    "features.",
+    "networks of several sizes are trained, and the population model predicts networks of a "
+    "million features.",
     reproduces=("Thm. 4.1", "Thm. 4.2", "Thm. 4.3", "Thm. 4.4"),
     presets={"paper": PAPER, "laptop": LAPTOP, "smoke": SMOKE},
     compute=compute,

@@ -1,7 +1,7 @@
-"""The paper's probability lemmas with their constants, for simulations to be held against.
+"""The paper's probability lemmas with explicit constants, to compare with simulations.
 
-The paper states many of them up to a constant or a logarithm; here each is a number, and where the
-paper says "with high probability" the probability of failure is an argument.
+The paper states many of them up to a constant or a logarithm. Here each is a number, and where the
+paper says "with high probability", the probability of failure is an argument.
 
     width        m, hidden neurons            dimension    d, of the input space
     u            (m, d0), the neurons' feature coordinates, core first
@@ -20,25 +20,32 @@ BERRY_ESSEEN = 0.56
 
 
 class Bounds(NamedTuple):
-    """What a number lies between."""
+    """A lower and an upper bound."""
 
     lower: float
     upper: float
 
 
 class Approximation(NamedTuple):
-    """A probability for each neuron, and the largest possible error."""
+    """An approximate probability per neuron, and its largest possible error."""
 
     value: Float[Tensor, " m"]
     error: Float[Tensor, " m"]
 
 
 def bernstein_tail(count: int, gap: float, *, second_moment: float, largest: float) -> float:
-    """At most this probability has a mean of `count` variables to exceed its expectation by `gap`.
+    """Upper bound on the probability that a mean exceeds its expectation by `gap`.
 
-    `second_moment` is the average of E X_i^2, and no X_i exceeds `largest`. In [0, 1].
+    Args:
+        count: number of independent variables X_i.
+        gap: difference between the mean and its expectation.
+        second_moment: average of E X_i^2.
+        largest: upper bound on every X_i.
 
     Source: Lemma D.1, Eq. 53.
+
+    >>> round(bernstein_tail(100, 0.5, second_moment=1.0, largest=1.0), 7)
+    2.22e-05
     """
     if gap <= 0:
         return 1.0
@@ -46,7 +53,10 @@ def bernstein_tail(count: int, gap: float, *, second_moment: float, largest: flo
 
 
 def variance_statistic(outcomes: Float[Tensor, "n outcomes rows columns"]) -> float:
-    """Variance of a sum of n independent centered matrices, each of equally likely outcomes.
+    """Variance statistic of a sum of n independent centered random matrices.
+
+    Args:
+        outcomes: equally likely outcomes of each matrix.
 
     Source: Eq. 54.
     """
@@ -58,9 +68,14 @@ def variance_statistic(outcomes: Float[Tensor, "n outcomes rows columns"]) -> fl
 def matrix_bernstein_tail(
     norm: float, *, variance: float, largest: float, rows: int, columns: int
 ) -> float:
-    """At most this probability has a sum of centered matrices to reach a spectral norm of `norm`.
+    """Upper bound on the probability that a sum of centered matrices has a spectral norm >= `norm`.
 
-    `variance` is the sum's `variance_statistic`, and no term's norm exceeds `largest`. In [0, 1].
+    Args:
+        norm: the spectral norm.
+        variance: `variance_statistic` of the sum.
+        largest: upper bound on the norm of every term.
+        rows: rows of the matrices.
+        columns: columns of the matrices.
 
     Source: Lemma D.2, Eq. 55.
     """
@@ -70,11 +85,18 @@ def matrix_bernstein_tail(
 
 
 def gaussian_tail(x: float) -> Bounds:
-    """What P(X >= x) lies between for a unit Gaussian X and positive x; the two meet as x grows.
+    """Bounds on P(X >= x) for a standard Gaussian X and positive x; their ratio tends to 1.
 
-    The lower bound is the sharper of the customary two, and positive everywhere.
+    The lower bound is the sharper of the two in use, and always positive.
+
+    Raises:
+        ValueError: x is not positive.
 
     Source: Lemma D.3, Eq. 56.
+
+    >>> lower, upper = gaussian_tail(2.0)
+    >>> round(lower, 4), round(upper, 4)
+    (0.0216, 0.027)
     """
     if not x > 0:
         raise ValueError(
@@ -85,10 +107,15 @@ def gaussian_tail(x: float) -> Bounds:
 
 
 def binomial_tail(trials: int, probability: float, successes: int) -> float:
-    """At least this probability has a binomial variable to reach `successes`. In [0, 1].
+    """Lower bound on the probability that a binomial variable is at least `successes`.
+
+    Args:
+        trials: number of trials.
+        probability: of success in one trial.
+        successes: number of successes.
 
     Raises:
-        ValueError: more successes than trials * probability + 1, where the bound says nothing.
+        ValueError: more successes than trials * probability + 1, where there is no bound.
 
     Source: Lemma D.4, Eq. 57.
     """
@@ -101,10 +128,14 @@ def binomial_tail(trials: int, probability: float, successes: int) -> float:
 
 
 def largest_gaussian(count: int, *, failure: float, scale: float = 1.0) -> float:
-    """A level that the largest of `count` absolute Gaussians passes with at most this probability.
+    """A level that the largest of several absolute Gaussians exceeds with probability <= `failure`.
 
-    `scale` is their standard deviation. They need not be independent: P(|X| >= x) is at most
-    exp(-x^2 / 2) for each.
+    The variables need not be independent: P(|X| >= x) is at most exp(-x^2 / 2) for each.
+
+    Args:
+        count: number of Gaussians.
+        failure: probability of failure.
+        scale: their standard deviation.
 
     Source: Lemma D.5, Eq. 58.
     """
@@ -115,9 +146,11 @@ def largest_gaussian(count: int, *, failure: float, scale: float = 1.0) -> float
 def berry_esseen(
     variances: Float[Tensor, "*sums terms"], third_moments: Float[Tensor, "*sums terms"]
 ) -> Float[Tensor, "*sums"]:
-    """How far a normalized sum's distribution function can be from the unit Gaussian's.
+    """Largest distance between a normalized sum's distribution function and the Gaussian one.
 
-    The terms are independent and centered, with the given E X^2 and E |X|^3; along the last axis.
+    Args:
+        variances: E X^2 of independent centered terms, along the last axis.
+        third_moments: E |X|^3 of the same terms.
 
     Source: Lemma D.6, Eq. 59, Eq. 60.
     """
@@ -133,10 +166,17 @@ def activation_probability(
     variance: Float[Tensor, " d0"],
     third_moment: Float[Tensor, " d0"],
 ) -> Approximation:
-    """How often each neuron fires for class `y`, by the normal approximation, and its error.
+    """Activation probability of each neuron on class `y`, by the normal approximation.
 
-    `variance` and `third_moment` are E |z_j - E z_j|^p for p = 2 and 3. The error falls like
-    1 / sqrt(d0) for neurons that spread over their features.
+    The error falls like 1 / sqrt(d0) for neurons whose weights spread over the features.
+
+    Args:
+        u: feature coordinates of the neurons, core first.
+        y: the class, -1 or +1.
+        core: number of core features.
+        mean: E z_j.
+        variance: E (z_j - E z_j)^2.
+        third_moment: E |z_j - E z_j|^3.
 
     Source: Lemma B.1, Eq. 19.
     """
@@ -150,10 +190,16 @@ def activation_probability(
 def gated_expectations(
     u: Float[Tensor, "m d0"], z: Float[Tensor, "n d0"], y: int, *, core: int
 ) -> Float[Tensor, "m d0"]:
-    """E[1{active} z_j | y] of every neuron and feature, over a sample of weights z of class `y`.
+    """E[1{active} z_j | y] of every neuron and feature.
 
-    A gradient's projections are sums and differences of these; over a set of features the paper
-    sums them with weights E z_j.
+    Projections of the gradient are sums and differences of these; the paper sums them over sets of
+    features with weights E z_j.
+
+    Args:
+        u: feature coordinates of the neurons, core first.
+        z: a sample of weights.
+        y: the class, -1 or +1.
+        core: number of core features.
 
     Source: Def. B.2, Eq. 20.
     """
@@ -162,11 +208,16 @@ def gated_expectations(
 
 
 def gradient_gap(features: int, width: int, batch: int, *, failure: float) -> float:
-    """A length that a neuron's batch gradient differs from its expectation by at most.
+    """Upper bound on the distance between a neuron's batch gradient and its expectation.
 
-    Holds but for probability `failure`, along every unit direction at once, for ReLU as for
-    identity networks: an example's gradient is no longer than sqrt(d0) / m. Falls like
-    1 / sqrt(batch).
+    Holds along every unit direction at once, for ReLU and identity networks, because the gradient
+    of one example has norm at most sqrt(d0) / m. Falls like 1 / sqrt(batch).
+
+    Args:
+        features: number of features.
+        width: hidden neurons.
+        batch: examples in the batch.
+        failure: probability that the bound does not hold.
 
     Source: Lemma A.2, Eq. 13, Lemma C.2, Eq. 50.
     """
@@ -179,10 +230,14 @@ def gradient_gap(features: int, width: int, batch: int, *, failure: float) -> fl
 
 
 def initial_correlation_tail(level: float, mean: Float[Tensor, " features"]) -> Bounds:
-    """What P(sum_j E z_j <w_k, m_j> >= level sqrt(d0 / d)) lies between at initialization.
+    """Bounds on P(sum_j E z_j <w_k, m_j> >= level sqrt(d0 / d)) at initialization.
 
-    `mean` has the features of the sum; their number is d0. The same holds with any signs, so for
-    y C_k + B_k of either class. The dimension cancels.
+    The bounds hold with any signs in the sum, so for y C_k + B_k of either class. The dimension
+    cancels.
+
+    Args:
+        level: the level.
+        mean: E z_j of the d0 features of the sum.
 
     Source: Lemma A.6, Eq. 16.
     """
@@ -192,9 +247,15 @@ def initial_correlation_tail(level: float, mean: Float[Tensor, " features"]) -> 
 def initial_set_size(
     width: int, level: float, mean: Float[Tensor, " features"], *, failure: float
 ) -> int:
-    """At least so many neurons start in the set N_y that asks for level sqrt(d0 / d) and a sign.
+    """Lower bound on the number of neurons in the set N_y of one class at initialization.
 
-    Holds for one class but for probability `failure`. A constant share of a wide network.
+    It is a constant share of a wide network.
+
+    Args:
+        width: hidden neurons.
+        level: level of the set, in units of sqrt(d0 / d).
+        mean: E z_j of the features.
+        failure: probability that the bound does not hold.
 
     Source: Lemma A.7, Eq. 17.
     """
@@ -207,9 +268,13 @@ def initial_set_size(
 def largest_initial_correlation(
     width: int, dimension: int, mean: Float[Tensor, " d0"], *, failure: float
 ) -> float:
-    """A level that no neuron's |y C_k + B_k| of either class passes at initialization.
+    """Upper bound on every neuron's |y C_k + B_k| of either class at initialization.
 
-    Holds but for probability `failure`.
+    Args:
+        width: hidden neurons.
+        dimension: dimension of the input space.
+        mean: E z_j.
+        failure: probability that the bound does not hold.
 
     Source: Lemma A.8.
     """
@@ -218,9 +283,15 @@ def largest_initial_correlation(
 
 
 def initial_output(width: int, dimension: int, length: float, *, failure: float) -> float:
-    """A level that |h(x)| does not pass at initialization, for an input x of a given length.
+    """Upper bound on |h(x)| at initialization.
 
-    Holds but for probability `failure`: no average exceeds the largest pre-activation.
+    It holds because no average exceeds the largest pre-activation.
+
+    Args:
+        width: hidden neurons.
+        dimension: dimension of the input space.
+        length: norm of the input x.
+        failure: probability that the bound does not hold.
 
     Source: Lemma A.9, Eq. 18.
     """
@@ -234,4 +305,4 @@ def _standardized(level: float, mean: Float[Tensor, " features"]) -> float:
 
 def _check_failure(failure: float) -> None:
     if not 0 < failure < 1:
-        raise ValueError(f"failure is a probability between 0 and 1, not {failure}")
+        raise ValueError(f"failure must be a probability between 0 and 1, not {failure}")

@@ -1,114 +1,123 @@
-"""What the population model covers: its inputs, refused where the model would have to guess."""
+"""The settings that the population model covers, and the moments of the weights that it needs."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
-ACTIVATIONS = ("relu", "identity")
-LARGEST_PACE = 2.5
-"""Of step_size * features / width; beyond it a step overshoots what the network has to learn."""
+from contam.theory.distribution import DataModel, Where
+from contam.theory.setting import STABLE, Setting
+from contam.theory.weights import Weights
+
+FEWEST = 4
+"""Features of each kind; a sum of fewer weights is far from Gaussian."""
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What a prediction is asked for.
+class Moments(NamedTuple):
+    """Mean and variance of a weight."""
 
-    Raises:
-        ValueError: names the field, what it needs and what to do instead.
-
-    Source: ours, the standard setting of Sec. 3.1 and Sec. 3.2 with its limits.
-    """
-
-    core: int
-    background: int
-    dimension: int
-    width: int
     mean: float
     variance: float
-    ood_mean: float
-    ood_variance: float
-    step_size: float
-    weight_decay: float
-    steps: int
-    activation: str
-    loss: str
-    optimizer: str
-    bias: bool
-    seed: int
-    neurons: int
 
-    def __post_init__(self) -> None:
-        self._check_network()
-        self._check_sizes()
-        _check_moments("", self.mean, self.variance, low=0)
-        _check_moments("ood_", self.ood_mean, self.ood_variance, low=-1)
-        if not self.variance > 0:
-            raise ValueError(
-                "variance must be positive: with constant weights there is nothing to average over"
-            )
-        self._check_steps()
 
-    @property
-    def features(self) -> int:
-        """Core and background features together."""
-        return self.core + self.background
+def background_moments(data: DataModel, where: Where = "id") -> Moments:
+    """Moments of a background weight; in distribution, core weights have the same ones.
 
-    def _check_network(self) -> None:
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(
-                f"activation must be one of {list(ACTIVATIONS)}, not {self.activation!r}: only "
-                "their averages have a closed form; train the network instead"
-            )
-        if self.loss != "hinge":
-            raise ValueError(
-                f"loss must be 'hinge', not {self.loss!r}: its gate is part of the model; "
+    >>> background_moments(DataModel(), "worst")
+    Moments(mean=-1.0, variance=0.0)
+    """
+    if where == "worst":
+        return Moments(-1.0, 0.0)
+    weights = _first(data.background_weights if where == "id" else data.ood_weights)
+    return Moments(weights.mean, weights.variance)
+
+
+def uncovered(setting: Setting) -> str | None:
+    """Say why the population model does not cover a setting; None where it does.
+
+    The fields `batch_size`, `engine`, `precision` and `ambient` make no difference to the model.
+
+    Args:
+        setting: any setting.
+
+    Returns:
+        One line that names the field, the values that are covered, and what to do instead.
+
+    Source: ours, the limits of the standard setting of Sec. 3.1 and Sec. 3.2.
+
+    >>> uncovered(Setting(depth=2))
+    'depth must be 1, not 2: this is not modeled; train the network instead'
+    """
+    data = setting.data
+    if setting.activation not in ("relu", "identity"):
+        return (
+            f"activation must be one of ['relu', 'identity'], not {setting.activation!r}: only "
+            "their averages have a closed form; train the network instead"
+        )
+    if setting.optimizer != "sgd":
+        return (
+            f"optimizer must be 'sgd', not {setting.optimizer!r}: SGD with momentum b follows the "
+            "path of step_size / (1 - b) without it; for others train the network instead"
+        )
+    for record, name, value in (
+        (setting, "loss", "hinge"),
+        (setting, "bias", "none"),
+        (setting, "depth", 1),
+        (setting, "head", "fixed"),
+        (setting, "initialization", "gaussian"),
+        (setting, "examples", None),
+        (data, "classes", 2),
+        (data, "correlation", 0),
+        (data, "coupling", 0),
+        (data, "core_shape", "weights"),
+        (data.features, "coherence", 0),
+    ):
+        if getattr(record, name) != value:
+            return (
+                f"{name} must be {value!r}, not {getattr(record, name)!r}: this is not modeled; "
                 "train the network instead"
             )
-        if self.optimizer != "sgd":
-            raise ValueError(
-                f"optimizer must be 'sgd', not {self.optimizer!r}: SGD with momentum b follows the "
-                "path of step_size / (1 - b) without it; for others train the network instead"
+    for name in ("core", "background"):
+        if getattr(data.features, name) < FEWEST:
+            return (
+                f"{name} must be at least {FEWEST}, not {getattr(data.features, name)}: a sum of "
+                "fewer weights is far from Gaussian; train the network instead"
             )
-        if self.bias:
-            raise ValueError("bias must be False, a bias is not modeled; train the network instead")
-
-    def _check_sizes(self) -> None:
-        for name, least, why in (
-            ("core", 4, "a sum of fewer weights is far from Gaussian; train the network instead"),
-            ("background", 4, "a sum of fewer weights is far from Gaussian; train it instead"),
-            ("width", 1, "a network needs neurons"),
-            ("steps", 1, "there is nothing to predict before training"),
-            ("neurons", 2, "a sample needs one neuron of each sign"),
-            ("dimension", self.features, "core + background orthogonal features must fit into it"),
-        ):
-            if not getattr(self, name) >= least:
-                raise ValueError(
-                    f"{name} must be at least {least}, not {getattr(self, name)}: {why}"
-                )
-
-    def _check_steps(self) -> None:
-        if not self.step_size > 0:
-            raise ValueError(f"step_size must be positive, not {self.step_size}")
-        if not 0 <= self.weight_decay * self.step_size < 1:
-            raise ValueError(
-                f"weight_decay must be in [0, 1 / step_size) = [0, {1 / self.step_size:g}), not "
-                f"{self.weight_decay}: every step would turn the weights around; lower either"
-            )
-        pace = self.step_size * self.features / self.width
-        if not pace <= LARGEST_PACE:
-            raise ValueError(
-                f"step_size * (core + background) / width must be at most {LARGEST_PACE}, not "
-                f"{pace:.3g}: a step would overshoot; "
-                f"try step_size {self.step_size * LARGEST_PACE / pace:.3g} and more steps"
-            )
+    return _uncovered_weights(data) or _uncovered_steps(setting)
 
 
-def _check_moments(prefix: str, mean: float, variance: float, *, low: int) -> None:
-    """Refuse moments that no distribution on [low, low + 1] has."""
-    high = low + 1
-    if not low <= mean <= high:
-        raise ValueError(f"{prefix}mean must be in [{low}, {high}], as the weights are, not {mean}")
-    largest = (mean - low) * (high - mean)
-    if not 0 <= variance <= largest + 1e-12:
-        raise ValueError(
-            f"{prefix}variance must be in [0, {largest:.4g}], not {variance}: "
-            f"no distribution on [{low}, {high}] with mean {mean} has another"
+def _uncovered_weights(data: DataModel) -> str | None:
+    for name, low in (("core_weights", 0), ("background_weights", 0), ("ood_weights", -1)):
+        weights = getattr(data, name)
+        if any(other != _first(weights) for other in _all(weights)):
+            return f"{name} must be one distribution for all features; train the network instead"
+        if not low <= _first(weights).low < _first(weights).high <= low + 1:
+            return f"{name} must lie in [{low}, {low + 1}], not {_first(weights)}"
+    if _first(data.core_weights) != _first(data.background_weights):
+        return (
+            "core_weights and background_weights must be the same distribution, not "
+            f"{_first(data.core_weights)} and {_first(data.background_weights)}; train the network "
+            "instead"
         )
+    return None
+
+
+def _uncovered_steps(setting: Setting) -> str | None:
+    step_size = setting.step_size
+    if not setting.weight_decay * step_size < 1:
+        return (
+            f"weight_decay must be in [0, 1 / step_size) = [0, {1 / step_size:g}), not "
+            f"{setting.weight_decay}: every step would flip the signs of the weights; lower either"
+        )
+    pace = step_size * setting.data.features.size / setting.width
+    if not pace <= STABLE:
+        return (
+            f"step_size * (core + background) / width must be at most {STABLE}, not {pace:.3g}: "
+            f"a step would overshoot; try step_size {step_size * STABLE / pace:.3g} and more steps"
+        )
+    return None
+
+
+def _all(weights: Weights | tuple[Weights, ...]) -> tuple[Weights, ...]:
+    return weights if isinstance(weights, tuple) else (weights,)
+
+
+def _first(weights: Weights | tuple[Weights, ...]) -> Weights:
+    return _all(weights)[0]

@@ -1,4 +1,4 @@
-"""How examples come about: labels, and random weights on the features."""
+"""The distribution of examples: labels, and random weights on the features."""
 
 import math
 from dataclasses import dataclass, field
@@ -10,12 +10,13 @@ import torch
 from jaxtyping import Float, Int, Int16
 from torch import Tensor
 
-from contam.theory.features import FeatureModel
+from contam.theory.features import FeatureModel, check_choices
 from contam.theory.weights import LEVELS, Beta, TwoPoint, Uniform, Weights, quantile_table
 
 __all__ = ["Beta", "DataModel", "Sample", "TwoPoint", "Uniform", "Weights", "Where"]
 
 Where = Literal["id", "ood", "worst"]
+"""In distribution, out of distribution, or with every background weight at -1."""
 
 
 class Sample(NamedTuple):
@@ -26,71 +27,76 @@ class Sample(NamedTuple):
     y: Int[Tensor, " n"]
     """Labels: -1 and +1, or 0 .. classes - 1 when there are more than two."""
     target: Float[Tensor, "n core"]
-    """The core part of f, which a network may be asked to represent."""
+    """The core part of f, the target of regression."""
 
 
 @dataclass(frozen=True)
 class DataModel:
-    """What training (ID) and test (OOD) examples look like, in feature coordinates.
+    """The distribution of training (ID) and test (OOD) examples, in feature coordinates.
 
     Labels are uniform. Each feature has a weight z_j, independent of all others: core features
-    carry y z_j, background features z_j, and only the background's distribution is another one
-    out of distribution. `core_weights` and the others name one distribution for all features of
-    their kind, or one for each.
-
-    `classes`: above two, the core features form one equal group for each class, and an example
-    of class c carries +z_j on the features of group c and -z_j on the other groups.
-    `correlation`: with this probability an ID background weight is drawn from the upper half of
-    its distribution for y = +1 and from the lower half for y = -1, else from the whole; each
-    weight's own distribution stays what it is. OOD backgrounds never know the label.
-    `coupling`: with this probability a background weight takes the quantile that its example
-    holds in common for all features; again each weight's own distribution stays.
-    `core_shape`: "spheres" puts the core part uniformly on the sphere of radius 1 for y = -1 and
-    of radius 2 for y = +1, whatever `core_weights` says.
+    carry y z_j and background features z_j. Only the distribution of the background weights
+    differs out of distribution. Weights are one distribution for all features, or one for each.
 
     Raises:
-        ValueError: parts that do not fit each other.
+        ValueError: a field is out of range, or two fields do not fit together.
 
     Source: Def. 3.1.
+
+    >>> from contam.rng import bit_generator_for
+    >>> data = DataModel(FeatureModel(core=2, background=2, dimension=8), correlation=0.5)
+    >>> data.sample(5, bit_generator_for(0, "example")).f.shape
+    torch.Size([5, 4])
     """
 
     features: FeatureModel = field(default=FeatureModel())
+    """The features."""
     core_weights: Weights | tuple[Weights, ...] = field(default=Uniform(0.0, 1.0))
+    """Weights of the core features; they must not go below 0."""
     background_weights: Weights | tuple[Weights, ...] = field(default=Uniform(0.0, 1.0))
+    """Weights of the background features, in distribution."""
     ood_weights: Weights | tuple[Weights, ...] = field(default=Uniform(-1.0, 0.0))
-    """Of the background features, out of distribution."""
+    """Weights of the background features, out of distribution."""
     classes: int = 2
+    """With more than two, the core features form one equal group per class; an example of class c
+    carries +z_j on the features of group c and -z_j on those of the other groups."""
     correlation: float = 0.0
+    """Probability that an ID background weight is drawn from the half of its distribution that
+    belongs to the label: the upper half for y = +1, the lower half for y = -1. Its marginal
+    distribution stays the same. OOD backgrounds are independent of the label."""
     coupling: float = 0.0
+    """Probability that an ID background weight takes the quantile that all features of its example
+    share. Its marginal distribution stays the same."""
     core_shape: Literal["weights", "spheres"] = "weights"
+    """"spheres" draws the core part uniformly from the sphere of radius 1 for y = -1 and of radius
+    2 for y = +1, and does not use core_weights."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         core, background = self.features.core, self.features.background
-        for name, wanted in (
+        for name, count in (
             ("core_weights", core),
             ("background_weights", background),
             ("ood_weights", background),
         ):
-            given = getattr(self, name)
-            if isinstance(given, tuple) and len(given) != wanted:
+            weights = getattr(self, name)
+            if isinstance(weights, tuple) and len(weights) != count:
                 raise ValueError(
-                    f"{name} has {len(given)} distributions for {wanted} features; "
+                    f"{name} has {len(weights)} distributions for {count} features; "
                     "give one for each, or a single one for all"
                 )
-        if min(weights.low for weights in self._each(self.core_weights, core)) < 0:
+        if min(weights.low for weights in _per_feature(self.core_weights, core)) < 0:
             raise ValueError(
                 "core_weights must not go below 0: the sign of a core feature carries the label"
             )
         if self.classes < 2 or (self.classes > 2 and core % self.classes):
             raise ValueError(
-                f"classes={self.classes} with core={core}: wanted at least 2 classes, and above "
-                "2 a number of core features that the classes divide equally"
+                f"classes={self.classes} with core={core}: need at least 2 classes, and with more "
+                "than 2 a number of core features that they divide equally"
             )
         for name in ("correlation", "coupling"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)} must lie between 0 and 1")
-        if self.core_shape not in ("weights", "spheres"):
-            raise ValueError(f"no core_shape {self.core_shape!r}; choose 'weights' or 'spheres'")
         if self.classes > 2 and (self.correlation > 0 or self.core_shape == "spheres"):
             raise ValueError(
                 f"classes={self.classes}: correlation and core_shape='spheres' are defined for "
@@ -99,18 +105,18 @@ class DataModel:
 
     def core(self) -> tuple[Weights, ...]:
         """The distribution of each core feature's weight."""
-        return self._each(self.core_weights, self.features.core)
+        return _per_feature(self.core_weights, self.features.core)
 
     def background(self, where: Where = "id") -> tuple[Weights, ...]:
         """The distribution of each background feature's weight, in or out of distribution."""
-        chosen = self.background_weights if where == "id" else self.ood_weights
-        return self._each(chosen, self.features.background)
+        weights = self.background_weights if where == "id" else self.ood_weights
+        return _per_feature(weights, self.features.background)
 
     @cached_property
     def means(self) -> Float[Tensor, " d0"]:
         """ID means mu_j of all weights, float64; on spheres, 0 for core features."""
-        each = self.core() + self.background()
-        means = torch.tensor([weights.mean for weights in each], dtype=torch.float64)
+        per_feature = self.core() + self.background()
+        means = torch.tensor([weights.mean for weights in per_feature], dtype=torch.float64)
         if self.core_shape == "spheres":
             means[: self.features.core] = 0.0
         return means
@@ -129,12 +135,12 @@ class DataModel:
 
     @cached_property
     def labels(self) -> tuple[int, ...]:
-        """The values that y takes, in the order of the rows of everything per class."""
+        """The values of y, in the order of the rows of every per-class tensor."""
         return (-1, 1) if self.classes == 2 else tuple(range(self.classes))
 
     @cached_property
     def signs(self) -> Float[Tensor, "classes core"]:
-        """The sign that each class gives to each core feature."""
+        """The sign of each core feature in each class."""
         core = self.features.core
         if self.classes == 2:
             return torch.tensor([[-1.0], [1.0]]).expand(2, core)
@@ -142,7 +148,7 @@ class DataModel:
         return 2.0 * (group == torch.arange(self.classes)[:, None]) - 1
 
     def class_index(self, y: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-        """Labels as rows of everything per class: 0 .. classes - 1."""
+        """The row of each label in per-class tensors: 0 .. classes - 1."""
         return (y + 1) // 2 if self.classes == 2 else y
 
     def sample(
@@ -152,17 +158,21 @@ class DataModel:
         where: Where = "id",
         dtype: torch.dtype = torch.float32,
     ) -> Sample:
-        """Draw `n` examples: "id", "ood", or "worst", where every background weight is -1.
+        """Draw examples.
 
-        The bits that are used up depend on n and on the data model alone.
+        Args:
+            n: number of examples.
+            bits: source of random bits; how many are used depends on n and the data model alone.
+            where: "id", "ood", or "worst", where every background weight is -1.
+            dtype: type of the weights.
 
         Raises:
-            ValueError: n is not positive, or `where` is none of the three.
+            ValueError: n is not positive, or there is no such distribution.
 
         Source: App. F.1.
         """
         if n < 1:
-            raise ValueError(f"asked for {n} examples; wanted at least 1")
+            raise ValueError(f"n={n} examples; need at least 1")
         if where not in ("id", "ood", "worst"):
             raise ValueError(f"no distribution {where!r}; choose 'id', 'ood' or 'worst'")
         core = self.features.core
@@ -192,11 +202,11 @@ class DataModel:
         return torch.from_numpy((halves * np.uint64(self.classes) >> np.uint64(32)).astype(int))
 
     def _couple(self, words: Int16[Tensor, "n background"], bits: np.random.SFC64) -> None:
-        """Give weights the quantile that their example holds in common."""
+        """Replace words by the one that the features of their example share."""
         if self.coupling > 0:
-            common = _words(bits, len(words), 1)
-            joins = _position(_words(bits, *words.shape)) < self.coupling * LEVELS
-            words.copy_(torch.where(joins, common, words))
+            shared = _words(bits, len(words), 1)
+            coupled = _position(_words(bits, *words.shape)) < self.coupling * LEVELS
+            words.copy_(torch.where(coupled, shared, words))
 
     def _correlate(
         self, words: Int16[Tensor, "n background"], y: Int[Tensor, " n"], bits: np.random.SFC64
@@ -211,63 +221,63 @@ class DataModel:
     def _weights_at(
         self, words: Int16[Tensor, "n d0"], where: Where, dtype: torch.dtype
     ) -> Float[Tensor, "n d0"]:
-        """The weights z whose quantiles the words name."""
+        """The weights z at the quantiles that the words encode."""
         line = self._lines["id" if where == "id" else "ood"]
         if line is not None:
             shift, scale = line
             return torch.addcmul(shift.to(dtype), words.to(dtype), scale.to(dtype))
-        each = self.core() + self.background(where)
+        per_feature = self.core() + self.background(where)
         z = torch.empty(words.shape, dtype=dtype)
-        for weights in set(each):
-            columns = [j for j, other in enumerate(each) if other == weights]
+        for weights in set(per_feature):
+            columns = [j for j, other in enumerate(per_feature) if other == weights]
             z[:, columns] = quantile_table(weights).to(dtype)[_position(words[:, columns])]
         return z
 
     @cached_property
     def _lines(self) -> dict[str, tuple[Tensor, Tensor] | None]:
-        """Shift and scale that turn words into weights at once, where all weights are uniform."""
+        """Shift and scale that turn words into weights, where all weights are uniform."""
         lines = {}
         for where in ("id", "ood"):
-            each = self.core() + self.background(where)
-            if all(isinstance(weights, Uniform) for weights in each):
-                low = torch.tensor([weights.low for weights in each], dtype=torch.float64)
-                length = torch.tensor([weights.high - weights.low for weights in each]).double()
+            per_feature = self.core() + self.background(where)
+            if all(isinstance(weights, Uniform) for weights in per_feature):
+                low = torch.tensor([weights.low for weights in per_feature], dtype=torch.float64)
+                length = torch.tensor([w.high - w.low for w in per_feature]).double()
                 lines[where] = (low + length * (0.5 + 0.5 / LEVELS), length / LEVELS)
             else:
                 lines[where] = None
         return lines
 
-    @staticmethod
-    def _each(weights: Weights | tuple[Weights, ...], features: int) -> tuple[Weights, ...]:
-        return weights if isinstance(weights, tuple) else (weights,) * features
-
 
 def bits_state(bits: np.random.SFC64) -> Int[Tensor, " words"]:
-    """Where a bit generator stands, as a tensor that can be saved."""
+    """The state of a bit generator, as a tensor that can be saved."""
     return torch.from_numpy(bits.state["state"]["state"].view(np.int64).copy())
 
 
 def restore_bits(bits: np.random.SFC64, state: Int[Tensor, " words"]) -> None:
-    """Put a bit generator back where `bits_state` found it."""
+    """Set a bit generator to a state that `bits_state` returned."""
     full = bits.state
     full["state"]["state"] = state.numpy().view(np.uint64).copy()
     bits.state = full
 
 
 def _words(bits: np.random.SFC64, rows: int, columns: int) -> Int16[Tensor, "rows columns"]:
-    """Random 16-bit words; read as signed, -32768 is the lowest quantile."""
+    """Random 16-bit words, signed: -32768 encodes the lowest quantile."""
     count = rows * columns
     raw = bits.random_raw(-(-count // 4)).view(np.int16)[:count]
     return torch.from_numpy(raw).view(rows, columns)
 
 
 def _position(words: Int16[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-    """Which of the levels each word names, from 0."""
+    """The level that each word encodes, from 0."""
     return words.long() + LEVELS // 2
 
 
 @lru_cache(maxsize=1)
 def _normal_table() -> Float[Tensor, " levels"]:
-    """Equally likely values that stand for the standard normal, to draw directions from."""
+    """Equally likely values that represent the standard normal, to draw directions from."""
     p = (torch.arange(LEVELS, dtype=torch.float64) + 0.5) / LEVELS
     return math.sqrt(2) * torch.erfinv(2 * p - 1)
+
+
+def _per_feature(weights: Weights | tuple[Weights, ...], features: int) -> tuple[Weights, ...]:
+    return weights if isinstance(weights, tuple) else (weights,) * features

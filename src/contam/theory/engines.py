@@ -1,4 +1,4 @@
-"""Two ways to take one training step of the same network: by hand, and by autograd."""
+"""Two ways to compute one training step of a network: in closed form, and by autograd."""
 
 import math
 from abc import ABC, abstractmethod
@@ -15,23 +15,32 @@ from contam.theory.network import MLP
 
 
 class Engine(ABC):
-    """Improves one network, in place, from one minibatch at a time."""
+    """Trains one network in place, one minibatch at a time."""
 
     @abstractmethod
     def step(self, sample: Sample) -> float:
-        """Take a step and return the loss before it."""
+        """Take a step; return the mean loss before it."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """What the optimizer remembers."""
+        """The state of the optimizer."""
 
     @abstractmethod
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Remember what `tensors` returned once."""
+        """Restore a state that `tensors` returned."""
 
 
 def hinge(h: Float[Tensor, "n *outputs"], sample: Sample) -> Float[Tensor, " n"]:
-    """max(0, 1 - y h); with several outputs, the margin is to the best wrong class."""
+    """max(0, 1 - y h) per example; with several outputs, the margin to the best wrong class.
+
+    Args:
+        h: outputs.
+        sample: examples with labels.
+
+    >>> sample = Sample(torch.zeros(2, 1), torch.tensor([1, -1]), torch.zeros(2, 1))
+    >>> hinge(torch.tensor([0.5, 2.0]), sample).tolist()
+    [0.5, 3.0]
+    """
     if h.ndim == 1:
         return F.relu(1 - sample.y * h)
     own = h.gather(1, sample.y[:, None])[:, 0]
@@ -40,14 +49,14 @@ def hinge(h: Float[Tensor, "n *outputs"], sample: Sample) -> Float[Tensor, " n"]
 
 
 def logistic(h: Float[Tensor, "n *outputs"], sample: Sample) -> Float[Tensor, " n"]:
-    """log(1 + exp(-y h)); with several outputs, the cross-entropy."""
+    """log(1 + exp(-y h)) per example; with several outputs, the cross-entropy, in nats."""
     if h.ndim == 1:
         return F.softplus(-sample.y * h)
     return F.cross_entropy(h, sample.y, reduction="none")
 
 
 def squared(h: Float[Tensor, "n outputs"], sample: Sample) -> Float[Tensor, " n"]:
-    """Half the squared distance of the outputs to the core features."""
+    """Half the squared distance of the outputs to the core features, per example."""
     return (h.reshape(sample.target.shape) - sample.target).square().sum(dim=1) / 2
 
 
@@ -63,7 +72,14 @@ class ClosedFormSGD(Engine):
     """SGD on the hinge loss of a two-layer network with a fixed head, by its closed-form gradient.
 
     Works in feature coordinates, where a non-orthonormal dictionary multiplies the gradient with
-    its Gram matrix. The activations live in one buffer, which one step after the other re-uses.
+    its Gram matrix. All steps share one buffer for the activations.
+
+    Args:
+        network: the network to train, in place.
+        step_size: learning rate.
+        weight_decay: coefficient of the L2 term.
+        momentum: heavy-ball momentum; 0 for plain SGD.
+        gram: inner products of the features; None for orthonormal ones.
     """
 
     def __init__(
@@ -85,17 +101,17 @@ class ClosedFormSGD(Engine):
 
     @torch.no_grad()
     def step(self, sample: Sample) -> float:
-        """Take a step and return the loss before it."""
+        """Take a step; return the mean loss before it."""
         f, y = sample.f, sample.y.to(self.W.dtype)
         active = None if self.linear else self._activations(f)
-        # A linear network is the one vector that its neurons add up to.
+        # A linear network is one vector, the weighted sum of its neurons.
         margin = y * (f @ (self.a @ self.W) if active is None else active @ self.a)
         loss = float(F.relu(1 - margin).mean())
         if not math.isfinite(loss):
             return loss
         n, inside = len(f), (margin <= 1).nonzero()[:, 0]
         if len(inside) < n:
-            # Examples outside the hinge pull on nothing, so only the others enter the product.
+            # Examples outside the hinge have no gradient.
             f, y = f.index_select(0, inside), y.index_select(0, inside)
         signed = f * y[:, None]
         if active is None:
@@ -108,11 +124,11 @@ class ClosedFormSGD(Engine):
         return loss
 
     def tensors(self) -> dict[str, Tensor]:
-        """What the optimizer remembers: its velocity, if it has one."""
+        """The state of the optimizer: its velocity, if it has momentum."""
         return {} if self.velocity is None else {"velocity": self.velocity}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Remember what `tensors` returned once."""
+        """Restore a state that `tensors` returned."""
         if self.velocity is not None:
             self.velocity.copy_(tensors["velocity"])
 
@@ -122,7 +138,7 @@ class ClosedFormSGD(Engine):
         return torch.mm(f, self.W.T, out=self.buffer).relu_()
 
     def _move(self, pull: Float[Tensor, "#m d0"], n: int) -> None:
-        """Step along the batch's mean of a_k times the pull on neuron k, and decay."""
+        """Apply weight decay, and step along the mean of a_k times the pull on neuron k."""
         a = self.a[:, None]
         if self.velocity is None:
             self.W.mul_(1 - self.step_size * self.weight_decay)
@@ -135,7 +151,14 @@ class ClosedFormSGD(Engine):
 
 @final
 class Autograd(Engine):
-    """Any network, loss and optimizer, by automatic differentiation."""
+    """Any network, loss and optimizer, by automatic differentiation.
+
+    Args:
+        network: the network to train, in place.
+        loss: a name in `LOSSES`.
+        optimizer: optimizer of the network's trained parameters.
+        gram: inner products of the features; None for orthonormal ones and ambient weights.
+    """
 
     def __init__(
         self,
@@ -147,7 +170,7 @@ class Autograd(Engine):
         self.network, self.loss, self.optimizer, self.gram = network, LOSSES[loss], optimizer, gram
 
     def step(self, sample: Sample) -> float:
-        """Take a step and return the loss before it."""
+        """Take a step; return the mean loss before it."""
         self.optimizer.zero_grad()
         loss = self.loss(self.network(sample.f), sample).mean()
         value = float(loss.detach())
@@ -162,7 +185,7 @@ class Autograd(Engine):
         return value
 
     def tensors(self) -> dict[str, Tensor]:
-        """What the optimizer remembers, parameter by parameter."""
+        """The state of the optimizer, by parameter."""
         return {
             f"{index}.{name}": value
             for index, memory in self.optimizer.state_dict()["state"].items()
@@ -171,7 +194,7 @@ class Autograd(Engine):
         }
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Remember what `tensors` returned once."""
+        """Restore a state that `tensors` returned."""
         memory: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             index, name = key.split(".", 1)

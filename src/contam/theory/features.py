@@ -1,8 +1,8 @@
-"""The dictionary of features that inputs are made of, and weights seen in its coordinates."""
+"""The dictionary of features that inputs are made of, and weights in its coordinates."""
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from jaxtyping import Float
@@ -13,38 +13,41 @@ from contam.rng import generator_for
 
 @dataclass(frozen=True)
 class FeatureModel:
-    """Unit features in `dimension` dimensions, the core ones first, then the background ones.
-
-    Dictionaries: "axes" are the first coordinate axes; "rotated" are orthonormal directions drawn
-    from a seed; "coherent" are drawn too, and every two of them have inner product `coherence`,
-    which lies strictly between -1 / (core + background - 1) and 1.
+    """Unit feature vectors: the core ones first, then the background ones.
 
     Raises:
-        ValueError: sizes or a coherence that no dictionary can have.
+        ValueError: no dictionary has such sizes or such a coherence.
 
     Source: Sec. 3.1.
+
+    >>> FeatureModel(core=8, background=4, dimension=64).size
+    12
     """
 
     core: int = 32
+    """Core features, which carry the label."""
     background: int = 32
+    """Background features, which are independent of the label."""
     dimension: int = 256
+    """Dimension of the input space; at least core + background."""
     dictionary: Literal["axes", "rotated", "coherent"] = "axes"
+    """"axes" are the first coordinate axes; "rotated" are random orthonormal directions;
+    "coherent" are random directions of which every two have inner product `coherence`."""
     coherence: float = 0.0
+    """Inner product of every two features of the dictionary "coherent", strictly between
+    -1 / (core + background - 1) and 1."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if self.core < 1 or self.background < 0:
             raise ValueError(
-                f"core={self.core} and background={self.background}: wanted at least one core "
+                f"core={self.core} and background={self.background}: need at least one core "
                 "feature and no negative number of background features"
             )
         if self.size > self.dimension:
             raise ValueError(
                 f"core + background = {self.size} features do not fit in dimension="
                 f"{self.dimension}; raise dimension to at least {self.size} or use fewer features"
-            )
-        if self.dictionary not in ("axes", "rotated", "coherent"):
-            raise ValueError(
-                f"no dictionary {self.dictionary!r}; choose 'axes', 'rotated' or 'coherent'"
             )
         if self.dictionary != "coherent" and self.coherence != 0:
             raise ValueError(
@@ -69,7 +72,7 @@ class FeatureModel:
         return self.coherence == 0
 
     def gram(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "d0 d0"]:
-        """Inner products of the features, G = M^T M."""
+        """Inner products of the features, G = M^T M, (d0, d0)."""
         gram = torch.full((self.size, self.size), self.coherence, dtype=dtype)
         return gram.fill_diagonal_(1.0)
 
@@ -84,21 +87,31 @@ class FeatureModel:
         return root.diagonal_scatter(root.diagonal() + across)
 
     def basis(self, seed: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "d d0"]:
-        """Orthonormal directions that span the features."""
+        """Orthonormal directions that span the features, one a column; (d, d0).
+
+        Args:
+            seed: names the random directions.
+            dtype: type of the result.
+        """
         if self.dictionary == "axes":
             return torch.eye(self.dimension, self.size, dtype=dtype)
-        drawn = torch.randn(
+        gaussian = torch.randn(
             self.dimension,
             self.size,
             generator=generator_for(seed, "dictionary"),
             dtype=torch.float64,
         )
-        directions, triangle = torch.linalg.qr(drawn)
+        directions, triangle = torch.linalg.qr(gaussian)
         # The signs of R make the directions uniform over all orthonormal frames.
         return (directions * triangle.diagonal().sign()).to(dtype)
 
     def matrix(self, seed: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "d d0"]:
-        """The dictionary M, one feature a column."""
+        """The dictionary M, one feature a column; (d, d0).
+
+        Args:
+            seed: names the random directions.
+            dtype: type of the result.
+        """
         if self.orthonormal:
             return self.basis(seed, dtype)
         return (self.basis(seed, torch.float64) @ self.gram_root(torch.float64)).to(dtype)
@@ -107,12 +120,32 @@ class FeatureModel:
 def decompose(
     W: Float[Tensor, "m d"], M: Float[Tensor, "d d0"]
 ) -> tuple[Float[Tensor, "m d0"], Float[Tensor, "m d"]]:
-    """Projections u_kj = <w_k, m_j>, and the residual of W that is orthogonal to every feature.
+    """Split neurons into projections on the features and a residual orthogonal to all of them.
 
-    No input sees the residual, because every input lies in the span of the features.
+    The residual changes no output, because every input lies in the span of the features.
+
+    Args:
+        W: weights of m neurons in R^d.
+        M: the dictionary, one feature a column.
+
+    Returns:
+        The projections u_kj = <w_k, m_j>, (m, d0), and the residual, (m, d).
 
     Source: Eq. 6, Eq. 10, Eq. 11.
+
+    >>> W, M = torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0], [0.0]])
+    >>> [part.tolist() for part in decompose(W, M)]
+    [[[3.0]], [[0.0, 4.0]]]
     """
     projections = W @ M
     weights = torch.linalg.solve(M.T @ M, projections.T)
     return projections, W - (M @ weights).T
+
+
+def check_choices(record: Any) -> None:
+    """Raise ValueError where a `Literal` field of a dataclass holds none of its choices."""
+    for name, hint in get_type_hints(type(record)).items():
+        if get_origin(hint) is Literal and getattr(record, name) not in get_args(hint):
+            raise ValueError(
+                f"no {name} {getattr(record, name)!r}; choose one of {', '.join(get_args(hint))}"
+            )

@@ -1,15 +1,15 @@
-"""A step of SGD averaged over all examples, for neurons that are four numbers and a sign each.
+"""One step of SGD averaged over all examples, for neurons described by four numbers and a sign.
 
-A neuron meets the features through the mean of its core and of its background coordinates, and
-through the lengths of what deviates from either mean. Two sums of weights are shared by all
-neurons: A over the core features and B over the background, each about its mean. Given both, what
-is left of a pre-activation sums many independent terms with signs of the neuron's own; it is taken
+A neuron is described by the mean of its core and of its background coordinates, and by the norms of
+the deviations from these means. Two sums of weights are common to all neurons: A over the core
+features and B over the background features, both centered. Given A and B, the rest of a
+pre-activation is a sum of many independent terms with signs of the neuron's own; the model takes it
 as Gaussian, and as independent between neurons. The gate of the hinge loss then hardly depends on
-any single neuron, so that each average in the gradient is an integral over A and B. A step costs
-O(neurons) whatever the number of features, and the output as a whole need not be Gaussian.
+any single neuron, so each average in the gradient is an integral over A and B. A step costs
+O(neurons), whatever the number of features, and the distribution of the output can have any shape.
 
-    core_mean, background_mean    mean coordinate of a neuron, over core and over background
-    core_rest, background_rest    length of its deviation from that
+    core_mean, background_mean    mean coordinate of a neuron, over core and background features
+    core_rest, background_rest    norm of the deviation from that mean
     margin                        expected pre-activation, given A and B
     gate                          probability that y h <= 1, given A and B
 """
@@ -25,15 +25,20 @@ from numpy.polynomial import hermite_e
 from torch import Tensor
 
 from contam.rng import bit_generator_for
-from contam.theory.coverage import Inputs
+from contam.theory.coverage import background_moments
+from contam.theory.distribution import Where
+from contam.theory.setting import Setting
 
 
 @dataclass(frozen=True)
 class Neurons:
-    """Hidden neurons, in double precision. Only means over them count, not their number."""
+    """Hidden neurons, in double precision: the whole network or a sample of it.
+
+    Source: ours, the coordinates of the population model.
+    """
 
     sign: Float[Tensor, " neurons"]
-    """Of the output weight."""
+    """Sign of the output weight."""
     core_mean: Float[Tensor, " neurons"]
     background_mean: Float[Tensor, " neurons"]
     core_rest: Float[Tensor, " neurons"]
@@ -43,7 +48,12 @@ class Neurons:
     def read(
         cls, u: Float[Tensor, "neurons features"], a: Float[Tensor, " neurons"], *, core: int
     ) -> "Neurons":
-        """The neurons of a given network, from its weights in feature coordinates, core first.
+        """Describe the neurons of a given network.
+
+        Args:
+            u: hidden weights in feature coordinates, core features first.
+            a: output weights.
+            core: number of core features.
 
         Raises:
             ValueError: the output weights are not all +-1 / neurons.
@@ -61,18 +71,24 @@ class Neurons:
         )
 
     @classmethod
-    def draw(cls, inputs: Inputs) -> "Neurons":
-        """Neurons as they are initialized: all of a narrow network, a sample of a wide one.
+    def draw(cls, setting: Setting, seed: int, neurons: int) -> "Neurons":
+        """Draw initial neurons: all of a narrow network, a sample of a wide one.
 
-        The law is exact: means of independent Gaussians are Gaussian, and the squared length of
-        what deviates from them is chi-square. A sample covers the means evenly and takes each of
-        them with both signs, because a wide network nearly does and because early differences grow.
+        The distribution is exact: means of independent Gaussians are Gaussian, and the squared norm
+        of the deviations from them is chi-square. A sample covers the means evenly and takes each
+        of them with both signs, because a wide network nearly does and early differences grow.
 
-        Source: ours, what N(0, 1/d) weights are in these numbers.
+        Args:
+            setting: the network.
+            seed: names the draws.
+            neurons: largest number of neurons to draw.
+
+        Source: ours, N(0, 1/d) weights in the coordinates of this class.
         """
-        rng = np.random.Generator(bit_generator_for(inputs.seed, "population neurons"))
-        count = min(inputs.width, inputs.neurons)
-        if count < inputs.width:
+        features = setting.data.features
+        rng = np.random.Generator(bit_generator_for(seed, "population neurons"))
+        count = min(setting.width, neurons)
+        if count < setting.width:
             sobol = torch.quasirandom.SobolEngine(2, scramble=True, seed=int(rng.integers(2**31)))
             even = sobol.draw(-(-count // 2), dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
             means = torch.special.ndtri(even).repeat_interleave(2, dim=0)[:count]
@@ -80,30 +96,30 @@ class Neurons:
         else:
             means = torch.from_numpy(rng.normal(size=(count, 2)))
             sign = torch.from_numpy(rng.choice([1.0, -1.0], count))
-        sizes = np.array([inputs.core, inputs.background])
-        rests = torch.from_numpy(np.sqrt(rng.chisquare(sizes - 1, (count, 2)) / inputs.dimension))
-        means = means / torch.from_numpy(np.sqrt(sizes * float(inputs.dimension)))
+        sizes = np.array([features.core, features.background])
+        rests = torch.from_numpy(np.sqrt(rng.chisquare(sizes - 1, (count, 2)) / features.dimension))
+        means = means / torch.from_numpy(np.sqrt(sizes * float(features.dimension)))
         return cls(sign, means[:, 0], means[:, 1], rests[:, 0], rests[:, 1])
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A Gauss-Hermite rule over A and B, with a fine grid for what is nearly a step.
+    """A Gauss-Hermite rule over A and B, with a fine grid for functions that are nearly steps.
 
     Sums over neurons are smooth in A and B and need few nodes, but the gate of a wide network
-    rises within a small distance. So outputs are tabulated at the nodes, their Hermite series is
-    evaluated on the fine grid, and only there gates and losses are formed.
+    rises within a small distance. So outputs are computed at the nodes, their Hermite series is
+    evaluated on the fine grid, and gates and losses are computed there only.
     """
 
     nodes: Float[Tensor, " nodes"]
     interpolation: Float[Tensor, "fine nodes"]
     weights: Float[Tensor, " fine"]
-    """Of the fine grid; they sum to 1."""
+    """Weights of the fine grid; they sum to 1."""
 
     @classmethod
     @functools.cache
     def of(cls, nodes: int, fine: int = 161, reach: float = 5.5) -> "Grid":
-        """The rule of `nodes` an axis; its fine grid spans `reach` standard deviations."""
+        """The rule with `nodes` nodes per axis; its fine grid spans `reach` standard deviations."""
         x, weights = hermite_e.hermegauss(nodes)
         norms = np.sqrt([float(math.factorial(degree)) for degree in range(nodes)])
         to_series = (hermite_e.hermevander(x, nodes - 1) / norms).T * (weights / weights.sum())
@@ -113,7 +129,7 @@ class Grid:
         return cls(*map(torch.from_numpy, (x, interpolation, density / density.sum())))
 
     def refine(self, table: Float[Tensor, "nodes nodes"]) -> Float[Tensor, "fine fine"]:
-        """The table's values on the fine grid."""
+        """Interpolate a table of values at the nodes on the fine grid."""
         return self.interpolation @ table @ self.interpolation.T
 
     def average(self, values: Float[Tensor, "fine fine"]) -> float:
@@ -121,14 +137,14 @@ class Grid:
         return float(self.weights @ values @ self.weights)
 
     def weigh(self, gate: Float[Tensor, "fine fine"]) -> Float[Tensor, "nodes nodes"]:
-        """Weights for the nodes: with them a smooth table's sum is its expectation while gated."""
+        """Weights of the nodes for gated averages: E[gate * table] is sum(weights * table)."""
         gated = self.weights[:, None] * gate * self.weights
         return self.interpolation.T @ gated @ self.interpolation
 
 
 @dataclass(frozen=True)
 class View:
-    """What the network makes of one class's examples, at each node of A and B."""
+    """The network's response to the examples of one class, at each node of A and B."""
 
     A: Float[Tensor, "nodes nodes"]
     B: Float[Tensor, "nodes nodes"]
@@ -137,25 +153,36 @@ class View:
     spread: Float[Tensor, "nodes nodes"]
     """Standard deviation of y h."""
     slope: Float[Tensor, "pairs neurons"]
-    """Mean derivative of the activation: how often a ReLU fires."""
+    """Mean derivative of the activation function: the activation rate of a ReLU."""
     bend: Float[Tensor, "pairs neurons"]
     """Mean second derivative: a ReLU's density of pre-activations at 0."""
 
 
-def view(
-    neurons: Neurons, inputs: Inputs, grid: Grid, y: float, ood: tuple[float, float] | None = None
-) -> View:
-    """Look at class `y`: in distribution, or with a background of other mean and variance."""
-    mean, variance = ood or (inputs.mean, inputs.variance)
+def view(neurons: Neurons, setting: Setting, grid: Grid, y: float, where: Where = "id") -> View:
+    """Compute the network's response to class `y`.
+
+    Args:
+        neurons: the network.
+        setting: the data and the activation function.
+        grid: integration rule over A and B.
+        y: the class, -1 or +1.
+        where: distribution of the background weights.
+
+    Source: ours, the forward pass of the population model.
+    """
+    data = setting.data
+    core, background = data.features.core, data.features.background
+    core_mean, core_variance = background_moments(data)  # core weights have the same moments
+    mean, variance = background_moments(data, where)
     A, B = torch.meshgrid(
-        math.sqrt(inputs.variance * inputs.core) * grid.nodes,
-        math.sqrt(variance * inputs.background) * grid.nodes,
+        math.sqrt(core_variance * core) * grid.nodes,
+        math.sqrt(variance * background) * grid.nodes,
         indexing="ij",
     )
-    margin = torch.outer(y * (inputs.mean * inputs.core + A).flatten(), neurons.core_mean)
-    margin += torch.outer((mean * inputs.background + B).flatten(), neurons.background_mean)
-    rest = inputs.variance * neurons.core_rest**2 + variance * neurons.background_rest**2
-    if inputs.activation == "identity":
+    margin = torch.outer(y * (core_mean * core + A).flatten(), neurons.core_mean)
+    margin += torch.outer((mean * background + B).flatten(), neurons.background_mean)
+    rest = core_variance * neurons.core_rest**2 + variance * neurons.background_rest**2
+    if setting.activation == "identity":
         slope, bend = torch.ones_like(margin), torch.zeros_like(margin)
         active, noise = margin, rest.expand_as(margin)
     else:
@@ -165,39 +192,46 @@ def view(
         active = margin * slope + rest * bend
         noise = rest * slope + active * (margin - active)
     output = y * (active @ neurons.sign) / len(neurons.sign)
-    spread = (noise.mean(dim=1) / inputs.width).clamp_min(1e-30).sqrt()
+    spread = (noise.mean(dim=1) / setting.width).clamp_min(1e-30).sqrt()
     return View(A, B, output.view_as(A), spread.view_as(A), slope, bend)
 
 
 def outcomes(
-    seen: View, grid: Grid
+    response: View, grid: Grid
 ) -> tuple[Float[Tensor, "fine fine"], Float[Tensor, "fine fine"]]:
     """Mean and standard deviation of y h on the fine grid."""
-    return grid.refine(seen.output), grid.refine(seen.spread).clamp_min(float(seen.spread.min()))
+    spread = grid.refine(response.spread).clamp_min(float(response.spread.min()))
+    return grid.refine(response.output), spread
 
 
-def advance(neurons: Neurons, inputs: Inputs, nodes: int = 12) -> Neurons:
-    """One step of SGD with infinitely many examples in the batch.
+def advance(neurons: Neurons, setting: Setting, nodes: int = 12) -> Neurons:
+    """Take one step of SGD on the hinge loss with infinitely many examples in the batch.
 
-    A coordinate grows with E[gate 1{active} z_j]. Summed over the core or the background that is an
-    integral over A or B; along the neuron's own deviation it follows by Stein's lemma.
+    A coordinate grows with E[gate 1{active} z_j]. Summed over the core or the background features
+    this is an integral over A or B; along the neuron's own deviation it follows by Stein's lemma.
+
+    Args:
+        neurons: the network before the step.
+        setting: the data, the activation function and the optimizer.
+        nodes: nodes of the integration rule per axis.
 
     Source: ours, the limit of Eq. 4 for large batches, which the paper bounds but does not solve.
     """
     grid = Grid.of(nodes)
+    core, background = setting.data.features.core, setting.data.features.background
+    mean, variance = background_moments(setting.data)
     core_pull = background_pull = stretch = torch.zeros_like(neurons.sign)
     for y in (1.0, -1.0):
-        seen = view(neurons, inputs, grid, y)
-        output, spread = outcomes(seen, grid)
+        response = view(neurons, setting, grid, y)
+        output, spread = outcomes(response, grid)
         gate = grid.weigh(torch.special.ndtr((1 - output) / spread))
-        on, on_A, on_B = (
-            torch.stack([gate, gate * seen.A, gate * seen.B]).flatten(start_dim=1) @ seen.slope
-        )
-        core_pull = core_pull + inputs.mean * on + on_A / inputs.core
-        background_pull = background_pull + y * (inputs.mean * on + on_B / inputs.background)
-        stretch = stretch + y * inputs.variance * (gate.flatten() @ seen.bend)
-    kept = 1 - inputs.step_size * inputs.weight_decay
-    rate = inputs.step_size * neurons.sign / (2 * inputs.width)
+        gated = torch.stack([gate, gate * response.A, gate * response.B]).flatten(start_dim=1)
+        on, on_A, on_B = gated @ response.slope
+        core_pull = core_pull + mean * on + on_A / core
+        background_pull = background_pull + y * (mean * on + on_B / background)
+        stretch = stretch + y * variance * (gate.flatten() @ response.bend)
+    kept = 1 - setting.step_size * setting.weight_decay
+    rate = setting.step_size * neurons.sign / (2 * setting.width)
     return Neurons(
         sign=neurons.sign,
         core_mean=kept * neurons.core_mean + rate * core_pull,

@@ -28,9 +28,18 @@ def output(
     f: Float[Tensor, "n d0"],
     activation: str = "relu",
 ) -> Float[Tensor, " n"]:
-    """What the two-layer network h(x) = sum_k a_k act(<w_k, x>) says of each example.
+    """Output of the two-layer network, h(x) = sum_k a_k act(<w_k, x>).
+
+    Args:
+        W: hidden weights.
+        a: output weights.
+        f: examples.
+        activation: a name in `ACTIVATIONS`.
 
     Source: Eq. 2.
+
+    >>> output(torch.tensor([[1.0], [-1.0]]), torch.tensor([0.5, 0.5]), torch.tensor([[4.0]]))
+    tensor([2.])
     """
     return ACTIVATIONS[activation](f @ W.T) @ a
 
@@ -44,7 +53,15 @@ def empirical_loss(
     activation: str = "relu",
     weight_decay: float = 0.0,
 ) -> Float[Tensor, ""]:
-    """Mean hinge loss of a batch, with the L2 term lambda / 2 ||W||^2 if there is weight decay.
+    """Mean hinge loss of a batch, plus the L2 term lambda / 2 ||W||^2.
+
+    Args:
+        W: hidden weights.
+        a: output weights.
+        f: examples.
+        y: labels, -1 and +1.
+        activation: a name in `ACTIVATIONS`.
+        weight_decay: lambda.
 
     Source: Eq. 3.
     """
@@ -61,8 +78,15 @@ def hidden_gradient(
 ) -> Float[Tensor, "m d0"]:
     """Gradient of the mean hinge loss with respect to the hidden weights, in closed form.
 
-    For one example it is -a_k y 1{y h(x) <= 1} 1{<w_k, x> >= 0} x, and in a linear network the
-    last indicator is absent.
+    For one example it is -a_k y 1{y h(x) <= 1} 1{<w_k, x> >= 0} x; in a linear network the last
+    indicator is absent.
+
+    Args:
+        W: hidden weights.
+        a: output weights.
+        f: examples.
+        y: labels, -1 and +1.
+        activation: "relu" or "identity".
 
     Raises:
         ValueError: the activation is neither "relu" nor "identity".
@@ -86,9 +110,13 @@ def sgd_step(
     step_size: float,
     weight_decay: float,
 ) -> Float[Tensor, "m d0"]:
-    """The hidden weights after one step.
+    """The hidden weights after one step of SGD.
 
     Source: Eq. 4.
+
+    >>> W, gradient = torch.tensor([[1.0]]), torch.tensor([[2.0]])
+    >>> sgd_step(W, gradient, step_size=0.5, weight_decay=0.0)
+    tensor([[0.]])
     """
     return (1 - step_size * weight_decay) * W - step_size * gradient
 
@@ -96,8 +124,15 @@ def sgd_step(
 class MLP(nn.Module):
     """A network of any depth that takes examples in feature coordinates.
 
-    With a dictionary (d, d0) it forms the input x = M f first and its first layer has weights in
-    R^d; without one, the first layer's weights are the projections on the features themselves.
+    With a dictionary, the network computes the input x = M f first and its first layer has weights
+    in R^d; without one, the first layer's weights are the projections on the features.
+
+    Args:
+        hidden: hidden layers, first layer first.
+        head: output layer.
+        activation: a name in `ACTIVATIONS`, or "leaky_relu".
+        slope: slope of leaky_relu for negative inputs.
+        dictionary: the matrix M.
     """
 
     def __init__(
@@ -118,28 +153,28 @@ class MLP(nn.Module):
         self.register_buffer("dictionary", dictionary, persistent=False)
 
     def forward(self, f: Float[Tensor, "n d0"]) -> Float[Tensor, "n *outputs"]:
-        """Outputs (n,), or (n, outputs) if there are several."""
+        """Outputs (n,), or (n, outputs) with several."""
         *_, last = self.preactivations(f)
         h = self.head(self.activate(last))
         return h[:, 0] if h.shape[1] == 1 else h
 
     def preactivations(self, f: Float[Tensor, "n d0"]) -> list[Float[Tensor, "n m"]]:
-        """What enters the activation function in each hidden layer, first layer first."""
+        """Pre-activations of each hidden layer, first layer first."""
         value = f if self.dictionary is None else f @ self.dictionary.T
-        found = []
+        preactivations = []
         for layer in self.hidden:
-            found.append(layer(value))
-            value = self.activate(found[-1])
-        return found
+            preactivations.append(layer(value))
+            value = self.activate(preactivations[-1])
+        return preactivations
 
     def activate(self, value: Tensor) -> Tensor:
-        """The activation function."""
+        """Apply the activation function."""
         if self.activation == "leaky_relu":
             return F.leaky_relu(value, self.slope)
         return ACTIVATIONS[self.activation](value)
 
     def copy(self) -> "MLP":
-        """The same network with weights of its own; far cheaper than a deep copy."""
+        """A copy with its own weights; far cheaper than a deep copy."""
         layers = []
         for layer in self.layers:
             bias = None if layer.bias is None else layer.bias.detach().clone()
@@ -171,8 +206,8 @@ class MLP(nn.Module):
 
 
 def linear(weight: Float[Tensor, "outputs inputs"], bias: Tensor | None = None) -> nn.Linear:
-    """A layer with these weights."""
-    # On the meta device the layer draws no weights of its own from the global random state.
+    """Make a layer with given weights."""
+    # On the meta device the layer does not draw weights from the global random state.
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     layer.weight = nn.Parameter(weight)
     if bias is not None:

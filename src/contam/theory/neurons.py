@@ -1,4 +1,4 @@
-"""For which class each neuron fires."""
+"""Activation probabilities of neurons per class."""
 
 import math
 from collections.abc import Iterator
@@ -12,16 +12,22 @@ from contam.theory.network import MLP
 from contam.theory.projections import class_correlations
 
 GOOD_OWN, GOOD_OTHER = 0.9, 0.1
-"""A good neuron fires for more than this share of its own class, and for less of every other."""
+"""A good neuron is active on more than this share of its own class, and on less of the others."""
 
 
 @torch.no_grad()
 def activation_probabilities(
     network: MLP, sample: Sample, data: DataModel
 ) -> list[Float[Tensor, "classes m"]]:
-    """P(active | y) of every neuron, layer by layer, where active is a pre-activation >= 0.
+    """P(active | y) of every neuron in every layer; active means a pre-activation >= 0.
 
-    Activation is asymmetric where a neuron's row of one class is near 1 and the other near 0.
+    Activation is asymmetric where a neuron's probability is near 1 for one class and near 0 for the
+    other.
+
+    Args:
+        network: the network.
+        sample: examples of every class.
+        data: the data model, which gives the order of the classes.
 
     Raises:
         ValueError: a class is missing in the sample.
@@ -44,11 +50,14 @@ def activation_probabilities(
 
 
 def asymmetry(probability: Float[Tensor, "classes m"]) -> Float[Tensor, " m"]:
-    """How much more often a neuron fires for its favorite class than for the average other one.
+    """Activation probability on the favorite class minus the mean over the other classes.
 
     In [0, 1]; with two classes, the difference of the two activation probabilities.
 
-    Source: ours, to follow activation asymmetry with one number for each neuron.
+    Source: ours, one number per neuron for activation asymmetry.
+
+    >>> asymmetry(torch.tensor([[0.75, 0.5], [0.25, 0.5]])).tolist()
+    [0.5, 0.0]
     """
     favorite = probability.amax(dim=0)
     others = (probability.sum(dim=0) - favorite) / (len(probability) - 1)
@@ -58,9 +67,16 @@ def asymmetry(probability: Float[Tensor, "classes m"]) -> Float[Tensor, " m"]:
 def good_neurons(
     probability: Float[Tensor, "classes m"], own: Int[Tensor, " m"]
 ) -> tuple[Bool[Tensor, " m"], Float[Tensor, " m"]]:
-    """Which neurons fire for their own class alone, and how often each fires for the others.
+    """Find the neurons that are active for their own class only.
 
-    Source: ours, a finite-size reading of "1 - O(d0^-1/2)" and "o(1)".
+    Args:
+        probability: activation probabilities.
+        own: each neuron's own class, a row of `probability`.
+
+    Returns:
+        Whether each neuron is good, and its mean activation probability on the other classes.
+
+    Source: ours, a finite-size version of "1 - O(d0^-1/2)" and "o(1)".
     """
     is_own = torch.arange(len(probability))[:, None] == own
     own_rate = probability.gather(0, own[None])[0]
@@ -72,10 +88,17 @@ def good_neurons(
 def neuron_sets(
     W: Float[Tensor, "m d0"], a: Float[Tensor, " m"], data: DataModel, c: float = 0.5
 ) -> Bool[Tensor, "2 m"]:
-    """Membership in N_y: rows for y = -1 and y = +1.
+    """Membership in N_y, where y C_k + B_k >= c sqrt(d0 / d) and sgn(a_k) = y.
 
-    A neuron belongs to N_y when y C_k + B_k >= c sqrt(d0 / d) and sgn(a_k) = y. The paper's
-    constant is not given; with weights of mean 1/2, c = 1/2 is one standard deviation at the start.
+    Args:
+        W: projections.
+        a: output weights of a two-layer network.
+        data: the data model.
+        c: the constant, which the paper does not give; with data weights of mean 1/2, c = 1/2 is
+            one standard deviation at initialization.
+
+    Returns:
+        One row for y = -1 and one for y = +1.
 
     Source: Def. A.4, Eq. 15.
     """
@@ -86,7 +109,7 @@ def neuron_sets(
 
 
 def positive_examples(a: Float[Tensor, " m"], y: Int[Tensor, " n"]) -> Bool[Tensor, "n m"]:
-    """Whether an example is a positive one of a neuron, which is sgn(a_k) = y, or a negative one.
+    """Whether each example is a positive one of each neuron: sgn(a_k) = y.
 
     Source: Def. A.5.
     """

@@ -1,4 +1,4 @@
-"""What hidden weights have learned: their projections on core and on background features.
+"""Projections of hidden weights on core and background features.
 
 Letters, as in the paper: W[k, j] = u_kj = <w_k, m_j> is the projection of neuron k on feature j,
 the core features first; a_k is its output weight; mu_j is the mean of the feature's ID weight.
@@ -16,20 +16,32 @@ from contam.theory.distribution import DataModel, Sample
 def weighted_sums(
     W: Float[Tensor, "m d0"], data: DataModel
 ) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
-    """C_k and B_k: each neuron's projections on core and background features, times mu_j, summed.
+    """Sum each neuron's projections on core and background features, weighted by mu_j.
 
-    Contamination is a B_k that grows although the background says nothing of the label.
+    Feature contamination is a B_k that grows although the background is independent of the label.
+
+    Args:
+        W: projections.
+        data: the data model, which gives mu_j.
+
+    Returns:
+        C_k and B_k.
 
     Source: Thm. 4.2, Eq. 8.
+
+    >>> from contam.theory.features import FeatureModel
+    >>> data = DataModel(FeatureModel(core=2, background=1, dimension=4))
+    >>> [part.tolist() for part in weighted_sums(torch.tensor([[1.0, 3.0, -2.0]]), data)]
+    [[2.0], [-1.0]]
     """
     core, terms = data.features.core, W * data.means.to(W.dtype)
     return terms[:, :core].sum(dim=1), terms[:, core:].sum(dim=1)
 
 
 def class_correlations(W: Float[Tensor, "m d0"], data: DataModel) -> Float[Tensor, "classes m"]:
-    """E[<w_k, x> | y] in distribution; with two classes and no spurious correlation y C_k + B_k.
+    """E[<w_k, x> | y] in distribution; with two classes and no spurious correlation, y C_k + B_k.
 
-    Source: ours, for any data model; the paper writes out the sum each time.
+    Source: ours, for any data model; the paper writes out the sum.
     """
     return data.class_means.to(W.dtype) @ W.T
 
@@ -37,12 +49,15 @@ def class_correlations(W: Float[Tensor, "m d0"], data: DataModel) -> Float[Tenso
 def own_class(
     W: Float[Tensor, "m d0"], data: DataModel, a: Float[Tensor, " m"] | None = None
 ) -> Int[Tensor, " m"]:
-    """The class that each neuron works for, as a row of everything per class.
+    """The class that each neuron supports, as a row of per-class tensors.
 
-    With the output weights of a two-layer network of one output that is the sign of a_k;
-    without them, the class that the neuron is most correlated with.
+    Args:
+        W: projections.
+        data: the data model.
+        a: output weights of a two-layer network with one output; then the class is the sign of
+            a_k. Without them, it is the class whose mean input correlates most with the neuron.
 
-    Source: ours, to speak of a neuron's own class beyond the paper's networks.
+    Source: ours, to define a neuron's own class beyond the paper's networks.
     """
     if a is not None:
         return (a > 0).long()
@@ -54,9 +69,12 @@ def learned_sums(
 ) -> tuple[float, float]:
     """U and V: sums of projections on core and on background features, averaged over neurons.
 
-    Core projections count in the signs that the neuron's own class gives to the features.
+    Args:
+        W: projections.
+        own: each neuron's own class; core projections count in the signs of this class.
+        data: the data model.
 
-    Source: ours, one number each for the curves' end points.
+    Source: ours, one number each for core and background.
     """
     core = data.features.core
     u = (data.signs.to(W.dtype)[own] * W[:, :core]).sum(dim=1).mean()
@@ -67,6 +85,9 @@ def average_norms(W: Float[Tensor, "m d0"], core: int) -> tuple[float, float]:
     """Norms of the core and of the background projections, averaged over neurons.
 
     Source: App. F.1.
+
+    >>> average_norms(torch.tensor([[3.0, 4.0, 1.0]]), core=2)
+    (5.0, 1.0)
     """
     return float(W[:, :core].norm(dim=1).mean()), float(W[:, core:].norm(dim=1).mean())
 
@@ -88,11 +109,17 @@ def gradient_projections(
     sample: Sample,
     activation: str = "relu",
 ) -> Float[Tensor, "m d0"]:
-    """How hard the loss pulls neuron k along feature j, while all examples are inside the hinge.
+    """Negative gradient of the loss along each feature, while all examples are inside the hinge.
 
-    For background features (a_k / 2) (E[1{active} z_j | y = 1] - E[1{active} z_j | y = -1]), and
-    for core features a_k E[1{active} z_j], with the sample's means for the expectations; the
-    background's cancels where a neuron is as active for one class as for the other.
+    It is (a_k / 2) (E[1{active} z_j | y = 1] - E[1{active} z_j | y = -1]) for background features
+    and a_k E[1{active} z_j] for core features, with the sample's means as expectations. The
+    background terms cancel where a neuron is equally active for both classes.
+
+    Args:
+        W: projections.
+        a: output weights of a two-layer network.
+        sample: examples of both classes.
+        activation: "relu" or "identity".
 
     Raises:
         ValueError: a class is missing, or the activation is neither "relu" nor "identity".
@@ -101,7 +128,7 @@ def gradient_projections(
     """
     if activation not in ("relu", "identity"):
         raise ValueError(
-            f"pulls are known for activation 'relu' and 'identity', not for {activation!r}"
+            f"the closed form holds for activation 'relu' and 'identity', not {activation!r}"
         )
     pull = torch.zeros_like(W)
     for y in (-1, 1):

@@ -1,4 +1,4 @@
-"""What a network loses in and out of distribution, on examples that it has never seen."""
+"""Risks in and out of distribution, on held-out examples."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -10,24 +10,35 @@ from contam.theory.trajectory import State
 
 
 class Risk(NamedTuple):
-    """What a network loses on one distribution."""
+    """Mean loss and classification error on one distribution."""
 
     loss: float
-    """Mean of the loss that it was trained on; in regression, mean squared error per output."""
+    """Mean of the training loss; in regression, the mean squared error per output."""
     error: float | None
     """Share of misclassified examples; None in regression."""
 
 
 def held_out(state: State, where: Where, examples: int = 8192) -> Sample:
-    """Fresh examples of one distribution, the same ones for all steps of a run."""
+    """Draw held-out examples of one distribution, the same ones for all steps of a run.
+
+    Args:
+        state: a state of the run.
+        where: "id", "ood" or "worst".
+        examples: number of examples.
+    """
     draws = bit_generator_for(state.seed, f"held out {where}")
     return state.setting.data.sample(examples, draws, where, dtype=state.setting.dtype)
 
 
 def risk(state: State, sample: Sample) -> Risk:
-    """Loss and 0-1 error of a state on a sample.
+    """Measure the loss and the classification error of a state on a sample.
 
     Source: Thm. 4.3, Eq. 9.
+
+    >>> from contam.theory.trajectory import Setting, simulate
+    >>> (state,) = simulate(Setting(), seed=0)
+    >>> risk(state, held_out(state, "id")).loss < 0.1 < risk(state, held_out(state, "ood")).loss
+    True
     """
     h = state(sample.f)
     loss = float(LOSSES[state.setting.loss](h, sample).mean())
@@ -38,8 +49,11 @@ def risk(state: State, sample: Sample) -> Risk:
 
 
 def ood_risk(losses: Mapping[str, float]) -> float:
-    """The worst of the expected losses over a set of distributions.
+    """The largest of the expected losses over a set of distributions.
 
     Source: Eq. 1, Sec. 3.1.
+
+    >>> ood_risk({"id": 0.1, "ood": 0.8, "worst": 1.0})
+    1.0
     """
     return max(losses.values())

@@ -1,4 +1,4 @@
-"""Everything that a training run depends on, except its seed."""
+"""The one list of parameters of a simulated training run; only its seed stands apart."""
 
 import math
 from dataclasses import dataclass, field
@@ -6,68 +6,79 @@ from typing import Literal
 
 import torch
 
-from contam.theory.architecture import Activation, Architecture, Bias, Head, Initialization
 from contam.theory.distribution import DataModel
-from contam.theory.engines import LOSSES
-from contam.theory.network import MLP
+from contam.theory.features import check_choices
 
 STABLE = 2.5
-"""Largest step_size d0 / width for which a fixed head of +-1/m learns smoothly."""
+"""Largest step_size * features / width at which a network with a fixed head learns smoothly."""
+
+Activation = Literal["relu", "identity", "leaky_relu", "gelu", "sigmoid", "tanh"]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Everything that a training run depends on, except its seed.
+    """The data, the network and the optimizer of a training run.
 
     The defaults are the paper's model at the sizes of its numerical experiments, with a step size
-    that takes 200 steps where the published one takes 20 000.
+    that takes 200 steps where the published one takes 20 000. The command line, the experiments'
+    configs, `simulate` and `predict_contamination` all share this one list.
 
     Raises:
-        ValueError: a field out of range, or fields that do not fit each other.
+        ValueError: a field is out of range, or two fields do not fit together.
 
     Source: Sec. 3.2, App. F.1.
+
+    >>> Setting(depth=2, activation="gelu").outputs
+    1
+    >>> Setting(width=0)
+    Traceback (most recent call last):
+    ValueError: width=0 must be at least 1
     """
 
     data: DataModel = field(default=DataModel())
+    """Distribution of the examples."""
     width: int = 256
+    """Neurons in each hidden layer, m in the paper."""
     depth: int = 1
     """Hidden layers."""
     activation: Activation = "relu"
+    """Activation function of the hidden layers."""
     slope: float = 0.01
-    """Of leaky_relu, below 0."""
-    bias: Bias = "none"
-    head: Head = "fixed"
-    initialization: Initialization = "gaussian"
+    """Slope of leaky_relu for negative inputs."""
+    bias: Literal["none", "hidden", "all"] = "none"
+    """Layers that have a bias; "all" includes the head."""
+    head: Literal["fixed", "trained"] = "fixed"
+    """A fixed head has weights +1/m and -1/m, drawn evenly and independently."""
+    initialization: Literal["gaussian", "uniform"] = "gaussian"
+    """"gaussian" draws weights from N(0, 1 / fan-in) and sets biases to 0; "uniform" draws both
+    from U(-1, 1) / sqrt(fan-in), PyTorch's default. The first layer's fan-in is the dimension."""
     loss: Literal["hinge", "logistic", "squared"] = "hinge"
-    """"squared" asks for the core features themselves, one output for each."""
+    """"squared" is regression on the core features, with one output for each."""
     optimizer: Literal["sgd", "momentum", "adam", "adamw"] = "sgd"
+    """"momentum" is SGD with heavy-ball momentum."""
     step_size: float = 1.0
+    """Learning rate."""
     momentum: float = 0.9
-    """Of the optimizer "momentum"."""
+    """Momentum of the optimizer "momentum"."""
     weight_decay: float = 1e-3
+    """Weight decay, coupled to the step size as in torch.optim."""
     batch_size: int = 1000
+    """Examples per step."""
     examples: int | None = None
-    """Size of a fixed data set; None draws fresh examples for every step. Minibatches smaller than
-    the data set are drawn from it with replacement."""
+    """Size of a fixed training set; None draws fresh examples for every step. Minibatches smaller
+    than the training set are drawn from it with replacement."""
     steps: int = 200
-    engine: Literal["auto", "by_hand", "autograd"] = "auto"
+    """Optimization steps."""
+    engine: Literal["auto", "closed_form", "autograd"] = "auto"
+    """How gradients are computed; "auto" takes the closed form where there is one."""
     ambient: bool = False
-    """Train weights in R^d instead of their projections on the features."""
+    """Train weights in R^dimension instead of their projections on the features."""
     precision: Literal["float32", "float64"] = "float32"
+    """Precision of weights and examples."""
 
     def __post_init__(self) -> None:
-        _ = self.architecture
-        for name, choices in (
-            ("loss", tuple(LOSSES)),
-            ("optimizer", ("sgd", "momentum", "adam", "adamw")),
-            ("engine", ("auto", "by_hand", "autograd")),
-            ("precision", ("float32", "float64")),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"no {name} {getattr(self, name)!r}; choose one of {', '.join(choices)}"
-                )
-        for name in ("batch_size", "steps"):
+        check_choices(self)
+        for name in ("width", "depth", "batch_size", "steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if not (math.isfinite(self.step_size) and self.step_size > 0):
@@ -81,9 +92,9 @@ class Setting:
                 f"batch_size={self.batch_size} is more than examples={self.examples}; "
                 "lower batch_size, or set it to examples for full-batch steps"
             )
-        if self.engine == "by_hand" and self.beyond_by_hand:
+        if self.engine == "closed_form" and self.beyond_closed_form:
             raise ValueError(
-                f"engine='by_hand' does not cover {', '.join(self.beyond_by_hand)}; "
+                f"engine='closed_form' does not cover {', '.join(self.beyond_closed_form)}; "
                 "use engine='auto'"
             )
         if (
@@ -102,29 +113,22 @@ class Setting:
         return torch.float64 if self.precision == "float64" else torch.float32
 
     @property
-    def architecture(self) -> Architecture:
-        """The shape of the network: one output for each thing that it is asked for."""
-        regression, several = self.loss == "squared", self.data.classes > 2
-        return Architecture(
-            width=self.width,
-            depth=self.depth,
-            outputs=self.data.features.core if regression else self.data.classes if several else 1,
-            activation=self.activation,
-            slope=self.slope,
-            bias=self.bias,
-            head=self.head,
-            initialization=self.initialization,
-        )
+    def outputs(self) -> int:
+        """Outputs of the network: 1, one per class, or in regression one per core feature."""
+        if self.loss == "squared":
+            return self.data.features.core
+        return self.data.classes if self.data.classes > 2 else 1
 
-    def start(self, seed: int) -> MLP:
-        """The untrained network of a seed."""
-        return self.architecture.start(
-            self.data.features, seed, ambient=self.ambient, dtype=self.dtype
-        )
+    @property
+    def time_per_step(self) -> float:
+        """Training time that one step takes: the step size, lengthened by momentum."""
+        if self.optimizer == "momentum":
+            return self.step_size / (1 - self.momentum)
+        return self.step_size
 
     @property
     def stable_step(self) -> float | None:
-        """Where step_size d0 / m reaches STABLE; None where that ratio has no meaning."""
+        """The step size at which a step starts to overshoot; None where no such rule is known."""
         if self.head != "fixed" or self.optimizer in ("adam", "adamw"):
             return None
         # In the long run a step with momentum moves 1 / (1 - momentum) times as far.
@@ -132,8 +136,8 @@ class Setting:
         return STABLE * brake * self.width / self.data.features.size
 
     @property
-    def beyond_by_hand(self) -> list[str]:
-        """What the engine "by_hand" does not cover."""
+    def beyond_closed_form(self) -> list[str]:
+        """The fields that the engine "closed_form" does not cover, as 'name=value'."""
         covered = {
             "depth": (1,),
             "activation": ("relu", "identity"),

@@ -1,4 +1,4 @@
-"""One row of numbers for one state of a run."""
+"""All scalar measures of one state of a run."""
 
 import math
 
@@ -24,22 +24,33 @@ from contam.theory.trajectory import State
 
 @torch.no_grad()
 def summary(state: State, examples: int = 8192) -> dict[str, float]:
-    """All scalars of a state, measured on `examples` fresh examples of each distribution.
+    """Measure a state on held-out examples of each distribution.
 
-    step; U, V; core_norm, background_norm; largest_background; good_share, other_class_rate (on
-    the good neurons), asymmetry_1 and on, one for each layer; the loss and the error "id", "ood"
-    and "worst", such as ood_hinge, and ood_risk, the largest of the losses. Two-layer networks of
-    one output add set_share, the share of neurons in N_-1 or N_+1, with set_C and set_B, their
-    mean sgn(a_k) C_k and B_k; without biases, ReLU and identity networks add background_pull, the
-    mean pull along background features. Means over no neuron are nan.
+    Args:
+        state: a state of a run.
+        examples: number of held-out examples of each distribution.
+
+    Returns:
+        step; U, V; core_norm, background_norm; largest_background; good_share, other_class_rate
+        (of good neurons); asymmetry_1 and on, one per layer; the loss and the error on "id", "ood"
+        and "worst", such as ood_hinge; and ood_risk, the largest of the losses. Two-layer networks
+        with one output add set_share, the share of neurons in N_-1 or N_+1, and set_C and set_B,
+        their mean sgn(a_k) C_k and B_k. Without biases, ReLU and identity networks add
+        background_pull, the mean negative gradient along background features. Means over no neuron
+        are NaN.
 
     Source: ours, the row of a run's table.
+
+    >>> from contam.theory.trajectory import Setting, simulate
+    >>> (state,) = simulate(Setting(activation="identity"), seed=0)
+    >>> abs(summary(state)["V"]) < 0.1
+    True
     """
     setting, data, W = state.setting, state.setting.data, state.W
     core = data.features.core
-    two_layer = setting.depth == 1 and setting.architecture.outputs == 1
+    two_layer = setting.depth == 1 and setting.outputs == 1
     own = own_class(W, data, state.a if two_layer else None)
-    seen = {where: held_out(state, where, examples) for where in ("id", "ood", "worst")}
+    samples = {where: held_out(state, where, examples) for where in ("id", "ood", "worst")}
 
     u, v = learned_sums(W, own, data)
     core_norm, background_norm = average_norms(W, core)
@@ -52,19 +63,19 @@ def summary(state: State, examples: int = 8192) -> dict[str, float]:
         "largest_background": largest_background(W, core, data.features.dimension),
     }
 
-    layers = activation_probabilities(state.network, seen["id"], data)
+    layers = activation_probabilities(state.network, samples["id"], data)
     good, other_rate = good_neurons(layers[0], own)
     row["good_share"] = float(good.double().mean())
     row["other_class_rate"] = _mean(other_rate[good])
     for layer, probability in enumerate(layers, start=1):
         row[f"asymmetry_{layer}"] = float(asymmetry(probability).mean())
 
-    risks = {where: risk(state, sample) for where, sample in seen.items()}
+    risks = {where: risk(state, sample) for where, sample in samples.items()}
     for where, (loss, error) in risks.items():
         row[f"{where}_{setting.loss}"] = loss
         if error is not None:
             row[f"{where}_error"] = error
-    row["ood_risk"] = ood_risk({where: found.loss for where, found in risks.items()})
+    row["ood_risk"] = ood_risk({where: value.loss for where, value in risks.items()})
 
     if two_layer:
         members = neuron_sets(W, state.a, data).any(dim=0)
@@ -72,7 +83,7 @@ def summary(state: State, examples: int = 8192) -> dict[str, float]:
         row["set_share"] = float(members.double().mean())
         row["set_C"], row["set_B"] = _mean((state.a.sign() * C)[members]), _mean(B[members])
     if two_layer and setting.bias == "none" and setting.activation in ("relu", "identity"):
-        pull = gradient_projections(W, state.a, seen["id"], setting.activation)
+        pull = gradient_projections(W, state.a, samples["id"], setting.activation)
         row["background_pull"] = _mean(pull[:, core:])
     return row
 

@@ -1,4 +1,4 @@
-"""One training run: a setting and a seed give the states that a network passes through."""
+"""Training runs: a setting and a seed give the network at any step."""
 
 import hashlib
 import math
@@ -14,6 +14,7 @@ from torch import Tensor
 from contam.rng import bit_generator_for
 from contam.theory.distribution import Sample, bits_state, restore_bits
 from contam.theory.engines import Autograd, ClosedFormSGD, Engine
+from contam.theory.initialization import initial_network
 from contam.theory.network import MLP
 from contam.theory.setting import Setting
 
@@ -22,22 +23,27 @@ __all__ = ["Setting", "State", "simulate", "training_set"]
 
 @dataclass(frozen=True)
 class State:
-    """A network at one step of its training; it stays as it is when training goes on."""
+    """A network at one step of its training; later steps do not change it."""
 
     setting: Setting
     seed: int
     step: int
-    """Steps done."""
+    """Steps taken."""
     loss: float | None
-    """Loss of the last step's examples before that step; None before the first."""
+    """Mean loss on the last minibatch, before the step on it; None before the first step."""
     network: MLP
-    """The network itself."""
+    """The network."""
     memory: Mapping[str, Tensor] = field(repr=False)
-    """What training needs to go on, besides the network."""
+    """The state of the optimizer and of the random generator."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training."""
+        return self.setting.steps
 
     @torch.no_grad()
     def __call__(self, f: Float[Tensor, "n d0"]) -> Float[Tensor, "n *outputs"]:
-        """Outputs for examples in feature coordinates: (n,), or (n, outputs) if several."""
+        """Outputs for examples in feature coordinates: (n,), or (n, outputs) with several."""
         return self.network(f)
 
     @property
@@ -47,17 +53,17 @@ class State:
 
     @property
     def a(self) -> Float[Tensor, "*outputs m"]:
-        """Output weights: (m,), or (outputs, m) if there are several."""
+        """Output weights: (m,), or (outputs, m) with several outputs."""
         a = self.network.head.weight.detach()
         return a[0] if len(a) == 1 else a
 
     @property
     def biases(self) -> tuple[Float[Tensor, " neurons"], ...]:
-        """Biases of the layers that have some, first layer first."""
+        """Biases of the layers that have them, first layer first."""
         return tuple(layer.bias.detach() for layer in self.network.layers if layer.bias is not None)
 
     def checkpoint(self) -> dict[str, Tensor]:
-        """Tensors from which `simulate(..., resume=...)` goes on, bit for bit."""
+        """Tensors from which `simulate(..., resume=...)` continues, bit for bit."""
         network = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         return {
             **network,
@@ -73,40 +79,51 @@ def simulate(
     report_at: Iterable[int] | None = None,
     resume: Mapping[str, Tensor] | None = None,
 ) -> Iterator[State]:
-    """Train, and yield the state after each step of `report_at` (0 is before the first).
+    """Train a network, and yield its state at chosen steps.
 
-    Reports the last step alone if `report_at` is not given. With a check-point of the same setting
-    and seed it starts behind the check-point's step; only `steps` may differ.
+    Args:
+        setting: the data, the network and the optimizer.
+        seed: names all random draws.
+        report_at: steps whose states are yielded, by default the last one; 0 is the initial state.
+        resume: the check-point of an earlier state of the same setting and seed, from which
+            training continues; only `steps` may differ. Its own step is not yielded again.
+
+    Yields:
+        States in the order of their steps.
 
     Raises:
-        ValueError: steps that training does not reach, a check-point of another run, or, while
-            training, a loss that is not finite.
+        ValueError: a step beyond the last one, a check-point of another run, or, during training,
+            a loss that is not finite.
+
+    >>> states = simulate(Setting(width=32, steps=10), seed=0, report_at=(0, 10))
+    >>> [(state.step, tuple(state.W.shape)) for state in states]
+    [(0, (32, 64)), (10, (32, 64))]
     """
-    wanted = {setting.steps} if report_at is None else set(report_at)
-    if wanted and not 0 <= min(wanted) <= max(wanted) <= setting.steps:
+    reported = {setting.steps} if report_at is None else set(report_at)
+    if reported and not 0 <= min(reported) <= max(reported) <= setting.steps:
         raise ValueError(
-            f"report_at asks for steps {min(wanted)} to {max(wanted)}, "
+            f"report_at contains steps {min(reported)} to {max(reported)}, "
             f"but training has the steps 0 to {setting.steps}"
         )
     if resume is not None and int(resume["fingerprint"]) != _fingerprint(setting, seed):
         raise ValueError(
-            "the check-point is of another setting or seed; resume with the ones that made it, "
-            "or start without resume"
+            "the check-point belongs to another setting or seed; resume with its own setting and "
+            "seed, or start without resume"
         )
     _warn_of_large_steps(setting)
-    return _train(setting, seed, wanted, resume)
+    return _train(setting, seed, reported, resume)
 
 
 def _train(
-    setting: Setting, seed: int, wanted: set[int], resume: Mapping[str, Tensor] | None
+    setting: Setting, seed: int, reported: set[int], resume: Mapping[str, Tensor] | None
 ) -> Iterator[State]:
-    network = setting.start(seed)
+    network = initial_network(setting, seed)
     engine = _engine(setting, network)
     draws = bit_generator_for(seed, "minibatches")
     minibatch = _minibatches(setting, seed, draws)
-    done, loss = 0, None
+    step, loss = 0, None
     if resume is not None:
-        done = int(resume["step"])
+        step = int(resume["step"])
         network.load_state_dict(_under("network.", resume))
         engine.load(_under("optimizer.", resume))
         restore_bits(draws, resume["bits"])
@@ -114,19 +131,19 @@ def _train(
     def state() -> State:
         memory = {f"optimizer.{name}": value.clone() for name, value in engine.tensors().items()}
         memory["bits"] = bits_state(draws)
-        return State(setting, seed, done, loss, network.copy(), memory)
+        return State(setting, seed, step, loss, network.copy(), memory)
 
-    if done == 0 and 0 in wanted:
+    if step == 0 and 0 in reported:
         yield state()
-    # Steps behind the last report would change nothing that anyone sees.
-    for done in range(done + 1, max(wanted, default=0) + 1):  # noqa: B020
+    # Steps after the last reported one are not needed.
+    for step in range(step + 1, max(reported, default=0) + 1):  # noqa: B020
         loss = engine.step(minibatch())
         if not math.isfinite(loss):
             raise ValueError(
-                f"loss is not finite at step {done}; lower step_size below "
+                f"loss is not finite at step {step}; lower step_size below "
                 f"{_smaller_step(setting):.3g}"
             )
-        if done in wanted:
+        if step in reported:
             yield state()
 
 
@@ -134,7 +151,7 @@ def _engine(setting: Setting, network: MLP) -> Engine:
     features = setting.data.features
     gram = None if setting.ambient or features.orthonormal else features.gram(setting.dtype)
     momentum = setting.momentum if setting.optimizer == "momentum" else 0.0
-    if setting.engine != "autograd" and not setting.beyond_by_hand:
+    if setting.engine != "autograd" and not setting.beyond_closed_form:
         return ClosedFormSGD(
             network,
             step_size=setting.step_size,
@@ -154,7 +171,7 @@ def _engine(setting: Setting, network: MLP) -> Engine:
 
 
 def _minibatches(setting: Setting, seed: int, draws: np.random.SFC64) -> Callable[[], Sample]:
-    """What each step trains on: fresh examples, the whole data set, or a part of it."""
+    """A function that returns the examples of the next step."""
     data, n, dtype = setting.data, setting.batch_size, setting.dtype
     if setting.examples is None:
         return lambda: data.sample(n, draws, dtype=dtype)
@@ -162,19 +179,26 @@ def _minibatches(setting: Setting, seed: int, draws: np.random.SFC64) -> Callabl
     if n == setting.examples:
         return lambda: fixed
 
-    def part() -> Sample:
+    def with_replacement() -> Sample:
         words = draws.random_raw(n) >> np.uint64(32)
-        picked = torch.from_numpy((words * np.uint64(len(fixed.y)) >> np.uint64(32)).astype(int))
-        return Sample(fixed.f[picked], fixed.y[picked], fixed.target[picked])
+        rows = torch.from_numpy((words * np.uint64(len(fixed.y)) >> np.uint64(32)).astype(int))
+        return Sample(fixed.f[rows], fixed.y[rows], fixed.target[rows])
 
-    return part
+    return with_replacement
 
 
 def training_set(setting: Setting, seed: int) -> Sample:
-    """The fixed data set that a seed trains on.
+    """Draw the fixed training set of a seed.
+
+    Args:
+        setting: a setting whose `examples` is a number.
+        seed: names the draws.
 
     Raises:
-        ValueError: the setting draws fresh examples instead.
+        ValueError: the setting draws fresh examples for every step.
+
+    >>> len(training_set(Setting(examples=100, batch_size=50), seed=0).y)
+    100
     """
     if setting.examples is None:
         raise ValueError("examples=None draws fresh examples for every step; set examples")
@@ -199,8 +223,8 @@ def _smaller_step(setting: Setting) -> float:
 
 
 def _fingerprint(setting: Setting, seed: int) -> int:
-    told = repr((replace(setting, steps=1), seed)).encode()
-    return int.from_bytes(hashlib.sha256(told).digest()[:7], "big")
+    content = repr((replace(setting, steps=1), seed)).encode()
+    return int.from_bytes(hashlib.sha256(content).digest()[:7], "big")
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Distributions of one weight z_j on a bounded interval, drawn from 16 random bits.
 
-A draw is the quantile at (k + 1/2) / 65536, where k is a 16-bit word: each distribution has 65536
-equally likely values, its mean and its quantiles are kept, and a draw is one look-up.
+A draw is the quantile at (k + 1/2) / 65536, where k is a 16-bit word. So each distribution has
+65536 equally likely values, keeps its mean and its quantiles, and a draw is one look-up.
 """
 
 import math
@@ -14,11 +14,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 LEVELS = 65536
+"""Number of values that a draw can have."""
 
 
 @dataclass(frozen=True)
 class Uniform:
-    """Evenly spread over [low, high]."""
+    """The uniform distribution on [low, high].
+
+    >>> Uniform(-1.0, 0.0).mean
+    -0.5
+    """
 
     low: float = 0.0
     high: float = 1.0
@@ -35,18 +40,22 @@ class Uniform:
         return (self.high - self.low) ** 2 / 12
 
     @property
-    def third(self) -> float:
+    def third_moment(self) -> float:
         """Third absolute central moment, E |z - E z|^3."""
         return (self.high - self.low) ** 3 / 32
 
     def quantile(self, p: np.ndarray) -> np.ndarray:
-        """The value below which a share `p` of the draws lies, for p in (0, 1)."""
+        """The inverse of the distribution function, for p in (0, 1)."""
         return self.low + (self.high - self.low) * p
 
 
 @dataclass(frozen=True)
 class TwoPoint:
-    """`high` with probability `p`, otherwise `low`."""
+    """The distribution with value `high` with probability `p`, and `low` otherwise.
+
+    >>> TwoPoint(0.25).variance
+    0.1875
+    """
 
     p: float = 0.5
     low: float = 0.0
@@ -66,19 +75,23 @@ class TwoPoint:
         return self.p * (1 - self.p) * (self.high - self.low) ** 2
 
     @property
-    def third(self) -> float:
+    def third_moment(self) -> float:
         """Third absolute central moment, E |z - E z|^3."""
         p, q = self.p, 1 - self.p
         return p * q * (p * p + q * q) * (self.high - self.low) ** 3
 
     def quantile(self, p: np.ndarray) -> np.ndarray:
-        """The value below which a share `p` of the draws lies, for p in (0, 1)."""
+        """The inverse of the distribution function, for p in (0, 1)."""
         return np.where(p < 1 - self.p, self.low, self.high)
 
 
 @dataclass(frozen=True)
 class Beta:
-    """The beta distribution with shapes `a` and `b`, stretched to [low, high]."""
+    """The beta distribution with shape parameters `a` and `b`, scaled to [low, high].
+
+    >>> Beta(1.0, 3.0).mean
+    0.25
+    """
 
     a: float
     b: float
@@ -100,7 +113,7 @@ class Beta:
         return (self.high - self.low) ** 2 * self.a * self.b / (total**2 * (total + 1))
 
     @property
-    def third(self) -> float:
+    def third_moment(self) -> float:
         """Third absolute central moment, E |z - E z|^3."""
         a, b = self.a, self.b
         mean = a / (a + b)
@@ -116,8 +129,8 @@ class Beta:
         return (self.high - self.low) ** 3 * (cube(raw) - 2 * cube(below))
 
     def quantile(self, p: np.ndarray) -> np.ndarray:
-        """The value below which a share `p` of the draws lies, for p in (0, 1)."""
-        # Nodes crowd at both ends, where the density may be infinite; bisection ends in their cell.
+        """The inverse of the distribution function, for p in (0, 1)."""
+        # Nodes are dense at both ends, where the density may be infinite; then bisection.
         nodes = np.sin(np.linspace(0, math.pi / 2, 4097)) ** 2
         cell = np.searchsorted(_beta_cdf(nodes, self.a, self.b), p).clip(1, len(nodes) - 1)
         below, above = nodes[cell - 1], nodes[cell]
@@ -133,13 +146,13 @@ Weights = Uniform | TwoPoint | Beta
 
 @lru_cache(maxsize=16)
 def quantile_table(weights: Weights) -> Float[Tensor, " levels"]:
-    """The equally likely values that a draw can have, in increasing order."""
+    """The equally likely values of a draw, in increasing order."""
     return torch.from_numpy(weights.quantile((np.arange(LEVELS) + 0.5) / LEVELS))
 
 
 def _check_interval(weights: object, low: float, high: float) -> None:
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f"{weights}: wanted finite bounds with low < high")
+        raise ValueError(f"{weights}: need finite bounds with low < high")
 
 
 def _beta_cdf(x: np.ndarray, a: float, b: float) -> np.ndarray:

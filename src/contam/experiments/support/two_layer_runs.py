@@ -1,7 +1,7 @@
-"""Networks of the theory in a run: trained so that a stopped one goes on, and read as curves."""
+"""Networks of the theory in a run: trained with check-points, and read as tables and curves."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,11 +9,23 @@ from torch import Tensor
 
 from contam.plots import over_seeds
 from contam.run import Run
-from contam.theory.setting import Setting
+from contam.theory.setting import Activation, Setting
 from contam.theory.trajectory import State, simulate
+from contam.training.checkpointed import checkpointed
 
-KEEP_EVERY = 5.0
-"""Seconds between check-points."""
+NAMES: dict[Activation, str] = {
+    "relu": "ReLU",
+    "gelu": "GELU",
+    "sigmoid": "sigmoid",
+    "tanh": "tanh",
+    "leaky_relu": "leaky ReLU",
+    "identity": "linear",
+}
+"""Names of the activation functions in sentences and figures."""
+
+
+Columns = Callable[[str], list[float]]
+"""From the name of a column to its values, one per seed."""
 
 
 def train_into(
@@ -26,45 +38,73 @@ def train_into(
     measure: Callable[[State], Mapping[str, Any]],
     arrays: Callable[[State], Mapping[str, Tensor]] | None = None,
 ) -> Iterator[float]:
-    """Train, measure at about `points` even steps and write the part; yield the share done.
+    """Train a network, measure it along the way, and write the results as one part of a run.
 
-    Records hold `step`, `time` (steps times the step size, as momentum lengthens it) and what
-    `measure` returns; `arrays` says what to keep of the last state. A part that is written
-    already is left alone, one with a check-point goes on behind it, and both give the same bytes.
+    A finished part is left alone. An interrupted one resumes from its check-point and ends with the
+    same bytes as a part that was never interrupted.
+
+    Args:
+        run: the run to write.
+        part: name of the part.
+        setting: the data, the network and the optimizer.
+        seed: names all random draws.
+        points: number of measurements after the first, spread evenly over the steps.
+        measure: values of one record; `step` and `time` (steps times the step size, lengthened by
+            momentum) are added.
+        arrays: tensors of the last state to write.
+
+    Yields:
+        The share of the steps done.
     """
     if run.has(part):
         return
-    kept = run.checkpoint(part)
-    checkpoint, records = kept if kept is not None else (None, [])
-    last = time.monotonic()
-    state = None
-    for state in simulate(setting, seed, report_steps(setting.steps, points), checkpoint):
-        clock = {"step": state.step, "time": state.step * pace(setting)}
-        records.append(dict(measure(state)) | clock)
-        if state.step < setting.steps and time.monotonic() - last > KEEP_EVERY:
-            run.save_checkpoint(part, state.checkpoint(), records)
-            last = time.monotonic()
-        yield state.step / setting.steps
-    assert state is not None, "check-points are taken before the last step"
+    state, records = yield from checkpointed(
+        run,
+        part,
+        partial(simulate, setting, seed, report_steps(setting.steps, points)),
+        measure=lambda state: [
+            dict(measure(state))
+            | {"step": state.step, "time": state.step * state.setting.time_per_step}
+        ],
+    )
     run.write(part, records, arrays(state) if arrays is not None else None)
 
 
 def report_steps(steps: int, points: int) -> list[int]:
-    """About `points` steps from 0 to `steps`, both included."""
+    """At most `points` + 1 even steps from 0 to `steps`, both included.
+
+    >>> report_steps(10, 4)
+    [0, 2, 5, 8, 10]
+    """
     return sorted({round(step) for step in np.linspace(0, steps, min(points, steps) + 1)})
 
 
-def pace(setting: Setting) -> float:
-    """How much training time one step takes: its size, as momentum lengthens it."""
-    if setting.optimizer == "momentum":
-        return setting.step_size / (1 - setting.momentum)
-    return setting.step_size
+def ends(run: Run, name: str) -> tuple[Columns, Columns]:
+    """The first and the last record of every seed of a network.
+
+    Args:
+        run: a finished run.
+        name: the network; its parts are `name/seed0` and so on.
+
+    Returns:
+        The values of any column in the first record of each seed, and in the last.
+    """
+    seeds = run.table(f"{name}/seed").groupby("part", sort=False)
+    first, last = seeds.head(1), seeds.tail(1)
+    return lambda column: first[column].tolist(), lambda column: last[column].tolist()
 
 
-def curve(run: Run, name: str, x: str, key: str, label: str) -> list[dict[str, Any]]:
-    """`key` over `x`, its mean and range over the seeds of the parts `name/seed...`, as `label`."""
-    rows = [row for part in run.parts(f"{name}/seed") for row in run.read(part)]
+def curve(run: Run, name: str, x: str, column: str, label: str) -> list[dict[str, Any]]:
+    """The curve of a column, with its mean and range over the seeds of a network.
+
+    Args:
+        run: a finished run.
+        name: the network.
+        x: column of the horizontal axis.
+        column: column of the vertical axis.
+        label: name of the curve.
+    """
     return [
-        {x: row[x], "what": label, "value": row[key], "low": row["low"], "high": row["high"]}
-        for row in over_seeds(rows, [x], key)
+        {x: row[x], "what": label, "value": row[column], "low": row["low"], "high": row["high"]}
+        for row in over_seeds(run.table(f"{name}/seed").to_dict("records"), [x], column)
     ]
