@@ -4,6 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+BENCHMARKS := theory_step theory_answer observe probe depth distill_step watch audit audit_zoo
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
 .PHONY: demo test slow check lint types contracts docs format paper-map benchmarks clean
@@ -40,15 +41,9 @@ paper-map: $(VENV)/.installed       ## write docs/paper-map.md anew from the doc
 	$(BIN)/python -m contam.paper > docs/paper-map.md
 
 benchmarks: $(VENV)/.installed-test   ## each prints a ratio against a reference of the same run
-	$(BIN)/python benchmarks/theory_step.py
-	$(BIN)/python benchmarks/theory_answer.py
-	$(BIN)/python benchmarks/observe.py
-	$(BIN)/python benchmarks/probe.py
-	$(BIN)/python benchmarks/depth.py
-	$(BIN)/python benchmarks/distill_step.py
-	$(BIN)/python benchmarks/watch.py
-	$(BIN)/python benchmarks/audit.py
-	$(BIN)/python benchmarks/audit_zoo.py
+	@failed=; for name in $(BENCHMARKS); do \
+	  echo "== $$name"; $(BIN)/python benchmarks/$$name.py || failed="$$failed $$name"; \
+	done; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 clean:
 	rm -rf $(VENV) site .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,9 +1,18 @@
 """One step of distillation, CLIP's RN50 into itself at 224 px, against the plain loop.
 
-The plain loop is float32 in PyTorch's own memory layout; the teacher works in each of its steps.
-Ours is `contam.training.distill` with bfloat16 products and the channels last, first with the
-teacher at work as after an augmentation, then with its features kept. All sides take turns, from
-the same weights and images, and their losses have to agree.
+The plain loop runs in float32 and in PyTorch's default memory layout; it runs the teacher in every
+step. Ours is `contam.training.distill` with bfloat16 products and channels last: first with the
+teacher in every step, as augmentation requires, then with its features kept. The sides alternate,
+from the same weights and images, and their losses must agree. The ratio is that of the first of
+ours.
+
+What a processor can gain: AVX512-BF16 doubles the rate of products (and halves the bytes of
+activations). AMX multiplies it by 16 (1024 operations a cycle and core for 64 in float32), so that
+products are no longer what a step waits for. What remains does not get faster: batch normalization
+and pooling, and, once per step however few the images are, the cast of 38 million weights to
+bfloat16, their reordering into oneDNN's blocks, and the float32 update of AdamW. The minibatch is
+large enough to spread these over its images; with 4 images they decide the ratio (1.8 to 2.4 on
+AMX).
 """
 
 import argparse
@@ -17,6 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from outcome import conclude, machine
 from torch import nn
 
 from contam.batch import Batch, Domain, Shift
@@ -29,9 +39,9 @@ SIDE = 224
 AGREE = 0.03
 """Losses may differ by this share; a bfloat16 has eight bits, so products are off by 0.4 %."""
 WANTED = 2.0
-"""Times as fast as the plain loop, on processors that multiply bfloat16 by themselves."""
+"""Times as fast as the plain loop, on processors with instructions for bfloat16."""
 NATIVE = ("amx_bf16", "avx512_bf16")
-"""What Linux calls the instructions for that."""
+"""Their names in /proc/cpuinfo."""
 Timed = tuple[list[float], list[float]]
 """Seconds of each step, and its loss."""
 
@@ -64,7 +74,7 @@ def plain(student: nn.Module, teacher: nn.Module, data: Batch, recipe: Distillat
 def ours(
     student: nn.Module, teacher: nn.Module, data: Batch, recipe: Distillation, *, kept: bool
 ) -> Timed:
-    """The same by `distill`; the teacher's features are kept, or made in each step."""
+    """The same by `distill`; the teacher's features are kept, or computed in every step."""
     domain = Domain("images", data)
     stages = distill(
         student, teacher, Shift("images", ("any", "other"), (domain,), domain, ()), recipe,
@@ -96,7 +106,7 @@ def processor() -> tuple[str, list[str]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--steps", type=int, default=3, help="of each side in a round")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
@@ -105,8 +115,8 @@ def main() -> int:
     name, native = processor()
     if device.type == "cuda":
         name, native = torch.cuda.get_device_name(), ["tensor cores"]
-    told = " and ".join(native) or "no instruction for bfloat16, so no speed is asked for"
-    print(f"{name}: {told}; {torch.get_num_threads()} threads; torch {torch.__version__}")
+    kinds = " and ".join(native) or "no instruction for bfloat16, so no ratio is wanted"
+    print(f"{machine()}; {name}: {kinds}")
 
     count = given.batch_size * given.steps
     generator = torch.Generator().manual_seed(0)
@@ -118,8 +128,8 @@ def main() -> int:
 
     sides: dict[str, Callable[..., Timed]] = {
         "plain loop": plain,
-        "distill": lambda *each: ours(*each, kept=False),
-        "distill, features kept": lambda *each: ours(*each, kept=True),
+        "distill": lambda *inputs: ours(*inputs, kept=False),
+        "distill, features kept": lambda *inputs: ours(*inputs, kept=True),
     }
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     losses: dict[str, list[float]] = {side: [] for side in sides}
@@ -137,13 +147,13 @@ def main() -> int:
             f"{speed[side] / speed['plain loop']:.2f}x; losses "
             + ", ".join(f"{loss:.2f}" for loss in losses[side])
         )
+    wrong = []
     for side in sides:
-        apart = torch.tensor(losses[side]) / torch.tensor(losses["plain loop"]) - 1
-        assert apart.abs().max() < AGREE, f"{side}: losses differ by up to {apart.abs().max():.1%}"
-    print(f"losses agree within {AGREE:.0%}")
-    if not native:
-        return 0
-    return 0 if speed["distill"] >= WANTED * speed["plain loop"] else 1
+        error = torch.tensor(losses[side]) / torch.tensor(losses["plain loop"]) - 1
+        if error.abs().max() >= AGREE:
+            wrong.append(f"losses: those of {side} differ by up to {error.abs().max():.1%}")
+    ratio = speed["distill"] / speed["plain loop"]
+    return conclude(ratio, at_least=WANTED if native else None, wrong=wrong)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,24 @@
-"""The numerical experiment as one writes it first: inputs in R^d, autograd, an optimizer.
+"""The numerical experiment by the simplest code: inputs in R^d, autograd, an optimizer.
 
 Both theory benchmarks compare with it. It shares nothing with the package, so that its outcome is
 a check too.
 """
 
 import math
-import platform
 import statistics
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from outcome import conclude, machine
 from torch import Tensor, nn
 
 CORE, BACKGROUND, DIMENSION, WIDTH, EXAMPLES = 32, 32, 256, 256, 1000
 WEIGHT_DECAY = 1e-3
 
 
-class Outcome(NamedTuple):
+class HingeLosses(NamedTuple):
     """Hinge losses on fresh examples."""
 
     id_hinge: float
@@ -43,7 +43,7 @@ class PlainNetwork(nn.Module):
 
 
 def draw(n: int, generator: torch.Generator, *, ood: bool = False) -> tuple[Tensor, Tensor]:
-    """Inputs and labels; the features are the first axes, which spares x = M f a product."""
+    """Inputs and labels; the features are the first axes, so x = M f needs no product."""
     y = 2.0 * torch.randint(0, 2, (n,), generator=generator) - 1
     z = torch.rand(n, CORE + BACKGROUND, generator=generator)
     if ood:
@@ -74,44 +74,39 @@ def train(
 
 
 @torch.no_grad()
-def outcome(network: PlainNetwork, generator: torch.Generator) -> Outcome:
+def outcome(network: PlainNetwork, generator: torch.Generator) -> HingeLosses:
     """Loss on 8192 fresh examples in and out of distribution."""
     losses = []
     for ood in (False, True):
         x, y = draw(8192, generator, ood=ood)
         losses.append(float(F.relu(1 - y * network(x)).mean()))
-    return Outcome(*losses)
+    return HingeLosses(*losses)
 
 
-def is_right(found: Outcome) -> bool:
-    """Whether a network has learned what the experiment shows: ID solved, OOD lost."""
-    return found.id_hinge <= 0.008 and 0.82 <= found.ood_hinge <= 0.88
+def is_right(losses: HingeLosses) -> bool:
+    """Whether a network shows the experiment's result: ID solved, OOD lost."""
+    return losses.id_hinge <= 0.008 and 0.82 <= losses.ood_hinge <= 0.88
 
 
 def compare(
-    ours: Callable[[int], tuple[float, Outcome]],
-    plain: Callable[[int], tuple[float, Outcome]],
+    ours: Callable[[int], tuple[float, HingeLosses]],
+    plain: Callable[[int], tuple[float, HingeLosses]],
     *,
     rounds: int,
     unit: str,
+    at_least: float,
 ) -> int:
-    """Alternate both sides, print median seconds and their ratio; 1 if an outcome is wrong."""
+    """Alternate both sides and print median seconds and their ratio; returns the exit code."""
     times: dict[str, list[float]] = {"ours": [], "plain": []}
-    wrong = 0
+    wrong = []
     for seed in range(rounds):
         for name, side in (("ours", ours), ("plain", plain)):
-            seconds, found = side(seed)
+            seconds, losses = side(seed)
             times[name].append(seconds)
-            if not is_right(found):
-                wrong = 1
-                print(f"WRONG OUTCOME {name}, seed {seed}: {found}")
+            if not is_right(losses):
+                wrong.append(f"{name}, seed {seed}: {losses}")
     medians = {name: statistics.median(values) for name, values in times.items()}
-    print(
-        f"machine {platform.processor() or platform.machine()}, {platform.system()}, "
-        f"Python {platform.python_version()}, torch {torch.__version__}, "
-        f"{torch.get_num_threads()} thread"
-    )
+    print(machine())
     for name, seconds in medians.items():
         print(f"{name} {1e3 * seconds:.3f} ms {unit}, median of {rounds} rounds")
-    print(f"ratio {medians['plain'] / medians['ours']:.4g}")
-    return wrong
+    return conclude(medians["plain"] / medians["ours"], at_least=at_least, wrong=wrong)
