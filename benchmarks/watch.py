@@ -84,9 +84,7 @@ def main() -> int:
         differ += sum(not torch.equal(plain.weights[n], w) for n, w in found.weights.items())
     print(machine())
     print(f"training {statistics.median(steps):.2f} CPU s, median of {given.rounds} rounds")
-    print(
-        f"{looks} snapshots, their examples and their record {statistics.median(watching):.2f} CPU s"
-    )
+    print(f"monitor {statistics.median(watching):.2f} CPU s for {looks} snapshots and their record")
     print(f"{differ} tensors of weights differ from those of a training without a monitor")
     print(f"time of watching over time of training: {min(shares):.3f} to {max(shares):.3f}")
     wrong = ["weights: watching changed the training"] * (differ > 0)
