@@ -1,8 +1,7 @@
 """Small networks whose cause of failure is known, because it was built in.
 
 A group is a kind of object, an architecture, a width and a seed. Each of its cases is a network
-and the data that it is audited with. Trained networks are kept in a folder and made only once, so
-a broken run goes on where it stopped.
+and the data of its audit. Trained networks are kept in a folder, so an interrupted run resumes.
 """
 
 import copy
@@ -18,7 +17,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from contam.auditing.audit_inputs import AuditInputs, Sample
-from contam.auditing.records import Cause
 from contam.batch import Batch, Domain, Shift
 from contam.data.backgrounds import DIVERSE, ID, OOD, backgrounds
 from contam.data.colors import rgb
@@ -34,7 +32,7 @@ CLASSES = 10
 TRAIN, EPOCHS = 3000, 12
 MINIBATCH, RATE = 50, 6e-3
 FEW = 200
-"""Training examples of an undertrained network, and of a head that saw too little."""
+"""Training examples of an undertrained network, and of a head with too few labels."""
 AUDITED = 800
 """Images of the ID sample and of the OOD sample."""
 BIAS = 4.0
@@ -46,7 +44,7 @@ TEN = (*ID, *OOD, "any grain")
 BLURS = {"blur": 15, "soft blur": 7}
 """Pixels along the side of the square that is averaged over, twice."""
 REFERENCE = 4500, 16
-"""Images and epochs of the encoder that judges whether the object can be seen."""
+"""Training images and epochs of the reference encoder."""
 
 
 @dataclass(frozen=True)
@@ -60,47 +58,55 @@ class Group:
 
     @property
     def name(self) -> str:
-        """What it is called in tables and files."""
+        """Its name in tables and files."""
         return f"{self.core}-{self.architecture}-{self.width}-{self.seed}"
 
 
 @dataclass(frozen=True)
-class Look:
-    """How the pictures of a data set are made."""
+class ImageSpec:
+    """How the images of a data set are made."""
 
     families: tuple[str, ...]
     link: str = ""
-    """What goes with the class: `hue`, `frame` or `family`; or nothing."""
+    """What is correlated with the class: `hue`, `frame`, `family` or nothing."""
     share: float = 0.0
-    """In how many pictures it goes with the class; in the others it is drawn."""
+    """Share of images in which it follows the class; in the others it is random."""
     spoiled: str = ""
     """What hides the object."""
 
+    @property
+    def purpose(self) -> str:
+        """The name of its random draws, which must not change."""
+        return (
+            f"Look(families={self.families!r}, link={self.link!r}, share={self.share!r}, "
+            f"spoiled={self.spoiled!r})"
+        )
 
-def pictures(look: Look, core: Core, n: int, *, seed: int, part: str, first: int = 0) -> Scenes:
-    """`n` objects of a part, as the look has them; classes take turns."""
+
+def images(spec: ImageSpec, core: Core, n: int, *, seed: int, part: str, first: int = 0) -> Scenes:
+    """Images of `n` objects of a part, the classes in turn."""
     shown = objects(first + n, seed=seed, part=part, core=core).pick(slice(first, None))
-    shown = SPOILED[look.spoiled](shown)
-    draws = generator_for(seed, f"zoo/{part} {look}")
-    linked = torch.rand(n, generator=draws) < look.share
+    shown = SPOILED[spec.spoiled](shown)
+    draws = generator_for(seed, f"zoo/{part} {spec.purpose}")
+    linked = torch.rand(n, generator=draws) < spec.share
     sign = torch.where(linked, shown.y, torch.randint(CLASSES, (n,), generator=draws))
-    turn = torch.arange(n) // CLASSES % len(look.families)
-    if look.link == "family":
+    turn = torch.arange(n) // CLASSES % len(spec.families)
+    if spec.link == "family":
         turn = sign
     behind = torch.empty(n, 3, *shown.mask.shape[2:])
-    for k, family in enumerate(look.families):
+    for k, family in enumerate(spec.families):
         here = turn == k
         behind[here] = backgrounds(family, int(here.sum()), seed=seed + first, part=part)
-    if look.link == "hue":
+    if spec.link == "hue":
         level = behind.mean(dim=1, keepdim=True)
         behind = (0.25 + level) * _hues(sign)
-    if look.link == "frame":
+    if spec.link == "frame":
         inner = torch.zeros_like(behind[:1, :1])
         inner[..., FRAME:-FRAME, FRAME:-FRAME] = 1
         behind = torch.where(inner == 1, behind, 0.7 * _hues(sign))
     made = placed(shown, behind.clamp(0, 1), turn)
-    if look.spoiled in BLURS:
-        blurred = _blurred(made.x, BLURS[look.spoiled])
+    if spec.spoiled in BLURS:
+        blurred = _blurred(made.x, BLURS[spec.spoiled])
         made = Scenes(blurred, made.y, made.domain, made.mask)
     return made
 
@@ -146,36 +152,36 @@ SPOILED: dict[str, Callable[[Objects], Objects]] = {
     "covered": _covered,
     "soft blur": lambda shown: shown,
 }
-"""What can become of the object."""
+"""Ways to hide the object."""
 
 
-def _hidden(look: Look, by: str) -> Look:
-    return replace(look, spoiled=by)
+def _hidden(spec: ImageSpec, by: str) -> ImageSpec:
+    return replace(spec, spoiled=by)
 
 
-def _free(look: Look) -> Look:
-    """The same, with nothing that goes with the class."""
-    return replace(look, share=0.0)
+def _free(spec: ImageSpec) -> ImageSpec:
+    """The same without a correlation with the class."""
+    return replace(spec, share=0.0)
 
 
-NETWORKS: dict[str, Look] = {
-    "all": Look((*ID, *OOD)),
-    "diverse": Look((*DIVERSE, *ID)),
-    "plain": Look(ID),
-    "more": Look((*ID, "checker", "blobs")),
-    "hue": Look(ID, "hue", 0.95),
-    "mild hue": Look(ID, "hue", 0.8),
-    "frame": Look(ID, "frame", 0.95),
-    "family": Look(TEN, "family", 0.9),
+NETWORKS: dict[str, ImageSpec] = {
+    "all": ImageSpec((*ID, *OOD)),
+    "diverse": ImageSpec((*DIVERSE, *ID)),
+    "plain": ImageSpec(ID),
+    "more": ImageSpec((*ID, "checker", "blobs")),
+    "hue": ImageSpec(ID, "hue", 0.95),
+    "mild hue": ImageSpec(ID, "hue", 0.8),
+    "frame": ImageSpec(ID, "frame", 0.95),
+    "family": ImageSpec(TEN, "family", 0.9),
 }
-"""What each full training sees."""
+"""The images of each full training."""
 SHORT = {"few": (FEW, EPOCHS), "short": (2000, 2)}
-"""Images and epochs of undertrained networks, which see what `all` sees."""
+"""Images and epochs of undertrained networks, with the families of `all`."""
 BUILDERS = {"resnet8": resnet8, "small_cnn": small_cnn}
 
 
 class Networks:
-    """The networks of one group, trained when they are first asked for and kept on disk."""
+    """The networks of one group, trained at the first request and kept on disk."""
 
     def __init__(self, group: Group, folder: Path) -> None:
         self.group = group
@@ -185,20 +191,21 @@ class Networks:
         """A network of `NETWORKS`, `SHORT`, or the reference of the group's objects."""
         group = self.group
         build, width = BUILDERS[group.architecture], group.width
-        look, (n, epochs) = NETWORKS.get(name, NETWORKS["all"]), SHORT.get(name, (TRAIN, EPOCHS))
+        spec, (n, epochs) = NETWORKS.get(name, NETWORKS["all"]), SHORT.get(name, (TRAIN, EPOCHS))
         seed, folder = group.seed, self.folder
         if name == "reference":
             build, width, seed = resnet8, 16, 1000
             (n, epochs), folder = REFERENCE, self.folder.parent / f"{group.core}-reference"
         model = build(CLASSES, width=width, seed=seed)
         # Networks of another recipe have another name.
-        recipe = hashlib.sha256(repr((look, n, epochs, RATE, MINIBATCH)).encode()).hexdigest()[:8]
+        recipe = f"({spec.purpose}, {n}, {epochs}, {RATE}, {MINIBATCH})"
+        recipe = hashlib.sha256(recipe.encode()).hexdigest()[:8]
         path = folder / f"{name.replace(' ', '-')}-{recipe}.safetensors"
         if path.exists():
             model.load_state_dict(load_file(path))
             return model.eval()
-        n -= n % (CLASSES * len(look.families))
-        seen = pictures(look, group.core, n, seed=seed, part="train").batch
+        n -= n % (CLASSES * len(spec.families))
+        seen = images(spec, group.core, n, seed=seed, part="train").batch
         shift = Shift(name, CORES[group.core], (Domain(name, seen),), Domain(name, seen), ())
         for _ in fit(
             model, shift, epochs=epochs, batch_size=MINIBATCH, step_size=RATE, weight_decay=0.05,
@@ -213,7 +220,7 @@ class Networks:
 
 
 def with_bad_head(kind: str, model: Classifier, group: Group) -> Classifier:
-    """The network with a bad head in the place of its own; the encoder is the same."""
+    """The network with a bad head instead of its own; the encoder is the same."""
     model = copy.deepcopy(model)
     if kind == "biased":
         # Every second class is answered too often: by as much as logits usually differ.
@@ -221,7 +228,7 @@ def with_bad_head(kind: str, model: Classifier, group: Group) -> Classifier:
             model.head.bias[::2] += BIAS
         return model
     n, wrong = {"few": (30, 0.0), "noisy": (FEW, 0.5), "imbalanced": (FEW, 0.0)}[kind]
-    seen = pictures(NETWORKS["all"], group.core, TRAIN, seed=group.seed, part="validation")
+    seen = images(NETWORKS["all"], group.core, TRAIN, seed=group.seed, part="validation")
     draws = generator_for(group.seed, f"zoo/head {kind}")
     rare = seen.y % 2 == 0
     keep = torch.rand(len(seen.y), generator=draws)
@@ -241,28 +248,29 @@ def with_bad_head(kind: str, model: Classifier, group: Group) -> Classifier:
 
 @dataclass(frozen=True)
 class Plan:
-    """A network of known cause, and what it is audited with."""
+    """A network of known cause, and the data of its audit."""
 
     kind: str
     strength: str
     """`strong`, `mild`, `mixed`, or `near` to another cause: not judged."""
-    cause: Cause
+    cause: str
     network: str
-    inside: Look
-    outside: Look
+    inside: ImageSpec
+    outside: ImageSpec
     head: str = ""
     """What is wrong with the head."""
-    behind: Cause | None = None
+    behind: str | None = None
     """The second cause of a mixed case."""
 
 
 KNOWN, NEW, NEARER, UNSEEN = (
-    Look(families) for families in (ID, OOD, ("strokes", "blobs"), ("speckle", "plaid", "strokes"))
+    ImageSpec(families)
+    for families in (ID, OOD, ("strokes", "blobs"), ("speckle", "plaid", "strokes"))
 )
 HUE, MILD_HUE, FRAMED, FAMILY = (NETWORKS[name] for name in ("hue", "mild hue", "frame", "family"))
 PLANS = (
     Plan("all families", "strong", "healthy", "all", KNOWN, NEW),
-    Plan("another family", "mild", "healthy", "all", KNOWN, Look(("cool",))),
+    Plan("another family", "mild", "healthy", "all", KNOWN, ImageSpec(("cool",))),
     Plan("the same families", "strong", "healthy", "plain", KNOWN, KNOWN),
     Plan("few families", "strong", "contaminated", "plain", KNOWN, NEW),
     Plan("few, nearer ones", "mild", "contaminated", "plain", KNOWN, NEARER),
@@ -271,7 +279,7 @@ PLANS = (
     Plan("few epochs", "mild", "undertrained", "short", KNOWN, NEW),
     Plan("soft blur", "mild", "core information missing", "all", KNOWN, _hidden(NEW, "soft blur")),
 )
-"""What every group has."""
+"""Cases of every group."""
 EVEN = (
     Plan("hue", "strong", "spurious correlation", "hue", HUE, _free(HUE)),
     Plan("family", "strong", "spurious correlation", "family", FAMILY, _free(FAMILY)),
@@ -286,7 +294,7 @@ EVEN = (
         KNOWN, _hidden(NEW, "tiny"), "few", "head",
     ),
 )  # fmt: skip
-"""What groups of even seeds have."""
+"""Cases of groups with even seeds."""
 ODD = (
     Plan("hue", "mild", "spurious correlation", "mild hue", MILD_HUE, _free(MILD_HUE)),
     Plan("frame", "strong", "spurious correlation", "frame", FRAMED, _free(FRAMED)),
@@ -301,7 +309,7 @@ ODD = (
         KNOWN, _hidden(NEW, "faint"), "noisy", "head",
     ),
 )  # fmt: skip
-"""What groups of odd seeds have."""
+"""Cases of groups with odd seeds."""
 
 
 def plans(group: Group) -> tuple[Plan, ...]:
@@ -310,7 +318,7 @@ def plans(group: Group) -> tuple[Plan, ...]:
 
 
 def cases(group: Group, folder: Path) -> Iterator[tuple[Plan, AuditInputs]]:
-    """All cases of a group, one after the other; networks are trained where they are missing."""
+    """All cases of a group; missing networks are trained."""
     of = Networks(group, folder)
     for plan in plans(group):
         model = of.get(plan.network)
@@ -323,8 +331,8 @@ def cases(group: Group, folder: Path) -> Iterator[tuple[Plan, AuditInputs]]:
         )  # fmt: skip
 
 
-def _sample(name: str, look: Look, group: Group, first: int) -> Sample:
-    """A data set of the audit; its objects begin at `first`, so that no two sets share any."""
-    n = AUDITED - AUDITED % (CLASSES * len(look.families))
-    seen = pictures(look, group.core, n, seed=group.seed, part="test", first=first)
+def _sample(name: str, spec: ImageSpec, group: Group, first: int) -> Sample:
+    """A data set of the audit; its objects begin at `first`, so that the sets share none."""
+    n = AUDITED - AUDITED % (CLASSES * len(spec.families))
+    seen = images(spec, group.core, n, seed=group.seed, part="test", first=first)
     return Sample(name, Domain(name, seen.batch), seen.mask)

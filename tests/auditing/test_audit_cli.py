@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from support.command_line import run_contam
 
 from contam import cli
+from contam.auditing.causes import shortcut
 from contam.auditing.records import AuditRecord
 from contam.auditing.result import Audit
 from contam.cli.audit import failing_causes
@@ -58,8 +59,8 @@ def test_folders_and_weights_give_a_verdict_files_and_a_page(capsys, monkeypatch
     found = Audit.load(place / "found")
     assert found.verdict.sentence in out
     assert [each.name for each in found.evidence.sets] == ["id_test", "checker", "plaid"]
-    assert found.evidence.background_only is not None
-    assert found.evidence.background_only.made_from == "masks"
+    numbers = [number for each in found.evidence.evidence for number in each.numbers]
+    assert {"masks"} <= {number.part for number in numbers if number.what == shortcut.WITHOUT}
     assert (place / "found" / "audit.html").read_text().lower().startswith("<!doctype html>")
     with (place / "found" / "evidence.csv").open() as file:
         rows = list(csv.DictReader(file))

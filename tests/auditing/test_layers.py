@@ -1,48 +1,62 @@
-"""What an audit finds by layer and neuron: the measures themselves, for any kind of network."""
+"""Records of layers and neurons: the measures themselves, for any kind of network."""
 
+from collections.abc import Generator
 from dataclasses import replace
 
 import pytest
 import torch
 from support.audit_subjects import CLASSES, cnn, noise_subject, sample, scenes_subject
-from support.generators import result_of
+from support.generators import returned
 from torch import Tensor, nn
 
-from contam.auditing.changes import STYLES, altered
-from contam.auditing.layer_evidence import Bounds
-from contam.auditing.layers import look_inside
+from contam.auditing.alterations import STYLES, altered
+from contam.auditing.audit_inputs import AuditInputs
+from contam.auditing.layers import LayerEvidence, layer_evidence
+from contam.auditing.passes import Budget, run_passes
 from contam.auditing.records import AuditRecord
+from contam.auditing.single_pass import running_layers
 from contam.data.counterfactual import CHANGES
+from contam.experiment import Stage
 from contam.measures.activation import activation_asymmetry
 from contam.measures.class_profiles import class_profiles
 from contam.measures.selectivity import selectivity
 from contam.models.torchvision_import import import_torchvision
 
-FEW = Bounds(fitted=100, queries=40, control=80, altered=40, per_class=4, read=2)
+FEW = Budget(fitted=100, queries=40, control=80, changed=40, per_class=4, probed_layers=2, share=1)
+
+
+def steps(inputs: AuditInputs, budget: Budget) -> Generator[Stage, None, LayerEvidence]:
+    layers = inputs.layers or running_layers(inputs.model, inputs.id)
+    passes = yield from run_passes(inputs, layers, budget)
+    return returned(layer_evidence(passes, layers, budget))
+
+
+def examined(inputs: AuditInputs, budget: Budget = FEW) -> LayerEvidence:
+    return returned(steps(inputs, budget))
 
 
 @pytest.fixture(scope="module")
 def scenes():
-    """A drawn network on the embedded benchmark, and what was found in it."""
-    subject = scenes_subject()
-    return subject, result_of(look_inside(subject, replace(FEW, read=4)))
+    """An untrained network on the embedded benchmark, and the records of its layers."""
+    inputs = scenes_subject()
+    return inputs, examined(inputs, replace(FEW, probed_layers=4))
 
 
 def test_numbers_of_a_layer_are_those_of_the_measures(scenes):
-    subject, found = scenes
-    assert tuple(record.name for record in found.layers) == subject.layers
-    for data in (subject.id, *subject.ood):
-        profiles = class_profiles(subject.model, data.domain, subject.layers, classes=10).layers
+    inputs, found = scenes
+    assert tuple(record.name for record in found.layers) == inputs.layers
+    for data in (inputs.id, *inputs.ood):
+        profiles = class_profiles(inputs.model, data.domain, inputs.layers, classes=10).layers
         for record in found.layers:
             profile = profiles[record.name]
             assert record.neurons == profile.means.shape[1]
-            wanted = {
+            expected = {
                 "selectivity": selectivity(profile.means).mean(),
                 "asymmetry": activation_asymmetry(profile.rates).mean(),
                 "rate": profile.rates.mean(),
                 "density": profile.density.mean(),
             }
-            for kind, value in wanted.items():
+            for kind, value in expected.items():
                 assert getattr(record, kind)[data.name] == pytest.approx(float(value)), kind
             rates = record.class_rates[data.name]
             assert rates == pytest.approx(profile.rates.mean(dim=1).tolist(), abs=1e-4)
@@ -54,12 +68,11 @@ def test_every_number_has_its_control(scenes):
     for record in found.layers:
         for kind in ("selectivity", "asymmetry", "rate", "density"):
             assert set(getattr(record, kind)) == keys, kind
-        full = {f"{change} 1" for change in CHANGES}
-        assert set(record.counterfactual) >= full
-        assert set(record.untrained_attenuation) >= full
-    read = [record for record in found.layers if record.probe]
-    assert len(read) == 4 and read[-1] is found.layers[-1]
-    for record in read:
+        assert set(record.counterfactual) == set(CHANGES)
+        assert set(record.untrained_attenuation) >= set(CHANGES)
+    probed = [record for record in found.layers if record.probe]
+    assert len(probed) == 4 and probed[-1] is found.layers[-1]
+    for record in probed:
         for kind in ("probe", "decided", "information"):
             assert set(getattr(record, kind)) == keys, kind
         assert record.domain_error is not None
@@ -67,41 +80,43 @@ def test_every_number_has_its_control(scenes):
         assert 0 < (record.domain_chance or 0) < 1
 
 
-def test_the_untrained_network_is_the_control_of_itself(scenes):
-    subject, _ = scenes
-    same = replace(subject, untrained=subject.model)
-    found = result_of(look_inside(same, replace(FEW, control=1000, fitted=1000)))
+def test_a_network_is_its_own_control_on_the_same_examples(scenes):
+    inputs, _ = scenes
+    same = replace(inputs, untrained=inputs.model)
+    found = examined(same, replace(FEW, control=1000, fitted=1000))
     for record in found.layers:
         assert record.selectivity["untrained"] == pytest.approx(record.selectivity["ID"])
         assert record.rate["untrained"] == pytest.approx(record.rate["ID"])
         assert record.probe.get("untrained") == record.probe.get("ID")
         for change in CHANGES:
-            key = f"{change} 1"
-            assert record.untrained_attenuation.get(key) == record.counterfactual.get(key)
+            own, control = record.counterfactual, record.untrained_attenuation
+            assert (change in own) == (change in control)
+            if change in own:
+                assert own[change].value == pytest.approx(control[change].value)
 
 
-def test_shares_of_what_is_decided_and_of_right_answers_lie_between_0_and_1(scenes):
+def test_shares_lie_between_0_and_1_and_decisions_accumulate(scenes):
     _, found = scenes
-    read = [record for record in found.layers if record.probe]
-    for record in read:
+    probed = [record for record in found.layers if record.probe]
+    for record in probed:
         for share in [*record.decided.values(), *(e.value for e in record.probe.values())]:
             assert 0 <= share <= 1
         for each in [*record.probe.values(), *record.information.values()]:
             assert each.low is not None and each.high is not None
             assert each.low <= each.value <= each.high
     for key in ("ID", "checker"):
-        # What a layer has decided, those behind it have.
-        rising = [record.decided[key] for record in read]
+        # A prediction that is decided at one layer is decided at all later ones.
+        rising = [record.decided[key] for record in probed]
         assert rising == sorted(rising)
 
 
-def test_neurons_are_those_of_the_layers_with_the_most_coupled_first(scenes):
-    subject, found = scenes
+def test_neurons_are_those_of_the_layers(scenes):
+    inputs, found = scenes
     table = found.neurons
     assert table is not None
-    assert table.total == len(table.layer) == sum(record.neurons for record in found.layers)
-    profiles = class_profiles(subject.model, subject.id.domain, subject.layers, classes=10).layers
-    for row in range(0, table.total, 7):
+    assert len(table.layer) == sum(record.neurons for record in found.layers)
+    profiles = class_profiles(inputs.model, inputs.id.domain, inputs.layers, classes=10).layers
+    for row in range(0, len(table.layer), 7):
         profile = profiles[table.layer[row]]
         k = table.index[row]
         assert table.favorite[row] == CLASSES[int(profile.means[:, k].argmax())]
@@ -111,56 +126,48 @@ def test_neurons_are_those_of_the_layers_with_the_most_coupled_first(scenes):
         assert table.rate_id[row] == pytest.approx(float(profile.rates[:, k].mean()), abs=1e-3)
 
 
-def test_the_table_of_neurons_keeps_the_first_rows_and_says_how_many_there_are(scenes):
-    subject, found = scenes
-    less = result_of(look_inside(subject, replace(FEW, neurons=9)))
-    assert less.neurons is not None and found.neurons is not None
-    assert less.neurons.total == found.neurons.total > 9
-    assert less.neurons.index == found.neurons.index[:9]
-    assert less.neurons.layer == found.neurons.layer[:9]
+def test_the_projection_shows_examples_of_every_data_set(scenes):
+    inputs, found = scenes
+    assert found.projection is not None
+    assert set(found.projection.data) == {"ID", "checker"}
+    assert found.projection.layer == inputs.layers[-1]
+    axes = ("x", "y", "data", "domain", "label")
+    sizes = {len(getattr(found.projection, axis)) for axis in axes}
+    assert sizes == {len(found.projection.data)}
 
 
-def test_the_plane_shows_examples_of_every_data_set(scenes):
-    subject, found = scenes
-    assert found.plane is not None
-    assert set(found.plane.data) == {"ID", "checker"}
-    assert found.plane.layer == subject.layers[-1]
-    sizes = {len(getattr(found.plane, axis)) for axis in ("x", "y", "data", "domain", "label")}
-    assert sizes == {len(found.plane.data)}
-
-
-def test_the_model_is_as_it_was_found_also_after_half_of_the_audit():
-    subject = scenes_subject()
-    subject.model.train()
-    before = {name: value.clone() for name, value in subject.model.state_dict().items()}
+def test_the_model_is_unchanged_after_half_of_the_passes():
+    inputs = scenes_subject()
+    inputs.model.train()
+    before = {name: value.clone() for name, value in inputs.model.state_dict().items()}
     state = torch.random.get_rng_state()
-    steps = look_inside(subject, FEW)
+    work = steps(inputs, FEW)
     for _ in range(7):
-        next(steps)
-    steps.close()
-    assert subject.model.training
+        next(work)
+    work.close()
+    assert inputs.model.training
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert all(torch.equal(before[n], v) for n, v in subject.model.state_dict().items())
-    assert not any(module._forward_hooks for module in subject.model.modules())
+    assert all(torch.equal(before[n], v) for n, v in inputs.model.state_dict().items())
+    assert not any(module._forward_hooks for module in inputs.model.modules())
 
 
 def test_without_ood_data_neurons_are_ranked_by_changed_backgrounds():
-    found = result_of(look_inside(scenes_subject(ood=False), FEW))
+    found = examined(scenes_subject(ood=False))
     assert found.neurons is not None
     assert any(value is not None for value in found.neurons.attenuation)
     assert all(not record.attenuation for record in found.layers)
     assert any(record.counterfactual for record in found.layers)
 
 
-def test_without_masks_the_style_of_whole_pictures_is_changed_and_that_is_said():
-    found = result_of(look_inside(scenes_subject(masks=False), FEW))
-    changes = {key.split()[0] for record in found.layers for key in record.counterfactual}
+def test_without_masks_the_style_of_whole_images_is_changed():
+    found = examined(scenes_subject(masks=False))
+    changes = {key for record in found.layers for key in record.counterfactual}
     assert changes == set(STYLES)
     assert any("masks=" in line for line in found.left_out)
 
 
-def test_without_an_untrained_network_there_is_no_control_and_that_is_said():
-    found = result_of(look_inside(replace(scenes_subject(), untrained=None), FEW))
+def test_without_an_untrained_network_there_is_no_control():
+    found = examined(replace(scenes_subject(), untrained=None))
     assert all(set(record.selectivity) == {"ID", "checker"} for record in found.layers)
     assert all(not record.untrained_attenuation for record in found.layers)
     assert any("untrained=" in line for line in found.left_out)
@@ -170,36 +177,34 @@ def mlp() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
 
 
-def test_inputs_that_are_no_pictures_have_everything_but_changed_backgrounds():
+def test_inputs_other_than_images_have_everything_but_changed_backgrounds():
     torch.manual_seed(0)
-    found = result_of(look_inside(noise_subject(mlp(), (6,), untrained=mlp()), FEW))
+    found = examined(noise_subject(mlp(), (6,), untrained=mlp()))
     (record,) = found.layers
     assert record.neurons == 8
     assert record.probe and record.selectivity and not record.counterfactual
-    assert any("no pictures" in line for line in found.left_out)
+    assert any("not images" in line for line in found.left_out)
 
 
-def test_gray_pictures_are_changed_where_no_color_is_needed():
+def test_gray_images_are_changed_where_no_color_is_needed():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
-    found = result_of(look_inside(noise_subject(net, (1, 8, 8)), FEW))
-    keys = {key.split()[0] for key in found.layers[0].counterfactual}
+    found = examined(noise_subject(net, (1, 8, 8)))
+    keys = set(found.layers[0].counterfactual)
     assert keys == {"contrast", "darkened"}
 
 
 def test_a_network_without_activations_says_so():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))
-    found = result_of(look_inside(noise_subject(net, (6,)), FEW))
+    found = examined(noise_subject(net, (6,)))
     assert found.layers == () and found.neurons is None
     assert any("layers=" in line for line in found.left_out)
 
 
 @pytest.mark.parametrize("each", [1, 2])
 def test_three_examples_or_six_give_a_narrower_audit(each):
-    found = result_of(
-        look_inside(noise_subject(cnn(), (3, 8, 8), each=each, untrained=cnn(1)), FEW)
-    )
+    found = examined(noise_subject(cnn(), (3, 8, 8), each=each, untrained=cnn(1)))
     assert [record.neurons for record in found.layers] == [4, 8, 16]
     assert all(record.rate for record in found.layers)
     assert found.left_out
@@ -207,10 +212,10 @@ def test_three_examples_or_six_give_a_narrower_audit(each):
 
 
 def test_a_class_that_a_data_set_lacks_is_named_and_the_others_are_compared():
-    subject = noise_subject(cnn(), (3, 8, 8), untrained=cnn(1))
-    ood = subject.ood[0].domain.data
+    inputs = noise_subject(cnn(), (3, 8, 8), untrained=cnn(1))
+    ood = inputs.ood[0].domain.data
     lacking = sample("OOD", ood.x[ood.y > 0], ood.y[ood.y > 0])
-    found = result_of(look_inside(replace(subject, ood=(lacking,)), FEW))
+    found = examined(replace(inputs, ood=(lacking,)))
     assert any("OOD has no example" in line and "(a)" in line for line in found.left_out)
     for record in found.layers:
         assert "OOD" in record.selectivity
@@ -232,7 +237,7 @@ class Broken(nn.Module):
 
 def test_a_layer_whose_activations_are_not_finite_is_left_out():
     torch.manual_seed(0)
-    found = result_of(look_inside(noise_subject(Broken(), (3, 2, 2), untrained=Broken()), FEW))
+    found = examined(noise_subject(Broken(), (3, 2, 2), untrained=Broken()))
     assert [record.name for record in found.layers] == ["first"]
     assert any("second" in line and "not finite" in line for line in found.left_out)
 
@@ -240,7 +245,7 @@ def test_a_layer_whose_activations_are_not_finite_is_left_out():
 def test_records_are_json_of_an_audit(scenes):
     _, found = scenes
     schema = AuditRecord.model_fields
-    assert {"layers", "neurons", "plane", "left_out"} <= set(schema)
+    assert {"layers", "neurons", "projection", "left_out"} <= set(schema)
     for record in found.layers:
         assert "NaN" not in record.model_dump_json()
 
@@ -252,7 +257,7 @@ def test_a_vision_transformer_has_its_neurons_last():
     model = timm.create_model(
         "vit_tiny_patch16_224", img_size=32, depth=2, embed_dim=24, num_heads=2, num_classes=3
     )
-    found = result_of(look_inside(noise_subject(model, (3, 32, 32)), FEW))
+    found = examined(noise_subject(model, (3, 32, 32)))
     assert [record.neurons for record in found.layers] == [96, 96]
     assert all(record.probe and record.counterfactual for record in found.layers)
 
@@ -263,28 +268,33 @@ def test_a_resnet_50_has_all_its_neurons():
 
     encoder = load("torchvision:resnet50", seed=0).encoder
     model = nn.Sequential(encoder, nn.Linear(2048, 3))
-    bounds = replace(FEW, read=16)
-    found = result_of(look_inside(noise_subject(model, (3, 64, 64), each=6), bounds))
+    budget = replace(FEW, probed_layers=16)
+    found = examined(noise_subject(model, (3, 64, 64), each=6), budget)
     assert found.neurons is not None
-    assert found.neurons.total == 22720
+    assert len(found.neurons.index) == 22720
     assert sum(record.neurons for record in found.layers) == 22720
     assert sum(bool(record.probe) for record in found.layers) == 16
 
 
-def test_changes_keep_the_object_and_grow_with_their_strength():
-    subject = scenes_subject()
-    x, masks = subject.id.domain.data.x[:20], subject.id.masks
+def test_changes_keep_the_object():
+    inputs = scenes_subject()
+    x, masks = inputs.id.domain.data.x[:20], inputs.id.masks
     assert masks is not None
     masks = masks[:20]
     for change in CHANGES:
-        moved = [altered(x, masks, change, strength) for strength in (0.0, 0.5, 1.0)]
-        assert torch.equal(moved[0], x)
-        torch.testing.assert_close(moved[1], (x + moved[2]) / 2)
+        new = altered(x, masks, change)
         inside = (masks > 0).expand_as(x)
-        assert torch.equal(moved[2][inside], x[inside])
-        assert not torch.equal(moved[2], x)
+        assert torch.equal(new[inside], x[inside])
+        assert not torch.equal(new, x)
     for style in STYLES:
-        full = altered(x, None, style, 1.0)
-        assert full.shape == x.shape
-        assert float(full.min()) >= 0 and float(full.max()) <= 1
-        assert not torch.equal(full, x)
+        new = altered(x, None, style)
+        assert new.shape == x.shape
+        assert float(new.min()) >= 0 and float(new.max()) <= 1
+        assert not torch.equal(new, x)
+
+
+@pytest.mark.parametrize("n", [12, 60, 400])
+def test_the_budget_is_a_share_of_small_sets(n):
+    budget = Budget()
+    assert budget.limited(64, n) <= max(1, n // 4)
+    assert budget.limited(64, 10_000) == 64

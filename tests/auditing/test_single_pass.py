@@ -1,78 +1,150 @@
-"""One pass keeps what several would have found, and leaves out what it has to."""
+"""One pass gives what separate passes give, and leaves out what it must."""
 
 import pytest
 import torch
 from PIL import Image
 from support.audit_subjects import cnn, noise_subject, sample
-from support.generators import result_of
+from support.generators import returned
 from torch import Tensor, nn
 
 from contam.auditing.audit_inputs import Sample
-from contam.auditing.single_pass import balanced, looking, picked, running_layers
+from contam.auditing.single_pass import (
+    PARTS,
+    Keep,
+    balanced,
+    layers_with_positions,
+    picked,
+    run_pass,
+    running_layers,
+)
 from contam.batch import Batch, Domain
 from contam.data.images import FolderDomain, resized
 from contam.measures.accuracy import accuracy
 from contam.measures.class_profiles import class_profiles
+from contam.models.classifier import Classifier
 from contam.models.observe import observe
 from contam.models.readings import over_space
 
 RELUS = ("encoder.relu1", "encoder.relu2", "encoder.relu3")
 
 
-def test_a_pass_finds_the_profiles_and_the_accuracy_that_passes_of_their_own_find():
-    subject = noise_subject(cnn(), (3, 8, 8))
-    found = result_of(looking(subject.model, subject.id, RELUS, classes=3, batch_size=7))
-    wanted = class_profiles(subject.model, subject.id.domain, RELUS, classes=3).layers
-    counts = found.counts.sum(dim=(0, 1))
-    for layer, profile in wanted.items():
-        table = found.tables[layer]
-        means = table.means.sums / counts[:, None]
-        torch.testing.assert_close(means, profile.means)
-        torch.testing.assert_close(table.fires / counts[:, None], profile.rates)
-    right = int((found.predicted == found.y).sum())
-    assert right == accuracy(subject.model, subject.id.domain).correct
+def test_class_means_and_accuracy_are_those_of_separate_passes():
+    inputs = noise_subject(cnn(), (3, 8, 8))
+    result = returned(run_pass(inputs.model, inputs.id, RELUS, classes=3, batch_size=7))
+    expected = class_profiles(inputs.model, inputs.id.domain, RELUS, classes=3).layers
+    for layer, profile in expected.items():
+        torch.testing.assert_close(result.tables[layer].profile.means, profile.means)
+        torch.testing.assert_close(result.tables[layer].profile.rates, profile.rates)
+    assert int(result.correct.sum()) == accuracy(inputs.model, inputs.id.domain).correct
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 24])
-def test_kept_features_are_those_of_the_rows_asked_for(batch_size):
-    subject = noise_subject(cnn(), (3, 8, 8))
-    keep = torch.tensor([0, 4, 5, 6, 17, 23])
-    found = result_of(
-        looking(
-            subject.model, subject.id, RELUS, classes=3, keep=keep, keep_in=RELUS[-1:],
-            batch_size=batch_size,
-        )
-    )  # fmt: skip
-    (seen,) = observe(subject.model, subject.id.domain.batches(24), RELUS, over_space)
-    assert list(found.features) == [RELUS[-1]]
-    torch.testing.assert_close(found.features[RELUS[-1]], seen.layers[RELUS[-1]][keep])
-    torch.testing.assert_close(found.logits, seen.logits[keep])
+def test_features_and_inputs_are_kept_of_the_chosen_examples(batch_size):
+    inputs = noise_subject(cnn(), (3, 8, 8))
+    rows = torch.tensor([0, 4, 5, 6, 17, 23])
+    keep = Keep(rows=rows, layers=RELUS[-1:], inputs=rows[1:])
+    result = returned(
+        run_pass(inputs.model, inputs.id, RELUS, classes=3, keep=keep, batch_size=batch_size)
+    )
+    (expected,) = observe(inputs.model, inputs.id.domain.batches(24), RELUS, over_space)
+    assert list(result.features) == [RELUS[-1]]
+    torch.testing.assert_close(result.features[RELUS[-1]], expected.layers[RELUS[-1]][rows])
+    torch.testing.assert_close(result.logits, expected.logits[rows])
+    assert result.inputs is not None
+    assert torch.equal(result.inputs.x, inputs.id.domain.data.x[rows[1:]])
+
+
+def test_what_the_head_reads_and_a_reference_sees_comes_from_the_same_pass():
+    inputs = noise_subject(cnn(), (3, 8, 8))
+    reference = nn.Flatten()
+    keep = Keep(head=True, border=True, reference=reference)
+    result = returned(run_pass(inputs.model, inputs.id, (), classes=3, keep=keep, batch_size=7))
+    x = inputs.id.domain.data.x
+    assert isinstance(inputs.model, Classifier)
+    assert result.head is not None and result.reference is not None and result.border is not None
+    torch.testing.assert_close(result.head, inputs.model.eval().encoder(x).detach())
+    torch.testing.assert_close(result.reference, x.flatten(1))
+    edge = torch.ones(8, 8, dtype=torch.bool)
+    edge[1:-1, 1:-1] = False
+    torch.testing.assert_close(result.border[:, :3], x[:, :, edge].mean(dim=2))
+
+
+def test_the_network_sees_every_example_once():
+    counted = Counted(cnn())
+    inputs = noise_subject(counted, (3, 8, 8))
+    rows = torch.arange(3)
+    keep = Keep(rows=rows, layers=("model.encoder.relu3",), inputs=rows, subset=rows, head=True)
+    layers = tuple(f"model.{name}" for name in RELUS)
+    returned(run_pass(counted, inputs.id, layers, classes=3, keep=keep, batch_size=7))
+    assert counted.shown == len(inputs.id)
+
+
+class Counted(nn.Module):
+    """Counts the examples that its network sees."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.shown = model, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.shown += len(x)
+        return self.model(x)
 
 
 def test_parts_and_domains_add_up_to_the_whole_and_have_every_class():
     y = torch.arange(60) % 3
     domain = torch.arange(60) // 30
-    subject = noise_subject(cnn(), (3, 8, 8), each=20)
-    own = sample("ID", subject.id.domain.data.x, y, domain)
-    found = result_of(looking(subject.model, own, RELUS, classes=3, by_domain=True, batch_size=9))
-    assert found.counts.shape == (2, 10, 3)
-    assert found.counts.sum(dim=(0, 1)).tolist() == [20, 20, 20]
-    assert found.counts.sum(dim=(1, 2)).tolist() == [30, 30]
-    assert set(found.counts.flatten().tolist()) == {1}
-    plain = result_of(looking(subject.model, own, RELUS, classes=3))
+    inputs = noise_subject(cnn(), (3, 8, 8), each=20)
+    own = sample("ID", inputs.id.domain.data.x, y, domain)
+    split = returned(
+        run_pass(inputs.model, own, RELUS, classes=3, keep=Keep(by_domain=True), batch_size=9)
+    )
+    plain = returned(run_pass(inputs.model, own, RELUS, classes=3))
     for layer in RELUS:
-        torch.testing.assert_close(found.tables[layer].means.sums, plain.tables[layer].means.sums)
+        means = split.tables[layer].means
+        assert means.cell_counts.shape == (2, PARTS, 3)
+        assert means.cell_counts.sum(dim=(1, 2)).tolist() == [30, 30]
+        assert means.cell_counts.sum(dim=0).tolist() == [[2, 2, 2]] * PARTS
+        torch.testing.assert_close(means.sums, plain.tables[layer].means.sums)
 
 
-def test_domains_whose_tables_are_too_large_are_one(monkeypatch):
-    monkeypatch.setattr("contam.auditing.single_pass.MOST", 300)
-    subject = noise_subject(cnn(), (3, 8, 8))
-    batch = subject.id.domain.data
+def test_a_subset_has_class_means_of_its_own():
+    inputs = noise_subject(cnn(), (3, 8, 8))
+    rows = torch.tensor([1, 2, 4, 5, 22])  # classes 1 and 2 alone
+    result = returned(
+        run_pass(inputs.model, inputs.id, RELUS, classes=3, keep=Keep(subset=rows), batch_size=7)
+    )
+    alone = returned(
+        run_pass(inputs.model, picked(inputs.id, rows), RELUS, classes=3, compact=True)
+    )
+    for layer in RELUS:
+        means, expected = result.subset_tables[layer].means, alone.tables[layer].means
+        torch.testing.assert_close(means.cell_sums, expected.cell_sums, check_dtype=False)
+        assert torch.equal(means.cell_counts, expected.cell_counts)
+        assert means.counts.tolist() == [3, 2]
+
+
+def test_few_examples_of_many_classes_are_spread_over_the_parts():
+    y = torch.arange(10)
+    spread = returned(
+        run_pass(
+            nn.Sequential(nn.ReLU(), nn.Linear(4, 10)), sample("ID", torch.rand(10, 4), y), ("0",),
+            classes=10,
+        )
+    )  # fmt: skip
+    assert spread.tables["0"].means.cell_counts.sum(dim=(0, 2)).tolist() == [1] * PARTS
+
+
+def test_domains_whose_tables_are_too_large_are_joined(monkeypatch):
+    monkeypatch.setattr("contam.auditing.single_pass.LARGEST_TABLE", 300)
+    inputs = noise_subject(cnn(), (3, 8, 8))
+    batch = inputs.id.domain.data
     own = sample("ID", batch.x, batch.y, torch.arange(24) % 2)
-    found = result_of(looking(subject.model, own, RELUS, classes=3, by_domain=True))
-    assert found.counts.shape[0] == 1
-    assert int(found.counts.sum()) == 24
-    assert any("domains of ID" in line for line in found.left_out)
+    result = returned(run_pass(inputs.model, own, RELUS, classes=3, keep=Keep(by_domain=True)))
+    counts = result.tables[RELUS[0]].means.cell_counts
+    assert counts.shape[0] == 1
+    assert int(counts.sum()) == 24
+    assert any("domains of ID" in line for line in result.left_out)
 
 
 class Moody(nn.Module):
@@ -96,17 +168,17 @@ class Moody(nn.Module):
 
 
 @pytest.mark.parametrize("kind", ["skips", "grows", "nan"])
-def test_a_layer_that_is_not_the_same_on_all_batches_is_left_out_with_a_sentence(kind):
+def test_a_layer_that_is_not_the_same_on_all_batches_is_left_out_with_a_reason(kind):
     x = torch.full((12, 1, 2, 2), 0.25)
     x[6:] = 0.75
     model = Moody(kind)
     model(x)
     data = sample("ID", x, torch.arange(12) % 3)
-    found = result_of(looking(model, data, ("relu", "other"), classes=3, batch_size=3))
-    assert list(found.tables) == ["relu"]
-    assert len(found.left_out) == 1
-    assert "other" in found.left_out[0] and "ID" in found.left_out[0]
-    assert int(found.counts.sum()) == 12
+    result = returned(run_pass(model, data, ("relu", "other"), classes=3, batch_size=3))
+    assert list(result.tables) == ["relu"]
+    assert len(result.left_out) == 1
+    assert "other" in result.left_out[0] and "ID" in result.left_out[0]
+    assert int(result.tables["relu"].means.counts.sum()) == 12
 
 
 class Greedy(nn.Module):
@@ -128,20 +200,36 @@ def test_where_memory_runs_out_batches_are_halved_and_nothing_is_lost():
     x = torch.rand(11, 4)
     model = Greedy()
     data = sample("ID", x, torch.arange(11) % 3)
-    found = result_of(looking(model, data, ("relu",), classes=3, batch_size=8))
+    result = returned(run_pass(model, data, ("relu",), classes=3, batch_size=8))
     assert sum(model.sizes) == 11
     assert max(model.sizes) == 2
-    torch.testing.assert_close(found.tables["relu"].means.sums.sum(dim=0), x.double().sum(dim=0))
+    sums = result.tables["relu"].means.sums.sum(dim=0)
+    torch.testing.assert_close(sums, x.double().sum(dim=0))
 
 
-def test_what_never_fits_in_memory_is_an_error():
+def test_one_example_that_does_not_fit_in_memory_is_an_error():
     class Full(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             raise torch.OutOfMemoryError("too much")
 
     data = sample("ID", torch.rand(3, 4), torch.arange(3))
-    with pytest.raises(torch.OutOfMemoryError):
-        result_of(looking(Full(), data, (), classes=3))
+    with pytest.raises(torch.OutOfMemoryError, match="single example"):
+        returned(run_pass(Full(), data, (), classes=3))
+
+
+@pytest.mark.parametrize(
+    ("model", "n", "word"),
+    [(nn.Identity(), 0, "no examples"), (nn.Unflatten(1, (1, 5)), 6, "batch, classes")],
+)
+def test_data_without_examples_and_logits_of_another_shape_are_refused(model, n, word):
+    data = sample("ID", torch.randn(n, 5), torch.zeros(n).long())
+    with pytest.raises(ValueError, match=word):
+        returned(run_pass(model, data, (), classes=5))
+
+
+def test_layers_with_positions_are_those_with_maps():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.ReLU())
+    assert layers_with_positions(model, torch.rand(1, 3, 8, 8), ["1", "3"]) == ["1"]
 
 
 def test_a_balanced_choice_has_as_many_of_every_class_and_does_not_move():
@@ -165,15 +253,15 @@ def test_images_in_folders_are_picked_without_reading_the_others(tmp_path):
     assert (255 * batch.x[:, 0, 0, 0]).round().tolist() == [150, 50]
 
 
-class Reading(Domain):
-    """A domain of a kind that nobody knows, which can only be read in order."""
+class InOrder(Domain):
+    """A domain of an unknown kind, which can only be read in order."""
 
 
 def test_examples_are_picked_from_any_domain_in_the_order_asked_for():
     x = torch.arange(200.0)[:, None]
     batch = Batch(x, torch.arange(200) % 3, torch.zeros(200, dtype=torch.int64))
     which = torch.tensor([150, 3, 64, 63, 199])
-    for kind in (Domain, Reading):
+    for kind in (Domain, InOrder):
         data = picked(sample("any", x, batch.y), which)
         whole = type(data)("any", kind("any", batch))
         (found,) = picked(whole, which).domain.batches(10)
@@ -181,6 +269,6 @@ def test_examples_are_picked_from_any_domain_in_the_order_asked_for():
         assert found.y.tolist() == (which % 3).tolist()
 
 
-def test_all_activations_run_in_their_order():
-    subject = noise_subject(cnn(), (3, 8, 8))
-    assert running_layers(subject.model, subject.id) == RELUS
+def test_activations_are_listed_in_the_order_in_which_they_run():
+    inputs = noise_subject(cnn(), (3, 8, 8))
+    assert running_layers(inputs.model, inputs.id) == RELUS

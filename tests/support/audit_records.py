@@ -8,18 +8,16 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from contam.auditing.causes import CAUSES, head, missing, shortcut
 from contam.auditing.records import (
     AuditRecord,
-    BackgroundLabel,
-    BackgroundOnly,
-    Cause,
+    CauseEvidence,
     Example,
-    HeadRecord,
     Interval,
     LayerRecord,
     NeuronTable,
-    OracleRecord,
-    Plane,
+    Number,
+    Projection,
     Remedy,
     Score,
     SetScores,
@@ -28,6 +26,7 @@ from contam.auditing.records import (
 )
 
 OOD = ("textures", "photos")
+GROUPS = ("“cross” fails after the shift", "Neuron 3 fires less for “cross”")
 HOSTILE = "</script><script>alert('x')</script><!-- & \"quoted\" 'too' 日本語 𝒳 \u2028"
 LONG = "contamination" * 24
 
@@ -55,8 +54,8 @@ def scores(
     )  # fmt: skip
 
 
-def verdict(cause: Cause = "contaminated", ood: str = OOD[0]) -> Verdict:
-    def step(question: str, leads_to: Cause, found: float, threshold: float, why: str) -> Step:
+def verdict(cause: str = "contaminated", ood: str = OOD[0]) -> Verdict:
+    def step(question: str, leads_to: str, found: float, threshold: float, why: str) -> Step:
         answer = "yes" if leads_to == cause else "no"
         return Step(question=question, evidence="share above chance", found=around(found),
                     threshold=threshold, answer=answer, leads_to=leads_to, why=why)  # fmt: skip
@@ -79,6 +78,7 @@ def verdict(cause: Cause = "contaminated", ood: str = OOD[0]) -> Verdict:
     )  # fmt: skip
     return Verdict(
         cause=cause,
+        heading=next((each.heading for each in CAUSES if each.name == cause), "Undecided"),
         sentence=f"On {ood} the network loses 62 % of its accuracy above chance, and what remains "
         "as a reason is its representation: the features mix the object with its background.",
         reasons=tuple(each.why for each in (steps[5], steps[4], steps[2], steps[0])),
@@ -104,8 +104,7 @@ def layer(
     classes: tuple[str, ...],
 ) -> LayerRecord:
     ood = names[1:]
-    changes = [f"{kind} {strength}" for kind in ("recolored", "contrast", "gray", "darkened")
-               for strength in ("0.25", "0.5", "1")]  # fmt: skip
+    changes = ("recolored", "contrast", "gray", "darkened")
     rates = rng.beta(2, 4, (len(names), len(classes))).round(4)
 
     def falling(scale: float) -> dict[str, float]:
@@ -127,7 +126,7 @@ def layer(
         attenuation=lost(*ood),
         across_domains=around(0.2 + 0.1 * depth),
         counterfactual=lost(*changes),
-        untrained_attenuation=lost(*ood, "across domains", *changes[2::3]),
+        untrained_attenuation=lost(*ood, "across domains", *changes),
         probe={each: around(0.2 + value) for each, value in falling(0.7).items()}
         | {"untrained": around(0.3)},
         decided={each: 0.1 for each in names},
@@ -159,7 +158,6 @@ def neurons(
         rate_id=tuple(rate.tolist()),
         rate_ood=some(rate * rng.uniform(0.5, 1, count)),
         attenuation=some(np.sort(lost)[::-1]),
-        total=count,
     )
 
 
@@ -171,6 +169,39 @@ def picture(rng: np.random.Generator, side: int = 48) -> str:
     return base64.b64encode(held.getvalue()).decode()
 
 
+def evidence(names: tuple[str, ...]) -> tuple[CauseEvidence, ...]:
+    """Evidence of three causes, with several numbers each."""
+
+    def table(what: str, value: Interval, part: str = "") -> list[Number]:
+        return [Number(what=what, on=name, part=part, value=value) for name in names]
+
+    return (
+        CauseEvidence(
+            cause="spurious correlation", title="Does the network rely on the background?",
+            method="The object is removed.", effect=around(0.12), measured="accuracy", n=200,
+            numbers=(
+                Number(what=shortcut.WITHOUT, on=names[0], part="masks", value=around(0.12)),
+                Number(what=shortcut.GUESSING, on=names[0], part="masks", value=around(0.1, 0)),
+                Number(what=shortcut.BITS, on=names[0], part="border", value=around(0.02, 0.01)),
+            ),
+        ),
+        CauseEvidence(
+            cause="core information missing", title="Can the object be recognized?",
+            method="Linear probes are fitted.", effect=around(0.7), measured="accuracy", n=400,
+            numbers=tuple(table(missing.PROBE, around(0.7), missing.OWN)),
+        ),
+        CauseEvidence(
+            cause="head", title="Is the classifier head to blame?",
+            method="A fresh head is fitted.", effect=around(0.01), measured="gain", n=400,
+            numbers=(
+                *table(head.OWN, around(0.9)), *table(head.FRESH, around(0.91)),
+                *table(head.GAIN, around(0.01)), *table(head.P_VALUE, Interval(value=0.21)),
+            ),
+            left_out=("One set has too few examples.",),
+        ),
+    )  # fmt: skip
+
+
 def audit(
     *,
     layers: int = 10,
@@ -178,7 +209,7 @@ def audit(
     classes: tuple[str, ...] = ("cross", "disc", "heart", "ring", "star", "square"),
     ood: tuple[str, ...] = OOD,
     examples: int = 12,
-    cause: Cause = "contaminated",
+    cause: str = "contaminated",
     **changed: Any,
 ) -> AuditRecord:
     """An audit with all evidence; fields can be exchanged."""
@@ -200,7 +231,7 @@ def audit(
             for k, name in enumerate(layer_names)
         ),
         neurons=neurons(rng, count, layer_names, classes),
-        plane=Plane(
+        projection=Projection(
             layer=layer_names[-1],
             shares=(0.31, 0.17),
             x=tuple(rng.normal(size=points).tolist()),
@@ -209,21 +240,13 @@ def audit(
             domain=tuple(f"domain {k % 4}" for k in range(points)),
             label=tuple(classes[k % len(classes)] for k in range(points)),
         ),
-        head=HeadRecord(
-            own={name: around(0.9) for name in names},
-            fresh={name: around(0.91) for name in names},
-            gain={name: around(0.01) for name in names},
-            p_value={name: 0.21 for name in names},
-        ),
-        oracles=(OracleRecord(encoder="own", accuracy={name: around(0.7) for name in names}),),
-        background_only=BackgroundOnly(made_from="masks", accuracy=around(0.12), chance=0.1),
-        background_label=BackgroundLabel(known_from="border", bits=around(0.02, 0.01), p_value=0.4),
+        evidence=evidence(names),
         examples=tuple(
             Example(
                 data=names[k % len(names)], index=k, label=classes[0],
                 predicted=classes[k % 2], picture=picture(rng), heat=picture(rng),
-                heat_share=0.4, heat_on_object=1.3, note="Its heat moved most.",
-                group=("Heat that moved", "What coupled neurons see")[k * 2 // max(examples, 1)],
+                heat_share=0.4, heat_on_object=1.3, note="Loss 2.10 nats.",
+                group=GROUPS[k * 2 // max(examples, 1)],
             )
             for k in range(examples)
         ),
@@ -234,13 +257,13 @@ def audit(
 
 
 def narrow() -> AuditRecord:
-    """An audit that found next to nothing."""
+    """An audit with almost no evidence."""
     return AuditRecord(
         contam="0.1.0",
         model="a network",
         classes=("a", "b"),
-        verdict=Verdict(cause="undecided", sentence="The evidence does not tell.", reasons=(),
-                        steps=(), missing=("An OOD set.",)),
+        verdict=Verdict(cause="undecided", heading="Undecided", sentence="Too few examples.",
+                        reasons=(), steps=(), missing=("An OOD set.",)),
         sets=(
             SetScores(name="id", role="id", by_class={},
                       overall=Score(correct=2, count=3, accuracy=Interval(value=2 / 3))),
@@ -252,8 +275,7 @@ def hostile(text: str) -> AuditRecord:
     """An audit of which every name is this text, and numbers are missing or not finite."""
     nan = float("nan")
     plain = json.loads(audit(layers=3, count=150, ood=("textures",), examples=2).model_dump_json())
-    fixed = ("cause", "leads_to", "behind", "answer", "role", "made_from", "known_from", "picture",
-             "heat")  # fmt: skip
+    fixed = ("cause", "leads_to", "behind", "answer", "role", "picture", "heat")
     seen: dict[str, str] = {}
 
     def spoiled(value: Any, key: str = "") -> Any:
@@ -264,8 +286,7 @@ def hostile(text: str) -> AuditRecord:
         if isinstance(value, list | tuple):
             return [spoiled(each, key) for each in value]
         if isinstance(value, dict):
-            keyed = ("by_class", "by_domain", "own", "fresh", "gain", "p_value", "accuracy",
-                     "provenance", *MEASURES)  # fmt: skip
+            keyed = ("by_class", "by_domain", "provenance", *MEASURES)
             named = key in keyed and "value" not in value
             return {
                 (spoiled(name) if named else name): spoiled(each, name if not named else "")

@@ -1,7 +1,7 @@
 """Generators that yield their progress and return their result."""
 
 from collections.abc import Generator, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -23,3 +23,12 @@ def result_of(steps: Generator[float, None, Result]) -> Result:
             return end.value
         assert last - 1e-9 <= share <= 1 + 1e-9
         last = share
+
+
+def returned(steps: Generator[Any, None, Result]) -> Result:
+    """The returned value, whatever is yielded."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value

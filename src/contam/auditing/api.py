@@ -1,9 +1,10 @@
-"""The way into an audit: everything is read, asked and judged from here."""
+"""`contam.audit`: why a classifier fails on shifted data."""
 
 import dataclasses
 import platform
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,19 +15,29 @@ from torch import nn
 
 from contam.auditing.audit_inputs import AuditInputs
 from contam.auditing.baseline import find_lines
-from contam.auditing.causes import causes
-from contam.auditing.layers import LayerEvidence, look_inside
-from contam.auditing.panels import panels
-from contam.auditing.prepare import Prepared, prepare
-from contam.auditing.records import AuditRecord, Example
+from contam.auditing.causes import CAUSES
+from contam.auditing.example_images import example_images
+from contam.auditing.layers import LayerEvidence, layer_evidence
+from contam.auditing.passes import BUDGET, Budget, Passes, run_passes
+from contam.auditing.prepare import prepare
+from contam.auditing.records import AuditRecord, CauseEvidence, Example, SetScores
 from contam.auditing.result import Audit
+from contam.auditing.scores import set_scores
+from contam.auditing.single_pass import running_layers
 from contam.auditing.verdict import verdict
 from contam.experiment import Stage
 from contam.inputs.pixel_range import Transform
+from contam.measures.accuracy import Accuracy
 from contam.measures.robustness import Line
+from contam.models.find_network import find_network
 from contam.models.preserve import preserve_model
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
+Report = Callable[[Stage], None]
+"""Called after each step, with what was done."""
+
+SHOWN, PROBED, ILLUSTRATED = 0.8, 0.9, 0.95
+"""Share of the work after the passes, the probes of layers, and the choice of examples."""
 
 
 def audit(
@@ -34,6 +45,7 @@ def audit(
     *,
     id: Any,
     ood: Any = None,
+    name: str | None = None,
     layers: str | Sequence[str] = "auto",
     background: Any = None,
     masks: Any = None,
@@ -41,182 +53,227 @@ def audit(
     budget: int | None = None,
     reference: Any = "auto",
     untrained: bool | nn.Module = True,
+    altered: bool = True,
     weights: str | Path | None = None,
     transform: Transform | None = None,
     classes: Sequence[str] | None = None,
     keys: Mapping[str, str] | None = None,
     device: str | torch.device | None = None,
-    progress: bool = True,
+    progress: bool | Report = True,
     seed: int = 0,
 ) -> Audit:
-    """Look for the reason why a classifier fails on shifted data; the network stays as it was.
+    """Find out why a classifier fails on shifted data; the network stays as it was.
 
-    `model` is a module that returns logits (a tensor, `.logits`, a tuple or a dict of them), a name
-    such as `timm:resnet50` with `weights`, or None where `id` and `ood` hold features.
+    Every example is shown to the network once. A small sample of ID images is also shown without
+    the object and with changed backgrounds, and a sample of each set to an untrained copy.
 
-    `id` is data like those of training that the network did not see, `ood` shifted data: one set, a
-    list, or a dict by name. A set is a folder `class/image` (or `domain/class/image`), a
-    DataLoader, a Dataset, a Hugging Face dataset, a `Domain`, a `Shift`, a pair of tensors (x, y)
-    or batches of (x, y), (x, y, domain) or dicts. Without `ood` less is known, and it is said what.
+    Args:
+        model: a module that returns logits (as a tensor, `.logits`, a tuple or a dict), a name such
+            as `timm:resnet50` with `weights`, or None if `id` and `ood` hold features.
+        id: ID data that the network was not trained on: a folder `class/image` or
+            `domain/class/image`, a DataLoader, a Dataset, a Hugging Face dataset, a `Domain`, a
+            `Shift`, a pair of tensors (x, y), or batches of (x, y), (x, y, domain) or dicts.
+        ood: shifted data of the same kinds: one set, a list, or a dict by name. Without it,
+            questions that need OOD data are reported as undecided.
+        name: name of the model on the page and in the records.
+        layers: names of the layers to examine, or `auto` for all activations.
+        background: label of the background of each ID example, or a dict by set.
+        masks: share of each pixel of the ID images that the object covers, (n, 1, height, width), a
+            folder with the mask of each image under the image's own path, or a dict by set.
+        baseline: accuracies of standard models for effective robustness: a CSV file or fitted lines
+            by set.
+        budget: maximum number of examples per set.
+        reference: encoder used to test whether the object is still visible: a name,
+            `(name, weights)`, a module, None, or `auto` for a cached torchvision network.
+        untrained: whether to compare with an untrained copy of the network, or that network.
+        altered: whether to show changed ID images to the network.
+        weights: file of weights for a model by name.
+        transform: function from an image to the network's input.
+        classes: names of the logits in their order.
+        keys: names of the parts of dicts, as in `{"x": "scan"}`.
+        device: where a model by name runs.
+        progress: whether to show a progress bar on standard error, or a function that is called
+            after each `Stage`. If it raises, the audit stops and the network is as it was.
+        seed: random seed.
 
-    `background` and `masks` belong to the ID set, or are dicts by set: labels of backgrounds, and
-    shares of pixels that the object covers (n, 1, height, width), or a folder with each picture's
-    mask under its own path. `baseline` holds accuracies of standard models, `reference` an encoder
-    by name, `(name, weights)` or as a module. `budget` is how many examples of a set are looked
-    at. `untrained` is the control: drawn anew, none, or a module. `transform` makes a tensor of an
-    image, `classes` names the logits, `keys` the parts of dicts, as in `{"x": "scan"}`.
+    Returns:
+        The verdict and all evidence.
 
     Source: ours, the evidence and the verdict of the audit.
 
     Raises:
-        ValueError: in one line, what does not fit and what to try.
-    """
-    steps = auditing(
-        model, id=id, ood=ood, layers=layers, background=background, masks=masks,
-        baseline=baseline, budget=budget, reference=reference, untrained=untrained,
-        weights=weights, transform=transform, classes=classes, keys=keys, device=device, seed=seed,
-    )  # fmt: skip
-    return _shown(steps) if progress else _finished(steps)
+        ValueError: an argument does not fit; one line says what to try.
 
-
-def auditing(
-    model: Any,
-    *,
-    baseline: str | Path | Mapping[str, Line] | None = None,
-    untrained: bool | nn.Module = True,
-    seed: int = 0,
-    **given: Any,
-) -> Generator[Stage, None, Audit]:
-    """As `audit`, but yields how far it is and returns the audit.
-
-    Whoever stops iterating has the network back as it was.
-
-    Raises:
-        ValueError: as for `audit`.
+    >>> _ = torch.manual_seed(0)
+    >>> x, y = torch.rand(60, 3, 8, 8), torch.arange(60) % 3
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+    >>> result = audit(model, id=(x, y), ood=(x.flip(2), y), reference=None, progress=False)
+    >>> result.verdict.cause
+    'undertrained'
     """
     started = time.monotonic()
-    known = (model, untrained, given.get("reference"))
-    modules = [each for each in known if isinstance(each, nn.Module)]
-    with preserve_model(*modules):
-        yield Stage(0.0, "reading the data")
-        ready = prepare(model, control=untrained, seed=seed, **given)
-        lines, said = find_lines(
-            baseline, [each.name for each in ready.subject.ood], id_name=ready.subject.id.name,
-            classes=len(ready.subject.classes),
+    found = None if model is None else find_network(model, weights, transform)
+    if device is not None and isinstance(model, nn.Module):
+        raise ValueError("device= is for models by name; move yours with model.to(...)")
+    limits = BUDGET if altered else dataclasses.replace(BUDGET, without_object=0, changed=0)
+    modules = [m for m in (model, untrained, reference) if isinstance(m, nn.Module)]
+    with preserve_model(*modules), _reporting(progress) as report:
+        ready = prepare(
+            found, id=id, ood=ood, layers=layers, background=background, masks=masks, budget=budget,
+            reference=reference, control=untrained, transform=transform, classes=classes,
+            keys=keys, device=device, seed=seed,
         )  # fmt: skip
-        notes = [*ready.notes, *said]
-        found = yield from _patient(
-            lambda subject: causes(subject, batch_size=subject.batch_size, lines=lines),
-            ready.subject, 0.1, 0.5, "asking for causes",
+        inputs = ready.subject
+        if name is not None:
+            inputs = dataclasses.replace(inputs, name=name)
+        lines, notes = find_lines(
+            baseline, [sample.name for sample in inputs.ood], id_name=inputs.id.name,
+            classes=len(inputs.classes),
         )  # fmt: skip
-        inside, examples, unseen = LayerEvidence(), (), ()
-        try:
-            inside = yield from _patient(
-                look_inside, ready.subject, 0.5, 0.9, "looking into the layers"
-            )
-            examples, unseen = yield from _patient(
-                lambda subject: _examples(subject, inside), ready.subject, 0.9, 1.0,
-                "choosing examples",
-            )  # fmt: skip
-        except (ValueError, RuntimeError) as error:
-            told = " ".join(str(error).split())[:300]
-            notes.append(f"What happens in the layers is not all there: {told}.")
-        judged = verdict(
-            found.sets, head=found.head, oracles=found.oracles,
-            background_only=found.background_only, background_label=found.background_label,
-        )  # fmt: skip
-        record = AuditRecord(
+        report(Stage(0.0, "reading of the data"))
+        evidence = collect(inputs, limits, lines, report)
+        provenance = ready.provenance | {"model": inputs.name}
+        provenance |= {} if weights is None else {"weights": Path(weights).name}
+        provenance |= _environment(inputs) | {
+            "seed": str(seed), "seconds": f"{time.monotonic() - started:.1f}",
+        }  # fmt: skip
+    return Audit(
+        AuditRecord(
             contam=version("contam"),
-            model=ready.subject.name,
-            classes=ready.subject.classes,
-            verdict=judged,
-            sets=found.sets,
-            layers=inside.layers,
-            neurons=inside.neurons,
-            plane=inside.plane,
-            head=found.head,
-            oracles=found.oracles,
-            background_only=found.background_only,
-            background_label=found.background_label,
-            examples=examples,
-            left_out=tuple(dict.fromkeys([*notes, *found.left_out, *inside.left_out, *unseen])),
-            provenance=_provenance(ready, seed, time.monotonic() - started),
+            model=inputs.name,
+            classes=inputs.classes,
+            verdict=verdict(evidence.sets, evidence.causes),
+            sets=evidence.sets,
+            evidence=evidence.causes,
+            layers=evidence.layers.layers,
+            neurons=evidence.layers.neurons,
+            projection=evidence.layers.projection,
+            examples=evidence.examples,
+            left_out=tuple(dict.fromkeys([*ready.notes, *notes, *evidence.left_out])),
+            provenance=provenance,
         )
-        return Audit(record)
+    )
 
 
-def _examples(
-    subject: AuditInputs, inside: LayerEvidence
-) -> Generator[float, None, tuple[tuple[Example, ...], tuple[str, ...]]]:
-    yield 0.0
-    return panels(subject, inside)
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """All evidence about a network, before the verdict."""
+
+    sets: tuple[SetScores, ...]
+    """ID first."""
+    causes: tuple[CauseEvidence, ...]
+    layers: LayerEvidence
+    examples: tuple[Example, ...]
+    left_out: tuple[str, ...]
 
 
-def _patient(
-    evidence: Callable[[AuditInputs], Generator[float, None, Found]],
-    subject: AuditInputs,
-    begin: float,
-    end: float,
-    doing: str,
-) -> Generator[Stage, None, Found]:
-    """Take evidence between two shares of the whole; where memory runs out, in smaller batches."""
+def collect(
+    inputs: AuditInputs,
+    budget: Budget = BUDGET,
+    lines: Mapping[str, Line] | None = None,
+    report: Report = lambda stage: None,
+) -> Evidence:
+    """Run the passes and take all evidence from them.
+
+    Args:
+        inputs: the network and its data.
+        budget: numbers of examples.
+        lines: standard models' lines by OOD set, for effective robustness.
+        report: called with the progress.
+
+    Source: ours.
+
+    Raises:
+        ValueError: a set has no examples, or the logits are not one row for each.
+    """
+    layers = inputs.layers or running_layers(inputs.model, inputs.id)
+    passes = _drain(run_passes(inputs, layers, budget), report, (0.0, SHOWN))
+    left_out = [*passes.left_out, *passes.layers.left_out]
+    inside, examples = LayerEvidence(), ()
+    try:
+        inside = _drain(layer_evidence(passes, layers, budget), report, (SHOWN, PROBED))
+        examples, missing = example_images(passes, inside)
+        report(Stage(ILLUSTRATED, "images of the examples"))
+        left_out += [*inside.left_out, *missing]
+    except (ValueError, RuntimeError) as error:
+        message = " ".join(str(error).split())[:300]
+        left_out.append(f"Evidence about the layers is incomplete: {message}.")
+    causes = cause_evidence(passes)
+    left_out += [line for record in causes for line in record.left_out]
+    report(Stage(1.0, "tests of causes"))
+    sets = accuracies(passes, lines or {})
+    return Evidence(sets, causes, inside, examples, tuple(dict.fromkeys(left_out)))
+
+
+def cause_evidence(passes: Passes) -> tuple[CauseEvidence, ...]:
+    """Return the evidence of each cause that needs more than accuracies.
+
+    Source: ours.
+    """
+    records = (cause.measure(passes) for cause in CAUSES)
+    return tuple(record for record in records if record is not None)
+
+
+def accuracies(passes: Passes, lines: Mapping[str, Line]) -> tuple[SetScores, ...]:
+    """Return the accuracy on each data set, ID first.
+
+    Args:
+        passes: results of `run_passes`.
+        lines: standard models' lines by OOD set, for effective robustness.
+
+    Source: ours.
+    """
+    inputs = passes.inputs
+    correct = passes.id.correct
+    known = Accuracy(int(correct.sum()), len(correct))
+    return tuple(
+        set_scores(
+            result, name, inputs.classes, "id" if name == inputs.id.name else "ood",
+            domains=inputs.domains, baseline=(known, lines[name]) if name in lines else None,
+        )
+        for name, result in passes.sets.items()
+    )  # fmt: skip
+
+
+def _drain(
+    work: Generator[Stage, None, Result], report: Report, span: tuple[float, float]
+) -> Result:
+    """Run the work, and report its shares as shares of the whole audit."""
+    begin, end = span
     while True:
         try:
-            steps = evidence(subject)
-            yield Stage(begin, doing)
-            while True:
-                try:
-                    share = next(steps)
-                except StopIteration as finished:
-                    return finished.value
-                yield Stage(begin + (end - begin) * min(max(share, 0.0), 1.0), doing)
-        except torch.OutOfMemoryError:
-            if subject.batch_size == 1:
-                raise ValueError(
-                    "memory runs out on a single example; use a machine with more, or smaller "
-                    "inputs"
-                ) from None
-            subject = dataclasses.replace(subject, batch_size=subject.batch_size // 2)
-            if torch.cuda.is_initialized():
-                torch.cuda.empty_cache()
+            stage = next(work)
+        except StopIteration as stop:
+            return stop.value
+        report(Stage(begin + (end - begin) * stage.done, stage.doing))
 
 
-def _provenance(ready: Prepared, seed: int, seconds: float) -> dict[str, str]:
-    """Of what and by what these numbers were made."""
+def _environment(inputs: AuditInputs) -> dict[str, str]:
+    """Versions and hardware behind the numbers."""
     versions = {name: version(name) for name in ("contam", "torch", "numpy", "scikit-learn")}
-    place = next((p.device for p in ready.subject.model.parameters()), torch.device("cpu"))
-    device = torch.cuda.get_device_name(place) if place.type == "cuda" else str(place)
-    return ready.provenance | versions | {
+    place = next((p.device for p in inputs.model.parameters()), torch.device("cpu"))
+    return versions | {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "device": device,
+        "device": torch.cuda.get_device_name(place) if place.type == "cuda" else str(place),
         "threads": str(torch.get_num_threads()),
-        "seed": str(seed),
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": f"{seconds:.1f}",
-    }  # fmt: skip
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
-def _finished(steps: Generator[Stage, None, Found]) -> Found:
-    """What comes at the end."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as finished:
-            return finished.value
-
-
-def _shown(steps: Generator[Stage, None, Found]) -> Found:
-    """The same behind a bar on standard error, which goes away."""
+@contextmanager
+def _reporting(progress: bool | Report) -> Iterator[Report]:
+    """A function that shows the progress: the user's own, a bar on standard error, or nothing."""
+    if not isinstance(progress, bool):
+        yield progress
+        return
+    if not progress:
+        yield lambda stage: None
+        return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = TextColumn("{task.description:25}"), BarColumn(), TimeElapsedColumn()
+    columns = TextColumn("{task.description:20}"), BarColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         bar = bars.add_task("audit", total=1.0)
-        while True:
-            try:
-                stage = next(steps)
-            except StopIteration as finished:
-                return finished.value
-            bars.update(bar, completed=stage.done, description=stage.doing)
+        yield lambda stage: bars.update(bar, completed=stage.done, description=stage.doing)

@@ -1,4 +1,4 @@
-"""Shares with both ends of their intervals: counted from chance, compared, and put into words."""
+"""Accuracies counted from chance, with both ends of their intervals; comparisons and texts."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -6,60 +6,77 @@ from typing import Literal
 from contam.auditing.records import Interval, SetScores
 
 
-def chance(scores: SetScores) -> float:
-    """The accuracy of naming the commonest class."""
-    return max(each.count for each in scores.by_class.values()) / scores.overall.count
+def chance_accuracy(scores: SetScores) -> float:
+    """Return the accuracy of always predicting the most frequent class of a data set."""
+    return max(score.count for score in scores.by_class.values()) / scores.overall.count
 
 
-def lost(inside: SetScores, outside: SetScores) -> Interval:
-    """Share of the accuracy above chance that is lost; its ends join those of both accuracies."""
-    known = above(inside.overall.accuracy, chance(inside))
-    new = above(outside.overall.accuracy, chance(outside))
-    if known.value <= 0:
-        return Interval(value=0.0)
-    value = 1 - new.value / known.value
-    ends = [each for each in (known.low, known.high, new.low, new.high) if each is not None]
-    if len(ends) < 4:
-        return Interval(value=value)
-    # By the error of a quotient, each half of which is taken from its own interval.
-    ratio = new.value / known.value
-    halves = [
-        (((bad - new.value) / known.value) ** 2 + (ratio * (good - known.value) / known.value) ** 2)
-        ** 0.5
-        for bad, good in ((ends[2], ends[1]), (ends[3], ends[0]))
-    ]
-    return Interval(value=value, low=value - halves[1], high=value + halves[0])
+def above_chance(accuracy: Interval, chance: float) -> Interval:
+    """Rescale an accuracy so that chance is 0 and a perfect score is 1.
 
-
-def above(share: Interval, chance: float) -> Interval:
-    """An accuracy counted from chance, 1 for no error."""
+    >>> above_chance(Interval(value=0.55, low=0.1, high=1.0), 0.1)
+    Interval(value=0.5, low=0.0, high=1.0)
+    """
     if chance >= 1:
         return Interval(value=0.0)
-    return _moved(share, lambda value: (value - chance) / (1 - chance))
+    return _mapped(accuracy, lambda value: (value - chance) / (1 - chance))
 
 
-def scaled(share: Interval, by: float) -> Interval:
-    """A share in other units; `by` is positive."""
-    return _moved(share, lambda value: by * value)
+def accuracy_lost(id_scores: SetScores, ood_scores: SetScores) -> Interval:
+    """Return the share of the above-chance ID accuracy that is lost on an OOD set.
+
+    The ends follow from the errors of both accuracies by propagation through the quotient.
+
+    Source: ours, the relative accuracy drop.
+    """
+    known = above_chance(id_scores.overall.accuracy, chance_accuracy(id_scores))
+    new = above_chance(ood_scores.overall.accuracy, chance_accuracy(ood_scores))
+    if known.value <= 0:
+        return Interval(value=0.0)
+    ratio = new.value / known.value
+    ends = [end for end in (new.low, known.high, new.high, known.low) if end is not None]
+    if len(ends) < 4:
+        return Interval(value=1 - ratio)
+    worse, better = (
+        (((ood - new.value) / known.value) ** 2 + (ratio * (own - known.value) / known.value) ** 2)
+        ** 0.5
+        for ood, own in (ends[:2], ends[2:])
+    )
+    return Interval(value=1 - ratio, low=1 - ratio - better, high=1 - ratio + worse)
 
 
-def complement(share: Interval) -> Interval:
-    """One minus it, so its ends change places."""
-    turned = _moved(share, lambda value: 1 - value)
-    return Interval(value=turned.value, low=turned.high, high=turned.low)
+def scaled(interval: Interval, factor: float) -> Interval:
+    """Multiply an interval by a positive factor."""
+    return _mapped(interval, lambda value: factor * value)
 
 
-def _moved(share: Interval, to: Callable[[float], float]) -> Interval:
-    low, high = (None if end is None else to(end) for end in (share.low, share.high))
-    return Interval(value=to(share.value), low=low, high=high)
+def complement(interval: Interval) -> Interval:
+    """Return one minus the interval.
+
+    >>> complement(Interval(value=0.75, low=0.5, high=1.0))
+    Interval(value=0.25, low=0.0, high=0.5)
+    """
+    flipped = _mapped(interval, lambda value: 1 - value)
+    return Interval(value=flipped.value, low=flipped.high, high=flipped.low)
 
 
-def side(
-    found: Interval, threshold: float, *, below: Literal["yes", "no"]
+def compare(
+    interval: Interval, threshold: float, *, below: Literal["yes", "no"]
 ) -> Literal["yes", "no", "undecided"]:
-    """Which answer the interval gives, or that it lies on both sides."""
-    low = found.value if found.low is None else found.low
-    high = found.value if found.high is None else found.high
+    """Answer whether the interval lies below or above a threshold, if it lies on one side.
+
+    Args:
+        interval: without ends, its value decides.
+        threshold: in the same units.
+        below: the answer if the whole interval lies below.
+
+    >>> compare(Interval(value=0.5, low=0.3, high=0.6), 0.7, below="yes")
+    'yes'
+    >>> compare(Interval(value=0.5, low=0.3, high=0.8), 0.7, below="yes")
+    'undecided'
+    """
+    low = interval.value if interval.low is None else interval.low
+    high = interval.value if interval.high is None else interval.high
     if high < threshold:
         return below
     if low > threshold:
@@ -67,18 +84,30 @@ def side(
     return "undecided"
 
 
-def shown(found: Interval) -> str:
-    """The share and its interval, in percent."""
-    if found.low is None or found.high is None:
-        return f"{found.value:.1%}"
-    return f"{found.value:.1%} [{found.low:.1%}, {found.high:.1%}]"
+def percent(interval: Interval) -> str:
+    """Format a share with its interval.
+
+    >>> percent(Interval(value=0.5, low=0.25, high=0.75))
+    '50.0 % [25.0, 75.0]'
+    """
+    ends = ""
+    if interval.low is not None and interval.high is not None:
+        ends = f" [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+    return f"{100 * interval.value:.1f} %{ends}"
 
 
-def points(found: Interval) -> str:
-    """A difference and its interval, in points of percent, with their signs."""
-    ends = (
-        ""
-        if found.low is None or found.high is None
-        else (f" [{100 * found.low:+.1f}, {100 * found.high:+.1f}]")
-    )
-    return f"{100 * found.value:+.1f}{ends}"
+def points(interval: Interval) -> str:
+    """Format a difference of shares in percentage points.
+
+    >>> points(Interval(value=0.05, low=-0.01, high=0.11))
+    '+5.0 [-1.0, +11.0] points'
+    """
+    ends = ""
+    if interval.low is not None and interval.high is not None:
+        ends = f" [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+    return f"{100 * interval.value:+.1f}{ends} points"
+
+
+def _mapped(interval: Interval, function: Callable[[float], float]) -> Interval:
+    low, high = (None if end is None else function(end) for end in (interval.low, interval.high))
+    return Interval(value=function(interval.value), low=low, high=high)

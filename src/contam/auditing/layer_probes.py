@@ -1,4 +1,4 @@
-"""What simple readers find in each layer: the class, from which layer on, and the domain."""
+"""Probes of each layer: of the class, of the depth at which it is decided, and of the domain."""
 
 import math
 from collections.abc import Generator, Mapping
@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from contam.auditing.records import Interval, Plane
-from contam.auditing.single_pass import Look, balanced
+from contam.auditing.records import Interval, Projection
+from contam.auditing.single_pass import PassResult, balanced
 from contam.measures.accuracy import clopper_pearson
 from contam.measures.depth import Rule, depths, draw_support
 from contam.measures.layerwise import OUTPUT, Layer
@@ -19,195 +19,231 @@ from contam.measures.usable_information import usable_information
 from contam.training.probe import FullBatch, fit_probe
 
 RECIPE = FullBatch(penalties=(1e-2,), iterations=100)
-NUMBERS = 3 * 10**8
-"""Examples times neurons times classes, up to which a probe takes seconds."""
-DOMAINS = 20
-"""Domains that are told apart, at most."""
-POINTS = 400
-"""Examples in the plane."""
+LARGEST_PROBE = 3 * 10**8
+"""Examples times neurons times classes up to which a layer has a linear probe."""
+MOST_DOMAINS = 20
+"""Domains up to which they are separated; with more, each data set counts as one."""
+FEWEST_OF_DOMAIN = 5
+"""Examples below which a domain is left out."""
+PROJECTED = 400
+"""Examples in the projection."""
 
 
-class Points(NamedTuple):
-    """Some examples of a data set, as every layer has them."""
+class ProbeExamples(NamedTuple):
+    """Examples of a data set with their features in every probed layer."""
 
     features: dict[str, Tensor]
-    """(examples, neurons) for each layer."""
+    """(examples, neurons) by layer."""
     logits: Float[Tensor, "examples classes"]
     y: Int[Tensor, " examples"]
     domain: Int[Tensor, " examples"]
 
     @classmethod
-    def of(cls, look: Look) -> "Points":
-        """Those whose features a pass kept."""
-        return cls(look.features, look.logits, look.y[look.kept], look.domain[look.kept])
+    def of(cls, result: PassResult) -> "ProbeExamples":
+        """Return the examples whose features a pass kept."""
+        return cls(
+            result.features, result.logits, result.y[result.kept], result.domain[result.kept]
+        )
 
-    def pick(self, which: Tensor) -> "Points":
-        """Some of them."""
-        some = {name: values[which] for name, values in self.features.items()}
-        return Points(some, self.logits[which], self.y[which], self.domain[which])
+    def pick(self, rows: Tensor) -> "ProbeExamples":
+        """Return some of the examples."""
+        some = {name: values[rows] for name, values in self.features.items()}
+        return ProbeExamples(some, self.logits[rows], self.y[rows], self.domain[rows])
 
 
-def split(points: Points, asked: int, *, seed: int = 0) -> tuple[Points, Points]:
-    """Examples to fit to, and others to judge on: as many as asked for, or a third of all.
+def split(
+    examples: ProbeExamples, queries: int, *, seed: int = 0
+) -> tuple[ProbeExamples, ProbeExamples]:
+    """Split examples into those to fit to and those to judge on, class by class.
 
-    Source: ours, with as many of every class on both sides as can be.
+    Args:
+        examples: examples of the ID set.
+        queries: examples to judge on, at most a third of all.
+        seed: seed of the draw.
+
+    Source: ours.
     """
-    some = balanced(points.y, min(asked, len(points.y) // 3), seed=seed, purpose="audit/queries")
-    rest = torch.ones(len(points.y), dtype=torch.bool)
-    rest[some] = False
-    return points.pick(rest), points.pick(some)
+    most = min(queries, len(examples.y) // 3)
+    judged = balanced(examples.y, most, seed=seed, purpose="audit/queries")
+    rest = torch.ones(len(examples.y), dtype=torch.bool)
+    rest[judged] = False
+    return examples.pick(rest), examples.pick(judged)
 
 
 @dataclass
-class Readings:
-    """What readers of each layer found; tables are keyed by layer, then by data set."""
+class ClassProbes:
+    """Results of the probes, keyed by layer and then by data set."""
 
     probe: dict[str, dict[str, Interval]] = field(default_factory=dict)
+    """Accuracy of a linear probe."""
     decided: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Share of examples whose prediction is decided by the layer."""
     information: dict[str, dict[str, Interval]] = field(default_factory=dict)
+    """Usable information, in bits."""
     left_out: list[str] = field(default_factory=list)
 
 
-def read_classes(
-    fitted: Points,
-    asked: Mapping[str, Points],
+def probe_classes(
+    fitted: ProbeExamples,
+    judged: Mapping[str, ProbeExamples],
     *,
     classes: int,
     per_class: int = 30,
     seed: int = 0,
-) -> Generator[float, None, Readings]:
-    """What linear probes and neighbors, fitted to ID examples, say of the class of others.
+) -> Generator[float, None, ClassProbes]:
+    """Fit linear probes and nearest neighbors to ID examples, and judge them on others.
 
-    Yields the share that is done. Examples of classes that none was fitted to are left out.
+    Examples of classes that have no fitted example are left out.
 
-    Source: ours, where in the network the class is and where it is lost.
+    Args:
+        fitted: ID examples.
+        judged: other examples, by data set.
+        classes: number of classes.
+        per_class: neighbors of each class.
+        seed: seed of the draws.
+
+    Yields:
+        The share of the work that is done.
+
+    Source: ours, where in the network the class can be read and where it is lost.
     """
-    found = Readings()
+    results = ClassProbes()
     if not fitted.features:
-        return found
+        return results
     known = fitted.y.unique()
-    asked = {name: points.pick(torch.isin(points.y, known)) for name, points in asked.items()}
-    asked = {name: points for name, points in asked.items() if len(points.y)}
-    if len(known) < 2 or not asked:
-        found.left_out.append(
-            "No layer is read by probes or neighbors: they need ID examples of two classes to be "
-            "fitted to, and others to be judged on."
+    judged = {name: part.pick(torch.isin(part.y, known)) for name, part in judged.items()}
+    judged = {name: part for name, part in judged.items() if len(part.y)}
+    if len(known) < 2 or not judged:
+        results.left_out.append(
+            "No layer has probes: they need ID examples of at least two classes to be fitted to, "
+            "and others to be judged on."
         )
-        return found
+        return results
     layers = list(fitted.features)
     for index, layer in enumerate(layers):
         values = fitted.features[layer]
-        if values.numel() * classes <= NUMBERS:
+        if values.numel() * classes <= LARGEST_PROBE:
             probe = fit_probe(values.float(), fitted.y, RECIPE, classes=classes)
-            found.probe[layer] = {
-                name: share(probe(points.features[layer].float()).argmax(1) == points.y)
-                for name, points in asked.items()
+            results.probe[layer] = {
+                name: _share(probe(part.features[layer].float()).argmax(1) == part.y)
+                for name, part in judged.items()
             }
         yield 0.7 * (index + 1) / len(layers)
-    missing = [layer for layer in layers if layer not in found.probe]
+    missing = [layer for layer in layers if layer not in results.probe]
     if missing:
-        found.left_out.append(
-            f"No linear probe of {missing[0]} and {len(missing) - 1} other layers: for {classes} "
-            "classes and their many neurons it would take minutes each."
+        results.left_out.append(
+            f"No linear probe of {missing[0]} and {len(missing) - 1} other layers: with {classes} "
+            "classes and this many neurons it would take minutes each."
         )
     counts = torch.bincount(fitted.y, minlength=classes)[known]
-    each = min(per_class, int(counts.min()))
-    if each < 2:
-        found.left_out.append(
-            "Neither prediction depth nor usable information: every class needs at least two ID "
-            "examples as neighbors, beside those that are judged."
+    neighbors = min(per_class, int(counts.min()))
+    if neighbors < 2:
+        results.left_out.append(
+            "Neither prediction depth nor usable information is given: every class needs at least "
+            "two ID examples beside those that are judged."
         )
-        return found
-    support = draw_support(fitted.y, each, seed=seed)
+        return results
+    support = draw_support(fitted.y, neighbors, seed=seed)
     near = fitted.pick(support.rows)
-    for name, points in asked.items():
-        pairs = [Layer(layer, near.features[layer], points.features[layer]) for layer in layers]
-        told = Layer(OUTPUT, near.logits.softmax(dim=1), points.logits.softmax(dim=1))
-        where = depths(
-            [*pairs, told], support, points.logits.argmax(dim=1), rule=Rule(k=min(30, each)),
+    for name, part in judged.items():
+        pairs = [Layer(layer, near.features[layer], part.features[layer]) for layer in layers]
+        output = Layer(OUTPUT, near.logits.softmax(dim=1), part.logits.softmax(dim=1))
+        decision = depths(
+            [*pairs, output], support, part.logits.argmax(dim=1), rule=Rule(k=min(30, neighbors)),
             reading="over_space",
         )  # fmt: skip
-        # Fitted to a drawn support that is balanced, so that its prior is even.
-        bits = usable_information(pairs, near.y, points.y, k=min(30, each))
+        # The support is balanced, so the prior is even.
+        bits = usable_information(pairs, near.y, part.y, k=min(30, neighbors))
         for place, layer in enumerate(layers):
-            decided = float((where.depth <= place).double().mean())
-            found.decided.setdefault(layer, {})[name] = decided
-            got = bits.of(layer, seed=seed, resamples=200)
-            told_bits = Interval(value=got.value, low=got.low, high=got.high)
-            found.information.setdefault(layer, {})[name] = told_bits
+            share = float((decision.depth <= place).double().mean())
+            results.decided.setdefault(layer, {})[name] = share
+            estimate = bits.of(layer, seed=seed, resamples=200)
+            results.information.setdefault(layer, {})[name] = Interval(
+                value=estimate.value, low=estimate.low, high=estimate.high
+            )
     yield 1.0
-    return found
+    return results
 
 
-def share(right: Tensor) -> Interval:
-    """The share that is right, with its exact interval."""
-    low, high = clopper_pearson(int(right.sum()), len(right))
-    return Interval(value=float(right.double().mean()), low=low, high=high)
+def _share(correct: Bool[Tensor, " n"]) -> Interval:
+    low, high = clopper_pearson(int(correct.sum()), len(correct))
+    return Interval(value=float(correct.double().mean()), low=low, high=high)
 
 
-def domains_of(data: Mapping[str, Points]) -> Int[Tensor, " examples"] | None:
-    """A number for each domain of each data set, for all examples in turn.
+def domain_labels(data: Mapping[str, ProbeExamples]) -> Int[Tensor, " examples"] | None:
+    """Return a number for each domain of each data set, for all examples in turn.
 
-    Domains that are too small to fit and to test are joined with nothing: their number is -1. Data
-    sets count as a domain each where they have too many. None for fewer than two.
+    Examples of domains that are too small to fit and to judge have the number -1. With more than
+    `MOST_DOMAINS` domains, each data set counts as one. None for fewer than two domains.
     """
     parts, begin = [], 0
-    many = sum(len(points.domain.unique()) for points in data.values()) > DOMAINS
-    for points in data.values():
-        own = points.domain * 0 if many else points.domain
+    many = sum(len(part.domain.unique()) for part in data.values()) > MOST_DOMAINS
+    for part in data.values():
+        own = part.domain * 0 if many else part.domain
         values, inverse, counts = own.unique(return_inverse=True, return_counts=True)
-        parts.append(torch.where(counts[inverse] < 5, -1, inverse + begin))
+        parts.append(torch.where(counts[inverse] < FEWEST_OF_DOMAIN, -1, inverse + begin))
         begin += len(values)
     joined = torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64)
     return joined if len(joined[joined >= 0].unique()) > 1 else None
 
 
-def read_domains(
+def probe_domain(
     features: Float[Tensor, "examples neurons"], domain: Int[Tensor, " examples"], *, seed: int = 0
 ) -> Interval:
-    """The error of a linear reader of the domain on a fifth of the examples that have one."""
-    seen = domain >= 0
-    values, domain = features[seen], domain[seen]
+    """Return the error of a linear probe of the domain, on a fifth of the examples with a domain.
+
+    Args:
+        features: mean activations of a layer.
+        domain: domain of each example, -1 for none.
+        seed: seed of the split.
+    """
+    known = domain >= 0
+    values, domain = features[known], domain[known]
     test = held_out(domain, seed=seed)
     error, count = domain_error(values, domain, test), int(test.sum())
     low, high = clopper_pearson(round(error * count), count)
     return Interval(value=error, low=low, high=high)
 
 
-def guessing(domain: Int[Tensor, " examples"]) -> float:
-    """The error of always naming the most frequent domain."""
+def majority_error(domain: Int[Tensor, " examples"]) -> float:
+    """Return the error of always predicting the most frequent domain.
+
+    >>> majority_error(torch.tensor([0, 0, 0, 1, -1]))
+    0.25
+    """
     counts = torch.bincount(domain[domain >= 0])
     return 1 - float(counts.max() / counts.sum())
 
 
-def plane(
-    layer: str, data: Mapping[str, Points], classes: tuple[str, ...], domains: tuple[str, ...]
-) -> Plane | None:
-    """Some examples of all data sets in the layer's plane; None if it has no two directions."""
-    each = max(1, POINTS // max(1, len(data)))
+def projection(
+    layer: str,
+    data: Mapping[str, ProbeExamples],
+    classes: tuple[str, ...],
+    domains: tuple[str, ...],
+) -> Projection | None:
+    """Return examples of all data sets in the layer's first two principal directions.
+
+    None if the layer has no two directions.
+    """
+    most = max(1, PROJECTED // max(1, len(data)))
     some = {
-        name: points.pick(torch.linspace(0, len(points.y) - 1, min(each, len(points.y))).long())
-        for name, points in data.items()
+        name: part.pick(torch.linspace(0, len(part.y) - 1, min(most, len(part.y))).long())
+        for name, part in data.items()
     }
-    values = torch.cat([points.features[layer] for points in some.values()]).float()
+    values = torch.cat([part.features[layer] for part in some.values()]).float()
     if values.shape[0] < 3 or values.shape[1] < 2 or not (values.std(dim=0) > 0).any():
         return None
     found = principal_plane(values)
     if not all(map(math.isfinite, found.shares)):
         return None
-    numbers = [domain for points in some.values() for domain in points.domain.tolist()]
-    x, y = ([rounded(value) for value in axis] for axis in found.points.T.tolist())
-    return Plane(
+    numbers = [domain for part in some.values() for domain in part.domain.tolist()]
+    x, y = ([float(f"{value:.4g}") for value in axis] for axis in found.points.T.tolist())
+    return Projection(
         layer=layer,
         shares=found.shares,
         x=tuple(x),
         y=tuple(y),
-        data=tuple(name for name, points in some.items() for _ in points.y),
+        data=tuple(name for name, part in some.items() for _ in part.y),
         domain=tuple(domains[k] if k < len(domains) else str(k) for k in numbers),
-        label=tuple(classes[k] for points in some.values() for k in points.y.tolist()),
+        label=tuple(classes[k] for part in some.values() for k in part.y.tolist()),
     )
-
-
-def rounded(value: float) -> float:
-    """Four digits: more would make the files large, and no plainer."""
-    return float(f"{value:.4g}")

@@ -1,91 +1,186 @@
-"""What becomes known of each layer during an audit, until the records are written."""
+"""What becomes known of each layer during the passes, until the records are written."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
+from contam.auditing.audit_inputs import AuditInputs
+from contam.auditing.neurons import NeuronColumns, neuron_columns
 from contam.auditing.records import Interval, LayerRecord
-from contam.auditing.single_pass import Look
+from contam.auditing.single_pass import LayerTable, PassResult
 from contam.measures.activation import activation_asymmetry, class_rates
-from contam.measures.class_profiles import Profile
+from contam.measures.attenuation import attenuation_across_domains, class_profile_attenuation
+from contam.measures.intervals import Estimate
 
 LISTED = 100
-"""Classes whose rates are listed one by one."""
+"""Classes up to which the rates of single classes are recorded."""
+UNTRAINED = "untrained"
+"""Key of the untrained network in tables by data set."""
+ACROSS = "across domains"
+"""Key of the untrained network's attenuation from one ID domain to the others."""
 
 
-class Notes:
-    """Numbers of layers by field and key, and sentences about what is left out."""
+class LayerRecordBuilder:
+    """Collects the numbers of all layers, pass by pass.
 
-    def __init__(self) -> None:
-        self.layers: dict[str, dict[str, Any]] = {}
+    Args:
+        inputs: the network and its data.
+
+    Source: ours; App. F.2, App. F.3 and App. G.2 as single numbers by layer.
+    """
+
+    def __init__(self, inputs: AuditInputs) -> None:
+        self.inputs = inputs
+        self.fields: dict[str, dict[str, Any]] = {}
+        """Fields of the record of each layer."""
+        self.neurons: list[NeuronColumns] = []
         self.left_out: list[str] = []
-        self.chance: dict[str, list[str]] = {}
-        """Layers by what could not be told from chance in them."""
+        self._own: Mapping[str, LayerTable] = {}
+        self._control: Mapping[str, LayerTable] = {}
+        self._shifted: dict[str, LayerTable] = {}
+        """All OOD sets together, or all changes where there is no OOD set."""
+        self._plain: Mapping[str, LayerTable] = {}
+        """The ID images that were changed, before the change."""
+        self._noise: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
+        """By network, the layers without an attenuation, and the data where it is missing."""
 
-    def put(self, layer: str, field: str, key: str, value: Any) -> None:
-        """Note a number, unless there is none."""
-        if value is not None and layer in self.layers:
-            self.layers[layer].setdefault(field, {})[key] = value
+    def set(self, layer: str, field: str, value: Any, key: str | None = None) -> None:
+        """Set a field of a layer, or the entry of a table; None and unknown layers are ignored."""
+        if value is None or layer not in self.fields:
+            return
+        if key is None:
+            self.fields[layer][field] = value
+        else:
+            self.fields[layer].setdefault(field, {})[key] = value
 
-    def put_alone(self, layer: str, field: str, value: float | Interval) -> None:
-        """Note a number that has no key."""
-        if layer in self.layers:
-            self.layers[layer][field] = value
+    def add_id_set(self, name: str, result: PassResult) -> None:
+        """Add the pass over the ID set."""
+        self._own = dict(result.tables)
+        self._name_missing_classes(name, result)
+        for layer, table in self._own.items():
+            self._describe(layer, table, name)
+            if len(table.means.cell_counts) > 1:
+                lost = attenuation_across_domains(table.means)
+                self.set(layer, "across_domains", self._interval(layer, lost, "ID domains"))
 
-    def describe(self, look: Look, layer: str, key: str) -> None:
-        """Note what a layer does for each class.
+    def add_ood_set(self, name: str, result: PassResult) -> None:
+        """Add the pass over an OOD set."""
+        self._name_missing_classes(name, result)
+        for layer, table in result.tables.items():
+            self._describe(layer, table, name)
+            if layer in self._own:
+                lost = class_profile_attenuation(self._own[layer].means, table.means)
+                self.set(layer, "attenuation", self._interval(layer, lost, name), name)
+            self._shifted[layer] = table.merged(self._shifted.get(layer))
 
-        Source: ours; App. F.2, App. F.3 and App. G.2 as single numbers.
+    def add_control(self, name: str, result: PassResult, *, own: bool) -> None:
+        """Add the untrained network's pass over a sample of a set."""
+        if own:
+            self._control = dict(result.tables)
+        for layer, table in result.tables.items():
+            key, lost = name, None
+            if own:
+                if layer in self.fields:
+                    self._describe(layer, table, UNTRAINED)
+                if len(table.means.cell_counts) > 1:
+                    key, lost = ACROSS, attenuation_across_domains(table.means)
+            elif layer in self._control:
+                lost = class_profile_attenuation(self._control[layer].means, table.means)
+            if lost is not None:
+                what = "ID domains" if own else name
+                found = self._interval(layer, lost, what, control=True)
+                self.set(layer, "untrained_attenuation", found, key)
+
+    def add_change(
+        self,
+        change: str,
+        plain: Mapping[str, LayerTable],
+        result: PassResult,
+        *,
+        control: bool,
+        ranks: bool,
+    ) -> None:
+        """Add a pass over changed ID images.
+
+        Args:
+            change: name of the change.
+            plain: class means of the same images before the change.
+            result: the pass over the changed images.
+            control: whether the network is the untrained one.
+            ranks: whether the changes rank the neurons, for lack of an OOD set.
         """
-        table = look.tables[layer]
-        total = table.means.counts
-        self.layers.setdefault(layer, {"name": layer, "neurons": table.neurons})
-        there = total > 0
-        counts = total[there]
-        rates = (table.fires[there] / counts[:, None]).clamp(0, 1)
-        profile = Profile(table.means.sums[there] / counts[:, None], rates, counts)
-        if len(counts) > 1:
-            self.put(layer, "selectivity", key, float(table.selectivity.mean()))
-            self.put(layer, "asymmetry", key, float(activation_asymmetry(rates).mean()))
-        self.put(layer, "rate", key, float(table.rate.mean()))
-        self.put(layer, "density", key, float(profile.density.mean()))
-        if len(there) <= LISTED:
-            listed = torch.full((len(there),), torch.nan, dtype=torch.float64)
-            listed[there] = class_rates(rates)
-            told = (None if math.isnan(value) else round(value, 4) for value in listed.tolist())
-            self.put(layer, "class_rates", key, tuple(told))
+        for layer, table in result.tables.items():
+            if layer not in plain:
+                continue
+            lost = class_profile_attenuation(plain[layer].means, table.means, paired=True)
+            found = self._interval(layer, lost, "changed images", control=control)
+            self.set(layer, "untrained_attenuation" if control else "counterfactual", found, change)
+            if ranks and not control:
+                self._shifted[layer] = table.merged(self._shifted.get(layer))
+        if ranks and not control:
+            self._plain = dict(plain)
 
-    def missing(self, what: str, layer: str) -> None:
-        """Note that a number can't be told from chance in a layer."""
-        layers = self.chance.setdefault(what, [])
-        if layer not in layers:
-            layers.append(layer)
-
-    def say_chance(self) -> None:
-        """Say which numbers are absent because class means differ by chance alone."""
-        for what, layers in self.chance.items():
+    def finish(self) -> None:
+        """Rank the neurons, and drop the class means."""
+        for layer, table in self._own.items():
+            self.neurons.append(
+                neuron_columns(
+                    layer, table, self._shifted.get(layer), unchanged=self._plain.get(layer)
+                )
+            )
+        self._own, self._control, self._plain, self._shifted = {}, {}, {}, {}
+        for whose, (layers, data) in self._noise.items():
+            first = list(layers)[:3]
             more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
             self.left_out.append(
-                f"No {what} is given for {', '.join(layers[:3])}{more}: class means differ by "
-                "hardly more than chance there. More ID examples of each class might tell."
+                f"Class-profile attenuation is missing for some layers of {whose} "
+                f"({', '.join(first)}{more}; on {', '.join(data)}): the class means differ by "
+                "little more than noise there. More ID examples of each class would help."
             )
 
     def records(self, order: Iterable[str]) -> tuple[LayerRecord, ...]:
-        """What is known of these layers."""
+        """Return the records of these layers."""
         return tuple(
-            LayerRecord.model_validate(self.layers[name]) for name in order if name in self.layers
+            LayerRecord.model_validate(self.fields[name]) for name in order if name in self.fields
         )
 
-    def name_missing_classes(self, look: Look, name: str, classes: tuple[str, ...]) -> None:
+    def _describe(self, layer: str, table: LayerTable, key: str) -> None:
+        """Set the numbers that need one data set."""
+        self.fields.setdefault(layer, {"name": layer, "neurons": table.neurons})
+        profile = table.profile
+        if len(profile.counts) > 1:
+            self.set(layer, "selectivity", float(table.selectivity.mean()), key)
+            self.set(layer, "asymmetry", float(activation_asymmetry(profile.rates).mean()), key)
+        self.set(layer, "rate", float(table.rate.mean()), key)
+        self.set(layer, "density", float(profile.density.mean()), key)
+        present = table.means.counts > 0
+        if len(present) <= LISTED:
+            listed = torch.full((len(present),), torch.nan, dtype=torch.float64)
+            listed[present] = class_rates(profile.rates)
+            values = (None if math.isnan(value) else round(value, 4) for value in listed.tolist())
+            self.set(layer, "class_rates", tuple(values), key)
+
+    def _interval(
+        self, layer: str, estimate: Estimate, what: str, *, control: bool = False
+    ) -> Interval | None:
+        """The estimate as a record; None where there is hardly more than noise."""
+        if math.isfinite(estimate.value + estimate.high - estimate.low):
+            return Interval(value=estimate.value, low=estimate.low, high=estimate.high)
+        whose = "the untrained network" if control else "the network"
+        layers, data = self._noise.setdefault(whose, ({}, {}))
+        layers[layer], data[what] = None, None
+        return None
+
+    def _name_missing_classes(self, name: str, result: PassResult) -> None:
         """Say which classes a data set has no example of."""
-        absent = [
-            classes[k] for k in (look.counts.sum(dim=(0, 1)) == 0).nonzero().flatten().tolist()
-        ]
+        classes = self.inputs.classes
+        present = set(result.y.unique().tolist())
+        absent = [label for k, label in enumerate(classes) if k not in present]
         if absent:
-            told = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+            listed = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
             self.left_out.append(
-                f"{name} has no example of {len(absent)} of the {len(classes)} classes ({told}); "
+                f"{name} has no example of {len(absent)} of the {len(classes)} classes ({listed}); "
                 "measures that compare classes use the others."
             )

@@ -1,4 +1,4 @@
-"""The neurons of a network under audit, as rows of a table that the most coupled ones lead."""
+"""The neurons of a network under audit as a table, those with the largest loss first."""
 
 import math
 from collections.abc import Sequence
@@ -9,45 +9,45 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from contam.auditing.records import NeuronTable
-from contam.auditing.single_pass import Table
+from contam.auditing.single_pass import LayerTable
 from contam.measures.attenuation import neuron_attenuation
-from contam.measures.class_means import ClassMeans
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class NeuronColumns:
     """The neurons of one layer."""
 
     layer: str
     favorite: Int[Tensor, " neurons"]
-    """The class of the highest ID mean."""
-    columns: Float[Tensor, "neurons columns"]
-    """Selectivity ID and OOD, rate ID and OOD, attenuation; nan where there is none."""
-    lost: Float[Tensor, " neurons"]
-    """What a shift takes of the class profile, beside what a neuron of the layer has."""
+    """Class with the highest mean activation on ID data."""
+    columns: Float[Tensor, "neurons 5"]
+    """Selectivity on ID and OOD, rate on ID and OOD, attenuation; nan where there is none."""
+    loss: Float[Tensor, " neurons"]
+    """Loss of squared class profile under the shift, relative to the layer's mean."""
 
 
-def rows_of(
-    layer: str, own: Table, new: Table | None, *, baseline: ClassMeans | None = None
-) -> Rows:
-    """Return the neurons of a layer on ID data and, if there are any, on other data.
+def neuron_columns(
+    layer: str, own: LayerTable, new: LayerTable | None, *, unchanged: LayerTable | None = None
+) -> NeuronColumns:
+    """Return the measures of each neuron of a layer.
 
     Args:
-        layer: Name of the layer.
-        own: The layer on ID data.
-        new: The layer on other data.
-        baseline: The layer on those ID examples of which `new` has altered copies, if it does.
+        layer: name of the layer.
+        own: class means on ID data.
+        new: class means on other data.
+        unchanged: the examples of `new` before they were changed, if they are changed ID images.
 
-    Source: ours, the measures of a layer for each neuron alone.
+    Source: ours, the measures of a layer for each neuron.
     """
-    count = own.means.counts[:, None]
-    means = (own.means.sums / count.clamp(min=1)).masked_fill(count == 0, -torch.inf)
+    counts = own.means.counts
+    means = own.means.sums / counts.clamp(min=1)[:, None]
+    favorite = means.masked_fill(counts[:, None] == 0, -torch.inf).argmax(dim=0)
     unknown = torch.full_like(own.rate, torch.nan)
-    attenuation, lost = unknown, torch.zeros_like(unknown)
+    attenuation, loss = unknown, torch.zeros_like(unknown)
     if new is not None:
-        paired = baseline is not None
-        effect = neuron_attenuation(baseline if paired else own.means, new.means, paired=paired)
-        attenuation, lost = effect.attenuation, effect.loss.nan_to_num(0, 0, 0)
+        before = own if unchanged is None else unchanged
+        found = neuron_attenuation(before.means, new.means, paired=unchanged is not None)
+        attenuation, loss = found.attenuation, found.loss.nan_to_num(0, 0, 0)
     columns = [
         own.selectivity,
         unknown if new is None else new.selectivity,
@@ -55,28 +55,28 @@ def rows_of(
         unknown if new is None else new.rate,
         attenuation,
     ]
-    return Rows(layer, means.argmax(dim=0), torch.stack(columns, dim=1), lost)
+    return NeuronColumns(layer, favorite, torch.stack(columns, dim=1), loss)
 
 
-def table_of(rows: Sequence[Rows], classes: tuple[str, ...], *, most: int) -> NeuronTable | None:
-    """At most so many neurons, those first whose loss is largest beside their layer's average.
+def neuron_table(layers: Sequence[NeuronColumns], classes: tuple[str, ...]) -> NeuronTable | None:
+    """Return all neurons in one table, sorted by their loss relative to their layer's mean.
 
-    Source: ours, the neurons that are coupled most.
+    Source: ours, the neurons with the largest part in the loss.
     """
-    if not rows:
+    if not layers:
         return None
-    sizes = [len(each.favorite) for each in rows]
-    lost = torch.cat([each.lost for each in rows])
-    order = lost.argsort(descending=True, stable=True)[:most]
-    layer = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(sizes))[order].tolist()
+    sizes = [len(part.favorite) for part in layers]
+    loss = torch.cat([part.loss for part in layers])
+    order = loss.argsort(descending=True, stable=True)
+    layer = torch.repeat_interleave(torch.arange(len(layers)), torch.tensor(sizes))[order].tolist()
     index = torch.cat([torch.arange(size) for size in sizes])[order].tolist()
-    favorite = torch.cat([each.favorite for each in rows])[order].tolist()
-    columns = torch.cat([each.columns for each in rows])[order]
+    favorite = torch.cat([part.favorite for part in layers])[order].tolist()
+    columns = torch.cat([part.columns for part in layers])[order]
     own, new, rate, new_rate, attenuation = (
-        tuple(rounded(value) for value in column) for column in columns.T.tolist()
+        tuple(_rounded(value) for value in column) for column in columns.T.tolist()
     )
     return NeuronTable(
-        layer=tuple(rows[k].layer for k in layer),
+        layer=tuple(layers[k].layer for k in layer),
         index=tuple(index),
         favorite=tuple(classes[k] for k in favorite),
         selectivity_id=tuple(0.0 if value is None else value for value in own),
@@ -84,10 +84,9 @@ def table_of(rows: Sequence[Rows], classes: tuple[str, ...], *, most: int) -> Ne
         rate_id=tuple(0.0 if value is None else value for value in rate),
         rate_ood=new_rate,
         attenuation=attenuation,
-        total=sum(sizes),
     )
 
 
-def rounded(value: float) -> float | None:
-    """Four digits: more would make the files large, and no plainer. None for nan."""
+def _rounded(value: float) -> float | None:
+    """Four digits, which keeps files small; None for nan."""
     return None if math.isnan(value) else float(f"{value:.4g}")

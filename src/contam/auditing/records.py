@@ -1,36 +1,30 @@
-"""What an audit finds, as frozen records: the verdict, the page and the files are made from these.
+"""The results of an audit as frozen records, from which the page and the files are written.
 
-They are JSON as they stand; `AuditRecord.model_json_schema()` is the published schema. Accuracies
-are shares in [0, 1]. A number that could not be had is absent, and `left_out` says why.
+Records are JSON; `AuditRecord.model_json_schema()` is the published schema. Accuracies are shares
+in [0, 1]. A number that could not be measured is absent, and `left_out` gives the reason.
 """
 
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 
-FORMAT = 1
+FORMAT = 2
+"""Version of the saved form. Older audits are refused: their causes have other fields."""
 
-Cause = Literal[
-    "healthy",
-    "undertrained",
-    "spurious correlation",
-    "core information missing",
-    "head",
-    "contaminated",
-    "undecided",
-]
-"""The verdicts; `contaminated` is the residual: the representation fails on new backgrounds, and it
-is neither a spurious correlation, nor missing information, nor the head."""
+UNDECIDED = "undecided"
+"""The verdict when the evidence cannot separate the causes that remain."""
+
+Answer = Literal["yes", "no", "undecided", "not asked"]
 
 
 class Record(BaseModel):
-    """A part of what an audit finds."""
+    """Base of all records: frozen, without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Interval(Record):
-    """A number with both ends of its 95 % interval; ends that are absent are not known."""
+    """A number with the ends of its 95 % interval; absent ends are unknown."""
 
     value: float
     low: float | None = None
@@ -38,7 +32,7 @@ class Interval(Record):
 
 
 class Score(Record):
-    """How many of how many examples were right."""
+    """The number of correct predictions among `count` examples."""
 
     correct: NonNegativeInt
     count: PositiveInt
@@ -46,7 +40,7 @@ class Score(Record):
 
 
 class SetScores(Record):
-    """How the network does on one data set, in parts."""
+    """Accuracy of the network on one data set, overall and by class and domain."""
 
     name: str
     role: Literal["id", "ood"]
@@ -55,71 +49,109 @@ class SetScores(Record):
     by_domain: dict[str, Score] = {}
     worst_domain: str | None = None
     effective_robustness: Interval | None = None
-    """Points above the line of standard models."""
+    """Percentage points above the line of standard models."""
+
+
+class Number(Record):
+    """One number of a cause's evidence."""
+
+    what: str
+    """The quantity, such as `accuracy with a fresh head`."""
+    value: Interval
+    on: str = ""
+    """Name of the data set."""
+    part: str = ""
+    """The variant that was measured, such as the name of an encoder."""
+
+
+class CauseEvidence(Record):
+    """The measurements about one cause, in a form that is the same for every cause."""
+
+    cause: str
+    title: str
+    """Heading on the page, a question."""
+    method: str
+    """One or two sentences that say how the numbers were measured."""
+    effect: Interval | None = None
+    """The main number; absent if it could not be measured."""
+    measured: str = ""
+    """What `effect` is."""
+    n: NonNegativeInt = 0
+    """Examples behind `effect`."""
+    numbers: tuple[Number, ...] = ()
+    left_out: tuple[str, ...] = ()
+    """What could not be measured and why, one sentence each."""
+
+    def find(self, what: str, *, on: str | None = None) -> Number | None:
+        """The first number with this name, on this data set if one is given."""
+        return next(
+            (n for n in self.numbers if n.what == what and (on is None or n.on == on)), None
+        )
+
+    def table(self, what: str) -> dict[str, Interval]:
+        """The numbers with this name, keyed by data set."""
+        return {number.on: number.value for number in self.numbers if number.what == what}
 
 
 class LayerRecord(Record):
-    """One layer. Keys of the tables are names of data sets; `untrained` is the control."""
+    """One layer. Tables are keyed by data set; the key `untrained` is the control."""
 
     name: str
     neurons: PositiveInt
     selectivity: dict[str, float] = {}
-    """Mean over neurons (Eq. 61), of what is positive in the class means."""
+    """Mean over neurons of the class selectivity (Eq. 61) of the positive class means."""
     asymmetry: dict[str, float] = {}
-    """Mean over neurons of the largest minus the mean activation rate of a class."""
+    """Mean over neurons of the largest minus the mean activation rate over classes."""
     rate: dict[str, float] = {}
     """Share of positive activations."""
     class_rates: dict[str, tuple[float | None, ...]] = {}
-    """The same for each class, in their order; absent for more than 100 classes."""
+    """Share of positive activations for each class; absent for more than 100 classes."""
     density: dict[str, float] = {}
     """Mean activation, in the network's units."""
     attenuation: dict[str, Interval] = {}
-    """Share of the ID class profile that is lost on each OOD set."""
+    """Class-profile attenuation from ID to each OOD set."""
     across_domains: Interval | None = None
-    """The same from one ID domain to the others, the mean over domains."""
+    """Class-profile attenuation from one ID domain to the others, mean over domains."""
     counterfactual: dict[str, Interval] = {}
-    """The same under changes of the ID images' backgrounds, by change and strength."""
+    """Class-profile attenuation under changes of the ID images, by change."""
     untrained_attenuation: dict[str, Interval] = {}
-    """The control of the three above: the same network with drawn weights, by the same keys.
-
-    `across domains` is the key of the second; of changes, those of full strength are there."""
+    """The three above for the untrained network, with the same keys; `across domains` is the key of
+    the second."""
     probe: dict[str, Interval] = {}
-    """Accuracy of a linear probe of this layer that was fitted on ID data."""
+    """Accuracy of a linear probe of this layer, fitted on ID data."""
     decided: dict[str, float] = {}
     """Share of examples whose prediction is decided by this layer (prediction depth)."""
     information: dict[str, Interval] = {}
     """Usable information about the label, in bits."""
     domain_error: Interval | None = None
-    """Error of a linear reader of the domain; guessing the most frequent domain gives
-    `domain_chance`."""
+    """Error rate of a linear probe of the domain."""
     untrained_domain_error: Interval | None = None
     domain_chance: float | None = None
+    """Error rate of always predicting the most frequent domain."""
 
 
 class NeuronTable(Record):
-    """Neurons as columns of equal length, the most coupled first within what is kept."""
+    """All neurons as columns of equal length; those with the largest loss come first."""
 
     layer: tuple[str, ...]
     index: tuple[int, ...]
     favorite: tuple[str, ...]
-    """The class of the highest ID mean."""
+    """Class with the highest mean activation on ID data."""
     selectivity_id: tuple[float, ...]
     selectivity_ood: tuple[float | None, ...]
     rate_id: tuple[float, ...]
     rate_ood: tuple[float | None, ...]
     attenuation: tuple[float | None, ...]
-    """ID to OOD (or counterfactual where there is no OOD set); absent for silent neurons, and for
-    those whose ID class means differ by little more than noise."""
-    total: NonNegativeInt
-    """How many neurons there are; the table may hold fewer."""
+    """From ID to OOD, or to changed ID images without an OOD set; absent for silent neurons and
+    for those whose ID class means differ by little more than noise."""
 
 
-class Plane(Record):
-    """Examples in the two directions in which a layer varies most, as columns of equal length."""
+class Projection(Record):
+    """Examples in the first two principal directions of a layer, as columns of equal length."""
 
     layer: str
     shares: tuple[float, float]
-    """Of the layer's variance that each axis shows."""
+    """Share of the layer's variance along each axis."""
     x: tuple[float, ...]
     y: tuple[float, ...]
     data: tuple[str, ...]
@@ -128,45 +160,8 @@ class Plane(Record):
     label: tuple[str, ...]
 
 
-class HeadRecord(Record):
-    """The network's own head beside a fresh one on the same features, fitted on ID data."""
-
-    own: dict[str, Interval]
-    fresh: dict[str, Interval]
-    gain: dict[str, Interval]
-    """Fresh minus own accuracy on the same examples, by data set."""
-    p_value: dict[str, float]
-    """Of the paired test (McNemar) that there is no gain."""
-
-
-class OracleRecord(Record):
-    """A linear probe fitted on half of an OOD set and read on the other half."""
-
-    encoder: str
-    """`own`, or the name of the reference encoder."""
-    accuracy: dict[str, Interval]
-
-
-class BackgroundOnly(Record):
-    """What the network answers when the object is not there."""
-
-    made_from: Literal["masks", "inpainted", "border", "labels"]
-    accuracy: Interval
-    chance: float
-
-
-class BackgroundLabel(Record):
-    """Whether backgrounds go with labels in the ID data."""
-
-    known_from: Literal["labels", "border"]
-    """Declared background labels, or color and spread of the border pixels."""
-    bits: Interval
-    p_value: float
-    """By permutation."""
-
-
 class Example(Record):
-    """A picture that shows something; pictures are WebP in base64."""
+    """An image shown on the page; images are WebP in base64."""
 
     data: str
     """Name of the data set."""
@@ -175,30 +170,33 @@ class Example(Record):
     predicted: str
     picture: str
     heat: str | None = None
-    """The same picture under its heat map."""
+    """The same image under its Grad-CAM heat map."""
     heat_on_object: float | None = None
+    """Mean heat on the object, in units of the heat map, which all images of an audit share."""
     heat_share: float | None = None
+    """Share of the heat that lies on the object."""
     group: str = ""
-    """Examples of one group are shown beside each other."""
+    """Title of the group of images that are shown side by side."""
     note: str = ""
 
 
 class Step(Record):
-    """One question of the decision table, and how it was answered."""
+    """One question of the verdict and its answer."""
 
     question: str
     evidence: str
     """What was measured, in words."""
     found: Interval | None
     threshold: float
-    answer: Literal["yes", "no", "undecided", "not asked"]
-    leads_to: Cause
+    answer: Answer
+    leads_to: str
+    """Name of the cause that `yes` means."""
     why: str
-    """The sentence for people, with the numbers."""
+    """The answer as a sentence with its numbers."""
 
 
 class Remedy(Record):
-    """What to try, with the effect that was measured on the embedded benchmark."""
+    """A change to try, with its effect as measured on the embedded benchmark."""
 
     what: str
     effect: str
@@ -206,39 +204,46 @@ class Remedy(Record):
 
 
 class Verdict(Record):
-    """The cause that comes first, why, and what else may stand behind it."""
+    """The first cause that the evidence shows, the reasons, and further causes."""
 
-    cause: Cause
+    cause: str
+    """Name of a cause in `contam.auditing.causes.CAUSES`, or `undecided`."""
+    heading: str
+    """The verdict in a few words."""
     sentence: str
     reasons: tuple[str, ...]
-    """The strongest first."""
+    """The most important first."""
     steps: tuple[Step, ...]
-    behind: tuple[Cause, ...] = ()
-    """Causes that the rule finds when it is asked again behind the first one, in order."""
+    behind: tuple[str, ...] = ()
+    """Further causes that appear once the first one is set aside, in order."""
     missing: tuple[str, ...] = ()
-    """What evidence was absent, and what to bring."""
+    """Evidence to provide for the questions that are open."""
     remedies: tuple[Remedy, ...] = ()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether no failure was found."""
+        return self.cause == "healthy"
 
 
 class AuditRecord(Record):
-    """Everything that an audit found."""
+    """All results of an audit."""
 
     format: int = FORMAT
     contam: str
-    """Version."""
+    """Version of contam."""
     model: str
     classes: tuple[str, ...]
     verdict: Verdict
     sets: tuple[SetScores, ...]
+    """The ID set first."""
+    evidence: tuple[CauseEvidence, ...] = ()
+    """One record for each cause that was measured, in the order of the questions."""
     layers: tuple[LayerRecord, ...] = ()
     neurons: NeuronTable | None = None
-    plane: Plane | None = None
-    head: HeadRecord | None = None
-    oracles: tuple[OracleRecord, ...] = ()
-    background_only: BackgroundOnly | None = None
-    background_label: BackgroundLabel | None = None
+    projection: Projection | None = None
     examples: tuple[Example, ...] = ()
     left_out: tuple[str, ...] = ()
-    """What was not measured, and why, a sentence each."""
+    """What was not measured and why, one sentence each."""
     provenance: dict[str, str] = {}
-    """Versions, seed, hardware, seconds, where model and data came from."""
+    """Versions, seed, hardware, seconds, and where model and data came from."""

@@ -1,4 +1,4 @@
-"""What an audit found, as its user holds it: to read, to save, to show."""
+"""The result of an audit: to read, to save, to show."""
 
 import csv
 import html
@@ -11,70 +11,78 @@ from typing import Any
 from pydantic import ValidationError
 
 from contam.auditing.records import FORMAT, AuditRecord, Interval, Verdict
-from contam.auditing.verdict import NAMES
 from contam.run import write_atomically
 
 RECORD, SCHEMA = "audit.json", "audit.schema.json"
-"""All that was found, and the form that it has."""
+"""Files of all results, and of their schema."""
 TABLES = {"evidence": "evidence.csv", "neurons": "neurons.csv"}
 REASONS = 3
-"""So many reasons are told at once."""
+"""Reasons that are shown at first."""
 
 
 class Audit:
-    """A verdict on a network, with the evidence for it; it holds no network and no data."""
+    """The verdict on a network with its evidence; it holds neither the network nor the data.
+
+    Args:
+        evidence: all results.
+    """
 
     def __init__(self, evidence: AuditRecord) -> None:
         self.evidence = evidence
-        """Everything that was found."""
+        """All results."""
 
     @property
     def verdict(self) -> Verdict:
-        """The cause that comes first, why, and what to try."""
+        """The first cause, the reasons, and what to try."""
         return self.evidence.verdict
 
     def __repr__(self) -> str:
-        lines = [f"Audit of {self.evidence.model}: {self._cause()}", self.verdict.sentence]
-        lines += [f"- {reason}" for reason in self.verdict.reasons[:REASONS]]
-        lines += [f"{name}: {told}" for name, told in self._accuracies()]
-        left = len(self.evidence.left_out)
-        lines += [f"left out: {left}, see .evidence.left_out"] if left else []
+        verdict = self.verdict
+        lines = [f"Audit of {self.evidence.model}: {verdict.cause}", verdict.sentence]
+        lines += [f"- {reason}" for reason in verdict.reasons[:REASONS]]
+        lines += [f"{name}: {text}" for name, text in self._accuracies()]
+        count = len(self.evidence.left_out)
+        lines += [f"not measured: {count}, see .evidence.left_out"] if count else []
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        said = html.escape
-        reasons = "".join(f"<li>{said(r)}</li>" for r in self.verdict.reasons[:REASONS])
+        escape = html.escape
+        reasons = "".join(f"<li>{escape(r)}</li>" for r in self.verdict.reasons[:REASONS])
         rows = "".join(
-            f"<tr><td>{said(name)}</td><td>{said(told)}</td></tr>"
-            for name, told in self._accuracies()
+            f"<tr><td>{escape(name)}</td><td>{escape(text)}</td></tr>"
+            for name, text in self._accuracies()
         )
+        title = f"Audit of {self.evidence.model}: {self.verdict.cause}"
         return (
-            f"<div><strong>Audit of {said(self.evidence.model)}: {said(self._cause())}</strong>"
-            f"<p>{said(self.verdict.sentence)}</p><ul>{reasons}</ul><table>{rows}</table></div>"
+            f"<div><strong>{escape(title)}</strong><p>{escape(self.verdict.sentence)}</p>"
+            f"<ul>{reasons}</ul><table>{rows}</table></div>"
         )
-
-    def _cause(self) -> str:
-        cause = self.verdict.cause
-        return f"{cause}, {NAMES[cause]}"
 
     def _accuracies(self) -> Iterator[tuple[str, str]]:
-        for each in self.evidence.sets:
-            found = each.overall.accuracy
+        for scores in self.evidence.sets:
+            accuracy = scores.overall.accuracy
+            ends = ""
+            if accuracy.low is not None and accuracy.high is not None:
+                ends = f" [{accuracy.low:.3f}, {accuracy.high:.3f}]"
             yield (
-                f"{each.role.upper()} {each.name}",
-                f"accuracy {found.value:.3f}{_ends(found)}, n {each.overall.count}",
+                f"{scores.role.upper()} {scores.name}",
+                f"accuracy {accuracy.value:.3f}{ends}, n {scores.overall.count}",
             )
 
     def records(self) -> list[dict[str, Any]]:
-        """Every number as a flat record, as a table wants it.
+        """Return every number as a flat record, for a table.
 
-        `what` was measured, `on` which data set (or under which change), in which `layer` or `part`
-        (a class or a domain), with both ends of its interval where there is one.
+        Returns:
+            Dicts with `what` was measured, `on` which data set or change, in which `layer` or
+            `part` (class, domain or encoder), the `value` and the ends of its interval.
         """
         return list(_numbers(self.evidence))
 
     def save(self, folder: str | Path) -> Path:
-        """Write `audit.json`, its schema and two tables into a folder, each whole or not at all.
+        """Write `audit.json`, its schema and two tables into a folder, each in one piece.
+
+        Args:
+            folder: where the files are written; it is made if it does not exist.
 
         Raises:
             ValueError: the folder can't be written.
@@ -83,8 +91,8 @@ class Audit:
         schema = json.dumps(AuditRecord.model_json_schema(), indent=1, ensure_ascii=False)
         content = {
             SCHEMA: schema + "\n",
-            TABLES["evidence"]: _table(self.records()),
-            TABLES["neurons"]: _table(self._neurons()),
+            TABLES["evidence"]: _csv(self.records()),
+            TABLES["neurons"]: _csv(self._neurons()),
             RECORD: self.evidence.model_dump_json(indent=1) + "\n",
         }
         for name, text in content.items():
@@ -95,13 +103,14 @@ class Audit:
         table = self.evidence.neurons
         if table is None:
             return []
-        columns = {
-            name: values for name, values in table.model_dump().items() if isinstance(values, tuple)
-        }
+        columns = table.model_dump()
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def report(self, path: str | Path) -> Path:
-        """Write one HTML page that needs nothing else.
+        """Write the audit as one HTML page that needs no other file.
+
+        Args:
+            path: where the page is written.
 
         Raises:
             ValueError: the file can't be written.
@@ -113,10 +122,13 @@ class Audit:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Audit":
-        """What `save` wrote into a folder.
+        """Read what `save` wrote into a folder.
+
+        Args:
+            folder: the folder.
 
         Raises:
-            ValueError: there is none, it is damaged, or it comes from a newer version.
+            ValueError: there is no audit, it is damaged, or another version wrote it.
         """
         path = Path(folder) / RECORD
         try:
@@ -127,14 +139,14 @@ class Audit:
                 "save() or 'contam audit' wrote"
             ) from None
         try:
-            written = json.loads(text)
-            newer = isinstance(written, dict) and written.get("format", 0) > FORMAT
-        except (json.JSONDecodeError, TypeError):
-            raise ValueError(f"{path} is no JSON; audit again") from None
-        if newer:
+            found = json.loads(text)
+        except json.JSONDecodeError:
+            raise ValueError(f"{path} is not JSON; run the audit again") from None
+        version = found.get("format", FORMAT) if isinstance(found, dict) else FORMAT
+        if version != FORMAT:
             raise ValueError(
-                f"{path} has format {written['format']} and this contam reads {FORMAT}; take a "
-                "newer one"
+                f"{path} has format {version}, but this version of contam reads format {FORMAT}; "
+                "run the audit again"
             )
         try:
             return cls(AuditRecord.model_validate_json(text))
@@ -144,14 +156,8 @@ class Audit:
             raise ValueError(f"{path} is damaged at {place!r}: {fault['msg']}") from None
 
 
-def _ends(found: Interval) -> str:
-    if found.low is None or found.high is None:
-        return ""
-    return f" [{found.low:.3f}, {found.high:.3f}]"
-
-
-def _table(rows: list[dict[str, Any]]) -> str:
-    """Rows as CSV, under the names of the first one's fields."""
+def _csv(rows: list[dict[str, Any]]) -> str:
+    """Rows as CSV, under the names of the first row's fields."""
     text = io.StringIO()
     if rows:
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -160,40 +166,35 @@ def _table(rows: list[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _numbers(found: AuditRecord) -> Iterator[dict[str, Any]]:
-    for each in found.sets:
-        yield _row("accuracy", each.overall.accuracy, on=each.name)
-        for part, scores in [*each.by_class.items(), *each.by_domain.items()]:
-            yield _row("accuracy", scores.accuracy, on=each.name, part=part)
-        if each.effective_robustness is not None:
-            yield _row("effective_robustness", each.effective_robustness, on=each.name)
-    for layer in found.layers:
+def _numbers(record: AuditRecord) -> Iterator[dict[str, Any]]:
+    for scores in record.sets:
+        yield _row("accuracy", scores.overall.accuracy, on=scores.name)
+        for part, score in [*scores.by_class.items(), *scores.by_domain.items()]:
+            yield _row("accuracy", score.accuracy, on=scores.name, part=part)
+        if scores.effective_robustness is not None:
+            yield _row("effective_robustness", scores.effective_robustness, on=scores.name)
+    for evidence in record.evidence:
+        for number in evidence.numbers:
+            what = f"{evidence.cause}: {number.what}"
+            yield _row(what, number.value, on=number.on, part=number.part)
+    for layer in record.layers:
         for what, value in layer:
             if what not in ("name", "neurons") and value is not None:
-                yield from _rows(what, value, layer=layer.name)
-    if found.head is not None:
-        for what, value in found.head:
-            yield from _rows(f"head_{what}", value)
-    for oracle in found.oracles:
-        yield from _rows("oracle", oracle.accuracy, part=oracle.encoder)
-    if found.background_only is not None:
-        yield _row("background_only", found.background_only.accuracy)
-    if found.background_label is not None:
-        yield _row("background_label_bits", found.background_label.bits)
+                yield from _layer_rows(what, value, layer.name)
 
 
-def _rows(what: str, value: Any, *, layer: str = "", part: str = "") -> Iterator[dict[str, Any]]:
+def _layer_rows(what: str, value: Any, layer: str) -> Iterator[dict[str, Any]]:
     """A number, or numbers by data set; those by class are in the record alone."""
     if not isinstance(value, Mapping):
-        yield _row(what, value, layer=layer, part=part)
+        yield _row(what, value, layer=layer)
         return
-    for on, each in value.items():
-        if isinstance(each, Interval | float):
-            yield _row(what, each, on=on, layer=layer, part=part)
+    for on, number in value.items():
+        if isinstance(number, Interval | float):
+            yield _row(what, number, on=on, layer=layer)
 
 
 def _row(
     what: str, value: Interval | float, *, on: str = "", layer: str = "", part: str = ""
 ) -> dict[str, Any]:
-    known = value if isinstance(value, Interval) else Interval(value=value)
-    return {"what": what, "on": on, "layer": layer, "part": part} | known.model_dump()
+    interval = value if isinstance(value, Interval) else Interval(value=value)
+    return {"what": what, "on": on, "layer": layer, "part": part} | interval.model_dump()

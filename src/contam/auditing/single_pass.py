@@ -1,8 +1,8 @@
-"""One pass over a data set for everything that an audit asks of it: answers, tables and features.
+"""One pass over a data set, which shows every example to the network once.
 
-A pass keeps a table for each layer, whatever the number of examples, and the features of the few
-examples that were asked for. So accuracy, class profiles, coupling, probes and neighbors cost one
-look at each example.
+A single forward pass of each batch gives the predictions and losses, class means of every layer,
+the features of selected examples, the representation that the head reads, the features of a
+reference encoder on the same images, and the statistics of their borders.
 """
 
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
@@ -10,197 +10,401 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from contam.auditing.audit_inputs import Sample
+from contam.auditing.object_removal import border_statistics, has_border
 from contam.batch import Batch, Domain
 from contam.measures.class_means import ClassMeans, rank_within_class
+from contam.measures.class_profiles import Profile
 from contam.measures.selectivity import selectivity
-from contam.models.observe import Observation, layers_of, observe
+from contam.models.hooks import forward_once
+from contam.models.observe import Observation, Observer, layers_of
+from contam.models.preserve import evaluating
 from contam.rng import generator_for
 
 PARTS = 10
-"""Groups of examples whose tables are kept apart: what the intervals are made of."""
-FEWEST = 4
+"""Groups of examples with separate class means, from which intervals are made."""
+FEWEST_PARTS = 4
 """Groups where tables are large."""
-ENTRIES = 2**26
-"""Numbers in the tables of one pass, from which on there are fewer groups."""
-
-MOST = 2**28
-"""Numbers in the tables of one pass, from which on domains have none of their own."""
+LARGE_TABLE = 2**26
+"""Numbers in the class means of one pass above which there are fewer groups."""
+LARGEST_TABLE = 2**28
+"""Numbers in the class means of one pass above which domains have no separate means."""
+OUT_OF_MEMORY = (
+    "memory runs out on a single example; use a machine with more memory, or smaller inputs"
+)
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
-    """Class means and firing rates of a layer, accumulated over batches."""
+class LayerTable:
+    """Class means of a layer's activations and of its activation rates."""
 
     means: ClassMeans
-    """Mean activations, in the network's units."""
-    fires: Float[Tensor, "classes neurons"]
-    """Summed shares of positions at which the neuron is positive."""
+    rate_sums: Float[Tensor, "classes neurons"]
+    """Summed shares of positive activations of the examples of each class."""
+
+    @classmethod
+    def empty(cls, classes: int, neurons: int, *, parts: int = 1, domains: int = 1) -> "LayerTable":
+        """Return a table without examples."""
+        means = ClassMeans(classes, neurons, parts=parts, domains=domains)
+        return cls(means, torch.zeros(classes, neurons, dtype=torch.float64))
 
     @property
     def neurons(self) -> int:
-        return self.fires.shape[1]
+        """Number of neurons."""
+        return self.rate_sums.shape[1]
 
     @property
     def finite(self) -> bool:
-        """Whether no activation was infinite or not a number."""
-        return bool(self.means.squares.isfinite().all())
+        """Whether every activation was finite."""
+        return bool(self.means.sums.sum().isfinite() and self.means.squares.sum().isfinite())
 
-    def pooled(self) -> "Table":
-        """Return the same examples in one part and one domain."""
-        return Table(self.means.pooled(), self.fires.clone())
-
-    def merge(self, other: "Table") -> "Table":
-        """Add the examples of another table."""
-        self.means.merge(other.means)
-        self.fires.add_(other.fires)
-        return self
+    @property
+    def profile(self) -> Profile:
+        """Means and rates of the classes that have examples."""
+        counts = self.means.counts
+        seen = counts > 0
+        per_class = counts[seen][:, None]
+        rates = (self.rate_sums[seen] / per_class).clamp(0, 1)
+        return Profile(self.means.sums[seen] / per_class, rates, counts[seen])
 
     @property
     def selectivity(self) -> Float[Tensor, " neurons"]:
         """Eq. 61 on the classes that have examples; nan for fewer than two.
 
-        Negative means count as zero, without which the ratio has a pole for GELU neurons.
+        Class means below zero count as zero, because the ratio has a pole for GELU neurons.
         """
-        present = self.means.counts > 0
-        means = self.means.sums[present] / self.means.counts[present][:, None]
+        means = self.profile.means
         if len(means) < 2:
             return means.new_full(means.shape[1:], torch.nan)
         return selectivity(means.clamp(min=0))
 
     @property
     def rate(self) -> Float[Tensor, " neurons"]:
-        """Share of positions, over all examples, at which each neuron is positive."""
-        return self.fires.sum(dim=0) / self.means.counts.sum()
+        """Share of positive activations over all examples."""
+        return self.rate_sums.sum(dim=0) / self.means.counts.sum()
+
+    def update(
+        self, moments: Float[Tensor, "batch 2 neurons"], y: Tensor, part: Tensor, domain: Tensor
+    ) -> None:
+        """Add a batch of mean activations and activation rates."""
+        means, rates = moments.detach().cpu().unbind(1)
+        self.means.update(means, y, part=part, domain=domain)
+        self.rate_sums.index_add_(0, y, rates.double())
+
+    def merged(self, other: "LayerTable | None") -> "LayerTable":
+        """Return a table of the examples of both, in one part and one domain."""
+        means, rates = self.means.pooled(), self.rate_sums.clone()
+        if other is not None:
+            means.merge(other.means.pooled())
+            rates += other.rate_sums
+        return LayerTable(means, rates)
+
+
+@dataclass(frozen=True, eq=False)
+class Keep:
+    """What a pass keeps of single examples; rows are positions in the data set, in rising order."""
+
+    rows: Int[Tensor, " rows"] = field(default_factory=lambda: torch.arange(0))
+    """Examples whose features are kept."""
+    layers: Collection[str] = ()
+    """Layers whose features are kept."""
+    numbers: int = 2**26
+    """Features to keep at most; fewer examples are kept where there are many neurons."""
+    inputs: Int[Tensor, " inputs"] = field(default_factory=lambda: torch.arange(0))
+    """Examples whose inputs are kept."""
+    subset: Int[Tensor, " subset"] = field(default_factory=lambda: torch.arange(0))
+    """Examples that also have class means of their own."""
+    by_domain: bool = False
+    """Whether each domain has class means of its own."""
+    head: bool = False
+    """Whether to keep what the head reads of every example."""
+    border: bool = False
+    """Whether to keep the border statistics of every image."""
+    reference: nn.Module | None = None
+    """An encoder that sees the same batches."""
 
 
 @dataclass(eq=False)
-class Look:
-    """What a pass found. Rows of tensors are the examples that were shown, in their order."""
+class PassResult:
+    """The result of a pass; rows of tensors are the examples in their order."""
 
-    y: Int[Tensor, " shown"]
-    predicted: Int[Tensor, " shown"]
-    domain: Int[Tensor, " shown"]
-    loss: Float[Tensor, " shown"]
+    y: Int[Tensor, " n"]
+    predicted: Int[Tensor, " n"]
+    domain: Int[Tensor, " n"]
+    loss: Float[Tensor, " n"]
     """Cross-entropy in nats; nan where logits are not finite."""
-    counts: Int[Tensor, "domains parts classes"]
-    tables: dict[str, Table] = field(default_factory=dict)
-    """In the order of the layers."""
+    tables: dict[str, LayerTable] = field(default_factory=dict)
+    """Class means by layer, in the order in which the layers run."""
+    subset_tables: dict[str, LayerTable] = field(default_factory=dict)
+    """The same of the examples in `Keep.subset`; classes are numbered among those that occur."""
     kept: Int[Tensor, " kept"] = field(default_factory=lambda: torch.arange(0))
-    """Which rows' features there are."""
+    """The examples whose features were kept."""
     features: dict[str, Tensor] = field(default_factory=dict)
-    """(kept, neurons) for each layer, averaged over space or tokens."""
+    """(kept, neurons) mean activations by layer."""
     logits: Tensor = field(default_factory=lambda: torch.empty(0, 0))
     """(kept, classes)"""
+    inputs: Batch | None = None
+    """The examples whose inputs were kept, on the CPU."""
+    head: Tensor | None = None
+    """(n, width) what the linear head reads; None if the logits are not a linear layer's output."""
+    reference: Tensor | None = None
+    """(n, width) features of the reference encoder."""
+    border: Tensor | None = None
+    """(n, statistics) of the border of each image."""
     left_out: list[str] = field(default_factory=list)
 
+    @property
+    def correct(self) -> Bool[Tensor, " n"]:
+        """Whether each prediction is correct."""
+        return self.predicted == self.y
+
+    @property
+    def counts(self) -> Int[Tensor, " classes"]:
+        """Number of examples of each class that occurs, by class index."""
+        return torch.bincount(self.y)
+
     def forget(self, layer: str) -> None:
-        """Drop what is known of a layer."""
-        self.tables.pop(layer, None)
-        self.features.pop(layer, None)
+        """Drop all results of a layer."""
+        for results in (self.tables, self.subset_tables, self.features):
+            results.pop(layer, None)
 
 
-def looking(
+def run_pass(
     model: nn.Module,
     sample: Sample,
     layers: Sequence[str],
     *,
     classes: int,
-    keep: Int[Tensor, " kept"] | None = None,
-    keep_in: Collection[str] = (),
-    by_domain: bool = False,
+    keep: Keep | None = None,
     batch_size: int = 64,
-) -> Generator[float, None, Look]:
-    """Show a data set to a network once; yields the share that is done and returns the `Look`.
+    compact: bool = False,
+) -> Generator[int, None, PassResult]:
+    """Show every example of a data set to a network once.
 
-    `keep` says, in rising order, whose features of the layers `keep_in` are kept. With `by_domain`
-    each domain has sums of its own. A layer that does not run on every batch, changes its size or
-    is not finite is left out, and `left_out` says so. Where memory runs out, batches are halved.
+    A layer that does not run on every batch, changes its size or is not finite is left out, and
+    `left_out` says so. Where memory runs out, batches are halved.
 
-    Source: ours, one pass for the evidence of an audit.
+    Args:
+        model: the network; it stays as it was.
+        sample: the data set.
+        layers: names of the layers with class means.
+        classes: number of classes.
+        keep: what to keep of single examples.
+        batch_size: examples that are read at a time.
+        compact: whether tables number the classes among those that occur, which saves memory.
+
+    Yields:
+        The number of examples that were shown in each step.
+
+    Returns:
+        The results.
+
+    Source: ours, one pass for all evidence of an audit.
+
+    Raises:
+        ValueError: there is no example, or the logits are not one row for each.
+        torch.OutOfMemoryError: memory runs out on a single example.
     """
-    domain, y = sample.domain, sample.domain.y.cpu()
-    kept = torch.arange(0) if keep is None else keep
-    origin = torch.cat([b.domain.cpu() for b in _labels(domain)]) if by_domain else y * 0
-    _, origin = origin.unique(return_inverse=True)
-    place = rank_within_class(y, classes)
-    empty = torch.zeros(1, 1, classes, dtype=torch.int64)
-    found = Look(y, y.clone(), y.clone(), torch.empty(len(y)), empty, kept=kept)
-    names, done, part = tuple(layers), 0, y
-    for seen in _observing(model, domain.batches(batch_size), names, found.left_out, sample.name):
-        here = slice(done, done + len(seen.batch.y))
-        if not done:
-            width = sum(m.shape[2] for m in seen.layers.values())
-            domains = int(origin.max()) + 1
-            if domains > 1 and domains * FEWEST * classes * width > MOST:
-                found.left_out.append(
-                    f"The domains of {sample.name} are not compared: tables of {domains} domains, "
-                    f"{classes} classes and {width} neurons would not fit in memory."
-                )
-                origin, domains = origin * 0, 1
-            parts = min(PARTS, max(FEWEST, ENTRIES // max(1, domains * classes * width)))
-            part = place % parts
-            cell = (origin * parts + part) * classes + y
-            found.counts = torch.bincount(cell, minlength=domains * parts * classes)
-            found.counts = found.counts.view(domains, parts, classes)
-            found.tables = {
-                name: Table(
-                    ClassMeans(classes, moments.shape[2], parts=parts, domains=domains),
-                    torch.zeros(classes, moments.shape[2], dtype=torch.float64),
-                )
-                for name, moments in seen.layers.items()
-            }
-            found.features = {
-                name: moments.new_empty(len(kept), moments.shape[2], device="cpu")
-                for name, moments in seen.layers.items()
-                if name in keep_in
-            }
-            found.logits = torch.empty(len(kept), seen.logits.shape[1])
-        logits = seen.logits.detach().cpu().float()
-        found.predicted[here] = logits.argmax(dim=1)
-        found.domain[here] = seen.batch.domain.cpu()
-        found.loss[here] = F.cross_entropy(logits, y[here], reduction="none")
-        first, last = torch.searchsorted(kept, torch.tensor([here.start, here.stop])).tolist()
-        inside = kept[first:last] - done
-        found.logits[first:last] = logits[inside]
-        for name in [*found.tables]:
-            moments = seen.layers.get(name)
-            if moments is None or moments.shape[2] != found.tables[name].neurons:
+    if len(sample) == 0:
+        raise ValueError(f"{sample.name!r} has no examples; an audit needs some of each class")
+    keep = keep or Keep()
+    accumulator = _Accumulator(sample, layers, classes, keep, compact=compact)
+    batches = sample.domain.batches(batch_size)
+    for observation, encoded in _observe(model, batches, tuple(layers), keep, accumulator):
+        accumulator.update(observation, encoded)
+        yield len(observation.batch.y)
+    return accumulator.result()
+
+
+class _Accumulator:
+    """Collects the results of a pass batch by batch."""
+
+    def __init__(
+        self, sample: Sample, layers: Sequence[str], classes: int, keep: Keep, *, compact: bool
+    ) -> None:
+        self.name, self.classes, self.keep = sample.name, classes, keep
+        self.left_out: list[str] = []
+        y = sample.domain.y.cpu()
+        self.expected = y
+        labels = y.unique(return_inverse=True)[1] if compact else y
+        size = int(labels.max()) + 1 if compact else classes
+        origin = y * 0
+        if keep.by_domain:
+            origin = torch.cat([part.cpu() for part in _domain_indices(sample.domain)])
+            origin = origin.unique(return_inverse=True)[1]
+        self.groups = _Groups(labels, size, origin)
+        chosen = torch.zeros(len(y), dtype=torch.bool)
+        chosen[keep.subset] = True
+        among = torch.zeros_like(y)
+        if len(keep.subset):
+            among[keep.subset] = y[keep.subset].unique(return_inverse=True)[1]
+        self.subset = _Groups(among, int(among.max()) + 1, y * 0, chosen)
+        self.rows = keep.rows
+        self.done = 0
+        self.columns: dict[str, list[Tensor]] = {
+            name: [] for name in ("y", "predicted", "domain", "loss", "logits", "head", "border",
+                                  "reference")
+        }  # fmt: skip
+        self.inputs: list[Batch] = []
+        self.tables: dict[str, LayerTable] = {}
+        self.subset_tables: dict[str, LayerTable] = {}
+        self.features: dict[str, list[Tensor]] = {}
+
+    def update(self, observation: Observation, encoded: Tensor | None) -> None:
+        """Add a batch."""
+        batch = observation.batch
+        logits = observation.logits.detach()
+        if logits.ndim != 2 or len(logits) != len(batch.y):
+            raise ValueError(
+                f"{self.name!r}: the logits have shape {tuple(logits.shape)} for {len(batch.y)} "
+                "examples; wrap the model so that it returns (batch, classes)"
+            )
+        if not self.done:
+            self._begin(observation)
+        logits, y = logits.cpu().float(), batch.y.cpu()
+        here = slice(self.done, self.done + len(y))
+        columns = self.columns
+        columns["y"].append(y)
+        columns["predicted"].append(logits.argmax(dim=1))
+        columns["domain"].append(batch.domain.cpu())
+        columns["loss"].append(F.cross_entropy(logits, y, reduction="none"))
+        columns["logits"].append(logits[_within(self.rows, here)])
+        if self.keep.head and observation.head is not None:
+            columns["head"].append(observation.head.detach().float().cpu())
+        if self.keep.border and has_border(batch.x):
+            columns["border"].append(border_statistics(batch.x))
+        if encoded is not None:
+            columns["reference"].append(encoded.detach().cpu())
+        wanted = _within(self.keep.inputs, here)
+        if len(wanted):
+            self.inputs.append(Batch(*(part.detach().cpu()[wanted] for part in batch)))
+        self._update_tables(observation, here)
+        self.done = here.stop
+
+    def _begin(self, observation: Observation) -> None:
+        """Make the tables, whose sizes are known from the first batch."""
+        sizes = {name: moments.shape[2] for name, moments in observation.layers.items()}
+        domains, parts = self.groups.shape(sum(sizes.values()))
+        if self.keep.by_domain and domains < 1 + int(self.groups.domain.max()):
+            self.left_out.append(
+                f"The domains of {self.name} are not compared: separate class means would not fit "
+                "in memory."
+            )
+        for name, neurons in sizes.items():
+            self.tables[name] = LayerTable.empty(
+                self.groups.classes, neurons, parts=parts, domains=domains
+            )
+            if len(self.keep.subset):
+                _, few = self.subset.shape(sum(sizes.values()))
+                self.subset_tables[name] = LayerTable.empty(self.subset.classes, neurons, parts=few)
+            if name in self.keep.layers:
+                self.features[name] = []
+        kept = 1 + sum(sizes[name] for name in self.features)
+        room = max(20, self.keep.numbers // kept)
+        if len(self.rows) > room:
+            few = balanced(self.expected[self.rows], room, seed=0, purpose="audit/read")
+            self.rows = self.rows[few]
+
+    def _update_tables(self, observation: Observation, here: slice) -> None:
+        inside = _within(self.rows, here)
+        for name in [*self.tables]:
+            moments = observation.layers.get(name)
+            if moments is None or moments.shape[2] != self.tables[name].neurons:
                 if moments is not None:
-                    found.left_out.append(_changing(name, sample.name))
-                found.forget(name)
+                    self.left_out.append(_changing(name, self.name))
+                self._forget(name)
                 continue
-            means, rates = moments.detach().cpu().double().unbind(1)
-            table = found.tables[name]
-            table.means.update(means, y[here], part=part[here], domain=origin[here])
-            table.fires.index_add_(0, y[here], rates)
-            if name in found.features:
-                found.features[name][first:last] = moments[:, 0].detach().cpu()[inside]
-        done = here.stop
-        yield done / len(y)
-    for name in [name for name, table in found.tables.items() if not table.finite]:
-        found.left_out.append(
-            f"Layer {name} is not looked at: on {sample.name} some of its activations are not "
-            "finite."
+            self.groups.add(self.tables[name], moments, here)
+            if name in self.subset_tables:
+                self.subset.add(self.subset_tables[name], moments, here)
+            if name in self.features:
+                self.features[name].append(moments[:, 0].detach().cpu()[inside])
+
+    def _forget(self, layer: str) -> None:
+        for results in (self.tables, self.subset_tables, self.features):
+            results.pop(layer, None)
+
+    def result(self) -> PassResult:
+        """Return the results of all batches."""
+        columns = {name: torch.cat(parts) for name, parts in self.columns.items() if parts}
+        for name in [name for name, table in self.tables.items() if not table.finite]:
+            self.left_out.append(
+                f"Layer {name} is left out: some of its activations on {self.name} are not finite."
+            )
+            self._forget(name)
+        known = {name: columns.get(name) for name in ("head", "reference", "border")}
+        return PassResult(
+            columns["y"], columns["predicted"], columns["domain"], columns["loss"],
+            tables=self.tables,
+            subset_tables=self.subset_tables,
+            kept=self.rows[self.rows < self.done],
+            features={name: torch.cat(parts) for name, parts in self.features.items()},
+            logits=columns["logits"],
+            inputs=Batch(*map(torch.cat, zip(*self.inputs, strict=True))) if self.inputs else None,
+            left_out=self.left_out,
+            **{n: v if v is not None and len(v) == self.done else None for n, v in known.items()},
+        )  # fmt: skip
+
+
+class _Groups:
+    """Where the class means of each example are added.
+
+    Args:
+        label: row of the table for each example.
+        classes: number of rows.
+        domain: domain of each example.
+        chosen: the examples that count; None for all.
+    """
+
+    def __init__(
+        self, label: Tensor, classes: int, domain: Tensor, chosen: Tensor | None = None
+    ) -> None:
+        self.label, self.classes, self.domain, self.chosen = label, classes, domain, chosen
+        # Examples in the order of their classes go to the parts in turn.
+        counted = torch.arange(len(label)) if chosen is None else chosen.nonzero().flatten()
+        self.part = torch.zeros_like(label)
+        self.part[counted[label[counted].argsort(stable=True)]] = torch.arange(len(counted))
+
+    def shape(self, neurons: int) -> tuple[int, int]:
+        """Return how many domains and parts fit in memory."""
+        domains = int(self.domain.max()) + 1
+        if domains > 1 and domains * FEWEST_PARTS * self.classes * neurons > LARGEST_TABLE:
+            domains = 1
+        return domains, min(
+            PARTS, max(FEWEST_PARTS, LARGE_TABLE // max(1, domains * self.classes * neurons))
         )
-        found.forget(name)
-    return found
+
+    def add(self, table: LayerTable, moments: Tensor, here: slice) -> None:
+        """Add a batch of examples to a table."""
+        domains, parts = table.means.cell_counts.shape[:2]
+        label, part, domain = self.label[here], self.part[here] % parts, self.domain[here]
+        if self.chosen is not None:
+            inside = self.chosen[here]
+            if not inside.any():
+                return
+            moments = moments[inside.to(moments.device)]
+            label, part, domain = label[inside], part[inside], domain[inside]
+        table.update(moments, label, part, domain if domains > 1 else domain * 0)
 
 
-def _observing(
+def _within(rows: Tensor, here: slice) -> Tensor:
+    """The rows that lie in a slice, counted from its start."""
+    first, last = torch.searchsorted(rows, torch.tensor([here.start, here.stop])).tolist()
+    return rows[first:last] - here.start
+
+
+def _observe(
     model: nn.Module,
     batches: Iterable[Batch],
     layers: tuple[str, ...],
-    left_out: list[str],
-    where: str,
-) -> Iterator[Observation]:
-    """As `observe` with moments; where memory runs out in smaller batches, and without layers that
-    do not run.
-    """
-    size = None
+    keep: Keep,
+    accumulator: _Accumulator,
+) -> Iterator[tuple[Observation, Tensor | None]]:
+    """Observe batches, smaller ones where memory runs out, without layers that do not run."""
+    observer, size = Observer(model, layers, "moments", head=keep.head), None
     for batch in batches:
         waiting = [batch]
         while waiting:
@@ -209,74 +413,110 @@ def _observing(
                 waiting = [now.pick(slice(None, size)), now.pick(slice(size, None)), *waiting]
                 continue
             try:
-                (seen,) = observe(model, [now], layers, "moments")
+                observation, encoded = observer(now), None
+                if keep.reference is not None:
+                    with evaluating(keep.reference):
+                        encoded = keep.reference(observation.batch.x).flatten(1).float()
             except torch.OutOfMemoryError:
                 if len(now.y) == 1:
-                    raise
+                    raise torch.OutOfMemoryError(OUT_OF_MEMORY) from None
                 size, waiting = len(now.y) // 2, [now, *waiting]
+                if torch.cuda.is_initialized():
+                    torch.cuda.empty_cache()
                 continue
             except ValueError:
                 lost = [name for name in layers if not _runs(model, now, name)]
                 if not lost:
                     raise
                 layers = tuple(name for name in layers if name not in lost)
-                left_out += [_changing(name, where) for name in lost]
+                accumulator.left_out += [_changing(name, accumulator.name) for name in lost]
                 waiting = [now, *waiting]
+                observer = Observer(model, layers, "moments", head=keep.head)
                 continue
-            yield seen
+            yield observation, encoded
 
 
 def _changing(layer: str, where: str) -> str:
-    return f"Layer {layer} is not looked at: it does not run alike on all batches of {where}."
+    return f"Layer {layer} is left out: it does not run in the same way on all batches of {where}."
 
 
 def _runs(model: nn.Module, batch: Batch, layer: str) -> bool:
     try:
-        list(observe(model, [batch], [layer], "moments"))
+        Observer(model, [layer], "moments")(batch)
     except ValueError:
         return False
     return True
 
 
 def running_layers(model: nn.Module, sample: Sample) -> tuple[str, ...]:
-    """All activations of a network in the order in which they run on a data set's first example."""
+    """Return all activations of a network in the order in which they run on the first example."""
     first = next(iter(sample.domain.batches(1))).x
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     return tuple(layers_of(model, first.to(device)))
 
 
-def picked(sample: Sample, which: Int[Tensor, " some"]) -> Sample:
-    """Some examples of a data set, in the order given, with what is known of them."""
+def layers_with_positions(model: nn.Module, x: Tensor, layers: Sequence[str]) -> list[str]:
+    """Return the layers that give maps (batch, channels, height, width) of several positions.
+
+    Args:
+        model: the network.
+        x: one example as a batch.
+        layers: names of layers that run.
+    """
+
+    def shape_of(output: Tensor) -> Tensor:
+        return torch.tensor([[*output.shape[1:]]])
+
+    _, recorder = forward_once(model, x, list(layers), shape_of)
+    shapes = {name: shape[0].tolist() for name, shape in recorder.outputs.items()}
+    return [name for name in layers if len(shapes[name]) == 3 and max(shapes[name][1:]) > 1]
+
+
+def picked(sample: Sample, rows: Int[Tensor, " some"]) -> Sample:
+    """Return the examples of a data set at these positions, in the order given."""
     domain = sample.domain
-    # Domains that read their examples one by one know how to read some.
+    # Domains that read their examples from files can read single ones.
     pick = getattr(domain, "pick", None)
     if pick is not None:
-        some: Domain = pick(which)
+        some: Domain = pick(rows)
     elif type(domain) is Domain:
-        some = Domain(domain.name, domain.data.pick(which))
+        some = Domain(domain.name, domain.data.pick(rows))
     else:
-        some = Domain(domain.name, _filtered(domain, which))
-    masks = None if sample.masks is None else sample.masks[which]
-    background = None if sample.background is None else sample.background[which]
+        some = Domain(domain.name, _read_only(domain, rows))
+    masks = None if sample.masks is None else sample.masks[rows]
+    background = None if sample.background is None else sample.background[rows]
     return Sample(sample.name, some, masks, background)
 
 
-def _filtered(domain: Domain, which: Tensor) -> Batch:
-    """The examples of a domain that can only be read in order."""
-    order = which.argsort()
-    wanted, parts, done = which[order], [], 0
+def _read_only(domain: Domain, rows: Tensor) -> Batch:
+    """The examples at these positions of a domain that can only be read in order."""
+    order = rows.argsort()
+    wanted, parts, done = rows[order], [], 0
     for batch in domain.batches(64):
-        ends = torch.tensor([done, done + len(batch.y)])
-        first, last = torch.searchsorted(wanted, ends).tolist()
-        if first < last:
-            parts.append(batch.pick(wanted[first:last] - done))
-        done += len(batch.y)
+        here = slice(done, done + len(batch.y))
+        if len(inside := _within(wanted, here)):
+            parts.append(batch.pick(inside))
+        done = here.stop
     back = order.argsort()
-    return Batch(*(torch.cat(each)[back] for each in zip(*parts, strict=True)))
+    return Batch(*(torch.cat(column)[back] for column in zip(*parts, strict=True)))
 
 
 def balanced(y: Int[Tensor, " n"], most: int, *, seed: int, purpose: str) -> Int[Tensor, " some"]:
-    """At most so many examples, as equally of every class as there are, in rising order."""
+    """Return at most `most` positions, with equal numbers of each class as far as possible.
+
+    Args:
+        y: class indices.
+        most: number of positions.
+        seed: seed of the draw.
+        purpose: name of the draw.
+
+    Returns:
+        The positions in rising order.
+
+    >>> y = torch.tensor([0, 0, 0, 1])
+    >>> y[balanced(y, 2, seed=0, purpose="example")].tolist()
+    [0, 1]
+    """
     if len(y) <= most:
         return torch.arange(len(y))
     shuffled = torch.randperm(len(y), generator=generator_for(seed, purpose))
@@ -285,12 +525,12 @@ def balanced(y: Int[Tensor, " n"], most: int, *, seed: int, purpose: str) -> Int
     return place.argsort(stable=True)[:most].sort().values
 
 
-def _labels(domain: Domain) -> Iterator[Batch]:
-    """The domain indices of all examples, without reading what can be left unread."""
+def _domain_indices(domain: Domain) -> Iterator[Tensor]:
+    """The domain index of all examples, without reading their inputs where that is possible."""
     origin = getattr(domain, "origin", None)
     if origin is not None:
-        yield Batch(domain.y, domain.y, origin)
+        yield origin
     elif type(domain) is Domain:
-        yield domain.data
+        yield domain.data.domain
     else:
-        yield from domain.batches(64)
+        yield from (batch.domain for batch in domain.batches(64))

@@ -1,12 +1,12 @@
 """`contam audit`: diagnose why a classifier fails on shifted data."""
 
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import tyro
 
 from contam.cli.parsing import nearest
-from contam.cli.progress import follow
+from contam.cli.progress import ProgressDisplay
 
 
 def audit(
@@ -15,6 +15,7 @@ def audit(
     id: Path,
     ood: tyro.conf.UseAppendAction[tuple[Path, ...]] = (),
     weights: Path | None = None,
+    name: str | None = None,
     out: Path = Path("audit"),
     masks: Path | None = None,
     layer: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
@@ -38,6 +39,7 @@ def audit(
             distribution.
         ood: folder of shifted data in the same layout; may be given again.
         weights: safetensors or a state dict; may hold an encoder and its head.
+        name: name of the model on the page and in the records.
         out: folder of the files to write.
         masks: folder with a mask of each image of --id under the image's own path, white on the
             object.
@@ -52,7 +54,7 @@ def audit(
         as_json: print the whole record instead of the verdict.
         seed: random seed.
     """
-    from contam.auditing.api import auditing
+    from contam.auditing import api
 
     failing = failing_causes(fail_on)
     if out.exists() and not out.is_dir():
@@ -62,11 +64,13 @@ def audit(
         encoder = (reference, reference_weights)
     elif reference == "none":
         encoder = None
-    stages = auditing(
-        model, id=id, ood=list(ood), weights=weights, masks=masks, layers=list(layer) or "auto",
-        baseline=baseline, reference=encoder, budget=budget, device=device, seed=seed,
-    )  # fmt: skip
-    result = follow("audit", stages)
+    with ProgressDisplay("audit") as display:
+        result = api.audit(
+            model, id=id, ood=list(ood), name=name, weights=weights, masks=masks,
+            layers=list(layer) or "auto", baseline=baseline, reference=encoder, budget=budget,
+            device=device, seed=seed,
+            progress=lambda stage: display.update(stage.done, stage.doing),
+        )  # fmt: skip
     result.save(out)
     page = result.report(out / "audit.html")
     if as_json:
@@ -80,10 +84,11 @@ def audit(
 
 def failing_causes(fail_on: str | None) -> set[str]:
     """The verdicts of a comma-separated list; a word of a verdict's name is enough."""
-    from contam.auditing.records import Cause
+    from contam.auditing.causes import NAMES
+    from contam.auditing.records import UNDECIDED
 
-    known = get_args(Cause)
-    failures = [cause for cause in known if cause not in ("healthy", "undecided")]
+    known = (*NAMES, UNDECIDED)
+    failures = [cause for cause in NAMES if cause != "healthy"]
     chosen: set[str] = set()
     for word in filter(None, (word.strip() for word in (fail_on or "").split(","))):
         matching = [cause for cause in known if word == cause or word in cause.split()]

@@ -1,4 +1,4 @@
-"""What an audit's page draws: layers by depth, neurons by value, examples in a plane."""
+"""The charts of an audit's page: layers by depth, neurons by value, projected examples."""
 
 import json
 import math
@@ -10,75 +10,77 @@ from typing import Any
 import numpy as np
 
 from contam.auditing.records import AuditRecord, Interval, LayerRecord
+from contam.measures.attenuation import ABOVE_ONE
 from contam.plots import Figure, Panel, bars, histogram, lines, scatter
 
 Values = Mapping[str, Interval | float]
 Read = Callable[[LayerRecord], Values]
 FEW = 2
-"""Curves that share a panel with their controls."""
+"""Curves that share a panel with their controls, at most."""
 COLORS = 7
-"""Kinds of marks that a plane can tell apart."""
+"""Series of the projection, at most."""
 CLASSES = 20
-"""Classes whose rates are drawn side by side."""
+"""Classes whose rates are drawn side by side, at most."""
 SPREAD = np.linspace(-0.5, 1.5, 41)
 SHARE = np.linspace(0, 1, 41)
 """Edges of histograms."""
 HISTOGRAMS: tuple[tuple[str, str, np.ndarray, dict[str, str]], ...] = (
-    ("Attenuation", "share of the class profile lost", SPREAD, {"neurons": "attenuation"}),
+    ("Class-profile attenuation", "share of the class profile lost", SPREAD,
+     {"neurons": "attenuation"}),
     ("Selectivity", "class selectivity", SHARE,
      {"ID": "selectivity_id", "OOD": "selectivity_ood"}),
-    ("Activation rate", "share of examples that it fires for", SHARE,
+    ("Activation rate", "share of positive activations", SHARE,
      {"ID": "rate_id", "OOD": "rate_ood"}),
 )  # fmt: skip
 
 
 def of_layers(record: AuditRecord) -> list[Figure]:
-    """Every measure over the depth of the network; measures that nobody took are left out."""
+    """Return the measures over the depth of the network; those without numbers are left out."""
     ood = [each.name for each in record.sets if each.role == "ood"]
     lost = _controlled(
-        record, "Profile lost to new data", "share lost, ID to OOD",
+        record, "Class signal lost under shift", "attenuation, ID to OOD",
         lambda layer: {
             **layer.attenuation,
             **({} if layer.across_domains is None else {"across domains": layer.across_domains}),
         },
-        "how much of each layer's class profile is lost",
     ) + _changed(record)  # fmt: skip
-    told = [
-        _by_depth(record, "Read by a linear probe", "accuracy", lambda layer: layer.probe,
-                  "the accuracy of a linear probe fitted on ID data"),
-        _by_depth(record, "Usable information", "bits about the class",
-                  lambda layer: layer.information, "how many bits about the class can be used"),
-        _by_depth(record, "Decided by this layer", "share of examples",
-                  lambda layer: layer.decided, "the share of predictions decided by this layer"),
-        _by_depth(record, "Error in telling domains", "error rate",
-                  lambda layer: _present({"this network": layer.domain_error,
-                                          "untrained": layer.untrained_domain_error,
-                                          "guessing": layer.domain_chance}),
-                  "how often a linear reader mistakes the domain"),
-    ]  # fmt: skip
-    fire = [
-        _by_depth(record, title, unit, read, shows)
-        for title, unit, read, shows in (
-            ("Class selectivity", "mean over neurons", lambda layer: layer.selectivity,
-             "how much more neurons fire for their favorite class"),
-            ("Activation asymmetry", "mean over neurons, a rate", lambda layer: layer.asymmetry,
-             "how much more often neurons fire for one class than for the average one"),
-            ("Activation rate", "share of positive activations", lambda layer: layer.rate,
-             "how often neurons fire"),
-            ("Density", "mean activation", lambda layer: layer.density,
-             "the mean activation"),
+    probes = [
+        _by_depth(record, title, unit, read)
+        for title, unit, read in (
+            ("Linear probe", "accuracy", lambda layer: layer.probe),
+            ("Usable information", "bits about the class", lambda layer: layer.information),
+            ("Decided by this layer", "share of predictions", lambda layer: layer.decided),
+            ("Error of a domain probe", "error rate",
+             lambda layer: _present({"this network": layer.domain_error,
+                                     "untrained": layer.untrained_domain_error,
+                                     "most frequent domain": layer.domain_chance})),
         )
     ]  # fmt: skip
-    beyond = "ID to each OOD set" if ood else "one ID domain to the others"
+    activity = [
+        _by_depth(record, title, unit, read)
+        for title, unit, read in (
+            ("Class selectivity", "mean over neurons", lambda layer: layer.selectivity),
+            ("Activation asymmetry", "largest minus mean rate", lambda layer: layer.asymmetry),
+            ("Activation rate", "share of positive activations", lambda layer: layer.rate),
+            ("Density", "mean activation", lambda layer: layer.density),
+        )
+    ]
+    between = "ID to each OOD set" if ood else "one ID domain to the others"
+    above_one = any(
+        row["value"] is not None and row["value"] > 1 for _, rows in lost for row in rows
+    )
     figures = (
-        ("Where the response to the class is lost",
-         f"The share of each layer’s class profile (its class means, centered) that is gone from "
-         f"{beyond}: 0 is all kept, 1 is all lost. Intervals too wide for a panel go beyond it.",
+        ("Where the class signal is lost",
+         f"Class-profile attenuation from {between}: the share of a layer’s class profile (its "
+         "class means, centered) that is lost. 0 means that nothing is lost, 1 that nothing "
+         "remains. Intervals that are too wide for a panel are cut off."
+         + (f" {ABOVE_ONE}" if above_one else ""),
          lost),
         ("What can be read from each layer",
-         "By simple readers that were fitted on ID data alone. Where the ID curve rises and the "
-         "OOD curve does not, the network breaks.", told),
-        ("How its neurons fire", "A trained network beside the same one with drawn weights.", fire),
+         "Probes that were fitted on ID data alone. The network fails at the layers where the ID "
+         "curve rises and the OOD curve does not. The untrained network sees fewer examples, which "
+         "lowers its probes.", probes),
+        ("Activity of the neurons", "The network beside an untrained copy of it.", activity),
     )  # fmt: skip
     made = []
     for title, caption, drawn in figures:
@@ -90,13 +92,13 @@ def of_layers(record: AuditRecord) -> list[Figure]:
     return made
 
 
-def of_neurons(record: AuditRecord) -> tuple[Panel, ...]:
-    """Histograms of all neurons in the table, in the order of `HISTOGRAMS`."""
+def of_neurons(record: AuditRecord, most: int) -> tuple[Panel, ...]:
+    """Return histograms of the first neurons of the table, in the order of `HISTOGRAMS`."""
     table = record.neurons
     assert table is not None, "histograms are of a table"
     return tuple(
         histogram(
-            {name: np.array(getattr(table, field), dtype=np.float64)
+            {name: np.array(getattr(table, field)[:most], dtype=np.float64)
              for name, field in columns.items()},
             title=title, x=unit, edges=edges, series="",
         )[0]
@@ -105,7 +107,7 @@ def of_neurons(record: AuditRecord) -> tuple[Panel, ...]:
 
 
 def of_rates(record: AuditRecord) -> Panel | None:
-    """How often a layer fires for each class; the last layer, until another is chosen."""
+    """Return the activation rate of a layer by class: the last layer, until another is chosen."""
     known = [layer for layer in record.layers if layer.class_rates]
     if not known or len(record.classes) > CLASSES:
         return None
@@ -122,17 +124,18 @@ def of_rates(record: AuditRecord) -> Panel | None:
 
 
 def on_one_line(name: str) -> str:
-    """The name as bars can have it: Vega sorts them by expressions, without line separators."""
+    """Return the name without line separators, which Vega's expressions cannot parse."""
     return " ".join(name.split())
 
 
-def of_plane(record: AuditRecord) -> tuple[Panel, ...]:
-    """Examples in a layer's two widest directions, by what is told of them."""
-    plane = record.plane
+def of_projection(record: AuditRecord) -> tuple[Panel, ...]:
+    """Return examples in a layer's first two principal directions, by set, class and domain."""
+    plane = record.projection
     if plane is None:
         return ()
     axes = [
-        f"direction {k}, {share:.0%} of the variance" for k, share in enumerate(plane.shares, 1)
+        f"principal direction {k} ({share:.0%} of the variance)"
+        for k, share in enumerate(plane.shares, 1)
     ]
     panels = []
     for title, names in (("By data set", plane.data), ("By class", plane.label),
@@ -150,9 +153,9 @@ def of_plane(record: AuditRecord) -> tuple[Panel, ...]:
 
 
 def _controlled(
-    record: AuditRecord, title: str, unit: str, read: Read, shows: str
+    record: AuditRecord, title: str, unit: str, read: Read
 ) -> list[tuple[Panel, list[dict[str, Any]]]]:
-    """A measure and its control: in one panel where curves are few, else side by side."""
+    """A measure and its control: in one panel if there are few curves, else side by side."""
     names = dict.fromkeys(key for layer in record.layers for key in read(layer))
 
     def control(layer: LayerRecord) -> Values:
@@ -166,50 +169,33 @@ def _controlled(
                 **read(layer),
                 **{f"{key}, untrained": value for key, value in control(layer).items()},
             },
-            shows,
         )  # fmt: skip
         return _comparable([one])
     both = [
-        _by_depth(record, title, unit, read, shows),
-        _by_depth(record, f"{title}, untrained", unit, control, f"{shows}, in drawn weights"),
+        _by_depth(record, title, unit, read),
+        _by_depth(record, f"{title}, untrained", unit, control),
     ]
     return _comparable(both)
 
 
 def _changed(record: AuditRecord) -> list[tuple[Panel, list[dict[str, Any]]]]:
-    """A panel for each change of the ID images: a curve for each strength, and the control."""
-    keys = dict.fromkeys(key for layer in record.layers for key in layer.counterfactual)
-    both = []
-    for change in dict.fromkeys(key.rpartition(" ")[0] for key in keys):
-        strengths = {
-            key: key.rpartition(" ")[2] for key in keys if key.rpartition(" ")[0] == change
-        }
+    """A panel for each change of the ID images, with the control."""
+    changes = dict.fromkeys(key for layer in record.layers for key in layer.counterfactual)
 
-        def read(layer: LayerRecord, strengths: Mapping[str, str] = strengths) -> Values:
-            return {
-                said: layer.counterfactual[key]
-                for key, said in strengths.items()
-                if key in layer.counterfactual
-            } | {
-                f"{said}, untrained": layer.untrained_attenuation[key]
-                for key, said in strengths.items()
-                if key in layer.untrained_attenuation
-            }
+    def panel(change: str) -> tuple[Panel, list[dict[str, Any]]]:
+        def read(layer: LayerRecord) -> Values:
+            tables = {"changed": layer.counterfactual, "untrained": layer.untrained_attenuation}
+            return {name: table[change] for name, table in tables.items() if change in table}
 
-        both.append(
-            _by_depth(
-                record, "Profile lost to changes" + (f": {change}" if change else ""),
-                "share lost, by strength", read,
-                "how much of the class profile is lost when ID images are changed",
-            )
-        )  # fmt: skip
-    return _comparable(both)
+        return _by_depth(record, f"Class signal lost when changed: {change}", "attenuation", read)
+
+    return _comparable([panel(change) for change in changes])
 
 
 def _comparable(
     both: Sequence[tuple[Panel, list[dict[str, Any]]]],
 ) -> list[tuple[Panel, list[dict[str, Any]]]]:
-    """The panels on one y axis that holds every number, but not the ends of wide intervals."""
+    """The panels with one y axis that includes every number, but not the ends of wide intervals."""
     values = [row["value"] for _, rows in both for row in rows if math.isfinite(row["value"])]
     ends = [min(0.0, *values), max(1.0, *values)] if values else [0.0, 1.0]
     made = []
@@ -223,9 +209,9 @@ def _comparable(
 
 
 def _by_depth(
-    record: AuditRecord, title: str, unit: str, read: Read, shows: str
+    record: AuditRecord, title: str, unit: str, read: Read
 ) -> tuple[Panel, list[dict[str, Any]]]:
-    """A curve for each key, over the layers in their order; and the numbers for the table."""
+    """A curve over the layers for each key, and the numbers for the table."""
     rows = []
     order = dict.fromkeys(each.name for each in record.sets)
     order |= dict.fromkeys(key for layer in record.layers for key in read(layer))
@@ -252,7 +238,7 @@ def _by_depth(
 
 
 def _naming(panel: Panel, names: Sequence[str]) -> Panel:
-    """The panel with all layers along its axis, and their names where one points."""
+    """The panel with all layers along its axis, and their names in the tooltip."""
     chart: Any = deepcopy(panel.chart)
     for point in chart["data"]["values"]:
         point["x"] = int(point["x"])

@@ -1,40 +1,20 @@
-"""An audit's verdict and numbers as a reader meets them."""
+"""Numbers and badges of an audit's page."""
 
 import math
 from typing import NamedTuple
 
-from contam.auditing.records import AuditRecord, Cause, Interval, Step
+from contam.auditing.records import UNDECIDED, AuditRecord, CauseEvidence, Interval, Step
 from contam.report.strip import WIDTH
 from contam.report.words import cell, typeset
 
-HEADINGS: dict[Cause, str] = {
-    "healthy": "Healthy: no failure to explain",
-    "undertrained": "Undertrained",
-    "spurious correlation": "A spurious correlation",
-    "core information missing": "The object can’t be seen",
-    "head": "The head falls short of its features",
-    "contaminated": "Contaminated, as far as one can tell",
-    "undecided": "Undecided",
-}
-MADE_FROM = {
-    "masks": "objects cut out along their masks",
-    "inpainted": "objects painted over",
-    "border": "only the border of each image",
-    "labels": "declared background labels",
-}
-KNOWN_FROM = {
-    "labels": "declared background labels",
-    "border": "color and spread of the border pixels",
-}
 
-
-def kind(cause: Cause) -> str:
-    """Which of the page's three colors a cause has."""
-    return {"healthy": "holds", "undecided": "unjudged"}.get(cause, "fails")
+def kind(cause: str) -> str:
+    """Return which of the page's three colors a cause has."""
+    return {"healthy": "holds", UNDECIDED: "unjudged"}.get(cause, "fails")
 
 
 class Gauge(NamedTuple):
-    """Places on a line of `WIDTH`, from its left end; what lies beyond is put at its end."""
+    """Positions on a line of length `WIDTH`; values beyond its ends are put at the ends."""
 
     dot: float
     whisker: tuple[float, float] | None
@@ -42,9 +22,9 @@ class Gauge(NamedTuple):
 
 
 def gauge(found: Interval | None, limit: float | None = None) -> Gauge | None:
-    """A share between 0 and 1 with its interval, and where the threshold is.
+    """Place a share between 0 and 1 with its interval and a threshold on a line.
 
-    Negative numbers, such as gains, have the line begin with them. None without a finite number.
+    The line begins below 0 for negative numbers such as losses. None without a finite number.
     """
     if found is None or not math.isfinite(found.value):
         return None
@@ -62,30 +42,30 @@ def gauge(found: Interval | None, limit: float | None = None) -> Gauge | None:
 
 
 def number(found: Interval | float | None) -> str:
-    """The number alone."""
+    """Format a number without its interval."""
     value = found.value if isinstance(found, Interval) else found
     if value is None or math.isnan(value):
         return cell(None)
-    # Shares to a thousandth; what is smaller, such as a p-value, keeps its digits.
+    # Shares to a thousandth; smaller numbers, such as p-values, keep their digits.
     return cell(float(value) if abs(value) < 0.001 else round(float(value), 3))
 
 
 def fixed(value: float | None) -> str:
-    """A number among many others in a column, to a thousandth."""
+    """Format a number of a column to a thousandth."""
     if value is None or not math.isfinite(value):
         return "–"
     return typeset(f"{value:z.3f}")
 
 
 def ends(found: Interval | None) -> str:
-    """Both ends of its interval: '0.51 to 0.56'; nothing where they are not known."""
+    """Format the ends of an interval as '0.51 to 0.56'; an empty string if they are unknown."""
     if found is None or found.low is None or found.high is None:
         return ""
     return f"{number(found.low)} to {number(found.high)}"
 
 
 def decides(step: Step, record: AuditRecord) -> bool:
-    """Whether this answer gave the verdict."""
+    """Return whether this answer gave the verdict."""
     first = next(
         (each for each in record.verdict.steps
          if each.answer == "yes" and each.leads_to == record.verdict.cause), None
@@ -93,11 +73,40 @@ def decides(step: Step, record: AuditRecord) -> bool:
     return step is first
 
 
-def turn(step: Step) -> str:
-    """The answer, and where it leads."""
+def badge(step: Step) -> str:
+    """Return the answer in a few words."""
     return {
         "yes": f"Yes: {step.leads_to}",
-        "no": f"No, so not {step.leads_to}" if step.leads_to != "healthy" else "No: a failure",
-        "undecided": "Open",
+        "no": "No, it fails" if step.leads_to == "healthy" else f"No, not {step.leads_to}",
+        "undecided": "Unclear",
         "not asked": "Not asked",
     }[step.answer]
+
+
+class EvidenceTable(NamedTuple):
+    """The numbers of a cause's evidence with a row for each data set and variant."""
+
+    columns: list[str]
+    rows: list[tuple[str, str, list[Interval | None]]]
+    """Data set, variant, and a number or None for each column."""
+    variants: bool
+    """Whether a row names a variant."""
+
+
+def evidence_table(evidence: CauseEvidence) -> EvidenceTable:
+    """Arrange the numbers of a cause's evidence as a table."""
+    columns = list(dict.fromkeys(number.what for number in evidence.numbers))
+    rows: dict[tuple[str, str], list[Interval | None]] = {}
+    for each in evidence.numbers:
+        row = rows.setdefault((each.on, each.part), [None] * len(columns))
+        row[columns.index(each.what)] = each.value
+    return EvidenceTable(
+        columns,
+        [(on, part, values) for (on, part), values in rows.items()],
+        any(part for _, part in rows),
+    )
+
+
+def capitalized(text: str) -> str:
+    """Return the text with its first letter in upper case."""
+    return text[:1].upper() + text[1:]

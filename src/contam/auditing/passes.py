@@ -1,0 +1,324 @@
+"""All passes of an audit: every example once, and a small sample of changed images and controls."""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from contam.auditing.alterations import altered, changes_of, is_image
+from contam.auditing.audit_inputs import AuditInputs, Sample
+from contam.auditing.head_probes import correct_with_fresh_head
+from contam.auditing.layer_records import LayerRecordBuilder
+from contam.auditing.object_removal import has_border, object_boxes, removable, without_boxes
+from contam.auditing.single_pass import Keep, PassResult, balanced, run_pass
+from contam.batch import Batch, Domain
+from contam.experiment import Stage
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many examples an audit uses beside its one pass over each data set."""
+
+    fitted: int = 1200
+    """ID examples that probes and nearest neighbors are fitted to."""
+    queries: int = 400
+    """Examples of each data set that probes and neighbors are judged on."""
+    per_class: int = 30
+    """Neighbors of each class, for prediction depth and usable information."""
+    probed_layers: int = 16
+    """Layers with probes and neighbors, evenly spaced and with the last."""
+    without_object: int = 200
+    """ID images that are shown without their objects."""
+    changed: int = 64
+    """ID images whose background or style is changed, to both networks."""
+    control: int = 200
+    """Examples of each data set that the untrained network sees."""
+    share: float = 0.25
+    """Largest share of the ID set that is changed, and of each set that the control sees."""
+    numbers: int = 2**26
+    """Features to keep at most."""
+
+    def limited(self, most: int, count: int) -> int:
+        """Return a number of examples, limited by the share of a set of `count`."""
+        return min(most, max(1, int(self.share * count)))
+
+
+BUDGET = Budget()
+
+
+@dataclass(eq=False)
+class Passes:
+    """The results of all passes over the data, from which the evidence is taken."""
+
+    inputs: AuditInputs
+    layers: LayerRecordBuilder
+    """What is known of each layer."""
+    sets: dict[str, PassResult] = field(default_factory=dict)
+    """The ID set first; without class means, which `layers` has taken."""
+    controls: dict[str, PassResult] = field(default_factory=dict)
+    """The untrained network on a sample of each set."""
+    background_only: PassResult | None = None
+    """ID images without their objects; None where the inputs are not images."""
+    changed_rows: Int[Tensor, " changed"] = field(default_factory=lambda: torch.arange(0))
+    """The ID images that were changed."""
+    changed_inputs: dict[str, Batch] = field(default_factory=dict)
+    """These images, unchanged under the empty name and by change."""
+    changed: dict[str, PassResult] = field(default_factory=dict)
+    """The network on these images, by change."""
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def id(self) -> PassResult:
+        """The pass over the ID set."""
+        return self.sets[self.inputs.id.name]
+
+    @cached_property
+    def fresh_correct(self) -> dict[str, Bool[Tensor, " n"]] | None:
+        """Whether a fresh linear head classifies each example correctly; None without a head."""
+        features = {name: (result.head, result.y) for name, result in self.sets.items()}
+        known = {name: (x, y) for name, (x, y) in features.items() if x is not None}
+        if self.inputs.id.name not in known:
+            return None
+        own = known.pop(self.inputs.id.name)
+        fresh, others = correct_with_fresh_head(
+            own, known, classes=len(self.inputs.classes), seed=self.inputs.seed
+        )
+        return {self.inputs.id.name: fresh, **others}
+
+
+def run_passes(
+    inputs: AuditInputs, layers: Sequence[str], budget: Budget = BUDGET
+) -> Generator[Stage, None, Passes]:
+    """Run all passes of an audit.
+
+    Args:
+        inputs: the network and its data.
+        layers: names of the layers with records.
+        budget: numbers of examples; 0 leaves out changed images or the control.
+
+    Yields:
+        The share of examples that were shown, and what is shown.
+
+    Source: ours, one pass over each data set for everything.
+
+    Raises:
+        ValueError: a set has no examples, or the logits are not one row for each.
+    """
+    runner = _PassRunner(inputs, tuple(layers), budget)
+    total, shown = runner.planned(), 0
+    work = runner.run()
+    while True:
+        try:
+            shown += next(work)
+        except StopIteration as end:
+            return end.value
+        yield Stage(min(1.0, shown / total), runner.doing)
+
+
+class _PassRunner:
+    """Runs the passes in an order that keeps the inputs and class means of one set at a time."""
+
+    def __init__(self, inputs: AuditInputs, layers: tuple[str, ...], budget: Budget) -> None:
+        self.inputs, self.layers, self.budget = inputs, layers, budget
+        self.probed = _spaced(layers, budget.probed_layers)
+        self.passes = Passes(inputs, LayerRecordBuilder(inputs))
+        self.doing = ""
+        y = inputs.id.domain.y.cpu()
+        self.kept = self._balanced(y, budget.fitted + budget.queries, "audit/read")
+        self.without = self._balanced(y, budget.without_object, "audit/changes")
+        changed = min(budget.changed, budget.limited(budget.changed, len(y)))
+        pool = self.without if len(self.without) >= changed else torch.arange(len(y))
+        self.changed = pool[self._balanced(y[pool], changed, "audit/changes")]
+
+    def _balanced(self, y: Tensor, most: int, purpose: str) -> Tensor:
+        return balanced(y, most, seed=self.inputs.seed, purpose=purpose)
+
+    def planned(self) -> int:
+        """Return about how many examples will be shown."""
+        inputs, budget = self.inputs, self.budget
+        sets = (inputs.id, *inputs.ood)
+        changes = 4 * len(self.changed)
+        total = sum(map(len, sets)) + len(self.without) + changes
+        if inputs.untrained is not None and budget.control:
+            total += changes + sum(budget.limited(budget.control, len(s)) for s in sets)
+        return max(1, total)
+
+    def run(self) -> Generator[int, None, Passes]:
+        inputs, passes = self.inputs, self.passes
+        control = inputs.untrained if self.budget.control else None
+        if control is None:
+            passes.left_out.append(
+                "The numbers have no control: there is no untrained network; give one with "
+                "untrained=."
+            )
+        yield from self._id_set(control)
+        for sample in inputs.ood:
+            rows = self._control_rows(sample.domain.y.cpu(), torch.arange(0))
+            kept = self._balanced(sample.domain.y.cpu(), self.budget.queries, "audit/read")
+            result = yield from self._main_pass(sample, kept, inputs=rows if control else None)
+            passes.layers.add_ood_set(sample.name, result)
+            if control is not None:
+                yield from self._control_pass(control, sample, result)
+            result.inputs, result.tables = None, {}
+        passes.layers.finish()
+        for result in passes.sets.values():
+            result.tables, result.subset_tables, result.inputs = {}, {}, None
+        return passes
+
+    def _id_set(self, control: nn.Module | None) -> Generator[int, None, None]:
+        sample, passes = self.inputs.id, self.passes
+        rows = self._control_rows(sample.domain.y.cpu(), self.changed)
+        wanted = torch.cat([self.without, self.changed, *([rows] if control else [])]).unique()
+        result = yield from self._main_pass(
+            sample, self.kept, inputs=wanted, subset=self.changed, own=True
+        )
+        passes.layers.add_id_set(sample.name, result)
+        if result.inputs is not None and len(self.without):
+            yield from self._without_objects(result.inputs, wanted)
+        if result.inputs is not None and len(self.changed):
+            yield from self._changes(self.inputs.model, result, wanted)
+        if control is not None and result.inputs is not None:
+            plain = yield from self._control_pass(control, sample, result, rows, wanted)
+            if len(self.changed):
+                yield from self._changes(control, plain, wanted, control=True)
+        result.inputs = None
+
+    def _main_pass(
+        self,
+        sample: Sample,
+        kept: Tensor,
+        *,
+        inputs: Tensor | None = None,
+        subset: Tensor | None = None,
+        own: bool = False,
+    ) -> Generator[int, None, PassResult]:
+        self.doing = f"examples of {sample.name}"
+        none, wanted = torch.arange(0), self.budget.fitted + self.budget.queries
+        everything = wanted + self.budget.queries * len(self.inputs.ood)
+        share = (wanted if own else self.budget.queries) / max(1, everything)
+        keep = Keep(
+            rows=kept, layers=self.probed, numbers=int(share * self.budget.numbers),
+            inputs=none if inputs is None else inputs, subset=none if subset is None else subset,
+            by_domain=own, head=True, border=own, reference=self.inputs.reference,
+        )  # fmt: skip
+        result = yield from self._pass(self.inputs.model, sample, keep)
+        self.passes.left_out += result.left_out
+        self.passes.sets[sample.name] = result
+        return result
+
+    def _pass(
+        self, model: nn.Module, sample: Sample, keep: Keep, *, compact: bool = False
+    ) -> Generator[int, None, PassResult]:
+        return (
+            yield from run_pass(
+                model, sample, self.layers, classes=len(self.inputs.classes), keep=keep,
+                batch_size=self.inputs.batch_size, compact=compact,
+            )
+        )  # fmt: skip
+
+    def _control_rows(self, y: Tensor, at_least: Tensor) -> Tensor:
+        """The examples that the control sees, the changed ones among them."""
+        most = self.budget.limited(self.budget.control, len(y)) if self.budget.control else 0
+        others = torch.ones(len(y), dtype=torch.bool)
+        others[at_least] = False
+        rows = others.nonzero().flatten()
+        more = self._balanced(y[rows], max(0, most - len(at_least)), "audit/control")
+        return torch.cat([at_least, rows[more]]).sort().values
+
+    def _control_pass(
+        self,
+        control: nn.Module,
+        sample: Sample,
+        result: PassResult,
+        rows: Tensor | None = None,
+        held: Tensor | None = None,
+    ) -> Generator[int, None, PassResult]:
+        """Show the inputs that the main pass kept to the untrained network."""
+        assert result.inputs is not None
+        self.doing = "untrained network"
+        batch, own, subset = result.inputs, False, torch.arange(0)
+        if rows is not None and held is not None:
+            own, batch = True, batch.pick(torch.searchsorted(held, rows))
+            subset = torch.searchsorted(rows, self.changed)
+        everything = torch.arange(len(batch.y))
+        keep = Keep(
+            rows=everything, layers=self.probed, numbers=self.budget.numbers, subset=subset,
+            by_domain=own,
+        )  # fmt: skip
+        few = Sample(sample.name, Domain(sample.name, batch))
+        plain = yield from self._pass(control, few, keep)
+        self.passes.left_out += [f"Untrained network: {line}" for line in plain.left_out]
+        self.passes.controls[sample.name] = plain
+        self.passes.layers.add_control(sample.name, plain, own=own)
+        plain.tables = {}
+        return plain
+
+    def _without_objects(self, held: Batch, rows: Tensor) -> Generator[int, None, None]:
+        """Show ID images whose objects are replaced by their surroundings."""
+        self.doing = "images without objects"
+        batch = held.pick(torch.searchsorted(rows, self.without))
+        if not has_border(batch.x):
+            return
+        size = (batch.x.shape[2], batch.x.shape[3])
+        masks = self.inputs.id.masks
+        boxes = object_boxes(None if masks is None else masks[self.without], size, len(batch.y))
+        usable = removable(boxes, size)
+        empty = torch.arange(0)
+        self.passes.background_only = PassResult(empty, empty, empty, empty.float())
+        if usable.any():
+            batch = batch.pick(usable)
+            bare = batch._replace(x=without_boxes(batch.x, boxes[usable]))
+            name = f"{self.inputs.id.name} without objects"
+            steps = run_pass(
+                self.inputs.model, Sample(name, Domain(name, bare)), (),
+                classes=len(self.inputs.classes), batch_size=self.inputs.batch_size,
+            )  # fmt: skip
+            self.passes.background_only = yield from steps
+
+    def _changes(
+        self, model: nn.Module, plain: PassResult, rows: Tensor, *, control: bool = False
+    ) -> Generator[int, None, None]:
+        """Show ID images whose backgrounds or styles are changed."""
+        passes, inputs = self.passes, self.inputs
+        self.doing = "changed images" + (", untrained network" if control else "")
+        if not control:
+            assert plain.inputs is not None
+            batch = plain.inputs.pick(torch.searchsorted(rows, self.changed))
+            if not is_image(batch.x):
+                passes.left_out.append(
+                    "Backgrounds are not changed: the inputs are not images of one or three "
+                    "channels."
+                )
+                return
+            masks = None if inputs.id.masks is None else inputs.id.masks[self.changed]
+            if masks is None:
+                passes.left_out.append(
+                    "Backgrounds are not changed alone, because there are no masks of the objects; "
+                    "the style of whole images is changed instead. Give masks= to change "
+                    "backgrounds."
+                )
+            passes.changed_rows = self.changed
+            passes.changed_inputs = {"": batch} | {
+                change: batch._replace(x=altered(batch.x, masks, change, seed=inputs.seed))
+                for change in changes_of(batch.x, masked=masks is not None)
+            }
+        for change, batch in passes.changed_inputs.items():
+            if change:
+                few = Sample(change, Domain(change, batch))
+                result = yield from self._pass(model, few, Keep(), compact=True)
+                passes.layers.add_change(
+                    change, plain.subset_tables, result, control=control, ranks=not inputs.ood
+                )
+                result.tables = {}
+                if not control:
+                    passes.changed[change] = result
+        plain.subset_tables = {}
+
+
+def _spaced(layers: tuple[str, ...], most: int) -> tuple[str, ...]:
+    """At most so many layers, evenly spaced, with the last."""
+    places = torch.linspace(len(layers) - 1, 0, min(most, len(layers))).round().long()
+    return tuple(layers[k] for k in sorted(set(places.tolist())))

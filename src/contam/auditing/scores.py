@@ -1,0 +1,74 @@
+"""Accuracy of a network on one data set, overall and by class and domain."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from contam.auditing.records import Interval, Score, SetScores
+from contam.auditing.single_pass import PassResult
+from contam.measures.accuracy import Accuracy, clopper_pearson
+from contam.measures.robustness import Line, effective_robustness, robustness_interval
+
+
+def share_correct(correct: Bool[Tensor, " n"]) -> Score:
+    """Return the share of correct predictions with its exact binomial interval.
+
+    >>> share_correct(torch.tensor([True, True, False])).correct
+    2
+    """
+    right, count = int(correct.sum()), len(correct)
+    low, high = clopper_pearson(right, count)
+    share = Interval(value=right / count, low=low, high=high)
+    return Score(correct=right, count=count, accuracy=share)
+
+
+def set_scores(
+    result: PassResult,
+    name: str,
+    classes: Sequence[str],
+    role: Literal["id", "ood"],
+    *,
+    domains: Sequence[str] = (),
+    baseline: tuple[Accuracy, Line] | None = None,
+) -> SetScores:
+    """Return the accuracy on a data set, of each class and of each domain in it.
+
+    Args:
+        result: the pass over the data set.
+        name: name of the data set.
+        classes: names of the classes.
+        role: whether the set is ID or OOD.
+        domains: names of the domains by index; others are called by their index. A single domain
+            is not listed.
+        baseline: ID accuracy, and the line of standard models for effective robustness.
+
+    Source: ours, exact binomial intervals.
+    """
+    correct, y = result.correct, result.y
+    by_class = {
+        label: share_correct(correct[y == k]) for k, label in enumerate(classes) if (y == k).any()
+    }
+    indices = [int(k) for k in result.domain.unique()]
+    by_domain = {
+        domains[k] if k in range(len(domains)) else str(k): share_correct(
+            correct[result.domain == k]
+        )
+        for k in indices
+        if len(indices) > 1
+    }
+    worst = min(by_domain, key=lambda domain: by_domain[domain].accuracy.value, default=None)
+    above = None
+    if baseline is not None:
+        known, line = baseline
+        own = Accuracy(int(correct.sum()), len(correct))
+        id_share, ood_share = (torch.tensor([part.share]).double() for part in (known, own))
+        low, high = robustness_interval(known, own, line)
+        value = float(effective_robustness(id_share, ood_share, line))
+        above = Interval(value=value, low=low, high=high)
+    return SetScores(
+        name=name, role=role, overall=share_correct(correct), by_class=by_class,
+        by_domain=by_domain, worst_domain=worst, effective_robustness=above,
+    )  # fmt: skip
