@@ -4,10 +4,13 @@ import html
 import json
 import random
 import re
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -17,6 +20,7 @@ from contam.auditing.causes import head, shortcut
 from contam.auditing.records import AuditRecord
 from contam.auditing.result import TABLES, Audit
 from contam.data.backgrounds import ID
+from contam.data.images import read
 from contam.data.shapes import scenes
 from contam.measures.robustness import IMAGENET_LINES
 from contam.models.torchvision_import import import_torchvision
@@ -300,6 +304,58 @@ def test_an_audit_shows_few_examples_beside_one_pass(n):
         network(extra=everything), id=data(n), ood=data(n, shift=-0.2), **SETTINGS
     )  # the untrained copy counts for itself: its examples are limited in the same way
     assert everything.shown <= 3 * plain
+
+
+def folder_of_images(root: Path, n: int, *, shift: float = 0.0) -> Path:
+    """Images as files, in one folder for each class."""
+    for k, (x, y) in enumerate(zip(*data(n, shift=shift), strict=True)):
+        file = root / f"class {int(y)}" / f"{k:03}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((255 * x.permute(1, 2, 0)).byte().numpy()).save(file)
+    return root
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> Counter[str]:
+    """How often each image file is decoded, where no image stays in memory."""
+    counts: Counter[str] = Counter()
+
+    def counting(file: Path) -> Image.Image:
+        counts[str(file)] += 1
+        return read(file)
+
+    monkeypatch.setattr("contam.inputs.lazy_files.read", counting)
+    monkeypatch.setattr("contam.inputs.lazy_files.MAX_BYTES", 1)
+    return counts
+
+
+def test_an_image_file_is_decoded_once_and_only_shown_examples_again(tmp_path, decoded):
+    own = folder_of_images(tmp_path / "own", 60)
+    new = folder_of_images(tmp_path / "new", 60, shift=-0.2)
+    result = contam.audit(network(), id=own, ood={"new": new}, **SETTINGS)
+    assert [scores.overall.count for scores in result.evidence.sets] == [60, 60]
+    assert len(decoded) == 120
+    shown = len({(e.data, e.index) for e in result.evidence.examples})
+    # Beside the shown examples, the first images are read to try the network on them.
+    again = [file for file, count in decoded.items() if count > 1]
+    assert len(again) <= shown + 8
+    assert sum(decoded.values()) <= 120 + len(result.evidence.examples) + 16
+
+
+def test_a_file_that_cannot_be_read_is_left_out_of_all_evidence(tmp_path, decoded):
+    own = folder_of_images(tmp_path / "own", 60)
+    new = folder_of_images(tmp_path / "new", 60, shift=-0.2)
+    expected = contam.audit(network(), id=own, ood={"new": new}, **SETTINGS).evidence
+    for file in ("class 1/007.png", "class 2/059.png"):
+        (own / file).with_name(f"{Path(file).stem}b.png").write_bytes(b"no image")
+    decoded.clear()
+    found = contam.audit(network(), id=own, ood={"new": new}, **SETTINGS).evidence
+    assert any("2 of 62 examples" in line for line in found.left_out)
+    assert found.sets[0].overall.correct == expected.sets[0].overall.correct
+    assert found.sets[0].overall.count == 60
+    for layer, plain in zip(found.layers, expected.layers, strict=True):
+        assert layer.selectivity["own"] == pytest.approx(plain.selectivity["own"])
+    assert max(decoded.values()) <= 4
 
 
 class Small(nn.Module):

@@ -31,9 +31,15 @@ from contam.models.small import small_cnn
 ALL = Budget(without_object=1000, changed=0, control=0)
 
 
-def sample(name: str, x: Tensor, y: Tensor, **more: Tensor) -> Sample:
-    domain = more.pop("domain", torch.zeros_like(y))
-    return Sample(name, Domain(name, Batch(x, y, domain)), **more)
+def sample(
+    name: str,
+    x: Tensor,
+    y: Tensor,
+    *,
+    masks: Tensor | None = None,
+    background: Tensor | None = None,
+) -> Sample:
+    return Sample(name, Domain(name, Batch(x, y, torch.zeros_like(y))), masks, background)
 
 
 def passes_of(inputs: AuditInputs, budget: Budget = ALL) -> Passes:

@@ -2,23 +2,18 @@
 
 import pytest
 import torch
-from PIL import Image
 from support.audit_subjects import cnn, noise_subject, sample
 from support.generators import returned
 from torch import Tensor, nn
 
-from contam.auditing.audit_inputs import Sample
 from contam.auditing.single_pass import (
     PARTS,
     Keep,
     balanced,
     layers_with_positions,
-    picked,
     run_pass,
     running_layers,
 )
-from contam.batch import Batch, Domain
-from contam.data.images import FolderDomain, resized
 from contam.measures.accuracy import accuracy
 from contam.measures.class_profiles import class_profiles
 from contam.models.classifier import Classifier
@@ -114,9 +109,7 @@ def test_a_subset_has_class_means_of_its_own():
     result = returned(
         run_pass(inputs.model, inputs.id, RELUS, classes=3, keep=Keep(subset=rows), batch_size=7)
     )
-    alone = returned(
-        run_pass(inputs.model, picked(inputs.id, rows), RELUS, classes=3, compact=True)
-    )
+    alone = returned(run_pass(inputs.model, inputs.id.pick(rows), RELUS, classes=3, compact=True))
     for layer in RELUS:
         means, expected = result.subset_tables[layer].means, alone.tables[layer].means
         torch.testing.assert_close(means.cell_sums, expected.cell_sums, check_dtype=False)
@@ -240,33 +233,6 @@ def test_a_balanced_choice_has_as_many_of_every_class_and_does_not_move():
     torch.testing.assert_close(some, balanced(y, 15, seed=3, purpose="test"))
     assert some.tolist() != balanced(y, 15, seed=4, purpose="test").tolist()
     assert balanced(y, 100, seed=3, purpose="test").tolist() == list(range(61))
-
-
-def test_images_in_folders_are_picked_without_reading_the_others(tmp_path):
-    files = [tmp_path / f"{k}.png" for k in range(4)]
-    for k in (1, 3):
-        Image.new("RGB", (4, 4), (50 * k, 0, 0)).save(files[k])
-    folder = FolderDomain("disk", files, torch.arange(4), torch.arange(4), resized(4))
-    found = picked(Sample("disk", folder), torch.tensor([3, 1]))
-    (batch,) = found.domain.batches(2)
-    assert batch.domain.tolist() == [3, 1]
-    assert (255 * batch.x[:, 0, 0, 0]).round().tolist() == [150, 50]
-
-
-class InOrder(Domain):
-    """A domain of an unknown kind, which can only be read in order."""
-
-
-def test_examples_are_picked_from_any_domain_in_the_order_asked_for():
-    x = torch.arange(200.0)[:, None]
-    batch = Batch(x, torch.arange(200) % 3, torch.zeros(200, dtype=torch.int64))
-    which = torch.tensor([150, 3, 64, 63, 199])
-    for kind in (Domain, InOrder):
-        data = picked(sample("any", x, batch.y), which)
-        whole = type(data)("any", kind("any", batch))
-        (found,) = picked(whole, which).domain.batches(10)
-        assert found.x[:, 0].tolist() == which.tolist()
-        assert found.y.tolist() == (which % 3).tolist()
 
 
 def test_activations_are_listed_in_the_order_in_which_they_run():

@@ -16,12 +16,11 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from contam.auditing.alterations import is_image
 from contam.auditing.audit_inputs import AuditInputs, Sample
 from contam.auditing.layers import LayerEvidence
 from contam.auditing.passes import Passes
 from contam.auditing.records import Example, NeuronTable
-from contam.auditing.single_pass import PassResult, layers_with_positions, picked
+from contam.auditing.single_pass import PassResult, layers_with_positions
 from contam.measures.gradcam import (
     grad_cam,
     grad_cam_plus_plus,
@@ -73,7 +72,7 @@ def example_images(
     Source: ours, the heat maps of Fig. 6 for single examples.
     """
     inputs = passes.inputs
-    if not is_image(next(iter(picked(inputs.id, torch.arange(1)).domain.batches(1))).x):
+    if not passes.id.images:
         return (), ("No examples are shown: the inputs are not images.",)
     failing = [*(_failing if inputs.ood else _failing_when_changed)(passes)]
     chosen = [*failing, *_of_neurons(passes, evidence)]
@@ -245,7 +244,7 @@ def _extreme(
 
 
 def _choose(sample: Sample, result: PassResult, index: int, group: str, note: str) -> _Chosen:
-    one = picked(sample, torch.tensor([index]))
+    one = sample.pick(torch.tensor([index]))
     mask = None if one.masks is None else one.masks[0, 0] > 0.5
     x = next(iter(one.domain.batches(1))).x[0].cpu()
     return _Chosen(

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from contam.auditing.alterations import altered, changes_of, is_image
+from contam.auditing.alterations import altered, changes_of
 from contam.auditing.audit_inputs import AuditInputs, Sample
 from contam.auditing.head_probes import correct_with_fresh_head
 from contam.auditing.layer_records import LayerRecordBuilder
@@ -176,6 +176,10 @@ class _PassRunner:
             sample, self.kept, inputs=wanted, subset=self.changed, own=True
         )
         passes.layers.add_id_set(sample.name, result)
+        # Files that could not be read are no longer counted.
+        n = len(result.y)
+        self.without, self.changed = self.without[self.without < n], self.changed[self.changed < n]
+        rows, wanted = rows[rows < n], wanted[wanted < n]
         if result.inputs is not None and len(self.without):
             yield from self._without_objects(result.inputs, wanted)
         if result.inputs is not None and len(self.changed):
@@ -287,7 +291,7 @@ class _PassRunner:
         if not control:
             assert plain.inputs is not None
             batch = plain.inputs.pick(torch.searchsorted(rows, self.changed))
-            if not is_image(batch.x):
+            if not plain.images:
                 passes.left_out.append(
                     "Backgrounds are not changed: the inputs are not images of one or three "
                     "channels."

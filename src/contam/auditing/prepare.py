@@ -16,7 +16,7 @@ from contam.inputs.forms import Options, named_sets, read_raw
 from contam.inputs.labels import class_names, labeled, origins, shared_pixel_range
 from contam.inputs.pixel_range import PixelRange, Transform, pixel_range_of
 from contam.inputs.tables import RawSet
-from contam.models.find_network import find_network
+from contam.models.find_network import FoundNetwork, find_network
 from contam.models.hooks import forward_once
 from contam.models.logits_adapter import LogitsAdapter, PixelEncoder
 from contam.models.observe import find_layers
@@ -71,15 +71,19 @@ def prepare(
 ) -> Prepared:
     """Read the data, try the network on them, and put both into one form.
 
+    `model` may be a network that `find_network` has found.
+
     Raises:
         ValueError: something does not fit; in one line with what to try.
     """
     if budget is not None and (isinstance(budget, bool) or budget < 1):
-        raise ValueError(f"budget is how many examples of a set are looked at; not {budget}")
-    found = None if model is None else find_network(model, weights, transform)
+        raise ValueError(f"budget is the maximum number of examples per set; got {budget}")
+    found = model
+    if model is not None and not isinstance(model, FoundNetwork):
+        found = find_network(model, weights, transform)
     if found is not None and device is not None:
-        if not isinstance(model, str):
-            raise ValueError("device= is for networks by name; move yours with model.to(...)")
+        if isinstance(model, nn.Module):
+            raise ValueError("device= is for models by name; move yours with model.to(...)")
         found.model.to(_device(device))
     if classes is None and isinstance(id, Shift):
         classes = id.classes
@@ -90,8 +94,6 @@ def prepare(
     tables = _tables(id, ood, options)
     span = shared_pixel_range(tables)
     notes: list[str] = []
-    for table in tables:
-        table.read_positions()
     samples = _samples(tables, span)
     if found is None:
         network, samples, tables = _from_features(tables, samples, classes, seed, notes)

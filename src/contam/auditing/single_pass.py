@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from contam.auditing.alterations import is_image
 from contam.auditing.audit_inputs import Sample
 from contam.auditing.object_removal import border_statistics, has_border
 from contam.batch import Batch, Domain
@@ -136,6 +137,8 @@ class PassResult:
     domain: Int[Tensor, " n"]
     loss: Float[Tensor, " n"]
     """Cross-entropy in nats; nan where logits are not finite."""
+    images: bool = False
+    """Whether the inputs are gray or color images."""
     tables: dict[str, LayerTable] = field(default_factory=dict)
     """Class means by layer, in the order in which the layers run."""
     subset_tables: dict[str, LayerTable] = field(default_factory=dict)
@@ -211,12 +214,19 @@ def run_pass(
     if len(sample) == 0:
         raise ValueError(f"{sample.name!r} has no examples; an audit needs some of each class")
     keep = keep or Keep()
-    accumulator = _Accumulator(sample, layers, classes, keep, compact=compact)
-    batches = sample.domain.batches(batch_size)
-    for observation, encoded in _observe(model, batches, tuple(layers), keep, accumulator):
-        accumulator.update(observation, encoded)
-        yield len(observation.batch.y)
-    return accumulator.result()
+    while True:
+        accumulator = _Accumulator(sample, layers, classes, keep, compact=compact)
+        batches = sample.domain.batches(batch_size)
+        for observation, encoded in _observe(model, batches, tuple(layers), keep, accumulator):
+            yield len(observation.batch.y)
+            if len(sample) < len(accumulator.expected):
+                break
+            accumulator.update(observation, encoded)
+        else:
+            return accumulator.result()
+        # A file could not be read, so the rows have changed: read the rest, and begin again.
+        for _ in batches:
+            pass
 
 
 class _Accumulator:
@@ -229,6 +239,7 @@ class _Accumulator:
         self.left_out: list[str] = []
         y = sample.domain.y.cpu()
         self.expected = y
+        subset = keep.subset[keep.subset < len(y)]
         labels = y.unique(return_inverse=True)[1] if compact else y
         size = int(labels.max()) + 1 if compact else classes
         origin = y * 0
@@ -237,18 +248,19 @@ class _Accumulator:
             origin = origin.unique(return_inverse=True)[1]
         self.groups = _Groups(labels, size, origin)
         chosen = torch.zeros(len(y), dtype=torch.bool)
-        chosen[keep.subset] = True
+        chosen[subset] = True
         among = torch.zeros_like(y)
-        if len(keep.subset):
-            among[keep.subset] = y[keep.subset].unique(return_inverse=True)[1]
+        if len(subset):
+            among[subset] = y[subset].unique(return_inverse=True)[1]
         self.subset = _Groups(among, int(among.max()) + 1, y * 0, chosen)
-        self.rows = keep.rows
+        self.rows = keep.rows[keep.rows < len(y)]
         self.done = 0
         self.columns: dict[str, list[Tensor]] = {
             name: [] for name in ("y", "predicted", "domain", "loss", "logits", "head", "border",
                                   "reference")
         }  # fmt: skip
         self.inputs: list[Batch] = []
+        self.images = False
         self.tables: dict[str, LayerTable] = {}
         self.subset_tables: dict[str, LayerTable] = {}
         self.features: dict[str, list[Tensor]] = {}
@@ -286,6 +298,7 @@ class _Accumulator:
 
     def _begin(self, observation: Observation) -> None:
         """Make the tables, whose sizes are known from the first batch."""
+        self.images = is_image(observation.batch.x)
         sizes = {name: moments.shape[2] for name, moments in observation.layers.items()}
         domains, parts = self.groups.shape(sum(sizes.values()))
         if self.keep.by_domain and domains < 1 + int(self.groups.domain.max()):
@@ -337,10 +350,10 @@ class _Accumulator:
             self._forget(name)
         known = {name: columns.get(name) for name in ("head", "reference", "border")}
         return PassResult(
-            columns["y"], columns["predicted"], columns["domain"], columns["loss"],
+            columns["y"], columns["predicted"], columns["domain"], columns["loss"], self.images,
             tables=self.tables,
             subset_tables=self.subset_tables,
-            kept=self.rows[self.rows < self.done],
+            kept=self.rows,
             features={name: torch.cat(parts) for name, parts in self.features.items()},
             logits=columns["logits"],
             inputs=Batch(*map(torch.cat, zip(*self.inputs, strict=True))) if self.inputs else None,
@@ -470,35 +483,6 @@ def layers_with_positions(model: nn.Module, x: Tensor, layers: Sequence[str]) ->
     _, recorder = forward_once(model, x, list(layers), shape_of)
     shapes = {name: shape[0].tolist() for name, shape in recorder.outputs.items()}
     return [name for name in layers if len(shapes[name]) == 3 and max(shapes[name][1:]) > 1]
-
-
-def picked(sample: Sample, rows: Int[Tensor, " some"]) -> Sample:
-    """Return the examples of a data set at these positions, in the order given."""
-    domain = sample.domain
-    # Domains that read their examples from files can read single ones.
-    pick = getattr(domain, "pick", None)
-    if pick is not None:
-        some: Domain = pick(rows)
-    elif type(domain) is Domain:
-        some = Domain(domain.name, domain.data.pick(rows))
-    else:
-        some = Domain(domain.name, _read_only(domain, rows))
-    masks = None if sample.masks is None else sample.masks[rows]
-    background = None if sample.background is None else sample.background[rows]
-    return Sample(sample.name, some, masks, background)
-
-
-def _read_only(domain: Domain, rows: Tensor) -> Batch:
-    """The examples at these positions of a domain that can only be read in order."""
-    order = rows.argsort()
-    wanted, parts, done = rows[order], [], 0
-    for batch in domain.batches(64):
-        here = slice(done, done + len(batch.y))
-        if len(inside := _within(wanted, here)):
-            parts.append(batch.pick(inside))
-        done = here.stop
-    back = order.argsort()
-    return Batch(*(torch.cat(column)[back] for column in zip(*parts, strict=True)))
 
 
 def balanced(y: Int[Tensor, " n"], most: int, *, seed: int, purpose: str) -> Int[Tensor, " some"]:

@@ -27,7 +27,8 @@ class FileDecoder:
         files: image files.
         transform: from an image to the network's input.
         workers: threads.
-        max_bytes: bytes of inputs that are kept; files beyond are decoded again in later passes.
+        max_bytes: bytes of inputs that are kept, by default `MAX_BYTES`; files beyond are decoded
+            again in later passes.
 
     Source: ours, so that an audit decodes each file once in its main pass.
     """
@@ -39,10 +40,11 @@ class FileDecoder:
         transform: Transform,
         *,
         workers: int = 4,
-        max_bytes: int = MAX_BYTES,
+        max_bytes: int | None = None,
     ) -> None:
         self.name, self.files, self.transform = name, tuple(files), transform
-        self.workers, self.max_bytes = workers, max_bytes
+        self.workers = workers
+        self.max_bytes = MAX_BYTES if max_bytes is None else max_bytes
         self.strict = False
         """Whether a file that can't be read raises instead of being left out."""
         self.unreadable: dict[int, Unreadable] = {}
