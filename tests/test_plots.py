@@ -15,7 +15,7 @@ from PIL import Image
 
 from contam import plots
 from contam.plots.curves import PLACES
-from contam.plots.style import _rounds, dashes, legend_of
+from contam.plots.style import dashes, legend_of, log_limits
 
 TEXT: Any = {"title": "t"}
 AXES: Any = {"x": ("step", "step"), "y": ("value", "risk"), "series": ("net", "network")}
@@ -177,12 +177,12 @@ def test_what_a_logarithmic_axis_cannot_show_is_left_out() -> None:
 def test_logarithmic_ticks_by_hand(
     given: list[float], domain: list[float], shown: list[float]
 ) -> None:
-    assert _rounds(given) == (domain, shown)
+    assert log_limits(given) == (domain, shown)
 
 
 @given(st.lists(st.floats(1e-300, 1e300), min_size=1))
 def test_logarithmic_axes_enclose_their_values_with_few_ticks(given: list[float]) -> None:
-    (low, high), shown = _rounds(given)
+    (low, high), shown = log_limits(given)
     assert low <= min(given) <= max(given) <= high
     assert low < high
     assert 2 <= len(shown) <= 8

@@ -18,7 +18,7 @@ from PIL import Image
 
 from contam import plots
 from contam.measures.robustness import scale as scaled
-from contam.plots.accuracies import _SCALES, MARGIN, _ticks
+from contam.plots.accuracies import AXIS_SCALES, MARGIN, accuracy_ticks
 from contam.plots.heat import COVER, SIDE, cividis
 from contam.plots.style import rounded
 from contam.report.theme import CHARTS
@@ -74,9 +74,9 @@ def test_the_ticks_say_accuracies(axis: Any) -> None:
 
 @given(st.floats(1e-4, 0.9999), st.floats(1e-4, 0.9999), st.sampled_from(["logit", "probit"]))
 def test_an_axis_has_few_ticks_and_all_of_them_in_sight(a: float, b: float, axis: str) -> None:
-    place = _SCALES[axis][0]
+    place = AXIS_SCALES[axis][0]
     low, high = sorted((place(a), place(b)))
-    ticks = _ticks((low, high), axis)["values"]
+    ticks = accuracy_ticks((low, high), axis)["values"]
     assert len(ticks) <= 25
     assert all(low <= tick <= high for tick in ticks)
     if min(a, b) < 0.5 < max(a, b):

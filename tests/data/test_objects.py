@@ -33,7 +33,7 @@ DIGITS = {"train": 900, "validation": 100, "pretraining": 400, "test": 397}
 
 def shown(part: str, n: int = 4000, seed: int = 0) -> torch.Tensor:
     """The numbers of the scans that a part's first objects show."""
-    return source._chosen(n, seed=seed, part=part)
+    return source.scan_numbers(n, seed=seed, part=part)
 
 
 @pytest.mark.parametrize("seed", range(3))

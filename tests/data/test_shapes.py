@@ -16,8 +16,8 @@ from contam.data.backgrounds import (
     OOD,
     SIDE,
     STRIPS,
-    _photos,
     backgrounds,
+    photographs,
 )
 from contam.data.colors import rgb
 from contam.data.objects import CLASSES, CORES, objects
@@ -179,7 +179,7 @@ def test_shifted_backgrounds_are_cool_and_painted_id_backgrounds_are_not():
 
 
 def test_photos_of_different_parts_show_different_places():
-    photos = _photos()
+    photos = photographs()
     strips = sorted(STRIPS.values())
     assert strips[0][0] == 0 and strips[-1][1] == photos.shape[3]
     for (_, end), (begin, _) in itertools.pairwise(strips):
@@ -193,7 +193,7 @@ def test_photos_of_different_parts_show_different_places():
 
 
 def test_recolored_photos_have_other_colors_of_real_places():
-    plain, other = _photos(), backgrounds("any photo", 50, seed=0, part="pretraining")
+    plain, other = photographs(), backgrounds("any photo", 50, seed=0, part="pretraining")
     pixels = {tuple(color) for color in plain.permute(0, 2, 3, 1).reshape(-1, 3).tolist()}
     for crop in other:
         colors = crop[:, ::8, ::8].flatten(1).T

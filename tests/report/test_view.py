@@ -2,11 +2,12 @@
 
 import math
 import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
 
 from contam.experiment import Claim, Experiment
 from contam.report.strip import WIDTH, strip
@@ -29,10 +30,10 @@ def test_the_preset_is_named_with_what_was_changed(shown: list[Section]) -> None
 
 
 def test_a_config_without_a_field_of_the_preset_is_not_that_preset(
-    runs: list[Run], experiments: dict[str, Experiment]
+    runs: list[Run], experiments: dict[str, Experiment], tmp_path: Path
 ) -> None:
     config = {key: value for key, value in runs[0].config.items() if key != "name"}
-    section = sections([_with_config(runs[0], config)], experiments)[0]
+    section = sections([with_config(config, tmp_path)], experiments)[0]
     assert section.preset == "smoke, with no name"
     assert "--config" in section.command
 
@@ -74,11 +75,11 @@ class Derived(Base, use_attribute_docstrings=True):
     bare: int = 4
 
 
-def test_meanings_are_inherited_and_a_description_goes_first(runs: list[Run]) -> None:
+def test_meanings_are_inherited_and_a_description_goes_first(tmp_path: Path) -> None:
     presets = {"paper": Derived.model_validate({})}
     silent = Experiment("hostile", "", "", (), presets, lambda c, r: iter(()), lambda r: [],
                         lambda r: [], lambda r: "")  # fmt: skip
-    run = _with_config(runs[0], {"inherited": 1, "over": 2, "described": 3, "bare": 4, "old": 5})
+    run = with_config({"inherited": 1, "over": 2, "described": 3, "bare": 4, "old": 5}, tmp_path)
     fields = {field.name: field.meaning for field in sections([run], {"hostile": silent})[0].fields}
     assert fields == {
         "inherited": "From the base.",
@@ -89,9 +90,13 @@ def test_meanings_are_inherited_and_a_description_goes_first(runs: list[Run]) ->
     }
 
 
-def _with_config(run: Run, config: dict[str, Any]) -> Run:
-    manifest = run._manifest.model_copy(update={"config": config})
-    return Run(run.folder, manifest, None)
+def with_config(config: dict[str, Any], root: Path) -> Run:
+    """A run under a config that need not be one of the experiment's."""
+    fields: dict[str, Any] = {key: (Any, value) for key, value in config.items()}
+    with Run.start(root, "hostile", create_model("Config", **fields)()) as run:
+        run.write("measured", [{"seed": seed, "value": 0.5} for seed in range(3)])
+        run.finish()
+    return Run.load(run.folder)
 
 
 def claim(**numbers: float | None) -> Claim:

@@ -164,7 +164,7 @@ STRIPS = {
 
 
 @cache
-def _photos() -> Float[Tensor, "2 3 149 224"]:
+def photographs() -> Float[Tensor, "2 3 149 224"]:
     """A temple in China and a flower, at 0.35 of their size."""
     from sklearn.datasets import load_sample_images
 
@@ -177,7 +177,7 @@ def _photos() -> Float[Tensor, "2 3 149 224"]:
 
 def _crops(n: int, strip: tuple[int, int], generator: Generator, *, recolored: bool) -> Tensor:
     """(n, 3, side, side) crops within the strip, half of them mirrored."""
-    photos = _photos()
+    photos = photographs()
     photo, top, left, mirror, order = torch.rand(5, n, generator=generator)
     photo = (photo * len(photos)).long()
     top = (top * (photos.shape[2] - SIDE + 1)).long()

@@ -90,7 +90,7 @@ def objects(n: int, *, seed: int = 0, part: str = "test", core: Core = "shapes")
     size = (SIZES[0] + (SIZES[1] - SIZES[0]) * looks[:, 0])[:, None, None]
     stretch = (STRETCH ** (looks[:, 4] - 0.5))[:, None, None]
     if core == "digits":
-        which = _chosen(n, seed=seed, part=part)
+        which = scan_numbers(n, seed=seed, part=part)
         seen = torch.stack(_seen_from(looks, LARGER * size, stretch), dim=-1)
         mask = F.grid_sample(scans()[0][which], seen, align_corners=False)
         return Objects(y, mask, fill.expand(n, 3, SIDE, SIDE), noise)
@@ -114,7 +114,7 @@ def _seen_from(looks: Float[Tensor, "n 5"], size: Tensor, stretch: Tensor) -> tu
     return (x * cos + y * sin) / (size * stretch), (y * cos - x * sin) * stretch / size
 
 
-def _chosen(n: int, *, seed: int, part: str) -> Int[Tensor, " n"]:
+def scan_numbers(n: int, *, seed: int, part: str) -> Int[Tensor, " n"]:
     """The scan of each object; classes take turns, and so do a part's scans of a class."""
     found = torch.empty(n, dtype=torch.int64)
     for label in range(len(CLASSES)):

@@ -29,7 +29,7 @@ MARGIN = 0.06
 LINE, DIAGONAL = "fit of standard models", "OOD = ID"
 DASHES = {LINE: [1, 0], DIAGONAL: [2, 4]}
 
-_SCALES = {
+AXIS_SCALES = {
     "logit": (lambda share: math.log(share / (1 - share)), "1 / (1 + exp(-datum.value))"),
     "probit": (NormalDist().inv_cdf, "cumulativeNormal(datum.value)"),
 }
@@ -64,7 +64,7 @@ def accuracies(
     Raises:
         ValueError: another word for the scale, or an accuracy that is no share.
     """
-    if scale not in _SCALES:
+    if scale not in AXIS_SCALES:
         raise ValueError(f"the scale is 'logit' or 'probit', not {scale!r}")
     models = [
         _placed(row, {"x": x[0], "y": y[0]}, scale)
@@ -76,8 +76,8 @@ def accuracies(
     gone = len(models) - len(data)
     note = f" ({gone} of {len(models)} models not shown: at 0 or 100 %)" if gone else ""
     right, top = _ends(data, "x"), _ends(data, "y")
-    across = axis(x[1] + note, ticks=_ticks(right, scale)) | _domain(right)
-    up = axis(y[1], up=True, ticks=_ticks(top, scale)) | _domain(top)
+    across = axis(x[1] + note, ticks=accuracy_ticks(right, scale)) | _domain(right)
+    up = axis(y[1], up=True, ticks=accuracy_ticks(top, scale)) | _domain(top)
     at = {"x": alt.X("x:Q", **across), "y": alt.Y("y:Q", **up)}
 
     names = list(dict.fromkeys(model["series"] for model in data))
@@ -133,7 +133,7 @@ def _place(share: float, scale: str) -> float | None:
         raise ValueError(
             f"accuracies are shares in [0, 1], and one is {share:.4g}; divide percent by 100"
         )
-    return finite(_SCALES[scale][0](share)) if 0 < share < 1 else None
+    return finite(AXIS_SCALES[scale][0](share)) if 0 < share < 1 else None
 
 
 def _ends(models: Sequence[Row], channel: str) -> Ends:
@@ -157,9 +157,9 @@ def _whole(models: Sequence[Row], right: Ends, top: Ends) -> list[dict[str, Any]
     ]
 
 
-def _ticks(ends: Ends, scale: str) -> dict[str, Any]:
+def accuracy_ticks(ends: Ends, scale: str) -> dict[str, Any]:
     """The round accuracies in sight, and how to write them."""
-    place, accuracy = _SCALES[scale]
+    place, accuracy = AXIS_SCALES[scale]
     inside = [
         [place(tick) for tick in ticks if ends[0] <= place(tick) <= ends[1]] for ticks in TICKS
     ]

@@ -85,7 +85,7 @@ def axis(
         look["titleY"] = LIFT - LINE * (len(lines) - 1)
     scale = {}
     if log:
-        domain, look["values"] = _rounds(log)
+        domain, look["values"] = log_limits(log)
         scale["scale"] = alt.Scale(type="log", domain=domain, nice=False)
     return {"title": lines or None, "axis": alt.Axis(**look)} | scale
 
@@ -112,7 +112,7 @@ def tip(field: str, title: str, **look: Any) -> Any:
     return alt.Tooltip(field, title=" ".join(title.split()), **look)
 
 
-def _rounds(values: Sequence[float]) -> tuple[list[float], list[float]]:
+def log_limits(values: Sequence[float]) -> tuple[list[float], list[float]]:
     """The round numbers that enclose the values, and those between them: the powers of ten.
 
     2 and 5 join them where there would be fewer than three.
