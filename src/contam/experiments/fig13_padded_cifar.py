@@ -1,14 +1,16 @@
 """Features of adversarially trained networks, visualized: does a red frame color them?
 
 As published: a ResNet-32 is trained on CIFAR-10 inside a brick-red frame against L2 perturbations,
-and inputs are optimized to maximize channels of its last convolution. The paper shows the pictures;
-here their redness is measured as well, against networks trained in a gray frame and without one.
+and inputs are optimized to maximize channels of its last convolution. The paper shows the pictures.
+Here two numbers stand beside them: the share of their color that lies between red and cyan, and
+their redness. Both are compared with networks trained in a gray frame, which differs in color
+alone, and without a frame, where the image is also larger (or not cropped).
 
 Batch norm needs a control of its own. It subtracts the mean of what a network was trained on, so
-inside a red frame cyan is what stands out, and even an untrained network with statistics of red
-images has colored pictures. What training adds is measured in two ways: against an untrained
-network with statistics of the same images, and between networks whose statistics are all computed
-on the red-framed images, so that only their weights differ.
+inside a red frame cyan stands out, and even an untrained network with statistics of red-framed
+images has cyan pictures. What training adds is measured in two ways: against an untrained network
+with statistics of the same images, and between networks whose statistics are all computed on the
+red-framed images, so that only their weights differ.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +37,12 @@ from contam.data.cifar import BORDER, CLASSES, SIDE, images_of, padded
 from contam.data.digits import frame_color, padded_digits
 from contam.experiment import Claim, Experiment, Stage, judge
 from contam.measures.accuracy import accuracy
-from contam.measures.feature_visualization import displayed, redness, visualize_channels
+from contam.measures.feature_visualization import (
+    displayed,
+    hue_share,
+    redness,
+    visualize_channels,
+)
 from contam.measures.intervals import bootstrap
 from contam.models.classifier import Classifier
 from contam.models.resnet_cifar import resnet_cifar
@@ -48,11 +55,13 @@ from contam.training.precision import ComputeConfig
 
 Frame = Literal["red", "green", "blue", "cyan", "gray", "black", "white", "none"]
 Augmentation = Callable[[Tensor], Tensor]
-Redness = dict[tuple[str, str], Float[Tensor, "seeds channels"]]
-"""The redness of every picture, by frame and state."""
+Features = dict[tuple[str, str], Float[Tensor, "seeds channels"]]
+"""A number of every picture, by frame and state."""
 
 SHOWN = 7
 """Channels of each network that the figure shows: the first ones."""
+SHARE = 0.1
+"""Difference in the red-cyan share that counts: a fifth of the way from no hue to this one."""
 MARGIN = 0.01
 """Redness that counts as a difference: a hundredth of the way from gray to pure red."""
 TRAINED, OWN, COMMON, UNTRAINED = "trained", "own", "common", "untrained"
@@ -249,16 +258,19 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
             about | {"what": "accuracy", "correct": hits.correct, "count": hits.count}
             | {"accuracy": hits.share}
         ]  # fmt: skip
-        red = own if frame == "red" else problem(config, "red", seed)
+        framed = own if frame == "red" else problem(config, "red", seed)
         pictures = {TRAINED: _visualized(config, model, seed)}
-        for state, images in ((OWN, own), (COMMON, red)):
+        for state, images in ((OWN, own), (COMMON, framed)):
             pictures[state] = _visualized(config, _calibrated(config, model, images, seed), seed)
         untrained = _calibrated(config, network(config, seed), own, seed)
         pictures[UNTRAINED] = _visualized(config, untrained, seed)
         for state, shown in pictures.items():
+            measured = zip(hue_share(shown).tolist(), redness(shown).tolist(), strict=True)
             rows += [
-                about | {"what": "feature", "state": state, "channel": channel, "redness": value}
-                for channel, value in enumerate(redness(shown).tolist())
+                about
+                | {"what": "feature", "state": state, "channel": channel}
+                | {"share": share, "redness": red}
+                for channel, (share, red) in enumerate(measured)
             ]
         arrays = {state: (255 * shown).round().byte() for state, shown in pictures.items()}
         example = next(own.shift.train[0].batches(1)).x
@@ -310,7 +322,7 @@ def _visualized(config: Config, model: Classifier, seed: int) -> Tensor:
 def claims(run: Run) -> Sequence[Claim]:
     """Judge whether the weights learned the frame's color, beyond what batch norm shows."""
     config = Config.model_validate(run.config)
-    values = _redness(run, config)
+    share, red = (_features(run, config, key) for key in ("share", "redness"))
     accuracies = [
         min(
             row["accuracy"]
@@ -322,8 +334,8 @@ def claims(run: Run) -> Sequence[Claim]:
     ]
 
     def gained(frame: str) -> Tensor:
-        """How much training adds to the distance from gray along red, for each seed."""
-        return values[frame, OWN].abs().mean(1) - values[frame, UNTRAINED].abs().mean(1)
+        """How much training adds to the red-cyan share, for each seed."""
+        return (share[frame, OWN] - share[frame, UNTRAINED]).mean(1)
 
     judged = [
         judge(
@@ -340,18 +352,28 @@ def claims(run: Run) -> Sequence[Claim]:
             continue
         judged += [
             judge(
-                f"Training in the red frame colors features more than training {elsewhere} does",
+                "Training in the red frame turns the colors of features towards red and cyan, "
+                f"more than training {elsewhere} does",
                 (gained("red") - gained(control)).tolist(),
                 source="Fig. 13",
-                quantity="distance from gray along red, trained minus untrained, red frame minus "
+                quantity="red-cyan share of color, trained minus untrained, red frame minus "
                 f"{control}",
-                low=MARGIN,
+                low=SHARE,
                 every_seed=True,
             ),
             judge(
-                "With batch-norm statistics of the same red-framed images, features are redder "
-                f"after training in the red frame than {elsewhere}",
-                (values["red", COMMON].mean(1) - values[control, COMMON].mean(1)).tolist(),
+                "The weights carry this: it remains when all batch norms have statistics of the "
+                f"red-framed images (against training {elsewhere})",
+                (share["red", COMMON] - share[control, COMMON]).mean(1).tolist(),
+                source="Fig. 13",
+                quantity=f"red-cyan share under common statistics, red frame minus {control}",
+                low=SHARE,
+                every_seed=True,
+            ),
+            judge(
+                f"Features are redder, not more cyan, after training in the red frame than "
+                f"{elsewhere}, with the same statistics",
+                (red["red", COMMON] - red[control, COMMON]).mean(1).tolist(),
                 source="Fig. 13",
                 quantity=f"redness under common statistics, red frame minus {control}",
                 low=MARGIN,
@@ -364,11 +386,11 @@ def claims(run: Run) -> Sequence[Claim]:
 def draw(run: Run) -> Sequence[Figure]:
     """Show the features, and how red they are."""
     config = Config.model_validate(run.config)
-    values = _redness(run, config)
-    return [_pictures(run, config, values), _chart(values)]
+    share, red = (_features(run, config, key) for key in ("share", "redness"))
+    return [_pictures(run, config, share, red), _chart(share, red)]
 
 
-def _pictures(run: Run, config: Config, values: Redness) -> Figure:
+def _pictures(run: Run, config: Config, share: Features, red: Features) -> Figure:
     rows: dict[str, tuple[str, str]] = {_named(frame): (frame, TRAINED) for frame in config.frames}
     rows["red frame, but untrained"] = ("red", UNTRAINED)
     tiles = []
@@ -377,14 +399,16 @@ def _pictures(run: Run, config: Config, values: Redness) -> Figure:
         if state == TRAINED:
             tiles.append(Tile("training image", name, _drawn(arrays["example"])))
         for channel, picture in enumerate(arrays[state][:SHOWN]):
-            note = f"redness {float(values[frame, state][0, channel]):+.2f}"
+            which = frame, state
+            note = f"{share[which][0, channel]:.0%}, {red[which][0, channel]:+.2f}"
             tiles.append(Tile(f"channel {channel}", name, _drawn(picture), note=note))
     return Figure(
         "Features that the networks learned",
         "Each picture is optimized to maximize the mean of one channel of the last convolution and "
         "rescaled to use the whole range. The first channels of the first seed are shown, not "
-        "chosen ones; a channel has no counterpart in another row. Redness is the mean of R - "
-        "(G + B) / 2: 0 is gray, positive is red, negative is cyan.",
+        "chosen ones; a channel has no counterpart in another row. Below each picture: how much of "
+        "its color lies between red and cyan (50 % where no hue is preferred), and its redness, "
+        "the mean of R - (G + B) / 2 (negative is cyan).",
         "Fig. 13",
         (
             heat_maps(
@@ -396,31 +420,38 @@ def _pictures(run: Run, config: Config, values: Redness) -> Figure:
     )
 
 
-def _chart(values: Redness) -> Figure:
-    shown = []
-    for (frame, state), one in values.items():
-        estimate = bootstrap(lambda seeds, channels, x=one: x[seeds][:, channels].mean(), one.shape)
-        shown.append(
-            {"frame": _named(frame), "state": STATES[state], "redness": estimate.value}
-            | {"low": estimate.low, "high": estimate.high}
-        )
-    return Figure(
-        "How red the features are",
-        "Mean redness over channels and seeds; whiskers are 95 % bootstrap intervals over both. "
-        "Batch norm alone colors the pictures of untrained networks. Networks with statistics of "
-        "their own frames show what training adds to that; networks with statistics of the red "
-        "frame differ in their weights alone.",
-        "ours",
-        (
+def _chart(share: Features, red: Features) -> Figure:
+    panels, shown = [], []
+    for key, values, title, unit in (
+        ("share", share, "Color between red and cyan", "share of color (0.5: no preferred hue)"),
+        ("redness", red, "Redness", "mean of R - (G + B) / 2 (-1 cyan, 1 red)"),
+    ):
+        rows = []
+        for (frame, state), one in values.items():
+            if state == TRAINED:  # The same as with exact statistics, but for their noise.
+                continue
+            estimate = bootstrap(lambda s, c, one=one: one[s][:, c].mean(), one.shape)
+            rows.append(
+                {"frame": _named(frame), "network": STATES[state], key: estimate.value}
+                | {"low": estimate.low, "high": estimate.high}
+            )
+        panels.append(
             bars(
-                shown,
-                title="Redness of visualized features",
+                rows,
+                title=title,
                 x=("frame", "trained in"),
-                y=("redness", "mean of R - (G + B) / 2, from -1 (cyan) to 1 (red)"),
-                series=("state", "network"),
-                wide=True,
-            ),
-        ),
+                y=(key, unit),
+                series=("network", "network"),
+            )
+        )
+        shown += rows
+    return Figure(
+        "Which colors the features have",
+        "Means over channels and seeds; whiskers are 95 % bootstrap intervals over both. Networks "
+        "with statistics of their own frames show what training adds to an untrained network; "
+        "networks with statistics of the red frame differ in their weights alone.",
+        "ours",
+        tuple(panels),
         tuple(shown),
     )
 
@@ -428,27 +459,28 @@ def _chart(values: Redness) -> Figure:
 def summarize(run: Run) -> str:
     """State the redness of the features in a sentence."""
     config = Config.model_validate(run.config)
-    values = _redness(run, config)
+    share, red = (_features(run, config, key) for key in ("share", "redness"))
     control = next(frame for frame in config.frames if frame != "red")
-    red, other, untrained = (
-        f"{float(values[which].mean()):+.3f}"
+    own, other, untrained = (
+        f"{float(share[which].mean()):.0%}"
         for which in (("red", TRAINED), (control, TRAINED), ("red", UNTRAINED))
     )
     return (
-        f"Pictures of features have a redness of {red} after training in a red frame and {other} "
-        f"after training with {_named(control)}; an untrained network with batch-norm statistics "
-        f"of red-framed images has {untrained}."
+        f"In pictures of features of networks trained in a red frame, {own} of the color lies "
+        "between red and cyan (50 % where no hue is preferred); after training with "
+        f"{_named(control)} it is {other}, without training {untrained}. Their mean redness is "
+        f"{float(red['red', TRAINED].mean()):+.3f}: cyan areas count as negative."
     )
 
 
-def _redness(run: Run, config: Config) -> Redness:
+def _features(run: Run, config: Config, key: str) -> Features:
     values: dict[tuple[str, str], list[list[float]]] = {}
     for frame in config.frames:
         for seed in range(config.seeds):
             rows = run.read(f"net/{frame}/seed{seed}")
             for state in STATES:
                 values.setdefault((frame, state), []).append(
-                    [row["redness"] for row in rows if row.get("state") == state]
+                    [row[key] for row in rows if row.get("state") == state]
                 )
     return {which: torch.tensor(nested) for which, nested in values.items()}
 
