@@ -1,4 +1,4 @@
-"""A network and its data, whatever they came as, made the `Subject` of an audit."""
+"""Convert a network and data of any accepted form to `AuditInputs`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +14,7 @@ from contam.auditing.audit_inputs import AuditInputs, Sample
 from contam.batch import Batch, Domain, Shift
 from contam.inputs.forms import Options, named_sets, read_raw
 from contam.inputs.labels import class_names, labeled, origins, shared_pixel_range
+from contam.inputs.parts import pick
 from contam.inputs.pixel_range import PixelRange, Transform, pixel_range_of
 from contam.inputs.tables import RawSet
 from contam.models.find_network import FoundNetwork, find_network
@@ -26,12 +27,12 @@ from contam.models.untrained import untrained
 from contam.rng import generator_for
 from contam.training.probe import fit_probe
 
-AT_HAND = ("resnet50", "resnet18")
-"""torchvision's networks that serve as a reference when their weights lie in torch's cache."""
+CACHED_REFERENCES = ("resnet50", "resnet18")
+"""Networks of torchvision that are the reference if their weights are in the cache of torch."""
 SMALL_INPUT = 3 * 64 * 64
 """Numbers of an input up to which it is small."""
-SMALL, LARGE = 256, 64
-"""How many small inputs go through the network at a time, and how many large ones."""
+BATCH_OF_SMALL, BATCH_OF_LARGE = 256, 64
+"""Examples of a batch of small inputs, and of large ones."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,27 @@ def prepare(
     device: str | torch.device | None = None,
     seed: int = 0,
 ) -> Prepared:
-    """Read the data, try the network on them, and put both into one form.
+    """Read the data, run the network on two examples, and check that both fit together.
 
-    `model` may be a network that `find_network` has found.
+    Args:
+        model: a module, a name, what `find_network` returned, or None where the data are features.
+        id: the ID data.
+        ood: the OOD data: one set, a list of sets, or a dict by name.
+        layers: names of layers, or `auto`.
+        background: labels of backgrounds, for the ID set or in a dict by set.
+        masks: masks of the object or a folder of them, for the ID set or in a dict by set.
+        budget: maximum number of examples per set.
+        reference: an encoder by name, `(name, weights)` or module; `auto` looks in the cache.
+        control: True makes an untrained control, a module is one, anything else is none.
+        weights: a file of weights for a model by name.
+        transform: from an image to the network's input.
+        classes: names of the classes in the order of the logits.
+        keys: names of the parts of dicts.
+        device: where a model by name is moved to.
+        seed: random seed of every draw.
 
     Raises:
-        ValueError: something does not fit; in one line with what to try.
+        ValueError: something does not fit; the message says in one line what to try.
     """
     if budget is not None and (isinstance(budget, bool) or budget < 1):
         raise ValueError(f"budget is the maximum number of examples per set; got {budget}")
@@ -92,20 +108,22 @@ def prepare(
         None if classes is None else tuple(map(str, classes)), keys or {}, budget, seed,
     )  # fmt: skip
     tables = _tables(id, ood, options)
-    span = shared_pixel_range(tables)
+    pixel_range = shared_pixel_range(tables)
+    if pixel_range is not None and pixel_range.is_unit:
+        pixel_range = None
     notes: list[str] = []
-    samples = _samples(tables, span)
+    samples = _samples(tables, pixel_range)
     if found is None:
         network, samples, tables = _from_features(tables, samples, classes, seed, notes)
         name = "a linear head on given features"
     else:
-        network = LogitsAdapter(found.model, None if span is None or span.is_unit else span)
+        network = LogitsAdapter(found.model, pixel_range)
         name = found.name
     with torch.no_grad():
-        x = next(samples[0].domain.batches(2)).x.to(_place(network))
-        logits, _ = _tried(network, x)
-    names = class_names(tables, classes, logits.shape[1])
-    marked = [
+        x = next(samples[0].domain.batches(2)).x.to(_device_of(network))
+        width = _first_logits(network, x).shape[1]
+    names = class_names(tables, classes, width)
+    samples = [
         replace(
             sample,
             domain=_relabeled(sample.domain, labeled(table, names, renamed=classes is not None)),
@@ -113,30 +131,31 @@ def prepare(
         for sample, table in zip(samples, tables, strict=True)
     ]
     chosen = _by_set(masks, tables, "masks")
-    marked = [with_masks(s, t, chosen.get(t.name)) for s, t in zip(marked, tables, strict=True)]
-    marked = with_backgrounds(marked, tables, _by_set(background, tables, "background"))
+    samples = [with_masks(s, t, chosen.get(t.name)) for s, t in zip(samples, tables, strict=True)]
+    samples = with_backgrounds(samples, tables, _by_set(background, tables, "background"))
     observed = find_layers(network, x, layers)
     if not observed:
-        notes.append("No layer was looked at: the network has neither activations nor weights.")
-    plain, said = _control(control, network, seed)
+        notes.append("No layer is observed: the network has neither activations nor weights.")
+    plain, note = _control(control, network, seed)
     if found is None:
-        plain, said = None, "No control by an untrained network: there are only features."
-    notes += [said] if said else []
-    encoder, encoder_name, said = _reference(reference, x, span, _place(network))
-    notes += [said] if said else []
+        plain, note = None, "No control by an untrained network: there are only features."
+    notes += [note] if note else []
+    encoder, encoder_name, note = _reference(reference, x, pixel_range, _device_of(network))
+    notes += [note] if note else []
     _, domains = origins(tables)
     subject = AuditInputs(
-        name, network, tuple(names), marked[0], tuple(marked[1:]), observed, encoder, encoder_name,
-        plain, seed, domains, SMALL if x[0].numel() <= SMALL_INPUT else LARGE,
+        name, network, tuple(names), samples[0], tuple(samples[1:]), observed,
+        encoder, encoder_name, plain, seed, domains,
+        BATCH_OF_SMALL if x[0].numel() <= SMALL_INPUT else BATCH_OF_LARGE,
     )  # fmt: skip
-    told = {"model": name, "id": _told(tables[0])}
-    told |= {f"ood: {table.name}": _told(table) for table in tables[1:]}
-    told |= {"weights": Path(weights).name} if weights is not None else {}
-    return Prepared(subject, tuple(dict.fromkeys(notes)), told)
+    provenance = {"model": name, "id": _origin(tables[0])}
+    provenance |= {f"ood: {table.name}": _origin(table) for table in tables[1:]}
+    provenance |= {"weights": Path(weights).name} if weights is not None else {}
+    return Prepared(subject, tuple(dict.fromkeys(notes)), provenance)
 
 
 def _tables(id: Any, ood: Any, options: Options) -> list[RawSet]:
-    """The ID set and the OOD sets, under names of their own."""
+    """Read the ID set and the OOD sets, and give them different names."""
     pairs = named_sets(ood)
     if isinstance(id, Shift):
         pairs = named_sets(id) + pairs
@@ -162,14 +181,13 @@ def _tables(id: Any, ood: Any, options: Options) -> list[RawSet]:
     return tables
 
 
-def _samples(tables: Sequence[RawSet], span: PixelRange | None) -> list[Sample]:
-    """The sets as samples whose labels are not looked at yet."""
+def _samples(tables: Sequence[RawSet], pixel_range: PixelRange | None) -> list[Sample]:
+    """The sets with all labels 0, until the classes are known."""
     places, _ = origins(tables)
-    shown = None if span is None or span.is_unit else span
     return [
         Sample(
             table.name,
-            table.make_domain(torch.zeros(len(table)).long(), place.long(), shown),
+            table.make_domain(torch.zeros(len(table)).long(), place.long(), pixel_range),
             read_notes=(*table.notes, *([table.budget_note] if table.budget_note else [])),
         )
         for table, place in zip(tables, places, strict=True)
@@ -184,50 +202,52 @@ def _relabeled(domain: Domain, y: Tensor) -> Domain:
     return domain
 
 
-def _place(network: nn.Module) -> torch.device:
+def _device_of(network: nn.Module) -> torch.device:
     return next((value.device for value in network.parameters()), torch.device("cpu"))
 
 
 def _device(name: str | torch.device) -> torch.device:
     try:
-        found = torch.device(name)
-        torch.empty(1, device=found)
+        device = torch.device(name)
+        torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        told = str(error).splitlines()[0]
+        message = str(error).splitlines()[0]
         raise ValueError(
-            f"no device {str(name)!r} here ({told}); leave it out, or say cpu"
+            f"no device {str(name)!r} here ({message}); leave it out, or use cpu"
         ) from None
-    return found
+    return device
 
 
-def _tried(network: nn.Module, x: Tensor) -> tuple[Tensor, Any]:
-    """What the network returns for two examples."""
+def _first_logits(network: nn.Module, x: Tensor) -> Tensor:
+    """The logits of the first two examples."""
     try:
-        return forward_once(network, x, (), "moments")
+        return forward_once(network, x, (), "moments")[0]
     except torch.OutOfMemoryError:
         raise ValueError("memory runs out on two examples; use a machine with more") from None
 
 
 def _control(control: Any, network: LogitsAdapter, seed: int) -> tuple[nn.Module | None, str]:
-    """The same network with drawn weights, and what has to be said about it."""
+    """The same network with random weights, and a note."""
     if isinstance(control, nn.Module):
         return LogitsAdapter(control, network.pixel_range), ""
     if control is not True:
-        return None, "No control by an untrained network: none was wanted."
+        return None, "No control by an untrained network: it is switched off."
     return untrained(network, seed)
 
 
 def _reference(
-    reference: Any, x: Float[Tensor, "two ..."], span: PixelRange | None, device: torch.device
+    reference: Any,
+    x: Float[Tensor, "two ..."],
+    pixel_range: PixelRange | None,
+    device: torch.device,
 ) -> tuple[nn.Module | None, str, str]:
-    """A reference encoder of the pictures that the network sees, its name, or why there is none."""
+    """A reference encoder of the same pictures, its name, and a note where there is none."""
     if reference is None:
-        return None, "", "No reference encoder: none was wanted."
+        return None, "", "No reference encoder: it is switched off."
     if isinstance(reference, nn.Module):
-        plain = None if span is None or span.is_unit else span
-        return PixelEncoder(reference, plain, None).eval(), type(reference).__name__, ""
+        return PixelEncoder(reference, pixel_range, None).eval(), type(reference).__name__, ""
     if x.ndim != 4 or x.shape[1] not in (1, 3):
-        return None, "", "No reference encoder: the inputs are no pictures."
+        return None, "", "No reference encoder: the inputs are not images."
     if isinstance(reference, tuple):
         source = load(reference[0], weights=reference[1])
     elif reference != "auto":
@@ -235,15 +255,12 @@ def _reference(
     else:
         place = _cached()
         if place is None:
-            return (
-                None,
-                "",
-                (
-                    "No reference encoder, so missing information is judged by the network's own "
-                    "features; give one as reference=, such as "
-                    "('torchvision:resnet50', 'weights.pth')."
-                ),
+            note = (
+                "No reference encoder, so missing information is judged by the network's own "
+                "features; give one as reference=, such as "
+                "('torchvision:resnet50', 'weights.pth')."
             )
+            return None, "", note
         source = load(place[0], weights=place[1])
     side = source.transform.crop if isinstance(source.transform, Preparation) else None
     encoder = PixelEncoder(source.encoder, pixel_range_of(source.transform), side).eval().to(device)
@@ -251,26 +268,26 @@ def _reference(
 
 
 def _cached() -> tuple[str, Path] | None:
-    """Weights of a pretrained network in torch's own cache."""
+    """The name of a pretrained network and its file of weights in the cache of torch."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    for name in AT_HAND:
+    for name in CACHED_REFERENCES:
         files = sorted(folder.glob(f"{name}-*.pth")) if folder.is_dir() else []
         if files:
             return f"torchvision:{name}", files[-1]
     return None
 
 
-def _by_set(given: Any, tables: Sequence[RawSet], what: str) -> dict[str, Any]:
-    """Something for each set by name; what comes alone belongs to the ID set."""
-    if given is None:
+def _by_set(values: Any, tables: Sequence[RawSet], what: str) -> dict[str, Any]:
+    """Values by the name of the set; a single value belongs to the ID set."""
+    if values is None:
         return {}
-    if not isinstance(given, Mapping):
-        return {tables[0].name: given}
+    if not isinstance(values, Mapping):
+        return {tables[0].name: values}
     names = [table.name for table in tables]
-    named = {tables[0].name if name == "id" else name: value for name, value in given.items()}
-    strange = sorted(set(map(str, named)) - set(names))
-    if strange:
-        raise ValueError(f"{what} for {strange[0]!r}, which is none of the sets {names}")
+    named = {tables[0].name if name == "id" else name: value for name, value in values.items()}
+    unknown = sorted(set(map(str, named)) - set(names))
+    if unknown:
+        raise ValueError(f"{what} for {unknown[0]!r}, which is none of the sets {names}")
     return named
 
 
@@ -278,7 +295,7 @@ def _from_features(
     tables: list[RawSet], samples: list[Sample], classes: Sequence[str] | None, seed: int,
     notes: list[str],
 ) -> tuple[LogitsAdapter, list[Sample], list[RawSet]]:  # fmt: skip
-    """A linear head fitted on half of the ID features; the other half is what is audited."""
+    """Fit a linear head to half of the ID features; the other half is audited."""
     first = tables[0]
     if len(first.shape) != 1:
         raise ValueError(
@@ -290,14 +307,14 @@ def _from_features(
         count = int(first.y.max()) + 1 if isinstance(first.y, Tensor) else len(set(first.y))
     names = class_names(tables, classes, count)
     y = labeled(first, names)
-    # Classes in turn, so that both halves have as many of each as can be.
+    # Sorted by class, so that both halves have the same number of each class.
     order = torch.randperm(len(y), generator=generator_for(seed, "audit/half for the head"))
     order = order[y[order].argsort(stable=True)]
     fitted, judged = order[::2].sort().values, order[1::2].sort().values
     if len(set(y[fitted].tolist())) < 2 or not len(judged):
         raise ValueError(
             f"{first.name!r} has {len(y)} examples of features, too few to fit a head to one half; "
-            "bring more, or give the network"
+            "give more, or give the network"
         )
     data = samples[0].domain.data
     probe = fit_probe(data.x[fitted], y[fitted], classes=count)
@@ -310,13 +327,12 @@ def _from_features(
     network.add_module("head", head)
     half = replace(
         first, y=y[judged], numbers=first.numbers[judged], classes=None,
-        origin=None if first.origin is None else _at(first.origin, judged),
-        background=None if first.background is None else _at(first.background, judged),
+        origin=pick(first.origin, judged), background=pick(first.background, judged),
     )  # fmt: skip
     domain = Domain(first.name, Batch(*(part[judged] for part in data)))
     notes.append(
         f"There is no network, only features: a linear head was fitted on {len(fitted)} examples "
-        f"of {first.name!r}, and the other {len(judged)} are what is judged."
+        f"of {first.name!r}, and the other {len(judged)} are audited."
     )
     return (
         LogitsAdapter(network.eval()),
@@ -325,11 +341,7 @@ def _from_features(
     )
 
 
-def _at(column: Any, which: Tensor) -> Any:
-    return column[which] if isinstance(column, Tensor) else [column[i] for i in which.tolist()]
-
-
-def _told(table: RawSet) -> str:
+def _origin(table: RawSet) -> str:
     """Where a set came from, in words."""
     place = f" from {table.root.name}" if table.root is not None else ""
     return f"{len(table)} examples{place}"

@@ -57,6 +57,8 @@ class Options:
 def named_sets(data: Any) -> list[tuple[str | None, Any]]:
     """Several data sets with their names, where they have any; one set or None will do.
 
+    Several sets of tensors need a dict, since a list of pairs (x, y) is one set in batches.
+
     >>> named_sets({"sketch": "data/sketch"})
     [('sketch', 'data/sketch')]
     """
@@ -66,7 +68,9 @@ def named_sets(data: Any) -> list[tuple[str | None, Any]]:
         return [(None, domain) for domain in data.ood_tests]
     if isinstance(data, Mapping) and not _is_set(data):
         return [(str(name), value) for name, value in data.items()]
-    if isinstance(data, list | tuple) and not _is_pair(data) and all(map(_is_set, data)):
+    several = isinstance(data, list | tuple) and not _is_pair(data) and all(map(_is_set, data))
+    # A list of pairs of tensors is one set in batches, here as everywhere.
+    if several and not all(map(_is_pair, data)):
         return [(None, value) for value in data]
     return [(None, data)]
 
