@@ -79,7 +79,7 @@ def ours(
     stages = distill(
         student, teacher, Shift("images", ("any", "other"), (domain,), domain, ()), recipe,
         seed=0, report_every=1, augment=None if kept else lambda x: x,
-        machine=ComputeConfig("bfloat16", channels_last=True),
+        compute=ComputeConfig("bfloat16", channels_last=True),
     )  # fmt: skip
     seconds, losses = [], []
     begun = now()

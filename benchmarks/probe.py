@@ -24,7 +24,7 @@ from contam.data.images import FolderDomain
 from contam.experiments.support.feature_cache import features
 from contam.models.sources import Source, load
 from contam.rng import bit_generator_for, generator_for
-from contam.training.probe import Minibatches, fit_probe, share_right
+from contam.training.probe import Minibatches, fit_probe, top1_accuracy
 
 CLASSES, EPOCHS = 4, 10
 BATCH = 32
@@ -52,7 +52,7 @@ def ours(source: Source, train: FolderDomain, test: FolderDomain, folder: Path) 
     """The accuracy of a probe on cached features."""
     x, judged = (features(source, d, folder=folder, batch_size=BATCH) for d in (train, test))
     probe = fit_probe(x, train.y, RECIPE, classes=CLASSES)
-    return share_right(probe(judged), test.y)
+    return top1_accuracy(probe(judged), test.y)
 
 
 def plain(source: Source, train: FolderDomain, test: FolderDomain) -> float:
@@ -74,7 +74,7 @@ def plain(source: Source, train: FolderDomain, test: FolderDomain) -> float:
             schedule.step()
     with torch.no_grad():
         logits = torch.cat([head(source.encoder(batch.x)) for batch in test.batches(BATCH)])
-    return share_right(logits, test.y)
+    return top1_accuracy(logits, test.y)
 
 
 def main() -> int:

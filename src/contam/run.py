@@ -38,7 +38,7 @@ from safetensors import safe_open as open_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from contam.training.distributed import meet, processes, rank
+from contam.training.distributed import barrier, processes, rank
 
 if TYPE_CHECKING:
     import pandas
@@ -115,9 +115,9 @@ class Run:
         values = config.model_dump(mode="json")
         folder = cls.place(root, experiment, config)
         if rank() > 0:
-            meet()
+            barrier()
             run = cls(folder, _read_manifest(folder), None, follows=True)
-            meet()
+            barrier()
             return run
         with _explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -153,8 +153,8 @@ class Run:
         except BaseException:
             lock.release()
             raise
-        meet()  # It is there now; and nothing is added to it before the others have read it.
-        meet()
+        barrier()  # It is there now; and nothing is added to it before the others have read it.
+        barrier()
         return run
 
     @classmethod
@@ -240,7 +240,7 @@ class Run:
         self._save_manifest()
         if not self._follows:
             self._checkpoint_path(part).unlink(missing_ok=True)
-        meet()
+        barrier()
 
     def read(self, part: str) -> list[dict[str, Any]]:
         """The records of a part. Raises RunError when it is missing or damaged."""
@@ -308,7 +308,7 @@ class Run:
         """Say that every part was computed."""
         self._manifest.finished = True
         self._save_manifest()
-        meet()
+        barrier()
 
     def _checkpoint_path(self, part: str) -> Path:
         return self.folder / "checkpoints" / f"{_named(part)}.safetensors"

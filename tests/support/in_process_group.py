@@ -55,7 +55,7 @@ def trainings(folder: Path, parts: int = 1) -> dict[str, Tensor]:
     for name, model in (("fit", smooth_network()), ("dropout", smooth_network(dropout=0.3))):
         steps = fit(
             model, SHIFT, epochs=2, batch_size=12, step_size=1e-2, weight_decay=0.05, seed=0,
-            report_every=1, machine=machine,
+            report_every=1, compute=machine,
         )  # fmt: skip
         keep(name, list(steps))
     files = folder / "files"
@@ -66,7 +66,7 @@ def trainings(folder: Path, parts: int = 1) -> dict[str, Tensor]:
     ):
         recipe = Distillation(1e-2, 0.05, 12, epochs=2, clip=LOW_ENOUGH)
         student, teacher = smooth_network().encoder, smooth_network(seed=5).encoder
-        steps = distill(student, teacher, shift, recipe, seed=0, report_every=1, machine=machine)
+        steps = distill(student, teacher, shift, recipe, seed=0, report_every=1, compute=machine)
         keep(name, list(steps))
     return found
 

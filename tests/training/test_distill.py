@@ -217,8 +217,8 @@ def test_the_step_size_warms_up_as_the_recipe_says():
     ("change", "message"),
     [
         ({"batch_size": 91}, "choose a batch size between 1 and 90"),
-        ({"steps": 4}, "epochs or steps, not epochs=3 and steps=4"),
-        ({"epochs": None, "steps": 0}, "at least 1 step, not 0"),
+        ({"steps": 4}, "epochs or steps, got epochs=3 and steps=4"),
+        ({"epochs": None, "steps": 0}, "at least 1 step, got 0"),
         ({"step_size": 1e30}, "not finite at step"),
         ({"blocks": 0.1}, "give a `read`"),
     ],

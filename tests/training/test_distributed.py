@@ -79,14 +79,15 @@ def test_two_processes_with_two_parts_each_do_so_too(together, at_once, name):
 
 
 def test_a_training_on_its_own_needs_no_team():
-    team = ProcessGroup()
+    group = ProcessGroup()
     network, values = torch.nn.Linear(2, 2), torch.ones(3)
-    assert (processes(), rank(), team.size, team.rank) == (1, 0, 1, 0)
-    assert team.join(network) is network
-    assert team.total(values) is values
+    assert (processes(), rank(), group.size, group.rank) == (1, 0, 1, 0)
+    assert group.join(network) is network
+    assert group.all_reduce(values) is values
     code = (
-        "import sys, torch; from contam.training.distributed import ProcessGroup, meet\n"
-        "meet(); ProcessGroup().join(torch.nn.Linear(2, 2)); assert 'accelerate' not in sys.modules"
+        "import sys, torch; from contam.training.distributed import ProcessGroup, barrier\n"
+        "barrier(); ProcessGroup().join(torch.nn.Linear(2, 2))\n"
+        "assert 'accelerate' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -51,7 +51,7 @@ def test_nothing_runs_until_it_is_asked_for():
 
 def test_data_that_ends_too_early_is_named():
     few = itertools.islice(numbered(), 2)
-    with pytest.raises(ValueError, match="asked for 3 steps, but the data ended after 2"):
+    with pytest.raises(ValueError, match="training takes 3 steps, but the data ended after 2"):
         list(train(lambda b: {}, few, steps=3, report_every=1))
 
 

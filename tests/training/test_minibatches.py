@@ -48,7 +48,9 @@ def with_workers(domains, workers, augment=None) -> list[FolderDomain]:
 
 
 def taken(domains, count=9, *, parts=1, own=range(1), start=0) -> list[tuple[MicroBatch, ...]]:
-    shares = Examples(domains).shares(10, parts=parts, own=own, purpose="test", seed=0, start=start)
+    shares = Examples(domains).micro_batches(
+        10, parts=parts, own=own, purpose="test", seed=0, start=start
+    )
     return list(itertools.islice(shares, count))
 
 

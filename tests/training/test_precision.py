@@ -21,7 +21,7 @@ FAST = ComputeConfig(precision="bfloat16", accumulate=3, channels_last=True)
 
 
 def trained(model: nn.Module, shift: Shift, machine: ComputeConfig, **given: Any) -> list[Any]:
-    return list(fit(model, shift, **RECIPE, report_every=1, machine=machine, **given))
+    return list(fit(model, shift, **RECIPE, report_every=1, compute=machine, **given))
 
 
 @pytest.mark.parametrize("accumulate", [2, 3, 16])
@@ -46,7 +46,7 @@ def test_parts_give_the_same_distillation():
         list(
             distill(
                 student, teacher, shift, recipe, seed=0, report_every=100,
-                machine=ComputeConfig(accumulate=accumulate),
+                compute=ComputeConfig(accumulate=accumulate),
             )
         )  # fmt: skip
         ends.append(student)
@@ -72,7 +72,7 @@ def test_networks_multiply_in_the_precision_and_are_compared_in_full():
         network.get_submodule("conv2").register_forward_hook(lambda _m, _x, y: seen.append(y))
     stages = distill(
         model, teacher, brightest_channel(), Distillation(1e-3, 0, 16, 1), seed=0, report_every=1,
-        augment=lambda x: x, machine=ComputeConfig("bfloat16", channels_last=True),
+        augment=lambda x: x, compute=ComputeConfig("bfloat16", channels_last=True),
     )  # fmt: skip
     next(stages)
     assert [y.dtype for y in seen] == [torch.bfloat16, torch.bfloat16]
@@ -97,7 +97,7 @@ def test_an_interrupted_training_continues_bit_for_bit(machine, stop):
 
     whole, begun, resumed = network(), network(), network(seed=1)
     ends = [stage.losses for stage in trained(whole, brightest_channel(), machine)]
-    for stage in fit(begun, brightest_channel(), **RECIPE, report_every=1, machine=machine):
+    for stage in fit(begun, brightest_channel(), **RECIPE, report_every=1, compute=machine):
         if stage.step == stop:
             file = save(stage.checkpoint())
             break
@@ -110,25 +110,25 @@ def test_an_interrupted_training_continues_bit_for_bit(machine, stop):
 def test_the_layout_does_not_touch_the_values():
     model = small_cnn(3, width=4)
     found = copy.deepcopy(model)
-    ComputeConfig(channels_last=True).arrange(found)
+    ComputeConfig(channels_last=True).convert(found)
     for a, b in zip(model.parameters(), found.parameters(), strict=True):
         assert torch.equal(a, b)
     flat = torch.rand(4, 7)
-    assert ComputeConfig(channels_last=True).arranged(flat) is flat
+    assert ComputeConfig(channels_last=True).inputs(flat) is flat
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"precision": "float16"}, "want float32 or bfloat16"),
-        ({"accumulate": 0}, "at least 1 part"),
+        ({"precision": "float16"}, "must be float32 or bfloat16"),
+        ({"accumulate": 0}, "accumulate at least 1"),
     ],
 )
-def test_what_a_machine_cannot_do_is_explained(given, message):
+def test_invalid_compute_settings_are_rejected(given, message):
     with pytest.raises(ValueError, match=message):
         ComputeConfig(**given)
 
 
 def test_more_parts_than_examples_are_explained():
-    with pytest.raises(ValueError, match="a minibatch of 16 can't be cut into 17 parts"):
+    with pytest.raises(ValueError, match="cannot split a minibatch of 16 into 17 parts"):
         trained(small_cnn(3, width=4), brightest_channel(), ComputeConfig(accumulate=17))

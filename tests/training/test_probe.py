@@ -18,7 +18,7 @@ from contam.training.probe import (
     extract,
     extracting,
     fit_probe,
-    share_right,
+    top1_accuracy,
 )
 
 
@@ -38,7 +38,7 @@ def blobs(n: int = 60, apart: float = 3.0) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def accuracy(probe: Probe, data) -> float:
-    return share_right(probe(data[0]), data[1])
+    return top1_accuracy(probe(data[0]), data[1])
 
 
 def domain(n: int = 40) -> Domain:
@@ -184,17 +184,17 @@ def test_what_cannot_be_probed_is_explained():
     x, y = blobs()
     with pytest.raises(ValueError, match="pool or flatten"):
         extract(nn.Conv2d(3, 4, 3), domain())
-    with pytest.raises(ValueError, match="0 rows of features and 0 classes"):
+    with pytest.raises(ValueError, match="got 0 rows and 0 classes"):
         fit_probe(x[:0], y[:0])
-    with pytest.raises(ValueError, match=r"classes 0\.\.2 for a probe of 2"):
+    with pytest.raises(ValueError, match=r"got 0\.\.2 for a probe of 2"):
         fit_probe(x, y, classes=2)
     with pytest.raises(ValueError, match="not finite"):
         fit_probe(x / 0, y)
-    with pytest.raises(ValueError, match="2 penalties were given; want one, or validation"):
+    with pytest.raises(ValueError, match="got 2 penalties; give one, or validation"):
         fit_probe(x, y, FullBatch((1.0, 2.0)))
-    with pytest.raises(ValueError, match="at least 0, not -1"):
+    with pytest.raises(ValueError, match="at least 0, got -1"):
         fit_probe(x, y, FullBatch((-1.0,)))
-    with pytest.raises(ValueError, match="epochs or steps"):
+    with pytest.raises(ValueError, match="either epochs or steps"):
         fit_probe(x, y, Minibatches(steps=3))
     for empty in (Minibatches(epochs=0), Minibatches(batch_size=0)):
         with pytest.raises(ValueError, match="at least one epoch"):

@@ -57,8 +57,8 @@ def test_rises_to_one_then_falls_and_never_reaches_zero(steps, data):
     assert max(values) == 1
 
 
-@pytest.mark.parametrize("asked", [(10, 10, 2), (-1, 10, 2), (0, 10, 11), (0, 10, -1), (0, 0, 0)])
-def test_steps_outside_the_training_are_refused(asked):
-    step, steps, warmup = asked
-    with pytest.raises(ValueError, match=f"asked for step {step} of {steps}"):
+@pytest.mark.parametrize("invalid", [(10, 10, 2), (-1, 10, 2), (0, 10, 11), (0, 10, -1), (0, 0, 0)])
+def test_steps_outside_the_training_are_rejected(invalid):
+    step, steps, warmup = invalid
+    with pytest.raises(ValueError, match=f"got step={step}, steps={steps}"):
         warmup_cosine(step, steps=steps, warmup=warmup)

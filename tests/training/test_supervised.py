@@ -143,9 +143,9 @@ def test_the_seed_alone_decides():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batch_size": 91}, "a minibatch of 91 can't be drawn from 90 training examples"),
+        ({"batch_size": 91}, "cannot draw a minibatch of 91 from 90 training examples"),
         ({"batch_size": 0}, "choose a batch size between 1 and 90"),
-        ({"epochs": 0}, "at least 1 epoch, not 0"),
+        ({"epochs": 0}, "at least 1 epoch, got 0"),
         ({"step_size": 1e30}, "not finite at step .* step size below"),
     ],
 )
@@ -160,7 +160,7 @@ def test_a_checkpoint_of_something_else_is_explained():
     with pytest.raises(ValueError, match="belongs to another model"):
         last(fit(other, brightest_channel(), **RECIPE, report_every=100, resume=checkpoint))
     shorter = changed({"epochs": 2})
-    with pytest.raises(ValueError, match="taken at step 15, but this training has 10"):
+    with pytest.raises(ValueError, match="from step 15, but this training has 10"):
         last(fit(network(), brightest_channel(), **shorter, report_every=100, resume=checkpoint))
 
 

@@ -1,4 +1,4 @@
-"""Representation distillation: a student network learns a teacher's features, and no labels."""
+"""Representation distillation: a student learns the features of a teacher, without labels."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,17 +16,17 @@ from contam.training.optimize import Recipe, Stage, descend
 from contam.training.precision import PLAIN, ComputeConfig, full
 
 Reading = Callable[[nn.Module, Tensor], tuple[Tensor, Sequence[Tensor]]]
-"""From a network and its input to its features and the output of each of its blocks."""
+"""Function from a network and its input to its features and the outputs of its blocks."""
 Augmentation = Callable[[Tensor], Tensor]
-"""What changes inputs at random, with torch's draws; teacher and student see the same."""
+"""Random change of inputs, with torch's global generator; teacher and student get the same."""
 
 
 @dataclass(frozen=True)
 class Distillation(Recipe):
-    """How a student is distilled."""
+    """Settings of a distillation."""
 
     blocks: float = 0.0
-    """What each block's distance weighs beside that of the features; 0 leaves the blocks alone."""
+    """Weight of each block's distance relative to that of the features; 0 ignores the blocks."""
 
 
 PUBLISHED: dict[tuple[str, str], Distillation] = {
@@ -35,31 +35,43 @@ PUBLISHED: dict[tuple[str, str], Distillation] = {
     ("imagenet", "RN50x4"): Distillation(1e-4, 0.5, 256, epochs=100, warmup=10_000),
     ("imagenet", "RN50x16"): Distillation(1e-4, 0.5, 256, epochs=100, warmup=10_000),
     ("imagenet", "ViT-B-16"): Distillation(1e-4, 0.1, 256, epochs=200, warmup=10_000, blocks=0.1),
-    # For these two the paper names no schedule: the step size stays.
+    # For these two the paper names no schedule: the step size is constant.
     ("iwildcam", "resnet50"): Distillation(1e-4, 0.1, 128, epochs=150, cosine=False),
     ("camelyon17", "ViT-B-16"): Distillation(1e-4, 0.1, 128, epochs=120, cosine=False),
-    # A cosine, and no word of a warm-up.
+    # A cosine, and no warm-up is mentioned.
     ("domainnet", "RN50"): Distillation(3e-4, 5e-5, 32, steps=95_000, warmup=0),
 }
-"""How the paper distilled, by data set and teacher. Gradients were not clipped, as far as it says.
+"""The paper's settings by data set and teacher. It does not mention gradient clipping.
 
 Source: App. E.1, App. E.2, App. E.3, App. E.4.
 """
 
 
 def features_alone(model: nn.Module, x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-    """The reading of an encoder whose blocks are left alone."""
+    """Return the output of an encoder as its features, and no blocks.
+
+    >>> features, blocks = features_alone(nn.Identity(), torch.ones(1, 2))
+    >>> features.tolist(), blocks
+    ([[1.0, 1.0]], ())
+    """
     return model(x), ()
 
 
 def distance(
     student: Float[Tensor, "batch ... width"], teacher: Float[Tensor, "batch ... width"]
 ) -> Float[Tensor, ""]:
-    """The squared Euclidean distance of two representations, in the mean over examples and tokens.
+    """Return the squared Euclidean distance of representations, averaged over examples and tokens.
 
-    It is `width` times what `torch.nn.functional.mse_loss` returns. At least 0.
+    It is `width` times `torch.nn.functional.mse_loss`.
 
-    Source: App. E.1, where it is in words alone.
+    Args:
+        student: Representation of the student.
+        teacher: Representation of the teacher.
+
+    Source: App. E.1, which describes it in words.
+
+    >>> distance(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 0.0]])).item()
+    5.0
     """
     return (student - teacher).square().sum(dim=-1).mean()
 
@@ -75,70 +87,93 @@ def distill(
     read: Reading = features_alone,
     augment: Augmentation | None = None,
     resume: Mapping[str, Tensor] | None = None,
-    machine: ComputeConfig = PLAIN,
+    compute: ComputeConfig = PLAIN,
 ) -> Iterator[Stage]:
-    """Teach the student the teacher's features on the training domains, taken together.
+    """Train a student to reproduce a teacher's features on all training domains together.
 
-    The loss is the `distance` of the features; if the recipe weighs blocks, also that of each
-    block's output. The teacher is in evaluation mode until the iteration ends, learns nothing and
-    is left as it was found. What it makes of an example is computed once and kept unless examples
-    are augmented, by `augment` or by their domain, or blocks compared. Domains on disk are read
-    ahead of the steps. Yields every `report_every` steps and at the end. Given the check-point of
-    a stage and the same other arguments, a training on the CPU continues bit for bit.
+    The loss is the `distance` of the features, and with a block weight also that of each block's
+    output. The teacher is in evaluation mode during the iteration; its modes and device are
+    restored afterwards. Its features are computed once and kept, unless examples are augmented or
+    blocks are compared.
+
+    Args:
+        student: Network to train, in place.
+        teacher: Network whose features are learned.
+        shift: Data; only its training domains are used.
+        recipe: Settings, such as one of `PUBLISHED`.
+        seed: Random seed.
+        report_every: Number of steps between two stages.
+        read: Function that returns features and block outputs of a network.
+        augment: Random change of the inputs of both networks.
+        resume: Check-point of a stage. With the same other arguments, a training on the CPU
+            continues bit for bit.
+        compute: Precision, accumulation and memory format.
+
+    Returns:
+        An iterator of stages, every `report_every` steps and at the end.
+
+    Raises:
+        ValueError: If the recipe does not fit the data, the representations differ in shape, blocks
+            have a weight but are not read, the loss is not finite, or the check-point belongs to
+            another model or training.
 
     Source: App. E.1.
 
-    Raises:
-        ValueError: the recipe does not fit the data, the networks' representations differ in
-            shape, blocks are weighed but not read, the loss stopped being finite, or the
-            check-point belongs to another model or training.
+    >>> from contam.batch import Batch, Domain, Shift
+    >>> x, zeros = torch.eye(4), torch.zeros(4, dtype=torch.int64)
+    >>> domain = Domain("data", Batch(x, zeros, zeros))
+    >>> shift = Shift("toy", ("a", "b"), (domain,), domain, (domain,))
+    >>> student, recipe = nn.Linear(4, 2), Distillation(0.1, 0.0, batch_size=4, steps=3)
+    >>> stages = distill(student, nn.Linear(4, 2), shift, recipe, seed=0, report_every=2)
+    >>> [stage.step for stage in stages]
+    [2, 3]
     """
     examples = Examples(shift.train)
-    recipe.length(len(examples))  # what can't be trained is said before the teacher works
-    team = ProcessGroup()
-    with _still(teacher, team.device(student)):
+    recipe.length(len(examples))  # fails early, before the teacher runs
+    group = ProcessGroup()
+    with _still(teacher, group.device(student)):
         kept = augment is None and not examples.augmented and recipe.blocks == 0
         known = None
         if kept:
-            known = _table(teacher, examples, recipe, read, machine=machine, team=team)
+            known = _table(teacher, examples, recipe, read, compute=compute, group=group)
 
-        def loss(share: MicroBatch) -> dict[str, Tensor]:
-            x = share.batch.x
+        def loss(micro_batch: MicroBatch) -> dict[str, Tensor]:
+            x = micro_batch.batch.x
             if augment is not None:
-                with seeded(seed, f"distill/augmentation {share.place}"):
+                with seeded(seed, f"distill/augmentation {micro_batch.place}"):
                     x = augment(x)
             if known is None:
                 with torch.no_grad():
-                    wanted, wanted_blocks = read(teacher, x)
+                    target, target_blocks = read(teacher, x)
             else:
-                wanted, wanted_blocks = known[share.numbers].to(x.device), ()
+                target, target_blocks = known[micro_batch.numbers].to(x.device), ()
             features, blocks = read(student, x)
-            _check(features, wanted, blocks, wanted_blocks, weigh=recipe.blocks > 0)
-            terms = {"distance": distance(full(features), full(wanted))}
+            _check(features, target, blocks, target_blocks, compare=recipe.blocks > 0)
+            terms = {"distance": distance(full(features), full(target))}
             if recipe.blocks > 0:
                 apart = [
                     distance(full(one), full(other))
-                    for one, other in zip(blocks, wanted_blocks, strict=True)
+                    for one, other in zip(blocks, target_blocks, strict=True)
                 ]
                 terms["blocks"] = recipe.blocks * torch.stack(apart).sum()
             return terms
 
         yield from descend(
             student, examples, loss, recipe,
-            purpose="distill", seed=seed, report_every=report_every, resume=resume, machine=machine,
+            purpose="distill", seed=seed, report_every=report_every, resume=resume, compute=compute,
         )  # fmt: skip
 
 
 @contextmanager
 def _still(teacher: nn.Module, device: torch.device) -> Iterator[None]:
-    """The teacher in evaluation mode where the student is; afterwards as and where it was found."""
+    """Put the teacher in evaluation mode on a device; restore its modes and device afterwards."""
     modes = {module: module.training for module in teacher.modules()}
-    found = next((p.device for p in teacher.parameters()), device)
+    home = next((p.device for p in teacher.parameters()), device)
     teacher.eval().to(device)
     try:
         yield
     finally:
-        teacher.to(found)
+        teacher.to(home)
         for module, mode in modes.items():
             module.training = mode
 
@@ -150,44 +185,44 @@ def _table(
     recipe: Recipe,
     read: Reading,
     *,
-    machine: ComputeConfig,
-    team: ProcessGroup,
+    compute: ComputeConfig,
+    group: ProcessGroup,
 ) -> Tensor:
-    """The teacher's features of every example, on the CPU; processes share the work."""
-    device = team.device(teacher)
-    size = min(recipe.batch_size, max(1, len(examples) // team.size))
-    own = torch.arange(len(examples)).split(size)[team.rank :: team.size]
-    found = []
+    """Return the teacher's features of all examples, on the CPU; processes split the work."""
+    device = group.device(teacher)
+    size = min(recipe.batch_size, max(1, len(examples) // group.size))
+    own = torch.arange(len(examples)).split(size)[group.rank :: group.size]
+    parts = []
     for batch in examples.fetch((numbers, torch.zeros_like(numbers)) for numbers in own):
-        with machine.passing(device):
-            found.append(full(read(teacher, machine.arranged(batch.x.to(device)))[0]).cpu())
-    rows = torch.cat(found)
-    if team.size == 1:
+        with compute.autocast(device):
+            parts.append(full(read(teacher, compute.inputs(batch.x.to(device)))[0]).cpu())
+    rows = torch.cat(parts)
+    if group.size == 1:
         return rows
     table = rows.new_zeros(len(examples), *rows.shape[1:])
     table[torch.cat(own)] = rows
-    return team.total(table)
+    return group.all_reduce(table)
 
 
 def _check(
     features: Tensor,
-    wanted: Tensor,
+    target: Tensor,
     blocks: Sequence[Tensor],
-    wanted_blocks: Sequence[Tensor],
+    target_blocks: Sequence[Tensor],
     *,
-    weigh: bool,
+    compare: bool,
 ) -> None:
-    """Subtraction would broadcast in silence what does not fit."""
-    if features.shape != wanted.shape:
+    """Reject shapes that subtraction would broadcast without an error."""
+    if features.shape != target.shape:
         raise ValueError(
             f"the student's features have shape {tuple(features.shape)} and the teacher's "
-            f"{tuple(wanted.shape)}; give the student the teacher's width"
+            f"{tuple(target.shape)}; the widths must agree"
         )
-    if not weigh:
+    if not compare:
         return
-    shapes, wanted_shapes = ([tuple(b.shape) for b in given] for given in (blocks, wanted_blocks))
-    if not shapes or shapes != wanted_shapes:
+    shapes, target_shapes = ([tuple(b.shape) for b in given] for given in (blocks, target_blocks))
+    if not shapes or shapes != target_shapes:
         raise ValueError(
-            f"the recipe weighs blocks, and their outputs have shapes {shapes} in the student and "
-            f"{wanted_shapes} in the teacher; give a `read` that returns the same for both"
+            f"the block outputs have shapes {shapes} in the student and {target_shapes} in the "
+            "teacher; give a `read` function that returns the same shapes for both"
         )

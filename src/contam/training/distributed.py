@@ -1,7 +1,7 @@
-"""The processes that train one network together, as `accelerate launch` or torchrun start them.
+"""Distributed training in the processes that `accelerate launch` or torchrun starts.
 
-Each takes its share of every minibatch, and gradients are averaged in the backward pass (DDP). All
-else is done by each of them in the same way, so all of them come to the same network.
+Each process takes a part of every minibatch, and gradients are averaged in the backward pass (DDP).
+Everything else is the same in all processes, so all of them compute the same network.
 """
 
 import os
@@ -16,23 +16,31 @@ if TYPE_CHECKING:
 
 
 def processes() -> int:
-    """How many processes the launcher started; 1 without one."""
+    """Return the number of processes that the launcher started; 1 without a launcher.
+
+    >>> processes()
+    1
+    """
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
-    """The number of this process among them; 0 is the main one, which alone writes and prints."""
+    """Return the rank of this process; only rank 0 writes and prints.
+
+    >>> rank()
+    0
+    """
     return int(os.environ.get("RANK", "0")) if processes() > 1 else 0
 
 
-def meet() -> None:
-    """Wait until all processes have come here; alone, go on."""
+def barrier() -> None:
+    """Wait until all processes have reached this point; a single process does not wait."""
     if processes() > 1:
         _accelerator().wait_for_everyone()
 
 
 class ProcessGroup:
-    """This process among those that train with it; alone, it changes nothing."""
+    """The processes that train one network together; with a single process, it does nothing."""
 
     def __init__(self) -> None:
         self.size = processes()
@@ -40,16 +48,16 @@ class ProcessGroup:
         self._accelerator = _accelerator() if self.size > 1 else None
 
     def device(self, model: nn.Module) -> torch.device:
-        """Where training takes place: the process's device; alone, the model's."""
+        """Return the device of this process, or that of the model for a single process."""
         if self._accelerator is not None:
             return self._accelerator.device
         return next((p.device for p in model.parameters()), torch.device("cpu"))
 
     def join(self, module: nn.Module) -> nn.Module:
-        """The module with its gradients averaged over the processes, on this one's device.
+        """Wrap a module so that its gradients are averaged over the processes.
 
-        On CUDA, batch norm then uses the whole minibatch's statistics, too; on the CPU it uses
-        those of the share.
+        On CUDA, batch norm then uses the statistics of the whole minibatch; on the CPU it uses
+        those of the process's part.
         """
         if self._accelerator is None:
             return module
@@ -57,18 +65,17 @@ class ProcessGroup:
             module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
         return self._accelerator.prepare(module)
 
-    def apart(self, module: nn.Module) -> AbstractContextManager[None]:
-        """Inside, gradients stay in each process, to be averaged with those that come later."""
+    def no_sync(self, module: nn.Module) -> AbstractContextManager[None]:
+        """Accumulate gradients without averaging them; a later backward pass averages them."""
         return nullcontext() if self._accelerator is None else self._accelerator.no_sync(module)
 
-    def total(self, values: Tensor) -> Tensor:
-        """The sum over the processes, where the values were."""
+    def all_reduce(self, values: Tensor) -> Tensor:
+        """Return the sum over the processes, on the device of the values."""
         if self._accelerator is None:
             return values
-        there = values.to(self._accelerator.device)
-        found = self._accelerator.reduce(there, reduction="sum")
-        assert isinstance(found, Tensor)
-        return found.to(values.device)
+        total = self._accelerator.reduce(values.to(self._accelerator.device), reduction="sum")
+        assert isinstance(total, Tensor)
+        return total.to(values.device)
 
 
 def _accelerator() -> "Accelerator":
@@ -78,6 +85,6 @@ def _accelerator() -> "Accelerator":
         raise ValueError(
             f"training in {processes()} processes needs accelerate: pip install 'contam[scale]'"
         ) from None
-    asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-    # The precision belongs to what is computed, so the launcher's settings don't change it.
-    return Accelerator(cpu=asked or not torch.cuda.is_available(), mixed_precision="no")
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    # The precision is part of the recipe, so the launcher's settings don't change it.
+    return Accelerator(cpu=on_cpu or not torch.cuda.is_available(), mixed_precision="no")

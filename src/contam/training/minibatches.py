@@ -1,7 +1,7 @@
-"""What a step of training learns from: shares of minibatches, out of memory or out of files.
+"""Minibatches and micro-batches of one or several domains, in memory or on disk.
 
-Which examples a minibatch holds, in which order, and what an augmentation draws for each of them
-follow from the seed and the step. Processes and workers only decide who reads them.
+The examples of a minibatch, their order and the random numbers of their augmentation are functions
+of the seed and the step. The number of processes and workers changes only where they are read.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from contam.batch import Batch, Domain
 from contam.rng import generator_for
 
 Pick = tuple[Tensor, Tensor]
-"""Numbers of examples, and for each of them a draw for its augmentation."""
+"""Indices of examples, and for each of them a random number for its augmentation."""
 
 
 class MicroBatch(NamedTuple):
@@ -23,17 +23,21 @@ class MicroBatch(NamedTuple):
 
     batch: Batch
     numbers: Tensor
-    """(batch,) the place of each example among all."""
+    """(batch,) index of each example among all."""
     step: int
-    """The step of the training that it belongs to, from 0."""
+    """Step of the training, from 0."""
     place: str
-    """The share's own name within a training, for what is drawn at random."""
+    """Name that is unique within a training, for random numbers."""
     weight: float
-    """Its part of the minibatch, in (0, 1]."""
+    """Share of the minibatch, in (0, 1]."""
 
 
 class Examples:
-    """The examples of several domains, numbered one domain after the other."""
+    """Examples of several domains, with consecutive indices.
+
+    Args:
+        domains: Training domains.
+    """
 
     def __init__(self, domains: Sequence[Domain]) -> None:
         self.domains = tuple(domains)
@@ -44,27 +48,27 @@ class Examples:
 
     @property
     def augmented(self) -> bool:
-        """Whether an example is another one each time."""
+        """Whether an example is augmented when it is read."""
         return any(domain.augments for domain in self.domains)
 
     def fetch(self, picks: Iterable[Pick]) -> Iterator[Batch]:
-        """A batch for each pick, in its order; domains on disk are read ahead."""
+        """Yield a batch for each pick, in its order; domains on disk are read ahead."""
         if len(self.domains) == 1:
             yield from self.domains[0].fetch(picks)
             return
-        asked, *copies = itertools.tee(picks, 1 + len(self.domains))
+        requested, *copies = itertools.tee(picks, 1 + len(self.domains))
         fetched = [
             domain.fetch(self._own(index, copy))
             for index, (domain, copy) in enumerate(zip(self.domains, copies, strict=True))
         ]
-        for (numbers, _), parts in zip(asked, zip(*fetched, strict=True), strict=True):
-            # Domain by domain, and then back into the order that was asked for.
+        for (numbers, _), parts in zip(requested, zip(*fetched, strict=True), strict=True):
+            # The parts are ordered by domain; restore the requested order.
             back = self._home(numbers).argsort(stable=True).argsort()
-            found = [part for part in parts if len(part.y)]
-            yield Batch(*map(torch.cat, zip(*found, strict=True))).pick(back)
+            nonempty = [part for part in parts if len(part.y)]
+            yield Batch(*map(torch.cat, zip(*nonempty, strict=True))).pick(back)
 
     def minibatches(self, size: int, *, purpose: str, seed: int, start: int) -> Iterator[Pick]:
-        """Full minibatches, epoch after epoch without end, from the one with number `start` on."""
+        """Yield full minibatches without end, from minibatch `start` on, shuffled every epoch."""
         full = len(self) // size
         epoch, skipped = divmod(start, full)
         while True:
@@ -77,34 +81,43 @@ class Examples:
             yield from itertools.islice(drawn, skipped, full)
             epoch, skipped = epoch + 1, 0
 
-    def shares(
+    def micro_batches(
         self, size: int, *, parts: int, own: range, purpose: str, seed: int, start: int
     ) -> Iterator[tuple[MicroBatch, ...]]:
-        """For every minibatch from number `start` on, those of its `parts` that are `own`."""
+        """Yield the micro-batches of this process for each minibatch from `start` on.
+
+        Args:
+            size: Examples of a minibatch.
+            parts: Number of micro-batches of a minibatch over all processes.
+            own: Micro-batches of this process.
+            purpose: Name of the training, for random numbers.
+            seed: Random seed.
+            start: First minibatch.
+        """
         minibatches = self.minibatches(size, purpose=purpose, seed=seed, start=start)
         cut = (
             (step, f"{step}" if parts == 1 else f"{step}, part {part}", *_part(pick, part, parts))
             for step, pick in enumerate(minibatches, start)
             for part in own
         )
-        asked, told = itertools.tee(cut)
-        batches = self.fetch((numbers, draws) for _, _, numbers, draws in asked)
-        shares = (
+        picks, names = itertools.tee(cut)
+        batches = self.fetch((numbers, draws) for _, _, numbers, draws in picks)
+        micro_batches = (
             MicroBatch(batch, numbers, step, place, len(numbers) / size)
-            for (step, place, numbers, _), batch in zip(told, batches, strict=True)
+            for (step, place, numbers, _), batch in zip(names, batches, strict=True)
         )
-        # So many times the same iterator: as many shares as this process has of a minibatch.
-        return zip(*[shares] * len(own), strict=True)
+        # The same iterator several times groups the micro-batches of each minibatch.
+        return zip(*[micro_batches] * len(own), strict=True)
 
     def _own(self, index: int, picks: Iterable[Pick]) -> Iterator[Pick]:
-        """What of each pick is in one domain, by its numbers there."""
+        """Yield the examples of each pick that are in one domain, by their indices there."""
         begin = int(self._ends[index]) - len(self.domains[index])
         for numbers, draws in picks:
             here = self._home(numbers) == index
             yield numbers[here] - begin, draws[here]
 
     def _home(self, numbers: Tensor) -> Tensor:
-        """The domain that each example comes from, by its place in the list of them."""
+        """Return the index of each example's domain."""
         return torch.bucketize(numbers, self._ends, right=True)
 
 

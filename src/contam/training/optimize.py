@@ -1,8 +1,8 @@
-"""Descending a loss of a network with AdamW, interrupted and resumed at will.
+"""Minimization of a loss on minibatches, with exact resuming.
 
-The order of the examples, the step size and the draws of a step (dropout) are functions of the
-seed and of the step. So weights, the optimizer's memory and the number of steps are all that a
-check-point has to hold.
+The order of the examples, the step size and the random numbers of a step (dropout) are functions of
+the seed and the step. So a check-point holds only the weights, the optimizer's state and the number
+of steps.
 """
 
 import math
@@ -23,10 +23,10 @@ from contam.training.precision import PLAIN, ComputeConfig
 from contam.training.schedule import warmup_cosine
 
 WARM_UP = 0.1
-"""The share of the steps over which the step size rises, unless a recipe says otherwise."""
+"""Default share of warm-up steps."""
 
 Loss = Callable[[MicroBatch], dict[str, Tensor]]
-"""From a share of a minibatch to named terms, each a mean over examples; their sum is descended."""
+"""Function from a micro-batch to named terms, each a mean over examples."""
 
 
 @dataclass(frozen=True)
@@ -37,33 +37,33 @@ class Recipe:
     weight_decay: float
     batch_size: int
     epochs: int | None = None
-    """An epoch leaves out the examples that do not fill a last minibatch."""
+    """Examples that do not fill a last minibatch are left out of an epoch."""
     steps: int | None = None
     """Instead of epochs."""
     warmup: int | None = None
-    """Steps over which the step size rises; None is a tenth of all."""
+    """Number of warm-up steps; None is a tenth of all steps."""
     cosine: bool = True
-    """Whether the step size falls after the warm-up; without, it is the same in every step."""
+    """Whether the step size warms up and follows a cosine; otherwise it is constant."""
     clip: float | None = None
-    """The largest norm of all gradients together; None leaves them as they are."""
+    """Maximum norm of the gradient; None does not clip it."""
 
     def length(self, examples: int) -> int:
-        """The number of steps on so many examples.
+        """Return the number of steps for a number of examples.
 
         Raises:
-            ValueError: no step or no epoch was asked for, both were, or a minibatch is larger
-                than the training set.
+            ValueError: If not exactly one of epochs and steps is set, if it is less than 1, or if
+                a minibatch is larger than the training set.
         """
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(
-                f"a training has epochs or steps, not epochs={self.epochs} and steps={self.steps}"
+                f"set either epochs or steps, got epochs={self.epochs} and steps={self.steps}"
             )
-        for name, asked in (("epoch", self.epochs), ("step", self.steps)):
-            if asked is not None and asked < 1:
-                raise ValueError(f"training takes at least 1 {name}, not {asked}")
+        for name, count in (("epoch", self.epochs), ("step", self.steps)):
+            if count is not None and count < 1:
+                raise ValueError(f"training takes at least 1 {name}, got {count}")
         if not 1 <= self.batch_size <= examples:
             raise ValueError(
-                f"a minibatch of {self.batch_size} can't be drawn from {examples} training "
+                f"cannot draw a minibatch of {self.batch_size} from {examples} training "
                 f"examples; choose a batch size between 1 and {examples}"
             )
         return self.steps or (self.epochs or 0) * (examples // self.batch_size)
@@ -73,7 +73,7 @@ class Recipe:
         return AdamW(parameters, self.step_size, weight_decay=self.weight_decay)
 
     def size(self, step: int, *, steps: int) -> float:
-        """The step size at a step counted from 0."""
+        """Return the step size at a step, counted from 0."""
         if not self.cosine:
             return self.step_size
         warmup = math.ceil(WARM_UP * steps) if self.warmup is None else min(self.warmup, steps)
@@ -82,19 +82,19 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a training stands, and what it would need to go on from there."""
+    """State of a training, from which it can be resumed."""
 
     step: int
-    """Steps done, from 1."""
+    """Number of completed steps."""
     steps: int
-    """Steps in all."""
+    """Total number of steps."""
     losses: dict[str, float]
-    """The last step's named losses."""
+    """Named losses of the last step."""
     model: nn.Module
     optimizer: Optimizer
 
     def checkpoint(self) -> dict[str, Tensor]:
-        """A copy of everything that resuming needs, as tensors that any format can hold."""
+        """Return a copy of everything that resuming needs, as named tensors."""
         tensors = {"step": torch.tensor(self.step)}
         for name, tensor in self.model.state_dict().items():
             tensors[f"model/{name}"] = _copy(tensor)
@@ -114,56 +114,67 @@ def descend(
     seed: int,
     report_every: int,
     resume: Mapping[str, Tensor] | None = None,
-    machine: ComputeConfig = PLAIN,
+    compute: ComputeConfig = PLAIN,
 ) -> Iterator[Stage]:
-    """Descend the loss on minibatches; yield every `report_every` steps and at the end.
+    """Minimize a loss on minibatches; yield every `report_every` steps and at the end.
 
-    The model is in training mode between the steps. What is drawn depends on the seed and the
-    purpose. Given the check-point of a stage and the same other arguments, a training on the CPU
-    continues bit for bit. Started in several processes, each takes its share of every minibatch.
+    The model is in training mode between the steps. With several processes, each takes a part of
+    every minibatch.
+
+    Args:
+        model: Network to train, in place.
+        examples: Training examples.
+        loss: Function from a micro-batch to named loss terms; their sum is minimized.
+        recipe: Optimizer settings.
+        purpose: Name of the training, for random numbers.
+        seed: Random seed.
+        report_every: Number of steps between two stages.
+        resume: Check-point of a stage. With the same other arguments, a training on the CPU
+            continues bit for bit.
+        compute: Precision, accumulation and memory format.
 
     Raises:
-        ValueError: the recipe does not fit the data or the machine, the loss stopped being
-            finite, or the check-point belongs to another model or training.
+        ValueError: If the recipe does not fit the data or the number of processes, if the loss is
+            not finite, or if the check-point belongs to another model or training.
     """
     steps = recipe.length(len(examples))
-    team = ProcessGroup()
-    parts = team.size * machine.accumulate
+    group = ProcessGroup()
+    parts = group.size * compute.accumulate
     if parts > recipe.batch_size:
         raise ValueError(
-            f"a minibatch of {recipe.batch_size} can't be cut into {parts} parts: {team.size} "
-            f"processes with accumulate={machine.accumulate}; take larger minibatches"
+            f"cannot split a minibatch of {recipe.batch_size} into {parts} parts: {group.size} "
+            f"processes with accumulate={compute.accumulate}; use larger minibatches"
         )
-    machine.arrange(model)
-    losses = team.join(_Losses(model, loss))
-    device = team.device(model)
+    compute.convert(model)
+    losses = group.join(_Losses(model, loss))
+    device = group.device(model)
     optimizer = recipe.optimizer(model.parameters())
     done = 0 if resume is None else _restore(resume, model, optimizer, steps)
 
-    def step(shares: tuple[MicroBatch, ...]) -> dict[str, float]:
+    def step(micro_batches: tuple[MicroBatch, ...]) -> dict[str, float]:
         nonlocal done
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.size(done, steps=steps)
+        for parameters in optimizer.param_groups:
+            parameters["lr"] = recipe.size(done, steps=steps)
         model.train()
         optimizer.zero_grad()
         found: dict[str, float] = {}
-        for share in shares:
-            with nullcontext() if share is shares[-1] else team.apart(losses):
+        for micro_batch in micro_batches:
+            with nullcontext() if micro_batch is micro_batches[-1] else group.no_sync(losses):
                 with (
-                    seeded(seed, f"{purpose}/step {share.place}"),
-                    machine.passing(device),
+                    seeded(seed, f"{purpose}/step {micro_batch.place}"),
+                    compute.autocast(device),
                 ):
-                    terms = losses(_moved(share, machine, device))
+                    terms = losses(_moved(micro_batch, compute, device))
                 for name, term in terms.items():
-                    found[name] = found.get(name, 0.0) + term.item() * share.weight
-                # Gradients are averaged over the processes, and weighed over the whole minibatch.
+                    found[name] = found.get(name, 0.0) + term.item() * micro_batch.weight
+                # Gradients are averaged over the processes and weighted by micro-batch size.
                 whole = torch.stack(tuple(terms.values())).sum()
-                (whole * (share.weight * team.size)).backward()
-        values = team.total(torch.tensor(list(found.values()), dtype=torch.float64)).tolist()
+                (whole * (micro_batch.weight * group.size)).backward()
+        values = group.all_reduce(torch.tensor(list(found.values()), dtype=torch.float64)).tolist()
         if not all(map(math.isfinite, values)):
             raise ValueError(
                 f"the loss is not finite at step {done + 1}; choose a step size below "
-                f"{recipe.step_size}, or look for such values in the inputs"
+                f"{recipe.step_size}, or check the inputs for such values"
             )
         if recipe.clip is not None:
             nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
@@ -171,29 +182,29 @@ def descend(
         done += 1
         return dict(zip(found, values, strict=True))
 
-    own = range(team.rank * machine.accumulate, (team.rank + 1) * machine.accumulate)
-    shares = examples.shares(
+    own = range(group.rank * compute.accumulate, (group.rank + 1) * compute.accumulate)
+    micro_batches = examples.micro_batches(
         recipe.batch_size, parts=parts, own=own, purpose=purpose, seed=seed, start=done
     )
-    for progress in train(step, shares, steps=steps, report_every=report_every, done=done):
+    for progress in train(step, micro_batches, steps=steps, report_every=report_every, done=done):
         yield Stage(progress.step, steps, progress.losses, model, optimizer)
 
 
 class _Losses(nn.Module):
-    """The loss as a module: gradients are averaged of what goes through the forward of one."""
+    """The loss as a module, since DDP averages gradients of a module's forward pass."""
 
     def __init__(self, model: nn.Module, loss: Loss) -> None:
         super().__init__()
         self.model = model
         self.loss = loss
 
-    def forward(self, share: MicroBatch) -> dict[str, Tensor]:
-        return self.loss(share)
+    def forward(self, micro_batch: MicroBatch) -> dict[str, Tensor]:
+        return self.loss(micro_batch)
 
 
-def _moved(share: MicroBatch, machine: ComputeConfig, device: torch.device) -> MicroBatch:
-    batch = Batch(*(part.to(device) for part in share.batch))
-    return share._replace(batch=batch._replace(x=machine.arranged(batch.x)))
+def _moved(micro_batch: MicroBatch, compute: ComputeConfig, device: torch.device) -> MicroBatch:
+    batch = Batch(*(part.to(device) for part in micro_batch.batch))
+    return micro_batch._replace(batch=batch._replace(x=compute.inputs(batch.x)))
 
 
 def _copy(tensor: Tensor) -> Tensor:
@@ -203,12 +214,12 @@ def _copy(tensor: Tensor) -> Tensor:
 def _restore(
     checkpoint: Mapping[str, Tensor], model: nn.Module, optimizer: Optimizer, steps: int
 ) -> int:
-    """Put a check-point's content back in place; returns the steps that were done by then."""
+    """Load a check-point; return the number of completed steps."""
     done = int(checkpoint["step"])
     if done > steps:
         raise ValueError(
-            f"the check-point was taken at step {done}, but this training has {steps} in all; "
-            "resume with the epochs and the batch size that it was begun with"
+            f"the check-point is from step {done}, but this training has {steps} steps; "
+            "resume with the epochs and batch size of the original training"
         )
     weights = {
         name.removeprefix("model/"): tensor
@@ -227,7 +238,7 @@ def _restore(
             for name, tensor in checkpoint.items()
             if name.startswith(prefix)
         }
-        # The optimizer's arithmetic is the same to the last bit only in the same memory layout.
+        # The optimizer's arithmetic is bit-identical only in the same memory layout.
         state["state"][index] = {
             name: torch.empty_like(parameter).copy_(tensor) if name != "step" else tensor.clone()
             for name, tensor in memory.items()

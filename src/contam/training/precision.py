@@ -1,4 +1,4 @@
-"""How a training uses the machine that it runs on."""
+"""Precision, gradient accumulation and memory layout of a training."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -10,39 +10,42 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class ComputeConfig:
-    """What makes a training faster or smaller; what is learned stays the same up to rounding.
+    """Settings that make a training faster or smaller and change the result only by rounding.
 
-    Batch norm is the exception where `accumulate` is above 1: its statistics are each part's own.
+    The exception is batch norm with `accumulate` above 1: it uses the statistics of each part.
+
+    >>> ComputeConfig(precision="bfloat16", accumulate=2)
+    ComputeConfig(precision='bfloat16', accumulate=2, channels_last=False)
     """
 
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the products in the networks; weights, the optimizer and the loss keep their own."""
+    """Precision of products in the networks; weights, optimizer and loss keep theirs."""
     accumulate: int = 1
-    """Parts in which a process takes its share of a minibatch, one after the other."""
+    """Number of micro-batches into which a process splits its part of a minibatch."""
     channels_last: bool = False
-    """Whether images and filters lie in memory with a pixel's channels side by side."""
+    """Whether images and filters use the channels-last memory format."""
 
     def __post_init__(self) -> None:
         if self.precision not in ("float32", "bfloat16") or self.accumulate < 1:
             raise ValueError(
-                f"can't train with precision={self.precision!r}, accumulate={self.accumulate}; "
-                "want float32 or bfloat16, and at least 1 part"
+                "precision must be float32 or bfloat16 and accumulate at least 1, got "
+                f"precision={self.precision!r}, accumulate={self.accumulate}"
             )
 
-    def passing(self, device: torch.device) -> AbstractContextManager[object]:
-        """Inside, networks multiply in this precision."""
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        """Return a context in which networks compute products in this precision."""
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(device.type, torch.bfloat16)
 
-    def arranged(self, x: Tensor) -> Tensor:
-        """Inputs as they lie in memory; what is no batch of images stays."""
+    def inputs(self, x: Tensor) -> Tensor:
+        """Return inputs in the memory format; tensors that are not images stay the same."""
         if self.channels_last and x.ndim == 4:
             return x.contiguous(memory_format=torch.channels_last)
         return x
 
-    def arrange(self, model: nn.Module) -> None:
-        """Lay the model's filters out in memory; their values stay."""
+    def convert(self, model: nn.Module) -> None:
+        """Convert the model's filters to the memory format, in place."""
         if self.channels_last:
             model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
@@ -51,5 +54,12 @@ PLAIN = ComputeConfig()
 
 
 def full(values: Tensor) -> Tensor:
-    """The values in single precision, or in double if they are."""
+    """Return values in single precision, or in double precision if they already are.
+
+    Args:
+        values: Values of any floating-point type.
+
+    >>> full(torch.ones(1, dtype=torch.bfloat16)).dtype
+    torch.float32
+    """
     return values.to(torch.promote_types(values.dtype, torch.float32))

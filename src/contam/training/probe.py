@@ -1,4 +1,4 @@
-"""Linear probes: what a straight cut reads from frozen features."""
+"""Linear probes of frozen features."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,25 +27,25 @@ _OPTIMIZERS = {
 
 @dataclass(frozen=True)
 class Probe:
-    """A linear classifier of features, which it standardizes first."""
+    """A linear classifier of standardized features."""
 
     weight: Float[Tensor, "classes width"]
     bias: Float[Tensor, " classes"]
     mean: Float[Tensor, " width"]
     """Subtracted from the features."""
     scale: Float[Tensor, " width"]
-    """What the rest is divided by."""
+    """Divides the centered features."""
 
     def __call__(
         self, features: Float[Tensor, "examples width"]
     ) -> Float[Tensor, "examples classes"]:
-        """The logits."""
+        """Return the logits."""
         return F.linear((features - self.mean) / self.scale, self.weight, self.bias)
 
 
 @dataclass(frozen=True)
 class Minibatches:
-    """How a probe is trained on minibatches; the fields' defaults are App. E.1's."""
+    """Training of a probe on minibatches; the defaults are those of App. E.1."""
 
     step_size: float = 1e-3
     weight_decay: float = 0.1
@@ -62,14 +62,14 @@ class Minibatches:
 
 @dataclass(frozen=True)
 class FullBatch:
-    """How a probe is found on all examples at once by L-BFGS: the optimum, without a step size."""
+    """Optimization of a probe on all examples at once by L-BFGS."""
 
     penalties: tuple[float, ...] = (1e-3,)
-    """Each is laid, halved, on the squared norm of the weights beside the mean cross-entropy.
+    """Candidate weights of half the squared norm, added to the mean cross-entropy.
 
-    scikit-learn's `C` is 1 / (examples * penalty). Several are told apart by validation."""
+    scikit-learn's `C` is 1 / (examples * penalty). Validation data select one of several."""
     iterations: int = 500
-    """At most so many for each penalty."""
+    """Maximum number of iterations for each penalty."""
     standardize: bool = True
 
 
@@ -85,13 +85,13 @@ PUBLISHED: dict[tuple[str, str], Minibatches] = {
         (("camelyon17", "teacher"), ("camelyon17", "student")),
         Minibatches(1e-3, 0.01, 32, epochs=10, optimizer="sgd", cosine=False),
     ),
-    # Given for the student; the teacher's probe is ours to choose and is the same.
+    # Published for the student; we use the same for the teacher.
     **dict.fromkeys(
         (("domainnet", "teacher"), ("domainnet", "student")),
         Minibatches(3e-3, 1e-6, 32, epochs=None, steps=5000, optimizer="adam"),
     ),
 }
-"""How the paper trained its probes, by data set and network.
+"""The paper's settings of probes, by data set and network.
 
 Source: App. E.1, App. E.2, App. E.3, App. E.4; Koh et al. 2021 for the two WILDS data sets.
 """
@@ -100,12 +100,21 @@ Source: App. E.1, App. E.2, App. E.3, App. E.4; Koh et al. 2021 for the two WILD
 def extracting(
     encoder: nn.Module, data: Any, *, batch_size: int = 256
 ) -> Iterator[Float[Tensor, "batch width"]]:
-    """The features of one batch after the other, in order, on the CPU in single precision.
+    """Yield the features of a domain batch by batch, on the CPU in single precision.
 
-    The encoder runs in evaluation mode without gradients, and is as it was found between batches.
+    The encoder runs in evaluation mode without gradients; its modes are restored between batches.
+
+    Args:
+        encoder: Network that returns features of shape (batch, width).
+        data: Anything that `contam.inputs` accepts.
+        batch_size: Examples of a batch.
 
     Raises:
-        ValueError: the encoder's output has not one row of features for each example.
+        ValueError: If the encoder does not return one row of features for each example.
+
+    >>> data = torch.ones(3, 2), torch.tensor([0, 1, 0])
+    >>> [features.shape[0] for features in extracting(nn.Linear(2, 5), data, batch_size=2)]
+    [2, 1]
     """
     for seen in observe(encoder, data, layers=[], batch_size=batch_size):
         features = seen.logits
@@ -120,16 +129,28 @@ def extracting(
 def extract(
     encoder: nn.Module, data: Any, *, batch_size: int = 256
 ) -> Float[Tensor, "examples width"]:
-    """The features of a domain's examples, in order; `extracting` shows how far it has come.
+    """Return the features of all examples of a domain, in order.
+
+    Args:
+        encoder: Network that returns features of shape (batch, width).
+        data: Anything that `contam.inputs` accepts.
+        batch_size: Examples of a batch.
 
     Raises:
-        ValueError: the encoder's output has not one row of features for each example.
+        ValueError: If the encoder does not return one row of features for each example.
+
+    >>> extract(nn.Linear(2, 5), (torch.ones(3, 2), torch.tensor([0, 1, 0]))).shape
+    torch.Size([3, 5])
     """
     return torch.cat(tuple(extracting(encoder, data, batch_size=batch_size)))
 
 
-def share_right(logits: Float[Tensor, "examples classes"], y: Int[Tensor, " examples"]) -> float:
-    """The accuracy of logits, in [0, 1]."""
+def top1_accuracy(logits: Float[Tensor, "examples classes"], y: Int[Tensor, " examples"]) -> float:
+    """Return the accuracy of logits, in [0, 1].
+
+    >>> top1_accuracy(torch.tensor([[2.0, 1.0], [3.0, 1.0]]), torch.tensor([0, 1]))
+    0.5
+    """
     return (logits.argmax(dim=1) == y).float().mean().item()
 
 
@@ -140,36 +161,45 @@ def fit_probe(
     *,
     classes: int | None = None,
     validation: Labeled | None = None,
-    score: Callable[[Tensor, Tensor], float] = share_right,
+    score: Callable[[Tensor, Tensor], float] = top1_accuracy,
     seed: int = 0,
 ) -> Probe:
-    """The linear classifier of least cross-entropy, or the one that is best on validation data.
+    """Fit a linear classifier to features by minimizing the cross-entropy.
 
-    With validation data, the best of the epochs (minibatches) or of the penalties (full batch)
-    is taken by `score(logits, y)`, the earlier one if two are equal; without, the last epoch.
-    Where training is counted in steps, an epoch is a pass over the data or what is left of it.
-    There are as many classes as `y` has, or `classes`. The seed decides the first weights and the
-    order of minibatches.
+    Args:
+        features: Features of each example.
+        y: Class indices.
+        recipe: Training on minibatches or on the full batch.
+        classes: Number of classes; by default those of `y`.
+        validation: Features and classes that select the best epoch (minibatches) or penalty (full
+            batch), the first one if several are equal. Without them, the last epoch is used.
+        score: Function of logits and classes that the selection maximizes.
+        seed: Random seed of the initial weights and the order of minibatches.
+
+    Raises:
+        ValueError: If there is no example, classes are not numbered from 0, the recipe is invalid,
+            or features are not finite.
 
     Source: App. E.1.
 
-    Raises:
-        ValueError: no example, classes that are not 0 and up, a recipe that can't be followed,
-            or features that are not finite.
+    >>> y = torch.tensor([0, 0, 1, 1])
+    >>> features = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]])
+    >>> top1_accuracy(fit_probe(features, y)(features), y)
+    1.0
     """
     classes = _checked(features, y, classes)
     x = features.float()
     mean, scale = torch.zeros_like(x[0]), torch.ones_like(x[0])
     if recipe.standardize:
         mean, spread = x.mean(dim=0), x.std(dim=0, correction=0)
-        # A feature that never changes says nothing, and stays 0.
+        # A constant feature carries no information, and stays 0.
         scale = torch.where(spread > 1e-7 * (1 + mean.abs()), spread, 1.0)
     x = (x - mean) / scale
     if isinstance(recipe, FullBatch):
         if len(recipe.penalties) != 1 and validation is None:
             raise ValueError(
-                f"{len(recipe.penalties)} penalties were given; want one, or validation data "
-                "to choose by"
+                f"got {len(recipe.penalties)} penalties; give one, or validation data to select "
+                "one of them"
             )
         candidates = _at_once(x, y, classes, recipe)
     else:
@@ -177,39 +207,41 @@ def fit_probe(
     best, highest = None, -float("inf")
     for weight, bias in candidates:
         probe = Probe(weight, bias, mean, scale)
-        reached = highest if validation is None else score(probe(validation[0]), validation[1])
-        if best is None or validation is None or reached > highest:
-            best, highest = probe, reached
+        value = highest if validation is None else score(probe(validation[0]), validation[1])
+        if best is None or validation is None or value > highest:
+            best, highest = probe, value
     assert best is not None
     return best
 
 
 def _checked(x: Tensor, y: Tensor, classes: int | None) -> int:
-    """The number of classes, once the data are such as a probe can be fitted to."""
+    """Return the number of classes, or reject data that no probe can be fitted to."""
     if not len(x) == len(y) > 0:
-        raise ValueError(f"{len(x)} rows of features and {len(y)} classes; want one of each, not 0")
+        raise ValueError(
+            f"expected one class for each row of features, got {len(x)} rows and {len(y)} classes"
+        )
     count = int(y.max()) + 1 if classes is None else classes
     if y.min() < 0 or y.max() >= count or count < 2:
         raise ValueError(
-            f"classes {int(y.min())}..{int(y.max())} for a probe of {count}; want at least two, "
-            "numbered from 0"
+            f"expected at least two classes numbered from 0, got {int(y.min())}..{int(y.max())} "
+            f"for a probe of {count}"
         )
     if not x.isfinite().all():
-        raise ValueError("some features are not finite; look at the encoder, or at its inputs")
+        raise ValueError("some features are not finite; check the encoder and its inputs")
     return count
 
 
 def _at_once(
     x: Tensor, y: Tensor, classes: int, recipe: FullBatch
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The optimum for each penalty, begun at the optimum of the one before."""
+    """Yield the optimum for each penalty, starting from the previous optimum."""
     # In single precision the line search stops short of the optimum.
     x = x.double()
     weight = x.new_zeros(classes, x.shape[1], requires_grad=True)
     bias = x.new_zeros(classes, requires_grad=True)
     for penalty in recipe.penalties:
         if penalty < 0:
-            raise ValueError(f"a penalty is at least 0, not {penalty}")
+            raise ValueError(f"a penalty must be at least 0, got {penalty}")
         optimizer = torch.optim.LBFGS(
             [weight, bias], max_iter=recipe.iterations, tolerance_grad=1e-7,
             tolerance_change=1e-12, line_search_fn="strong_wolfe",
@@ -229,17 +261,19 @@ def _at_once(
 def _by_minibatches(
     x: Tensor, y: Tensor, classes: int, recipe: Minibatches, seed: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The weights after each epoch, whose last minibatch may be smaller."""
+    """Yield the weights after each epoch; the last minibatch of an epoch may be smaller."""
     if (recipe.epochs is None) == (recipe.steps is None):
         raise ValueError(
-            f"a probe has epochs or steps, not epochs={recipe.epochs} and steps={recipe.steps}"
+            f"set either epochs or steps, got epochs={recipe.epochs} and steps={recipe.steps}"
         )
-    an_epoch = -(-len(x) // recipe.batch_size) if recipe.batch_size > 0 else 0
-    steps = recipe.steps or an_epoch * (recipe.epochs or 0)
+    per_epoch = -(-len(x) // recipe.batch_size) if recipe.batch_size > 0 else 0
+    steps = recipe.steps or per_epoch * (recipe.epochs or 0)
     if steps < 1:
-        raise ValueError(f"want at least one epoch and one example in a minibatch, not {recipe}")
+        raise ValueError(
+            f"expected at least one epoch and one example in a minibatch, got {recipe}"
+        )
     draws = generator_for(seed, "probe/weights")
-    # What nn.Linear draws: uniform, within one over the root of the width.
+    # The initialization of nn.Linear: uniform, within one over the root of the width.
     bound = x.shape[1] ** -0.5
     weight, bias = (
         ((2 * torch.rand(*shape, generator=draws) - 1) * bound).to(x.device).requires_grad_()
@@ -249,7 +283,7 @@ def _by_minibatches(
         [weight, bias], lr=recipe.step_size, weight_decay=recipe.weight_decay
     )
     done = 0
-    for epoch in range(-(-steps // an_epoch)):
+    for epoch in range(-(-steps // per_epoch)):
         order = torch.randperm(len(x), generator=generator_for(seed, f"probe/epoch {epoch}"))
         for picked in order.split(recipe.batch_size)[: steps - done]:
             if recipe.cosine:

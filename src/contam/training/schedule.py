@@ -1,23 +1,31 @@
-"""Step sizes as pure functions of the step, so that an interrupted training needs no memory."""
+"""Step sizes as pure functions of the step, so that a resumed training needs no extra state."""
 
 import math
 
 
 def warmup_cosine(step: int, *, steps: int, warmup: int) -> float:
-    """The share of the full step size to take at a step counted from 0, in (0, 1].
+    """Return the factor of the step size at a step, in (0, 1].
 
-    Rises in a line over the first `warmup` steps, reaches 1, and falls along a half cosine that
-    would meet 0 one step after the last.
+    It rises linearly over the warm-up to 1 and then follows a half cosine that would reach 0 one
+    step after the last.
+
+    Args:
+        step: Step, counted from 0.
+        steps: Number of steps of the training.
+        warmup: Number of warm-up steps.
+
+    Raises:
+        ValueError: If the step is outside the training or the warm-up is longer than it.
 
     Source: ours, since the paper names its schedule and gives no formula.
 
-    Raises:
-        ValueError: the step lies outside the training, or the warm-up outlasts it.
+    >>> [round(warmup_cosine(step, steps=6, warmup=2), 2) for step in range(6)]
+    [0.5, 1.0, 1.0, 0.85, 0.5, 0.15]
     """
     if not (0 <= step < steps and 0 <= warmup <= steps):
         raise ValueError(
-            f"asked for step {step} of {steps} with {warmup} to warm up; "
-            "want 0 <= step < steps and 0 <= warmup <= steps"
+            f"expected 0 <= step < steps and 0 <= warmup <= steps, got step={step}, "
+            f"steps={steps}, warmup={warmup}"
         )
     if step < warmup:
         return (step + 1) / warmup

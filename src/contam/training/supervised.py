@@ -1,4 +1,4 @@
-"""Supervised training on what a shift offers for learning."""
+"""Supervised training on the training domains of a shift."""
 
 from collections.abc import Iterator, Mapping
 
@@ -26,25 +26,51 @@ def fit(
     seed: int,
     report_every: int,
     resume: Mapping[str, Tensor] | None = None,
-    machine: ComputeConfig = PLAIN,
+    compute: ComputeConfig = PLAIN,
 ) -> Iterator[Stage]:
-    """Minimize the cross-entropy on the training domains, taken together, with AdamW.
+    """Minimize the cross-entropy on all training domains together.
 
-    The settings are the fields of a `Recipe`: by default the step size warms up over the first
-    tenth of the steps and then follows a cosine. An epoch leaves out the examples that do not fill
-    a last minibatch. Yields every `report_every` steps
-    and at the end, with the model in training mode between the steps. Given the check-point of
-    a stage and the same other arguments, a training on the CPU continues bit for bit. Domains on
-    disk are read ahead of the steps, and augmented if they are made so.
+    The settings are the fields of a `Recipe`: by default AdamW, with a step size that warms up over
+    the first tenth of the steps and then follows a cosine.
+
+    Args:
+        model: Network to train, in place; it is in training mode between the steps.
+        shift: Data; only its training domains are used.
+        step_size: Maximum step size.
+        weight_decay: Weight decay.
+        batch_size: Examples of a minibatch.
+        epochs: Number of epochs, without the examples that do not fill a last minibatch.
+        steps: Number of steps, instead of epochs.
+        warmup: Number of warm-up steps.
+        cosine: Whether the step size follows a schedule or is constant.
+        clip: Maximum norm of the gradient.
+        seed: Random seed.
+        report_every: Number of steps between two stages.
+        resume: Check-point of a stage. With the same other arguments, a training on the CPU
+            continues bit for bit.
+        compute: Precision, accumulation and memory format.
+
+    Returns:
+        An iterator of stages, every `report_every` steps and at the end.
 
     Raises:
-        ValueError: neither epochs nor steps were asked for, or both were; a minibatch is larger
-            than the training set or has fewer examples than there are parts; the loss stopped
-            being finite; or the check-point belongs to another model or training.
+        ValueError: If not exactly one of epochs and steps is given, if a minibatch is larger than
+            the training set or smaller than the number of its parts, if the loss is not finite, or
+            if the check-point belongs to another model or training.
+
+    >>> import torch
+    >>> from contam.batch import Batch, Domain, Shift
+    >>> x, zeros = torch.eye(4), torch.zeros(4, dtype=torch.int64)
+    >>> domain = Domain("data", Batch(x, torch.arange(4) % 2, zeros))
+    >>> shift = Shift("toy", ("a", "b"), (domain,), domain, (domain,))
+    >>> stages = fit(nn.Linear(4, 2), shift, step_size=0.1, weight_decay=0.0, batch_size=2,
+    ...              epochs=2, seed=0, report_every=4)
+    >>> [stage.step for stage in stages]
+    [4]
     """
 
-    def risk(share: MicroBatch) -> dict[str, Tensor]:
-        return {"risk": F.cross_entropy(full(model(share.batch.x)), share.batch.y)}
+    def risk(micro_batch: MicroBatch) -> dict[str, Tensor]:
+        return {"risk": F.cross_entropy(full(model(micro_batch.batch.x)), micro_batch.batch.y)}
 
     recipe = Recipe(
         step_size, weight_decay, batch_size,
@@ -52,5 +78,5 @@ def fit(
     )  # fmt: skip
     yield from descend(
         model, Examples(shift.train), risk, recipe,
-        purpose="fit", seed=seed, report_every=report_every, resume=resume, machine=machine,
+        purpose="fit", seed=seed, report_every=report_every, resume=resume, compute=compute,
     )  # fmt: skip

@@ -41,7 +41,7 @@ from contam.training.optimize import Recipe
 from contam.training.optimize import Stage as Trained
 from contam.training.precision import PLAIN, ComputeConfig
 from contam.training.probe import PUBLISHED as PROBED
-from contam.training.probe import FullBatch, Minibatches, fit_probe, share_right
+from contam.training.probe import FullBatch, Minibatches, fit_probe, top1_accuracy
 from contam.training.supervised import fit
 
 STORE = ".networks"
@@ -367,7 +367,7 @@ class ModelZoo:
             shift = _augmented(_first(benchmark.shift, spec.examples))
             return partial(
                 distill, model.encoder, teacher, shift, taught, seed=seed,
-                report_every=REPORT_EVERY, machine=config.machine,
+                report_every=REPORT_EVERY, compute=config.machine,
                 read=with_blocks if taught.blocks else features_alone,
             )  # fmt: skip
         if spec.learns == "nothing" or not self._is_trained(spec):
@@ -385,7 +385,7 @@ class ModelZoo:
         taken = _for(recipe, spec)
         return partial(
             fit, learner, shift, **asdict(taken), seed=seed, report_every=REPORT_EVERY,
-            machine=config.machine,
+            compute=config.machine,
         )  # fmt: skip
 
     def _pretraining(self, shift: Shift) -> Shift:
@@ -431,7 +431,7 @@ class ModelZoo:
             recipe,
             classes=len(benchmark.shift.classes),
             validation=(known, benchmark.chosen_on.y),
-            score=_macro_f1 if benchmark.metric == "macro F1" else share_right,
+            score=_macro_f1 if benchmark.metric == "macro F1" else top1_accuracy,
             seed=self.seed,
         )
         weight = probe.weight / probe.scale
