@@ -248,7 +248,7 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
             seed=seed,
             report_every=max(1, len(own.shift.train[0]) // config.recipe.batch_size),
             augment=own.augment,
-            machine=ComputeConfig(channels_last=True),
+            compute=ComputeConfig(channels_last=True),
         )
         for done in checkpointed(run, part, training):
             yield Stage((index + (1 - VISUALIZING) * done) / len(todo), part)

@@ -187,8 +187,8 @@ def redness(
     Source: ours, a number beside Fig. 13, which shows pictures alone.
 
     >>> pictures = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.5, 0.5, 0.5]])
-    >>> redness(pictures.view(3, 3, 1, 1)).tolist()
-    [1.0, -1.0, 0.0]
+    >>> [round(value) for value in redness(pictures.view(3, 3, 1, 1)).tolist()]
+    [1, -1, 0]
     """
     axis = _hue_axis(pictures, color)
     return (pictures.mean(dim=(2, 3)) * axis / axis.clamp(min=0).sum()).sum(dim=1)

@@ -143,7 +143,7 @@ def train_adversarially(
     report_every: int,
     augment: Callable[[Tensor], Tensor] | None = None,
     resume: Mapping[str, Tensor] | None = None,
-    machine: ComputeConfig = PLAIN,
+    compute: ComputeConfig = PLAIN,
 ) -> Iterator[Stage]:
     """Train a network on perturbed, noisy images of the training domains, taken together.
 
@@ -159,7 +159,7 @@ def train_adversarially(
         report_every: steps between two reports.
         augment: changes a batch of images at random, with torch's global generator.
         resume: the checkpoint of a stage.
-        machine: precision and micro-batches.
+        compute: precision and micro-batches.
 
     Yields:
         The stage of the training, every `report_every` steps and at the end.
@@ -204,5 +204,5 @@ def train_adversarially(
 
     yield from descend(
         model, Examples(shift.train), loss, recipe,
-        purpose="adversarial", seed=seed, report_every=report_every, resume=resume, machine=machine,
+        purpose="adversarial", seed=seed, report_every=report_every, resume=resume, compute=compute,
     )  # fmt: skip
