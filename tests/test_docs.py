@@ -1,12 +1,18 @@
-"""The documentation's Python and its `contam` commands run, in the order of each page."""
+"""The documentation: its Python and its commands run, and its pages load only local files."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from support.browser import browser
 
 from contam.cli import main
+
+__all__ = ["browser"]
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -18,24 +24,24 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def expanded(word: str) -> list[str]:
-    """The paths that a word with a star stands for: the shell's star leaves out hidden ones."""
+    """Return the paths that match a word with a star, without hidden ones, as a shell does."""
     if "*" not in word:
         return [word]
     return sorted(str(path) for path in Path().glob(word) if not path.name.startswith("."))
 
 
-def named(page: Path) -> str:
+def page_id(page: Path) -> str:
     return page.relative_to(ROOT / "docs").as_posix()
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory):
-    """One folder for all pages, so that a run which two of them name is computed once."""
+def shared_folder(tmp_path_factory):
+    """One folder for all pages, so that a run that several pages use is computed once."""
     return tmp_path_factory.mktemp("reader")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=named)
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=page_id)
 def test_python_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict = {}
@@ -46,16 +52,16 @@ def test_python_of_a_page_runs(page, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "sh")], ids=named)
-def test_commands_of_a_page_run(page, here, monkeypatch, capsys):
-    monkeypatch.chdir(here)
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "sh")], ids=page_id)
+def test_commands_of_a_page_run(page, shared_folder, monkeypatch, capsys):
+    monkeypatch.chdir(shared_folder)
     for line in "".join(blocks(page, "sh")).splitlines():
         command, *given = shlex.split(line, comments=True)
         if command == "make":
             assert f"\n{given[0]}:" in (ROOT / "Makefile").read_text("utf-8")
         if (command, *given) == ("make", "demo"):
             command, given = "contam", ["run", "fig03_two_layer", "laptop"]
-        # The laptop presets take minutes; smoke runs leave folders of the same kind.
+        # The laptop presets take minutes; smoke runs write the same kind of folder.
         given = ["smoke" if word == "laptop" else word for word in given]
         if command != "contam":
             continue
@@ -64,14 +70,37 @@ def test_commands_of_a_page_run(page, here, monkeypatch, capsys):
         capsys.readouterr()
         try:
             code = main(words)
-        except SystemExit as leaving:  # --help leaves this way
+        except SystemExit as leaving:  # raised by --help
             code = leaving.code
-        said = capsys.readouterr()
-        assert not code, f"{line}: {said.err}"
+        output = capsys.readouterr()
+        assert not code, f"{line}: {output.err}"
         if into:
-            Path(into).write_text(said.out, "utf-8")
+            Path(into).write_text(output.out, "utf-8")
 
 
-def test_the_documentation_asks_nothing_of_other_servers():
+def test_pages_load_only_local_files():
     for page in PAGES:
-        assert not re.search(r"(src|href)\s*=|\]\(https?://|!\[", page.read_text("utf-8")), page
+        text = page.read_text("utf-8")
+        assert not re.search(r"(src|href)\s*=|\]\(https?://", text), page
+        for picture in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text):
+            assert (page.parent / picture).is_file(), f"{page}: {picture}"
+        assert text.count("![") == len(re.findall(r"!\[[^\]]+\]\(", text)), f"{page}: no alt text"
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_the_built_pages_can_be_searched_from_disk(browser, tmp_path):
+    pytest.importorskip("mkdocs")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"})
+    tab = browser.new_context(viewport={"width": 1280, "height": 800}, offline=True).new_page()
+    requested: list[str] = []
+    tab.on("request", lambda request: requested.append(request.url))
+    tab.goto((tmp_path / "index.html").as_uri())
+    tab.click(".md-search__input")
+    tab.keyboard.type("prediction depth", delay=20)
+    first = tab.locator(".md-search-result__item").first
+    first.wait_for()
+    assert "prediction depth" in first.inner_text().lower()
+    assert [url for url in requested if not url.startswith("file:")] == []
+    tab.context.close()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from contam.experiment import Claim, Experiment
     from contam.measures.accuracy import accuracy
     from contam.measures.activation import activation_asymmetry
+    from contam.measures.attenuation import class_profile_attenuation
     from contam.measures.class_means import ClassMeans
     from contam.measures.class_profiles import class_profiles
     from contam.measures.depth import model_depths
@@ -52,6 +53,7 @@ _MODULES = {
     "accuracy": "measures.accuracy",
     "activation_asymmetry": "measures.activation",
     "ClassMeans": "measures.class_means",
+    "class_profile_attenuation": "measures.attenuation",
     "class_profiles": "measures.class_profiles",
     "effective_robustness": "measures.robustness",
     "heat_maps": "measures.gradcam",
@@ -88,6 +90,7 @@ __all__ = [
     "accuracy",
     "activation_asymmetry",
     "audit",
+    "class_profile_attenuation",
     "class_profiles",
     "distill",
     "effective_robustness",

@@ -1,14 +1,12 @@
 """Runs whose every text is hostile, the page about them, and one browser to open it."""
 
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import BaseModel, PositiveInt
+from support.browser import browser
 
 from contam import report
 from contam.experiment import Claim, Experiment, judge
@@ -26,6 +24,8 @@ from contam.plots import (
     scatter,
 )
 from contam.run import Run
+
+__all__ = ["browser"]
 
 HOSTILE = "</script><script>alert('x')</script><!-- & \"quoted\" 'too' 日本語 𝒳 \u2028"
 LONG = "contamination" * 24
@@ -180,31 +180,3 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
 @pytest.fixture(scope="session")
 def page(runs: list[Run], experiments: dict[str, Experiment]) -> str:
     return report.page(runs, experiments)
-
-
-def chromium() -> str | None:
-    """Where the browser is: as the environment says, or in the usual places."""
-    named = os.environ.get("CONTAM_CHROMIUM")
-    if named:
-        return named
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    return next((found for name in names if (found := shutil.which(name))), None)
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """One Chromium for all tests; without one they are skipped, but never in CI."""
-    path = chromium()
-    if path is None:
-        missing = "no Chromium found; install it, or name it in CONTAM_CHROMIUM"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield launched
-        launched.close()

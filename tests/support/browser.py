@@ -1,7 +1,12 @@
 """Pages in Chromium, and the contrast of their texts."""
 
+import os
 import re
+import shutil
+from collections.abc import Iterator
 from typing import Any, NamedTuple
+
+import pytest
 
 
 class Opened(NamedTuple):
@@ -80,3 +85,31 @@ def _luminance(color: tuple[float, ...]) -> float:
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
               for c in (each / 255 for each in color[:3])]  # fmt: skip
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def chromium() -> str | None:
+    """Return the path of Chromium: from the environment, or from the usual places."""
+    named = os.environ.get("CONTAM_CHROMIUM")
+    if named:
+        return named
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    return next((found for name in names if (found := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """One Chromium for all tests. Without Chromium they are skipped; in CI they fail."""
+    path = chromium()
+    if path is None:
+        missing = "no Chromium found; install it, or name it in CONTAM_CHROMIUM"
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield launched
+        launched.close()
