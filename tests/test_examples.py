@@ -36,7 +36,9 @@ def run(name: str) -> dict[str, Any]:
         last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
         exec(compile(tree, f"{name}, {cell['id']}", "exec"), names)
         if isinstance(last, ast.Expr):
-            display(eval(compile(ast.Expression(last.value), f"{name}, {cell['id']}", "eval"), names))
+            display(
+                eval(compile(ast.Expression(last.value), f"{name}, {cell['id']}", "eval"), names)
+            )
     return names
 
 
