@@ -7,17 +7,18 @@ counts, so that other programs do not disturb it. The table says what each stage
 """
 
 import argparse
-import platform
 import statistics
 import sys
 import time
 
 import torch
+from outcome import conclude, machine
 from torch import Tensor, nn
 
 import contam
 from contam.experiment import Stage
 from contam.models.sources import load
+from contam.training.probe import fit_probe
 
 CLASSES, BATCH = 4, 64
 MOST, MOST_QUICK = 4.0, 1.5
@@ -88,6 +89,10 @@ def main() -> int:
     shown: list[int] = []
     model, control = Counted(0, shown).eval(), Counted(1, shown).eval()
     own, new = noise(options.images, 0), noise(options.images, 1)
+    # With a fitted head there are correct and wrong examples, whose heat maps cost passes, too.
+    probe = fit_probe(model.encoder(own[0]).detach(), own[1], classes=CLASSES)
+    model.head.weight = nn.Parameter(probe.weight / probe.scale)
+    model.head.bias = nn.Parameter(probe.bias - model.head.weight @ probe.mean)
     # The first calls pay for imports and for memory.
     plain(model, [own[0][:8]])
     contam.audit(model, id=(own[0][:8], own[1][:8]), ood=(new[0][:8], new[1][:8]), progress=False)
@@ -100,11 +105,7 @@ def main() -> int:
         quick = StageCosts(shown)
         contam.audit(model, id=own, ood=new, untrained=False, altered=False, progress=quick)
         times["quick"].append(quick.seconds)
-    print(
-        f"machine {platform.processor() or platform.machine()}, {platform.system()}, "
-        f"Python {platform.python_version()}, torch {torch.__version__}, "
-        f"{torch.get_num_threads()} thread, {options.images} + {options.images} images"
-    )
+    print(f"{machine()}, {options.images} + {options.images} images")
     seconds = {side: statistics.median(values) for side, values in times.items()}
     print(f"plain forward passes: {2 * options.images} images, {seconds['plain']:.2f} s")
     for title, costs in (("everything", whole), ("without changes and control", quick)):
@@ -117,11 +118,9 @@ def main() -> int:
             print(f"  {stage:36} {images:8.0f} {passes:7.2f} {spent:8.2f} "
                   f"{spent / seconds['plain']:8.2f}")  # fmt: skip
     ratio, fast = (seconds[side] / seconds["plain"] for side in ("all", "quick"))
-    if fast > MOST_QUICK:
-        print(f"\nWRONG without changes and control: {fast:.2f} (wanted at most {MOST_QUICK})")
-    print(f"\nwithout changes and control {fast:.2f} (wanted at most {MOST_QUICK})")
-    print(f"ratio {ratio:.2f} (wanted at most {MOST:g})")
-    return int(ratio > MOST or fast > MOST_QUICK)
+    line = f"without changes and control {fast:.2f} (wanted at most {MOST_QUICK:g})"
+    print(f"\n{line}")
+    return conclude(ratio, at_most=MOST, wrong=[line] if fast > MOST_QUICK else [])
 
 
 if __name__ == "__main__":

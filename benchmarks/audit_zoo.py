@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import zoo_networks
+from outcome import conclude
 from zoo_networks import Group, Plan, cases
 
 from contam.auditing import head_probes, object_removal, passes, single_pass
@@ -311,11 +312,8 @@ def judge(
         sound = [case for case in of[part] if case.plan.cause == "healthy"]
         if 1 - share(sound) > FALSE_ALARMS:
             wrong.append(f"{part}: more false alarms on healthy networks than {FALSE_ALARMS:.0%}")
-    for line in wrong:
-        print(f"WRONG {line}")
-    lowest = min(share(of[part]) for part in others)
-    print(f"ratio {lowest:.3f} (wanted at least {RIGHT:g} right on each judged part)")
-    return int(bool(wrong) or lowest < RIGHT)
+    # The ratio is the share of right verdicts on the worst of the judged parts.
+    return conclude(min(share(of[part]) for part in others), at_least=RIGHT, wrong=wrong)
 
 
 if __name__ == "__main__":

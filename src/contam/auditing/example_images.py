@@ -29,6 +29,7 @@ from contam.measures.gradcam import (
     heat_share,
     upsampled,
 )
+from contam.models.preserve import preserve_model
 from contam.plots.heat import COVER, cividis
 
 SIDE = 96
@@ -78,12 +79,18 @@ def example_images(
     chosen = [*failing, *_of_neurons(passes, evidence)]
     left_out: list[str] = []
     heat: list[Tensor | None] = [None] * len(chosen)
+    maps = None
+    if failing:
+        with preserve_model(inputs.model):
+            # Gradients are needed with respect to the maps alone, which saves time and memory.
+            inputs.model.requires_grad_(False)
+            maps = _heat(inputs, evidence, failing)
     if not failing:
         left_out.append(
             "No misclassified example is shown: none has a correct ID example of its class to "
             "compare with."
         )
-    elif (maps := _heat(inputs, evidence, failing)) is not None:
+    elif maps is not None:
         heat[: len(failing)] = maps
     else:
         left_out.append(

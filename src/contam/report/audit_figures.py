@@ -98,12 +98,17 @@ def of_neurons(record: AuditRecord, most: int) -> tuple[Panel, ...]:
     assert table is not None, "histograms are of a table"
     return tuple(
         histogram(
-            {name: np.array(getattr(table, field)[:most], dtype=np.float64)
-             for name, field in columns.items()},
+            {name: _finite(getattr(table, field)[:most]) for name, field in columns.items()},
             title=title, x=unit, edges=edges, series="",
         )[0]
         for title, unit, edges, columns in HISTOGRAMS
     )  # fmt: skip
+
+
+def _finite(values: Sequence[float | None]) -> np.ndarray:
+    """The numbers of a column, nan for those that are missing or not finite."""
+    column = np.array(values, dtype=np.float64)
+    return np.where(np.isfinite(column), column, np.nan)
 
 
 def of_rates(record: AuditRecord) -> Panel | None:
