@@ -26,6 +26,7 @@ def changes_of(x: Float[Tensor, "n channels height width"], *, masked: bool) -> 
         x: the images; gray ones have no changes of color.
         masked: whether there are masks, so that backgrounds can be changed alone.
 
+    >>> import torch
     >>> changes_of(torch.zeros(1, 1, 8, 8), masked=False)
     ('contrast', 'darkened')
     """
@@ -53,6 +54,7 @@ def altered(
     Raises:
         ValueError: there is no such change.
 
+    >>> import torch
     >>> altered(torch.ones(1, 1, 1, 1), None, "darkened").item()
     0.4000000059604645
     """

@@ -14,7 +14,7 @@ def chance_accuracy(scores: SetScores) -> float:
 def above_chance(accuracy: Interval, chance: float) -> Interval:
     """Rescale an accuracy so that chance is 0 and a perfect score is 1.
 
-    >>> above_chance(Interval(value=0.55, low=0.1, high=1.0), 0.1)
+    >>> above_chance(Interval(value=0.75, low=0.5, high=1.0), 0.5)
     Interval(value=0.5, low=0.0, high=1.0)
     """
     if chance >= 1:
