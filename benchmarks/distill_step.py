@@ -6,13 +6,13 @@ teacher in every step, as augmentation requires, then with its features kept. Th
 from the same weights and images, and their losses must agree. The ratio is that of the first of
 ours.
 
-What a processor can gain: AVX512-BF16 doubles the rate of products (and halves the bytes of
-activations). AMX multiplies it by 16 (1024 operations a cycle and core for 64 in float32), so that
-products are no longer what a step waits for. What remains does not get faster: batch normalization
-and pooling, and, once per step however few the images are, the cast of 38 million weights to
-bfloat16, their reordering into oneDNN's blocks, and the float32 update of AdamW. With 4 images these
-decide the ratio (CPU time of one thread: 1.7 with AVX512-BF16; 1.8 to 2.4 with AMX), so that a
-minibatch has 16 (2.4 with AVX512-BF16, where products then take 83 % of a step; AMX not measured).
+What a processor can gain: AVX512-BF16 doubles the rate of products and halves the bytes of
+activations. AMX multiplies the rate by 16 (1024 operations a cycle and core for 64 in float32), so
+that a step no longer waits for products. What remains does not get faster: batch normalization and
+pooling, and, once per step however few the images are, the cast of 38 million weights to bfloat16,
+their reordering into oneDNN's blocks, and the float32 update of AdamW. With 4 images these decide
+the ratio (CPU time of one thread: 1.7 with AVX512-BF16; 1.8 to 2.4 with AMX), so a minibatch has
+16 (2.4 with AVX512-BF16, where products then take 83 % of a step; AMX was not measured).
 """
 
 import argparse
