@@ -330,3 +330,13 @@ def test_output_that_nobody_reads_is_no_error():
     assert process.stdout is not None
     process.stdout.close()
     assert process.wait() == 0
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_the_completion_script_has_commands_experiments_and_flags(capsys, shell):
+    code, script, _ = run_contam(capsys, "--tyro-print-completion", shell)
+    assert code == 0
+    for experiment in experiments.EXPERIMENTS:
+        assert experiment.name in script
+    for word in (*cli.COMMANDS, "--regression-step-size", "--fail-on", "--dictionary"):
+        assert word in script

@@ -78,6 +78,11 @@ def _dispatch(words: list[str]) -> int:
 
             print(f"contam {__version__}")
             return 0
+        case ["--tyro-print-completion", *_]:
+            from contam.cli.completion import print_completion
+
+            print_completion(COMMANDS, words)
+            return 0
         case ["run", name, *rest] if not name.startswith("-"):
             return run_experiment(name, rest)
         case ["predict", *rest]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -112,22 +112,12 @@ def run_experiment(name: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def flags_of(experiment: "Experiment", *, with_preset: bool = False) -> Any:
-    """The record of an experiment's flags: the fields of its config, and those of every run.
-
-    Args:
-        experiment: the experiment.
-        with_preset: whether the preset is one of the fields, as shell completion needs it.
-    """
+def flags_of(experiment: "Experiment") -> Any:
+    """The record of an experiment's flags: the fields of its config, and those of every run."""
     config = experiment.presets["laptop"]
-    preset = Annotated[
-        Literal[tuple(experiment.presets)],  # pyright: ignore[reportInvalidTypeForm]
-        tyro.conf.Positional,
-    ]
     return make_dataclass(
         "Flags",
         [
-            *([("preset", preset)] if with_preset else []),
             ("settings", Annotated[type(config), tyro.conf.arg(name="")]),
             ("out", Annotated[Path, tyro.conf.arg(help="folder that holds the runs")]),
             ("config", Annotated[Path | None, tyro.conf.arg(help="YAML file of fields")]),

@@ -31,8 +31,8 @@ class FeatureModel:
     dimension: int = 256
     """Dimension of the input space; at least core + background."""
     dictionary: Literal["axes", "rotated", "coherent"] = "axes"
-    """"axes" are the first coordinate axes; "rotated" are random orthonormal directions;
-    "coherent" are random directions of which every two have inner product `coherence`."""
+    """The vectors: the first coordinate axes, random orthonormal directions (rotated), or random
+    directions of which every two have the inner product coherence (coherent)."""
     coherence: float = 0.0
     """Inner product of every two features of the dictionary "coherent", strictly between
     -1 / (core + background - 1) and 1."""
