@@ -509,8 +509,8 @@ def test_a_baseline_gives_effective_robustness(tmp_path):
     ("text", "line"),
     [
         ("", "has the columns"),
-        ("model,fog\na,0.5\n", "want 'clean' or 'id'"),
-        ("clean,fog\n0.5,much\n", "no number"),
+        ("model,fog\na,0.5\n", "needs 'clean' or 'id'"),
+        ("clean,fog\n0.5,much\n", "not numbers"),
         ("clean,fog\n0.5,0.4\n", "a line needs two"),
         ("clean,fog\n50,40\n60,50\n", "divide percent"),
     ],

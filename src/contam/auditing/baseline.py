@@ -1,4 +1,4 @@
-"""Where standard models lie: the line that effective robustness is measured from."""
+"""Lines of standard models, from which effective robustness is measured."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -18,21 +18,25 @@ def find_lines(
     id_name: str,
     classes: int,
 ) -> tuple[dict[str, Line], list[str]]:
-    """The lines of these OOD sets by name, and what has to be said about those without one.
+    """Return the lines of OOD sets by name, and sentences about sets without one.
 
-    A baseline file is a CSV table of standard models' accuracies (shares in [0, 1]): a column with
-    the name of the ID set, or `id`, and one with the name of each OOD set. Without it, sets of a
-    network of 1000 classes that bear the name of one of ImageNet's shifts have our line.
+    Args:
+        baseline: a CSV table of standard models' accuracies (shares in [0, 1]) with a column named
+            like the ID set, or `id`, and one named like each OOD set; or fitted lines by set. With
+            None, a network of 1000 classes gets our lines for sets named like ImageNet's shifts.
+        sets: names of the OOD sets.
+        id_name: name of the ID set.
+        classes: number of classes.
 
-    Source: ours, the models of one's own task beside the published ones.
+    Source: ours, the standard models of a user's own task, or published ones.
 
     Raises:
-        ValueError: the file can't be read, or holds no such column or no line.
+        ValueError: the file can't be read, or has no such column or no line.
     """  # fmt: skip
     if isinstance(baseline, Mapping):
         known = dict(baseline)
         missing = [name for name in sets if name not in known]
-        return {n: known[n] for n in sets if n in known}, _said(missing, "the baseline")
+        return {n: known[n] for n in sets if n in known}, _missing(missing, "the baseline")
     if baseline is None:
         if classes != IMAGENET_CLASSES:
             return {}, []
@@ -44,27 +48,27 @@ def find_lines(
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"can't read the baseline {path}: {error}") from None
     columns = list(rows[0]) if rows else []
-    inside = next((name for name in (id_name, "id") if name in columns), None)
-    if inside is None:
+    own = next((name for name in (id_name, "id") if name in columns), None)
+    if own is None:
         raise ValueError(
-            f"the baseline {path} has the columns {columns}; want {id_name!r} or 'id', and one for "
-            "each OOD set"
+            f"the baseline {path} has the columns {columns}; it needs {id_name!r} or 'id', and "
+            "one for each OOD set"
         )
     lines = {}
     for name in sets:
         if name in columns:
             try:
-                both = [[float(row[column]) for row in rows] for column in (inside, name)]
+                both = [[float(row[column]) for row in rows] for column in (own, name)]
             except (TypeError, ValueError):
                 raise ValueError(
-                    f"the baseline {path} holds what is no number under {inside!r} or {name!r}"
+                    f"the baseline {path} has values that are not numbers under {own!r} or {name!r}"
                 ) from None
             x, y = torch.tensor(both, dtype=torch.float64)
             lines[name] = fit_line(x, y)
-    return lines, _said([name for name in sets if name not in lines], str(path.name))
+    return lines, _missing([name for name in sets if name not in lines], path.name)
 
 
-def _said(missing: Sequence[str], where: str) -> list[str]:
+def _missing(missing: Sequence[str], where: str) -> list[str]:
     return [f"No effective robustness on {name!r}: {where} has no such set." for name in missing]
 
 

@@ -61,19 +61,22 @@ def neuron_columns(
 def neuron_table(layers: Sequence[NeuronColumns], classes: tuple[str, ...]) -> NeuronTable | None:
     """Return all neurons in one table, sorted by their loss relative to their layer's mean.
 
+    Neurons without an attenuation come last: their loss is little more than noise.
+
     Source: ours, the neurons with the largest part in the loss.
     """
     if not layers:
         return None
     sizes = [len(part.favorite) for part in layers]
     loss = torch.cat([part.loss for part in layers])
+    columns = torch.cat([part.columns for part in layers])
+    loss = loss.masked_fill(columns[:, -1].isnan(), -torch.inf)
     order = loss.argsort(descending=True, stable=True)
     layer = torch.repeat_interleave(torch.arange(len(layers)), torch.tensor(sizes))[order].tolist()
     index = torch.cat([torch.arange(size) for size in sizes])[order].tolist()
     favorite = torch.cat([part.favorite for part in layers])[order].tolist()
-    columns = torch.cat([part.columns for part in layers])[order]
     own, new, rate, new_rate, attenuation = (
-        tuple(_rounded(value) for value in column) for column in columns.T.tolist()
+        tuple(_rounded(value) for value in column) for column in columns[order].T.tolist()
     )
     return NeuronTable(
         layer=tuple(layers[k].layer for k in layer),
