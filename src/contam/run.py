@@ -22,13 +22,14 @@ import math
 import os
 import platform
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import torch
 from filelock import FileLock, Timeout
@@ -40,13 +41,13 @@ from torch import Tensor
 
 from contam.training.distributed import barrier, processes, rank
 
-if TYPE_CHECKING:
-    import pandas
-
 FORMAT = 1
 UNFINISHED = ".writing-"
 """How the name of a file starts until it is whole."""
 PART_NAME = re.compile(r"[A-Za-z0-9_.=+-]+(/[A-Za-z0-9_.=+-]+)*")
+
+DataFrame: TypeAlias = Any
+"""A `pandas.DataFrame`: it has no type stubs, and what checkers infer from its code is wrong."""
 
 
 class RunError(ValueError):
@@ -226,7 +227,7 @@ class Run:
         records: Iterable[Mapping[str, Any]],
         arrays: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Write a part whole: its records and, when given, its arrays; drop its check-point."""
+        """Write a part whole: its records and, when given, its arrays; drop its check-points."""
         lines = "".join(json.dumps(_plain(record)) + "\n" for record in records).encode()
         files = {_table(part): lines}
         if arrays is not None:
@@ -239,14 +240,16 @@ class Run:
             )
         self._save_manifest()
         if not self._follows:
-            self._checkpoint_path(part).unlink(missing_ok=True)
+            checkpoint = self._checkpoint_path(part)
+            checkpoint.unlink(missing_ok=True)
+            shutil.rmtree(checkpoint.with_suffix(""), ignore_errors=True)
         barrier()
 
     def read(self, part: str) -> list[dict[str, Any]]:
         """The records of a part. Raises RunError when it is missing or damaged."""
         return [json.loads(line) for line in self._content(_table(part)).decode().splitlines()]
 
-    def table(self, prefix: str = "") -> "pandas.DataFrame":
+    def table(self, prefix: str = "") -> DataFrame:
         """The records of all parts that start with `prefix`, one row each.
 
         Args:

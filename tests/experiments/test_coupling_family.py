@@ -1,6 +1,7 @@
 """Which measure goes with failure: what is measured where, and what is said of it."""
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from support import trees
@@ -10,8 +11,8 @@ from torch import nn
 
 from contam.batch import Batch, Domain
 from contam.experiments import coupling_family as family
-from contam.experiments.coupling_family import EXPERIMENT, LAPTOP, MEASURES, PAPER, SMOKE
-from contam.experiments.support.model_zoo import Networks
+from contam.experiments.coupling_family import EXPERIMENT, LAPTOP, MEASURES, PAPER, SMOKE, Config
+from contam.experiments.support.networks import Networks
 from contam.training.distill import Distillation
 from contam.training.probe import FullBatch
 
@@ -29,18 +30,27 @@ def made_up(count: int = 12, **tied: float) -> list[dict]:
     return found
 
 
+def points(config: Config, *rows: dict) -> pandas.DataFrame:
+    """The networks that have a drop."""
+    return family.correlated(config, pandas.DataFrame(rows)).points
+
+
+def correlations(rows: list[dict]) -> dict:
+    return family.correlated(LAPTOP, pandas.DataFrame(rows)).correlations
+
+
 def test_the_drop_is_the_share_of_what_is_above_guessing():
     row = {"network": "ERM", "seed": 0, "id": 0.9, "ood": 0.5, "chance": 0.1}
-    (point,) = family._points(LAPTOP, [row])
-    assert point["drop"] == pytest.approx(0.5)
+    (drop,) = points(LAPTOP, row)["drop"]
+    assert drop == pytest.approx(0.5)
     untrained, weak = row | {"network": "untrained"}, row | {"id": 0.2}
-    assert family._points(LAPTOP, [untrained, weak]) == []
+    assert points(LAPTOP, untrained, weak).empty
     guessing = row | {"id": 0.1}
-    assert family._points(SMOKE, [guessing]) == []
+    assert points(SMOKE, guessing).empty
 
 
 def test_a_measure_that_goes_with_the_drop_is_told_from_one_that_goes_against_it():
-    found = family._correlations(LAPTOP, made_up(attenuation=1.0, both=-1.0))
+    found = correlations(made_up(attenuation=1.0, both=-1.0))
     assert found["attenuation", False, False].value == pytest.approx(1)
     assert found["both", False, False].value == pytest.approx(-1)
     assert found["attenuation", True, False].value > 0.9
@@ -49,12 +59,12 @@ def test_a_measure_that_goes_with_the_drop_is_told_from_one_that_goes_against_it
 
 
 def test_few_networks_are_not_correlated():
-    assert family._correlations(LAPTOP, made_up(family.ENOUGH - 1)) == {}
+    assert correlations(made_up(family.ENOUGH - 1)) == {}
     some = made_up(family.ENOUGH)
     for row in some[1:]:
         row["id"] = 0.8  # Not good, so that only one is.
         row["id"] -= row["error"] / 1000
-    assert {good for _, _, good in family._correlations(LAPTOP, some)} == {False}
+    assert {good for _, _, good in correlations(some)} == {False}
 
 
 class Additive(nn.Module):
@@ -73,7 +83,7 @@ def test_a_background_that_is_added_has_a_share_and_no_coupling():
         x[:, :, 16, 16] = 0.5 + 0.3 * y[:, None].float()
         before.append(Domain(str(k), Batch(x, y, torch.full_like(y, k))))
     changed = {"negative": before[1], "recolored": before[0]}
-    row = family._counterfactual(Additive(), family._Altered(before[0], changed, before), 2)
+    row = family.counterfactual_row(Additive(), family.Altered(before[0], changed, before), 2)
     for key in ("counterfactual", "negative", "recolored", "interaction", "dependent"):
         assert row[key] == pytest.approx(0, abs=1e-6)
     spread = {"class": 0.15**2, "background": 0.5**2}
@@ -83,7 +93,7 @@ def test_a_background_that_is_added_has_a_share_and_no_coupling():
 
 
 def test_only_backgrounds_are_altered():
-    altered = family._altered(SMOKE, 0)
+    altered = family.altered_images(SMOKE, 0)
     shown = family.splits(0, train=40, id_val=40, id_test=SMOKE.images, ood_test=10)["id_test"]
     assert torch.equal(altered.plain.data.x, shown.x)
     inside = shown.mask.expand_as(shown.x) > 0

@@ -8,7 +8,8 @@ from support.experiment_runs import run_experiment
 
 from contam.experiments import fig04_activation_rates as fig04
 from contam.experiments.fig04_activation_rates import EXPERIMENT, SMOKE, Config
-from contam.experiments.support.model_zoo import UNTRAINED, ModelZoo, Networks
+from contam.experiments.support.model_zoo import ModelZoo
+from contam.experiments.support.networks import UNTRAINED, Networks
 from contam.models.observe import observe
 from contam.run import Run
 
@@ -26,7 +27,7 @@ def test_rates_are_the_shares_of_positive_positions(tmp_path):
     """Against a pass that keeps every map."""
     zoo = ModelZoo(SMOKE.networks, 0, tmp_path)
     list(zoo.train([UNTRAINED]))
-    rows, arrays = fig04._look(zoo, UNTRAINED)
+    rows, arrays = fig04.measure(zoo, UNTRAINED)
     assert [row["block"] for row in rows] == ["stage1", "stage2", "stage3"]
     images = zoo.benchmark(UNTRAINED).shift.id_test
     for row in rows:

@@ -12,7 +12,8 @@ from contam.batch import Batch, Domain
 from contam.data.imagenet import max_over
 from contam.experiments import fig05_selectivity as fig05
 from contam.experiments.fig05_selectivity import EXPERIMENT, SMOKE, Config, alike, meanings
-from contam.experiments.support.model_zoo import UNTRAINED, ModelZoo
+from contam.experiments.support.model_zoo import ModelZoo
+from contam.experiments.support.networks import UNTRAINED
 from contam.measures.selectivity import selectivity
 from contam.models.blocks import blocks_of
 from contam.models.small import resnet8
@@ -64,7 +65,7 @@ def test_fewer_images_look_more_selective_and_as_many_do_not():
 def test_selectivity_is_that_of_the_features(tmp_path):
     zoo = ModelZoo(SMOKE.networks, 0, tmp_path)
     list(zoo.train([UNTRAINED]))
-    rows, arrays = fig05._look(zoo, UNTRAINED)
+    rows, arrays = fig05.measure(zoo, UNTRAINED)
     shift = zoo.benchmark(UNTRAINED).shift
     tests = [test.name for test in shift.ood_tests]
     assert [(r["role"], r["test"]) for r in rows] == [("whole", "ID")] + [
@@ -95,8 +96,8 @@ def test_a_transformer_is_read_at_every_activation_of_its_last_block():
         img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=10
     )
     last = blocks_of(model, images.data.x)[-1]
-    assert fig05._layers(model, images) == list(last.activations) == ["blocks.1.mlp.act"]
-    assert fig05._layers(resnet8(10, width=4), images) == ["encoder"]
+    assert fig05.feature_layers(model, images) == list(last.activations) == ["blocks.1.mlp.act"]
+    assert fig05.feature_layers(resnet8(10, width=4), images) == ["encoder"]
 
 
 def made_up(root: Path, found: dict[str, tuple[float, float]]) -> Run:

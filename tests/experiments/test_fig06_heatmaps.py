@@ -20,7 +20,7 @@ from contam.experiments.fig06_heatmaps import (
     PLUS,
     SMOKE,
 )
-from contam.experiments.support.model_zoo import Networks
+from contam.experiments.support.networks import Networks
 from contam.measures.gradcam import grad_cam, grad_cam_plus_plus, heat_maps, heat_on_object
 from contam.models.classifier import Classifier
 from contam.models.small import resnet8

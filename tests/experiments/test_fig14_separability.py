@@ -14,7 +14,8 @@ from contam.batch import Batch, Domain
 from contam.data.pacs import CLASSES, DOMAINS
 from contam.experiments import fig14_separability as fig14
 from contam.experiments.fig14_separability import EXPERIMENT, PAPER, SMOKE
-from contam.experiments.support.model_zoo import CAPTIONED, ERM, TEACHER, TINY_NETWORKS, ModelZoo
+from contam.experiments.support.model_zoo import Captioner, ModelZoo
+from contam.experiments.support.networks import CAPTIONED, ERM, TEACHER, TINY_NETWORKS
 from contam.models.small import resnet8
 from contam.training.probe import FullBatch
 
@@ -66,14 +67,14 @@ def test_features_that_are_the_background_have_no_error_and_constants_that_of_gu
     network = resnet8(10, width=4)
     monkeypatch.setattr(some, "network", lambda _member: network)
     network.encoder = Backgrounds(parts)
-    row, arrays = fig14._told_apart(SMOKE, some, ERM)
+    (row,), arrays = fig14.measure(SMOKE, some, ERM)
     assert row["error"] == 0
     assert len(row["domains"]) == 9 and row["id_domains"] == row["domains"][:4]
     assert len(arrays["points"]) == 9 * SMOKE.drawn
     assert arrays["y"].max() < fig14.SHAPES
     network.encoder = Backgrounds(parts)
     network.encoder.domain = network.encoder.domain * 0 + (torch.arange(400) % 7 == 0)
-    row, _ = fig14._told_apart(SMOKE, some, ERM)
+    (row,), _ = fig14.measure(SMOKE, some, ERM)
     assert row["error"] > 0.75 and row["guessing"] > 0.75
 
 
@@ -84,18 +85,16 @@ def test_colors_stand_for_domains_and_many_id_domains_share_one():
         "domain": torch.tensor([0.0, 2.0]),
         "y": torch.tensor([1.0, 0.0]),
     }
-    few = fig14._points(row | {"domains": ["a", "b", "c"]}, arrays)
+    few = fig14.plotted(row | {"domains": ["a", "b", "c"]}, arrays)
     assert [(each["domain"], each["class"]) for each in few] == [("a", "y"), ("c", "x")]
-    many = fig14._points(row | {"domains": list("abcdefgh")}, arrays)
+    many = fig14.plotted(row | {"domains": list("abcdefgh")}, arrays)
     assert [each["domain"] for each in many] == ["ID", "c"]
 
 
 def test_a_captioner_minimizes_the_sum_of_both_losses():
     """By another way: the log-likelihood of a pair is that of the object plus the background's."""
-    from contam.experiments.support.model_zoo import _Captioner
-
     model = resnet8(10, width=4)
-    captioner = _Captioner(model, 9).eval()
+    captioner = Captioner(model, 9).eval()
     x = torch.rand(12, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     y, behind = torch.arange(12) % 10, torch.arange(12) % 9
     loss = nn.functional.cross_entropy
@@ -107,7 +106,7 @@ def test_a_captioner_minimizes_the_sum_of_both_losses():
 def test_captions_name_the_object_and_the_background():
     some = zoo()
     shift = some.benchmark(TEACHER).shift
-    seen = some._captions(shift)
+    seen = some.captions(shift)
     assert len(seen.classes) == 90 and len(seen.train) == 9
     for domain in seen.train:
         assert {seen.classes[y].split(" on ")[1] for y in domain.y.tolist()} == {domain.name}
@@ -115,7 +114,7 @@ def test_captions_name_the_object_and_the_background():
     assert torch.equal(objects.bincount(), torch.full((10,), len(objects) // 10))
     elsewhere = TINY_NETWORKS.model_copy(update={"data": "pacs"})
     with pytest.raises(ValueError, match="no captions of pacs, only of shapes"):
-        ModelZoo(elsewhere, 0, Path("nowhere"))._captions(shift)
+        ModelZoo(elsewhere, 0, Path("nowhere")).captions(shift)
 
 
 def test_a_captioned_teacher_is_trained_and_kept(tmp_path):
@@ -150,11 +149,12 @@ def test_the_paper_preset_runs_on_pacs(tmp_path):
     run = run_experiment(
         EXPERIMENT, PAPER.model_copy(update={"networks": networks, "drawn": 5}), tmp_path / "runs"
     )
-    row = fig14._rows(run)[0]
+    row = run.table("net/").iloc[0]
     assert row["domains"] == ["art_painting", "cartoon", "photo", "sketch"]
     assert row["count"] == 4 * 21 and row["tested"] == 4 * 4
     claims = EXPERIMENT.claims(run)
-    assert [claim.found is not None for claim in claims] == [True, True, True, True, False]
+    assert [claim.found is not None for claim in claims] == [True, True, True, False, True, False]
+    assert "no captioned teacher" in (claims[3].not_judged or "")
     assert "too few" in (claims[-1].not_judged or "")
     assert all(not panel.empty for figure in EXPERIMENT.draw(run) for panel in figure.panels)
     assert "mistakes the domain: teacher" in EXPERIMENT.summary(run)

@@ -14,16 +14,15 @@ import torch
 from support import trees
 from support.sources import tiny_source, write_weights
 
-from contam.experiments.support.model_zoo import (
+from contam.experiments.support.model_zoo import STORE, ModelZoo
+from contam.experiments.support.networks import (
     CENTERED,
     ERM,
-    STORE,
     STUDENT,
     SWEEP,
     TEACHER,
     TINY_NETWORKS,
     UNTRAINED,
-    ModelZoo,
     Networks,
     NetworkSpec,
 )

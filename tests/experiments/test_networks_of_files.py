@@ -9,7 +9,7 @@ from support.sources import residual_source, transformer_source, write_weights
 from contam.experiments.fig04_activation_rates import EXPERIMENT as RATES
 from contam.experiments.fig05_selectivity import EXPERIMENT as SELECTIVITY
 from contam.experiments.fig15_density import EXPERIMENT as DENSITY
-from contam.experiments.support.model_zoo import Networks
+from contam.experiments.support.networks import Networks
 from contam.run import Run
 from contam.training.distill import Distillation
 from contam.training.probe import FullBatch

@@ -1,20 +1,19 @@
-"""What is seen in several networks: counted in one pass, in any way, and kept for each."""
+"""Measuring several networks: under several labelings in one pass, with a part for each."""
 
 import pytest
 import torch
 
 from contam.batch import Batch, Domain
-from contam.experiments.support.model_zoo import ERM, STUDENT, TEACHER, TINY_NETWORKS, UNTRAINED
+from contam.experiments.support.networks import ERM, STUDENT, TEACHER, TINY_NETWORKS, UNTRAINED
 from contam.experiments.support.per_network import (
     BATCH,
     arrays_of,
-    look_into_each,
-    names_in,
+    contiguous,
+    measure_each,
+    network_table,
     profiled,
-    seeds_in,
-    seen_in,
     specs,
-    without_gaps,
+    trained,
 )
 from contam.measures.class_profiles import class_profiles
 from contam.models.small import resnet8
@@ -30,7 +29,7 @@ def some(n: int = 2 * BATCH + 10) -> Domain:
     return Domain("some", Batch(x, torch.arange(n) % 3, torch.zeros(n, dtype=torch.long)))
 
 
-def test_one_counting_is_the_profile_of_the_classes():
+def test_one_labeling_is_the_profile_of_the_classes():
     model, images = resnet8(3, width=4), some()
     (found,) = profiled(model, images, LAYERS, [images.y])
     alone = class_profiles(model, images, LAYERS, classes=3).layers
@@ -39,7 +38,7 @@ def test_one_counting_is_the_profile_of_the_classes():
             torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-12)
 
 
-def test_every_counting_is_the_profile_of_the_examples_that_it_counts():
+def test_every_labeling_is_the_profile_of_the_examples_that_it_labels():
     """Among them one without any example in the first batch, and one that renames classes."""
     model, images = resnet8(3, width=4), some()
     late = torch.where(torch.arange(len(images)) >= BATCH, images.y, -1)
@@ -57,14 +56,14 @@ def test_every_counting_is_the_profile_of_the_examples_that_it_counts():
             assert torch.equal(found[layer].counts, torch.bincount(counting[kept]))
 
 
-def test_a_counting_with_a_gap_is_refused():
+def test_a_labeling_with_a_gap_is_an_error():
     images = some()
     with pytest.raises(ValueError, match=r"no example of class \[1\]"):
         profiled(resnet8(3, width=4), images, LAYERS, [2 * (images.y % 2)])
 
 
 def test_classes_that_occur_are_numbered_in_their_order():
-    assert without_gaps(torch.tensor([7, 2, 7, 90])).tolist() == [1, 0, 1, 2]
+    assert contiguous(torch.tensor([7, 2, 7, 90])).tolist() == [1, 0, 1, 2]
 
 
 def test_the_standard_network_is_compared_where_there_is_one():
@@ -72,26 +71,27 @@ def test_the_standard_network_is_compared_where_there_is_one():
     assert specs(TINIEST) == (TEACHER, STUDENT, UNTRAINED)
 
 
-def test_each_network_has_a_part_and_is_looked_into_once(tmp_path):
-    looked = []
+def test_each_network_has_a_part_and_is_measured_once(tmp_path):
+    measured = []
 
-    def look(zoo, spec):
-        looked.append((zoo.seed, spec.name))
+    def measure(zoo, spec):
+        measured.append((zoo.seed, spec.name))
         weight = zoo.network(spec).head.weight.detach()
         return [{"norm": float(weight.norm())}], {"weight": weight}
 
     def done(run: Run) -> list[float]:
-        return [stage.done for stage in look_into_each(run, TINIEST, 2, look)]
+        return [stage.done for stage in measure_each(run, TINIEST, 2, measure)]
 
-    with Run.start(tmp_path, "looking", TINIEST) as run:
+    with Run.start(tmp_path, "measuring", TINIEST) as run:
         shares = done(run)
         assert shares == sorted(shares) and 0 <= shares[0] <= shares[-1] <= 1
         expected = [(s, n) for s in (0, 1) for n in ("teacher", "student", "untrained")]
-        assert looked == expected
-        assert not done(run) and looked == expected
+        assert measured == expected
+        assert not done(run) and measured == expected
 
-    rows = seen_in(run)
-    assert [(row["seed"], row["network"]) for row in rows] == expected
-    assert names_in(rows) == ["teacher", "student", "untrained"] and seeds_in(rows) == [0, 1]
+    table = network_table(run)
+    assert [*zip(table.seed, table.network, strict=True)] == expected
+    assert trained(table) == ["teacher", "student"]
+    rows = table.to_dict("records")
     for row, arrays in zip(rows[::3], arrays_of(run, "teacher"), strict=True):
         assert row["norm"] == pytest.approx(float(arrays["weight"].norm()))

@@ -1,20 +1,23 @@
-"""What tells, over a family of networks, how much is lost when the background shifts."""
+"""Which measures predict, over a family of networks, the loss under a background shift?"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
+from operator import attrgetter
 from statistics import fmean
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, Field, PositiveInt
-from torch import nn
+from torch import Tensor, nn
 
 from contam.batch import Batch, Domain
 from contam.data.backgrounds import ID
 from contam.data.counterfactual import CHANGES, counterfactual
 from contam.data.shapes import factorial, splits
-from contam.experiment import Claim, Experiment, Stage, judge
-from contam.experiments.support.model_zoo import (
+from contam.experiment import Claim, Experiment, NotJudged, Pooled, Stage, Statement, judge_all
+from contam.experiments.support.model_zoo import ModelZoo
+from contam.experiments.support.networks import (
     CAPTIONED,
     CENTERED,
     ERM,
@@ -25,30 +28,28 @@ from contam.experiments.support.model_zoo import (
     TEACHER,
     TINY_NETWORKS,
     UNTRAINED,
-    ModelZoo,
     Networks,
     NetworkSpec,
 )
+from contam.experiments.support.per_network import compared, measure_each, network_table
 from contam.measures.attenuation import class_profile_attenuation
 from contam.measures.class_means import ClassMeans
 from contam.measures.correlation import Correlation, rank_correlation
 from contam.measures.variance import variance_shares
-from contam.plots import Figure, Panel, bars, matrix, on_same_axes, over_seeds, scatter
+from contam.plots import Figure, bars, matrix, on_same_axes, over_seeds, scatter
 from contam.rng import generator_for
-from contam.run import Run
+from contam.run import DataFrame, Run
 from contam.training.probe import extract
 
 LESS = (
     NetworkSpec("student, 4 epochs", "features", epochs=4),
     NetworkSpec("student, 1000 images", "features", examples=1000),
 )
-"""Students that learned with less than theirs."""
+"""Students with fewer epochs or images."""
 EACH = 2
-"""Backgrounds of each family before which all objects are put."""
+"""Backgrounds of each family, on each of which all objects are shown."""
 ENOUGH = 8
-"""Networks that a correlation needs here."""
-TRAINING = 0.8
-"""Of an experiment's time, roughly."""
+"""The fewest networks for a correlation."""
 MEASURES = {
     "error": "ID error",
     "both": "class and background both, ID",
@@ -58,9 +59,9 @@ MEASURES = {
     "attenuation": "attenuation, ID to OOD",
     "counterfactual": "counterfactual attenuation",
 }
-"""What is held against the drop, and how it is called."""
+"""The measures that are compared with the drop, and their names."""
 NO_MASKS = "the data has no masks of its objects, so their backgrounds can't be changed"
-FEW = "fewer networks than a correlation needs"
+FEW = "there are fewer networks than a correlation needs"
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
@@ -68,15 +69,15 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
     networks: Networks = Networks(data="domainnet", standard=None)
     family: bool = False
-    """Also networks that learned with less, from captions or with another normalization."""
+    """Also networks with less training, from captions, or with another normalization."""
     images: Annotated[int, Field(gt=0, multiple_of=40)] = 1000
     """Images whose backgrounds are altered, a multiple of 40."""
     objects: Annotated[int, Field(gt=0, multiple_of=10)] = 100
-    """Objects that are put before every background of a list, a multiple of 10."""
+    """Objects that are shown on every background of a list, a multiple of 10."""
     least_id: Annotated[float, Field(ge=0, le=1)] = 0.3
-    """Networks below this ID accuracy are left out: there is too little to lose."""
+    """Networks below this ID accuracy are left out: they have too little to lose."""
     good: Annotated[float, Field(ge=0, le=1)] = 0.9
-    """Networks from this ID accuracy on are compared by themselves, too."""
+    """Networks of at least this ID accuracy are also compared separately."""
     seeds: PositiveInt = 1
 
 
@@ -89,49 +90,43 @@ SMOKE = LAPTOP.model_copy(
 
 
 def compute(config: Config, run: Run) -> Iterator[Stage]:
-    """Train the networks that are not there yet, and measure each."""
-    for seed in range(config.seeds):
-        todo = {f"net/{each.part}/seed{seed}": each for each in _members(config)}
-        todo = {part: spec for part, spec in todo.items() if not run.has(part)}
-        zoo = ModelZoo(config.networks, seed, run.folder.parent)
-        for stage in zoo.train([*todo.values()]):
-            yield Stage((seed + TRAINING * stage.done) / config.seeds, stage.doing)
-        altered = _altered(config, seed) if todo and _masked(config) else None
-        for index, (part, spec) in enumerate(todo.items()):
-            done = TRAINING + (1 - TRAINING) * index / len(todo)
-            yield Stage((seed + done) / config.seeds, f"seed {seed}: coupling of {spec.name}")
-            run.write(part, [{"network": spec.name, "seed": seed} | _row(zoo, spec, altered)])
+    """Train the missing networks, and measure each."""
+    yield from measure_each(
+        run, config.networks, config.seeds, partial(measure, config),
+        chosen=_members(config), name=attrgetter("part"),
+    )  # fmt: skip
 
 
 def _members(config: Config) -> list[NetworkSpec]:
-    """The networks of a seed; the family holds those that the data are enough for."""
-    found = [TEACHER, STUDENT, *([ERM] if config.networks.standard is not None else [])]
+    """The networks of a seed; the family leaves out those with more images than the data has."""
+    specs = [TEACHER, STUDENT, *([ERM] if config.networks.standard is not None else [])]
     if config.family:
-        found += [CAPTIONED, CENTERED, INSTANCE]
-        enough = config.networks.examples
-        found += [each for each in (*SWEEP, *LESS) if (each.examples or 0) <= enough]
-    return [*found, UNTRAINED]
+        specs += [CAPTIONED, CENTERED, INSTANCE]
+        examples = config.networks.examples
+        specs += [spec for spec in (*SWEEP, *LESS) if (spec.examples or 0) <= examples]
+    return [*specs, UNTRAINED]
 
 
 def _masked(config: Config) -> bool:
-    """Whether it is known where the objects are, so that all else can be changed."""
+    """Whether the data has masks of its objects, so that their backgrounds can be changed."""
     return config.networks.data == "shapes"
 
 
 @dataclass(frozen=True)
-class _Altered:
-    """The embedded benchmark's test objects before backgrounds that were changed for them."""
+class Altered:
+    """The embedded benchmark's test objects on changed backgrounds."""
 
     plain: Domain
     """Images like those of the ID test."""
     changed: dict[str, Domain]
-    """The same with their backgrounds altered in one way each."""
+    """The same images under each change of their backgrounds."""
     before: list[Domain]
-    """The same objects before one background each: those of ID families, then the others."""
+    """The same objects on one background each: those of ID families, then the others."""
 
 
-def _altered(config: Config, seed: int) -> _Altered:
-    # Nothing learns from these images, so there are as few for learning as there can be.
+@lru_cache(maxsize=1)
+def altered_images(config: Config, seed: int) -> Altered:
+    # Nothing is trained on these images, so the training and validation splits are minimal.
     shown = splits(seed, train=40, id_val=40, id_test=config.images, ood_test=10)["id_test"]
     changed = {}
     for change in CHANGES:
@@ -139,12 +134,14 @@ def _altered(config: Config, seed: int) -> _Altered:
         x = counterfactual(shown.x, shown.mask, change, generator=draws)
         changed[change] = Domain(change, Batch(x, shown.y, shown.domain))
     grid = factorial(seed, n=config.objects, each=EACH)
-    before = [Domain(str(k), each.batch) for k, each in enumerate(grid)]
-    return _Altered(Domain("plain", shown.batch), changed, before)
+    before = [Domain(str(k), scenes.batch) for k, scenes in enumerate(grid)]
+    return Altered(Domain("plain", shown.batch), changed, before)
 
 
-def _row(zoo: ModelZoo, spec: NetworkSpec, altered: _Altered | None) -> dict[str, Any]:
-    """A network's accuracies, and how coupled its features of the class are to the background."""
+def measure(
+    config: Config, zoo: ModelZoo, spec: NetworkSpec
+) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    """A network's accuracies, and how much the background changes its class profile."""
     benchmark, model = zoo.benchmark(spec), zoo.network(spec)
     shift, encoder = benchmark.shift, model.encoder
     head = model.head.cpu()
@@ -163,7 +160,7 @@ def _row(zoo: ModelZoo, spec: NetworkSpec, altered: _Altered | None) -> dict[str
             table.update(features[test][there], torch.bucketize(test.y[there], known))
         return table
 
-    # Tests that know some of the classes alone number them in a way of their own.
+    # Tests of some of the classes number them differently.
     plain = [test for test in shift.ood_tests if test.name not in benchmark.scorings]
     known = shift.id_test.y.unique()
     known = known[torch.isin(known, torch.cat([test.y for test in plain]))]
@@ -171,13 +168,13 @@ def _row(zoo: ModelZoo, spec: NetworkSpec, altered: _Altered | None) -> dict[str
     row: dict[str, Any] = {"id": right[0], "ood": fmean(right[1:]), "chance": 1 / classes}
     lost = class_profile_attenuation(own, means(*plain), noise_corrected=False)
     row |= {"error": 1 - right[0], "attenuation": lost.value}
-    if altered is None:
-        return row
-    return row | _counterfactual(encoder, altered, classes)
+    if _masked(config):
+        row |= counterfactual_row(encoder, altered_images(config, zoo.seed), classes)
+    return [row], {}
 
 
-def _counterfactual(encoder: nn.Module, altered: _Altered, classes: int) -> dict[str, float]:
-    """What is measured on objects whose backgrounds were changed."""
+def counterfactual_row(encoder: nn.Module, altered: Altered, classes: int) -> dict[str, float]:
+    """The measures on objects whose backgrounds were changed."""
 
     def means(images: Domain) -> ClassMeans:
         values = extract(encoder, images)
@@ -203,218 +200,218 @@ def _counterfactual(encoder: nn.Module, altered: _Altered, classes: int) -> dict
     }
 
 
-def claims(run: Run) -> Sequence[Claim]:
-    """What tracks the drop, given ID accuracy, and what does not; and who is how coupled."""
+class Results(NamedTuple):
+    """What claims and figures read."""
+
+    config: Config
+    table: DataFrame
+    """A row for each network and seed."""
+    points: DataFrame
+    """The trained networks with something to lose, and their `drop`: the share of it lost."""
+    measures: list[str]
+    """The keys of `MEASURES` in the table."""
+    correlations: dict[tuple[str, bool, bool], Correlation]
+    """With the drop: by measure, given ID accuracy or not, and for good networks or all."""
+
+
+def _results(run: Run) -> Results:
     config = Config.model_validate(run.config)
-    rows = _rows(run)
-    found = _correlations(config, rows)
-
-    def tracks(
-        says: str, key: str, ends: dict[str, Any], *, given: bool, good: bool = False
-    ) -> Claim:
-        what = "partial rank correlation given ID accuracy" if given else "rank correlation"
-        among = f", networks of ID accuracy {config.good:g} or more" if good else ""
-        quantity = f"{MEASURES[key]} and drop: {what}{among}"
-        if key not in rows[0]:
-            return Claim(says, "ours", quantity, not_judged=NO_MASKS, **ends)
-        seen = found.get((key, given, good))
-        if seen is None:
-            return Claim(says, "ours", quantity, not_judged=FEW, **ends)
-        return Claim(says, "ours", quantity, found=seen.value, n=config.seeds, **ends)
-
-    return [
-        tracks("Networks that err more on ID data lose more of their accuracy", "error",
-               {"low": 0.5}, given=False),
-        tracks("That class and background both explain a layer's variance does not track failure",
-               "both", {"high": 0.3}, given=True),
-        tracks("The variance that the background alone explains does not track failure",
-               "background", {"high": 0.3}, given=True),
-        tracks("The variance that class and background explain only together tracks failure",
-               "interaction", {"low": 0.4}, given=True),
-        tracks("The share of the class response that depends on the background tracks failure",
-               "dependent", {"low": 0.4}, given=True),
-        tracks("The loss of the class profile on OOD images tracks failure", "attenuation",
-               {"low": 0.4}, given=True),
-        tracks("Altered ID backgrounds foretell the drop without an OOD image", "counterfactual",
-               {"low": 0.2}, given=True),
-        tracks("Altered ID backgrounds foretell the drop among good networks, too",
-               "counterfactual", {"low": 0.5}, given=False, good=True),
-        tracks("Among good networks the loss of the class profile says nearly all", "attenuation",
-               {"low": 0.7}, given=False, good=True),
-        tracks("Among good networks the interaction says nearly all", "interaction",
-               {"low": 0.7}, given=False, good=True),
-        *_comparisons(config, rows),
-    ]  # fmt: skip
+    return correlated(config, network_table(run, _members(config)))
 
 
-def _comparisons(config: Config, rows: Sequence[dict[str, Any]]) -> list[Claim]:
-    """Two networks of each seed against each other."""
-    by = {(row["network"], row["seed"]): row for row in rows}
-    wanted = (
-        ("The student's class response is more coupled to the background than its teacher's",
-         STUDENT, TEACHER, "attenuation"),
-        ("A standard network's class response is more coupled than a student's",
-         ERM, STUDENT, "attenuation"),
-        ("Altered ID backgrounds, too, take more from the student than from its teacher",
-         STUDENT, TEACHER, "counterfactual"),
-        ("A teacher that learned to name backgrounds has class and background in its features",
-         CAPTIONED, ERM, "both"),
-        ("An untrained network passes the background through",
-         UNTRAINED, ERM, "background"),
-    )  # fmt: skip
-    found = []
-    for says, one, other, key in wanted:
-        quantity = f"{MEASURES[key]}: {one.name} minus {other.name}"
-        gone = [each.name for each in (one, other) if (each.name, 0) not in by]
-        if gone or key not in rows[0]:
-            why = f"there is no {gone[0]} here" if gone else NO_MASKS
-            found.append(Claim(says, "ours", quantity, low=0.0, not_judged=why))
-            continue
-        pairs = [(by[one.name, seed], by[other.name, seed]) for seed in range(config.seeds)]
-        differences = [a[key] - b[key] for a, b in pairs]
-        found.append(
-            judge(says, differences, source="ours", quantity=quantity, low=0.0, every_seed=True)
-        )
-    return found
+def correlated(config: Config, table: DataFrame) -> Results:
+    """The drop of each network, and its correlations with the measures.
 
-
-def _correlations(
-    config: Config, rows: Sequence[dict[str, Any]]
-) -> dict[tuple[str, bool, bool], Correlation]:
-    """By measure, given ID accuracy or not, and among good networks or all."""
-    found = {}
+    Source: ours.
+    """
+    above = table.id - table.chance
+    points = table.assign(drop=1 - (table.ood - table.chance) / above)
+    kept = (table.network != UNTRAINED.name) & (table.id >= config.least_id) & (above != 0)
+    points = points[kept]
+    measures = [key for key in MEASURES if key in table]
+    correlations = {}
     for good in (False, True):
-        points = [row for row in _points(config, rows) if not good or row["id"] >= config.good]
-        if len(points) < ENOUGH:
+        some = points[points.id >= config.good] if good else points
+        if len(some) < ENOUGH:
             continue
-        names = list(dict.fromkeys(row["network"] for row in points))
-        groups = torch.tensor([names.index(row["network"]) for row in points])
-        drop, accuracy = (
-            torch.tensor([row[key] for row in points], dtype=torch.float64)
-            for key in ("drop", "id")
-        )
-        for key in _measured(rows):
-            x = torch.tensor([row[key] for row in points], dtype=torch.float64)
-            found[key, False, good] = rank_correlation(x, drop, groups=groups)
+        groups = torch.tensor(some.groupby("network", sort=False).ngroup().tolist())
+        drop, accuracy = (torch.tensor(some[key].tolist(), dtype=torch.float64)
+                          for key in ("drop", "id"))  # fmt: skip
+        for key in measures:
+            x = torch.tensor(some[key].tolist(), dtype=torch.float64)
+            correlations[key, False, good] = rank_correlation(x, drop, groups=groups)
             if key != "error":
-                found[key, True, good] = rank_correlation(x, drop, given=accuracy, groups=groups)
-    return found
+                correlations[key, True, good] = rank_correlation(
+                    x, drop, given=accuracy, groups=groups
+                )
+    return Results(config, table, points, measures, correlations)
 
 
-def _measured(rows: Sequence[dict[str, Any]]) -> list[str]:
-    return [key for key in MEASURES if key in rows[0]]
+def _correlation(
+    says: str,
+    key: str,
+    *,
+    given: bool = False,
+    good: bool = False,
+    low: float | None = None,
+    high: float | None = None,
+) -> Statement:
+    """A claim on the rank correlation of a measure with the drop."""
+
+    def measure(results: Results) -> Pooled:
+        if key not in results.measures:
+            raise NotJudged(NO_MASKS)
+        if (key, given, good) not in results.correlations:
+            raise NotJudged(FEW)
+        return Pooled(results.correlations[key, given, good].value, results.config.seeds)
+
+    kind = "partial rank correlation given ID accuracy" if given else "rank correlation"
+    among = ", networks of ID accuracy {good:g} or more" if good else ""
+    return Statement(says, "ours", f"{MEASURES[key]} and drop: {kind}{among}", measure, low, high)
 
 
-def _points(config: Config, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every trained network that has something to lose, with the share of it that is lost."""
-    found = []
-    for row in rows:
-        above = row["id"] - row["chance"]
-        if row["network"] != UNTRAINED.name and row["id"] >= config.least_id and above:
-            found.append(row | {"drop": 1 - (row["ood"] - row["chance"]) / above})
-    return found
+def _difference(says: str, one: NetworkSpec, other: NetworkSpec, key: str) -> Statement:
+    """A claim that one network has more of a measure than another, in every seed."""
+
+    def measure(results: Results) -> list[float]:
+        if key not in results.measures:
+            raise NotJudged(NO_MASKS)
+        first, second = compared(results.table, key, one, other)
+        return (first - second).tolist()
+
+    quantity = f"{MEASURES[key]}: {one.name} minus {other.name}"
+    return Statement(says, "ours", quantity, measure, low=0.0, every_seed=True)
+
+
+STATEMENTS = (
+    _correlation("Networks with more errors on ID data lose more of their accuracy", "error",
+                 low=0.5),
+    _correlation("That class and background both explain a layer's variance does not predict "
+                 "failure", "both", given=True, high=0.3),
+    _correlation("The variance that the background alone explains does not predict failure",
+                 "background", given=True, high=0.3),
+    _correlation("The variance that class and background explain only together predicts failure",
+                 "interaction", given=True, low=0.4),
+    _correlation("The share of the class response that depends on the background predicts failure",
+                 "dependent", given=True, low=0.4),
+    _correlation("The attenuation of the class profile on OOD images predicts failure",
+                 "attenuation", given=True, low=0.4),
+    _correlation("Altered ID backgrounds predict the drop without an OOD image",
+                 "counterfactual", given=True, low=0.2),
+    _correlation("Altered ID backgrounds also predict the drop among good networks",
+                 "counterfactual", good=True, low=0.5),
+    _correlation("Among good networks the attenuation of the class profile predicts nearly all",
+                 "attenuation", good=True, low=0.7),
+    _correlation("Among good networks the interaction predicts nearly all", "interaction",
+                 good=True, low=0.7),
+    _difference("The student's class response is more coupled to the background than its teacher's",
+                STUDENT, TEACHER, "attenuation"),
+    _difference("A standard network's class response is more coupled than a student's",
+                ERM, STUDENT, "attenuation"),
+    _difference("Altered ID backgrounds, too, take more from the student than from its teacher",
+                STUDENT, TEACHER, "counterfactual"),
+    _difference("The features of a teacher that learned the names of backgrounds encode class and "
+                "background", CAPTIONED, ERM, "both"),
+    _difference("An untrained network passes the background through", UNTRAINED, ERM, "background"),
+)  # fmt: skip
+
+
+def claims(run: Run) -> Sequence[Claim]:
+    """Which measures predict the drop given ID accuracy, and how coupled which network is."""
+    results = _results(run)
+    return judge_all(STATEMENTS, results, good=results.config.good)
 
 
 def draw(run: Run) -> Sequence[Figure]:
-    """Each measure against the drop, how well it goes with it, and what it is in each network."""
-    config = Config.model_validate(run.config)
-    rows = _rows(run)
-    figures = [_against_drop(config, rows)] if _points(config, rows) else []
-    found = _correlations(config, rows)
-    if found:
-        figures.append(_told(config, rows, found))
-    return [*figures, _values(config, rows)]
+    """Each measure against the drop, their correlations, and all measures of each network."""
+    results = _results(run)
+    figures = [_against_drop(results)] if len(results.points) else []
+    if results.correlations:
+        figures.append(_correlations(results))
+    return [*figures, _values(results)]
 
 
 def _kind(network: str) -> str:
-    """The series of a network in a picture."""
-    for spec, kind in ((CAPTIONED, "teachers"), (TEACHER, "teachers")):
-        if network == spec.name:
-            return kind
+    """The series of a network in a scatter plot."""
+    if network in (CAPTIONED.name, TEACHER.name):
+        return "teachers"
     if network.startswith(STUDENT.name):
         return "students"
     return "ERM, other normalization" if network in (CENTERED.name, INSTANCE.name) else "ERM"
 
 
-def _against_drop(config: Config, rows: Sequence[dict[str, Any]]) -> Figure:
-    points = [row | {"kind": _kind(row["network"])} for row in _points(config, rows)]
-    panels = [_scatter(points, key, rows) for key in _measured(rows)]
+def _against_drop(results: Results) -> Figure:
+    points = results.points.assign(kind=results.points.network.map(_kind))
+    untrained = results.table[results.table.network == UNTRAINED.name]
+    panels = [
+        scatter(
+            points,
+            title=f"{name[0].upper()}{name[1:]} (untrained {fmean(untrained[key]):.2f})",
+            x=(key, f"{name} (share)"),
+            y=("drop", "drop (share of ID accuracy above guessing)"),
+            series=("kind", ""),
+        )
+        for key, name in MEASURES.items()
+        if key in results.measures
+    ]
+    data = "the embedded benchmark" if _masked(results.config) else results.config.networks.data
     return Figure(
-        f"What goes with the drop on shifted data: {_data(config)}",
-        "Every mark is a network from one seed. The drop is the share that shifted data takes of "
-        "the accuracy above guessing. Shares of variance (class, background, interaction) and "
-        "attenuation are of the last features; the untrained network's value stands above each.",
+        f"Measures against the drop on shifted data: {data}",
+        "Every mark is a network from one seed. The drop is the share of the accuracy above "
+        "guessing that is lost on shifted data. Shares of variance (class, background, "
+        "interaction) and attenuation are of the last features; titles give the untrained "
+        "network's value.",
         "ours",
         on_same_axes(panels, "y"),
-        tuple({key: row[key] for key in row if key not in ("chance", "kind")} for row in points),
+        tuple(points.drop(columns=["part", "chance", "kind"]).to_dict("records")),
     )
 
 
-def _scatter(points: Sequence[dict[str, Any]], key: str, rows: Sequence[dict[str, Any]]) -> Panel:
-    start = fmean(row[key] for row in rows if row["network"] == UNTRAINED.name)
-    name = MEASURES[key]
-    return scatter(
-        points,
-        title=f"{name[0].upper()}{name[1:]} (untrained {start:.2f})",
-        x=(key, f"{name} (share)"),
-        y=("drop", "drop (share of ID accuracy above guessing)"),
-        series=("kind", ""),
-    )
-
-
-def _told(
-    config: Config,
-    rows: Sequence[dict[str, Any]],
-    found: dict[tuple[str, bool, bool], Correlation],
-) -> Figure:
-    table = [
+def _correlations(results: Results) -> Figure:
+    rows = [
         {"measure": MEASURES[key], "networks": "good" if good else "all"}
-        | {"given": "given ID accuracy" if given else "alone", "correlation": seen.value}
-        | {"low": seen.low, "high": seen.high, "count": seen.count}
-        for (key, given, good), seen in found.items()
+        | {"given": "given ID accuracy" if given else "alone", "correlation": correlation.value}
+        | {"low": correlation.low, "high": correlation.high, "count": correlation.count}
+        for (key, given, good), correlation in results.correlations.items()
     ]
-    titles = {"all": "All trained networks", "good": f"ID accuracy {config.good:g} or more"}
+    titles = {"all": "All trained networks", "good": f"ID accuracy {results.config.good:g} or more"}
     panels = []
-    for which in dict.fromkeys(row["networks"] for row in table):
-        mine = [row for row in table if row["networks"] == which]
-        mine.sort(key=lambda row: [*MEASURES.values()].index(row["measure"]))
-        panels.append(
-            bars(
-                mine,
-                title=f"{titles[which]} ({mine[0]['count']})",
-                x=("measure", ""),
-                y=("correlation", "rank correlation with the drop"),
-                series=("given", ""),
+    for networks, title in titles.items():
+        some = [row for row in rows if row["networks"] == networks]
+        if some:
+            panels.append(
+                bars(
+                    some,
+                    title=f"{title} ({some[0]['count']})",
+                    x=("measure", ""),
+                    y=("correlation", "rank correlation with the drop"),
+                    series=("given", ""),
+                )
             )
-        )
-    kinds = len({row["network"] for row in _points(config, rows)})
+    kinds = results.points.network.nunique()
     return Figure(
-        "How well each measure goes with the drop",
-        "ID accuracy alone goes with the drop, so what counts is the correlation that is left "
-        f"given it. Whiskers are 95 % bootstrap intervals over {kinds} kinds of networks, drawn "
-        "with all their seeds.",
+        "Correlation of each measure with the drop",
+        "ID accuracy alone is correlated with the drop, so the correlation given ID accuracy is "
+        f"what counts. Whiskers are 95 % bootstrap intervals over {kinds} kinds of networks, "
+        "resampled with all their seeds.",
         "ours",
         tuple(panels),
-        tuple(table),
+        tuple(rows),
     )
 
 
-def _values(config: Config, rows: Sequence[dict[str, Any]]) -> Figure:
-    """Every measure in every network."""
-    cells = [
+def _values(results: Results) -> Figure:
+    """Every measure of every network."""
+    drops = sorted(over_seeds(results.points, ["network"], "drop"), key=lambda row: row["drop"])
+    order = [row["network"] for row in drops]
+    order += [name for name in results.table.network.unique() if name not in order]
+    cells = [{"network": row["network"], "measure": "drop", "value": row["drop"]} for row in drops]
+    cells += [
         {"network": row["network"], "measure": MEASURES[key], "value": row[key]}
-        for key in _measured(rows)
-        for row in over_seeds(rows, ["network"], key)
+        for key in results.measures
+        for row in over_seeds(results.table, ["network"], key)
     ]
-    drops = over_seeds(_points(config, rows), ["network"], "drop")
-    cells = [
-        {"network": row["network"], "measure": "drop", "value": row["drop"]} for row in drops
-    ] + cells
-    names = list(dict.fromkeys(row["network"] for row in rows))
-    lowest = sorted(drops, key=lambda row: row["drop"])
-    ranks = [row["network"] for row in lowest]
-    names.sort(key=lambda name: ranks.index(name) if name in ranks else len(ranks))
-    cells.sort(key=lambda cell: names.index(cell["network"]))
+    cells.sort(key=lambda cell: order.index(cell["network"]))
     panel = matrix(
         cells,
         title="Measures by network",
@@ -423,9 +420,9 @@ def _values(config: Config, rows: Sequence[dict[str, Any]]) -> Figure:
         value=("value", "value"),
     )
     return Figure(
-        "What each network has",
-        "Means over seeds, the network that loses least first. An untrained network has no drop "
-        "to speak of.",
+        "All measures of each network",
+        "Means over seeds, the network with the smallest drop first. An untrained network has no "
+        "drop.",
         "ours",
         (panel,),
         tuple(cells),
@@ -433,40 +430,28 @@ def _values(config: Config, rows: Sequence[dict[str, Any]]) -> Figure:
 
 
 def summarize(run: Run) -> str:
-    """What was found, in two sentences."""
-    config = Config.model_validate(run.config)
-    rows = _rows(run)
-    found = _correlations(config, rows)
-    if ("both", True, False) not in found:
-        shown = over_seeds(rows, ["network"], "attenuation")
-        told = ", ".join(f"{row['network']} {row['attenuation']:.2f}" for row in shown)
-        return f"Share of the class profile that is lost under the shift: {told}."
-    partial = {key: found[key, True, False].value for key in MEASURES if key != "error"}
+    """The correlations with the drop, or the attenuations, in two sentences."""
+    results = _results(run)
+    if ("both", True, False) not in results.correlations:
+        means = over_seeds(results.table, ["network"], "attenuation")
+        values = ", ".join(f"{row['network']} {row['attenuation']:.2f}" for row in means)
+        return f"Attenuation of the class profile under the shift: {values}."
+    partial_ = {key: results.correlations[key, True, False].value
+                for key in ("counterfactual", "attenuation", "both")}  # fmt: skip
     return (
-        "Given ID accuracy, the drop on shifted data goes with what is lost of the class profile "
-        f"under altered ID backgrounds (partial rank correlation {partial['counterfactual']:.2f}) "
-        f"and on OOD images ({partial['attenuation']:.2f}). With what class and background both "
-        f"explain, it is {partial['both']:.2f}."
+        "Partial rank correlations with the drop on shifted data, given ID accuracy: "
+        f"{partial_['counterfactual']:.2f} for the attenuation of the class profile under altered "
+        f"ID backgrounds, {partial_['attenuation']:.2f} for that on OOD images, and "
+        f"{partial_['both']:.2f} for what class and background both explain."
     )
-
-
-def _data(config: Config) -> str:
-    return "the embedded benchmark" if _masked(config) else config.networks.data
-
-
-def _rows(run: Run) -> list[dict[str, Any]]:
-    """The row of every network, in the order in which the config names them."""
-    names = [spec.name for spec in _members(Config.model_validate(run.config))]
-    rows = [row for part in run.parts("net/") for row in run.read(part)]
-    return sorted(rows, key=lambda row: (row["seed"], names.index(row["network"])))
 
 
 EXPERIMENT = Experiment(
     name="coupling_family",
-    title="Coupling: which measure of contamination goes with failure",
-    about="A neuron can be called contaminated if both class and background explain what it does. "
-    "Over a family of networks that does not go with failure, since a network may encode the "
-    "background and add it. What goes with failure is coupling: a new background changes how "
+    title="Coupling: which measure of contamination predicts failure",
+    about="A neuron can be called contaminated if class and background both explain its variance. "
+    "Over a family of networks this is not correlated with failure, since a network may encode the "
+    "background additively. Coupling is correlated with failure: a new background changes how "
     "strongly a network responds to the class.",
     reproduces=(),
     presets={"paper": PAPER, "laptop": LAPTOP, "smoke": SMOKE},
@@ -475,4 +460,4 @@ EXPERIMENT = Experiment(
     draw=draw,
     summary=summarize,
 )
-"""Source: ours, measures of contamination beside what they should foretell."""
+"""Source: ours, measures of contamination beside the failure that they should predict."""

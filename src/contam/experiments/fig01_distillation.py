@@ -1,15 +1,16 @@
 """A student learns its teacher's features on ID data alone, and loses much of its robustness."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, Field, PositiveInt
 from torch import Tensor
 
-from contam.experiment import Claim, Experiment, Stage, judge
-from contam.experiments.support.model_zoo import (
+from contam.experiment import Claim, Experiment, NotJudged, Pooled, Stage, Statement, judge_all
+from contam.experiments.support.model_zoo import ModelZoo
+from contam.experiments.support.networks import (
     CENTERED,
     ERM,
     INSTANCE,
@@ -18,10 +19,10 @@ from contam.experiments.support.model_zoo import (
     SWEEP,
     TEACHER,
     TINY_NETWORKS,
-    ModelZoo,
     Networks,
     NetworkSpec,
 )
+from contam.experiments.support.per_network import by_network
 from contam.measures.accuracy import Accuracy
 from contam.measures.published import imagenet_robustness, published
 from contam.measures.robustness import (
@@ -33,17 +34,17 @@ from contam.measures.robustness import (
     robustness_interval,
 )
 from contam.plots import Figure, accuracies, bars, matrix, over_seeds
-from contam.run import Run
+from contam.run import DataFrame, Run
 from contam.training.probe import extract
 
 PLACES = 60
-"""Points at which a line is drawn."""
+"""Points along a drawn line."""
 PUBLISHED_PAIRS = (
-    (2, "iWildCam", "ImageNet RN50", "Distilled RN50", "macro F1"),
-    (3, "Camelyon17", "CLIP-ViT-B/16", "Distilled ViT-B/16", "accuracy"),
-    (4, "DomainNet", "CLIP-RN50", "Distilled RN50", "accuracy"),
+    (2, "iWildCam", "ImageNet RN50", "Distilled RN50"),
+    (3, "Camelyon17", "CLIP-ViT-B/16", "Distilled ViT-B/16"),
+    (4, "DomainNet", "CLIP-RN50", "Distilled RN50"),
 )
-"""Tables 2 to 4: data, teacher, student, and what was measured."""
+"""Tables 2 to 4: number, data, teacher, student."""
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
@@ -53,7 +54,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     remedies: bool = False
     """Ours: also train a standard network with centered maps, and one with instance norm."""
     sweep: bool = False
-    """Ours: draw the line through standard networks that are trained here, with less of all."""
+    """Ours: draw the line through weaker standard networks that are trained here."""
     least_id: Annotated[float, Field(ge=0, le=1)] = 0.55
     """Standard networks below this ID accuracy are left out of the line."""
     seeds: PositiveInt = 1
@@ -72,7 +73,7 @@ SMOKE = Config(networks=TINY_NETWORKS, remedies=True, sweep=True, least_id=0.0, 
 
 
 def compute(config: Config, run: Run) -> Iterator[Stage]:
-    """Train what is compared, from each seed, and judge it on the ID and on every OOD test."""
+    """Train the networks from each seed, and score them on the ID test and every OOD test."""
     specs = _members(config)
     for seed in range(config.seeds):
         part = f"seed{seed}"
@@ -84,251 +85,275 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
         rows = []
         for index, spec in enumerate(specs):
             share = 0.95 + 0.04 * index / len(specs)
-            yield Stage((seed + share) / config.seeds, f"seed {seed}: judging {spec.name}")
+            yield Stage((seed + share) / config.seeds, f"seed {seed}: scoring {spec.name}")
             rows += [{"what": "score"} | row for row in zoo.judge(spec)]
         run.write(part, rows + _distances(zoo, seed))
 
 
 def _members(config: Config) -> tuple[NetworkSpec, ...]:
-    """The networks of a seed; a sweep holds those that the data are enough for."""
-    sweep = [each for each in SWEEP if (each.examples or 0) <= config.networks.examples]
+    """The networks of a seed; the sweep leaves out those with more images than the data has."""
+    sweep = [spec for spec in SWEEP if (spec.examples or 0) <= config.networks.examples]
     standard = (ERM,) if config.networks.standard is not None else ()
     remedies = (CENTERED, INSTANCE) if config.remedies else ()
     return (TEACHER, STUDENT, *standard, *remedies, *(sweep if config.sweep else ()))
 
 
 def _distances(zoo: ModelZoo, seed: int) -> list[dict[str, Any]]:
-    """How far the student's features are from the teacher's, where it learned and elsewhere."""
+    """How far the student's features are from the teacher's on each test."""
     shift = zoo.benchmark(STUDENT).shift
     teacher, student = (zoo.network(spec).encoder for spec in (TEACHER, STUDENT))
     rows = []
     for role, domains in (("id", (shift.id_test,)), ("ood", shift.ood_tests)):
         for domain in domains:
-            found = relative_distance(extract(student, domain), extract(teacher, domain))
+            distance = relative_distance(extract(student, domain), extract(teacher, domain))
             rows.append(
                 {"what": "distance", "seed": seed, "role": role, "test": domain.name}
-                | {"distance": found}
+                | {"distance": distance}
             )
     return rows
 
 
 def relative_distance(student: Tensor, teacher: Tensor) -> float:
-    """The squared distance of two tables of features over the teacher's variance in all.
+    """The squared distance of two tables of features over the teacher's total variance.
 
-    0 for equal features; 1 is what the teacher's own mean would reach on these examples.
+    Args:
+        student: (examples, width).
+        teacher: (examples, width).
+
+    Returns:
+        0 for equal features; 1 for a student that gives the teacher's mean for every example.
+
+    Source: ours.
+
+    >>> teacher = torch.tensor([[0.0], [2.0]])
+    >>> relative_distance(teacher, teacher), relative_distance(torch.ones(2, 1), teacher)
+    (0.0, 1.0)
     """
     spread = (teacher - teacher.mean(dim=0)).square().sum()
     return float((student - teacher).square().sum() / spread)
 
 
-def claims(run: Run) -> Sequence[Claim]:
-    """The student is as good as its teacher on ID data, worse elsewhere, better than ERM."""
+class _Results(NamedTuple):
+    """What claims and figures read."""
+
+    config: Config
+    rows: DataFrame
+    """The rows of all seeds."""
+    points: DataFrame
+    """A row for each network and seed: scores on ID and OOD data, and effective robustness."""
+    line: Line | None
+    """The line through the standard networks that were trained here."""
+
+    def standard(self) -> DataFrame:
+        """The standard networks that the line goes through."""
+        return _standard(self.config, self.points)
+
+
+def _results(run: Run) -> _Results:
     config = Config.model_validate(run.config)
-    points = _points(run)
-    found = [*_published_claims()]
-
-    def each(network: str, key: str) -> list[float]:
-        return [row[key] for row in points if row["network"] == network]
-
-    def apart(one: str, other: str, key: str) -> list[float]:
-        return [a - b for a, b in zip(each(one, key), each(other, key), strict=True)]
-
-    where = "Sec. 2" if config.networks.data == "shapes" else _table(config)
-    found += [
-        judge(
-            "On ID data the student is about as good as its teacher",
-            apart("student", "teacher", "id"),
-            source=where,
-            quantity="ID score, student minus teacher",
-            low=-0.05,
-        ),
-        judge(
-            "On shifted data the student is far worse than its teacher",
-            apart("student", "teacher", "ood"),
-            source=where,
-            quantity="mean OOD score, student minus teacher",
-            high=-0.02,
-            every_seed=True,
-        ),
-    ]
-    distances = over_seeds(
-        [row for row in _rows(run) if row["what"] == "distance"], ["seed", "role"], "distance"
-    )
-    by_seed = {(row["seed"], row["role"]): row["distance"] for row in distances}
-    found.append(
-        judge(
-            "The student has its teacher's features on ID data, and others on shifted data",
-            [by_seed[seed, "ood"] / by_seed[seed, "id"] for seed in range(config.seeds)],
-            source="ours",
-            quantity="relative distance of the features, OOD over ID",
-            low=2.0,
-            every_seed=True,
-        )
-    )
-    return found + _robust_claims(config, points)
+    rows = run.table("seed")
+    points = []
+    scores = rows[rows.what == "score"]
+    for (_, network), mine in scores.groupby(["seed", "network"], sort=False):
+        (own,), others = mine[mine.role == "id"].to_dict("records"), mine[mine.role == "ood"]
+        id_accuracy = Accuracy(own["correct"], own["count"])
+        ood_accuracy = Accuracy(int(others.correct.sum()), int(others["count"].sum()))
+        point = {"network": network, "seed": own["seed"], "id": own["score"]}
+        point |= {"ood": fmean(others.score), "tests": others, "accuracies": None}
+        if own["score"] == id_accuracy.share:  # an F1 score has no such interval
+            point |= dict(zip(("id_low", "id_high"), id_accuracy.interval, strict=True))
+            point |= dict(zip(("ood_low", "ood_high"), ood_accuracy.interval, strict=True))
+        points.append(point | {"accuracies": (id_accuracy, ood_accuracy)})
+    table = _frame(points)
+    line = None
+    if config.sweep:
+        models = _standard(config, table)
+        x, y = (torch.tensor(models[key].tolist(), dtype=torch.float64) for key in ("id", "ood"))
+        line = fit_line(x, y)
+    robustness = [_robustness(config, point, line) for point in points]
+    table = table.drop(columns=["tests", "accuracies"]).join(_frame(robustness))
+    return _Results(config, rows, table, line)
 
 
-def _robust_claims(config: Config, points: Sequence[dict[str, Any]]) -> list[Claim]:
-    """What is said of effective robustness; without a line of standard networks, why it is not."""
-    sentences = {
-        "teacher": "The teacher is more robust than its student at the same ID accuracy",
-        "student": "The student is more robust than a standard network at the same ID accuracy",
-    }
-    quantities = {
-        "teacher": "effective robustness, teacher minus student, points",
-        "student": "effective robustness, student minus ERM, points",
-    }
-    if any(row["robustness"] is None for row in points):
-        why = "too few standard networks were trained to draw their line"
-        return [
-            Claim(says, "Sec. 2", quantities[who], low=0.0, not_judged=why)
-            for who, says in sentences.items()
+def _frame(rows: Sequence[dict[str, Any]]) -> DataFrame:
+    import pandas
+
+    return pandas.DataFrame(rows)
+
+
+def _standard(config: Config, points: DataFrame) -> DataFrame:
+    names = {ERM.name, *(spec.name for spec in SWEEP)}
+    return points[points.network.isin(names) & (points.id >= config.least_id)]
+
+
+def _robustness(config: Config, point: dict[str, Any], line: Line | None) -> dict[str, Any]:
+    """Points above the line; on ImageNet the mean over the shifts, each above its own line."""
+    own = torch.tensor([point["id"]], dtype=torch.float64)
+    if line is not None:
+        ood = torch.tensor([point["ood"]], dtype=torch.float64)
+        low, high = robustness_interval(*point["accuracies"], line)
+        value = float(effective_robustness(own, ood, line))
+        return {"robustness": value, "robustness_low": low, "robustness_high": high}
+    if config.networks.data == "imagenet":
+        values = [
+            effective_robustness(own, own.new_tensor([score]), IMAGENET_LINES[name])
+            for test, score in zip(point["tests"].test, point["tests"].score, strict=True)
+            if (name := test.replace(" ", "-")) in IMAGENET_LINES
         ]
-    by = {(row["network"], row["seed"]): row for row in points}
-    seeds = range(config.seeds)
-
-    def difference(one: str, other: str, key: str) -> list[float]:
-        return [by[one, seed][key] - by[other, seed][key] for seed in seeds]
-
-    found = [
-        judge(
-            sentences[one],
-            difference(one, other, "robustness"),
-            source="Fig. 1",
-            quantity=quantities[one],
-            low=0.0,
-            every_seed=True,
-        )
-        for one, other in (("teacher", "student"), ("student", "ERM"))
-        if (other, 0) in by
-    ]
-    found.append(_kept(by, config.seeds))
-    for spec in (CENTERED, INSTANCE) if config.remedies else ():
-        found.append(
-            judge(
-                f"A standard network is more robust when trained with {_change(spec)}",
-                difference(spec.name, "ERM", "ood"),
-                source="ours",
-                quantity=f"mean OOD accuracy, {spec.name} minus ERM",
-                low=0.05,
-                every_seed=True,
-            )
-        )
-    if config.remedies:
-        found.append(_beyond_coverage(by, config.seeds))
-    return found
+        return {"robustness": float(torch.stack(values).mean())}
+    return {"robustness": None}
 
 
-def _kept(by: Mapping[tuple[str, int], dict[str, Any]], seeds: int) -> Claim:
-    """How much of the teacher's effective robustness its student has."""
-    pairs = [
-        tuple(by[network, seed]["robustness"] for network in ("student", "teacher"))
-        for seed in range(seeds)
-    ]
-    says = "Distillation keeps about half of the teacher's effective robustness"
-    quantity = "share of the teacher's effective robustness that the student has"
-    if any(teacher <= 0 for _, teacher in pairs):
-        why = "a teacher is not above the line of standard networks"
-        return Claim(says, "Sec. 2", quantity, low=0.3, high=0.7, not_judged=why)
-    return judge(
-        says,
-        [student / teacher for student, teacher in pairs],
-        source="Sec. 2",
-        quantity=quantity,
-        low=0.3,
-        high=0.7,
-        published="about half",
-    )
+def _difference(one: str, other: str, column: str) -> Callable[[_Results], list[float]]:
+    """A column of one network minus another's, by seed."""
+
+    def measure(results: _Results) -> list[float]:
+        values = by_network(_judgeable(results, column), column)
+        return (values[one] - values[other]).tolist()
+
+    return measure
 
 
-def _beyond_coverage(by: Mapping[tuple[str, int], dict[str, Any]], seeds: int) -> Claim:
-    """How much of what a standard network loses is kept by one that saw the same images."""
-    says = "Images that were never seen are not all that makes a standard network fail"
-    quantity = "share of ERM's loss under shift that centering takes away, the same images seen"
-    losses = [by["ERM", seed]["id"] - by["ERM", seed]["ood"] for seed in range(seeds)]
-    gains = [by[CENTERED.name, seed]["ood"] - by["ERM", seed]["ood"] for seed in range(seeds)]
-    if min(losses) <= 0:
-        return Claim(
-            says, "ours", quantity, low=0.2, not_judged="the standard network loses nothing"
-        )
-    return judge(
-        says,
-        [gain / loss for gain, loss in zip(gains, losses, strict=True)],
-        source="ours",
-        quantity=quantity,
-        low=0.2,
-        every_seed=True,
-    )
+def _judgeable(results: _Results, column: str) -> DataFrame:
+    if column == "robustness" and results.points.robustness.isna().any():
+        raise NotJudged("too few standard networks were trained to draw their line")
+    return results.points
 
 
-def _change(spec: NetworkSpec) -> str:
-    return {"centered": "every map centered", "instance": "instance norm"}[spec.normalization]
+def _distance_ratio(results: _Results) -> list[float]:
+    distances = results.rows[results.rows.what == "distance"]
+    means = {
+        (row["seed"], row["role"]): row["distance"]
+        for row in over_seeds(distances, ["seed", "role"], "distance")
+    }
+    return [means[seed, "ood"] / means[seed, "id"] for seed in range(results.config.seeds)]
 
 
-def _published_claims() -> list[Claim]:
-    """What follows from the accuracies in print, without any training."""
+def _kept(results: _Results) -> list[float]:
+    """The share of the teacher's effective robustness that its student keeps."""
+    values = by_network(_judgeable(results, "robustness"), "robustness")
+    if (values.teacher <= 0).any():
+        raise NotJudged("a teacher is not above the line of standard networks")
+    return (values.student / values.teacher).tolist()
+
+
+def _regained(results: _Results) -> list[float]:
+    """The share of a standard network's loss that one with centered maps does not have."""
+    ids, oods = (by_network(results.points, key) for key in ("id", "ood"))
+    losses = ids[ERM.name] - oods[ERM.name]
+    if losses.min() <= 0:
+        raise NotJudged("the standard network loses nothing")
+    return ((oods[CENTERED.name] - oods[ERM.name]) / losses).tolist()
+
+
+def _published_losses(_: object) -> Pooled:
     pairs = imagenet_robustness()
-    gone = [pair.teacher_mean - pair.student_mean for pair in pairs]
-    count = len(pairs)
-    return [
-        Claim(
-            "In print: every CLIP teacher loses effective robustness when it is distilled",
-            "Tab. 1",
-            f"least loss over {count} pairs on ImageNet's shifts, points",
-            found=min(gone),
-            n=count,
-            of="pair",
-            low=0.0,
-        ),
-        Claim(
-            "In print: students keep some of it, more than standard networks have",
-            "Tab. 1",
-            f"least effective robustness of {count} students, points",
-            found=min(pair.student_mean for pair in pairs),
-            n=count,
-            of="pair",
-            low=0.0,
-        ),
-        Claim(
-            "In print: students keep about half of it",
-            "Sec. 2",
-            f"share kept, mean over {count} pairs",
-            found=fmean(pair.kept for pair in pairs),
-            n=count,
-            of="pair",
-            low=0.45,
-            high=0.55,
-            published="about half",
-        ),
-    ]
+    return Pooled(min(pair.teacher_mean - pair.student_mean for pair in pairs), len(pairs), "pair")
+
+
+def _published_robustness(_: object) -> Pooled:
+    pairs = imagenet_robustness()
+    return Pooled(min(pair.student_mean for pair in pairs), len(pairs), "pair")
+
+
+def _published_share(_: object) -> Pooled:
+    pairs = imagenet_robustness()
+    return Pooled(fmean(pair.kept for pair in pairs), len(pairs), "pair")
+
+
+PUBLISHED = (
+    Statement("Published: every CLIP teacher loses effective robustness when it is distilled",
+              "Tab. 1", "least loss over {pairs} pairs on ImageNet's shifts, points",
+              _published_losses, low=0.0),
+    Statement("Published: students keep some of it, more than standard networks have",
+              "Tab. 1", "least effective robustness of {pairs} students, points",
+              _published_robustness, low=0.0),
+    Statement("Published: students keep about half of it", "Sec. 2",
+              "share kept, mean over {pairs} pairs", _published_share, low=0.45, high=0.55,
+              published="about half"),
+)  # fmt: skip
+ROBUSTNESS = {
+    TEACHER: Statement(
+        "The teacher is more robust than its student at the same ID accuracy", "Fig. 1",
+        "effective robustness, teacher minus student, points",
+        _difference("teacher", "student", "robustness"), low=0.0, every_seed=True),
+    ERM: Statement(
+        "The student is more robust than a standard network at the same ID accuracy", "Fig. 1",
+        "effective robustness, student minus ERM, points",
+        _difference("student", "ERM", "robustness"), low=0.0, every_seed=True),
+    STUDENT: Statement(
+        "Distillation keeps about half of the teacher's effective robustness", "Sec. 2",
+        "share of the teacher's effective robustness that the student keeps", _kept,
+        low=0.3, high=0.7, published="about half"),
+}  # fmt: skip
+REMEDIES = (
+    *(Statement(f"A standard network is more robust when trained with {change}", "ours",
+                f"mean OOD accuracy, {spec.name} minus ERM", _difference(spec.name, "ERM", "ood"),
+                low=0.05, every_seed=True)
+      for spec, change in ((CENTERED, "every map centered"), (INSTANCE, "instance norm"))),
+    Statement("Unseen images are not the only reason why a standard network fails", "ours",
+              "share of ERM's loss under shift that centering removes, with the same images",
+              _regained, low=0.2, every_seed=True),
+)  # fmt: skip
+TABLES = {"shapes": "Sec. 2", "imagenet": "Tab. 1", "iwildcam": "Tab. 2", "camelyon17": "Tab. 3",
+          "domainnet": "Tab. 4"}  # fmt: skip
+"""Where the paper compares teacher and student on each data set."""
+
+
+def _distilled(source: str) -> tuple[Statement, ...]:
+    return (
+        Statement("On ID data the student is about as good as its teacher", source,
+                  "ID score, student minus teacher", _difference("student", "teacher", "id"),
+                  low=-0.05),
+        Statement("On shifted data the student is far worse than its teacher", source,
+                  "mean OOD score, student minus teacher",
+                  _difference("student", "teacher", "ood"), high=-0.02, every_seed=True),
+        Statement("The student has its teacher's features on ID data, and others on shifted data",
+                  "ours", "relative distance of the features, OOD over ID", _distance_ratio,
+                  low=2.0, every_seed=True),
+    )  # fmt: skip
+
+
+def claims(run: Run) -> Sequence[Claim]:
+    """The student is as good as its teacher on ID data, worse on OOD data, and better than ERM."""
+    results = _results(run)
+    config = results.config
+    statements = [*PUBLISHED, *_distilled(TABLES[config.networks.data]), ROBUSTNESS[TEACHER]]
+    if config.networks.standard is not None:
+        statements.append(ROBUSTNESS[ERM])
+    statements.append(ROBUSTNESS[STUDENT])
+    if config.remedies:
+        statements += REMEDIES
+    return judge_all(statements, results, pairs=len(imagenet_robustness()))
 
 
 def draw(run: Run) -> Sequence[Figure]:
-    """The published tables, then what was trained here."""
-    config = Config.model_validate(run.config)
-    points = _points(run)
-    return [_in_print(), _other_tables(), _here(config, run, points), _tests(run), _far(run)]
+    """The published tables, then the networks that were trained here."""
+    results = _results(run)
+    return [
+        _published_imagenet(), _published_others(), _here(results), _tests(results),
+        _far(results),
+    ]  # fmt: skip
 
 
-def _in_print() -> Figure:
+def _published_imagenet() -> Figure:
     """Figure 1 from Table 1, with the reference lines of standard ImageNet models."""
     table = published(1)
     rows: list[dict[str, Any]] = []
-    robust: list[dict[str, Any]] = []
+    robustness: list[dict[str, Any]] = []
     for pair in imagenet_robustness():
-        for who, name, mean in (
+        for kind, name, mean in (
             ("CLIP teacher", f"CLIP-{pair.network}", pair.teacher_mean),
             ("distilled student", f"Distilled {pair.network}", pair.student_mean),
         ):
-            printed = {key: value / 100 for key, value in table[name].items()}
+            shares = {key: value / 100 for key, value in table[name].items()}
             rows.append(
-                {"model": name, "kind": who, "pair": pair.network}
-                | {"id": printed["ImageNet (ID) top-1"], "ood": printed["OOD average top-1"]}
+                {"model": name, "kind": kind, "pair": pair.network}
+                | {"id": shares["ImageNet (ID) top-1"], "ood": shares["OOD average top-1"]}
             )
-            robust.append({"network": pair.network, "kind": who, "robustness": mean})
+            robustness.append({"network": pair.network, "kind": kind, "robustness": mean})
     at = torch.linspace(0.55, 0.9, PLACES, dtype=torch.float64)
     expected = torch.stack([line.expected(at) for line in IMAGENET_LINES.values()]).mean(dim=0)
-    line = [{"id": float(x), "ood": float(y)} for x, y in zip(at, expected, strict=True)]
     panels = (
         accuracies(
             rows,
@@ -337,11 +362,11 @@ def _in_print() -> Figure:
             y=("ood", "OOD accuracy"),
             series=("kind", ""),
             name="model",
-            line=line,
+            line=[{"id": x, "ood": y} for x, y in zip(at.tolist(), expected.tolist(), strict=True)],
             join="pair",
         ),
         bars(
-            robust,
+            robustness,
             title="Effective robustness, mean of the five shifts",
             x=("network", ""),
             y=("robustness", "accuracy above the line, points"),
@@ -349,25 +374,24 @@ def _in_print() -> Figure:
         ),
     )
     return Figure(
-        "In print: distillation from CLIP on ImageNet",
-        "Accuracies of the paper's Table 1; nothing was trained for this picture. The line is the "
+        "Published: distillation from CLIP on ImageNet",
+        "Accuracies of the paper's Table 1; nothing was trained for this figure. The line is the "
         "mean of the five shifts' lines of standard ImageNet models (84 or 85 models each, 80 for "
         "ImageNet-R), and effective robustness is measured from each shift's own line.",
         "Fig. 1",
         panels,
-        tuple(rows + robust),
+        tuple(rows + robustness),
     )
 
 
-def _other_tables() -> Figure:
-    """Tables 2 to 4: teacher and student on three other problems."""
-    rows = []
-    for number, data, teacher, student, metric in PUBLISHED_PAIRS:
-        table = published(number)
-        for who, name in (("teacher", teacher), ("student", student)):
-            for place, value in table[name].items():
-                where = "ID" if " ID " in place else "OOD"
-                rows.append({"data": f"{data} {where}", "kind": who, "value": value, "of": metric})
+def _published_others() -> Figure:
+    """Tables 2 to 4: teacher and student on three other benchmarks."""
+    rows = [
+        {"data": f"{data} {'ID' if ' ID ' in place else 'OOD'}", "kind": kind, "value": value}
+        for number, data, teacher, student in PUBLISHED_PAIRS
+        for kind, name in (("teacher", teacher), ("student", student))
+        for place, value in published(number)[name].items()
+    ]
     panel = bars(
         rows,
         title="Teacher and student, ID and OOD",
@@ -377,8 +401,8 @@ def _other_tables() -> Figure:
         wide=True,
     )
     return Figure(
-        "In print: three other problems",
-        "Numbers of the paper's Tables 2 to 4; nothing was trained for this picture. On iWildCam "
+        "Published: three other benchmarks",
+        "Numbers of the paper's Tables 2 to 4; nothing was trained for this figure. On iWildCam "
         "the student is far behind on ID data, too.",
         "Tab. 2",
         (panel,),
@@ -386,28 +410,35 @@ def _other_tables() -> Figure:
     )
 
 
-def _here(config: Config, run: Run, points: list[dict[str, Any]]) -> Figure:
-    """What was trained in this run, above or below the line."""
-    rows = [row | {"model": f"{row['network']}, seed {row['seed']}"} for row in points]
+def _here(results: _Results) -> Figure:
+    """The networks of this run, above or below the line."""
+    config, line = results.config, results.line
     sweep = {spec.name for spec in SWEEP}
-    for row in rows:
-        row["kind"] = "ERM with less" if row["network"] in sweep else row["network"]
-        row["pair"] = row["seed"] if row["network"] in ("teacher", "student") else None
-    line, drawn = _line(config, points), []
+    points = results.points
+    points = points.assign(
+        model=points.network + ", seed " + points.seed.astype(str),
+        kind=points.network.where(~points.network.isin(sweep), "ERM with less training"),
+        pair=points.seed.where(points.network.isin(["teacher", "student"])),
+    )
+    drawn, fitted = [], ""
     if line is not None:
-        models = _standard(config, points)
-        x, y = (
-            torch.tensor([m[key] for m in models], dtype=torch.float64) for key in ("id", "ood")
-        )
+        x, y = (torch.tensor(results.standard()[key].tolist(), dtype=torch.float64)
+                for key in ("id", "ood"))  # fmt: skip
         at = torch.linspace(0.02, 0.999, PLACES, dtype=torch.float64)
         band = bootstrap_band(x, y, at)
+        columns = (at, line.expected(at), band.low, band.high)
         drawn = [
-            {"id": float(a), "ood": float(o), "low": float(low), "high": float(high)}
-            for a, o, low, high in zip(at, line.expected(at), band.low, band.high, strict=True)
+            {"id": id_, "ood": ood, "low": low, "high": high}
+            for id_, ood, low, high in torch.stack(columns, dim=1).tolist()
         ]
+        fitted = (
+            f"The line is fitted to {line.count} standard networks (slope {line.slope:.2f}, "
+            f"intercept {line.intercept:.2f} on logits, R² {line.r_squared:.2f}); its band is a "
+            "95 % bootstrap. "
+        )
     panels = [
         accuracies(
-            rows,
+            points,
             title="Accuracy on ID and on shifted data",
             x=("id", "ID accuracy"),
             y=("ood", "mean OOD accuracy"),
@@ -417,45 +448,33 @@ def _here(config: Config, run: Run, points: list[dict[str, Any]]) -> Figure:
             join="pair",
         )
     ]
-    known = [row for row in rows if row["robustness"] is not None and row["network"] not in sweep]
-    if known:
-        means = over_seeds(known, ["network"], "robustness")
+    robust = points[points.robustness.notna() & ~points.network.isin(sweep)]
+    if len(robust):
         panels.append(
             bars(
-                means,
+                over_seeds(robust, ["network"], "robustness"),
                 title="Effective robustness",
                 x=("network", ""),
                 y=("robustness", "accuracy above the line, points"),
             )
         )
-    told = "" if line is None else _told(line)
+    data = config.networks.data
+    if data == "shapes":
+        data = f"shapes on backgrounds, {config.networks.examples} training images"
     return Figure(
-        f"Trained here: {_problem_name(config)}",
-        f"Every mark is a network, with exact 95 % intervals of both accuracies; thin lines join "
-        f"a teacher with its student. {told}Bars are means over {config.seeds} "
-        f"seed{'s' if config.seeds > 1 else ''}, whiskers all seeds.",
+        f"This run: {data}",
+        "Every mark is a network, with exact 95 % intervals of both accuracies; thin lines join a "
+        f"teacher and its student. {fitted}Bars are means over {config.seeds} "
+        f"seed{'s' if config.seeds > 1 else ''}; whiskers: all seeds.",
         "Fig. 1",
         tuple(panels),
-        tuple({key: row[key] for key in row if key not in ("pair", "kind")} for row in rows),
+        tuple(points.drop(columns=["pair", "kind"]).to_dict("records")),
     )
 
 
-def _told(line: Line) -> str:
-    return (
-        f"The line is fitted to {line.count} standard networks (slope {line.slope:.2f}, intercept "
-        f"{line.intercept:.2f} on logits, R² {line.r_squared:.2f}), its band is a 95 % bootstrap. "
-    )
-
-
-def _problem_name(config: Config) -> str:
-    if config.networks.data == "shapes":
-        return f"shapes on backgrounds, {config.networks.examples} training images"
-    return config.networks.data
-
-
-def _tests(run: Run) -> Figure:
+def _tests(results: _Results) -> Figure:
     """Every network on every test."""
-    scores = [row for row in _rows(run) if row["what"] == "score"]
+    scores = results.rows[results.rows.what == "score"]
     means = over_seeds(scores, ["network", "test"], "score")
     panel = matrix(
         means,
@@ -465,7 +484,7 @@ def _tests(run: Run) -> Figure:
         value=("score", "score"),
     )
     return Figure(
-        "Where each network fails",
+        "Score of each network on each test",
         "Mean over seeds; the first column is the ID test.",
         "ours",
         (panel,),
@@ -473,9 +492,9 @@ def _tests(run: Run) -> Figure:
     )
 
 
-def _far(run: Run) -> Figure:
+def _far(results: _Results) -> Figure:
     """How far the student's features are from the teacher's."""
-    rows = [row for row in _rows(run) if row["what"] == "distance"]
+    rows = results.rows[results.rows.what == "distance"]
     means = over_seeds(rows, ["test"], "distance")
     panel = bars(
         means,
@@ -485,9 +504,9 @@ def _far(run: Run) -> Figure:
         wide=True,
     )
     return Figure(
-        "The student knows its teacher where it saw it",
-        "At 0 the features are equal; at 1 the teacher's mean feature would do as well as the "
-        "student. Whiskers: all seeds.",
+        "The student matches its teacher on the data it learned from",
+        "At 0 the features are equal; at 1 the teacher's mean feature would be as close as the "
+        "student's. Whiskers: all seeds.",
         "ours",
         (panel,),
         tuple(means),
@@ -495,86 +514,18 @@ def _far(run: Run) -> Figure:
 
 
 def summarize(run: Run) -> str:
-    """What happened, in two sentences."""
-    points = _points(run)
+    """The ID and OOD scores, in two sentences."""
+    points = _results(run).points
 
-    def means(key: str) -> str:
-        shown = [n for n in ("teacher", "student", "ERM") if any(p["network"] == n for p in points)]
-        values = [fmean(p[key] for p in points if p["network"] == name) for name in shown]
-        told = [f"{name} {value:.0%}" for name, value in zip(shown, values, strict=True)]
-        return ", ".join(told)
+    def means(column: str) -> str:
+        values = by_network(points, column)
+        shown = [name for name in ("teacher", "student", "ERM") if name in values]
+        return ", ".join(f"{name} {fmean(values[name]):.0%}" for name in shown)
 
     return (
-        f"Right on new images of the known kind: {means('id')}; on shifted images: "
-        f"{means('ood')}. The student was taught its teacher's features, and no labels."
+        f"Score on ID images: {means('id')}; on shifted images: {means('ood')}. The student "
+        "learned its teacher's features, without labels."
     )
-
-
-def _rows(run: Run) -> list[dict[str, Any]]:
-    return [row for part in run.parts("seed") for row in run.read(part)]
-
-
-def _points(run: Run) -> list[dict[str, Any]]:
-    """Every network of every seed: its ID and mean OOD score, and its effective robustness."""
-    config = Config.model_validate(run.config)
-    points = []
-    scores = [row for row in _rows(run) if row["what"] == "score"]
-    for network, seed in dict.fromkeys((row["network"], row["seed"]) for row in scores):
-        mine = [row for row in scores if (row["network"], row["seed"]) == (network, seed)]
-        own = next(row for row in mine if row["role"] == "id")
-        others = [row for row in mine if row["role"] == "ood"]
-        within = Accuracy(own["correct"], own["count"])
-        beyond = Accuracy(sum(r["correct"] for r in others), sum(r["count"] for r in others))
-        point = {"network": network, "seed": seed, "id": own["score"]}
-        point |= {"ood": fmean(row["score"] for row in others), "tests": others}
-        if own["score"] == within.share:  # an F1 score has no such interval
-            point |= dict(zip(("id_low", "id_high"), within.interval, strict=True))
-            point |= dict(zip(("ood_low", "ood_high"), beyond.interval, strict=True))
-        points.append(point | {"within": within, "beyond": beyond})
-    line = _line(config, points)
-    private = ("tests", "within", "beyond")
-    return [
-        {key: point[key] for key in point if key not in private} | _robustness(config, point, line)
-        for point in points
-    ]
-
-
-def _robustness(config: Config, point: dict[str, Any], line: Line | None) -> dict[str, Any]:
-    """Points above the line; on ImageNet the mean over the shifts, each above its own line."""
-    own = torch.tensor([point["id"]], dtype=torch.float64)
-    if line is not None:
-        ood = torch.tensor([point["ood"]], dtype=torch.float64)
-        low, high = robustness_interval(point["within"], point["beyond"], line)
-        found = float(effective_robustness(own, ood, line))
-        return {"robustness": found, "robustness_low": low, "robustness_high": high}
-    if config.networks.data == "imagenet":
-        each = [
-            effective_robustness(own, own.new_tensor([test["score"]]), IMAGENET_LINES[name])
-            for test in point["tests"]
-            if (name := test["test"].replace(" ", "-")) in IMAGENET_LINES
-        ]
-        return {"robustness": float(torch.stack(each).mean())}
-    return {"robustness": None}
-
-
-def _standard(config: Config, points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The standard networks that the line goes through."""
-    names = {ERM.name, *(spec.name for spec in SWEEP)}
-    return [p for p in points if p["network"] in names and p["id"] >= config.least_id]
-
-
-def _line(config: Config, points: Sequence[dict[str, Any]]) -> Line | None:
-    """The line through the standard networks that were trained here, if a sweep of them was."""
-    if not config.sweep:
-        return None
-    models = _standard(config, points)
-    x, y = (torch.tensor([m[key] for m in models], dtype=torch.float64) for key in ("id", "ood"))
-    return fit_line(x, y)
-
-
-def _table(config: Config) -> str:
-    tables = {"imagenet": 1, "iwildcam": 2, "camelyon17": 3, "domainnet": 4}
-    return f"Tab. {tables[config.networks.data]}"
 
 
 EXPERIMENT = Experiment(

@@ -1,18 +1,15 @@
 """How often each block of a network fires for each class, before and after training."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
 
-from contam.experiment import Claim, Experiment, Stage, judge
-from contam.experiments.support.model_zoo import (
-    UNTRAINED,
-    ModelZoo,
-    NetworkSpec,
-)
+from contam.experiment import Claim, Experiment, Stage, Statement, judge_all
+from contam.experiments.support.model_zoo import ModelZoo
+from contam.experiments.support.networks import UNTRAINED, NetworkSpec
 from contam.experiments.support.per_network import (
     LAPTOP,
     PAPER,
@@ -20,43 +17,43 @@ from contam.experiments.support.per_network import (
     VIT,
     Config,
     arrays_of,
-    look_into_each,
-    names_in,
+    by_network,
+    contiguous,
+    measure_each,
+    network_table,
     one_image,
     profiled,
-    seeds_in,
-    seen_in,
-    without_gaps,
+    trained,
 )
 from contam.measures.activation import activation_asymmetry, class_rates
 from contam.models.blocks import blocks_of
 from contam.plots import Figure, Panel, histogram, lines, on_same_axes, over_seeds
-from contam.run import Run
+from contam.run import DataFrame, Run
 
 NEAR_ZERO = 0.1
-"""Rates below this are called close to zero; the paper gives no number."""
-EXHIBITED = 0.1
-"""From this asymmetry on, a block is said to show it; the paper shows histograms alone."""
+"""Rates below this count as close to zero; the paper gives no number."""
+ASYMMETRIC = 0.1
+"""The least asymmetry that counts; the paper shows histograms only."""
 BINS = 40
 FEW = 4
-"""Up to so many blocks have panels of full size."""
+"""The most blocks whose panels have full size."""
 
 
 def compute(config: Config, run: Run) -> Iterator[Stage]:
-    """Train the networks that are not there yet, and count when their blocks fire on ID images."""
-    yield from look_into_each(run, config.networks, config.seeds, _look)
+    """Train the missing networks, and measure the activation rates of their blocks on ID images."""
+    yield from measure_each(run, config.networks, config.seeds, measure)
 
 
-def _look(zoo: ModelZoo, spec: NetworkSpec) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-    """Rates of every block: over classes, and how unequal they are for each channel."""
+def measure(zoo: ModelZoo, spec: NetworkSpec) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    """Rates of every block: their mean for each class, and their asymmetry for each channel."""
     model, images = zoo.network(spec), zoo.benchmark(spec).shift.id_test
     blocks = blocks_of(model, one_image(model, images))
-    counting = without_gaps(images.y)
-    (found,) = profiled(model, images, [block.last for block in blocks], [counting])
+    labels = contiguous(images.y)
+    (profiles,) = profiled(model, images, [block.last for block in blocks], [labels])
     rows: list[dict[str, Any]] = []
     arrays: dict[str, Tensor] = {}
     for number, block in enumerate(blocks, start=1):
-        rates = found[block.last].rates
+        rates = profiles[block.last].rates
         by_class, by_channel = class_rates(rates), activation_asymmetry(rates)
         rows.append(
             {"number": number, "block": block.name.removeprefix("encoder."), "layer": block.last}
@@ -70,155 +67,164 @@ def _look(zoo: ModelZoo, spec: NetworkSpec) -> tuple[list[dict[str, Any]], dict[
     return rows, arrays
 
 
+def _growth(table: DataFrame) -> list[float]:
+    """The least growth of asymmetry over the untrained network with the same blocks, by seed."""
+    blocks = _blocks(table)
+    growth = []
+    for _, rows in table.groupby("seed"):
+        asymmetry = rows.pivot(index="number", columns="network", values="asymmetry")
+        alike = [name for name in trained(table) if blocks[name] == blocks[UNTRAINED.name]]
+        changes = asymmetry[alike].sub(asymmetry[UNTRAINED.name], axis=0)
+        growth.append(changes.min(axis=None))
+    return growth
+
+
+def _of_block(
+    column: str, number: Literal["min", "max"], *, pick: Callable[..., Any] | None
+) -> Callable[[DataFrame], list[float]]:
+    """A column of the first ("min") or last block, picked among the trained networks, by seed.
+
+    Without `pick` it is the untrained network's.
+    """
+
+    def measure(table: DataFrame) -> list[float]:
+        numbers = table.groupby("network").number.transform(number)
+        values = by_network(table[table.number == numbers], column)
+        if pick is None:
+            return values[UNTRAINED.name].tolist()
+        return [pick(row) for row in values[trained(table)].to_numpy().tolist()]
+
+    return measure
+
+
+STATEMENTS = (
+    Statement(
+        "Training makes the activation rates of every block more asymmetric",
+        "Fig. 4",
+        "asymmetry, trained minus untrained, least of all blocks and networks",
+        _growth,
+        low=0.0,
+        every_seed=True,
+    ),
+    Statement(
+        "After training, the last block's rates are asymmetric",
+        "Fig. 4",
+        "asymmetry of the last block, least trained network",
+        _of_block("asymmetry", "max", pick=min),
+        low=ASYMMETRIC,
+        every_seed=True,
+    ),
+    Statement(
+        "After training, the first block's rates are asymmetric too",
+        "App. F.2",
+        "asymmetry of the first block, least trained network",
+        _of_block("asymmetry", "min", pick=min),
+        low=ASYMMETRIC,
+    ),
+    Statement(
+        "The last block's rates are asymmetric before any training",
+        "App. F.2",
+        "asymmetry of the last block, untrained",
+        _of_block("asymmetry", "max", pick=None),
+        low=ASYMMETRIC,
+    ),
+    Statement(
+        "After training, the last block's rates are near zero for most classes",
+        "Fig. 4",
+        f"share of classes whose rate, mean over channels, is below {NEAR_ZERO:g}; last block, "
+        "most of the trained networks",
+        _of_block("classes_near_zero", "max", pick=max),
+        low=0.5,
+    ),
+    Statement(
+        "After training, most single channels of the last block hardly fire for most classes",
+        "Sec. 5",
+        f"share of the rates of a channel for a class that are below {NEAR_ZERO:g}; last block, "
+        "most of the trained networks",
+        _of_block("entries_near_zero", "max", pick=max),
+        low=0.5,
+    ),
+)
+
+
 def claims(run: Run) -> Sequence[Claim]:
-    """Training makes rates unequal, most of all in the last block; and what is not seen here."""
-    rows = seen_in(run)
-    trained = [name for name in names_in(rows) if name != UNTRAINED.name]
-    alike = [name for name in trained if _blocks(rows, name) == _blocks(rows, UNTRAINED.name)]
-
-    def last(key: str, network: str) -> list[float]:
-        return [_of(rows, network, seed)[-1][key] for seed in seeds_in(rows)]
-
-    def each(pick: Any, names: Sequence[str], key: str, place: int) -> list[float]:
-        return [pick(_of(rows, n, seed)[place][key] for n in names) for seed in seeds_in(rows)]
-
-    growth = [
-        min(
-            after["asymmetry"] - before["asymmetry"]
-            for name in alike
-            for after, before in zip(
-                _of(rows, name, seed), _of(rows, UNTRAINED.name, seed), strict=True
-            )
-        )
-        for seed in seeds_in(rows)
-    ]
-    return [
-        judge(
-            "Training makes the activation rates of every block more asymmetric",
-            growth,
-            source="Fig. 4",
-            quantity="asymmetry, trained minus untrained, least of all blocks and networks",
-            low=0.0,
-            every_seed=True,
-        ),
-        judge(
-            "After training, the last block's rates are asymmetric",
-            each(min, trained, "asymmetry", -1),
-            source="Fig. 4",
-            quantity="asymmetry of the last block, least trained network",
-            low=EXHIBITED,
-            every_seed=True,
-        ),
-        judge(
-            "After training, the first block's rates are asymmetric too",
-            each(min, trained, "asymmetry", 0),
-            source="App. F.2",
-            quantity="asymmetry of the first block, least trained network",
-            low=EXHIBITED,
-        ),
-        judge(
-            "The last block's rates are asymmetric before any training",
-            last("asymmetry", UNTRAINED.name),
-            source="App. F.2",
-            quantity="asymmetry of the last block, untrained",
-            low=EXHIBITED,
-        ),
-        judge(
-            "After training, the last block's rates are near zero for most classes",
-            each(max, trained, "classes_near_zero", -1),
-            source="Fig. 4",
-            quantity=f"share of classes whose rate, mean over channels, is below {NEAR_ZERO:g}; "
-            "last block, most of the trained networks",
-            low=0.5,
-        ),
-        judge(
-            "After training, most single channels of the last block hardly fire for most classes",
-            each(max, trained, "entries_near_zero", -1),
-            source="Sec. 5",
-            quantity=f"share of the rates of a channel for a class that are below {NEAR_ZERO:g}; "
-            "last block, most of the trained networks",
-            low=0.5,
-        ),
-    ]
+    """Training makes rates unequal, most of all in the last block; and what does not reproduce."""
+    return judge_all(STATEMENTS, network_table(run))
 
 
 def draw(run: Run) -> Sequence[Figure]:
     """A panel for each block, over classes as in the paper and over channels; then by depth."""
     config = Config.model_validate(run.config)
-    rows = seen_in(run)
+    table = network_table(run)
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, blocks in _blocks(table).items():
+        groups.setdefault(blocks, []).append(name)
     figures = []
-    for names in _same_blocks(rows):
-        figures += [_over_classes(config, run, rows, names), _over_channels(run, rows, names)]
-    return [*figures, _by_depth(rows)]
+    for names in groups.values():
+        rows = table[table.network.isin(names)]
+        figures += [_over_classes(config, run, rows), _over_channels(run, rows)]
+    return [*figures, _by_depth(table)]
 
 
-def _over_classes(
-    config: Config, run: Run, rows: Sequence[dict[str, Any]], names: Sequence[str]
-) -> Figure:
+def _over_classes(config: Config, run: Run, table: DataFrame) -> Figure:
     """The paper's histograms."""
-    panels = _by_block(run, rows, names, "rates", x="activation rate", y="share of classes")
     transformer = config.networks.teacher.partition(":")[2].startswith("ViT")
     return Figure(
-        f"Activation rates of the classes, block by block: {', '.join(names)}",
-        "How often the channels of a block are positive on ID test images, averaged over the "
-        "channels and the positions in the image: one value for each class"
-        f"{' and seed' if len(seeds_in(rows)) > 1 else ''}. Where a block's channels prefer "
-        "different classes, their mean hides it; the next figure takes them one at a time.",
+        f"Activation rates of the classes in each block: {', '.join(table.network.unique())}",
+        "The share of ID test images and positions for which the channels of a block are positive, "
+        "averaged over the channels: one value for each class"
+        f"{' and seed' if table.seed.nunique() > 1 else ''}. Where a block's channels prefer "
+        "different classes, their mean hides it; the next figure shows single channels.",
         "Fig. 12" if transformer else "Fig. 4",
-        panels,
-        tuple(_table(rows, names)),
+        _by_block(run, table, "rates", x="activation rate", y="share of classes"),
+        _shown(table),
     )
 
 
-def _over_channels(run: Run, rows: Sequence[dict[str, Any]], names: Sequence[str]) -> Figure:
-    """The same one channel at a time."""
-    panels = _by_block(
-        run, rows, names, "asymmetry", x="favorite class minus mean", y="share of channels"
-    )
+def _over_channels(run: Run, table: DataFrame) -> Figure:
+    """The same for single channels."""
     return Figure(
-        f"Asymmetry of single channels, block by block: {', '.join(names)}",
+        f"Asymmetry of single channels in each block: {', '.join(table.network.unique())}",
         "The activation rate of a channel for its favorite class, minus its mean over the classes: "
         "0 for a channel that fires equally often for all, and near 1 for one that fires for a "
         "single class of many.",
         "ours",
-        panels,
-        tuple(_table(rows, names)),
+        _by_block(run, table, "asymmetry", x="favorite class minus mean", y="share of channels"),
+        _shown(table),
     )
 
 
-def _by_block(
-    run: Run, rows: Sequence[dict[str, Any]], names: Sequence[str], kind: str, *, x: str, y: str
-) -> tuple[Panel, ...]:
-    """A histogram for each block, with the same axes."""
-    blocks = _blocks(rows, names[0])
-    panels = []
-    found = {
-        name: [
-            np.concatenate([arrays[f"{kind}/{number}"].numpy() for arrays in arrays_of(run, name)])
-            for number in range(1, len(blocks) + 1)
-        ]
-        for name in names
+def _by_block(run: Run, table: DataFrame, kind: str, *, x: str, y: str) -> tuple[Panel, ...]:
+    """A histogram for each block, on the same axes; the networks have the same blocks."""
+    arrays = {name: arrays_of(run, name) for name in table.network.unique()}
+    blocks = table.drop_duplicates("number").set_index("number").block
+    samples = {
+        number: {
+            name: np.concatenate([seed[f"{kind}/{number}"].numpy() for seed in seeds])
+            for name, seeds in arrays.items()
+        }
+        for number in blocks.index
     }
     top = 1.0
     if kind == "asymmetry":
-        top = max(float(values.max()) for each in found.values() for values in each)
-    for place, block in enumerate(blocks):
-        samples = {name: each[place] for name, each in found.items()}
-        panel, _ = histogram(
-            samples,
-            title=f"Block {place + 1}, {block}",
+        top = max(float(values.max()) for some in samples.values() for values in some.values())
+    panels = [
+        histogram(
+            samples[number],
+            title=f"Block {number}, {block}",
             x=x,
             y=y,
             edges=np.linspace(0, top, BINS + 1),
             small=len(blocks) > FEW,
-        )
-        panels.append(panel)
+        )[0]
+        for number, block in blocks.items()
+    ]
     return on_same_axes(panels)
 
 
-def _by_depth(rows: Sequence[dict[str, Any]]) -> Figure:
+def _by_depth(table: DataFrame) -> Figure:
     """The mean asymmetry along the network."""
-    means = over_seeds(rows, ["network", "number"], "asymmetry")
+    means = over_seeds(table, ["network", "number"], "asymmetry")
     panel = lines(
         means,
         title="Mean asymmetry of a block's channels",
@@ -230,7 +236,7 @@ def _by_depth(rows: Sequence[dict[str, Any]]) -> Figure:
     )
     return Figure(
         "Asymmetry grows with training and with depth",
-        "Means over the channels; the band reaches from the lowest to the highest seed.",
+        "Means over the channels; bands: all seeds.",
         "ours",
         (panel,),
         tuple(means),
@@ -238,58 +244,37 @@ def _by_depth(rows: Sequence[dict[str, Any]]) -> Figure:
 
 
 def summarize(run: Run) -> str:
-    """What happened, in two sentences."""
-    rows = seen_in(run)
-    last = {
-        name: fmean(_of(rows, name, seed)[-1]["asymmetry"] for seed in seeds_in(rows))
-        for name in names_in(rows)
-    }
-    told = ", ".join(f"{name} {value:.2f}" for name, value in last.items())
-    lowest = min(
-        row["lowest"]
-        for row in rows
-        if row["network"] != UNTRAINED.name and row["layer"] == _last(rows, row["network"])
-    )
+    """The asymmetry of the last block, in two sentences."""
+    table = network_table(run)
+    last = table[table.number == table.groupby("network").number.transform("max")]
+    asymmetry = last.groupby("network", sort=False).asymmetry.agg(fmean)
+    values = ", ".join(f"{name} {value:.2f}" for name, value in asymmetry.items())
+    lowest = last[last.network != UNTRAINED.name].lowest.min()
     return (
         "How much more often a channel of the last block fires for its favorite class than on "
-        f"average: {told}. Averaged over channels, no class has a rate below {lowest:.2f} after "
+        f"average: {values}. Averaged over channels, no class has a rate below {lowest:.2f} after "
         "training."
     )
 
 
-def _of(rows: Sequence[dict[str, Any]], network: str, seed: int) -> list[dict[str, Any]]:
-    """The blocks of a network, the first one first."""
-    mine = [row for row in rows if (row["network"], row["seed"]) == (network, seed)]
-    return sorted(mine, key=lambda row: row["number"])
+def _blocks(table: DataFrame) -> dict[str, tuple[str, ...]]:
+    """The blocks of each network, from the first to the last."""
+    first = table[table.seed == table.seed.min()]
+    return {str(name): tuple(rows.block) for name, rows in first.groupby("network", sort=False)}
 
 
-def _last(rows: Sequence[dict[str, Any]], network: str) -> str:
-    return _of(rows, network, seeds_in(rows)[0])[-1]["layer"]
-
-
-def _blocks(rows: Sequence[dict[str, Any]], network: str) -> tuple[str, ...]:
-    return tuple(row["block"] for row in _of(rows, network, seeds_in(rows)[0]))
-
-
-def _same_blocks(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """The networks in groups that have the same blocks, and can share their panels."""
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for name in names_in(rows):
-        groups.setdefault(_blocks(rows, name), []).append(name)
-    return list(groups.values())
-
-
-def _table(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
-    keys = ("network", "seed", "block", "rate", "lowest", "highest", "asymmetry")
-    return [{key: row[key] for key in keys} for row in rows if row["network"] in names]
+def _shown(table: DataFrame) -> tuple[dict[str, Any], ...]:
+    columns = ["network", "seed", "block", "rate", "lowest", "highest", "asymmetry"]
+    return tuple(table[columns].to_dict("records"))
 
 
 EXPERIMENT = Experiment(
     name="fig04_activation_rates",
     title="Activation rates: neurons come to fire for some classes more than for others",
-    about="In the theory, neurons of a trained network fire for one class only, and collect the "
-    "background while they do. Here each block of untrained and trained networks is asked how "
-    "often it fires for each class: by default in small networks that learned shapes.",
+    about="In the theory, a neuron of a trained network fires for one class only, and learns the "
+    "background of that class's examples. This experiment measures how often each block of "
+    "untrained and trained networks fires for each class, by default in small networks that "
+    "learned shapes.",
     reproduces=("Fig. 4", "Fig. 11", "Fig. 12", "App. F.2"),
     presets={"paper": PAPER, "vit": VIT, "laptop": LAPTOP, "smoke": SMOKE},
     compute=compute,

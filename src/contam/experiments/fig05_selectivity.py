@@ -1,6 +1,6 @@
 """How selective a network's features are for classes, before and after training, ID and OOD."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -10,14 +10,9 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from contam.batch import Domain
-from contam.experiment import Claim, Experiment, Stage, judge
-from contam.experiments.support.model_zoo import (
-    STUDENT,
-    TEACHER,
-    UNTRAINED,
-    ModelZoo,
-    NetworkSpec,
-)
+from contam.experiment import Claim, Experiment, Stage, Statement, judge_all
+from contam.experiments.support.model_zoo import ModelZoo
+from contam.experiments.support.networks import STUDENT, TEACHER, UNTRAINED, NetworkSpec
 from contam.experiments.support.per_network import (
     LAPTOP,
     PAPER,
@@ -25,13 +20,13 @@ from contam.experiments.support.per_network import (
     VIT,
     Config,
     arrays_of,
-    look_into_each,
-    names_in,
+    by_network,
+    contiguous,
+    measure_each,
+    network_table,
     one_image,
     profiled,
-    seeds_in,
-    seen_in,
-    without_gaps,
+    trained,
 )
 from contam.measures.class_profiles import Profile
 from contam.measures.selectivity import selectivity
@@ -40,53 +35,55 @@ from contam.models.hooks import forward_once
 from contam.models.observe import layers_of
 from contam.plots import Figure, bars, histogram, matrix, on_same_axes, over_seeds
 from contam.rng import generator_for
-from contam.run import Run
+from contam.run import DataFrame, Run
 
 FEATURES = "encoder"
-"""The encoder's output in a classifier."""
+"""The layer of a classifier that is its encoder's output."""
 BINS = 40
+ROLES = {"whole": "ID", "id": "ID, as many", "ood": "OOD"}
+"""The roles of a row: the whole ID test, and an OOD test beside as many ID images."""
 
 
 def compute(config: Config, run: Run) -> Iterator[Stage]:
-    """Train the networks that are not there yet, and read their last features on every test."""
-    yield from look_into_each(run, config.networks, config.seeds, _look)
+    """Train the missing networks, and measure their last features on every test."""
+    yield from measure_each(run, config.networks, config.seeds, measure)
 
 
-def _look(zoo: ModelZoo, spec: NetworkSpec) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+def measure(zoo: ModelZoo, spec: NetworkSpec) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
     """Selectivity on the whole ID test, and on every OOD test beside as many ID images."""
     model, benchmark = zoo.network(spec), zoo.benchmark(spec)
     own, ood = benchmark.shift.id_test, benchmark.shift.ood_tests
-    layers = _layers(model, own)
+    layers = feature_layers(model, own)
     eye = torch.eye(len(benchmark.shift.classes))
     pairs = [
         alike(own.y, test.y, meanings(benchmark.scores(test, eye)), seed=zoo.seed) for test in ood
     ]
     whole, *parts = profiled(
-        model, own, layers, [without_gaps(own.y), *(mine for mine, _ in pairs)]
+        model, own, layers, [contiguous(own.y), *(labels for labels, _ in pairs)]
     )
     others = [
-        profiled(model, test, layers, [theirs])[0]
-        for test, (_, theirs) in zip(ood, pairs, strict=True)
+        profiled(model, test, layers, [labels])[0]
+        for test, (_, labels) in zip(ood, pairs, strict=True)
     ]
-    read = [("whole", "ID", whole)]
+    profiles = [("whole", "ID", whole)]
     for test, mine, theirs in zip(ood, parts, others, strict=True):
-        read += [("id", test.name, mine), ("ood", test.name, theirs)]
+        profiles += [("id", test.name, mine), ("ood", test.name, theirs)]
     rows: list[dict[str, Any]] = []
     arrays: dict[str, Tensor] = {}
-    for role, test, found in read:
-        values = _selectivity(found)
-        counts = next(iter(found.values())).counts
+    for role, test, by_layer in profiles:
+        values = _selectivity(by_layer)
+        counts = next(iter(by_layer.values())).counts
         rows.append(
             {"role": role, "test": test, "layers": layers, "neurons": len(values)}
             | {"classes": len(counts), "images": int(counts.sum())}
             | {"selectivity": float(values.mean()), "median": float(values.median())}
-            | {"against_others": float(_selectivity(found, "others").mean())}
+            | {"against_others": float(_selectivity(by_layer, "others").mean())}
         )
         arrays[f"{role}/{test}"] = values.float()
     return rows, arrays
 
 
-def _layers(model: nn.Module, images: Domain) -> list[str]:
+def feature_layers(model: nn.Module, images: Domain) -> list[str]:
     """The encoder's output, or every activation of the last block where neurons are tokens'."""
     x = one_image(model, images)
     last = layers_of(model, x)[-1]
@@ -100,14 +97,20 @@ def _axes(output: Tensor) -> Tensor:
     return torch.full((len(output), 1), output.ndim)
 
 
-def _selectivity(found: dict[str, Profile], against: Any = "all") -> Tensor:
-    return torch.cat([selectivity(each.means, against=against) for each in found.values()])
+def _selectivity(profiles: dict[str, Profile], against: Any = "all") -> Tensor:
+    return torch.cat([selectivity(profile.means, against=against) for profile in profiles.values()])
 
 
 def meanings(scores: Tensor) -> Int[Tensor, " classes"]:
-    """Which class of a test each logit means, or -1, from the test's scores of unit logits.
+    """The class of a test that each logit stands for, or -1, from the test's scores of unit logits.
+
+    Args:
+        scores: (classes, classes of the test), the scores of one-hot logits.
 
     Source: ours.
+
+    >>> meanings(torch.tensor([[0.0, 1.0], [0.0, 0.0], [1.0, 0.0]])).tolist()
+    [1, -1, 0]
     """
     best, meant = scores.max(dim=1)
     return torch.where(best == 1, meant, -1)
@@ -120,121 +123,129 @@ def alike(
     *,
     seed: int,
 ) -> tuple[Int[Tensor, " examples"], Int[Tensor, " others"]]:
-    """Two sets counted so that both have the same classes and as many examples of each.
+    """Label two sets so that both have the same classes and equally many examples of each.
 
-    `meant` says which class of the other set each own one is. Which examples count is drawn; the
-    rest are -1. Fewer examples or other classes alone change selectivity, since the largest of
-    several means is the larger the less they are averaged.
+    Fewer examples or other classes change selectivity by themselves: the largest of several means
+    grows with their noise.
+
+    Args:
+        own: the classes of one set.
+        other: the classes of the other set.
+        meant: for each class of the first set, the same class of the other set, or -1.
+        seed: decides which examples are kept.
+
+    Returns:
+        For each set, contiguous labels from 0, and -1 for the examples that are left out.
 
     Source: ours.
+
+    >>> own, other = alike(torch.tensor([0, 0, 1]), torch.tensor([0, 1]), torch.arange(2), seed=0)
+    >>> sorted(own.tolist()), other.tolist()
+    ([-1, 0, 1], [0, 1])
     """
     draws = generator_for(seed, "fig05/alike")
     own = meant[own]
-    counted = tuple(torch.full_like(y, -1) for y in (own, other))
+    labels = tuple(torch.full_like(y, -1) for y in (own, other))
     shared = sorted({*own.tolist()} & {*other.tolist()})
     for place, k in enumerate(shared):
         pair = [(y == k).nonzero().flatten() for y in (own, other)]
         few = min(map(len, pair))
-        for which, into in zip(pair, counted, strict=True):
+        for which, into in zip(pair, labels, strict=True):
             into[which[torch.randperm(len(which), generator=draws)[:few]]] = place
-    return counted[0], counted[1]
+    return labels[0], labels[1]
+
+
+def _kept(table: DataFrame, column: str = "selectivity") -> DataFrame:
+    """OOD selectivity over that of as many ID images, mean over the tests; seeds by networks."""
+    ood, own = (by_network(table[table.role == role], column) for role in ("ood", "id"))
+    return ood / own
+
+
+def _rise(table: DataFrame, names: Sequence[str]) -> list[float]:
+    """The least selectivity of some networks on ID data, minus the untrained one's."""
+    values = by_network(table[table.role == "whole"], "selectivity")
+    return (values[list(names)].min(axis=1) - values[UNTRAINED.name]).tolist()
+
+
+def _teacher_advantage(table: DataFrame) -> list[float]:
+    kept = _kept(table)[trained(table)]
+    return (kept[TEACHER.name] - kept.drop(columns=TEACHER.name).max(axis=1)).tolist()
+
+
+def _fall_by_training(table: DataFrame) -> list[float]:
+    ood, own = (by_network(table[table.role == role], "selectivity") for role in ("ood", "id"))
+    fall = own - ood
+    return (fall[STUDENT.name] - fall[UNTRAINED.name]).tolist()
+
+
+STATEMENTS = (
+    Statement(
+        "A distilled network is much more selective than a random one",
+        "Fig. 5",
+        "selectivity on ID data, student minus untrained",
+        lambda table: _rise(table, [STUDENT.name]),
+        low=0.1,
+        every_seed=True,
+    ),
+    Statement(
+        "Other trained networks are much more selective than a random one, too",
+        "ours",
+        "selectivity on ID data, the least of the others minus untrained",
+        lambda table: _rise(table, [name for name in trained(table) if name != STUDENT.name]),
+        low=0.1,
+        every_seed=True,
+    ),
+    Statement(
+        "Under distribution shift the selectivity of every trained network falls",
+        "Fig. 5",
+        "OOD selectivity over that of as many ID images, where it is largest",
+        lambda table: _kept(table)[trained(table)].max(axis=1).tolist(),
+        high=0.95,
+        every_seed=True,
+    ),
+    Statement(
+        "Under distribution shift the teacher's selectivity falls the least",
+        "Fig. 5",
+        "OOD selectivity over that of as many ID images, teacher minus the best other",
+        _teacher_advantage,
+        low=0.0,
+        every_seed=True,
+    ),
+    Statement(
+        "Selectivity falls because of training: an untrained network has little to lose",
+        "ours",
+        "ID minus OOD selectivity, student minus untrained",
+        _fall_by_training,
+        low=0.05,
+        every_seed=True,
+    ),
+    Statement(
+        "Selectivity against the other classes alone falls under shift, too",
+        "ours",
+        "the same ratio with the mean over the other classes, where it is largest",
+        lambda table: _kept(table, "against_others")[trained(table)].max(axis=1).tolist(),
+        high=0.95,
+        every_seed=True,
+    ),
+)
 
 
 def claims(run: Run) -> Sequence[Claim]:
-    """Training raises selectivity, and the shift takes some of it, least from the teacher."""
-    rows = seen_in(run)
-    seeds = seeds_in(rows)
-    trained = [name for name in names_in(rows) if name != UNTRAINED.name]
-    rivals = [name for name in trained if name != TEACHER.name]
-
-    def rise(names: Sequence[str]) -> list[float]:
-        before = _by_seed(rows, UNTRAINED.name, "whole")
-        after = [_by_seed(rows, name, "whole") for name in names]
-        return [min(each[seed] for each in after) - before[seed] for seed in seeds]
-
-    def left(name: str, key: str = "selectivity") -> list[float]:
-        own, ood = (_by_seed(rows, name, role, key) for role in ("id", "ood"))
-        return [ood[seed] / own[seed] for seed in seeds]
-
-    def most(names: Sequence[str], pick: Callable[..., float], key: str) -> list[float]:
-        return [pick(each) for each in zip(*(left(name, key) for name in names), strict=True)]
-
-    def fall(name: str) -> list[float]:
-        own, ood = (_by_seed(rows, name, role) for role in ("id", "ood"))
-        return [own[seed] - ood[seed] for seed in seeds]
-
-    return [
-        judge(
-            "A distilled network is much more selective than a random one",
-            rise([STUDENT.name]),
-            source="Fig. 5",
-            quantity="selectivity on ID data, student minus untrained",
-            low=0.1,
-            every_seed=True,
-        ),
-        judge(
-            "Other trained networks are much more selective than a random one, too",
-            rise([name for name in trained if name != STUDENT.name]),
-            source="ours",
-            quantity="selectivity on ID data, the least of the others minus untrained",
-            low=0.1,
-            every_seed=True,
-        ),
-        judge(
-            "Under distribution shift the selectivity of every trained network falls",
-            most(trained, max, "selectivity"),
-            source="Fig. 5",
-            quantity="OOD selectivity over that of as many ID images, where it is largest",
-            high=0.95,
-            every_seed=True,
-        ),
-        judge(
-            "Under distribution shift the teacher's selectivity falls the least",
-            [
-                mine - theirs
-                for mine, theirs in zip(
-                    left(TEACHER.name), most(rivals, max, "selectivity"), strict=True
-                )
-            ],
-            source="Fig. 5",
-            quantity="share of selectivity that the shift leaves, teacher minus the best other",
-            low=0.0,
-            every_seed=True,
-        ),
-        judge(
-            "Selectivity falls because of training: an untrained network has little to lose",
-            [a - b for a, b in zip(fall(STUDENT.name), fall(UNTRAINED.name), strict=True)],
-            source="ours",
-            quantity="ID minus OOD selectivity, student minus untrained",
-            low=0.05,
-            every_seed=True,
-        ),
-        judge(
-            "Selectivity against the other classes alone falls under shift, too",
-            most(trained, max, "against_others"),
-            source="ours",
-            quantity="the same ratio with the mean over the other classes, where it is largest",
-            high=0.95,
-            every_seed=True,
-        ),
-    ]
+    """Training raises selectivity; the shift lowers it, and the teacher's least."""
+    return judge_all(STATEMENTS, network_table(run))
 
 
 def draw(run: Run) -> Sequence[Figure]:
     """Means as in the paper, their distribution, and every test by itself."""
-    rows = seen_in(run)
-    return [_means(rows), _distributions(run, rows), _tests(rows)]
+    table = network_table(run)
+    return [_means(table), _distributions(run, table), _tests(table)]
 
 
-def _means(rows: Sequence[dict[str, Any]]) -> Figure:
-    told = {"id": "ID", "ood": "OOD"}
-    each = [
-        {"network": name, "seed": seed, "data": told[role], "selectivity": found}
-        for name in names_in(rows)
-        for role in told
-        for seed, found in _by_seed(rows, name, role).items()
-    ]
-    means = over_seeds(each, ["network", "data"], "selectivity")
+def _means(table: DataFrame) -> Figure:
+    paired = table[table.role != "whole"]
+    paired = paired.assign(data=paired.role.map({"id": "ID", "ood": "OOD"}))
+    by_seed = paired.groupby(["network", "data", "seed"], sort=False).selectivity.agg(fmean)
+    means = over_seeds(by_seed.reset_index(), ["network", "data"], "selectivity")
     panel = bars(
         means,
         title="Mean selectivity of the last features",
@@ -245,59 +256,48 @@ def _means(rows: Sequence[dict[str, Any]]) -> Figure:
     )
     return Figure(
         "Selectivity rises with training and falls under shift",
-        "0: a neuron is as active for every class; near 1: for one class alone. OOD is the mean "
-        "over the OOD tests; ID takes, for each of them, the same classes and as many images of "
-        "each, since fewer images alone make neurons look more selective. Whiskers: all seeds.",
+        "0: a neuron is equally active for every class; near 1: it is active for one class only. "
+        "OOD is the mean over the OOD tests; for each of them, ID takes the same classes and "
+        "equally many images of each, since fewer images alone make neurons look more selective. "
+        "Whiskers: all seeds.",
         "Fig. 5",
         (panel,),
         tuple(means),
     )
 
 
-def _distributions(run: Run, rows: Sequence[dict[str, Any]]) -> Figure:
+def _distributions(run: Run, table: DataFrame) -> Figure:
     """Neuron by neuron."""
-    panels = []
-    for role, title in (("id", "ID images"), ("ood", "OOD images")):
-        samples = {
-            name: torch.cat(
-                [
-                    values
-                    for arrays in arrays_of(run, name)
-                    for place, values in arrays.items()
-                    if place.startswith(f"{role}/")
-                ]
-            ).numpy()
-            for name in names_in(rows)
-        }
-        panel, _ = histogram(
-            samples,
-            title=title,
+
+    def pooled(network: str, role: str) -> np.ndarray:
+        seeds = [arrays.items() for arrays in arrays_of(run, network)]
+        values = [v for arrays in seeds for name, v in arrays if name.startswith(f"{role}/")]
+        return torch.cat(values).numpy()
+
+    panels = [
+        histogram(
+            {name: pooled(name, role) for name in table.network.unique()},
+            title=f"{role.upper()} images",
             x="selectivity",
             edges=np.linspace(0, 1, BINS + 1),
-        )
-        panels.append(panel)
+        )[0]
+        for role in ("id", "ood")
+    ]
+    columns = ["network", "seed", "test", "classes", "images", "selectivity", "median"]
+    shown = table.assign(data=table.role.map(ROLES))[["data", *columns]]
     return Figure(
         "Selectivity, neuron by neuron",
-        "All OOD tests, and all seeds, together. Neurons that go below zero may have values "
+        "All OOD tests and all seeds together. Neurons with negative activations may have values "
         "outside [0, 1]; they count in the outermost bins.",
         "Fig. 5",
         on_same_axes(panels, "y"),
-        tuple(_table(rows)),
+        tuple(shown.to_dict("records")),
     )
 
 
-def _quartiles(values: np.ndarray) -> list[float]:
-    return np.quantile(values, (0.25, 0.5, 0.75)).tolist()
-
-
-def _tests(rows: Sequence[dict[str, Any]]) -> Figure:
+def _tests(table: DataFrame) -> Figure:
     """Every network on every test."""
-    shown = [
-        {"network": r["network"], "test": r["test"], "selectivity": r["selectivity"]}
-        for r in rows
-        if r["role"] != "id"
-    ]
-    means = over_seeds(shown, ["network", "test"], "selectivity")
+    means = over_seeds(table[table.role != "id"], ["network", "test"], "selectivity")
     panel = matrix(
         means,
         title="Mean selectivity by test set",
@@ -306,7 +306,7 @@ def _tests(rows: Sequence[dict[str, Any]]) -> Figure:
         value=("selectivity", "selectivity"),
     )
     return Figure(
-        "Which shift takes how much",
+        "Selectivity on each test",
         "Means over seeds. The first column is the whole ID test; it has more images than each of "
         "the others, which lowers the untrained network's value most.",
         "ours",
@@ -316,40 +316,25 @@ def _tests(rows: Sequence[dict[str, Any]]) -> Figure:
 
 
 def summarize(run: Run) -> str:
-    """What happened, in two sentences."""
-    rows = seen_in(run)
+    """Selectivity on ID and OOD images, in two sentences."""
+    table = network_table(run)
 
-    def told(role: str) -> str:
-        return ", ".join(
-            f"{name} {fmean(_by_seed(rows, name, role).values()):.2f}" for name in names_in(rows)
-        )
+    def means(role: str) -> str:
+        values = by_network(table[table.role == role], "selectivity")
+        return ", ".join(f"{name} {fmean(values[name]):.2f}" for name in values)
 
     return (
-        f"How much the last features prefer one class, on ID images: {told('id')}. On shifted "
-        f"images: {told('ood')}."
+        f"Mean selectivity of the last features on ID images: {means('id')}. On OOD images: "
+        f"{means('ood')}."
     )
-
-
-def _by_seed(
-    rows: Sequence[dict[str, Any]], network: str, role: str, key: str = "selectivity"
-) -> dict[int, float]:
-    """The mean over the tests, for each seed."""
-    mine = [row for row in rows if (row["network"], row["role"]) == (network, role)]
-    return {seed: fmean(row[key] for row in mine if row["seed"] == seed) for seed in seeds_in(mine)}
-
-
-def _table(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    names = {"whole": "ID", "id": "ID, as many", "ood": "OOD"}
-    keys = ("network", "seed", "test", "classes", "images", "selectivity", "median")
-    return [{"data": names[row["role"]]} | {key: row[key] for key in keys} for row in rows]
 
 
 EXPERIMENT = Experiment(
     name="fig05_selectivity",
     title="Selectivity: what a network prefers, and how a shift weakens it",
-    about="Trained networks have features that are active for one class more than for others. "
-    "If a background is coupled with them, another background weakens them. Selectivity of the "
-    "last features is compared before and after training, on known and on shifted data.",
+    about="Trained networks have features that are more active for one class than for others. If "
+    "such a feature is contaminated by the background, another background weakens it. The "
+    "selectivity of the last features is compared before and after training, on ID and OOD data.",
     reproduces=("Fig. 5", "App. F.3"),
     presets={"paper": PAPER, "vit": VIT, "laptop": LAPTOP, "smoke": SMOKE},
     compute=compute,

@@ -18,14 +18,14 @@ from contam.data.backgrounds import OOD
 from contam.data.images import FolderDomain
 from contam.data.shapes import CLASSES, blended, splits
 from contam.experiment import Claim, Experiment, Stage, judge
-from contam.experiments.support.model_zoo import (
+from contam.experiments.support.model_zoo import ModelZoo
+from contam.experiments.support.networks import (
     ERM,
     SMALL_NETWORKS,
     STUDENT,
     TEACHER,
     TINY_NETWORKS,
     UNTRAINED,
-    ModelZoo,
     Networks,
     NetworkSpec,
 )

@@ -1,6 +1,8 @@
-"""Whether a robust network's features tell the domains apart better than a standard one's."""
+"""Do a robust network's features separate the domains better than a standard one's?"""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
+from operator import attrgetter
 from statistics import fmean
 from typing import Any, Literal
 
@@ -10,8 +12,17 @@ from torch import Tensor
 
 from contam.batch import Domain, Shift
 from contam.data.images import FolderDomain
-from contam.experiment import Claim, Experiment, Stage, judge
-from contam.experiments.support.model_zoo import (
+from contam.experiment import (
+    Claim,
+    Experiment,
+    NotJudged,
+    Pooled,
+    Stage,
+    Statement,
+    judge_all,
+)
+from contam.experiments.support.model_zoo import ModelZoo
+from contam.experiments.support.networks import (
     CAPTIONED,
     ERM,
     SMALL_NETWORKS,
@@ -19,40 +30,38 @@ from contam.experiments.support.model_zoo import (
     TEACHER,
     TINY_NETWORKS,
     UNTRAINED,
-    ModelZoo,
     Networks,
     NetworkSpec,
 )
+from contam.experiments.support.per_network import compared, measure_each, network_table
 from contam.measures.correlation import spearman
 from contam.measures.published import published
 from contam.measures.separability import domain_error, held_out, principal_plane
-from contam.plots import Figure, Panel, bars, over_seeds, scatter
+from contam.plots import Figure, bars, over_seeds, scatter
 from contam.rng import generator_for
-from contam.run import Run
+from contam.run import DataFrame, Run
 from contam.training.probe import FullBatch, extract
 
 SHAPES = 7
-"""Classes in a picture, as many as PACS has: more shapes are hard to tell apart."""
+"""Classes in a scatter plot, as many as PACS has; more marker shapes are hard to tell apart."""
 COLORS = 7
-"""Domains that have colors of their own; where there are more, the ID domains share one."""
+"""The most domains with colors of their own; of more, the ID domains share one color."""
 ENOUGH = 5
-"""Networks that a rank correlation needs here."""
-TRAINING = 0.85
-"""Of an experiment's time, roughly."""
+"""The fewest networks for a rank correlation."""
 OTHERS = {"captioned": CAPTIONED, "student": STUDENT, "ERM": ERM, "untrained": UNTRAINED}
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
     """Defaults are App. G.1's, CLIP's ResNet-50 and a standard one, unless a field says otherwise.
 
-    The paper gives no settings of the probe, which is fitted to its optimum here.
+    The paper gives no settings of the probe; here it is fitted to its optimum.
     """
 
     networks: Networks = Networks(data="pacs", probe=FullBatch())
     others: tuple[Literal["captioned", "student", "ERM", "untrained"], ...] = ("ERM", "untrained")
-    """Networks beside the teacher; all but ERM are ours."""
+    """Networks to compare with the teacher; all but ERM are ours."""
     drawn: PositiveInt = 40
-    """Ours: images of each domain in a picture."""
+    """Ours: images of each domain in a scatter plot."""
     seeds: PositiveInt = 1
 
     @property
@@ -75,27 +84,17 @@ SMOKE = LAPTOP.model_copy(update={"networks": TINY_NETWORKS, "drawn": 8, "seeds"
 
 
 def compute(config: Config, run: Run) -> Iterator[Stage]:
-    """Train the networks that are not there yet, and tell the domains apart in their features."""
-    for seed in range(config.seeds):
-        todo = {f"net/{each.part}/seed{seed}": each for each in config.specs}
-        todo = {part: spec for part, spec in todo.items() if not run.has(part)}
-        zoo = ModelZoo(config.networks, seed, run.folder.parent)
-        for stage in zoo.train([*todo.values()]):
-            yield Stage((seed + TRAINING * stage.done) / config.seeds, stage.doing)
-        for index, (part, spec) in enumerate(todo.items()):
-            done = TRAINING + (1 - TRAINING) * index / len(todo)
-            yield Stage((seed + done) / config.seeds, f"seed {seed}: domains in {spec.name}")
-            row, arrays = _told_apart(config, zoo, spec)
-            scores = zoo.judge(spec)
-            row |= {"id": next(each["score"] for each in scores if each["role"] == "id")}
-            row |= {"ood": fmean(each["score"] for each in scores if each["role"] == "ood")}
-            run.write(part, [{"network": spec.name, "seed": seed} | row], arrays)
+    """Train the missing networks, and classify the domains by their features."""
+    yield from measure_each(
+        run, config.networks, config.seeds, partial(measure, config),
+        chosen=config.specs, name=attrgetter("part"),
+    )  # fmt: skip
 
 
-def _told_apart(
+def measure(
     config: Config, zoo: ModelZoo, spec: NetworkSpec
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """How often the domain is mistaken, and a few images in the plane of their features."""
+) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    """The error of a linear classifier of the domain, scores, and a few images for the plane."""
     shift = zoo.benchmark(spec).shift
     parts = domains_of(shift)
     encoder = zoo.network(spec).encoder
@@ -108,6 +107,7 @@ def _told_apart(
         test = held_out(domain, seed=zoo.seed)
     plane = principal_plane(features)
     shown = _drawn(domain, y, config.drawn, zoo.seed)
+    scores = zoo.judge(spec)
     names = {int(origin(part)[0]): part.name for part in (*shift.train, *shift.ood_tests)}
     row = {
         "error": domain_error(features, domain, test),
@@ -118,17 +118,21 @@ def _told_apart(
         "tested": int(test.sum()),
         "count": len(test),
         "shares": list(plane.shares),
+        "id": next(row["score"] for row in scores if row["role"] == "id"),
+        "ood": fmean(row["score"] for row in scores if row["role"] == "ood"),
     }
     place = torch.bucketize(domain, domain.unique())
     picture = {"points": plane.points, "domain": place, "y": y}
-    return row, {key: values[shown].float() for key, values in picture.items()}
+    return [row], {key: values[shown].float() for key, values in picture.items()}
 
 
 def domains_of(shift: Shift) -> list[Domain]:
-    """The images whose domains are told apart: new ones if they are painted, all if from files.
+    """The images whose domains are classified: the tests of a generated benchmark, else all images.
 
-    The paper does not say which images of PACS it takes; few are left if those that a network
-    learned from are taken away.
+    The paper does not say which images of PACS it takes; without those that a network learned
+    from, few would remain.
+
+    Source: ours.
     """
     tests = (shift.id_test, *shift.ood_tests)
     if not isinstance(shift.id_test, FolderDomain):
@@ -138,146 +142,147 @@ def domains_of(shift: Shift) -> list[Domain]:
 
 
 def origin(domain: Domain) -> Tensor:
-    """(n,) index of the domain that each image came from, without reading any."""
+    """(n,) The index of each image's domain, without reading any image.
+
+    Source: ours.
+    """
     return domain.origin if isinstance(domain, FolderDomain) else domain.data.domain
 
 
 def unseen_objects(parts: Sequence[Domain], seed: int) -> Tensor:
-    """A mask of a fifth of the objects, on every background on which they are shown.
+    """A mask of a fifth of the objects, in all images that show them.
 
-    The OOD tests of the embedded benchmark show the objects of its ID test, one after the other.
+    The OOD tests of the embedded benchmark show the objects of its ID test in the same order.
+
+    Source: ours.
     """
     own, *ood = map(len, parts)
     chosen = held_out(torch.zeros(max(own, sum(ood)), dtype=torch.int64), seed=seed)
     return torch.cat([chosen[:own], chosen[: sum(ood)]])
 
 
-def _drawn(domain: Tensor, y: Tensor, each: int, seed: int) -> Tensor:
-    """Which images are in a picture: as many of each domain, of the first classes."""
-    found = []
+def _drawn(domain: Tensor, y: Tensor, count: int, seed: int) -> Tensor:
+    """The numbers of `count` images of each domain, from the first classes."""
+    drawn = []
     for index in domain.unique().tolist():
-        specs = ((domain == index) & (y < SHAPES)).nonzero().flatten()
-        order = torch.randperm(len(specs), generator=generator_for(seed, f"plane/domain {index}"))
-        found.append(specs[order[:each]])
-    return torch.cat(found)
+        members = ((domain == index) & (y < SHAPES)).nonzero().flatten()
+        draws = generator_for(seed, f"plane/domain {index}")
+        drawn.append(members[torch.randperm(len(members), generator=draws)[:count]])
+    return torch.cat(drawn)
+
+
+def _difference(table: DataFrame, one: NetworkSpec, other: NetworkSpec) -> list[float]:
+    first, second = compared(table, "error", one, other)
+    return (first - second).tolist()
+
+
+def _robustness(table: DataFrame) -> Pooled:
+    networks = table[table.network != UNTRAINED.name]
+    if len(networks) < ENOUGH:
+        raise NotJudged(f"{len(networks)} trained networks are too few for a correlation")
+    columns = (torch.tensor(networks[key].tolist()) for key in ("error", "ood"))
+    return Pooled(spearman(*columns), table.seed.nunique())
+
+
+def _published_ratio(_: object) -> Pooled:
+    errors = [published(5)[name][DOMAIN_ERROR] for name in ("ERM-RN50", "CLIP-RN50")]
+    return Pooled(errors[0] / errors[1], 1)
+
+
+def _published_ranks(_: object) -> Pooled:
+    rows = published(5).values()
+    error, ood = (torch.tensor([row[key] for row in rows]) for key in (DOMAIN_ERROR, OOD_ACCURACY))
+    return Pooled(spearman(error, ood), 1)
+
+
+ID_ACCURACY, OOD_ACCURACY, DOMAIN_ERROR = (
+    "PACS ID test accuracy",
+    "PACS OOD (Sketch) test accuracy",
+    "PACS domain classification error (%)",
+)
+"""Columns of Table 5."""
+TABLE_5 = (
+    Statement(
+        "Published: the domains of PACS are separated better by CLIP's features than by a standard "
+        "network's",
+        "Tab. 5",
+        "domain error, ERM-RN50 over CLIP-RN50",
+        _published_ratio,
+        low=2.0,
+    ),
+    Statement(
+        "Published: the better the domains are separated, the better sketches are recognized",
+        "Tab. 5",
+        "rank correlation of domain error and OOD accuracy, {count} networks",
+        _published_ranks,
+        high=-0.99,
+    ),
+)
+HERE = (
+    Statement(
+        "The teacher's features separate the domains better than a standard network's",
+        "Tab. 5",
+        "domain error, teacher minus ERM",
+        lambda table: _difference(table, TEACHER, ERM),
+        high=-0.001,
+        published="0.0019 and 0.0102 on PACS",
+        every_seed=True,
+    ),
+    Statement(
+        "The features of a teacher that learned the names of the backgrounds separate them, as "
+        "they must",
+        "ours",
+        "domain error, captioned teacher minus ERM",
+        lambda table: _difference(table, CAPTIONED, ERM),
+        high=-0.1,
+        every_seed=True,
+    ),
+    Statement(
+        "Learning labels makes the domains harder to separate",
+        "ours",
+        "domain error, ERM minus untrained",
+        lambda table: _difference(table, ERM, UNTRAINED),
+        low=0.0,
+        every_seed=True,
+    ),
+    Statement(
+        "The better the domains are separated, the more robust the network",
+        "App. G.1",
+        "rank correlation of domain error and OOD accuracy, trained networks",
+        _robustness,
+        high=-0.5,
+    ),
+)
 
 
 def claims(run: Run) -> Sequence[Claim]:
-    """The paper's sentences on domains, in print and here, and what else the numbers say."""
-    config = Config.model_validate(run.config)
-    rows = _rows(run)
-    by = {(row["network"], row["seed"]): row for row in rows}
-    there = {row["network"] for row in rows}
-
-    def apart(one: NetworkSpec, other: NetworkSpec) -> list[float]:
-        pairs = ((by[one.name, seed], by[other.name, seed]) for seed in range(config.seeds))
-        return [first["error"] - second["error"] for first, second in pairs]
-
-    found = _published_claims()
-    wanted: dict[str, Any] = {
-        "says": "Domains are told apart better in the teacher's features than in a standard "
-        "network's",
-        "source": "Tab. 5",
-        "quantity": "domain error, teacher minus ERM",
-        "high": -0.001,
-        "published": "0.0019 and 0.0102 on PACS",
-    }
-    if ERM.name in there:
-        found.append(judge(values=apart(TEACHER, ERM), every_seed=True, **wanted))
-    else:
-        found.append(Claim(**wanted, not_judged="no standard network is compared here"))
-    if {CAPTIONED.name, ERM.name} <= there:
-        found.append(
-            judge(
-                "A teacher that learned to name the backgrounds tells them apart, no wonder",
-                apart(CAPTIONED, ERM),
-                source="ours",
-                quantity="domain error, captioned teacher minus ERM",
-                high=-0.1,
-                every_seed=True,
-            )
-        )
-    if {UNTRAINED.name, ERM.name} <= there:
-        found.append(
-            judge(
-                "Learning labels makes the domains harder to tell apart than they were",
-                apart(ERM, UNTRAINED),
-                source="ours",
-                quantity="domain error, ERM minus untrained",
-                low=0.0,
-                every_seed=True,
-            )
-        )
-    trained = [row for row in rows if row["network"] != UNTRAINED.name]
-    more: dict[str, Any] = {
-        "says": "The better the domains are told apart, the more robust the network",
-        "source": "App. G.1",
-        "quantity": "rank correlation of domain error and OOD accuracy, trained networks",
-        "high": -0.5,
-    }
-    if len(trained) < ENOUGH:
-        few = f"{len(trained)} trained networks are too few for a correlation"
-        return [*found, Claim(**more, not_judged=few)]
-    columns = (torch.tensor([row[key] for row in trained]) for key in ("error", "ood"))
-    found.append(Claim(**more, found=spearman(*columns), n=config.seeds))
-    return found
-
-
-def _published_claims() -> list[Claim]:
-    """What Table 5 says, without any training."""
-    table = published(5)
-    errors = {name: row["PACS domain classification error (%)"] for name, row in table.items()}
-    ood = [row["PACS OOD (Sketch) test accuracy"] for row in table.values()]
-    ranks = spearman(torch.tensor([*errors.values()]), torch.tensor(ood))
-    return [
-        Claim(
-            "In print: the domains of PACS are told apart better in CLIP's features than in a "
-            "standard network's",
-            "Tab. 5",
-            "domain error, ERM-RN50 over CLIP-RN50",
-            found=errors["ERM-RN50"] / errors["CLIP-RN50"],
-            n=1,
-            low=2.0,
-        ),
-        Claim(
-            "In print: the better the domains are told apart, the better sketches are recognized",
-            "Tab. 5",
-            f"rank correlation of domain error and OOD accuracy, {len(ood)} networks",
-            found=ranks,
-            n=1,
-            high=-0.99,
-        ),
-    ]
+    """The paper's statements on domains, from its own table and from this run."""
+    return judge_all(TABLE_5 + HERE, _table(run), count=len(published(5)))
 
 
 def draw(run: Run) -> Sequence[Figure]:
-    """Table 5 in print, the same here, and the planes of Figure 14."""
+    """Table 5 as published, the same from this run, and the planes of Figure 14."""
     config = Config.model_validate(run.config)
-    return [_in_print(), _here(config, run), _planes(run)]
+    table = _table(run)
+    return [_published(), _here(config, table), _planes(run, table)]
 
 
-def _in_print() -> Figure:
-    metrics = {
-        "PACS ID test accuracy": "ID",
-        "PACS OOD (Sketch) test accuracy": "OOD (sketches)",
-        "PACS domain classification error (%)": "domain error",
-    }
+def _published() -> Figure:
+    metrics = {ID_ACCURACY: "ID", OOD_ACCURACY: "OOD (sketches)", DOMAIN_ERROR: "domain error"}
     rows = [
         {"network": name, "of": metrics[metric], "value": value}
         for name, row in published(5).items()
         for metric, value in row.items()
     ]
-    errors = [row for row in rows if row["of"] == "domain error"]
-    scores = [row for row in rows if row["of"] != "domain error"]
     panels = (
         bars(
-            errors,
+            [row for row in rows if row["of"] == "domain error"],
             title="Error of a linear classifier of the domain",
             x=("network", ""),
             y=("value", "held-out domain error, %"),
         ),
         bars(
-            scores,
+            [row for row in rows if row["of"] != "domain error"],
             title="Accuracy",
             x=("network", ""),
             y=("value", "accuracy, %"),
@@ -285,8 +290,8 @@ def _in_print() -> Figure:
         ),
     )
     return Figure(
-        "In print: four domains of PACS",
-        "Numbers of the paper's Table 5; nothing was trained for this picture. Photos, art and "
+        "Published: four domains of PACS",
+        "Numbers of the paper's Table 5; nothing was trained for this figure. Photos, art and "
         "cartoons are ID, sketches OOD.",
         "Tab. 5",
         panels,
@@ -294,20 +299,17 @@ def _in_print() -> Figure:
     )
 
 
-def _here(config: Config, run: Run) -> Figure:
-    """Table 5 of the networks that were trained here."""
-    rows = _rows(run)
-    errors = over_seeds(rows, ["network"], "error")
+def _here(config: Config, table: DataFrame) -> Figure:
+    """Table 5 of this run's networks."""
     scores = [
-        {"network": row["network"], "of": of.upper(), "accuracy": row[of]} | ends
+        {"network": row["network"], "of": of.upper(), "accuracy": row[of]}
+        | {"low": row["low"], "high": row["high"]}
         for of in ("id", "ood")
-        for row in over_seeds(rows, ["network"], of)
-        for ends in [{"low": row["low"], "high": row["high"]}]
+        for row in over_seeds(table, ["network"], of)
     ]
-    first = rows[0]
     panels = (
         bars(
-            errors,
+            over_seeds(table, ["network"], "error"),
             title="Error of a linear classifier of the domain",
             x=("network", ""),
             y=("error", "held-out domain error, share"),
@@ -320,111 +322,96 @@ def _here(config: Config, run: Run) -> Figure:
             series=("of", ""),
         ),
     )
-    known = (
-        " The captioned teacher learned to name the backgrounds, those of the OOD tests included: "
-        "its small error is by construction."
+    captioned = (
+        " The captioned teacher learned the names of the backgrounds, also of those in the OOD "
+        "tests: its small error is by construction."
         if "captioned" in config.others
         else ""
     )
-    whiskers = "" if config.seeds == 1 else f" Means of {config.seeds} seeds, whiskers all of them."
+    whiskers = "" if config.seeds == 1 else f" Means of {config.seeds} seeds; whiskers: all seeds."
+    first = table.iloc[0]
     return Figure(
-        f"Here: {len(first['domains'])} domains of {_data(config)}",
-        f"A logistic regression on features reads the domain of {first['count'] - first['tested']} "
-        f"images and is tested on {first['tested']} others; guessing errs in "
-        f"{first['guessing']:.0%}.{known}{whiskers}",
+        f"This run: {len(first.domains)} domains of {_data(config)}",
+        f"A logistic regression on features learns the domain of {first['count'] - first.tested} "
+        f"images and is tested on {first.tested} others; guessing has an error of "
+        f"{first.guessing:.0%}.{captioned}{whiskers}",
         "Tab. 5",
         panels,
-        tuple(
-            {key: row[key] for key in ("network", "seed", "id", "ood", "error", "guessing")}
-            for row in rows
-        ),
+        tuple(table[["network", "seed", "id", "ood", "error", "guessing"]].to_dict("records")),
     )
 
 
-def _planes(run: Run) -> Figure:
+def _planes(run: Run, table: DataFrame) -> Figure:
     """The features of every network of the first seed, in two dimensions."""
     panels, points = [], []
-    for part in run.parts("net/"):
-        (row,) = run.read(part)
-        if row["seed"] == 0:
-            seen = _points(row, run.arrays(part))
-            panels.append((row, _plane(row, seen)))
-            points += seen
-    order = [row["network"] for row in _rows(run)]
-    panels.sort(key=lambda each: order.index(each[0]["network"]))
-    more = " of the first seven classes" if len(panels[0][0]["classes"]) == SHAPES else ""
+    rows = table[table.seed == 0].to_dict("records")
+    for row in rows:
+        images = plotted(row, run.arrays(row["part"]))
+        points += images
+        first, second = (f"{share:.0%}" for share in row["shares"])
+        panels.append(
+            scatter(
+                images,
+                title=f"{row['network']} (domain error {row['error']:.2g})",
+                x=("first", f"first component ({first} of the variance)"),
+                y=("second", f"second component ({second})"),
+                series=("domain", "domain"),
+                shape=("class", "class"),
+            )
+        )
+    more = " of the first seven classes" if len(rows[0]["classes"]) == SHAPES else ""
     return Figure(
         "Features in two dimensions, by domain and class",
-        f"The two directions in which each network's features vary most, over all domains; a few "
-        f"images{more}. Where colors part, the domain can be read off; where shapes do, the class.",
+        "The two directions in which each network's features vary most, over all domains; a few "
+        f"images{more}. Separate colors show the domain; separate marker shapes show the class.",
         "Fig. 14",
-        tuple(panel for _, panel in panels),
+        tuple(panels),
         tuple(points),
     )
 
 
-def _points(row: dict[str, Any], arrays: dict[str, Tensor]) -> list[dict[str, Any]]:
-    """One record for each image of a picture; many ID domains share one name."""
+def plotted(row: dict[Any, Any], arrays: dict[str, Tensor]) -> list[dict[str, Any]]:
+    """A row for each image of a scatter plot; many ID domains share one name."""
     names = row["domains"]
     if len(names) > COLORS:
         names = ["ID" if name in row["id_domains"] else name for name in names]
     return [
         {"network": row["network"], "domain": names[int(place)], "class": row["classes"][int(y)]}
-        | {"first": right, "second": up}
-        for (right, up), place, y in zip(
+        | {"first": first, "second": second}
+        for (first, second), place, y in zip(
             arrays["points"].tolist(), arrays["domain"], arrays["y"], strict=True
         )
     ]
 
 
-def _plane(row: dict[str, Any], points: Sequence[dict[str, Any]]) -> Panel:
-    shares = [f"{share:.0%}" for share in row["shares"]]
-    centers = []
-    for name in dict.fromkeys(point["domain"] for point in points):
-        mine = [point for point in points if point["domain"] == name]
-        center = (fmean(point[axis] for point in mine) for axis in ("first", "second"))
-        centers.append("{}: {:.2g}, {:.2g}.".format(name, *center))
-    return scatter(
-        points,
-        title=f"{row['network']} (domain error {row['error']:.2g})",
-        x=("first", f"first component ({shares[0]} of the variance)"),
-        y=("second", f"second component ({shares[1]})"),
-        series=("domain", "domain"),
-        shape=("class", "class"),
-    )
-
-
 def summarize(run: Run) -> str:
-    """What was found, in two sentences."""
+    """The domain errors, in two sentences."""
     config = Config.model_validate(run.config)
-    errors = over_seeds(_rows(run), ["network"], "error")
-    told = ", ".join(f"{row['network']} {row['error']:.2g}" for row in errors)
-    kind = "" if config.networks.data != "shapes" else (
-        " Without labels of the backgrounds, the most robust network is not the one that tells "
-        "them apart best."
+    errors = over_seeds(_table(run), ["network"], "error")
+    values = ", ".join(f"{row['network']} {row['error']:.2g}" for row in errors)
+    lesson = "" if config.networks.data != "shapes" else (
+        " Without labels of the backgrounds, the most robust network is not the one that separates "
+        "them best."
     )  # fmt: skip
-    return f"How often a linear classifier of features mistakes the domain: {told}.{kind}"
+    return f"Error of a linear classifier of the domain, on features: {values}.{lesson}"
 
 
 def _data(config: Config) -> str:
     return "the embedded benchmark" if config.networks.data == "shapes" else config.networks.data
 
 
-def _rows(run: Run) -> list[dict[str, Any]]:
-    """The row of every network, in the order in which the config names them."""
-    config = Config.model_validate(run.config)
-    names = [spec.name for spec in config.specs]
-    rows = [row for part in run.parts("net/") for row in run.read(part)]
-    return sorted(rows, key=lambda row: (row["seed"], names.index(row["network"])))
+def _table(run: Run) -> DataFrame:
+    """The row of every network, by seed, in the order of the config."""
+    return network_table(run, Config.model_validate(run.config).specs)
 
 
 EXPERIMENT = Experiment(
     name="fig14_separability",
-    title="Domains: whether robust networks tell them apart, or forget them",
-    about="The paper sees that the domains of PACS can be told apart linearly in CLIP's features, "
-    "hardly with an error, and less well in those of a standard network; it takes this as a sign "
-    "of features that are not coupled. Here features are drawn in two dimensions and the domain "
-    "is read off them by a linear classifier.",
+    title="Domains: do robust networks separate them, or forget them?",
+    about="In the paper, a linear classifier of CLIP's features separates the domains of PACS with "
+    "almost no error, and one of a standard network's features does worse; the paper takes this as "
+    "a sign of uncontaminated features. Here features are drawn in two dimensions, and a linear "
+    "classifier predicts the domain from them.",
     reproduces=("Fig. 14", "Tab. 5", "App. G.1"),
     presets={"paper": PAPER, "vit": VIT, "laptop": LAPTOP, "smoke": SMOKE},
     compute=compute,

@@ -3,15 +3,13 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from contam.plots.style import HEIGHT, finite
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
 Row = Mapping[str, Any]
-Rows: TypeAlias = "Sequence[Row] | DataFrame"
+Rows: TypeAlias = Sequence[Row] | Any
+"""Rows as a list of mappings, or as a `pandas.DataFrame`, which has no type stubs."""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""The networks that the image experiments compare: a teacher, its student, and standard ones.
+"""Trains, keeps and judges the networks that the image experiments compare.
 
-They are trained when they are first asked for and kept in a hidden folder beside the runs, so that
-all experiments look at the same ones. A network follows from the config, the seed and its `Member`
-alone, whichever experiment trained it and however often that was interrupted.
+Networks are trained when an experiment first needs them and kept in a hidden folder beside the
+runs, so that all experiments use the same ones. A network follows from the config, the seed and
+its `NetworkSpec`, whichever experiment trained it and however often that was interrupted.
 
-One pipeline serves the embedded benchmark and the published problems; the config says which.
+One pipeline serves the embedded benchmark and the published ones; the config chooses.
 """
 
 import re
@@ -12,20 +12,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
-from pydantic import BaseModel, PositiveInt
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from contam.batch import Batch, Domain, Shift
 from contam.data.backgrounds import ID, OOD
-from contam.data.benchmarks import Benchmark, Kind, on_disk
+from contam.data.benchmarks import Benchmark, on_disk
 from contam.data.images import FolderDomain, Transform, cropped_and_flipped
 from contam.data.shapes import pretraining, shapes
 from contam.data.wilds import macro_f1
 from contam.experiment import Stage
-from contam.experiments.support.feature_cache import features, features_in_parts
+from contam.experiments.support.networks import SMALL, TEACHER, Networks, NetworkSpec
 from contam.measures.accuracy import Hits
 from contam.models.classifier import Classifier
 from contam.models.observe import observe
@@ -36,163 +36,63 @@ from contam.rng import seeded
 from contam.run import Run, RunError
 from contam.training.checkpointed import Training, checkpointed
 from contam.training.distill import PUBLISHED as DISTILLED
-from contam.training.distill import Distillation, distill, features_alone
+from contam.training.distill import distill, features_alone
 from contam.training.optimize import Recipe
 from contam.training.optimize import Stage as Trained
-from contam.training.precision import PLAIN, ComputeConfig
 from contam.training.probe import PUBLISHED as PROBED
-from contam.training.probe import FullBatch, Minibatches, fit_probe, top1_accuracy
+from contam.training.probe import extract, fit_probe, top1_accuracy
 from contam.training.supervised import fit
 
 STORE = ".networks"
-"""The folder beside the runs in which networks are kept; it can be deleted at any time."""
-FEATURES = ".features"
-"""The same for the features that probes are fitted to."""
+"""The folder beside the runs that holds the networks; it can be deleted at any time."""
 TRAINING = 0.95
-"""How much of a network's time its training takes; the rest is its probe's."""
+"""The share of a network's time that its training takes; the rest is its probe's."""
 REPORT_EVERY = 20
-"""Steps between two looks at the clock."""
-SMALL = "resnet8"
-"""The network that the embedded benchmark is for; it is always trained here."""
+"""Steps between two reports of a training."""
+TOGETHER = 4096
+"""Examples whose features share a check-point; a multiple of the batch size of `extract`."""
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 Found = TypeVar("Found")
 
 
-class Networks(BaseModel, frozen=True, extra="forbid"):
-    """What is learned by which networks. Defaults are App. E.1's unless a field says otherwise."""
-
-    data: Kind = "imagenet"
-    folder: Path = Path("data")
-    """Where the files of a published benchmark lie; the embedded benchmark needs none."""
-    weights: Path = Path("weights")
-    """Where weights lie that are not learned here, in files named after their networks."""
-    teacher: str = "open_clip:RN50/openai"
-    """As `contam.models.sources.load` knows it, or resnet8; its student is of the same kind."""
-    standard: str | None = "torchvision:resnet50"
-    """A network of ID data alone, to compare with teacher and student; None compares with none."""
-    teacher_recipe: Recipe | None = None
-    """Ours: how a teacher without weights learns from the embedded benchmark's pre-training."""
-    student_recipe: Distillation | None = None
-    """None is what was published for this teacher and this data."""
-    standard_recipe: Recipe | None = None
-    """How a standard network is trained here; None takes its weights from a file."""
-    probe: FullBatch | Minibatches | None = None
-    """None is what was published for this data."""
-    machine: ComputeConfig = PLAIN
-    """Ours: precision, accumulation and memory layout; the published numbers are in float32."""
-    width: PositiveInt = 16
-    """Ours: channels of the first stage of resnet8."""
-    examples: PositiveInt = 4000
-    """Ours: training images of the embedded benchmark."""
-    teacher_examples: PositiveInt = 9000
-    """Ours: pre-training images of the embedded benchmark."""
-    id_examples: PositiveInt = 2000
-    """Ours: images of the embedded benchmark's ID test."""
-    ood_examples: PositiveInt = 400
-    """Ours: images of each of the embedded benchmark's five OOD tests."""
-
-
-SMALL_NETWORKS = Networks(
-    data="shapes",
-    teacher=SMALL,
-    standard=SMALL,
-    teacher_recipe=Recipe(3e-3, 0.05, 128, epochs=12),
-    student_recipe=Distillation(3e-3, 0.05, 128, epochs=24),
-    standard_recipe=Recipe(3e-3, 0.05, 128, epochs=12),
-    probe=FullBatch(penalties=(1e-1, 1e-2, 1e-3, 1e-4)),
-)
-"""The embedded benchmark: a seed of teacher, student and standard network takes a minute."""
-TINY_NETWORKS = SMALL_NETWORKS.model_copy(
-    update={
-        "teacher_recipe": Recipe(3e-3, 0.05, 50, epochs=2),
-        "student_recipe": Distillation(3e-3, 0.05, 40, epochs=2),
-        "standard_recipe": Recipe(3e-3, 0.05, 40, epochs=2),
-        "width": 4,
-        "examples": 200,
-        "teacher_examples": 250,
-        "id_examples": 200,
-        "ood_examples": 40,
-    }
-)
-"""Seconds, for tests: networks that have hardly begun to learn."""
-
-
-class NetworkSpec(NamedTuple):
-    """One network of a lineup: what it learns from, and what sets it apart."""
-
-    name: str
-    """For people."""
-    learns: Literal["nothing", "labels", "features", "pretraining", "captions"]
-    """Labels of the training data, the teacher's features there, or a teacher's own data.
-
-    Captions name the background, too, and are those of images on ID and on OOD families.
-    """
-    examples: int | None = None
-    """The first training images alone; None is all of them."""
-    epochs: int | None = None
-    """None is what the recipe says."""
-    width: int | None = None
-    """Of resnet8; None is what the config says."""
-    normalization: Literal["batch", "centered", "instance"] = "batch"
-
-    @property
-    def part(self) -> str:
-        """Where it is kept: a name that says everything but what people call it."""
-        fields = self._asdict() | {"name": None, "learns": None}
-        told = [f"{key}={value}" for key, value in fields.items() if value not in (None, "batch")]
-        return "+".join([self.learns, *told])
-
-
-UNTRAINED = NetworkSpec("untrained", "nothing")
-TEACHER = NetworkSpec("teacher", "pretraining")
-CAPTIONED = NetworkSpec("captioned teacher", "captions")
-"""Of the embedded benchmark: it has seen the OOD families, and learned to tell them apart."""
-STUDENT = NetworkSpec("student", "features")
-ERM = NetworkSpec("ERM", "labels")
-CENTERED = NetworkSpec("ERM, centered maps", "labels", normalization="centered")
-INSTANCE = NetworkSpec("ERM, instance norm", "labels", normalization="instance")
-SWEEP = (
-    NetworkSpec("ERM, 2000 images", "labels", examples=2000, epochs=12),
-    NetworkSpec("ERM, 1000 images", "labels", examples=1000, epochs=20),
-    NetworkSpec("ERM, 3 epochs", "labels", epochs=3),
-    NetworkSpec("ERM, 6 epochs", "labels", epochs=6),
-    NetworkSpec("ERM, half the width", "labels", width=8),
-    NetworkSpec("ERM, a quarter of the width", "labels", width=4),
-)
-"""Standard networks of the embedded benchmark: they lie on a line with `ERM`."""
-
-
 class ModelZoo:
-    """The networks of one config and seed below a folder of runs.
+    """The networks of one config and seed, kept below a folder of runs.
 
-    `train` makes those that are not there yet; `network` gives one that is.
+    `train` trains those that are missing, `network` loads one, and `judge` scores it.
+
+    Args:
+        config: the data and the networks.
+        seed: decides initial weights, data and the order of examples.
+        root: the folder of runs.
     """
 
     def __init__(self, config: Networks, seed: int, root: Path) -> None:
         self.config = config
         self.seed = seed
         self.root = root / STORE
-        self.features = root / FEATURES
         self._networks: dict[str, Classifier] = {}
-        self._problems: dict[Transform, Benchmark] = {}
+        self._benchmarks: dict[Transform, Benchmark] = {}
         self._transforms: dict[str, Transform] = {}
 
     def train(self, specs: Sequence[NetworkSpec]) -> Iterator[Stage]:
-        """Make every network that is not there yet, one after the other.
+        """Train every network that is missing, one after the other.
 
-        A teacher is made before its students. Another process that makes the same ones is waited
-        for.
+        A teacher is trained before its students. While another process trains the same networks,
+        this one waits.
+
+        Yields:
+            The progress over all networks.
 
         Raises:
-            ValueError: data or weights are missing, with what to put where; or a recipe does not
-                fit.
+            ValueError: data or weights are missing, with the files to provide; or a recipe does
+                not fit.
         """
         wanted = list(dict.fromkeys(specs))
         if TEACHER not in wanted and any(spec.learns == "features" for spec in wanted):
             wanted.insert(0, TEACHER)
         wanted.sort(key=lambda spec: spec != TEACHER)
-        self._refuse_what_lacks(wanted)
+        self._require_files(wanted)
         for index, spec in enumerate(wanted):
             doing = f"seed {self.seed}: {spec.name}"
             yield Stage(index / len(wanted), doing)
@@ -205,10 +105,10 @@ class ModelZoo:
                     yield Stage((index + done) / len(wanted), doing)
 
     def network(self, spec: NetworkSpec) -> Classifier:
-        """An encoder with a linear head for the benchmark's classes, trained before.
+        """A trained encoder with a linear head for the benchmark's classes.
 
         Raises:
-            RunError: it was not trained, or its file is damaged.
+            RunError: the network is not trained yet, or its file is damaged.
         """
         if not self._kept(spec):
             raise RunError(f"{self.root}: holds no {spec.name} of seed {self.seed}; train it first")
@@ -220,34 +120,35 @@ class ModelZoo:
         return self._networks[spec.part]
 
     def benchmark(self, spec: NetworkSpec) -> Benchmark:
-        """The benchmark, with its images as this network sees them."""
+        """The benchmark, with its images preprocessed for this network."""
         if self.config.data == "shapes":
             return self._shapes
         return self._on_disk(self._transform(self._architecture_of(spec)))
 
     def judge(self, spec: NetworkSpec) -> list[dict[str, Any]]:
-        """The network's score on the ID test and on every OOD test, in records.
+        """Score a network on the ID test and on every OOD test.
 
-        `score` is the benchmark's measure, in [0, 1]; `correct` of `count` images were right.
+        Returns:
+            A row for each test: `network`, `seed`, `role` ("id" or "ood"), `test`, `score` (the
+            benchmark's measure, in [0, 1]), and `correct` of `count` images.
         """
         benchmark, model = self.benchmark(spec), self.network(spec)
-        told = {"network": spec.name, "seed": self.seed}
         rows = []
         tests = [("id", benchmark.shift.id_test)]
         for role, test in tests + [("ood", test) for test in benchmark.shift.ood_tests]:
             hits, predicted = Hits(), []
-            for seen in observe(model, test.batches(256), layers=()):
-                scores = benchmark.scores(test, seen.logits)
-                hits.update(scores, seen.batch.y)
+            for observation in observe(model, test.batches(256), layers=()):
+                scores = benchmark.scores(test, observation.logits)
+                hits.update(scores, observation.batch.y)
                 predicted.append(scores.argmax(dim=1).cpu())
-            found = hits.compute()
-            score = found.share
+            accuracy = hits.compute()
+            score = accuracy.share
             if benchmark.metric == "macro F1":
                 score = macro_f1(torch.cat(predicted), test.y)
             rows.append(
-                told
+                {"network": spec.name, "seed": self.seed}
                 | {"role": role, "test": test.name, "score": score}
-                | {"correct": found.correct, "count": found.count}
+                | {"correct": accuracy.correct, "count": accuracy.count}
             )
         return rows
 
@@ -267,43 +168,50 @@ class ModelZoo:
         return Benchmark(shift, shift.id_val)
 
     def _on_disk(self, transform: Transform) -> Benchmark:
-        if transform not in self._problems:
-            self._problems[transform] = on_disk(
+        if transform not in self._benchmarks:
+            self._benchmarks[transform] = on_disk(
                 self.config.data, self.config.folder, transform, seed=self.seed
             )
-        return self._problems[transform]
+        return self._benchmarks[transform]
 
     def _kept(self, spec: NetworkSpec) -> bool:
-        """Whether the network is on disk, without a lock."""
+        """Whether the network is in memory or on disk; takes no lock."""
         if spec.part in self._networks:
             return True
         folder = Run.place(self.root, self.config.data, self._key)
         return (folder / "run.json").exists() and Run.load(folder).has(spec.part)
 
-    def _refuse_what_lacks(self, specs: Sequence[NetworkSpec]) -> None:
-        """Say at once what of data and weights is missing, and not one thing after the other."""
+    def _require_files(self, specs: Sequence[NetworkSpec]) -> None:
+        """Raise one error that names all missing data and weights."""
         if self.config.data == "shapes":
             return
-        faults = []
+        missing = []
         for spec in specs:
             if self._kept(spec):
                 continue
             name = self._architecture_of(spec)
             if not self._is_trained(spec):
-                faults += _refused(lambda name=name: _weights(self.config.weights, name))
-            faults += _refused(lambda spec=spec: self.benchmark(spec))
-        if faults:
-            raise ValueError(". Also: ".join(dict.fromkeys(faults)))
+                missing += _refused(lambda name=name: _weights(self.config.weights, name))
+            missing += _refused(lambda spec=spec: self.benchmark(spec))
+        if missing:
+            raise ValueError(". Also: ".join(dict.fromkeys(missing)))
 
     def _make(self, spec: NetworkSpec, store: Run) -> Iterator[float]:
-        """Train one network, keep it, and yield the share that is done."""
+        """Train one network, write it, and yield the share done."""
         benchmark = self.benchmark(spec)
         model, own_head = self._built(spec, benchmark, from_file=not self._is_trained(spec))
         training = self._training(spec, model, benchmark)
-        if training is not None:
+        # A trained encoder is kept before its probe, whose features must be those of one encoder:
+        # on a GPU, a resumed training need not end with the same bits.
+        trained = store.checkpoint(f"{spec.part}/trained")
+        if trained is not None:
+            model.load_state_dict(trained[0])
+        elif training is not None:
             yield from (TRAINING * done for done in checkpointed(store, spec.part, training))
         if spec.learns != "labels":
-            for done in self._probe(spec, model, benchmark):
+            if trained is None and training is not None:
+                store.save_checkpoint(f"{spec.part}/trained", model.state_dict())
+            for done in self._probe(spec, model, benchmark, store):
                 yield TRAINING + (1 - TRAINING) * done
         elif own_head is not None:
             model.head = own_head
@@ -318,7 +226,7 @@ class ModelZoo:
         return self.config.standard
 
     def _is_trained(self, spec: NetworkSpec) -> bool:
-        """Whether the network begins with drawn weights; otherwise they come from a file."""
+        """Whether the network starts from random weights; otherwise they come from a file."""
         if spec.learns == "labels":
             return self.config.standard_recipe is not None
         return spec.learns != "pretraining" or self.config.teacher_recipe is not None
@@ -326,7 +234,7 @@ class ModelZoo:
     def _built(
         self, spec: NetworkSpec, benchmark: Benchmark, *, from_file: bool
     ) -> tuple[Classifier, nn.Linear | None]:
-        """The network before training, and the head that came with its weights."""
+        """The network before training, and the head in its file of weights, if any."""
         classes, name = len(benchmark.shift.classes), self._architecture_of(spec)
         if name == SMALL:
             model = resnet8(
@@ -342,8 +250,8 @@ class ModelZoo:
             source = load(name, seed=self.seed)
         if source.head is not None and source.classes != classes:
             raise ValueError(
-                f"{name} came with a head of {source.classes} classes, and {self.config.data} has "
-                f"{classes}; give weights that were trained on it"
+                f"the weights of {name} have a head of {source.classes} classes, but "
+                f"{self.config.data} has {classes}; provide weights that were trained on it"
             )
         encoder = NORMALIZATIONS[spec.normalization](source.encoder)
         with seeded(self.seed, "lineup/head"):
@@ -358,7 +266,7 @@ class ModelZoo:
     def _training(
         self, spec: NetworkSpec, model: Classifier, benchmark: Benchmark
     ) -> Training[Trained] | None:
-        """How the network is trained, from a check-point on; None if it is not."""
+        """The training of the network; None for one that is not trained."""
         config, seed = self.config, self.seed
         if spec.learns == "features":
             known = DISTILLED.get((config.data, _plain(config.teacher)))
@@ -376,9 +284,9 @@ class ModelZoo:
         if spec.learns == "labels":
             recipe, shift = config.standard_recipe, _first(benchmark.shift, spec.examples)
         elif spec.learns == "captions":
-            recipe, shift = config.teacher_recipe, self._captions(benchmark.shift)
+            recipe, shift = config.teacher_recipe, self.captions(benchmark.shift)
             with seeded(seed, "lineup/captions"):
-                learner = _Captioner(model, len(shift.train)).to(_device())
+                learner = Captioner(model, len(shift.train)).to(_device())
         else:
             recipe, shift = config.teacher_recipe, self._pretraining(benchmark.shift)
         assert recipe is not None
@@ -389,48 +297,54 @@ class ModelZoo:
         )  # fmt: skip
 
     def _pretraining(self, shift: Shift) -> Shift:
-        """What a small teacher learns from: other images, on more families of backgrounds."""
+        """The training data of a small teacher: other images, on more families of backgrounds."""
         if self.config.data != "shapes":
             raise ValueError(
-                f"there is no pre-training for {self.config.data}: leave out teacher_recipe, and "
-                "the teacher's weights are taken from a file"
+                f"there is no pre-training for {self.config.data}; leave out teacher_recipe, and "
+                "the teacher's weights are read from a file"
             )
-        seen = pretraining(self.seed, n=self.config.teacher_examples)
-        return Shift("pre-training", shift.classes, seen, shift.id_test, ())
+        families = pretraining(self.seed, n=self.config.teacher_examples)
+        return Shift("pre-training", shift.classes, families, shift.id_test, ())
 
-    def _captions(self, shift: Shift) -> Shift:
+    def captions(self, shift: Shift) -> Shift:
         """Images on all families, in a class for each pair of an object and a background."""
         if self.config.data != "shapes":
             raise ValueError(f"there are no captions of {self.config.data}, only of shapes")
         pairs = len(shift.classes) * len(ID + OOD)
         count = max(self.config.teacher_examples // pairs, 1) * pairs
-        seen = pretraining(self.seed, "all", n=count)
-        named = tuple(
-            Domain(each.name, Batch(each.data.x, len(seen) * each.y + k, each.data.domain))
-            for k, each in enumerate(seen)
+        families = pretraining(self.seed, "all", n=count)
+        captioned = tuple(
+            Domain(
+                family.name, Batch(family.data.x, len(families) * family.y + k, family.data.domain)
+            )
+            for k, family in enumerate(families)
         )
-        both = tuple(f"{thing} on {each.name}" for thing in shift.classes for each in seen)
-        return Shift("captions", both, named, shift.id_test, ())
+        names = tuple(f"{thing} on {family.name}" for thing in shift.classes for family in families)
+        return Shift("captions", names, captioned, shift.id_test, ())
 
-    def _probe(self, spec: NetworkSpec, model: Classifier, benchmark: Benchmark) -> Iterator[float]:
-        """Put a linear probe of the ID training data in the place of the network's head."""
+    def _probe(
+        self, spec: NetworkSpec, model: Classifier, benchmark: Benchmark, store: Run
+    ) -> Iterator[float]:
+        """Replace the network's head by a linear probe of the ID training data."""
         config = self.config
         role = "student" if spec.learns == "features" else "teacher"
         recipe = _known(config.probe or PROBED.get((config.data, role)), "probe", config)
         learned = _first(benchmark.shift, spec.examples).train
         examples = sum(map(len, learned))
         parts: list[Tensor] = []
-        for domain in learned:
-            for part in features_in_parts(model.encoder, domain, folder=self.features):
+        for index, domain in enumerate(learned):
+            for part in _features(model.encoder, domain, store, f"{spec.part}/features/{index}"):
                 parts.append(part)
                 yield sum(map(len, parts)) / examples
-        known = features(model.encoder, benchmark.chosen_on, folder=self.features)
+        validation = _features(
+            model.encoder, benchmark.chosen_on, store, f"{spec.part}/features/validation"
+        )
         probe = fit_probe(
             torch.cat(parts),
             torch.cat([domain.y for domain in learned]),
             recipe,
             classes=len(benchmark.shift.classes),
-            validation=(known, benchmark.chosen_on.y),
+            validation=(torch.cat([*validation]), benchmark.chosen_on.y),
             score=_macro_f1 if benchmark.metric == "macro F1" else top1_accuracy,
             seed=self.seed,
         )
@@ -440,11 +354,11 @@ class ModelZoo:
             model.head.bias.copy_(probe.bias - weight @ probe.mean)
 
 
-class _Captioner(nn.Module):
-    """Scores of pairs of an object and a background, each the sum of a score of either.
+class Captioner(nn.Module):
+    """Scores pairs of an object and a background by the sum of two scores.
 
-    So their cross-entropy is the objects' plus the backgrounds', and the encoder is asked for both
-    at once, but not for one feature for each pair.
+    The cross-entropy of pairs is the objects' plus the backgrounds', so the encoder learns both
+    without a feature for each pair.
     """
 
     def __init__(self, model: Classifier, backgrounds: int) -> None:
@@ -459,29 +373,44 @@ class _Captioner(nn.Module):
 
 
 class _Key(BaseModel, frozen=True):
-    """What decides the weights of a lineup's networks."""
+    """Everything that decides the weights of a zoo's networks."""
 
     networks: Networks
     seed: int
 
 
+def _features(encoder: nn.Module, domain: Domain, store: Run, part: str) -> Iterator[Tensor]:
+    """The features of a domain's examples in order, kept in the store's check-points below `part`.
+
+    They follow from the store's config and seed, and are dropped when the network is written.
+    """
+    for start in range(0, len(domain), TOGETHER):
+        kept = store.checkpoint(f"{part}/{start}")
+        if kept is not None:
+            yield kept[0]["features"]
+            continue
+        values = extract(encoder, _span(domain, start, start + TOGETHER))
+        store.save_checkpoint(f"{part}/{start}", {"features": values})
+        yield values
+
+
 def _first(shift: Shift, examples: int | None) -> Shift:
-    """The shift with that many training examples, the first of each domain."""
+    """The shift with `examples` training examples in all, the first ones of each domain."""
     if examples is None:
         return shift
     share, more = divmod(examples, len(shift.train))
     counts = [share + (index < more) for index in range(len(shift.train))]
     if short := [d.name for d, n in zip(shift.train, counts, strict=True) if len(d) < n]:
         raise ValueError(
-            f"{examples} training examples were asked for, and {short[0]!r} has too few; "
-            f"there are {sum(map(len, shift.train))} in all"
+            f"can't take {examples} training examples: {short[0]!r} has too few; there are "
+            f"{sum(map(len, shift.train))} in all"
         )
     pairs = zip(shift.train, counts, strict=True)
-    return replace(shift, train=tuple(_begin(domain, count) for domain, count in pairs))
+    return replace(shift, train=tuple(_span(domain, 0, count) for domain, count in pairs))
 
 
 def _augmented(shift: Shift) -> Shift:
-    """The shift with its training images changed at random, where they are read from files."""
+    """The shift with random crops and flips of the training images that are read from files."""
     return replace(
         shift,
         train=tuple(
@@ -493,27 +422,28 @@ def _augmented(shift: Shift) -> Shift:
     )
 
 
-def _begin(domain: Domain, count: int) -> Domain:
+def _span(domain: Domain, start: int, stop: int) -> Domain:
+    """The examples from `start` up to `stop`, or as many of them as there are."""
     if isinstance(domain, FolderDomain):
-        return domain.pick(torch.arange(count))
-    return Domain(domain.name, domain.data.pick(slice(count)))
+        return domain.pick(torch.arange(start, min(stop, len(domain))))
+    return Domain(domain.name, domain.data.pick(slice(start, stop)))
 
 
 def _for(recipe: AnyRecipe, spec: NetworkSpec) -> AnyRecipe:
-    """The recipe, with the spec's own epochs if it has any."""
+    """The recipe, with the epochs of the spec where it has its own."""
     return recipe if spec.epochs is None else replace(recipe, epochs=spec.epochs, steps=None)
 
 
 def _known(found: Found | None, field: str, config: Networks) -> Found:
     if found is None:
         raise ValueError(
-            f"nothing was published for {config.teacher} on {config.data}: give {field}"
+            f"no recipe was published for {config.teacher} on {config.data}; set {field}"
         )
     return found
 
 
 def _plain(name: str) -> str:
-    """The architecture in a network's name: RN50 of open_clip:RN50/openai."""
+    """The architecture in a network's name: RN50 in open_clip:RN50/openai."""
     return name.partition(":")[2].partition("/")[0]
 
 
@@ -530,10 +460,10 @@ def _weights(folder: Path, name: str) -> Path:
     )
 
 
-def _refused(act: Callable[[], object]) -> list[str]:
-    """What an act says is wrong, if anything."""
+def _refused(call: Callable[[], object]) -> list[str]:
+    """The message of the ValueError that a call raises, if it does."""
     try:
-        act()
+        call()
     except ValueError as error:
         return [str(error)]
     return []

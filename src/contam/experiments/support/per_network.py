@@ -1,6 +1,7 @@
-"""Looking into every network of a lineup in the same way, with one part of a run for each."""
+"""Measuring every network of a zoo in the same way, with one part of a run for each."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -9,25 +10,33 @@ from pydantic import BaseModel, PositiveInt
 from torch import Tensor, nn
 
 from contam.batch import Domain
-from contam.experiment import Stage
-from contam.experiments.support.model_zoo import (
+from contam.experiment import NotJudged, Stage
+from contam.experiments.support.model_zoo import ModelZoo
+from contam.experiments.support.networks import (
     ERM,
     SMALL_NETWORKS,
     STUDENT,
     TEACHER,
     TINY_NETWORKS,
     UNTRAINED,
-    ModelZoo,
     Networks,
     NetworkSpec,
 )
 from contam.measures.class_profiles import ClassProfiles, Profile
 from contam.models.observe import observe
-from contam.run import Run
+from contam.run import DataFrame, Run
+
+TRAINING = 0.9
+"""The share of the time that training takes, roughly; the rest is measuring."""
+BATCH = 64
+"""Images in a batch: few enough to hold all layers of a large network."""
+
+Measure = Callable[[ModelZoo, NetworkSpec], tuple[list[dict[str, Any]], Mapping[str, Tensor]]]
+"""Rows and arrays of one network."""
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
-    """Whom the figures compare. Defaults are the paper's: CLIP's ResNet-50 and its student."""
+    """Networks and seeds. Defaults are the paper's: CLIP's ResNet-50 and its student."""
 
     networks: Networks = Networks()
     seeds: PositiveInt = 1
@@ -38,72 +47,106 @@ VIT = Config(networks=Networks(teacher="open_clip:ViT-B-16/openai", standard=Non
 LAPTOP = Config(networks=SMALL_NETWORKS, seeds=3)
 SMOKE = Config(networks=TINY_NETWORKS, seeds=2)
 
-Look = Callable[[ModelZoo, NetworkSpec], tuple[list[dict[str, Any]], Mapping[str, Tensor]]]
-"""Rows and arrays about one network."""
-
-TRAINING = 0.9
-"""Of the time, roughly; the rest is looking."""
-BATCH = 64
-"""Images at a time, such as all layers of a large network have room for."""
-
 
 def specs(networks: Networks) -> tuple[NetworkSpec, ...]:
-    """Whom the paper's figures compare; the untrained network is what to compare them with.
+    """The networks that the paper's figures compare, and an untrained one as a control.
 
     Source: ours.
+
+    >>> [spec.name for spec in specs(VIT.networks)]
+    ['teacher', 'student', 'untrained']
     """
     standard = (ERM,) if networks.standard is not None else ()
     return (TEACHER, STUDENT, *standard, UNTRAINED)
 
 
-def look_into_each(run: Run, networks: Networks, seeds: int, look: Look) -> Iterator[Stage]:
-    """Train the networks that are not there yet, and write what is seen in each of them.
+def measure_each(
+    run: Run,
+    networks: Networks,
+    seeds: int,
+    measure: Measure,
+    *,
+    chosen: Sequence[NetworkSpec] | None = None,
+    name: Callable[[NetworkSpec], str] = lambda spec: spec.name,
+) -> Iterator[Stage]:
+    """Train the networks that are missing, measure each, and write a part for each.
 
-    Parts that are written already are left alone. Every row says its `network` and `seed`.
+    Parts that are written already are kept. Every row gets the columns `network` and `seed`.
+
+    Args:
+        run: the run to write.
+        networks: the config of the zoo.
+        seeds: how many seeds.
+        measure: the rows and arrays of one network.
+        chosen: the networks; None takes `specs(networks)`.
+        name: how a network is called in the names of parts, `net/<name>/seed<seed>`.
 
     Source: ours.
 
     Raises:
-        ValueError: data or weights are missing, with what to put where.
+        ValueError: data or weights are missing, with the files to provide.
     """
     for seed in range(seeds):
-        todo = {f"net/{each.name}/seed{seed}": each for each in specs(networks)}
+        todo = {f"net/{name(spec)}/seed{seed}": spec for spec in chosen or specs(networks)}
         todo = {part: spec for part, spec in todo.items() if not run.has(part)}
         zoo = ModelZoo(networks, seed, run.folder.parent)
         for stage in zoo.train([*todo.values()]):
             yield Stage((seed + TRAINING * stage.done) / seeds, stage.doing)
         for index, (part, spec) in enumerate(todo.items()):
             done = TRAINING + (1 - TRAINING) * index / len(todo)
-            yield Stage((seed + done) / seeds, f"seed {seed}: looking into {spec.name}")
-            rows, arrays = look(zoo, spec)
-            about = {"network": spec.name, "seed": seed}
-            run.write(part, [about | row for row in rows], arrays)
+            yield Stage((seed + done) / seeds, f"seed {seed}: measuring {spec.name}")
+            rows, arrays = measure(zoo, spec)
+            row = {"network": spec.name, "seed": seed}
+            run.write(part, [row | more for more in rows], arrays or None)
 
 
-def seen_in(run: Run) -> list[dict[str, Any]]:
-    """The rows of all networks: those of one seed after the other, in the order of `specs`.
-
-    Source: ours.
-    """
-    rows = [row for part in run.parts("net/") for row in run.read(part)]
-    names = [spec.name for spec in (TEACHER, STUDENT, ERM, UNTRAINED)]
-    return sorted(rows, key=lambda row: (row["seed"], names.index(row["network"])))
-
-
-def names_in(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The networks that the rows are about, in their order.
+def network_table(run: Run, chosen: Sequence[NetworkSpec] | None = None) -> DataFrame:
+    """The rows of all networks, by seed, and in the order of `chosen` within a seed.
 
     Source: ours.
     """
-    return list(dict.fromkeys(row["network"] for row in rows))
+    names = [spec.name for spec in chosen or (TEACHER, STUDENT, ERM, UNTRAINED)]
+    table = run.table("net/")
+    table["order"] = table.network.map(names.index)
+    ordered = table.sort_values(["seed", "order"], kind="stable", ignore_index=True)
+    return ordered.drop(columns="order")
 
 
-def seeds_in(rows: Sequence[Mapping[str, Any]]) -> list[int]:
-    """The seeds that the rows are about.
+def by_network(table: DataFrame, column: str) -> DataFrame:
+    """A column as a table of seeds by networks; several rows of a network are averaged.
+
+    Source: ours.
+
+    >>> import pandas
+    >>> rows = {"network": ["b", "a"], "seed": [0, 0], "mean": [1.0, 2.0]}
+    >>> by_network(pandas.DataFrame(rows), "mean").loc[0].to_dict()
+    {'b': 1.0, 'a': 2.0}
+    """
+    values = table.groupby(["seed", "network"], sort=False)[column].agg(fmean).unstack("network")
+    return values[list(table.network.unique())].sort_index()
+
+
+def compared(table: DataFrame, column: str, *networks: NetworkSpec) -> list[Any]:
+    """A column of some networks, one Series over the seeds for each.
+
+    Source: ours.
+
+    Raises:
+        NotJudged: one of the networks is not in the table.
+    """
+    values = by_network(table, column)
+    for spec in networks:
+        if spec.name not in values:
+            raise NotJudged(f"there is no {spec.name} in this run")
+    return [values[spec.name] for spec in networks]
+
+
+def trained(table: DataFrame) -> list[str]:
+    """The names of the networks except for the untrained one, in their order.
 
     Source: ours.
     """
-    return sorted({row["seed"] for row in rows})
+    return [name for name in table.network.unique() if name != UNTRAINED.name]
 
 
 def arrays_of(run: Run, network: str) -> list[Mapping[str, Tensor]]:
@@ -115,7 +158,7 @@ def arrays_of(run: Run, network: str) -> list[Mapping[str, Tensor]]:
 
 
 def one_image(model: nn.Module, images: Domain) -> Tensor:
-    """The first image, where the model is: enough to find its layers.
+    """The first image as a batch on the model's device, which is enough to find its layers.
 
     Source: ours.
     """
@@ -127,35 +170,46 @@ def profiled(
     model: nn.Module,
     images: Domain,
     layers: Collection[str],
-    countings: Sequence[Int[Tensor, " examples"]],
+    labelings: Sequence[Int[Tensor, " examples"]],
 ) -> list[dict[str, Profile]]:
-    """What each layer does for each class, for several ways of counting, in one pass.
+    """The class profiles of layers under several labelings of the same images, in one pass.
 
-    A counting gives every example a class, from 0 on without a gap, or -1 to leave it out.
+    Args:
+        model: the network.
+        images: the images.
+        layers: names of layers.
+        labelings: for each labeling, the class of every image: contiguous integers from 0, or -1
+            to leave an image out.
 
-    Source: ours, what lets a pass serve comparisons among different classes.
+    Returns:
+        For each labeling, the profile of each layer.
+
+    Source: ours; one pass serves comparisons among different classes.
 
     Raises:
-        ValueError: no such layer, or a counting with a gap or without any example.
+        ValueError: no such layer, or a labeling that is not contiguous or leaves out every image.
     """
-    sums = [ClassProfiles(int(counting.max()) + 1) for counting in countings]
+    profiles = [ClassProfiles(int(labels.max()) + 1) for labels in labelings]
     start = 0
     for seen in observe(model, images.batches(BATCH), layers, "moments"):
         end = start + len(seen.batch.y)
-        for each, counting in zip(sums, countings, strict=True):
-            y = counting[start:end].to(seen.batch.y.device)
+        for profile, labels in zip(profiles, labelings, strict=True):
+            y = labels[start:end].to(seen.batch.y.device)
             kept = y >= 0
             if kept.any():
-                some = seen.batch.pick(kept)._replace(y=y[kept])
-                moments = {layer: found[kept] for layer, found in seen.layers.items()}
-                each.update(seen._replace(batch=some, logits=seen.logits[kept], layers=moments))
+                batch = seen.batch.pick(kept)._replace(y=y[kept])
+                moments = {layer: values[kept] for layer, values in seen.layers.items()}
+                profile.update(seen._replace(batch=batch, logits=seen.logits[kept], layers=moments))
         start = end
-    return [each.compute().layers for each in sums]
+    return [profile.compute().layers for profile in profiles]
 
 
-def without_gaps(y: Int[Tensor, " examples"]) -> Int[Tensor, " examples"]:
-    """The classes numbered among those that occur: tests of many classes may lack some.
+def contiguous(y: Int[Tensor, " examples"]) -> Int[Tensor, " examples"]:
+    """The labels renumbered from 0 without gaps: tests of many classes may lack some.
 
     Source: ours.
+
+    >>> contiguous(torch.tensor([7, 2, 7])).tolist()
+    [1, 0, 1]
     """
     return torch.unique(y, return_inverse=True)[1]

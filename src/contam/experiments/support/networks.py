@@ -1,0 +1,125 @@
+"""The networks that the image experiments compare: what each learns, and from which data."""
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, PositiveInt
+
+from contam.data.benchmarks import Kind
+from contam.training.distill import Distillation
+from contam.training.optimize import Recipe
+from contam.training.precision import PLAIN, ComputeConfig
+from contam.training.probe import FullBatch, Minibatches
+
+SMALL = "resnet8"
+"""The network for the embedded benchmark; it is always trained here."""
+
+
+class Networks(BaseModel, frozen=True, extra="forbid"):
+    """Data, and the networks that learn from it. Defaults are App. E.1's unless a field says so."""
+
+    data: Kind = "imagenet"
+    folder: Path = Path("data")
+    """The folder with the files of a published benchmark; the embedded benchmark needs none."""
+    weights: Path = Path("weights")
+    """The folder with weights that are not trained here, in files named after their networks."""
+    teacher: str = "open_clip:RN50/openai"
+    """A name for `contam.models.sources.load`, or resnet8; also the student's architecture."""
+    standard: str | None = "torchvision:resnet50"
+    """The architecture of a network that learns ID data only; None for no such network."""
+    teacher_recipe: Recipe | None = None
+    """Ours: how a teacher without published weights is pre-trained on the embedded benchmark."""
+    student_recipe: Distillation | None = None
+    """None takes the recipe that was published for this teacher and this data."""
+    standard_recipe: Recipe | None = None
+    """How a standard network is trained here; None takes its weights from a file."""
+    probe: FullBatch | Minibatches | None = None
+    """None takes the recipe that was published for this data."""
+    machine: ComputeConfig = PLAIN
+    """Ours: precision, accumulation and memory layout; the published numbers are in float32."""
+    width: PositiveInt = 16
+    """Ours: channels of the first stage of resnet8."""
+    examples: PositiveInt = 4000
+    """Ours: training images of the embedded benchmark."""
+    teacher_examples: PositiveInt = 9000
+    """Ours: pre-training images of the embedded benchmark."""
+    id_examples: PositiveInt = 2000
+    """Ours: images of the embedded benchmark's ID test."""
+    ood_examples: PositiveInt = 400
+    """Ours: images of each of the embedded benchmark's five OOD tests."""
+
+
+SMALL_NETWORKS = Networks(
+    data="shapes",
+    teacher=SMALL,
+    standard=SMALL,
+    teacher_recipe=Recipe(3e-3, 0.05, 128, epochs=12),
+    student_recipe=Distillation(3e-3, 0.05, 128, epochs=24),
+    standard_recipe=Recipe(3e-3, 0.05, 128, epochs=12),
+    probe=FullBatch(penalties=(1e-1, 1e-2, 1e-3, 1e-4)),
+)
+"""The embedded benchmark: teacher, student and standard network take a minute for each seed."""
+TINY_NETWORKS = SMALL_NETWORKS.model_copy(
+    update={
+        "teacher_recipe": Recipe(3e-3, 0.05, 50, epochs=2),
+        "student_recipe": Distillation(3e-3, 0.05, 40, epochs=2),
+        "standard_recipe": Recipe(3e-3, 0.05, 40, epochs=2),
+        "width": 4,
+        "examples": 200,
+        "teacher_examples": 250,
+        "id_examples": 200,
+        "ood_examples": 40,
+    }
+)
+"""For tests: trains in seconds and learns little."""
+
+
+class NetworkSpec(NamedTuple):
+    """One network of the zoo: what it learns from, and how it differs from the others."""
+
+    name: str
+    """The name in tables and figures."""
+    learns: Literal["nothing", "labels", "features", "pretraining", "captions"]
+    """Labels of the training data, the teacher's features of it, or a teacher's own data.
+
+    Captions also name the background, and belong to images of the ID and of the OOD families.
+    """
+    examples: int | None = None
+    """How many of the first training images it learns from; None for all."""
+    epochs: int | None = None
+    """None takes the recipe's."""
+    width: int | None = None
+    """Channels of resnet8's first stage; None takes the config's."""
+    normalization: Literal["batch", "centered", "instance"] = "batch"
+
+    @property
+    def part(self) -> str:
+        """Its part in the zoo's run: all fields except the name.
+
+        >>> NetworkSpec("ERM, 3 epochs", "labels", epochs=3).part
+        'labels+epochs=3'
+        """
+        fields = self._asdict() | {"name": None, "learns": None}
+        changed = [
+            f"{key}={value}" for key, value in fields.items() if value not in (None, "batch")
+        ]
+        return "+".join([self.learns, *changed])
+
+
+UNTRAINED = NetworkSpec("untrained", "nothing")
+TEACHER = NetworkSpec("teacher", "pretraining")
+CAPTIONED = NetworkSpec("captioned teacher", "captions")
+"""On the embedded benchmark: its training data holds the OOD families, with their names."""
+STUDENT = NetworkSpec("student", "features")
+ERM = NetworkSpec("ERM", "labels")
+CENTERED = NetworkSpec("ERM, centered maps", "labels", normalization="centered")
+INSTANCE = NetworkSpec("ERM, instance norm", "labels", normalization="instance")
+SWEEP = (
+    NetworkSpec("ERM, 2000 images", "labels", examples=2000, epochs=12),
+    NetworkSpec("ERM, 1000 images", "labels", examples=1000, epochs=20),
+    NetworkSpec("ERM, 3 epochs", "labels", epochs=3),
+    NetworkSpec("ERM, 6 epochs", "labels", epochs=6),
+    NetworkSpec("ERM, half the width", "labels", width=8),
+    NetworkSpec("ERM, a quarter of the width", "labels", width=4),
+)
+"""Weaker standard networks of the embedded benchmark; they lie on a line with `ERM`."""
