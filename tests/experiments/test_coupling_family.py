@@ -121,7 +121,7 @@ def test_claims_that_a_problem_without_masks_can_not_judge_say_so(tmp_path):
     judged = {claim.quantity: claim for claim in EXPERIMENT.claims(run)}
     assert judged["attenuation, ID to OOD: student minus teacher"].found is not None
     missing = {claim.not_judged for claim in judged.values() if claim.found is None}
-    assert {family.NO_MASKS, family.FEW, "there is no ERM here"} <= missing
+    assert {family.NO_MASKS, family.FEW, "there is no ERM in this run"} <= missing
     assert all(not panel.empty for figure in EXPERIMENT.draw(run) for panel in figure.panels)
     assert "class profile" in EXPERIMENT.summary(run)
 

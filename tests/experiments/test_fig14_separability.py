@@ -67,14 +67,14 @@ def test_features_that_are_the_background_have_no_error_and_constants_that_of_gu
     network = resnet8(10, width=4)
     monkeypatch.setattr(some, "network", lambda _member: network)
     network.encoder = Backgrounds(parts)
-    (row,), arrays = fig14.measure(SMOKE, some, ERM)
+    row, arrays = fig14.separated(SMOKE, some, ERM)
     assert row["error"] == 0
     assert len(row["domains"]) == 9 and row["id_domains"] == row["domains"][:4]
     assert len(arrays["points"]) == 9 * SMOKE.drawn
     assert arrays["y"].max() < fig14.SHAPES
     network.encoder = Backgrounds(parts)
     network.encoder.domain = network.encoder.domain * 0 + (torch.arange(400) % 7 == 0)
-    (row,), _ = fig14.measure(SMOKE, some, ERM)
+    row, _ = fig14.separated(SMOKE, some, ERM)
     assert row["error"] > 0.75 and row["guessing"] > 0.75
 
 
@@ -157,7 +157,7 @@ def test_the_paper_preset_runs_on_pacs(tmp_path):
     assert "no captioned teacher" in (claims[3].not_judged or "")
     assert "too few" in (claims[-1].not_judged or "")
     assert all(not panel.empty for figure in EXPERIMENT.draw(run) for panel in figure.panels)
-    assert "mistakes the domain: teacher" in EXPERIMENT.summary(run)
+    assert "on features: teacher" in EXPERIMENT.summary(run)
 
 
 def test_without_pacs_the_paper_preset_says_what_to_put_where(tmp_path):

@@ -115,7 +115,7 @@ def test_members_that_differ_have_places_that_differ():
 def test_fewer_examples_are_the_first_of_each_family(tmp_path):
     few = NetworkSpec("few", "labels", examples=90, epochs=1)
     trained(tmp_path, few)
-    with pytest.raises(ValueError, match=r"5000 training examples .* there are 200 in all"):
+    with pytest.raises(ValueError, match=r"5000 training examples.* there are 200 in all"):
         trained(tmp_path, NetworkSpec("many", "labels", examples=5000))
 
 

@@ -45,7 +45,7 @@ def test_folders_go_through_the_same_code(kind, files):
         assert stages == sorted(stages) and stages[-1] <= 1
         run = Run.load(run.folder)
         claims = experiment.claims(run)
-        assert all(claim.holds in (True, False) for claim in claims)
+        assert {c.not_judged for c in claims if c.holds is None} <= {"there is no ERM in this run"}
         assert not any(panel.empty for figure in experiment.draw(run) for panel in figure.panels)
         assert experiment.summary(run)
         rows[experiment.name] = run.read("net/student/seed0")

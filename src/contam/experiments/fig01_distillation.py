@@ -191,7 +191,8 @@ def _robustness(config: Config, point: dict[str, Any], line: Line | None) -> dic
     own = torch.tensor([point["id"]], dtype=torch.float64)
     if line is not None:
         ood = torch.tensor([point["ood"]], dtype=torch.float64)
-        low, high = robustness_interval(*point["accuracies"], line)
+        id_accuracy, ood_accuracy = point["accuracies"]
+        low, high = robustness_interval(id_accuracy, ood_accuracy, line)
         value = float(effective_robustness(own, ood, line))
         return {"robustness": value, "robustness_low": low, "robustness_high": high}
     if config.networks.data == "imagenet":

@@ -94,7 +94,21 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
 def measure(
     config: Config, zoo: ModelZoo, spec: NetworkSpec
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-    """The error of a linear classifier of the domain, scores, and a few images for the plane."""
+    """The domain error of a network, its scores, and a few images for the plane."""
+    row, arrays = separated(config, zoo, spec)
+    scores = zoo.judge(spec)
+    row |= {"id": next(score["score"] for score in scores if score["role"] == "id")}
+    row |= {"ood": fmean(score["score"] for score in scores if score["role"] == "ood")}
+    return [row], arrays
+
+
+def separated(
+    config: Config, zoo: ModelZoo, spec: NetworkSpec
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The error of a linear classifier of the domain, and a few images in the feature plane.
+
+    Source: Tab. 5, Fig. 14.
+    """
     shift = zoo.benchmark(spec).shift
     parts = domains_of(shift)
     encoder = zoo.network(spec).encoder
@@ -107,7 +121,6 @@ def measure(
         test = held_out(domain, seed=zoo.seed)
     plane = principal_plane(features)
     shown = _drawn(domain, y, config.drawn, zoo.seed)
-    scores = zoo.judge(spec)
     names = {int(origin(part)[0]): part.name for part in (*shift.train, *shift.ood_tests)}
     row = {
         "error": domain_error(features, domain, test),
@@ -118,12 +131,10 @@ def measure(
         "tested": int(test.sum()),
         "count": len(test),
         "shares": list(plane.shares),
-        "id": next(row["score"] for row in scores if row["role"] == "id"),
-        "ood": fmean(row["score"] for row in scores if row["role"] == "ood"),
     }
     place = torch.bucketize(domain, domain.unique())
     picture = {"points": plane.points, "domain": place, "y": y}
-    return [row], {key: values[shown].float() for key, values in picture.items()}
+    return row, {key: values[shown].float() for key, values in picture.items()}
 
 
 def domains_of(shift: Shift) -> list[Domain]:
