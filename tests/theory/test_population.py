@@ -10,8 +10,11 @@ import torch
 from contam.rng import generator_for
 from contam.theory.distribution import DataModel
 from contam.theory.features import FeatureModel
+from contam.theory.initialization import initial_network
 from contam.theory.population import Neurons, Prediction, predict_contamination
 from contam.theory.setting import Setting
+from contam.theory.summary import summary
+from contam.theory.trajectory import simulate
 from contam.theory.weights import Beta, TwoPoint, Uniform, Weights
 
 LINEAR, RELU = "identity", "relu"
@@ -350,3 +353,42 @@ def test_worst_is_the_limit_of_a_background_near_minus_one():
     )
     assert usual.worst_hinge == extreme.worst_hinge != usual.ood_hinge
     assert extreme.ood_hinge == pytest.approx(extreme.worst_hinge, abs=1e-6)
+
+
+@pytest.mark.parametrize("slope", [0.1, 0.5])
+def test_leaky_relu_prediction_matches_sgd_on_fresh_examples(slope):
+    """SGD by autograd, from the same weights; its risks are those of held-out examples."""
+    columns = ("U", "V", "id_hinge", "ood_hinge")
+    setting = Setting(activation="leaky_relu", slope=slope, batch_size=500)
+    predicted, trained = [], []
+    for seed in range(2):
+        network = initial_network(setting, seed)
+        neurons = Neurons.read(network.projections, network.head.weight.detach()[0], core=32)
+        final = predict_contamination(setting, start=neurons, report_at=[]).final
+        (state,) = simulate(setting, seed)
+        row = summary(state)
+        predicted.append([getattr(final, name) for name in columns])
+        trained.append([row[name] for name in columns])
+    (u, v, id_risk, ood_risk), (U, V, id_hinge, ood_hinge) = (
+        torch.tensor(rows).mean(0).tolist() for rows in (predicted, trained)
+    )
+    assert u == pytest.approx(U, rel=0.01)
+    assert v == pytest.approx(V, rel=0.02)
+    assert id_risk == pytest.approx(id_hinge, abs=0.002)
+    assert ood_risk == pytest.approx(ood_hinge, abs=0.012)
+    # The prediction for a ReLU network fails all of these bounds: the slope makes a difference.
+    relu = predict_contamination(Setting(), report_at=[]).final
+    assert abs(relu.V / V - 1) > 0.05
+    assert abs(relu.ood_hinge - ood_hinge) > 0.03
+
+
+def test_leaky_relu_lies_between_relu_and_linear():
+    """At the slopes 0 and 1 it equals them; between them, learned background falls."""
+    predictions = [predict(activation="leaky_relu", slope=s, steps=50, report_at=[]).final
+                   for s in (0.0, 0.25, 0.5, 0.75, 1.0)]  # fmt: skip
+    assert predictions[0] == predict(steps=50, report_at=[]).final
+    linear = predict(steps=50, activation=LINEAR, report_at=[]).final
+    for name in ("U", "V", "core_norm", "background_norm", "id_hinge", "ood_hinge"):
+        assert getattr(predictions[-1], name) == pytest.approx(getattr(linear, name), rel=1e-9)
+    background = [final.V for final in predictions]
+    assert background == sorted(background, reverse=True)

@@ -46,9 +46,10 @@ def uncovered(setting: Setting) -> str | None:
     'depth must be 1, not 2: this is not modeled; train the network instead'
     """
     data = setting.data
-    if setting.activation not in ("relu", "identity"):
+    if setting.activation not in ("relu", "leaky_relu", "identity"):
         return (
-            f"activation must be one of ['relu', 'identity'], not {setting.activation!r}: only "
+            "activation must be one of ['relu', 'leaky_relu', 'identity'], not "
+            f"{setting.activation!r}: only "
             "their averages have a closed form; train the network instead"
         )
     if setting.optimizer != "sgd":

@@ -187,10 +187,16 @@ def view(neurons: Neurons, setting: Setting, grid: Grid, y: float, where: Where 
         active, noise = margin, rest.expand_as(margin)
     else:
         ratio = margin / rest.sqrt()
-        slope = torch.special.ndtr(ratio)
-        bend = torch.exp(-(ratio**2) / 2) / torch.sqrt(2 * torch.pi * rest)
-        active = margin * slope + rest * bend
-        noise = rest * slope + active * (margin - active)
+        rate = torch.special.ndtr(ratio)
+        density = torch.exp(-(ratio**2) / 2) / torch.sqrt(2 * torch.pi * rest)
+        relu = margin * rate + rest * density
+        # The activation is s z + (1 - s) relu(z), with s = 0 for ReLU. Its variance follows from
+        # those of z and relu(z) and from their covariance, rest * rate.
+        s = setting.slope if setting.activation == "leaky_relu" else 0.0
+        slope, bend = s + (1 - s) * rate, (1 - s) * density
+        active = s * margin + (1 - s) * relu
+        noise = (1 - s) ** 2 * (rest * rate + relu * (margin - relu))
+        noise += s * rest * (s + 2 * (1 - s) * rate)
     output = y * (active @ neurons.sign) / len(neurons.sign)
     spread = (noise.mean(dim=1) / setting.width).clamp_min(1e-30).sqrt()
     return View(A, B, output.view_as(A), spread.view_as(A), slope, bend)
