@@ -164,3 +164,30 @@ def test_a_network_without_errors_has_no_failing_examples():
     examples, left_out = examined(inputs)[2:]
     assert not any("fails" in each.group for each in examples)
     assert any("No misclassified example" in line for line in left_out)
+
+
+class Reused(nn.Module):
+    """Runs one ReLU after each of two convolutions, as torchvision's residual blocks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)
+        self.early, self.relu, self.head = nn.ReLU(), nn.ReLU(), nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.relu(self.first(self.early(x)))
+        return self.head(self.relu(self.second(x)).mean(dim=(2, 3)))
+
+
+def test_heat_is_that_of_the_last_run_of_a_layer():
+    torch.manual_seed(0)
+    inputs = noise_subject(Reused(), (3, 12, 12))
+    teach(inputs.model, inputs.id, 60)
+    masks = torch.zeros(len(inputs.id), 1, 12, 12)
+    masks[..., :6] = 1
+    inputs = replace(inputs, id=replace(inputs.id, masks=masks))
+    first = examined(inputs)[2][0]
+    x, y = (part[first.index][None] for part in inputs.id.domain.data[:2])
+    heat = heat_maps(inputs.model, x, "relu", y, formula=grad_cam_plus_plus)
+    expected = heat_on_object(heat, masks[first.index] > 0.5)
+    assert first.heat_on_object == pytest.approx(float(expected), rel=1e-4)

@@ -267,8 +267,10 @@ def _heat(
     y = torch.tensor([example.y for example in chosen])
     modules = dict(inputs.model.named_modules())
     device = next((value.device for value in inputs.model.parameters()), torch.device("cpu"))
-    names = [record.name for record in evidence.layers if record.name in modules]
-    for layer in reversed(layers_with_positions(inputs.model, x[:1].to(device), names)):
+    # Of a layer that runs several times, heat maps show the last run, which has the plain name.
+    plain = [record.name.partition("#")[0] for record in reversed(evidence.layers)]
+    names = [name for name in dict.fromkeys(plain) if name in modules]
+    for layer in layers_with_positions(inputs.model, x[:1].to(device), names):
         # The first formula requires layers that are never negative.
         for formula in (grad_cam_plus_plus, grad_cam):
             size, parts = len(x), []

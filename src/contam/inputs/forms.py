@@ -62,7 +62,7 @@ def named_sets(data: Any) -> list[tuple[str | None, Any]]:
     >>> named_sets({"sketch": "data/sketch"})
     [('sketch', 'data/sketch')]
     """
-    if data is None:
+    if data is None or (isinstance(data, list | tuple) and not data):
         return []
     if isinstance(data, Shift):
         return [(None, domain) for domain in data.ood_tests]
