@@ -133,7 +133,7 @@ def prepare(
     chosen = _by_set(masks, tables, "masks")
     samples = [with_masks(s, t, chosen.get(t.name)) for s, t in zip(samples, tables, strict=True)]
     samples = with_backgrounds(samples, tables, _by_set(background, tables, "background"))
-    observed = find_layers(network, x, layers)
+    observed = find_layers(network, x[:1], layers)
     if not observed:
         notes.append("No layer is observed: the network has neither activations nor weights.")
     plain, note = _control(control, network, seed)
