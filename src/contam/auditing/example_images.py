@@ -318,17 +318,17 @@ def _encoded(
     most: float,
 ) -> str:
     """The image, or the image in gray under its heat from 0 to `most`, as WebP in base64."""
-    colors = x.expand(3, -1, -1).permute(1, 2, 0).float().clamp(0, 1)
-    drawn = colors.numpy()
-    if heat is not None:
-        over = upsampled(heat[None], (x.shape[1], x.shape[2]))[0] / (most or 1.0)
-        gray = drawn.mean(axis=2, keepdims=True)
-        drawn = COVER * cividis(over.clamp(0, 1).numpy()) + (1 - COVER) * gray
-    image = Image.fromarray(np.rint(255 * drawn).astype(np.uint8))
+    colors = x.expand(3, -1, -1).permute(1, 2, 0).float().clamp(0, 1).numpy()
+    image = Image.fromarray(np.rint(255 * colors).astype(np.uint8))
     scale = SIDE / max(image.size)
     if scale < 1:
         width, height = (max(1, round(scale * edge)) for edge in image.size)
         image = image.resize((width, height), Image.Resampling.LANCZOS)
+    if heat is not None:
+        over = upsampled(heat[None], (image.height, image.width))[0] / (most or 1.0)
+        gray = np.asarray(image, dtype=np.float32).mean(axis=2, keepdims=True) / 255
+        mixed = COVER * cividis(over.clamp(0, 1).numpy()) + (1 - COVER) * gray
+        image = Image.fromarray(np.rint(255 * mixed).astype(np.uint8))
     file = BytesIO()
     image.save(file, "WEBP", quality=80)
     return base64.b64encode(file.getvalue()).decode()

@@ -100,7 +100,7 @@ def clopper_pearson(correct: int, count: int, confidence: float = 0.95) -> tuple
             f"no interval for {correct} in {count} at confidence {confidence}; "
             "want 0 <= correct <= count, at least one example and a confidence in (0, 1)"
         )
-    # Quantiles of the beta distribution, about 300 times as fast as the root finding of `binomtest`.
+    # Beta quantiles, about 300 times as fast as the root finding of `binomtest`.
     tail = (1 - confidence) / 2
     low = betaincinv(correct, count - correct + 1, tail) if correct > 0 else 0.0
     high = betaincinv(correct + 1, count - correct, 1 - tail) if correct < count else 1.0
