@@ -123,5 +123,5 @@ def test_a_transform_of_the_same_side_leaves_the_pixels(tmp_path):
 
 @pytest.mark.parametrize(("side", "scale"), [(0, (0.9, 1.0)), (8, (0.0, 1.0)), (8, (0.9, 1.1))])
 def test_what_cannot_be_cropped_is_explained(side, scale):
-    with pytest.raises(ValueError, match=r"can't crop shares .* such as cropped_and_flipped"):
+    with pytest.raises(ValueError, match=r"cannot crop shares .* such as cropped_and_flipped"):
         cropped_and_flipped(side, scale=scale)

@@ -75,5 +75,5 @@ def test_an_object_that_fills_the_picture_leaves_nothing_to_change(shown):
 
 
 def test_an_unknown_change_names_the_ones_there_are(shown):
-    with pytest.raises(ValueError, match=r"no change 'blur'.*'negative'"):
+    with pytest.raises(ValueError, match=r"unknown change 'blur'.*'negative'"):
         counterfactual(shown.x, shown.mask, "blur", generator=generator())

@@ -98,7 +98,7 @@ def test_an_unknown_frame_names_the_ones_there_are(frame):
 
 
 def test_frames_without_one_color_say_so():
-    with pytest.raises(ValueError, match="'random' has no single color"):
+    with pytest.raises(ValueError, match="'random' has no constant color"):
         frame_color("random")
 
 

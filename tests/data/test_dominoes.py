@@ -187,12 +187,12 @@ def test_the_upper_half_tells_the_class_as_far_as_both_agree():
 
 def test_what_does_not_fit_is_refused():
     for share in (-0.1, 1.1, float("nan")):
-        with pytest.raises(ValueError, match=r"lies in \[0, 1\]"):
+        with pytest.raises(ValueError, match=r"agreement must be in \[0, 1\]"):
             dominoes(EASY, CORE, agreement=share)
     for sizes in ({"train": 1}, {"test": 0}, {"validation": 1}, {"validation": -2}):
-        with pytest.raises(ValueError, match="want 2 dominoes or more"):
+        with pytest.raises(ValueError, match="expected at least 2 dominoes"):
             dominoes(EASY, CORE, **sizes)
-    with pytest.raises(ValueError, match="halves of 8 and 16 pixels"):
+    with pytest.raises(ValueError, match="the halves have 8 and 16 pixels"):
         dominoes(Patch("small", side=8), CORE)
 
 
@@ -232,14 +232,14 @@ def test_pictures_are_used_once_and_never_in_two_parts(files):
     seen = [shown(half, [0] * n + [1] * n, part)[:, 0].flatten(1) for part, n in parts.items()]
     assert len(torch.cat(seen).unique(dim=0)) == 140
     for part, n in parts.items():
-        with pytest.raises(ValueError, match=f"{n + 1} pictures that stand for 1 .* part has {n}"):
+        with pytest.raises(ValueError, match=f"{n + 1} pictures of class 1 .* part has {n}"):
             shown(half, [1] * (n + 1), part)
 
 
 def test_files_that_do_not_fit_are_refused(files, tmp_path):
-    with pytest.raises(ValueError, match="two different classes from 0 to 9, not 4 and 4"):
+    with pytest.raises(ValueError, match="two different labels from 0 to 9, got 4 and 4"):
         pictures("mnist", files, zero=4, one=4)
-    with pytest.raises(ValueError, match="not 0 and 10"):
+    with pytest.raises(ValueError, match="got 0 and 10"):
         pictures("mnist", files, one=10)
     svhn(files, "test", np.array([0, 2, 3]))
     with pytest.raises(ValueError, match="no test picture of class 1"):

@@ -12,7 +12,7 @@ from support import trees
 
 from contam.data import imagenet
 from contam.data.folders import image_folder
-from contam.data.imagenet import max_over, natural_tests, objectnet_columns, restrict
+from contam.data.imagenet import max_over, natural_tests, objectnet_columns
 from contam.data.images import pixels, read, resized
 
 WNIDS = trees.wnids()
@@ -46,7 +46,7 @@ def knowing(test: imagenet.NaturalTest, classes: int = 1000) -> torch.Tensor:
 
 def test_by_hand():
     logits = torch.tensor([[5.0, 1.0, 2.0, 3.0]])
-    assert restrict(logits, [3, 1]).tolist() == [[3.0, 1.0]]
+    assert max_over(logits, [[3], [1]]).tolist() == [[3.0, 1.0]]
     assert max_over(logits, [[1, 3], [2]]).tolist() == [[3.0, 2.0]]
 
 
@@ -62,18 +62,18 @@ def test_the_best_column_of_each_group_counts(seed, columns, sizes):
     expected = [[max(row[c] for c in group) for group in groups] for row in logits.tolist()]
     assert torch.equal(max_over(logits, groups), torch.tensor(expected))
     single = [group[0] for group in groups]
-    assert torch.equal(restrict(logits, single), logits[:, single])
+    assert torch.equal(max_over(logits, [[column] for column in single]), logits[:, single])
 
 
 @pytest.mark.parametrize("groups", [[[0], []], [[0, 1], [1]], [[0, 0]]])
 def test_columns_belong_to_one_class(groups):
-    with pytest.raises(ValueError, match="a column of its own"):
+    with pytest.raises(ValueError, match="every group needs a column"):
         max_over(torch.zeros(1, 3), groups)
 
 
-def test_logits_of_fewer_classes_are_refused():
+def test_logits_of_fewer_classes_are_rejected():
     with pytest.raises(ValueError, match=r"columns 2\.\.7 of 5 logits; give the logits of all"):
-        restrict(torch.zeros(1, 5), [7, 2])
+        max_over(torch.zeros(1, 5), [[7], [2]])
 
 
 def test_every_test_credits_a_network_that_knows_it(root):
@@ -124,7 +124,7 @@ def test_r_and_a_have_columns_of_their_own_which_decide(root):
 @pytest.mark.parametrize("folders", [OF_R[:-1], (*OF_R[:-1], "n99999999")])
 def test_other_folders_than_200_wnids_are_refused(tmp_path, folders):
     trees.tree(tmp_path / "imagenet-r", folders, images=1)
-    with pytest.raises(ValueError, match=r"imagenet-r holds (199|200) folders.*wanted 200"):
+    with pytest.raises(ValueError, match=r"imagenet-r contains (199|200) folders.*expected 200"):
         imagenet.imagenet_r(tmp_path, pixels, WNIDS)
 
 
@@ -171,14 +171,14 @@ def test_mapping_files_that_contradict_each_other_are_refused(tmp_path, name, fa
 def test_a_missing_mapping_file_is_named(tmp_path):
     mappings = trees.objectnet(tmp_path) / "mappings"
     (mappings / "pytorch_to_imagenet_2012_id.json").unlink()
-    with pytest.raises(ValueError, match=r"no .*pytorch_to_imagenet_2012_id\.json; it lies"):
+    with pytest.raises(ValueError, match=r"no .*pytorch_to_imagenet_2012_id\.json; it is in"):
         objectnet_columns(mappings)
 
 
 def test_the_wnids_come_from_the_folder_or_from_timm(root, tmp_path, monkeypatch):
     assert imagenet.wnids(root / "imagenet" / "val") == WNIDS
     trees.tree(tmp_path, WNIDS[:3], images=1)
-    with pytest.raises(ValueError, match="holds 3 class folders, not 1000"):
+    with pytest.raises(ValueError, match="contains 3 class folders, not 1000"):
         imagenet.wnids(tmp_path)
     (tmp_path / "timm" / "data" / "_info").mkdir(parents=True)
     listed = tmp_path / "timm" / "data" / "_info" / "imagenet_synsets.txt"
@@ -189,7 +189,7 @@ def test_the_wnids_come_from_the_folder_or_from_timm(root, tmp_path, monkeypatch
     importlib.invalidate_caches()
     assert imagenet.wnids() == WNIDS
     listed.unlink()
-    with pytest.raises(ValueError, match="neither is here; give that folder, or pip install"):
+    with pytest.raises(ValueError, match="neither is here; give that folder, or run pip install"):
         imagenet.wnids()
 
 

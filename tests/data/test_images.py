@@ -103,7 +103,7 @@ def test_the_middle_of_a_wide_image_is_kept():
     stripes = np.zeros((4, 12, 3), dtype=np.uint8)
     stripes[:, 4:8] = 255
     assert torch.equal(centered(4)(Image.fromarray(stripes)), torch.ones(3, 4, 4))
-    with pytest.raises(ValueError, match="crop of 8 px doesn't fit a short side of 4 px"):
+    with pytest.raises(ValueError, match="crop of 8 px does not fit a short side of 4 px"):
         centered(8, short=4)
 
 
@@ -112,7 +112,7 @@ def test_a_border_is_cut_off_before_anything_else():
     framed[2:-2, 2:-2] = 200
     kept = without_border(2, resized(16))(Image.fromarray(framed))
     assert torch.equal(kept, torch.full((3, 16, 16), 200 / 255))
-    with pytest.raises(ValueError, match="4 x 9 px leave nothing inside a border of 2 px"):
+    with pytest.raises(ValueError, match="4 x 9 px is too small for a border of 2 px"):
         without_border(2, pixels)(Image.new("RGB", (4, 9)))
 
 
@@ -185,7 +185,7 @@ def test_a_bad_file_is_named_in_one_line(tmp_path, workers):
     files = damaged(tmp_path)
     for bad in files[1:4]:
         one = FolderDomain("d", [bad], torch.tensor([0]), 0, pixels, workers=workers)
-        with pytest.raises(ValueError, match=f"can't read the image .*{bad.name}: ") as told:
+        with pytest.raises(ValueError, match=f"cannot read the image .*{bad.name}: ") as told:
             list(one.batches(1))
         assert "\n" not in str(told.value)
     with pytest.raises(ValueError, match=r"gone\.png: .*No such file"):

@@ -65,14 +65,14 @@ def test_imagenet_and_its_shifts(tmp_path):
         "ImageNet Sketch",
     ]
     (wrong,) = report.wrong
-    assert wrong.startswith("ImageNet-R: ") and "holds 199 folders" in wrong
+    assert wrong.startswith("ImageNet-R: ") and "contains 199 folders" in wrong
 
 
 def test_listed_images_that_are_not_there_are_counted(tmp_path):
     root = trees.camelyon17(tmp_path)
     shutil.rmtree(root / "camelyon17_v1.0" / "patches" / "patient_006_node_2")
     (wrong,) = check("camelyon17", root).wrong
-    assert wrong.startswith("new hospital: 4 listed images are not there, such as ")
+    assert wrong.startswith("new hospital: 4 listed images are missing, such as ")
 
 
 def test_lines_for_people(tmp_path):
@@ -120,5 +120,5 @@ def test_a_file_in_the_place_of_a_folder_is_told(tmp_path):
 
 
 def test_an_unknown_kind_is_refused_with_the_nearest(tmp_path):
-    with pytest.raises(ValueError, match=r"no kind of data set 'pac'; .*'pacs'"):
+    with pytest.raises(ValueError, match=r"unknown kind of data set 'pac'; .*'pacs'"):
         check("pac", tmp_path)

@@ -182,7 +182,7 @@ def test_everything_that_shows_shapes_shows_digits(digits):
 @pytest.mark.parametrize(
     ("call", "line"),
     [
-        (lambda: scenes((*ID, "paper"), 50, core="digits"), "digits are too light.*'paper'"),
+        (lambda: scenes((*ID, "paper"), 50, core="digits"), "digits are invisible on.*'paper'"),
         (lambda: shapes(core="letters"), "no core 'letters'; choose from .*'digits'"),  # pyright: ignore
         (lambda: mild(core="letters"), "no core 'letters'"),  # pyright: ignore
         (lambda: objects(10, part="tset", core="digits"), "no part 'tset'; choose from .*'test'"),

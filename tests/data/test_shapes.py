@@ -262,7 +262,7 @@ def test_colors_agree_with_the_standard_library():
         (lambda: shapes(ood_test=5), "multiple of 10, such as 10"),
         (lambda: shapes(id_val=0), "0 pictures"),
         (lambda: pretraining(kind="some"), "choose from .*'diverse', 'all'"),  # pyright: ignore
-        (lambda: blended(0, 1.5), "between 0 and 1; got 1.5"),
+        (lambda: blended(0, 1.5), "must be in .0, 1., got 1.5"),
         (lambda: blended(0, 0.5, n=100), "multiple of 200"),
         (lambda: factorial(each=0), "at least 1 background"),
         (lambda: backgrounds("cheker", 1, seed=0, part="test"), "no family 'cheker'.*'checker'"),

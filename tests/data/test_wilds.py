@@ -66,11 +66,11 @@ def test_the_official_size_is_the_default(tmp_path):
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (lambda line: line | {"split": "0"}, "has a split '0'; wanted train, id_val"),
+        (lambda line: line | {"split": "0"}, "has a split '0'; expected train, id_val"),
         (lambda line: None if line["split"] == "val" else line, "no image of 'val'"),
         (lambda line: line | {"y": "bear"}, "column 'y' has 'bear'"),
         (lambda line: line | {"y": "-1"}, "column 'y' has '-1'"),
-        (lambda line: None, "a header and no line"),
+        (lambda line: None, "a header and no rows"),
         (
             lambda line: {key: value for key, value in line.items() if key != "split"},
             "no column 'split'",

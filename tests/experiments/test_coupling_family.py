@@ -134,5 +134,7 @@ def test_the_paper_preset_says_what_to_put_where(tmp_path):
             )
         }
     )
-    with pytest.raises(ValueError, match=rf"has not all of domainnet: missing .*{tmp_path}/none"):
+    with pytest.raises(
+        ValueError, match=rf"is not a complete domainnet: missing .*{tmp_path}/none"
+    ):
         run_experiment(EXPERIMENT, config, tmp_path / "runs")

@@ -156,5 +156,5 @@ def test_the_published_presets_say_what_to_put_where(preset, tmp_path):
     assert isinstance(config, Config)
     nowhere = config.networks.model_copy(update={"folder": tmp_path / "none"})
     config = config.model_copy(update={"networks": nowhere})
-    with pytest.raises(ValueError, match=r"has not all of imagenet: missing .*none"):
+    with pytest.raises(ValueError, match=r"is not a complete imagenet: missing .*none"):
         run_experiment(EXPERIMENT, config, tmp_path)

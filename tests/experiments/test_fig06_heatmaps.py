@@ -172,7 +172,7 @@ def test_what_is_kept_is_the_mean_over_ood_tests_over_the_id_test_of_each_seed()
 
 def test_the_paper_preset_says_what_to_put_where(tmp_path):
     nowhere = PAPER.networks.model_copy(update={"folder": tmp_path / "none"})
-    with pytest.raises(ValueError, match=r"has not all of domainnet: missing .*none"):
+    with pytest.raises(ValueError, match=r"is not a complete domainnet: missing .*none"):
         run_experiment(EXPERIMENT, PAPER.model_copy(update={"networks": nowhere}), tmp_path)
 
 

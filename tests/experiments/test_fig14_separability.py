@@ -164,7 +164,7 @@ def test_without_pacs_the_paper_preset_says_what_to_put_where(tmp_path):
     networks = PAPER.networks.model_copy(
         update={"folder": tmp_path / "none", "teacher": "torchvision:resnet18"}
     )
-    with pytest.raises(ValueError, match=rf"has not all of pacs: missing .*{tmp_path}/none"):
+    with pytest.raises(ValueError, match=rf"is not a complete pacs: missing .*{tmp_path}/none"):
         run_experiment(
             EXPERIMENT, PAPER.model_copy(update={"networks": networks}), tmp_path / "runs"
         )

@@ -80,5 +80,5 @@ def test_without_a_standard_network_its_claim_is_not_judged(tmp_path):
 def test_the_paper_preset_says_what_to_put_where(tmp_path):
     nowhere = PAPER.networks.model_copy(update={"folder": tmp_path / "none"})
     config = PAPER.model_copy(update={"networks": nowhere})
-    with pytest.raises(ValueError, match=r"has not all of imagenet: missing .*none"):
+    with pytest.raises(ValueError, match=r"is not a complete imagenet: missing .*none"):
         run_experiment(EXPERIMENT, config, tmp_path)

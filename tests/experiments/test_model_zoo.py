@@ -132,7 +132,9 @@ def test_a_problem_without_its_files_says_what_to_put_where(data, tmp_path):
     config = Networks(
         data=data, folder=tmp_path / "none", weights=tmp_path, teacher="torchvision:resnet18"
     )
-    with pytest.raises(ValueError, match=rf"has not all of {data}: missing .*{tmp_path}/none") as e:
+    with pytest.raises(
+        ValueError, match=rf"is not a complete {data}: missing .*{tmp_path}/none"
+    ) as e:
         trained(tmp_path, TEACHER, ERM, config=config)
     for name in ("resnet18", "resnet50"):
         assert f"at {tmp_path}/torchvision-{name}.safetensors" in str(e.value)

@@ -1,8 +1,8 @@
-"""Families of backgrounds: each paints a texture in a range of colors, or crops photos.
+"""Families of backgrounds: textures in a range of colors, or crops of photos.
 
-Shifted families differ from the others in texture and in palette; the mild ones in one of both.
-The two photos ship with scikit-learn. Each part of the data (training, validation, test and
-pre-training) crops them in a strip of its own.
+OOD families differ from ID families in texture and in palette, and mild families in one of the two.
+The two photos come with scikit-learn. Each part of the data (training, validation, test and
+pre-training) crops a separate strip of them.
 """
 
 import difflib
@@ -20,15 +20,15 @@ from contam.data.colors import rgb
 from contam.rng import generator_for
 
 SIDE = 32
-"""Pixels along a side of the image."""
+"""Side of the image in pixels."""
 
 Range = tuple[float, float]
 Texture = Callable[[int, Generator], Tensor]
-"""Levels (n, 1, side, side) in [0, 1]: 0 shows a family's first color, 1 its second."""
+"""Levels (n, 1, side, side) in [0, 1]: 0 is the family's first color, 1 its second."""
 
 
 class Palette(NamedTuple):
-    """A range of colors, uniform in each of the three; the hue is in turns."""
+    """A range of colors, uniform in hue (in turns), saturation and value."""
 
     hue: Range
     saturation: Range
@@ -36,7 +36,7 @@ class Palette(NamedTuple):
 
 
 class Painted(NamedTuple):
-    """A texture between two colors that are drawn for each image."""
+    """A texture between two random colors."""
 
     texture: Texture
     first: Palette
@@ -44,18 +44,30 @@ class Painted(NamedTuple):
 
 
 class Cropped(NamedTuple):
-    """A crop of a photo, in its own colors or with its three channels in another order."""
+    """A crop of a photo, in its own colors or with permuted channels."""
 
     recolored: bool
 
 
 def backgrounds(family: str, n: int, *, seed: int, part: str) -> Float[Tensor, "n 3 side side"]:
-    """`n` backgrounds of a family in [0, 1], drawn for one part of the data.
+    """Draw backgrounds of a family.
 
-    Source: ours, backgrounds of which nothing tells the class.
+    Args:
+        family: a name of `FAMILIES`.
+        n: number of backgrounds.
+        seed: random seed.
+        part: part of the data: train, validation, test or pretraining.
+
+    Returns:
+        Images in [0, 1].
 
     Raises:
-        ValueError: there is no such family or no such part.
+        ValueError: the family or the part is unknown.
+
+    Source: ours, backgrounds that are independent of the class.
+
+    >>> backgrounds("clouds", 2, seed=0, part="test").shape
+    torch.Size([2, 3, 32, 32])
     """
     for what, name, known in (("family", family, FAMILIES), ("part", part, STRIPS)):
         if name not in known:
@@ -78,7 +90,7 @@ def _between(values: Range, n: int, generator: Generator) -> Float[Tensor, "n 1 
 
 
 def _along(n: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Pixels along a random direction and across it, from the middle: twice (n, 1, side, side)."""
+    """Return pixel coordinates along a random direction and across it, from the center."""
     angle = _between((0, 2 * math.pi), n, generator)
     pixels = torch.arange(SIDE) - (SIDE - 1) / 2
     x, y = pixels[None, :], pixels[:, None]
@@ -86,7 +98,7 @@ def _along(n: int, generator: Generator) -> tuple[Tensor, Tensor]:
 
 
 def ramp(n: int, generator: Generator) -> Float[Tensor, "n 1 side side"]:
-    """From one color to the other in a random direction."""
+    """A linear ramp in a random direction."""
     return (0.5 + _along(n, generator)[0] / SIDE).clamp(0, 1)
 
 
@@ -119,13 +131,13 @@ def checker(n: int, generator: Generator) -> Float[Tensor, "n 1 side side"]:
 
 
 def speckle(n: int, generator: Generator) -> Float[Tensor, "n 1 side side"]:
-    """Pixels of either color that know nothing of each other."""
+    """Independent pixels of either color."""
     share = _between((0.3, 0.7), n, generator)
     return (torch.rand(n, 1, SIDE, SIDE, generator=generator) < share).float()
 
 
 def plaid(n: int, generator: Generator) -> Float[Tensor, "n 1 side side"]:
-    """Two waves across each other, with periods of 3 to 6 pixels."""
+    """Two perpendicular waves with periods of 3 to 6 pixels."""
     level = torch.full((n, 1, SIDE, SIDE), 0.5)
     for axis in _along(n, generator):
         phase = axis / _between((3, 6), n, generator) + _between((0, 1), n, generator)
@@ -134,7 +146,7 @@ def plaid(n: int, generator: Generator) -> Float[Tensor, "n 1 side side"]:
 
 
 def strokes(n: int, generator: Generator) -> Float[Tensor, "n 1 side side"]:
-    """Ten strokes of a pen from edge to edge, each with a direction, width and level of its own."""
+    """Ten pen strokes from edge to edge with random directions, widths and levels."""
     level = torch.zeros(n, 1, SIDE, SIDE)
     for _ in range(10):
         _, across = _along(n, generator)
@@ -145,12 +157,12 @@ def strokes(n: int, generator: Generator) -> Float[Tensor, "n 1 side side"]:
 
 
 def blobs(n: int, generator: Generator) -> Float[Tensor, "n 1 side side"]:
-    """Spots with hard edges and no size of their own."""
+    """Spots with sharp edges and varying sizes."""
     return (fractal(n, generator, (4, 8, 16), 0.8) > 0.5).float()
 
 
 def paper(n: int, generator: Generator) -> Float[Tensor, "n 1 side side"]:
-    """Faint grain on slow shades."""
+    """Faint grain on slow gradients."""
     return 0.5 * fractal(n, generator) + 0.5 * fractal(n, generator, (32,))
 
 
@@ -160,12 +172,12 @@ STRIPS = {
     "test": (136, 180),
     "pretraining": (180, 224),
 }
-"""The columns of the photos, at their reduced size, that each part of the data may show."""
+"""The columns of the reduced photos that each part of the data uses."""
 
 
 @cache
 def photographs() -> Float[Tensor, "2 3 149 224"]:
-    """A temple in China and a flower, at 0.35 of their size."""
+    """Return scikit-learn's two photos, a temple and a flower, at 0.35 of their size."""
     from sklearn.datasets import load_sample_images
 
     images = torch.stack([torch.tensor(image) for image in load_sample_images().images])
@@ -176,7 +188,7 @@ def photographs() -> Float[Tensor, "2 3 149 224"]:
 
 
 def _crops(n: int, strip: tuple[int, int], generator: Generator, *, recolored: bool) -> Tensor:
-    """(n, 3, side, side) crops within the strip, half of them mirrored."""
+    """Return (n, 3, side, side) crops within the strip, half of them mirrored."""
     photos = photographs()
     photo, top, left, mirror, order = torch.rand(5, n, generator=generator)
     photo = (photo * len(photos)).long()
@@ -189,7 +201,7 @@ def _crops(n: int, strip: tuple[int, int], generator: Generator, *, recolored: b
     crops = crops.permute(0, 3, 1, 2)
     if not recolored:
         return crops.contiguous()
-    # All orders but the photo's own.
+    # All channel orders except the photo's own.
     orders = torch.tensor([(1, 2, 0), (2, 0, 1), (0, 2, 1), (1, 0, 2), (2, 1, 0)])
     chosen = orders[(order * len(orders)).long()]
     return crops.gather(1, chosen[:, :, None, None].expand_as(crops))
@@ -220,13 +232,13 @@ FAMILIES: dict[str, Painted | Cropped] = {
     "any grain": Painted(partial(fractal, octaves=(8, 16, 32), rough=1.0), ANY, ANY),
     "any photo": Cropped(recolored=True),
 }
-"""Every family; its place is the index of its domain."""
+"""Every family; its position is its domain index."""
 
 ID = ("gradient", "clouds", "stripes", "photo")
-"""Where a model learns."""
+"""Families of the training data."""
 MILD = ("paper", "cool")
-"""New, and easy for most models."""
+"""New families that are easy for most models."""
 OOD = ("checker", "speckle", "plaid", "strokes", "blobs")
-"""New in texture and in color."""
+"""Families that are new in texture and color."""
 DIVERSE = ("any gradient", "any clouds", "any stripes", "any grain", "any photo")
-"""For pre-training: textures like those of `ID` in all colors, and never one of `OOD`."""
+"""Families for pre-training: textures of `ID` in all colors, and none of `OOD`."""

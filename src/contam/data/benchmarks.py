@@ -1,7 +1,7 @@
-"""OOD problems by name, each with the way its tests are scored: the one list that pipelines know.
+"""Published OOD benchmarks by name, each with its protocol.
 
-Every problem is a `Shift` with three things beside it that the published protocols differ in: which
-logits an OOD test knows, by what measure a network is judged, and on what data it is chosen.
+A benchmark is a `Shift` with what the published protocols differ in: the classes of each OOD test,
+the metric, and the data for model selection.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,46 +24,52 @@ Kind = Literal["shapes", "imagenet", "iwildcam", "camelyon17", "domainnet", "pac
 Metric = Literal["accuracy", "macro F1"]
 
 SHOWN = 8
-"""Faults of a folder that are told at most."""
+"""Maximum number of problems that an error message lists."""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A shift, and how networks are chosen and judged on it."""
+    """A shift with its protocol of model selection and evaluation."""
 
     shift: Shift
     chosen_on: Domain
-    """Where a probe's epoch or penalty is selected."""
+    """Data for selecting a probe's epoch or penalty."""
     metric: Metric = "accuracy"
     scorings: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
-    """For OOD tests, by name, that know some of the classes alone."""
+    """Functions from logits to class scores, for OOD tests with a subset of the classes."""
 
     def scores(
         self, test: Domain, logits: Float[Tensor, "batch all"]
     ) -> Float[Tensor, "batch classes"]:
-        """The scores among which a test's prediction is the largest."""
+        """Return a test's class scores; the prediction is the largest."""
         scoring = self.scorings.get(test.name)
         return logits if scoring is None else scoring(logits)
 
 
 def on_disk(kind: Kind, folder: Path, transform: Transform, *, seed: int = 0) -> Benchmark:
-    """A published problem whose files lie in a folder.
+    """Read a published benchmark from a folder.
 
-    ImageNet and Camelyon17 have no ID validation set beside the one that they are judged on, and
-    probes are chosen on it, as published; for the WILDS sets it is the OOD validation set.
+    As published, probes are selected on ImageNet's validation set, which is also its ID test, and
+    on the OOD validation set of the WILDS benchmarks.
 
-    Source: App. E.1, App. E.2, App. E.3, App. E.4, App. G.1.
+    Args:
+        kind: name of the benchmark.
+        folder: the folder of its files.
+        transform: function from a Pillow image to a tensor.
+        seed: random seed of splits.
 
     Raises:
-        ValueError: something of the data set is missing or wrong; the line says what and where.
+        ValueError: a part of the data set is missing or wrong; the message lists what and where.
+
+    Source: App. E.1, App. E.2, App. E.3, App. E.4, App. G.1.
     """
-    found = check(kind, folder)
-    faults = [*(f"missing {part}" for part in found.missing), *found.wrong]
+    contents = check(kind, folder)
+    faults = [*(f"missing {part}" for part in contents.missing), *contents.wrong]
     if faults:
         more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
         raise ValueError(
-            f"{folder} has not all of {kind}: {'; '.join(faults[:SHOWN])}{more}. "
-            f"Nothing is downloaded: put the data there, look again with "
+            f"{folder} is not a complete {kind}: {'; '.join(faults[:SHOWN])}{more}. "
+            f"Nothing is downloaded: put the data there, check it with "
             f"'contam data check {kind} {folder}', and run again"
         )
     if kind == "imagenet":
@@ -75,11 +81,11 @@ def on_disk(kind: Kind, folder: Path, transform: Transform, *, seed: int = 0) ->
         shift, validation = WILDS[kind](folder, transform)
         return Benchmark(shift, validation, "macro F1" if kind == "iwildcam" else "accuracy")
     known = ", ".join(("imagenet", "domainnet", "pacs", *WILDS))
-    raise ValueError(f"no problem {kind!r} on disk; choose from {known}")
+    raise ValueError(f"unknown benchmark {kind!r}; choose from {known}")
 
 
 def _imagenet(folder: Path, transform: Transform) -> Benchmark:
-    """Learn on ImageNet's training set, be judged on its validation set and the five shifts."""
+    """ImageNet's training set, with its validation set and the five natural shifts as tests."""
     opened = {name: test() for name, test in natural_tests(folder, transform).items()}
     own = opened.pop("imagenet")
     shift = Shift(

@@ -1,4 +1,4 @@
-"""CIFAR-10 from its files, as it is and inside a frame of constant color."""
+"""CIFAR-10 from its files, plain and with a frame of constant color."""
 
 import io
 import pickle
@@ -18,28 +18,34 @@ from contam.rng import generator_for
 
 SIDE = 32
 BORDER = 8
-"""Pixels of frame on each side before the image is brought back to 32 pixels."""
+"""Width of the frame in pixels, before the image is resized to 32 pixels."""
 CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
 PARTS = {"train": tuple(f"data_batch_{k}" for k in range(1, 6)), "test": ("test_batch",)}
 ROW = 1 + 3 * SIDE * SIDE
 LARGEST = 64 * 2**20
-"""Bytes of the largest file that is looked into; the true ones have half of it."""
+"""Maximum size of a file in bytes; the published files have half of it."""
 JUDGED = ("green", "blue", "gray", "black")
-"""The frames of other colors that a network is judged in unless told otherwise."""
+"""Frame colors of the OOD tests, by default."""
 
 
 def cifar10(folder: Path, *, seed: int = 0, validation: int = 5000) -> Shift:
-    """CIFAR-10 without any shift: a training set less some images for `id_val`, and the test set.
+    """Read CIFAR-10 without a shift.
 
-    The folder holds the files of the binary version (`data_batch_1.bin`) or of the Python version
-    (`data_batch_1`), which is read without running anything in it. Pixels are in [0, 1].
+    Args:
+        folder: the files of the binary version (`data_batch_1.bin`) or of the Python version
+            (`data_batch_1`), which is read without running code.
+        seed: random seed of the validation split.
+        validation: number of training images that become `id_val`.
 
-    Source: App. F.4.
+    Returns:
+        A `Shift` without OOD tests; pixels are in [0, 1].
 
     Raises:
-        ValueError: a file is missing or malformed, or no image would be left to train on.
+        ValueError: a file is missing or malformed, or no training image would remain.
+
+    Source: App. F.4.
     """
     train, validated, test = _parts(folder, seed=seed, validation=validation)
     return Shift(
@@ -60,15 +66,22 @@ def padded_cifar10(
     seed: int = 0,
     validation: int = 5000,
 ) -> Shift:
-    """CIFAR-10 to be learned in a frame of one color, and judged in frames of others.
+    """Read CIFAR-10 with a frame of one color in training and other colors in the OOD tests.
 
-    Every image is made alike, so that training sets differ in the frame's color and in nothing
-    else. The ID and OOD tests hold the same images. `random` draws a color for each image.
+    Training sets with different frames differ only in the color of the frame. The ID and OOD tests
+    have the same images.
 
-    Source: App. F.4.
+    Args:
+        folder: as for `cifar10`.
+        frame: color of the training frame; `random` draws one for each image.
+        judged: colors of the OOD tests.
+        seed: random seed of the validation split and of random frames.
+        validation: number of training images that become `id_val`.
 
     Raises:
-        ValueError: as `cifar10`, or there is no such frame.
+        ValueError: as for `cifar10`, or a frame is unknown.
+
+    Source: App. F.4.
     """
     for name in (frame, *judged):
         if name != "random":
@@ -92,69 +105,82 @@ def padded_cifar10(
 def padded(
     x: Float[Tensor, "n 3 32 32"], color: Float[Tensor, "... 3"]
 ) -> Float[Tensor, "n 3 32 32"]:
-    """Images inside a frame of 8 pixels, brought back to their size (bilinear, antialiased).
+    """Add a frame of 8 pixels to images and resize them to 32 pixels (bilinear, antialiased).
 
-    One color for all of them, or one for each. A linear map of image and color together.
+    Args:
+        x: images.
+        color: one color for all images, or one for each.
 
     Source: App. F.4.
+
+    >>> padded(torch.zeros(2, 3, 32, 32), torch.tensor([1.0, 0.0, 0.0])).shape
+    torch.Size([2, 3, 32, 32])
     """
     whole = SIDE + 2 * BORDER
     framed = color.expand(len(x), 3)[:, :, None, None].repeat(1, 1, whole, whole)
     framed[:, :, BORDER:-BORDER, BORDER:-BORDER] = x
-    # Resized and not cropped: a crop would cut the frame to a width that varies by chance.
+    # Resized and not cropped: a random crop would change the width of the frame.
     return F.interpolate(framed, size=(SIDE, SIDE), mode="bilinear", antialias=True)
 
 
 def read_binary(path: Path) -> tuple[UInt8[Tensor, "n 3 32 32"], Int[Tensor, " n"]]:
-    """A file of the binary version: rows of a label and of 3072 bytes.
+    """Read a file of the binary version: rows of a label and 3072 bytes.
+
+    Returns:
+        Images (n, 3, 32, 32) of bytes, and labels (n,).
 
     Raises:
-        ValueError: there is no such file, or it is not of this form.
+        ValueError: the file is missing or has another format.
     """
     content = _content(path)
     if not content or len(content) % ROW:
         raise ValueError(
-            f"{path} has {len(content)} bytes, not rows of {ROW}; fetch CIFAR-10's binary version"
+            f"{path} has {len(content)} bytes, not rows of {ROW}; get CIFAR-10's binary version"
         )
     rows = torch.frombuffer(bytearray(content), dtype=torch.uint8).reshape(-1, ROW)
     return _checked(path, rows[:, 1:], rows[:, 0].long())
 
 
 def read_pickled(path: Path) -> tuple[UInt8[Tensor, "n 3 32 32"], Int[Tensor, " n"]]:
-    """A file of the Python version, of which only arrays of bytes and plain containers are built.
+    """Read a file of the Python version, a pickle, without running code.
+
+    Only byte arrays and plain containers are built; any other name in the pickle is an error.
+
+    Returns:
+        Images (n, 3, 32, 32) of bytes, and labels (n,).
 
     Raises:
-        ValueError: there is no such file, it is not of this form, or it asks for anything else.
+        ValueError: the file is missing, has another format, or needs any other name.
     """
     content = _content(path)
     try:
-        found = _Reader(content).load()
-        named = {k.decode() if isinstance(k, bytes) else k: v for k, v in found.items()}
+        entries = _Reader(content).load()
+        named = {k.decode() if isinstance(k, bytes) else k: v for k, v in entries.items()}
         array, labels = named["data"].value, named["labels"]
         images = torch.from_numpy(array.reshape(-1, ROW - 1).copy())
         return _checked(path, images, torch.tensor(labels, dtype=torch.int64))
-    # Bytes that are no such pickle make the machinery raise nearly anything.
+    # The unpickler can raise almost any error for a file of another format.
     except Exception as error:
-        told = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
-            f"{path} is no batch of CIFAR-10: {told}; fetch it again, or take the binary version"
+            f"{path} is not a batch of CIFAR-10: {reason}; get it again, or use the binary version"
         ) from error
 
 
 class _Array:
-    """What a pickled array of bytes becomes; nothing of NumPy's own machinery is called."""
+    """Stands for a pickled byte array; NumPy's own unpickling is not called."""
 
     __slots__ = ("value",)
 
     def __setstate__(self, state: Any) -> None:
         _version, shape, kind, columns_first, content = state
         if not isinstance(kind, _Kind) or columns_first or not isinstance(content, bytes):
-            raise pickle.UnpicklingError("an array of something else than bytes in rows")
+            raise pickle.UnpicklingError("an array that is not of bytes in rows")
         self.value = np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 
 class _Kind:
-    """What a pickled array's type becomes; bytes have no state."""
+    """Stands for the dtype of a pickled array; a byte dtype has no state."""
 
     __slots__ = ()
 
@@ -163,7 +189,7 @@ class _Kind:
 
 
 class _Call:
-    """Something that the pickle may call. It has no attribute that the pickle could change."""
+    """A callable that a pickle may use. It has no attribute that a pickle could change."""
 
     __slots__ = ()
 
@@ -185,7 +211,7 @@ class _NewKind(_Call):
 
 
 class _Encode(_Call):
-    """How newer pickles of the old protocol write bytes: as text in Latin-1."""
+    """Decodes bytes that newer versions of the old protocol write as Latin-1 text."""
 
     __slots__ = ()
 
@@ -200,7 +226,7 @@ ALLOWED: dict[tuple[str, str], Callable[[], _Call]] = {
     ("numpy", "dtype"): _NewKind,
     ("_codecs", "encode"): _Encode,
 }
-"""Every name that a pickle may ask for, and the harmless thing that it gets instead."""
+"""Every name that a pickle may use, with its harmless replacement."""
 
 
 class _Reader(pickle.Unpickler):
@@ -209,7 +235,7 @@ class _Reader(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no image needs")
+            raise pickle.UnpicklingError(f"it uses {module}.{name}, which no image needs")
         return ALLOWED[module, name]()
 
 

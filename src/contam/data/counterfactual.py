@@ -1,4 +1,4 @@
-"""What a picture would be with another background: only pixels outside the object change."""
+"""Counterfactual backgrounds: only pixels outside the object change."""
 
 from collections.abc import Callable
 
@@ -16,20 +16,29 @@ def counterfactual(
     *,
     generator: Generator,
 ) -> Float[Tensor, "n 3 height width"]:
-    """The pictures with their backgrounds changed, and every pixel that the object touches kept.
+    """Change the backgrounds of images and keep every pixel that the object covers.
 
-    `negative` turns every channel around; `recolored` gives each channel's values to the next;
-    `contrast` doubles each channel's distance from its mean over the background; `shuffled` moves
-    the background's pixels about at random, which alone draws from the generator. Pictures and
-    masks lie in [0, 1], and so does the result.
+    Args:
+        x: images in [0, 1].
+        mask: share of each pixel that the object covers, in [0, 1].
+        change: `negative` inverts every channel, `recolored` rotates the channels, `contrast`
+            doubles the distance from the background's mean, `shuffled` permutes the pixels.
+        generator: random numbers of `shuffled`.
 
-    Source: ours, new backgrounds made from those that are at hand.
+    Returns:
+        Images in [0, 1].
 
     Raises:
-        ValueError: there is no such change.
+        ValueError: the change is unknown.
+
+    Source: ours, new backgrounds made from existing ones.
+
+    >>> x, mask = torch.zeros(1, 3, 2, 2), torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]])
+    >>> counterfactual(x, mask, "negative", generator=Generator())[0, 0].tolist()
+    [[0.0, 1.0], [1.0, 1.0]]
     """
     if change not in CHANGES:
-        raise ValueError(f"no change {change!r} of the background; choose from {list(CHANGES)}")
+        raise ValueError(f"unknown change {change!r}; choose from {list(CHANGES)}")
     outside = mask == 0
     return torch.where(outside, CHANGES[change](x, outside, generator), x)
 
@@ -55,7 +64,7 @@ def _shuffled(
 ) -> Float[Tensor, "n 3 height width"]:
     inside = (~outside).flatten(1)
     chance = torch.rand(inside.shape, generator=generator)
-    # Both orders begin with the background's pixels, one as they lie and one at random.
+    # Both orders start with the background's pixels, in place and in random order.
     lying = inside.int().argsort(dim=1, stable=True)
     drawn = (chance + inside).argsort(dim=1)
     source = torch.empty_like(lying).scatter_(1, lying, drawn)
@@ -68,4 +77,4 @@ CHANGES: dict[str, Change] = {
     "contrast": _contrast,
     "shuffled": _shuffled,
 }
-"""The changes that `counterfactual` knows."""
+"""The changes that `counterfactual` supports."""

@@ -17,11 +17,11 @@ from contam.data.colors import rgb
 from contam.rng import generator_for
 
 SIDE = 24
-"""Pixels along a side of the image."""
+"""Side of the image in pixels."""
 DIGIT = 16
-"""Pixels along a side of the square that holds the digit."""
+"""Side of the digit's square in pixels."""
 JITTER = 2
-"""How far the square is moved from the middle along each axis, at most."""
+"""Maximum shift of the square from the center along each axis, in pixels."""
 
 FRAMES: dict[str, tuple[int, int, int] | None] = {
     "red": (150, 50, 50),
@@ -34,38 +34,53 @@ FRAMES: dict[str, tuple[int, int, int] | None] = {
     "random": None,
     "none": None,
 }
-"""Each frame's color out of 255; the paper's is red, and cyan is its complement."""
+"""RGB color of each frame, from 0 to 255; the paper's is red, and cyan is its complement."""
 
 
 def frame_color(frame: str) -> Float[Tensor, " 3"]:
-    """The color of a frame, in [0, 1].
+    """Return the color of a frame, in [0, 1].
 
     Raises:
-        ValueError: there is no such frame, or its color is not one constant.
+        ValueError: the frame is unknown or has no constant color.
+
+    >>> frame_color("white").tolist()
+    [1.0, 1.0, 1.0]
     """
     color = FRAMES[_known(frame)]
     if color is None:
         constant = [name for name, rgb in FRAMES.items() if rgb is not None]
-        raise ValueError(f"frame {frame!r} has no single color; choose from {constant}")
+        raise ValueError(f"frame {frame!r} has no constant color; choose from {constant}")
     return torch.tensor(color) / 255
 
 
 def padded_digits(
     frame: str = "red", *, seed: int = 0, train: int = 1200, validation: int = 197
 ) -> Shift:
-    """Colored digits to be learned in one frame and judged in all of them.
+    """Return colored digits with one frame in training and every other frame in the OOD tests.
 
-    Training, validation and test digits are disjoint. The OOD tests hold the digits of the ID
-    test, pixel for pixel, and differ from it in the frame alone. Which digits are drawn, their
-    colors and their places depend on the seed and not on the frame, so networks that learned
-    under different frames saw the same digits. `random` draws a color for each image: the clean
-    control. `none` has no frame and shows the digit larger and centered: a control confounded
-    with scale.
+    Training, validation and test digits are disjoint. The OOD tests have the digits of the ID
+    test, pixel for pixel, and differ from it only in the frame. The digits, their colors and their
+    positions depend on the seed and not on the frame, so networks with different training frames
+    are trained on the same digits.
+
+    Args:
+        frame: a name of `FRAMES`. `random` draws a color for each image, as a control. `none` has
+            no frame and a larger, centered digit, a control that also changes the scale.
+        seed: random seed.
+        train: number of training digits.
+        validation: number of validation digits; the rest of 1797 is the test.
+
+    Returns:
+        A `Shift` of images (3, 24, 24) in [0, 1].
+
+    Raises:
+        ValueError: the frame is unknown, or no digit remains for the test.
 
     Source: App. F.4.
 
-    Raises:
-        ValueError: there is no such frame, or too few digits are left for the test.
+    >>> shift = padded_digits("red", train=100, validation=50)
+    >>> len(shift.id_test), len(shift.ood_tests), shift.train[0].name
+    (1647, 8, 'red frame')
     """
     _known(frame)
     sizes = (train, validation, len(scans()[1]) - train - validation)
@@ -105,9 +120,15 @@ def _known(frame: str) -> str:
 
 @cache
 def scans() -> tuple[Float[Tensor, "n 1 8 8"], Int[Tensor, " n"]]:
-    """All 1797 digits that ship with scikit-learn, as scanned: ink in [0, 1], and what they show.
+    """Return scikit-learn's 1797 digits.
 
-    Source: ours, real pictures that need no download.
+    Returns:
+        Ink (1797, 1, 8, 8) in [0, 1], and labels (1797,).
+
+    Source: ours, real images that need no download.
+
+    >>> scans()[0].shape
+    torch.Size([1797, 1, 8, 8])
     """
     from sklearn.datasets import load_digits
 
@@ -116,7 +137,7 @@ def scans() -> tuple[Float[Tensor, "n 1 8 8"], Int[Tensor, " n"]]:
 
 
 def _framed(which: Int[Tensor, " n"], frame: str, *, seed: int, part: str) -> Batch:
-    """The chosen digits in colors of their own, inside a frame."""
+    """Return the selected digits with random colors inside a frame."""
     ink, y = (part[which] for part in scans())
     colors = _digit_colors(len(y), generator_for(seed, f"digits/{part} colors"))[:, :, None, None]
     if frame == "none":
@@ -139,7 +160,7 @@ def _resized(ink: Float[Tensor, "n 1 8 8"], side: int) -> Float[Tensor, "n 1 sid
 
 
 def _backgrounds(n: int, frame: str, generator: torch.Generator) -> Tensor:
-    """(n, 3, side, side) images that show nothing but the frame's color."""
+    """Return (n, 3, side, side) images of the frame's color."""
     if frame == "random":
         colors = rgb(*torch.rand(3, n, 1, generator=generator))
     else:
@@ -148,6 +169,6 @@ def _backgrounds(n: int, frame: str, generator: torch.Generator) -> Tensor:
 
 
 def _digit_colors(n: int, generator: torch.Generator) -> Float[Tensor, "n 3"]:
-    """Bright colors of any hue: saturation at most 0.7, value at least 0.6."""
+    """Draw bright colors of any hue: saturation at most 0.7, value at least 0.6."""
     hue, saturation, value = torch.rand(3, n, 1, generator=generator)
     return rgb(hue, 0.7 * saturation, 0.6 + 0.4 * value)

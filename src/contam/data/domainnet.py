@@ -17,7 +17,7 @@ CLASSES = (
     "house", "rabbit", "scissors", "strawberry", "table", "telephone", "truck", "butterfly",
     "sheep", "drums", "donut",
 )  # fmt: skip
-"""In the order of the lists' labels, which is not that of the alphabet."""
+"""In the order of the lists' labels, which is not alphabetical."""
 LISTS = "SENTRY_splits"
 PARTS = ("train", "test")
 
@@ -32,17 +32,23 @@ def domainnet(
     seed: int = 0,
     workers: int = 4,
 ) -> Shift:
-    """Forty things in four styles: learn on three of the styles, and be judged on the fourth.
+    """Read DomainNet: forty classes in four styles, trained on three and tested on the fourth.
 
-    The root holds the folders of the domains, and `SENTRY_splits` with the lists of the pruned set.
-    `domainbed`, the paper's partition, pools a domain's two lists and parts them anew by the seed;
-    for `third`, see `leave_one_out`. `lists` keeps the published ones: the ID and OOD tests are
-    the test lists, and a fifth of each training list is for validation.
-
-    Source: App. E.4; Tan et al. (2020).
+    Args:
+        root: the folder of the domains' folders and of the pruned lists `SENTRY_splits`.
+        transform: function from a Pillow image to a tensor.
+        ood: the style of the OOD test.
+        partition: `domainbed`, the paper's, merges the two lists of a domain and splits them by the
+            seed. `lists` keeps the published lists: the tests are the test lists, and a fifth of
+            each training list is for validation.
+        third: as for `leave_one_out`.
+        seed: random seed of the splits.
+        workers: number of threads that decode images.
 
     Raises:
-        ValueError: a list is missing or malformed, or there is no such domain or partition.
+        ValueError: a list is missing or malformed, or the domain or the partition is unknown.
+
+    Source: App. E.4; Tan et al. (2020).
     """
     if partition == "domainbed":
         pooled = [
@@ -52,7 +58,7 @@ def domainnet(
         return leave_one_out("DomainNet", CLASSES, pooled, ood, seed=seed, third=third)
     if partition != "lists" or ood not in DOMAINS:
         raise ValueError(
-            f"no partition {partition!r} with {ood!r} left out; partitions are domainbed and "
+            f"unknown partition {partition!r} or domain {ood!r}; partitions are domainbed and "
             f"lists, domains are {', '.join(DOMAINS)}"
         )
     ids = [name for name in DOMAINS if name != ood]
@@ -74,17 +80,17 @@ def domainnet(
 def listed(
     root: Path, domain: str, part: str, transform: Transform, *, workers: int = 4
 ) -> FolderDomain:
-    """One domain's images of one published list, in the list's order.
-
-    Source: App. E.4; Tan et al. (2020).
+    """Read the images of one published list, in the order of the list.
 
     Raises:
         ValueError: the list is missing, or a line is not "domain/class/file label".
+
+    Source: App. E.4; Tan et al. (2020).
     """
     path = Path(root) / LISTS / f"{domain}_{part}_mini.txt"
     if not path.is_file():
         raise ValueError(
-            f"no {path}; give the folder that holds {LISTS} and the folders {', '.join(DOMAINS)}"
+            f"no {path}; give the folder that contains {LISTS} and the folders {', '.join(DOMAINS)}"
         )
     files, y = [], []
     for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):

@@ -1,9 +1,8 @@
-"""Dominoes: two pictures in one, of which the lower says what the class is.
+"""Dominoes: images of two halves, a core feature below and a spurious feature above.
 
-The upper one goes along with the class while a network learns, and no longer when it is judged.
-Which of both is easier decides what a network learns, and each can be chosen: digits that are clean
-or hard to read, a white square, noise, or pictures from files. The 1797 digits ship with
-scikit-learn.
+The lower half determines the class. The upper half is correlated with the class in training and not
+at test time. A half can be digits that are easy or hard to read, a white square, noise, or pictures
+from files. The 1797 digits come with scikit-learn.
 """
 
 from dataclasses import dataclass
@@ -22,19 +21,19 @@ from contam.data.small_images import CLASSES, labeled_images
 from contam.rng import generator_for
 
 SIDE = 16
-"""Pixels along a side of a half that shows digits, a square or noise."""
+"""Side in pixels of a half with digits, a square or noise."""
 DIGIT = 12
-"""Pixels along a side of a digit."""
+"""Side of a digit in pixels."""
 PARTS = {"train": 0.6, "validation": 0.08, "test": 0.32}
-"""The shares of the digits that each part draws from; no digit is in two parts."""
+"""Share of the digits that each part uses; no digit is in two parts."""
 HELD_OUT = 1 / 8
-"""The share of a set's training pictures that validation draws from."""
+"""Share of a data set's training pictures that validation uses."""
 BLANK = 2
-"""What a black half is said to show, since it shows neither 0 nor 1."""
+"""Domain index of a black half, which shows neither 0 nor 1."""
 
 
 class Half(Protocol):
-    """What draws one half of dominoes, given what each is to show: 0 or 1."""
+    """A function that draws one half of dominoes, given the class (0 or 1) that each shows."""
 
     @property
     def name(self) -> str: ...
@@ -46,9 +45,10 @@ class Half(Protocol):
 
 @dataclass(frozen=True)
 class Digits:
-    """Real handwritten digits, some of which stand for 0 and others for 1.
+    """Handwritten digits, some of which mean class 0 and others class 1.
 
-    Every digit of the part is drawn about equally often, anew in its place, polarity and noise.
+    Each digit of the part is used equally often, give or take one, with random position, polarity
+    and noise.
 
     Source: ours; the halves of Murali et al. (2023) in miniature.
     """
@@ -57,11 +57,11 @@ class Digits:
     zero: tuple[int, ...] = (4, 7)
     one: tuple[int, ...] = (1, 9)
     moved: bool = True
-    """Whether a digit is anywhere in its half instead of in the middle."""
+    """Whether the position of a digit is random instead of central."""
     inverted: bool = False
-    """Whether every second one, at random, is dark on light."""
+    """Whether a random half of the digits is dark on light."""
     noise: float = 0.0
-    """Standard deviation of the pixels' noise, beside ink in [0, 1]; nothing is cut off."""
+    """Standard deviation of the pixels' noise; ink is in [0, 1], and values are not clipped."""
 
     def __call__(
         self, shows: Int[Tensor, " n"], part: str, *, seed: int, purpose: str
@@ -71,7 +71,6 @@ class Digits:
         for bit, digits in enumerate((self.zero, self.one)):
             here = shows == bit
             pool = _scanned(digits, part, seed)
-            # Each as often as the others, give or take one.
             turn = torch.arange(int(here.sum())) % len(pool)
             ink[here] = pool[torch.randperm(len(pool), generator=draws)[turn]]
         room = SIDE - DIGIT
@@ -88,16 +87,16 @@ class Digits:
 
 @dataclass(frozen=True)
 class Patch:
-    """Noise in [0, 0.5], with a white square in the upper left corner where 1 is shown.
+    """Noise in [0, 0.5], with a white square in the upper left corner for class 1.
 
     Source: ours; the patch of Murali et al. (2023) in miniature.
     """
 
     name: str
     size: int = 4
-    """Pixels along a side of the square; 0 leaves nothing but noise."""
+    """Side of the square in pixels; 0 gives only noise."""
     side: int = SIDE
-    """Pixels along a side of the half."""
+    """Side of the half in pixels."""
 
     def __call__(
         self, shows: Int[Tensor, " n"], part: str, *, seed: int, purpose: str
@@ -108,13 +107,13 @@ class Patch:
 
 
 CORE = Digits("core", zero=(3, 5, 8), one=(2, 6, 9), noise=0.1)
-"""Digits of medium difficulty, for the half that says what the class is."""
+"""Digits of medium difficulty: the core feature."""
 EASY = Patch("easy")
-"""Easier than `CORE`."""
+"""A spurious feature that is easier than `CORE`."""
 HARD = Digits("hard", inverted=True, noise=0.5)
-"""Harder than `CORE`."""
+"""A spurious feature that is harder than `CORE`."""
 NOISE = Patch("noise", size=0)
-"""Says nothing; with it, the other half stands alone."""
+"""Independent of the class, so that the other half is the only feature."""
 DOSES = (
     Digits("centered", moved=False),
     Digits("moved", noise=0.1),
@@ -122,19 +121,19 @@ DOSES = (
     Digits("noisy", inverted=True, noise=0.25),
     HARD,
 )
-"""The same digits, ever harder to read."""
+"""The same digits, from easy to hard."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Pictures of two classes of a data set, each used once at most in a part.
+    """Pictures of two classes of a data set; each is used at most once in a part.
 
     Source: ours; the halves of Murali et al. (2023).
     """
 
     name: str
     train: tuple[UInt8[Tensor, "n 3 32 32"], UInt8[Tensor, "m 3 32 32"]]
-    """Those that stand for 0, and those that stand for 1."""
+    """The pictures of class 0, and those of class 1."""
     test: tuple[UInt8[Tensor, "n 3 32 32"], UInt8[Tensor, "m 3 32 32"]]
 
     def __call__(
@@ -151,27 +150,34 @@ class Pictures:
                 first = round(HELD_OUT * len(held))
                 pool = pool[:first] if part == "validation" else pool[first:]
             here = shows == bit
-            wanted = int(here.sum())
-            if wanted > len(pool):
+            count = int(here.sum())
+            if count > len(pool):
                 raise ValueError(
-                    f"{wanted} pictures that stand for {bit} are wanted of {self.name}, "
-                    f"and its {part} part has {len(pool)}; ask for fewer dominoes"
+                    f"{count} pictures of class {bit} are needed from {self.name}, but its {part} "
+                    f"part has {len(pool)}; ask for fewer dominoes"
                 )
-            picked = pool[torch.randperm(len(pool), generator=draws)[:wanted]]
+            picked = pool[torch.randperm(len(pool), generator=draws)[:count]]
             x[here] = held[picked].float() / 255
         return x
 
 
 def pictures(kind: str, folder: Path, *, zero: int = 0, one: int = 1) -> Pictures:
-    """Two classes of MNIST, KMNIST, Fashion-MNIST, CIFAR-10 or SVHN, from `labeled_images`.
+    """Read two classes of MNIST, KMNIST, Fashion-MNIST, CIFAR-10 or SVHN as a half.
 
-    Source: ours; the halves of Murali et al. (2023).
+    Args:
+        kind: as for `labeled_images`.
+        folder: the folder of the files.
+        zero: label of the pictures of class 0.
+        one: label of the pictures of class 1.
 
     Raises:
-        ValueError: as `labeled_images`, the classes are not two of 0 to 9, or one has no picture.
+        ValueError: as for `labeled_images`; or the labels are not two of 0 to 9, or one has no
+            picture.
+
+    Source: ours; the halves of Murali et al. (2023).
     """
     if zero == one or not {zero, one} <= set(range(CLASSES)):
-        raise ValueError(f"want two different classes from 0 to 9, not {zero} and {one}")
+        raise ValueError(f"expected two different labels from 0 to 9, got {zero} and {one}")
     parts = []
     for part in ("train", "test"):
         images, y = labeled_images(kind, folder, part)
@@ -192,28 +198,39 @@ def dominoes(
     test: int = 800,
     seed: int = 0,
 ) -> Shift:
-    """Dominoes whose lower half shows the class, and whose upper half shows it in a share of them.
+    """Return dominoes whose lower half shows the class and whose upper half agrees in a share.
 
-    `agreement` is that share, in training, validation and ID test. At 0.5 the upper half says
-    nothing about the class; at 1 no example tells both apart. It holds exactly for each class, up
-    to rounding. The OOD tests have the lower halves of the ID test, pixel for pixel, below upper
-    ones that are randomized (a share of 0.5), flipped (0) or black. `Batch.domain` is what the
-    upper half shows: 0, 1, or 2 where it is black; an example in which it is not `y` is a
-    counter-example. The lower halves depend on the seed and not on the upper ones. With
-    `validation=0` there is none.
+    The OOD tests have the lower halves of the ID test, pixel for pixel, below upper halves that are
+    randomized (a share of 0.5), flipped (a share of 0) or black. `Batch.domain` is the class that
+    the upper half shows: 0, 1, or 2 if it is black. The lower halves depend on the seed and not on
+    the upper half.
+
+    Args:
+        top: the spurious feature.
+        bottom: the core feature.
+        agreement: share of examples whose upper half shows their class, in training, validation
+            and ID test; exact for each class, up to rounding. The others are counter-examples.
+        train: number of training examples.
+        validation: number of validation examples; 0 for none.
+        test: number of examples of each test.
+        seed: random seed.
+
+    Raises:
+        ValueError: the share is outside [0, 1], a part lacks an example of a class, the halves
+            differ in size, or a data set has too few pictures.
 
     Source: ours; the dominoes of Murali et al. (2023).
 
-    Raises:
-        ValueError: a share outside [0, 1], a part without an example of each class, halves of
-            different size, or too few pictures in a data set.
+    >>> shift = dominoes(EASY, CORE, train=20, validation=4, test=10)
+    >>> shift.train[0].data.x.shape
+    torch.Size([20, 3, 32, 16])
     """
     if not 0 <= agreement <= 1:
-        raise ValueError(f"the share of agreeing halves lies in [0, 1], not at {agreement}")
+        raise ValueError(f"agreement must be in [0, 1], got {agreement}")
     if min(train, test) < 2 or validation == 1 or validation < 0:
         raise ValueError(
-            f"want 2 dominoes or more in each part (or no validation), one for each class; "
-            f"not {train}, {validation} and {test}"
+            f"expected at least 2 dominoes in each part (or no validation), one per class; "
+            f"got {train}, {validation} and {test}"
         )
 
     def domain(name: str, part: str, n: int, share: float | None) -> Domain:
@@ -227,7 +244,9 @@ def dominoes(
             upper = top(shown, part, seed=seed, purpose=f"dominoes/{name} top")
         if upper.shape != lower.shape:
             sides = upper.shape[-1], lower.shape[-1]
-            raise ValueError(f"halves of {sides[0]} and {sides[1]} pixels don't make a domino")
+            raise ValueError(
+                f"the halves have {sides[0]} and {sides[1]} pixels; they must have the same side"
+            )
         return Domain(name, Batch(torch.cat([upper, lower], dim=2), y, shown))
 
     return Shift(
@@ -245,7 +264,7 @@ def dominoes(
 
 
 def _shown(y: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """What the upper halves show: the class for a share of each class, else the other one."""
+    """Return what the upper halves show: the class for a share of each class, else the other."""
     shown = y.clone()
     for label in (0, 1):
         members = (y == label).nonzero().flatten()
@@ -256,14 +275,14 @@ def _shown(y: Tensor, share: float, generator: torch.Generator) -> Tensor:
 
 @cache
 def _enlarged() -> tuple[Tensor, Tensor]:
-    """All digits on 12 x 12 pixels, ink in [0, 1], and what they show."""
+    """Return all digits at 12 x 12 pixels, with ink in [0, 1], and their labels."""
     ink, digit = scans()
     ink = F.interpolate(ink, size=(DIGIT, DIGIT), mode="bilinear", align_corners=False)
     return ink[:, 0], digit
 
 
 def _scanned(digits: tuple[int, ...], part: str, seed: int) -> Tensor:
-    """The scans of some digits that a part draws from."""
+    """Return the scans of some digits that a part uses."""
     ink, digit = _enlarged()
     order = torch.randperm(len(digit), generator=generator_for(seed, "dominoes/digits"))
     first = [round(share * len(digit)) for share in (0.0, PARTS["train"], 1 - PARTS["test"], 1.0)]

@@ -1,4 +1,4 @@
-"""Trees of folders whose names are classes: as domains, as an OOD problem, and split in parts."""
+"""Folders of images, one per class, as domains and as OOD problems."""
 
 import difflib
 import os
@@ -12,29 +12,29 @@ from contam.data.images import FolderDomain, Transform
 from contam.rng import generator_for
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
-"""Names that end so, in either case, are images; a folder's other files are passed over."""
+"""Suffixes of image files, in lower or upper case; other files are ignored."""
 
 
 def folders_in(root: Path) -> tuple[str, ...]:
-    """The names of the folders in a folder, sorted; hidden ones are passed over.
+    """Return the sorted names of the folders in a folder, without hidden ones.
 
     Raises:
-        ValueError: there is no such folder.
+        ValueError: the folder does not exist.
     """
     if not Path(root).is_dir():
-        raise ValueError(f"no folder {root}; give the one that holds the data set's folders")
+        raise ValueError(f"no folder {root}; give the folder that contains the data set's folders")
     with os.scandir(root) as entries:
         return tuple(sorted(e.name for e in entries if e.is_dir() and not e.name.startswith(".")))
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The image files in a folder, sorted by name; hidden ones are passed over.
+    """Return the image files in a folder, sorted by name, without hidden ones.
 
     Raises:
-        ValueError: there is no such folder.
+        ValueError: the folder does not exist.
     """
     if not Path(folder).is_dir():
-        raise ValueError(f"no folder {folder}; it should hold images")
+        raise ValueError(f"no folder {folder}; it should contain images")
     with os.scandir(folder) as entries:
         names = sorted(
             e.name
@@ -45,14 +45,14 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def classes_in(root: Path) -> tuple[str, ...]:
-    """The class names of a tree `root/class/image`, sorted.
+    """Return the sorted class names of a tree `root/class/image`.
 
     Raises:
-        ValueError: there is no such folder, or it holds no folder.
+        ValueError: the folder does not exist or contains no folder.
     """
     classes = folders_in(root)
     if not classes:
-        raise ValueError(f"{root} holds no folders; wanted one folder of images for each class")
+        raise ValueError(f"{root} contains no folders; expected one folder of images per class")
     return classes
 
 
@@ -66,21 +66,28 @@ def image_folder(
     workers: int = 4,
     skip_unreadable: bool = False,
 ) -> FolderDomain:
-    """A tree `root/class/image` as a domain; classes are numbered in the order of `classes`.
+    """Return a tree `root/class/image` as a domain.
 
-    The order is that of the folders' names unless given. `skip_unreadable` reads every file once
-    and leaves out those that can't be read; `skipped` of the domain names them.
-
-    Source: ours, the layout that most tools share.
+    Args:
+        root: the folder of the class folders.
+        transform: function from a Pillow image to a tensor.
+        name: name of the domain; by default that of the folder.
+        index: domain index of every image.
+        classes: class names in the order of the labels; by default the sorted folder names.
+        workers: number of threads that decode images.
+        skip_unreadable: whether to read every file once and leave out unreadable ones, which
+            `skipped` of the domain lists.
 
     Raises:
-        ValueError: the folders are not those of the classes, or one has no image.
+        ValueError: the folders are not those of the classes, or a class has no image.
+
+    Source: ours, the layout that most tools share.
     """
     root = Path(root)
-    found = classes_in(root)
-    classes = found if classes is None else tuple(classes)
-    if set(found) != set(classes):
-        raise ValueError(_unlike(root, found, classes))
+    folders = classes_in(root)
+    classes = folders if classes is None else tuple(classes)
+    if set(folders) != set(classes):
+        raise ValueError(_difference(root, folders, classes))
     files: list[Path] = []
     y: list[int] = []
     for label, folder in enumerate(classes):
@@ -100,10 +107,16 @@ def image_folder(
 def image_domains(
     root: Path, transform: Transform, *, workers: int = 4, skip_unreadable: bool = False
 ) -> tuple[tuple[str, ...], tuple[FolderDomain, ...]]:
-    """The classes and the domains of a tree `root/domain/class/image`, both sorted by name.
+    """Return the classes and the domains of a tree `root/domain/class/image`, sorted by name.
+
+    Args:
+        root: the folder of the domain folders.
+        transform: as for `image_folder`.
+        workers: as for `image_folder`.
+        skip_unreadable: as for `image_folder`.
 
     Raises:
-        ValueError: there are no domains, their classes differ, or one has no image of a class.
+        ValueError: there are no domains, their classes differ, or a class has no image.
     """
     names = classes_in(root)
     classes = classes_in(Path(root) / names[0])
@@ -127,10 +140,20 @@ def image_shift(
     workers: int = 4,
     skip_unreadable: bool = False,
 ) -> Shift:
-    """An OOD problem of trees `root/class/image`, all with the classes of `train`.
+    """Return a `Shift` of trees `root/class/image`, all with the classes of `train`.
+
+    Args:
+        train: the training images.
+        id_test: the test images from the training distribution.
+        ood_tests: the shifted test images, by name.
+        transform: function from a Pillow image to a tensor.
+        id_val: the images for model selection.
+        name: name of the shift.
+        workers: as for `image_folder`.
+        skip_unreadable: as for `image_folder`.
 
     Raises:
-        ValueError: a tree is missing, lacks a class or an image of it, or has other classes.
+        ValueError: a tree is missing, a class of it has no image, or its classes differ.
     """
     classes = classes_in(train)
     numbers = iter(range(1, len(ood_tests) + 1))
@@ -151,22 +174,22 @@ def image_shift(
     )
 
 
-def _unlike(root: Path, found: Sequence[str], classes: Sequence[str]) -> str:
-    """What keeps a folder's classes from being those that are wanted."""
-    lacks = sorted(set(classes) - set(found))
-    more = sorted(set(found) - set(classes))
+def _difference(root: Path, folders: Sequence[str], classes: Sequence[str]) -> str:
+    """Return how a folder's classes differ from the expected ones."""
+    lacks = sorted(set(classes) - set(folders))
+    more = sorted(set(folders) - set(classes))
     faults = [f"lacks {_some(lacks)}"] if lacks else []
     faults += [f"also has {_some(more)}"] if more else []
     return f"{root} {' and '.join(faults)}; all trees need the same {len(classes)} classes"
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:
-    told = ", ".join(map(repr, names[:most]))
-    return told if len(names) <= most else f"{told} and {len(names) - most} more"
+    text = ", ".join(map(repr, names[:most]))
+    return text if len(names) <= most else f"{text} and {len(names) - most} more"
 
 
 def merged(name: str, domains: Sequence[FolderDomain]) -> FolderDomain:
-    """Several domains read as one, with the first one's transform; each image keeps its origin."""
+    """Merge domains into one with the first one's transform; images keep their domain indices."""
     first = domains[0]
     return FolderDomain(
         name,
@@ -180,16 +203,21 @@ def merged(name: str, domains: Sequence[FolderDomain]) -> FolderDomain:
 
 
 def parted(domain: FolderDomain, shares: Sequence[float], *, seed: int) -> list[FolderDomain]:
-    """Disjoint random parts of a domain; what the shares leave goes to one more part, the last.
+    """Split a domain at random into disjoint parts.
 
-    The draw depends on the seed, the domain's name and its size, and on nothing else.
+    The split depends only on the seed, the domain's name and its size.
+
+    Args:
+        domain: the domain.
+        shares: share of each part; the remaining images form one more part.
+        seed: random seed.
     """
     order = torch.randperm(
         len(domain), generator=generator_for(seed, f"images/parts of {domain.name}")
     )
     sizes = [int(share * len(domain)) for share in shares]
     sizes.append(len(domain) - sum(sizes))
-    # In the folder's order, so that neighbors on disk are read as neighbors.
+    # In the order of the folder, so that disk reads are sequential.
     return [domain.pick(part.sort().values) for part in order.split(sizes)]
 
 
@@ -202,21 +230,31 @@ def leave_one_out(
     seed: int = 0,
     third: bool = True,
 ) -> Shift:
-    """Learn on all domains but one, and be judged on all of that one.
+    """Return the problem of training on all domains except one and testing on that one.
 
-    As DomainBed does, 80 % of each other domain is for training. DomainBed selects and reports on
-    the remaining 20 % alike; here one half of it is `id_val` and the other `id_test`, so that the
-    ID test took no part in the selection. `third=False` gives both the whole of it.
+    As in DomainBed, 80 % of each training domain is for training. DomainBed selects and reports on
+    the remaining 20 %. Here one half of it is `id_val` and the other half `id_test`, so that the ID
+    test is not used for selection.
 
-    Source: App. E.4; Gulrajani & Lopez-Paz (2021). The third part is ours.
+    Args:
+        name: name of the problem.
+        classes: class names in the order of the labels.
+        domains: all domains.
+        ood: name of the domain to leave out.
+        seed: random seed of the split.
+        third: whether to split the 20 %; False uses all of it for both, as DomainBed does.
 
     Raises:
-        ValueError: there is no such domain to leave out, or no other to learn on.
+        ValueError: the domain is unknown, or there is no other one.
+
+    Source: App. E.4; Gulrajani & Lopez-Paz (2021). The third part is ours.
     """
     names = [domain.name for domain in domains]
     if ood not in names or len(names) < 2:
         near = difflib.get_close_matches(ood, names, n=3) or names
-        raise ValueError(f"no domain {ood!r} to leave out beside others; choose from {near}")
+        raise ValueError(
+            f"unknown domain {ood!r}, or no other domain to train on; choose from {near}"
+        )
     held = next(domain for domain in domains if domain.name == ood)
     shares = (0.8, 0.1) if third else (0.8,)
     parts = [parted(domain, shares, seed=seed) for domain in domains if domain is not held]

@@ -1,7 +1,7 @@
-"""ImageNet and its five natural shifts, each judged by the columns of the logits that it knows.
+"""ImageNet and its five natural shifts, each scored on its own classes.
 
-A network gives 1000 logits in the order of the sorted WordNet numbers (wnids). Three sets hold
-fewer classes; without their rule of reading the logits they score tens of points too low.
+A network returns 1000 logits in the order of the sorted WordNet ids (wnids). Three sets have fewer
+classes; if all 1000 logits compete, their accuracy is tens of percentage points too low.
 """
 
 import json
@@ -20,31 +20,27 @@ from contam.data.images import FolderDomain, Transform, without_border
 
 CLASSES = 1000
 BORDER = 2
-"""Pixels cut off ObjectNet's images on each side; the frame of red in them is one pixel wide."""
-
-
-def restrict(
-    logits: Float[Tensor, "batch all"], columns: Sequence[int]
-) -> Float[Tensor, "batch some"]:
-    """The logits of some classes alone, in the order given.
-
-    Raises:
-        ValueError: a column is not there, or stands twice.
-    """
-    return max_over(logits, [[column] for column in columns])
+"""Pixels to crop on each side of ObjectNet's images, whose red frame is one pixel wide."""
 
 
 def max_over(
     logits: Float[Tensor, "batch all"], groups: Sequence[Sequence[int]]
 ) -> Float[Tensor, "batch groups"]:
-    """For each group of columns the largest of its logits: a class that has several names.
+    """Return the largest logit of each group of columns.
+
+    Args:
+        logits: logits of all classes of ImageNet.
+        groups: the columns of each class; a class can have several.
 
     Raises:
-        ValueError: a group is empty, or a column is not there or stands twice.
+        ValueError: a group is empty, or a column does not exist or is in two groups.
+
+    >>> max_over(torch.tensor([[0.0, 3.0, 1.0]]), [[0, 1], [2]]).tolist()
+    [[3.0, 1.0]]
     """
     columns = [column for group in groups for column in group]
     if not all(groups) or len(set(columns)) < len(columns):
-        raise ValueError("every group needs a column of its own, and no column belongs to two")
+        raise ValueError("every group needs a column, and no column can be in two groups")
     if any(not 0 <= column < logits.shape[1] for column in columns):
         raise ValueError(
             f"columns {min(columns)}..{max(columns)} of {logits.shape[1]} logits; give the logits "
@@ -58,39 +54,40 @@ def max_over(
 
 @dataclass(frozen=True)
 class NaturalTest:
-    """A test set of ImageNet's kind, and how 1000 logits become scores of its classes."""
+    """A test set of ImageNet's classes, and the columns of the logits that belong to each class."""
 
     domain: FolderDomain
-    """Its labels count within `classes`."""
+    """Its labels are indices of `classes`."""
     classes: tuple[str, ...]
     """wnids, or ObjectNet's names."""
     columns: tuple[tuple[int, ...], ...]
-    """The columns of the logits that mean each class."""
+    """The columns of the logits of each class."""
 
     def scores(self, logits: Float[Tensor, "batch all"]) -> Float[Tensor, "batch classes"]:
-        """A score for each class of this set; the prediction is the largest."""
+        """Return a score for each class of this set; the prediction is the largest."""
         return max_over(logits, self.columns)
 
 
 def wnids(folder: Path | None = None) -> tuple[str, ...]:
-    """The 1000 wnids in the order of the logits.
+    """Return the 1000 wnids in the order of the logits.
 
-    From the folders of `imagenet/val` or `imagenet/train` if given, else from timm's list.
-
-    Source: ours.
+    Args:
+        folder: `imagenet/val` or `imagenet/train`; by default timm's list is used.
 
     Raises:
-        ValueError: the folder doesn't hold 1000 folders, or there is neither a folder nor timm.
+        ValueError: the folder does not contain 1000 folders, or there is neither a folder nor timm.
+
+    Source: ours.
     """
     if folder is not None:
-        found = classes_in(folder)
-        if len(found) != CLASSES:
+        folders = classes_in(folder)
+        if len(folders) != CLASSES:
             raise ValueError(
-                f"{folder} holds {len(found)} class folders, not {CLASSES}; "
+                f"{folder} contains {len(folders)} class folders, not {CLASSES}; "
                 "give ImageNet's train or val, sorted into folders named by wnid"
             )
-        return found
-    # Read as a file: importing timm takes a torchvision that loads, and a list needs neither.
+        return folders
+    # Read as a file: importing timm would also import torchvision.
     timm = find_spec("timm")
     places = [Path(place) for place in (timm and timm.submodule_search_locations) or ()]
     lists = [place / "data" / "_info" / "imagenet_synsets.txt" for place in places]
@@ -98,19 +95,19 @@ def wnids(folder: Path | None = None) -> tuple[str, ...]:
         return tuple(path.read_text("utf-8").split())
     raise ValueError(
         "the 1000 wnids come from the folder of ImageNet's val or from timm, and neither is here; "
-        "give that folder, or pip install 'contam[models]'"
+        "give that folder, or run pip install -e '.[models]' in a clone of contam"
     )
 
 
 def imagenet(
     root: Path, transform: Transform, *, split: str = "val", workers: int = 4
 ) -> NaturalTest:
-    """ImageNet itself, `imagenet/{train,val}/<wnid>/*` under the root.
-
-    Source: App. E.1.
+    """Read ImageNet from `imagenet/{train,val}/<wnid>/*` below the root.
 
     Raises:
-        ValueError: the split is neither train nor val, or its folder is not of this layout.
+        ValueError: the split is neither train nor val, or its folder has another layout.
+
+    Source: App. E.1.
     """
     if split not in ("train", "val"):
         raise ValueError(f"no split {split!r} of ImageNet; choose train or val")
@@ -125,15 +122,15 @@ def imagenet(
 def imagenet_v2(
     root: Path, transform: Transform, names: Sequence[str], *, workers: int = 4
 ) -> NaturalTest:
-    """ImageNetV2, matched frequency: its folders 0..999 are the columns themselves.
-
-    Source: App. E.1; Recht et al. (2019).
+    """Read ImageNetV2 (matched frequency), whose folders 0..999 are the columns of the logits.
 
     Raises:
-        ValueError: the folders are not 0..999, or one has no image.
+        ValueError: the folders are not 0..999, or a folder has no image.
+
+    Source: App. E.1; Recht et al. (2019).
     """
     folder = Path(root) / "imagenetv2-matched-frequency-format-val"
-    # Sorted as text, 10 would come before 2 and nearly every label would be wrong.
+    # Sorted as text, 10 would come before 2, and almost every label would be wrong.
     numbers = [str(number) for number in range(CLASSES)]
     domain = image_folder(
         folder, transform, name="ImageNetV2", index=1, classes=numbers, workers=workers
@@ -144,12 +141,12 @@ def imagenet_v2(
 def imagenet_r(
     root: Path, transform: Transform, names: Sequence[str], *, workers: int = 4
 ) -> NaturalTest:
-    """Renditions of 200 classes, which alone compete for the prediction.
-
-    Source: App. E.1; Hendrycks et al. (2021).
+    """Read ImageNet-R: renditions of 200 classes; only these classes compete.
 
     Raises:
-        ValueError: the folders are not 200 wnids, or one has no image.
+        ValueError: the folders are not 200 wnids, or a folder has no image.
+
+    Source: App. E.1; Hendrycks et al. (2021).
     """
     return _by_wnid(
         Path(root) / "imagenet-r",
@@ -157,7 +154,7 @@ def imagenet_r(
         names,
         "ImageNet-R",
         index=2,
-        wanted=200,
+        count=200,
         workers=workers,
     )
 
@@ -165,30 +162,30 @@ def imagenet_r(
 def imagenet_sketch(
     root: Path, transform: Transform, names: Sequence[str], *, workers: int = 4
 ) -> NaturalTest:
-    """Black-and-white sketches of all 1000 classes, in `sketch/<wnid>`.
-
-    Source: App. E.1; Wang et al. (2019).
+    """Read ImageNet Sketch: black-and-white sketches of all 1000 classes, in `sketch/<wnid>`.
 
     Raises:
-        ValueError: the folders are not the 1000 wnids, or one has no image.
+        ValueError: the folders are not the 1000 wnids, or a folder has no image.
+
+    Source: App. E.1; Wang et al. (2019).
     """
     folder = Path(root) / "sketch"
     return _by_wnid(
-        folder, transform, names, "ImageNet Sketch", index=4, wanted=CLASSES, workers=workers
+        folder, transform, names, "ImageNet Sketch", index=4, count=CLASSES, workers=workers
     )
 
 
 def imagenet_a(
     root: Path, transform: Transform, names: Sequence[str], *, workers: int = 4
 ) -> NaturalTest:
-    """Photos that a ResNet-50 got wrong, of 200 classes that are not ImageNet-R's.
+    """Read ImageNet-A: photos of 200 classes that a ResNet-50 misclassifies.
 
-    That ResNet-50 scores exactly 0 here, so its logit is infinite and no fit can hold it.
-
-    Source: App. E.1; Hendrycks et al. (2021).
+    The accuracy of that ResNet-50 is exactly 0, so its logit is infinite and fits leave it out.
 
     Raises:
-        ValueError: the folders are not 200 wnids, or one has no image.
+        ValueError: the folders are not 200 wnids, or a folder has no image.
+
+    Source: App. E.1; Hendrycks et al. (2021).
     """
     return _by_wnid(
         Path(root) / "imagenet-a",
@@ -196,7 +193,7 @@ def imagenet_a(
         names,
         "ImageNet-A",
         index=5,
-        wanted=200,
+        count=200,
         workers=workers,
     )
 
@@ -204,16 +201,17 @@ def imagenet_a(
 def objectnet(
     root: Path, transform: Transform, names: Sequence[str] = (), *, workers: int = 4
 ) -> NaturalTest:
-    """Household objects from odd viewpoints: the classes that ImageNet has, by their best column.
+    """Read ObjectNet: household objects from unusual viewpoints, restricted to ImageNet's classes.
 
-    Two pixels of border are cut off before the transform. The classes and their columns come from
-    the mapping files in the archive; `names` is not needed. Folders of other classes are left out.
-
-    Source: App. E.1; Barbu et al. (2019).
+    A border of two pixels is cropped before the transform. The classes and their columns come from
+    the mapping files of the archive; `names` is not used. A class with several columns is scored by
+    the largest.
 
     Raises:
         ValueError: a folder or a mapping file is missing, or the mapping files contradict each
             other.
+
+    Source: App. E.1; Barbu et al. (2019).
     """
     folder = Path(root) / "objectnet-1.0"
     groups = objectnet_columns(folder / "mappings")
@@ -231,7 +229,7 @@ def objectnet(
 
 
 def objectnet_columns(mappings: Path) -> dict[str, tuple[int, ...]]:
-    """The columns of the logits for each of ObjectNet's folders that ImageNet knows.
+    """Return the columns of the logits for each folder of ObjectNet that is a class of ImageNet.
 
     Raises:
         ValueError: a mapping file is missing, or they contradict each other.
@@ -239,7 +237,7 @@ def objectnet_columns(mappings: Path) -> dict[str, tuple[int, ...]]:
 
     def lines(name: str) -> str:
         if not (mappings / name).is_file():
-            raise ValueError(f"no {mappings / name}; it lies in the archive of ObjectNet")
+            raise ValueError(f"no {mappings / name}; it is in the archive of ObjectNet")
         return (mappings / name).read_text("utf-8")
 
     labels = json.loads(lines("folder_to_objectnet_label.json"))
@@ -248,7 +246,7 @@ def objectnet_columns(mappings: Path) -> dict[str, tuple[int, ...]]:
         int(older): int(column)
         for column, older in json.loads(lines("pytorch_to_imagenet_2012_id.json")).items()
     }
-    # The line's number is ImageNet's older numbering, which is not that of the logits.
+    # The line number is ImageNet's older class number, which differs from the column.
     older_of = {
         line.strip(): number
         for number, line in enumerate(lines("imagenet_to_label_2012_v2").splitlines())
@@ -256,13 +254,13 @@ def objectnet_columns(mappings: Path) -> dict[str, tuple[int, ...]]:
     folder_of = {label: folder for folder, label in labels.items()}
     try:
         return {
-            folder_of[label]: tuple(column_of[older_of[each]] for each in same.split("; "))
+            folder_of[label]: tuple(column_of[older_of[title]] for title in same.split("; "))
             for label, same in known.items()
         }
     except KeyError as error:
         raise ValueError(
-            f"the mapping files in {mappings} contradict each other: one names {error}, which "
-            "another lacks; take all four from one archive"
+            f"the mapping files in {mappings} contradict each other: {error} is in one and not in "
+            "another; take all four from one archive"
         ) from error
 
 
@@ -280,10 +278,10 @@ NATURAL_TESTS: dict[str, Callable[..., NaturalTest]] = {
 def natural_tests(
     root: Path, transform: Transform, *, workers: int = 4
 ) -> dict[str, Callable[[], NaturalTest]]:
-    """The six tests, each to be opened by a call; ImageNet's val gives the order of the columns.
+    """Return a function for each of the six tests that reads it; `imagenet/val` gives the classes.
 
     Raises:
-        ValueError: `imagenet/val` under the root does not hold 1000 folders.
+        ValueError: `imagenet/val` below the root does not contain 1000 folders.
     """
     names = wnids(Path(root) / "imagenet" / "val")
     return {
@@ -303,20 +301,20 @@ def _by_wnid(
     title: str,
     *,
     index: int,
-    wanted: int,
+    count: int,
     workers: int,
 ) -> NaturalTest:
-    """A tree of wnid folders, judged among its own classes."""
-    found = folders_in(folder)
-    place = {name: column for column, name in enumerate(names)}
-    strangers = [name for name in found if name not in place]
-    if len(found) != wanted or strangers:
-        other = f", {strangers[0]!r} among them" if strangers else ""
+    """Read a tree of wnid folders, scored among its own classes."""
+    folders = folders_in(folder)
+    column = {name: index for index, name in enumerate(names)}
+    unknown = [name for name in folders if name not in column]
+    if len(folders) != count or unknown:
+        example = f", such as {unknown[0]!r}" if unknown else ""
         raise ValueError(
-            f"{folder} holds {len(found)} folders, {len(strangers)} of them no wnid of "
-            f"ImageNet{other}; wanted {wanted} folders named by wnid"
+            f"{folder} contains {len(folders)} folders, of which {len(unknown)} are not wnids of "
+            f"ImageNet{example}; expected {count} folders named by wnid"
         )
     domain = image_folder(
-        folder, transform, name=title, index=index, classes=found, workers=workers
+        folder, transform, name=title, index=index, classes=folders, workers=workers
     )
-    return NaturalTest(domain, found, _single([place[name] for name in found]))
+    return NaturalTest(domain, folders, _single([column[name] for name in folders]))

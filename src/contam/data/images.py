@@ -1,9 +1,9 @@
-"""Images in folders: read when they are looked at, in an order and with errors that can be told.
+"""Domains of image files that are read on demand, in a reproducible order.
 
-Nothing is downloaded and nothing is repaired. What Pillow reads becomes RGB in the way of the data
-sets' own tools: transparency is dropped, so a pixel shows the color stored under it; gray and
-palette images are spread over three channels; sixteen bits are scaled to eight. The orientation
-that a camera noted (EXIF) is not applied, because published numbers were made without it.
+Nothing is downloaded or repaired. Images become RGB as in the data sets' own tools: transparency
+is dropped, so a pixel has the color stored under it; gray and palette images are copied to three
+channels; 16 bits are scaled to 8. The camera's orientation (EXIF) is not applied, because published
+numbers do not use it.
 """
 
 import math
@@ -21,38 +21,42 @@ from torch import Tensor
 from contam.batch import Batch, Domain
 
 Transform = Callable[[Image.Image], Tensor]
-"""What makes a tensor of an image; the same tensor whenever it is asked."""
+"""A deterministic function from an image to a tensor."""
 Augmentation = Callable[[Image.Image, torch.Generator], Image.Image]
-"""What changes an image at random before the transform; it draws from the generator alone."""
+"""A random change of an image before the transform, which draws only from the generator."""
 
 AHEAD = 2
-"""Batches that are read while one is being used."""
+"""Number of batches that are read ahead."""
 TRIES = 10
-"""Random boxes that are tried before the middle is taken."""
+"""Number of random boxes to try before the central one is used."""
 
 
 def read(path: Path, *, upright: bool = False) -> Image.Image:
-    """An image file in RGB with eight bits; `upright` applies the camera's orientation.
+    """Read an image file as 8-bit RGB.
+
+    Args:
+        path: the file.
+        upright: whether to apply the camera's orientation.
 
     Raises:
-        ValueError: the file is not there, is no image, or is damaged.
+        ValueError: the file is missing, is not an image, or is damaged.
     """
     try:
         with Image.open(path) as image:
             image.load()
             return _rgb(ImageOps.exif_transpose(image) if upright else image)
-    # A damaged file makes Pillow's decoders raise nearly anything, and the cure is always the same.
+    # Pillow can raise almost any error for a damaged file, and the fix is always the same.
     except Exception as error:
-        told = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
-            f"can't read the image {path}: {told}; fetch it again, or leave out such files with "
+            f"cannot read the image {path}: {reason}; replace it, or leave out such files with "
             "skip_unreadable=True"
         ) from error
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        # Sixteen bits; Pillow's own conversion would cut off all that is above 255.
+        # 16 bits; Pillow's conversion would clip values above 255.
         deep = np.asarray(image).astype(np.int64)
         return Image.fromarray((deep.clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
@@ -63,23 +67,25 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def pixels(image: Image.Image) -> Float[Tensor, "3 height width"]:
-    """An RGB image as it is, in [0, 1]."""
+    """Return an RGB image as a tensor in [0, 1]."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
 def resized(side: int) -> Transform:
-    """The whole image on `side` x `side` pixels (bilinear), whatever its aspect ratio was."""
+    """Return a transform that resizes to `side` x `side` pixels (bilinear), of any aspect ratio."""
     return lambda image: pixels(image.resize((side, side), Image.Resampling.BILINEAR))
 
 
 def centered(side: int, *, short: int | None = None) -> Transform:
-    """The middle `side` x `side` pixels after the short side was resized to `short` (bicubic).
+    """Return a transform that resizes the short side (bicubic) and crops the center.
 
-    `short` is `side` unless given; larger values cut off more of the border.
+    Args:
+        side: side of the crop in pixels.
+        short: length of the short side before cropping; by default `side`.
     """
     short = side if short is None else short
     if short < side:
-        raise ValueError(f"a crop of {side} px doesn't fit a short side of {short} px")
+        raise ValueError(f"a crop of {side} px does not fit a short side of {short} px")
 
     def transform(image: Image.Image) -> Tensor:
         scale = short / min(image.size)
@@ -92,12 +98,12 @@ def centered(side: int, *, short: int | None = None) -> Transform:
 
 
 def without_border(border: int, transform: Transform) -> Transform:
-    """The transform of what is left when `border` pixels are cut off on each side."""
+    """Return a transform that crops `border` pixels on each side and applies `transform`."""
 
     def cropped(image: Image.Image) -> Tensor:
         width, height = image.size
         if min(width, height) <= 2 * border:
-            raise ValueError(f"{width} x {height} px leave nothing inside a border of {border} px")
+            raise ValueError(f"{width} x {height} px is too small for a border of {border} px")
         return transform(image.crop((border, border, width - border, height - border)))
 
     return cropped
@@ -110,13 +116,23 @@ def crop_box(
     scale: tuple[float, float],
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> tuple[int, int, int, int]:
-    """A random box (left, top, right, bottom) in an image of `size` (width, height).
+    """Draw a random box as torchvision's RandomResizedCrop does, from a generator.
 
-    Its share of the area is uniform in `scale`, and the logarithm of its width over its height is
-    so in `ratio`. Where ten such boxes didn't fit, it is the largest in the middle whose aspect
-    ratio is within the range.
+    If ten boxes do not fit, the box is the largest central one whose aspect ratio is in the range.
+
+    Args:
+        size: width and height of the image.
+        generator: source of the random numbers.
+        scale: range of the box's share of the area (uniform).
+        ratio: range of its width over its height (log-uniform).
+
+    Returns:
+        Left, top, right and bottom of the box.
 
     Source: ours, with the distribution of torchvision's RandomResizedCrop.
+
+    >>> crop_box((10, 10), torch.Generator().manual_seed(0), scale=(1.0, 1.0), ratio=(1.0, 1.0))
+    (0, 0, 10, 10)
     """
     width, height = size
     for _ in range(TRIES):
@@ -135,19 +151,21 @@ def crop_box(
 
 
 def cropped_and_flipped(side: int, *, scale: tuple[float, float] = (0.9, 1.0)) -> Augmentation:
-    """A random box of nearly the whole image on `side` x `side` pixels, every second one mirrored.
+    """Return an augmentation: a random box, resized (bicubic), and mirrored half of the time.
 
-    Take the side that the network sees, so that its transform changes nothing but colors. `scale`
-    is the range of the box's share of the area, within (0, 1]; resizing is bicubic.
-
-    Source: ours, what the authors' code distills with; the paper does not describe it.
+    Args:
+        side: side of the result in pixels; use the network's input size, so that its transform
+            only changes the colors.
+        scale: range of the box's share of the area, in (0, 1].
 
     Raises:
-        ValueError: the side or the range is not possible.
+        ValueError: the side or the range is invalid.
+
+    Source: ours, the augmentation of the published code; the paper does not describe it.
     """
     if side < 1 or not 0 < scale[0] <= scale[1] <= 1:
         raise ValueError(
-            f"can't crop shares {scale} of images to {side} px; want 0 < least <= most <= 1 and "
+            f"cannot crop shares {scale} of images to {side} px; expected 0 < low <= high <= 1 and "
             "a side of at least 1, such as cropped_and_flipped(224)"
         )
 
@@ -197,7 +215,7 @@ class FolderDomain(Domain):
             )
         if workers < 0:
             raise ValueError(f"domain {name!r}: workers are 0 or more, not {workers}")
-        # The fields of a frozen record are set once, here.
+        # The fields of a frozen dataclass are set once, here.
         vars(self).update(
             name=name, files=files, labels=y, origin=origin, transform=transform,
             workers=workers, augment=augment, skipped=skipped,
@@ -208,28 +226,30 @@ class FolderDomain(Domain):
 
     @property
     def y(self) -> Tensor:
-        """(n,) class index of every image, without reading it."""
+        """(n,) class index of each image; no image is read."""
         return self.labels
 
     @property
     def augments(self) -> bool:
-        """Whether `fetch` changes images at random."""
+        """Whether `fetch` augments images."""
         return self.augment is not None
 
     @property
     def data(self) -> Batch:
-        """Every image at once, read anew at each look: for sets that fit in memory."""
+        """All images at once, read again at each access; for sets that fit in memory."""
         (batch,) = self.batches(max(1, len(self)))
         return batch
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
-        """One pass over the images, `size` at a time (the last batch may be smaller).
+        """Iterate over the images once.
 
-        In order and as they are without a generator. With one, the order is drawn from it, and so
-        is what an augmentation needs.
+        Args:
+            size: number of images per batch; the last batch may be smaller.
+            generator: draws the order and the augmentation. Without it, images come in order and
+                are not augmented.
 
         Raises:
-            ValueError: an image can't be read, or two images of a batch differ in shape.
+            ValueError: an image cannot be read, or two images of a batch differ in shape.
         """
         if size < 1:
             raise ValueError(f"batch size must be at least 1, not {size}")
@@ -242,30 +262,30 @@ class FolderDomain(Domain):
         yield from self._read(zip(order.split(size), draws.split(size), strict=True), augment)
 
     def fetch(self, picks: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Batch]:
-        """A batch for each pair of images' numbers and as many draws for the augmentation.
+        """Yield a batch for each pair of image indices and seeds of their augmentation.
 
-        The workers read ahead of whoever iterates.
+        Workers read ahead of the consumer.
 
         Raises:
-            ValueError: an image can't be read, or two images of a batch differ in shape.
+            ValueError: an image cannot be read, or two images of a batch differ in shape.
         """
         return self._read(picks, self.augment)
 
     def _read(
         self, picks: Iterable[tuple[Tensor, Tensor]], augment: Augmentation | None
     ) -> Iterator[Batch]:
-        # Draws are given before the work is spread, so the threads' timing decides nothing.
+        # Seeds are drawn before the work is distributed, so results do not depend on the threads.
         if self.workers == 0:
             for which, drawn in picks:
                 yield self._stacked(
-                    which, [self._look(*each, augment) for each in _pairs(which, drawn)]
+                    which, [self._load(*each, augment) for each in _pairs(which, drawn)]
                 )
             return
         pool = ThreadPoolExecutor(self.workers)
         waiting: deque[tuple[Tensor, list[Future[Tensor]]]] = deque()
         try:
             for which, drawn in picks:
-                jobs = [pool.submit(self._look, *each, augment) for each in _pairs(which, drawn)]
+                jobs = [pool.submit(self._load, *each, augment) for each in _pairs(which, drawn)]
                 waiting.append((which, jobs))
                 if len(waiting) > AHEAD:
                     yield self._collected(*waiting.popleft())
@@ -277,7 +297,7 @@ class FolderDomain(Domain):
     def _collected(self, which: Tensor, jobs: list[Future[Tensor]]) -> Batch:
         return self._stacked(which, [job.result() for job in jobs])
 
-    def _look(self, index: int, seed: int, augment: Augmentation | None) -> Tensor:
+    def _load(self, index: int, seed: int, augment: Augmentation | None) -> Tensor:
         image = read(self.files[index])
         if augment is not None:
             image = augment(image, torch.Generator().manual_seed(seed))
@@ -295,7 +315,7 @@ class FolderDomain(Domain):
         return Batch(x, self.labels[which], self.origin[which])
 
     def pick(self, which: Int[Tensor, " some"], name: str | None = None) -> "FolderDomain":
-        """The images with these numbers, in this order, under a name of their own if given."""
+        """Return the images with these indices, in this order, optionally under another name."""
         return FolderDomain(
             name or self.name, [self.files[i] for i in which.tolist()], self.labels[which],
             self.origin[which], self.transform,
@@ -303,20 +323,14 @@ class FolderDomain(Domain):
         )  # fmt: skip
 
     def augmented(self, augment: Augmentation) -> "FolderDomain":
-        """The same images for training: passes with a generator change each at random first.
-
-        A domain for validation stays as it was, and is never read through the augmentation.
-        """
+        """Return the domain with an augmentation, which passes with a generator apply."""
         return FolderDomain(
             self.name, self.files, self.labels, self.origin, self.transform,
             workers=self.workers, augment=augment, skipped=self.skipped,
         )  # fmt: skip
 
     def readable(self) -> "FolderDomain":
-        """The images that can be read; `skipped` of the result names the others.
-
-        Every file is read once to find out.
-        """
+        """Read every file once and return the readable images; `skipped` lists the others."""
         with ThreadPoolExecutor(max(1, self.workers)) as pool:
             good = list(pool.map(_can_be_read, self.files))
         kept = self.pick(torch.tensor(good, dtype=torch.bool).nonzero().flatten())

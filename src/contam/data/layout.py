@@ -1,7 +1,7 @@
-"""What lies in a folder, beside what a data set publishes: for people, before anything is trained.
+"""Compare a folder with the published layout and size of a data set.
 
-Only names and tables are read, and no image is opened; the files that hold a whole set of small
-images are.
+Only names and tables are read, and no image file is opened, except for files that contain a whole
+set of small images.
 """
 
 import difflib
@@ -24,7 +24,7 @@ from contam.data.wilds import camelyon17, iwildcam
 
 @dataclass(frozen=True)
 class Count:
-    """How many images a part of a data set has here, and how many were published."""
+    """The number of images of a part of a data set, in the folder and as published."""
 
     part: str
     images: int
@@ -32,42 +32,42 @@ class Count:
 
     @property
     def agrees(self) -> bool:
-        """Whether the counts are the same, or none was published."""
+        """Whether the counts agree, or no count is published."""
         return self.published in (None, self.images)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a folder holds of a data set."""
+    """What a folder contains of a data set."""
 
     kind: str
     folder: Path
     found: tuple[Count, ...]
     missing: tuple[str, ...]
-    """The parts that are not there, each with the path that was looked for."""
+    """The missing parts, each with its expected path."""
     wrong: tuple[str, ...]
-    """What keeps a part that is there from being used."""
+    """The parts that are present but not usable, each with the reason."""
 
     @property
     def complete(self) -> bool:
-        """Whether every part is there, can be used, and has as many images as published."""
+        """Whether every part is present, usable, and has the published number of images."""
         return not self.missing and not self.wrong and all(count.agrees for count in self.found)
 
     def lines(self) -> list[str]:
-        """The report for people: a line for each part, the whole first."""
+        """Return the report as text: a summary and one line per part."""
         whole = "complete" if self.complete else "not complete"
-        told = [f"{self.kind} in {self.folder}: {whole}"]
+        lines = [f"{self.kind} in {self.folder}: {whole}"]
         for count in self.found:
             beside = "" if count.published is None else f", published {count.published:,}"
             verdict = "found" if count.agrees else "differs"
-            told.append(f"  {verdict:8} {count.part}: {count.images:,} images{beside}")
-        told += [f"  missing  {each}" for each in self.missing]
-        return told + [f"  wrong    {each}" for each in self.wrong]
+            lines.append(f"  {verdict:8} {count.part}: {count.images:,} images{beside}")
+        lines += [f"  missing  {part}" for part in self.missing]
+        return lines + [f"  wrong    {part}" for part in self.wrong]
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Something to look for: a path, how it is opened, and the published counts by name."""
+    """A part of a data set: its path, its reader, and its published counts by name."""
 
     path: str
     open: Callable[[Path], Mapping[str, Domain]]
@@ -75,23 +75,30 @@ class _Part:
 
 
 def check(kind: str, folder: Path) -> Report:
-    """Look for a data set of this kind in a folder; a bad folder is told and raises nothing.
+    """Compare a folder with a published data set. Problems of the folder are reported, not raised.
+
+    Args:
+        kind: a name of `KINDS`.
+        folder: the folder.
+
+    Raises:
+        ValueError: the kind is unknown.
 
     Source: ours.
 
-    Raises:
-        ValueError: there is no such kind.
+    >>> check("pacs", Path("nowhere")).complete
+    False
     """
     if kind not in KINDS:
         near = difflib.get_close_matches(kind, KINDS, n=3) or list(KINDS)
-        raise ValueError(f"no kind of data set {kind!r}; did you mean one of {near}?")
+        raise ValueError(f"unknown kind of data set {kind!r}; did you mean one of {near}?")
     folder = Path(folder)
     found: list[Count] = []
     missing: list[str] = []
     wrong: list[str] = []
     for part in KINDS[kind]:
         names = ", ".join(part.published) or kind
-        # A folder may be bad in any way, and telling which is what this function is for.
+        # A folder can be wrong in any way, and this function reports how.
         try:
             if not (folder / part.path).exists():
                 missing.append(f"{names}: no {folder / part.path}")
@@ -105,12 +112,12 @@ def check(kind: str, folder: Path) -> Report:
 
 
 def _absent(name: str, domain: Domain) -> list[str]:
-    """What a table or a list names and the folder lacks."""
+    """Return the problem of files that a table lists and the folder lacks."""
     files = domain.files if isinstance(domain, FolderDomain) else ()
     lost = [path for path in files if not path.is_file()]
     if not lost:
         return []
-    return [f"{name}: {len(lost):,} listed images are not there, such as {lost[0]}"]
+    return [f"{name}: {len(lost):,} listed images are missing, such as {lost[0]}"]
 
 
 def _natural(name: str, title: str, root: Path) -> dict[str, Domain]:
@@ -235,4 +242,4 @@ KINDS: dict[str, Sequence[_Part]] = {
     "folder": (_Part("", _tree, {}),),
     "domains": (_Part("", _trees, {}),),
 }
-"""Each kind's parts. The counts are the data sets' own; iWildCam's are of Koh et al. (2021)."""
+"""The parts of each kind. Counts are the data sets' own; iWildCam's are from Koh et al. (2021)."""

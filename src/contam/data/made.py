@@ -1,11 +1,11 @@
-"""The embedded benchmark as files: what its folders and pictures are called and hold.
+"""The embedded benchmark as image files.
 
     train/<class>/<number>-<family>.png        also id_val and id_test
     ood/<family>/<class>/<number>-<family>.png
-    masks/...                                  each picture's mask, under the same path
+    masks/...                                  the mask of each image, under the same path
 
-Folders are read in the order of their names. Classes whose names are in another order than their
-labels have the label in front, so that every reader numbers them as they are numbered here.
+Readers number classes in the order of their folders' names. If this order differs from that of the
+labels, the folders have the label as a prefix.
 """
 
 import io
@@ -20,11 +20,15 @@ from contam.data.objects import CORES, Core
 from contam.data.shapes import Scenes
 
 MASKS = "masks"
-"""The folder of the masks; no split lies in it, so no reader of a split meets them."""
+"""The folder of the masks, outside the folders of the splits."""
 
 
 def class_folders(core: Core) -> tuple[str, ...]:
-    """The folders of the classes, in the order of their labels and of their names."""
+    """Return the class folders in the order of the labels, which is also that of their names.
+
+    >>> class_folders("digits")[:3]
+    ('0', '1', '2')
+    """
     names = CORES[core]
     if list(names) == sorted(names):
         return names
@@ -34,10 +38,16 @@ def class_folders(core: Core) -> tuple[str, ...]:
 def pictures(
     split: str, shown: Scenes, *, core: Core = "shapes", domains: bool = False
 ) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Path and content of the PNG file of every picture of a split, each followed by its mask.
+    """Yield path and content of the PNG file of each image and of its mask.
 
-    Numbers are places in the split. A mask is gray, and white where the object is. `domains` puts
-    a folder for each family of backgrounds above those of the classes.
+    Args:
+        split: the folder of the split, such as `train`.
+        shown: the images; their number in a file's name is their index here.
+        core: the kind of objects.
+        domains: whether to add a folder per family of backgrounds above the class folders.
+
+    Yields:
+        Relative path and PNG bytes. A mask is gray, and white on the object.
 
     Source: ours, the layout that most tools share.
     """

@@ -1,7 +1,7 @@
-"""What the embedded benchmark asks to recognize: drawn shapes, or real handwritten digits.
+"""Objects of the embedded benchmark: drawn shapes or handwritten digits.
 
-Both are moved, turned, stretched and colored alike, and independently of their class, so that a
-digit stands where the shape with its number stands.
+Position, rotation, stretch and color are drawn in the same way for both and independently of the
+class, so a digit has the position of the shape with the same index.
 """
 
 from typing import Literal, NamedTuple
@@ -20,63 +20,72 @@ from contam.rng import generator_for
 Core = Literal["shapes", "digits"]
 CLASSES = tuple(OUTLINES)
 CORES: dict[Core, tuple[str, ...]] = {"shapes": CLASSES, "digits": tuple("0123456789")}
-"""What can be recognized, with the names of its ten classes in the order of their labels."""
+"""Class names of each kind of objects, in the order of the labels."""
 
 SIZES = (6.4, 9.2)
-"""Half of an object's extent, in pixels."""
+"""Range of half of an object's extent, in pixels."""
 REACH = 4.0
-"""How far an object's middle is moved along each axis, at most, in pixels."""
+"""Maximum shift of an object's center along each axis, in pixels."""
 TILT = 0.35
-"""How far an object is turned either way, at most, in radians."""
+"""Maximum rotation in either direction, in radians."""
 STRETCH = 1.25
-"""How much longer than wide an object is made, at most, or wider than long."""
+"""Maximum ratio of an object's length and width."""
 RIM = 0.3
-"""The brightness of a shape's rim as a share of the shape's; it is one pixel wide."""
+"""Brightness of a shape's rim, one pixel wide, as a share of the shape's brightness."""
 NOISE = 0.02
 """Standard deviation of the pixels' noise."""
 LARGER = 1.25
-"""How much larger than shapes digits are written; their ink then covers about as much."""
+"""Size of digits relative to shapes, so that both cover about the same area."""
 SCANS = {
     "train": slice(0, 90),
     "validation": slice(90, 100),
     "pretraining": slice(100, 140),
     "test": slice(140, None),
 }
-"""Which of a digit's scans, in an order that the seed draws, each part of the data may show.
+"""The scans of each digit, in random order, that each part of the data uses.
 
-There are 174 to 183 of each, so 1000 are for learning, with those that select, 400 are for
-pre-training and 397 for the test.
+A digit has 174 to 183 scans. In total, 1000 are for training and validation, 400 for pre-training
+and 397 for the test.
 """
 
 
 class Objects(NamedTuple):
-    """Objects that stand on no background yet, each with the noise of its picture."""
+    """Objects without a background, with the noise of their images."""
 
     y: Tensor
     """(n,) class index, int64."""
     mask: Tensor
-    """(n, 1, side, side) share of each pixel that the object covers, with its rim."""
+    """(n, 1, side, side) share of each pixel that the object and its rim cover."""
     color: Tensor
-    """(n, 3, side, side) the object's colors where it is."""
+    """(n, 3, side, side) colors of the object."""
     noise: Tensor
-    """(n, 3, side, side) what is added to the picture."""
+    """(n, 3, side, side) noise that is added to the image."""
 
     def pick(self, which: Tensor | slice) -> "Objects":
-        """The objects that a slice, a mask or an index tensor picks."""
+        """Return the objects that a slice, a mask or an index tensor selects."""
         return Objects(*(part[which] for part in self))
 
 
 def objects(n: int, *, seed: int = 0, part: str = "test", core: Core = "shapes") -> Objects:
-    """The first `n` objects of a part of the data; their classes take turns.
+    """Draw the first `n` objects of a part of the data; classes alternate.
 
-    Size, place, tilt, stretch and color are drawn independently of the class. The first objects
-    are the same however many are drawn. Where more digits are asked for than were scanned, all of
-    a part are shown before one comes again, each time in another order and with another look.
+    Size, position, rotation, stretch and color are independent of the class. The first objects do
+    not depend on `n`. If `n` exceeds the number of scans, each scan of a part is used once before
+    any is used again, in another order and with other attributes.
 
-    Source: ours, the features that say what the class is.
+    Args:
+        n: number of objects.
+        seed: random seed.
+        part: part of the data: train, validation, test or pretraining.
+        core: `shapes` or `digits`.
 
     Raises:
-        ValueError: there is no such core or part.
+        ValueError: `core` or `part` is unknown.
+
+    Source: ours, the features that determine the class.
+
+    >>> objects(20).y[:12].tolist()
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
     """
     for what, name, known in (("core", core, CORES), ("part", part, STRIPS)):
         if name not in known:
@@ -91,21 +100,23 @@ def objects(n: int, *, seed: int = 0, part: str = "test", core: Core = "shapes")
     stretch = (STRETCH ** (looks[:, 4] - 0.5))[:, None, None]
     if core == "digits":
         which = scan_numbers(n, seed=seed, part=part)
-        seen = torch.stack(_seen_from(looks, LARGER * size, stretch), dim=-1)
+        seen = torch.stack(_object_coordinates(looks, LARGER * size, stretch), dim=-1)
         mask = F.grid_sample(scans()[0][which], seen, align_corners=False)
         return Objects(y, mask, fill.expand(n, 3, SIDE, SIDE), noise)
     distance = torch.empty(n, SIDE, SIDE)
     for label, outline in enumerate(OUTLINES.values()):
         here = y == label
-        # Stretching changes distances by a few per cent; the outline itself stays exact.
-        seen = _seen_from(looks[here], size[here], stretch[here])
+        # Stretching changes distances by a few percent; the outline itself is exact.
+        seen = _object_coordinates(looks[here], size[here], stretch[here])
         distance[here] = size[here] * outline(*seen)
     mask, inner = ((0.5 - distance - rim).clamp(0, 1)[:, None] for rim in (0, 1))
     return Objects(y, mask, fill * (RIM + (1 - RIM) * inner), noise)
 
 
-def _seen_from(looks: Float[Tensor, "n 5"], size: Tensor, stretch: Tensor) -> tuple[Tensor, Tensor]:
-    """The pixels' places, right and down, as objects see them; each reaches from -1 to 1."""
+def _object_coordinates(
+    looks: Float[Tensor, "n 5"], size: Tensor, stretch: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the pixels' coordinates in the frame of the objects, which extend from -1 to 1."""
     away, tilt = REACH * (2 * looks[:, 1:3] - 1), TILT * (2 * looks[:, 3] - 1)
     pixels = torch.arange(SIDE) - (SIDE - 1) / 2
     x = pixels[None, None, :] - away[:, :1, None]
@@ -115,20 +126,20 @@ def _seen_from(looks: Float[Tensor, "n 5"], size: Tensor, stretch: Tensor) -> tu
 
 
 def scan_numbers(n: int, *, seed: int, part: str) -> Int[Tensor, " n"]:
-    """The scan of each object; classes take turns, and so do a part's scans of a class."""
-    found = torch.empty(n, dtype=torch.int64)
+    """Return the scan of each object; classes alternate, and so do a part's scans of a class."""
+    scan = torch.empty(n, dtype=torch.int64)
     for label in range(len(CLASSES)):
         of_class = (scans()[1] == label).nonzero().flatten()
         order = torch.randperm(
             len(of_class), generator=generator_for(seed, f"shapes/digits {label}")
         )
         own = of_class[order[SCANS[part]]]
-        wanted = len(found[label :: len(CLASSES)])
+        count = len(scan[label :: len(CLASSES)])
         turns, generator = (
-            wanted // len(own) + 1,
+            count // len(own) + 1,
             generator_for(seed, f"shapes/{part} digits {label}"),
         )
-        # In one order again and again, a digit would always meet the same families.
+        # In a fixed order, a digit would always be on the same families of backgrounds.
         shown = [own[torch.randperm(len(own), generator=generator)] for _ in range(turns)]
-        found[label :: len(CLASSES)] = torch.cat(shown)[:wanted]
-    return found
+        scan[label :: len(CLASSES)] = torch.cat(shown)[:count]
+    return scan

@@ -1,7 +1,7 @@
-"""Ten outlines as signed distances: negative inside, positive outside, zero on the outline.
+"""Ten outlines as exact signed distances: negative inside, positive outside.
 
-Each is about as large as the unit disk, looks up (y grows downwards, as the rows of an image do),
-and gives the exact distance to the nearest point of its outline.
+Each is about as large as the unit disk and points up (y increases downwards, like the rows of an
+image).
 """
 
 import math
@@ -12,15 +12,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 Outline = Callable[[Tensor, Tensor], Tensor]
-"""From x and y, of one shape, to distances of that shape."""
+"""A function from coordinates x and y to distances of the same shape."""
 
 
 def circle(
     x: Float[Tensor, "*n"], y: Float[Tensor, "*n"], radius: float = 0.85
 ) -> Float[Tensor, "*n"]:
-    """Distance to a circle around the origin.
+    """Return the distance to a circle around the origin.
 
     Source: ours, elementary geometry.
+
+    >>> circle(torch.tensor([2.0]), torch.tensor([0.0]), radius=0.5).tolist()
+    [1.5]
     """
     return torch.hypot(x, y) - radius
 
@@ -28,7 +31,7 @@ def circle(
 def ring(
     x: Float[Tensor, "*n"], y: Float[Tensor, "*n"], radius: float = 0.72, half: float = 0.3
 ) -> Float[Tensor, "*n"]:
-    """Distance to a band along a circle, `2 * half` wide.
+    """Return the distance to a band along a circle, `2 * half` wide.
 
     Source: ours, elementary geometry.
     """
@@ -38,7 +41,7 @@ def ring(
 def polygon(
     x: Float[Tensor, "*n"], y: Float[Tensor, "*n"], corners: Sequence[tuple[float, float]]
 ) -> Float[Tensor, "*n"]:
-    """Distance to a polygon whose edges do not cross; its corners are (x, y) in their order.
+    """Return the distance to a polygon without crossing edges, given its corners (x, y) in order.
 
     Source: ours, the nearest edge, with the sign by counting crossings of a ray.
     """
@@ -51,7 +54,7 @@ def polygon(
         share = share.clamp_(0, 1)
         gap = (from_x - share * along_x).square_() + (from_y - share * along_y).square_()
         nearest = torch.minimum(nearest, gap)
-        if along_y:  # a level edge meets no level ray
+        if along_y:  # a horizontal edge crosses no horizontal ray
             crosses = (y < y0) != (y < y1)
             inside ^= crosses & (from_x < from_y * (along_x / along_y))
     distance = nearest.sqrt_()
@@ -61,13 +64,13 @@ def polygon(
 def crescent(
     x: Float[Tensor, "*n"], y: Float[Tensor, "*n"], bite: float = 0.8, shift: float = 0.5
 ) -> Float[Tensor, "*n"]:
-    """Distance to the unit disk without a disk of radius `bite`, which lies `shift` to its right.
+    """Return the distance to the unit disk minus a disk of radius `bite`, `shift` to its right.
 
     Source: ours, elementary geometry.
     """
     y = y.abs()
-    # The two circles meet in a horn. Points beyond it, within the angle that the outline's two
-    # normals span there, have it for their nearest point.
+    # The two circles meet in a horn. It is the nearest point of all points beyond it, within the
+    # angle between the outline's two normals.
     horn_x = (1 - bite**2 + shift**2) / (2 * shift)
     horn_y = math.sqrt(1 - horn_x**2)
     beyond = (x * horn_y - y * horn_x) > shift * (horn_y - y).clamp(min=0)
@@ -79,7 +82,7 @@ def crescent(
 def heart(
     x: Float[Tensor, "*n"], y: Float[Tensor, "*n"], side: float = 1.15
 ) -> Float[Tensor, "*n"]:
-    """Distance to a square on its tip, with half a disk on each of its two upper edges.
+    """Return the distance to a square on its corner with half a disk on each upper edge.
 
     Source: ours, elementary geometry.
     """
@@ -103,7 +106,7 @@ def _box(width: float, height: float) -> list[tuple[float, float]]:
 
 
 def _spikes(count: int, outer: float, inner: float) -> list[tuple[float, float]]:
-    """A star's corners, one spike upwards."""
+    """Return a star's corners, with one spike upwards."""
     turns = [math.pi * k / count for k in range(2 * count)]
     radii = [outer, inner] * count
     return [(r * math.sin(t), -r * math.cos(t)) for r, t in zip(radii, turns, strict=True)]

@@ -1,4 +1,4 @@
-"""PACS: seven classes as photos, art, cartoons and sketches."""
+"""PACS: seven classes as photos, art paintings, cartoons and sketches."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from contam.data.images import FolderDomain, Transform
 DOMAINS = ("art_painting", "cartoon", "photo", "sketch")
 CLASSES = ("dog", "elephant", "giraffe", "guitar", "horse", "house", "person")
 FAULTY = Path("sketch", "dog", "n02103406_4068-1.png")
-"""The one file of the published set that is known to hold an error; it is left out."""
+"""The file of the published set with a known error; it is left out."""
 
 
 def pacs(
@@ -23,32 +23,38 @@ def pacs(
     seed: int = 0,
     workers: int = 4,
 ) -> Shift:
-    """Seven classes in four styles: learn on three of the styles, and be judged on the fourth.
+    """Read PACS: seven classes in four styles, trained on three styles and tested on the fourth.
 
-    The root holds `PACS/<domain>/<class>/*`. For the parts and for `third`, see `leave_one_out`.
-
-    Source: App. G.1; Li et al. (2017).
+    Args:
+        root: the folder of `PACS/<domain>/<class>/*`.
+        transform: function from a Pillow image to a tensor.
+        ood: the style of the OOD test.
+        third: as for `leave_one_out`.
+        seed: random seed of the splits.
+        workers: number of threads that decode images.
 
     Raises:
-        ValueError: a domain's folder is missing, has other classes or an empty one; or there is no
-            such domain to leave out.
+        ValueError: a domain's folder is missing, has other classes or an empty class, or `ood` is
+            unknown.
+
+    Source: App. G.1; Li et al. (2017).
     """
     domains = pacs_domains(root, transform, workers=workers)
     return leave_one_out("PACS", CLASSES, domains, ood, seed=seed, third=third)
 
 
 def pacs_domains(root: Path, transform: Transform, *, workers: int = 4) -> tuple[FolderDomain, ...]:
-    """The four domains whole, as for asking whether they are separable.
-
-    Source: App. G.1; Li et al. (2017).
+    """Read the four domains of PACS without a split, to measure their separability.
 
     Raises:
-        ValueError: a domain's folder is missing, has other classes or an empty one.
+        ValueError: a domain's folder is missing, or has other classes or an empty class.
+
+    Source: App. G.1; Li et al. (2017).
     """
-    found = []
+    domains = []
     for index, name in enumerate(DOMAINS):
         folder = Path(root) / "PACS" / name
         domain = image_folder(folder, transform, index=index, classes=CLASSES, workers=workers)
-        fine = [path != Path(root) / "PACS" / FAULTY for path in domain.files]
-        found.append(domain.pick(torch.tensor(fine).nonzero().flatten()))
-    return tuple(found)
+        usable = [path != Path(root) / "PACS" / FAULTY for path in domain.files]
+        domains.append(domain.pick(torch.tensor(usable).nonzero().flatten()))
+    return tuple(domains)

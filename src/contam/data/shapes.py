@@ -1,10 +1,10 @@
-"""The embedded benchmark: objects to be told apart, on backgrounds that say nothing about them.
+"""The embedded benchmark: objects on backgrounds that are independent of them.
 
-What is learned on four families of backgrounds is judged on five others. Objects and backgrounds
-are drawn independently of each other, so the same objects can stand on any background, and two
-pictures of an object differ in the background alone. Everything is painted within seconds.
+Training uses four families of backgrounds, and the OOD tests use five others. Objects and
+backgrounds are drawn independently, so an object can be on any background, and two images of an
+object differ only in the background. All images are generated within seconds.
 
-The objects, or the `core` of a picture, are ten shapes or the ten digits as people wrote them.
+The objects, the `core` of an image, are ten shapes or ten handwritten digits.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ from contam.data.backgrounds import DIVERSE, FAMILIES, ID, MILD, OOD, SIDE, back
 from contam.data.objects import CLASSES, CORES, Core, Objects, objects
 
 TOO_LIGHT = "paper"
-"""The family that digits are left out of: they are light, and have no rim."""
+"""A family without digits, because they are light and have no rim."""
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """Pictures whose objects are known pixel by pixel."""
+    """Images with masks of their objects."""
 
     x: Tensor
     """(n, 3, side, side) in [0, 1], float32."""
@@ -38,7 +38,7 @@ class Scenes:
 
     @property
     def batch(self) -> Batch:
-        """The pictures as a network sees them."""
+        """The images as a batch."""
         return Batch(self.x, self.y, self.domain)
 
 
@@ -49,9 +49,15 @@ def placed(
     *,
     noisy: bool = True,
 ) -> Scenes:
-    """Objects in front of their backgrounds, or all in front of one.
+    """Place objects on backgrounds.
 
-    Source: ours, a picture is its object and its background.
+    Args:
+        shown: the objects.
+        behind: a background for each object, or one for all.
+        domain: domain index of each image.
+        noisy: whether to add the objects' noise.
+
+    Source: ours, an image is an object and a background.
     """
     x = torch.lerp(behind, shown.color, shown.mask)
     if noisy:
@@ -68,20 +74,31 @@ def scenes(
     first: int = 0,
     core: Core = "shapes",
 ) -> Scenes:
-    """`n` objects of a part, from the one with number `first` on, on every family in turn.
+    """Return objects on backgrounds of some families, in turn.
 
-    Ten objects, one of each class, stand on the first family, the next ten on the second, and so
-    on. So every class appears equally often on every family.
+    Ten objects, one of each class, are on the first family, the next ten on the second, and so on.
+    Each class therefore appears equally often on each family.
+
+    Args:
+        families: names of `FAMILIES`.
+        n: number of images, a multiple of the classes times the families.
+        seed: random seed.
+        part: part of the data: train, validation, test or pretraining.
+        first: index of the first object.
+        core: `shapes` or `digits`.
+
+    Raises:
+        ValueError: `n` is not a positive multiple of the classes times the families; a family,
+            the part or the core is unknown; or digits are on `paper`.
 
     Source: ours, the background is independent of the class by construction.
 
-    Raises:
-        ValueError: `n` is not a positive multiple of the classes times the families, there is no
-            such family, part or core, or digits are to stand on `paper`.
+    >>> scenes(("stripes", "photo"), 20).x.shape
+    torch.Size([20, 3, 32, 32])
     """
     _whole(n, len(families), "pictures")
     if core == "digits" and TOO_LIGHT in families:
-        raise ValueError(f"digits are too light to be seen on {TOO_LIGHT!r}; leave it out")
+        raise ValueError(f"digits are invisible on the family {TOO_LIGHT!r}; leave it out")
     shown = objects(first + n, seed=seed, part=part, core=core).pick(slice(first, None))
     return placed(shown, *_behind(families, n, seed=seed, part=part))
 
@@ -95,12 +112,20 @@ def splits(
     ood_test: int = 400,
     core: Core = "shapes",
 ) -> dict[str, Scenes]:
-    """The pictures of `shapes` with their masks: train, id_val, id_test and ood/<family>.
+    """Return the images of `shapes` with masks: train, id_val, id_test and ood/<family>.
 
-    Source: ours, the phenomenon at the size of a laptop.
+    Args:
+        seed: as for `shapes`.
+        train: as for `shapes`.
+        id_val: as for `shapes`.
+        id_test: as for `shapes`.
+        ood_test: as for `shapes`.
+        core: as for `shapes`.
 
     Raises:
         ValueError: as for `shapes`.
+
+    Source: ours, the phenomenon at laptop size.
     """
     for n, families in ((train, ID), (id_val, ID), (id_test, ID), (ood_test, OOD[:1])):
         _whole(n, len(families), "pictures")
@@ -127,22 +152,35 @@ def shapes(
     ood_test: int = 400,
     core: Core = "shapes",
 ) -> Shift:
-    """Ten shapes on four families of backgrounds, to be recognized on five other families.
+    """Return ten shapes on four families of backgrounds in training and five others in OOD tests.
 
-    Every training domain is a family. Each OOD test is a family with `ood_test` pictures; its
-    objects are the next ones of the ID test, down to their noise, so that by default the OOD tests
-    together show the objects of the ID test and differ from it in the background alone.
+    Each training domain and each OOD test is a family. Together, the OOD tests have the objects of
+    the ID test, including their noise, and differ from it only in the background.
 
-    With `core="digits"` the objects are real digits. Training shows 900 of them, validation 100,
-    pre-training 400 and the tests 397, and no part those of another; larger parts show a digit
-    several times, each time on another background and with another color, size, place and tilt.
+    With digits, training uses 900 scans, validation 100, pre-training 400 and the tests 397,
+    without overlap. Larger parts use a scan several times, on other backgrounds and with other
+    attributes.
 
-    Source: ours, the phenomenon at the size of a laptop.
+    Args:
+        seed: random seed.
+        train: number of training images, a multiple of 40.
+        id_val: number of validation images, a multiple of 40.
+        id_test: number of ID test images, a multiple of 40.
+        ood_test: number of images of each OOD test, a multiple of 10.
+        core: `shapes` or `digits`.
+
+    Returns:
+        A `Shift` of images (3, 32, 32) in [0, 1].
 
     Raises:
-        ValueError: a number of ID pictures is not a positive multiple of 40, or that of an OOD
-            test not one of 10, so that classes and families would not balance, or there is no
-            such core.
+        ValueError: a number is not such a multiple, so classes and families would not be balanced,
+            or the core is unknown.
+
+    Source: ours, the phenomenon at laptop size.
+
+    >>> shift = shapes(train=40, id_val=40, id_test=40, ood_test=10)
+    >>> [domain.name for domain in shift.ood_tests]
+    ['checker', 'speckle', 'plaid', 'strokes', 'blobs']
     """
     drawn = splits(seed, train=train, id_val=id_val, id_test=id_test, ood_test=ood_test, core=core)
     return Shift(
@@ -156,15 +194,20 @@ def shapes(
 
 
 def mild(seed: int = 0, *, each: int = 400, core: Core = "shapes") -> tuple[Domain, ...]:
-    """New families that most models master, with the first objects of the ID test.
+    """Return new families that most models classify well, with the first objects of the ID test.
 
-    They are no part of the shift, because they would make its size a matter of how many there are.
-    Digits are left out of `paper`, on which nobody could read them.
+    They are not part of the shift, because its size would then depend on their number. There are
+    no digits on `paper`, where they are invisible.
 
-    Source: ours, a shift that is no test.
+    Args:
+        seed: random seed.
+        each: number of images per family, a multiple of 10.
+        core: `shapes` or `digits`.
 
     Raises:
-        ValueError: `each` is not a positive multiple of 10, or there is no such core.
+        ValueError: `each` is not a positive multiple of 10, or the core is unknown.
+
+    Source: ours, an easy shift.
     """
     families = [family for family in MILD if core != "digits" or family != TOO_LIGHT]
     return tuple(
@@ -179,41 +222,48 @@ def pretraining(
     n: int = 9000,
     core: Core = "shapes",
 ) -> tuple[Domain, ...]:
-    """What a teacher learns from: other objects on more families of backgrounds, a domain each.
+    """Return pre-training data of a teacher: other objects on more families, one domain each.
 
-    `diverse` shows textures like those of the training in all colors, and no family of the OOD
-    tests. `all` shows the ID and the OOD families: a teacher that has seen what its student is
-    judged on.
-
-    Source: ours, pre-training in miniature.
+    Args:
+        seed: random seed.
+        kind: `diverse` has the textures of the training data in all colors, and no family of the
+            OOD tests. `all` has the ID and the OOD families.
+        n: number of images, a multiple of 50 (`diverse`) or 90 (`all`).
+        core: `shapes` or `digits`.
 
     Raises:
-        ValueError: there is no such kind or core, or `n` is not a positive multiple of the classes
-            times the families, of which there are 5 or 9.
+        ValueError: the kind or the core is unknown, or `n` is not such a multiple.
+
+    Source: ours, pre-training in miniature.
     """
     kinds = {"diverse": DIVERSE, "all": ID + OOD}
     if kind not in kinds:
-        raise ValueError(f"no pre-training {kind!r}; choose from {list(kinds)}")
+        raise ValueError(f"unknown pre-training {kind!r}; choose from {list(kinds)}")
     families = kinds[kind]
     shown = scenes(families, n, seed=seed, part="pretraining", core=core)
     return _by_family(shown, families)
 
 
 def blended(seed: int, strength: float, *, n: int = 600, core: Core = "shapes") -> Scenes:
-    """The first objects of the ID test before a mixture of an ID and an OOD background, no noise.
+    """Return objects of the ID test on mixtures of an ID and an OOD background, without noise.
 
-    `strength` in [0, 1] is the share of the OOD background, from whose family the domain's index
-    is. Objects and both backgrounds are the same at every strength. A mixture of both has less
-    contrast than either.
+    Objects and both backgrounds are the same at every strength. A mixture has less contrast than
+    either background. The domain index is that of the OOD family.
 
-    Source: ours, a shift whose size can be chosen.
+    Args:
+        seed: random seed.
+        strength: share of the OOD background, in [0, 1].
+        n: number of images, a multiple of 200.
+        core: `shapes` or `digits`.
 
     Raises:
-        ValueError: the strength lies outside [0, 1], `n` is not a positive multiple of 200, or
-            there is no such core.
+        ValueError: the strength is outside [0, 1], `n` is not a positive multiple of 200, or the
+            core is unknown.
+
+    Source: ours, a shift of adjustable size.
     """
     if not 0 <= strength <= 1:
-        raise ValueError(f"the strength of a shift lies between 0 and 1; got {strength}")
+        raise ValueError(f"strength must be in [0, 1], got {strength}")
     _whole(n, len(ID) * len(OOD), "pictures")
     familiar, _ = _behind(ID, n, seed=seed, part="test")
     new, domain = _behind(OOD, n, seed=seed, part="test")
@@ -224,40 +274,46 @@ def blended(seed: int, strength: float, *, n: int = 600, core: Core = "shapes") 
 def factorial(
     seed: int = 0, *, n: int = 200, each: int = 2, core: Core = "shapes"
 ) -> tuple[Scenes, ...]:
-    """The first `n` objects of the ID test before every background of a list, without noise.
+    """Return objects of the ID test on every background of a list, without noise.
 
-    One record for each background: `each` of every ID family, then `each` of every OOD family. In
-    one record all objects stand before the same background.
+    Args:
+        seed: random seed.
+        n: number of objects, a multiple of 10.
+        each: number of backgrounds per family.
+        core: `shapes` or `digits`.
 
-    Source: ours, what a two-way analysis of variance of neurons needs.
+    Returns:
+        One record per background, with all objects on it: `each` of every ID family, then `each` of
+        every OOD family.
 
     Raises:
-        ValueError: `n` is not a positive multiple of 10, `each` is below 1, or there is no such
-            core.
+        ValueError: `n` is not a positive multiple of 10, `each` is below 1, or the core is unknown.
+
+    Source: ours, the design of a two-way analysis of variance of neurons.
     """
     _whole(n, 1, "objects")
     if each < 1:
-        raise ValueError(f"want at least 1 background of each family, not {each}")
+        raise ValueError(f"expected at least 1 background per family, got {each}")
     shown = objects(n, seed=seed, core=core)
-    found = []
+    records = []
     for family in ID + OOD:
         domain = torch.full((n,), list(FAMILIES).index(family))
         for behind in backgrounds(family, each, seed=seed, part="test"):
-            found.append(placed(shown, behind[None], domain, noisy=False))
-    return tuple(found)
+            records.append(placed(shown, behind[None], domain, noisy=False))
+    return tuple(records)
 
 
 def _whole(n: int, families: int, what: str) -> None:
     share = len(CLASSES) * families
     if n < 1 or n % share:
         raise ValueError(
-            f"{n} {what} can't show {len(CLASSES)} classes on {families} families equally often; "
+            f"{n} {what} cannot balance {len(CLASSES)} classes on {families} families; "
             f"choose a multiple of {share}, such as {max(round(n / share), 1) * share}"
         )
 
 
 def _behind(families: Sequence[str], n: int, *, seed: int, part: str) -> tuple[Tensor, Tensor]:
-    """(n, 3, side, side) backgrounds that change family after every ten, and their families."""
+    """Return backgrounds that change family after every ten, and their domain indices."""
     turn = torch.arange(n) // len(CLASSES) % len(families)
     x = torch.empty(n, 3, SIDE, SIDE)
     for k, family in enumerate(families):

@@ -1,7 +1,8 @@
-"""MNIST and its relatives, CIFAR-10 and SVHN from their files: color images of 32 x 32 pixels.
+"""MNIST, KMNIST, Fashion-MNIST, CIFAR-10 and SVHN from files, as color images of 32 x 32 pixels.
 
-Nothing is downloaded and nothing in a file is run. What a file can make of the memory is bounded by
-`LARGEST`, however it is packed.
+Nothing is downloaded, and no file can run code. `LARGEST` limits the memory of a file, also when it
+is compressed. torchvision's readers are not used: torchvision is an optional dependency, it loads
+pickles, and it does not limit memory.
 """
 
 import difflib
@@ -23,7 +24,7 @@ from contam.data import cifar
 
 SIDE = 32
 LARGEST = 512 * 2**20
-"""Bytes of the largest file, also unpacked, that is looked into; SVHN's has half of it."""
+"""Maximum size of a file in bytes, also after decompression; SVHN's files have half of it."""
 CLASSES = 10
 
 _IDX = {"train": "train", "test": "t10k"}
@@ -36,16 +37,22 @@ _ORDERS = {b"IM": "<", b"MI": ">"}
 def labeled_images(
     kind: str, folder: Path, part: str
 ) -> tuple[UInt8[Tensor, "n 3 32 32"], Int[Tensor, " n"]]:
-    """The images of a part, `train` or `test`, with their classes from 0 to 9.
+    """Read the images and labels of a part of a data set.
 
-    The kinds are `mnist`, `kmnist` and `fashion-mnist` (`train-images-idx3-ubyte` and so on,
-    gzipped or not; gray, and two pixels of black are added on each side), `cifar10` (either
-    version) and `svhn` (`train_32x32.mat`, whose label 10 is the digit 0).
+    Args:
+        kind: `mnist`, `kmnist` or `fashion-mnist` (IDX files, plain or gzipped; padded with two
+            black pixels on each side), `cifar10` (binary or Python version), or `svhn` (cropped
+            digits, `train_32x32.mat`).
+        folder: the folder of the files.
+        part: `train` or `test`.
 
-    Source: ours, the data sets' own formats.
+    Returns:
+        Images (n, 3, 32, 32) of bytes, and labels (n,) from 0 to 9.
 
     Raises:
-        ValueError: there is no such kind or part, or a file is missing or malformed.
+        ValueError: the kind or part is unknown, or a file is missing or malformed.
+
+    Source: ours, the data sets' own formats.
     """
     if kind not in READERS:
         near = difflib.get_close_matches(kind, READERS, n=3) or list(READERS)
@@ -56,10 +63,16 @@ def labeled_images(
 
 
 def read_idx(path: Path) -> UInt8[Tensor, "..."]:
-    """An array of bytes in the IDX format, from the file or else from its gzipped form.
+    """Read an IDX file of bytes, or its gzipped form.
+
+    Args:
+        path: the plain file; `path` with `.gz` is used if it does not exist.
+
+    Returns:
+        The array, with the shape that the file states.
 
     Raises:
-        ValueError: there is no such file, it is damaged, or holds something else than bytes.
+        ValueError: the file is missing, damaged, or does not contain bytes.
     """
     packed = path.with_name(f"{path.name}.gz")
     if not path.is_file() and not packed.is_file():
@@ -70,26 +83,34 @@ def read_idx(path: Path) -> UInt8[Tensor, "..."]:
         with path.open("rb") if plain else gzip.open(path) as file:
             zero, kind, axes = struct.unpack(">HBB", file.read(4))
             if zero or kind != _BYTES or not axes:
-                raise ValueError("it does not begin as an array of bytes does")
+                raise ValueError("it is not an IDX file of bytes")
             shape = struct.unpack(f">{axes}I", file.read(4 * axes))
             size = math.prod(shape)
             if size > LARGEST:
-                raise ValueError(f"it announces {size:,} bytes, more than {LARGEST:,}")
+                raise ValueError(f"it states {size:,} bytes, more than {LARGEST:,}")
             content = file.read(size + 1)
         if len(content) != size:
-            end = "ends before" if len(content) < size else "goes on behind"
-            raise ValueError(f"it {end} the {size:,} bytes that it announces")
-    # `struct.error` and `EOFError` are cut files, the others are damaged ones.
+            end = "fewer" if len(content) < size else "more"
+            raise ValueError(f"it has {end} than the {size:,} bytes that it states")
+    # A truncated file raises `struct.error` or `EOFError`, a damaged one the other errors.
     except (ValueError, OSError, EOFError, zlib.error, struct.error) as error:
-        raise ValueError(f"{path} is no whole IDX file: {error}; fetch it again") from error
+        raise ValueError(
+            f"{path} is not a complete IDX file: {error}; download it again"
+        ) from error
     return torch.from_numpy(np.frombuffer(content, dtype=np.uint8).reshape(shape).copy())
 
 
 def read_svhn(path: Path) -> tuple[UInt8[Tensor, "n 3 32 32"], Int[Tensor, " n"]]:
-    """A file of SVHN's cropped digits, in MATLAB's format of version 5.
+    """Read a file of SVHN's cropped digits (MATLAB, version 5). Label 10 is the digit 0.
+
+    Args:
+        path: the file, such as `train_32x32.mat`.
+
+    Returns:
+        Images (n, 3, 32, 32) of bytes, and labels (n,) from 0 to 9.
 
     Raises:
-        ValueError: there is no such file, or it is not of this form.
+        ValueError: the file is missing or has another format.
     """
     from scipy.io import loadmat, whosmat
 
@@ -99,40 +120,42 @@ def read_svhn(path: Path) -> tuple[UInt8[Tensor, "n 3 32 32"], Int[Tensor, " n"]
         if path.stat().st_size > LARGEST:
             raise ValueError(f"it has more than {LARGEST:,} bytes")
         content = _unpacked(path.read_bytes())
-        # Asked first, since cells within cells would be read without end.
-        held = sorted((name, kind) for name, _, kind in whosmat(io.BytesIO(content)))
-        if held not in [[("X", "uint8"), ("y", kind)] for kind in ("double", "uint8")]:
-            raise ValueError(f"wanted an X of bytes and a y of numbers, and it holds {held[:5]}")
-        found = loadmat(io.BytesIO(content), variable_names=("X", "y"))
-        images, labels = found["X"], found["y"].ravel()
+        # Checked before reading, because nested cells could be read without end.
+        variables = sorted((name, kind) for name, _, kind in whosmat(io.BytesIO(content)))
+        if variables not in [[("X", "uint8"), ("y", kind)] for kind in ("double", "uint8")]:
+            raise ValueError(f"expected X (bytes) and y (numbers), but it has {variables[:5]}")
+        arrays = loadmat(io.BytesIO(content), variable_names=("X", "y"))
+        images, labels = arrays["X"], arrays["y"].ravel()
         if images.ndim != 4 or images.shape[:3] != (SIDE, SIDE, 3):
-            raise ValueError(f"its X is of shape {images.shape}, not ({SIDE}, {SIDE}, 3, n)")
+            raise ValueError(f"X has shape {images.shape}, not ({SIDE}, {SIDE}, 3, n)")
         if not np.isin(labels, np.arange(1, CLASSES + 1)).all():
-            raise ValueError("its labels are not all from 1 to 10")
-    # Bytes that are no such file make the reader raise nearly anything.
+            raise ValueError("labels must be from 1 to 10")
+    # The reader can raise almost any error for a file of another format.
     except Exception as error:
-        told = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} is no file of SVHN: {told}; fetch it again") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} is not an SVHN file: {reason}; download it again") from error
     x = torch.from_numpy(np.ascontiguousarray(images.transpose(3, 2, 0, 1)))
     return _checked(path, x, torch.from_numpy(labels.astype(np.int64)) % CLASSES)
 
 
 def _unpacked(content: bytes) -> bytes:
-    """A MAT-file with each of its variables decompressed, as far as they fit into `LARGEST`."""
+    """Return a MAT-file with each of its variables decompressed, up to `LARGEST` bytes."""
     if not content.startswith(_MAT) or content[126:128] not in _ORDERS:
-        raise ValueError("it is no MAT-file of version 5")
+        raise ValueError("it is not a MAT-file of version 5")
     parts, place, room = [content[:128]], 128, LARGEST
     while place < len(content):
         kind, size = struct.unpack_from(f"{_ORDERS[content[126:128]]}II", content, place)
         end = place + 8 + size
         if end > len(content) or kind not in (_MATRIX, _COMPRESSED):
-            raise ValueError("it is cut off or damaged")
+            raise ValueError("it is truncated or damaged")
         if kind == _COMPRESSED:
             packed = zlib.decompressobj()
-            # Zero would mean no limit.
+            # A limit of 0 would mean no limit.
             parts.append(packed.decompress(content[place + 8 : end], max(room, 1)))
             if not packed.eof:
-                raise ValueError(f"a variable is damaged, or all have more than {LARGEST:,} bytes")
+                raise ValueError(
+                    f"a variable is damaged, or it unpacks to more than {LARGEST:,} bytes"
+                )
         else:
             parts.append(content[place:end])
         room -= len(parts[-1])
@@ -146,7 +169,7 @@ def _idx(folder: Path, part: str) -> tuple[Tensor, Tensor]:
     if images.shape[1:] != (28, 28) or labels.ndim != 1:
         raise ValueError(
             f"{path} and its labels have shapes {tuple(images.shape)} and {tuple(labels.shape)}; "
-            "wanted (n, 28, 28) and (n,)"
+            "expected (n, 28, 28) and (n,)"
         )
     return _checked(path, F.pad(images, (2, 2, 2, 2))[:, None].expand(-1, 3, -1, -1), labels.long())
 
@@ -157,7 +180,9 @@ def _svhn(folder: Path, part: str) -> tuple[Tensor, Tensor]:
 
 def _checked(path: Path, images: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     if len(images) != len(y) or len(y) == 0 or int(y.max()) >= CLASSES:
-        raise ValueError(f"{path} has {len(images)} images and {len(y)} labels; wanted labels 0..9")
+        raise ValueError(
+            f"{path} has {len(images)} images and {len(y)} labels; expected one label 0..9 each"
+        )
     return images, y
 
 
@@ -168,4 +193,4 @@ READERS: Mapping[str, Callable[[Path, str], tuple[Tensor, Tensor]]] = {
     "cifar10": cifar.images_of,
     "svhn": _svhn,
 }
-"""How a part of each kind is read."""
+"""The reader of each kind."""

@@ -12,9 +12,9 @@ from contam.batch import Shift
 from contam.data.images import FolderDomain, Transform, pixels, resized
 
 UNUSED = 99999
-"""The label that iWildCam's list gives to a category that no image has."""
+"""The label of categories without images in iWildCam's list."""
 SPLITS = ("train", "id_val", "id_test", "val", "test")
-"""iWildCam's splits; `val` and `test` are of cameras that training never saw."""
+"""iWildCam's splits; `val` and `test` are from other cameras than training."""
 OOD_VAL_CENTER = 1
 OOD_TEST_CENTER = 2
 
@@ -22,24 +22,32 @@ OOD_TEST_CENTER = 2
 def iwildcam(
     root: Path, transform: Transform | None = None, *, workers: int = 4
 ) -> tuple[Shift, FolderDomain]:
-    """Animals before camera traps, to be told at cameras that were never seen; and the OOD val set.
+    """Read iWildCam: animals in camera traps, tested on new cameras.
 
-    `iwildcam_v2.0` under the root holds `metadata.csv`, `categories.csv` and `train/<filename>`.
-    The domain of an image is its camera. Models are selected by `macro_f1` on the second result.
-    The transform is the official one unless given: the whole image on 448 x 448 pixels.
+    The domain of an image is its camera.
 
-    Source: App. E.2; Koh et al. (2021).
+    Args:
+        root: the folder of `iwildcam_v2.0` with `metadata.csv`, `categories.csv` and
+            `train/<filename>`.
+        transform: function from a Pillow image to a tensor; by default the official one, the whole
+            image at 448 x 448 pixels.
+        workers: number of threads that decode images.
+
+    Returns:
+        The shift, and the OOD validation set, on which models are selected by `macro_f1`.
 
     Raises:
         ValueError: a file, a column or a split is missing, or a label or a number is malformed.
+
+    Source: App. E.2; Koh et al. (2021).
     """
     folder = Path(root) / "iwildcam_v2.0"
-    wanted = ("split", "location_remapped", "y", "filename")
-    rows = _table(folder / "metadata.csv", wanted)
-    strange = sorted({row[0] for row in rows} - set(SPLITS))
-    if strange:
+    columns = ("split", "location_remapped", "y", "filename")
+    rows = _table(folder / "metadata.csv", columns)
+    unknown = sorted({row[0] for row in rows} - set(SPLITS))
+    if unknown:
         raise ValueError(
-            f"{folder / 'metadata.csv'} has a split {strange[0]!r}; wanted {', '.join(SPLITS)}"
+            f"{folder / 'metadata.csv'} has a split {unknown[0]!r}; expected {', '.join(SPLITS)}"
         )
     y = _integers(folder, "y", (row[2] for row in rows))
     if int(y.max()) >= UNUSED:
@@ -66,36 +74,43 @@ def iwildcam(
 def camelyon17(
     root: Path, transform: Transform = pixels, *, workers: int = 4
 ) -> tuple[Shift, FolderDomain]:
-    """Tumors in tissue from a hospital that was never seen; and the OOD validation hospital's.
+    """Read Camelyon17: tumors in tissue patches, tested on a new hospital.
 
-    `camelyon17_v1.0` under the root holds `metadata.csv` and `patches`. The domain of a patch is
-    its hospital. There is no ID test: `id_test` is the ID validation set, as in the published
-    numbers. Models are selected by accuracy on the second result.
+    The domain of a patch is its hospital. There is no ID test: `id_test` is the ID validation set,
+    as in the published numbers.
 
-    Source: App. E.3; Koh et al. (2021).
+    Args:
+        root: the folder of `camelyon17_v1.0` with `metadata.csv` and `patches`.
+        transform: function from a Pillow image to a tensor.
+        workers: number of threads that decode images.
+
+    Returns:
+        The shift, and the OOD validation hospital, on which models are selected by accuracy.
 
     Raises:
         ValueError: a file, a column or a split is missing, or a label or a number is malformed.
+
+    Source: App. E.3; Koh et al. (2021).
     """
     folder = Path(root) / "camelyon17_v1.0"
-    wanted = ("patient", "node", "x_coord", "y_coord", "tumor", "center", "split")
-    rows = _table(folder / "metadata.csv", wanted)
+    columns = ("patient", "node", "x_coord", "y_coord", "tumor", "center", "split")
+    rows = _table(folder / "metadata.csv", columns)
     y = _integers(folder, "tumor", (row[4] for row in rows))
     center = _integers(folder, "center", (row[5] for row in rows))
     split = _integers(folder, "split", (row[6] for row in rows))
-    # The column of splits was drawn for the old hospitals; the two new ones are whole.
-    seen = (center != OOD_VAL_CENTER) & (center != OOD_TEST_CENTER)
+    # The split column is valid only for the training hospitals; the other two are used whole.
+    in_training = (center != OOD_VAL_CENTER) & (center != OOD_TEST_CENTER)
 
     def domain(picked: Tensor, name: str) -> FolderDomain:
         which = _chosen(folder, name, picked.tolist())
         files = [folder / _patch(*rows[i][:4]) for i in which.tolist()]
         return FolderDomain(name, files, y[which], center[which], transform, workers=workers)
 
-    id_val = domain(seen & (split == 1), "ID validation")
+    id_val = domain(in_training & (split == 1), "ID validation")
     shift = Shift(
         name="Camelyon17",
         classes=("normal", "tumor"),
-        train=(domain(seen & (split == 0), "training hospitals"),),
+        train=(domain(in_training & (split == 0), "training hospitals"),),
         id_val=id_val,
         id_test=id_val,
         ood_tests=(domain(center == OOD_TEST_CENTER, "new hospital"),),
@@ -110,34 +125,41 @@ WILDS: dict[str, Callable[..., tuple[Shift, FolderDomain]]] = {
 
 
 def macro_f1(predicted: Int[Tensor, " n"], y: Int[Tensor, " n"]) -> float:
-    """The mean F1 score over the classes that are present among the labels, in [0, 1].
+    """Return the mean F1 score over the classes that are present among the labels, in [0, 1].
 
-    A class that is only predicted costs precision elsewhere, and has no score of its own.
+    A class that is only predicted has no score of its own.
 
-    Source: App. E.2; Koh et al. (2021).
+    Args:
+        predicted: predicted class indices.
+        y: true class indices.
 
     Raises:
         ValueError: there is no example.
+
+    Source: App. E.2; Koh et al. (2021).
+
+    >>> macro_f1(torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 0, 1]))
+    0.5833333333333333
     """
+    from sklearn.metrics import f1_score
+
     if len(y) == 0:
-        raise ValueError("an F1 score needs at least one example, and none was given")
-    classes = int(max(predicted.max(), y.max())) + 1
-    told, true = (torch.bincount(labels, minlength=classes) for labels in (predicted, y))
-    hits = torch.bincount(y[predicted == y], minlength=classes)
-    present = true > 0
-    return float((2 * hits[present] / (told + true)[present].double()).mean())
+        raise ValueError("an F1 score needs at least one example")
+    present = y.unique().cpu().numpy()
+    truth, guess = y.cpu().numpy(), predicted.cpu().numpy()
+    return float(f1_score(truth, guess, labels=present, average="macro", zero_division=0))
 
 
 def _patch(patient: str, node: str, x: str, y: str) -> Path:
-    """Where a patch lies. The patient is text: its zeros in front belong to the name."""
+    """Return the path of a patch. The patient is text, because it has leading zeros."""
     person = f"patient_{patient}_node_{node}"
     return Path("patches") / person / f"patch_{person}_x_{x}_y_{y}.png"
 
 
 def _table(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
-    """Some columns of a CSV file, as text."""
+    """Return columns of a CSV file as text."""
     if not path.is_file():
-        raise ValueError(f"no {path}; give the folder that holds {path.parent.name}")
+        raise ValueError(f"no {path}; give the folder that contains {path.parent.name}")
     with path.open(encoding="utf-8", newline="") as file:
         lines = csv.reader(file)
         header = next(lines, [])
@@ -152,12 +174,12 @@ def _table(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
                 f"{path}, line {lines.line_num} has fewer columns than its header"
             ) from error
     if not rows:
-        raise ValueError(f"{path} has a header and no line below it")
+        raise ValueError(f"{path} has a header and no rows")
     return rows
 
 
 def _integers(folder: Path, column: str, values: Iterable[str]) -> Tensor:
-    """A column as int64; some tools write whole numbers as 3.0."""
+    """Return a column as int64; some tools write whole numbers as 3.0."""
     numbers = []
     for value in values:
         try:
@@ -166,7 +188,7 @@ def _integers(folder: Path, column: str, values: Iterable[str]) -> Tensor:
             number = -1.0
         if number < 0 or number != int(number):
             raise ValueError(
-                f"{folder / 'metadata.csv'}: column {column!r} has {value!r}; wanted 0, 1, 2 …"
+                f"{folder / 'metadata.csv'}: column {column!r} has {value!r}; expected 0, 1, 2 …"
             )
         numbers.append(int(number))
     return torch.tensor(numbers)
@@ -175,11 +197,11 @@ def _integers(folder: Path, column: str, values: Iterable[str]) -> Tensor:
 def _chosen(folder: Path, split: str, picked: Sequence[bool]) -> Tensor:
     which = torch.tensor(picked).nonzero().flatten()
     if len(which) == 0:
-        raise ValueError(f"{folder / 'metadata.csv'} has no image of {split!r}; is it whole?")
+        raise ValueError(f"{folder / 'metadata.csv'} has no image of {split!r}; is it complete?")
     return which
 
 
 def _categories(path: Path, classes: int) -> tuple[str, ...]:
-    """The names of the classes in use; a label without a name in the list gets its number."""
+    """Return the names of the used classes; a label without a name is named by its number."""
     names = {int(float(y)): name for name, y in _table(path, ("name", "y"))}
     return tuple(names.get(label, f"class {label}") for label in range(classes))
