@@ -1,6 +1,5 @@
-"""The names of `contam` itself: each is documented, and its example runs."""
+"""The names of `contam` itself are documented; `test_doctests` runs their examples."""
 
-import doctest
 import inspect
 from pathlib import Path
 
@@ -12,15 +11,8 @@ NAMES = sorted(set(contam.__all__) - {"__version__"})
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_public_name_has_a_docstring_with_an_example_that_runs(name):
-    value = getattr(contam, name)
-    examples = doctest.DocTestFinder(recurse=False).find(
-        value, name, module=inspect.getmodule(value)
-    )
-    assert inspect.getdoc(value)
-    assert sum(len(example.examples) for example in examples), f"{name} has no `>>>` example"
-    for example in examples:
-        assert doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example).failed == 0
+def test_every_public_name_has_a_docstring_with_an_example(name):
+    assert ">>> " in (inspect.getdoc(getattr(contam, name)) or "")
 
 
 def test_the_reference_lists_exactly_the_public_names():

@@ -115,6 +115,12 @@ class Shift:
 
     Raises:
         ValueError: a domain has no examples, or a label that is none of the classes.
+
+    >>> examples = Batch(torch.rand(4, 3), torch.tensor([0, 1, 0, 1]), torch.zeros(4).long())
+    >>> day, night = Domain("day", examples), Domain("night", examples)
+    >>> shift = Shift("driving", ("car", "bus"), train=(day,), id_test=day, ood_tests=(night,))
+    >>> [domain.name for domain in shift.ood_tests]
+    ['night']
     """
 
     name: str

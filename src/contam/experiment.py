@@ -244,6 +244,10 @@ class Experiment:
     `claims(run)` judges the paper's claims, `draw(run)` draws, and `summary(run)` says the result
     in two sentences. These three only read the run, so they work on any machine that has its
     folder.
+
+    >>> from contam.experiments import find
+    >>> find("Fig. 8").name
+    'fig03_two_layer'
     """
 
     name: str

@@ -93,6 +93,15 @@ class Run:
 
     `Run.start` makes or resumes one for writing, `Run.load` opens one for reading. Used as a
     context manager, a started run releases its lock at the end.
+
+    >>> import tempfile
+    >>> class Config(BaseModel):
+    ...     seeds: int = 1
+    >>> with Run.start(Path(tempfile.mkdtemp()), "toy", Config()) as run:
+    ...     run.write("seed0", [{"accuracy": 0.5}])
+    ...     run.finish()
+    >>> Run.load(run.folder).read("seed0")
+    [{'accuracy': 0.5}]
     """
 
     def __init__(

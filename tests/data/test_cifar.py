@@ -157,7 +157,7 @@ def test_any_damage_gives_images_or_one_line(tmp_path_factory, data):
 def test_malformed_files_are_told(tmp_path, versions):
     whole = (versions[0] / "test_batch.bin").read_bytes()
     for bad, line in ((whole[:-1], "not rows of 3073"), (b"", "has 0 bytes"),
-                      (b"\x0a" + whole[1:], "wanted labels 0")):  # fmt: skip
+                      (b"\x0a" + whole[1:], "expected labels 0")):  # fmt: skip
         path = tmp_path / "test_batch.bin"
         path.write_bytes(bad)
         with pytest.raises(ValueError, match=line):

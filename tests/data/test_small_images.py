@@ -111,7 +111,10 @@ def test_cut_idx_files_are_told(tmp_path, packed, cut):
     [
         (b"\0\0\x0d\x03" + bytes(12), "not an IDX file of bytes"),  # an array of floats
         (b"\0\0\x08\x00", "not an IDX file of bytes"),
-        (b"\x08\x03\0\0" + bytes(12), "not an IDX file of bytes"),  # the magic's bytes the wrong way round
+        (
+            b"\x08\x03\0\0" + bytes(12),
+            "not an IDX file of bytes",
+        ),  # the magic's bytes the wrong way round
         (b"\0\0\x08\x01\0\0\0\x02abc", "more than the 2 bytes"),
         (b"\0\0\x08\x01\0\0\0\x04abc", "fewer than the 4 bytes"),
         (b"\0\0\x08\x03" + b"\xff" * 12, "more than"),

@@ -359,5 +359,5 @@ def test_weights_that_do_not_fit_are_explained(tmp_path):
 def test_a_missing_library_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ValueError, match=r"timm .*pip install 'contam\[models\]'"):
+    with pytest.raises(ValueError, match=r"timm .*pip install -e '\.\[models\]'"):
         load("timm:resnet50", seed=0)

@@ -96,7 +96,9 @@ def test_several_processes_without_accelerate_are_told_what_to_install(monkeypat
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setitem(sys.modules, "accelerate", None)
-    with pytest.raises(ValueError, match=r"2 processes needs accelerate: pip install 'contam\[sc"):
+    with pytest.raises(
+        ValueError, match=r"2 processes needs accelerate: run pip install -e '\.\[sc"
+    ):
         ProcessGroup()
 
 

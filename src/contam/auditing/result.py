@@ -25,6 +25,12 @@ class Audit:
 
     Args:
         evidence: all results.
+
+    >>> import torch, contam
+    >>> x, y = torch.eye(2).repeat(20, 1), torch.arange(40) % 2
+    >>> audit = contam.audit(torch.nn.Identity(), id=(x, y), ood=(x.flip(1), y), progress=False)
+    >>> [round(part.overall.accuracy.value) for part in audit.evidence.sets]
+    [1, 0]
     """
 
     def __init__(self, evidence: AuditRecord) -> None:

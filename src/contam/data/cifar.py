@@ -249,7 +249,7 @@ def _content(path: Path) -> bytes:
 
 def _checked(path: Path, rows: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     if len(rows) != len(y) or len(y) == 0 or int(y.min()) < 0 or int(y.max()) >= len(CLASSES):
-        raise ValueError(f"{path} has {len(rows)} images and {len(y)} labels; wanted labels 0..9")
+        raise ValueError(f"{path} has {len(rows)} images and {len(y)} labels; expected labels 0..9")
     return rows.reshape(-1, 3, SIDE, SIDE), y
 
 

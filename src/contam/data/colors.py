@@ -20,7 +20,7 @@ def rgb(
 
     Source: ours, the conversion of the standard library's colorsys.
 
-    >>> rgb(torch.tensor([0.0]), torch.tensor([1.0]), torch.tensor([1.0])).tolist()
+    >>> rgb(torch.tensor([0.0]), torch.tensor([1.0]), torch.tensor([1.0])).round().tolist()
     [1.0, 0.0, 0.0]
     """
     # A channel has its full value within a sixth of a turn of its own hue and decreases from there.

@@ -19,6 +19,11 @@ tree, and its files are decoded the first time that `domain.batches` runs, then 
 `contam.inputs.lazy_files.MAX_BYTES`. So during the first pass take labels and domains from the
 batches: `len(domain)` and `domain.y` still count the files that were not tried yet, and the batches
 may hold fewer examples. After that pass lengths, indices and notes are final.
+
+>>> import torch
+>>> domain = as_domain((torch.rand(4, 3), torch.tensor([0, 1, 0, 1])))
+>>> len(domain), domain.y.tolist()
+(4, [0, 1, 0, 1])
 """
 
 from collections.abc import Iterator, Mapping, Sequence

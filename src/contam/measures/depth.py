@@ -257,16 +257,34 @@ def model_depths(
     batch_size: int = 256,
     at_once: int = 1,
 ) -> Depths:
-    """The depth of every query in a network, with a support of training examples from `pool`.
+    """Return the prediction depth of each query in a network.
 
-    Probes are the input, the layers and the softmax, or the layers alone with `ends=False`. Where
-    `queries` is the pool itself, each example is left out of its own neighbors; where some queries
-    are in it, `itself` says where.
+    Args:
+        model: a network that returns logits.
+        pool: labeled examples from which the support is drawn.
+        queries: the examples whose depths are measured.
+        layers: names of the layers; by default all activations.
+        per_class: number of support examples per class.
+        draws: number of supports; with several, intervals cover the choice of the support.
+        seed: random seed of the supports.
+        rule: number of neighbors, metric and reference of the votes.
+        itself: index of each query in the pool, or -1. If `queries` is the pool, this is automatic:
+            an example is never its own neighbor.
+        reduce: reading of a layer's output.
+        ends: whether the input and the softmax are probes, too.
+        batch_size: number of examples per forward pass.
+        at_once: number of layers per forward pass.
+
+    Raises:
+        ValueError: as for `draw_support`, `layerwise` and `depths`.
 
     Source: ours; Baldock et al. (2021).
 
-    Raises:
-        ValueError: what `draw_support`, `layerwise` and `depths` refuse.
+    >>> x, y = torch.eye(2).repeat(10, 1), torch.arange(20) % 2
+    >>> model = torch.nn.Sequential(torch.nn.Identity(), torch.nn.ReLU())
+    >>> result = model_depths(model, (x, y), (x, y), ["1"], per_class=10, rule=Rule(k=5))
+    >>> result.mean().value  # neighbors in the input already vote for the prediction
+    0.0
     """
     same = queries is pool
     pool = as_domain(pool)

@@ -70,17 +70,30 @@ def heat_maps(
     *,
     formula: Formula = grad_cam_plus_plus,
 ) -> Float[Tensor, "batch height width"]:
-    """The heat of every image for its class `y`, or for the predicted class, at one layer.
+    """Return Grad-CAM heat maps of images at one layer.
 
-    In evaluation mode; un-normalized, at the layer's own resolution, on the model's device. A layer
-    that runs several times is read at its last run. Afterwards the model's modes, hooks, gradients
-    and the random state are as they were.
+    The model runs in eval mode; its modes, hooks, gradients and the random state are restored. A
+    layer that runs several times is read at its last run.
+
+    Args:
+        model: a network that returns logits.
+        x: images.
+        layer: name of a convolutional layer.
+        y: the class of each image; by default the predicted class.
+        formula: `grad_cam_plus_plus` or `grad_cam`.
+
+    Returns:
+        Unnormalized heat at the layer's resolution, on the model's device.
+
+    Raises:
+        ValueError: the layer does not exist, has no maps or does not affect the logits, or a label
+            is not a class.
 
     Source: Sec. 5.
 
-    Raises:
-        ValueError: no such layer, one without maps or without effect on the logits, or a label
-            that is no class.
+    >>> layers = nn.Conv2d(3, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    >>> heat_maps(nn.Sequential(*layers), torch.rand(4, 3, 8, 8), "1").shape
+    torch.Size([4, 6, 6])
     """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     x = x.to(device)

@@ -129,14 +129,26 @@ def fit_line(
 def effective_robustness(
     id_accuracy: Float[Tensor, " models"], ood_accuracy: Float[Tensor, " models"], line: Line
 ) -> Float[Tensor, " models"]:
-    """How many points of OOD accuracy a model has above standard models of its ID accuracy.
+    """Return the OOD accuracy of models minus that of standard models with the same ID accuracy.
 
-    In (-100, 100). Accuracies of 0 and 1 are welcome here: the scale is used for the line alone.
+    Args:
+        id_accuracy: ID accuracies in [0, 1].
+        ood_accuracy: OOD accuracies in [0, 1].
+        line: the fit to standard models.
+
+    Returns:
+        Percentage points in (-100, 100).
+
+    Raises:
+        ValueError: an accuracy is outside [0, 1].
 
     Source: Sec. 2; Taori et al. (2020).
 
-    Raises:
-        ValueError: something is no share in [0, 1].
+    >>> import torch
+    >>> standard = torch.tensor([0.5, 0.7, 0.9])
+    >>> line = fit_line(standard, standard)
+    >>> effective_robustness(torch.tensor([0.8]), torch.tensor([0.9]), line).round().tolist()
+    [10.0]
     """
     scale(ood_accuracy, line.axis)  # refuses what is no share
     return 100 * (ood_accuracy.double() - line.expected(id_accuracy))

@@ -165,7 +165,9 @@ def _library(name: str) -> Any:
         import_torchvision()
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise ValueError(f"{error.name} is not installed; run pip install -e '.[models]' in a clone of contam") from error
+        raise ValueError(
+            f"{error.name} is not installed; run pip install -e '.[models]' in a clone of contam"
+        ) from error
 
 
 def what_to_fetch(name: str) -> str:

@@ -24,7 +24,8 @@ def tensorboard(folder: Path | str) -> Sink:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise ValueError(
-            "TensorBoard is not installed: pip install 'contam[sinks]', or pip install tensorboard"
+            "TensorBoard is not installed: run pip install tensorboard, or run "
+            "pip install -e '.[sinks]' in a clone of contam"
         ) from None
     writer = SummaryWriter(str(folder))
 

@@ -83,7 +83,8 @@ def _accelerator() -> "Accelerator":
         from accelerate import Accelerator
     except ImportError:
         raise ValueError(
-            f"training in {processes()} processes needs accelerate: run pip install -e '.[scale]' in a clone of contam"
+            f"training in {processes()} processes needs accelerate: run pip install -e '.[scale]' "
+            "in a clone of contam"
         ) from None
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
     # The precision is part of the recipe, so the launcher's settings don't change it.
