@@ -24,12 +24,12 @@ def labels(n: int, classes: int, seed: int = 0) -> Tensor:
 
 
 def logits_of(right: str) -> Tensor:
-    """One example of class 0 in a history such as "+-+", right or wrong: (looks, 1, 2)."""
+    """One example of class 0 in a history such as "+-+", right or wrong: (evaluations, 1, 2)."""
     return torch.tensor([[[1.0, 0.0]] if sign == "+" else [[0.0, 1.0]] for sign in right])
 
 
 def logged(history: Tensor, y: Tensor, **options) -> DifficultyLog:
-    """A log of (looks, n, classes) logits at the times 0, 1, 2 and so on."""
+    """A log of (evaluations, n, classes) logits at the times 0, 1, 2 and so on."""
     log = DifficultyLog(len(y), history.shape[2], **options)
     for time, logits in enumerate(history):
         log.update(time, logits, y, torch.arange(len(y)))
@@ -91,7 +91,7 @@ def test_histories_by_hand(right, learn_time, forgotten, score):
     assert found.learn_time.tolist() == [learn_time]
     assert found.forgotten.tolist() == [forgotten]
     assert found.scores()["forgotten"].tolist() == [score]
-    assert found.looks.tolist() == [4]
+    assert found.evaluations.tolist() == [4]
     assert found.aum.tolist() == [sum(1 if sign == "+" else -1 for sign in right) / 4]
 
 
@@ -106,9 +106,12 @@ def test_cartography_by_hand():
 
 
 @given(st.integers(0, 999), st.integers(1, 12), st.integers(2, 4))
-def test_sums_agree_with_the_whole_history(seed, looks, classes):
-    history, y = (3 * noise(looks, 15, classes, seed=seed)).double(), labels(15, classes, seed)
-    early = seed % looks
+def test_sums_agree_with_the_whole_history(seed, evaluations, classes):
+    history, y = (
+        (3 * noise(evaluations, 15, classes, seed=seed)).double(),
+        labels(15, classes, seed),
+    )
+    early = seed % evaluations
     found = logged(history, y, early=early).compute()
     p = torch.stack([probability(logits, y) for logits in history])
     torch.testing.assert_close(found.confidence, p.mean(dim=0))
@@ -120,7 +123,7 @@ def test_sums_agree_with_the_whole_history(seed, looks, classes):
     assert torch.equal(found.forgotten, (right[:-1] & ~right[1:]).sum(dim=0))
     assert torch.equal(found.ever_right, right.any(dim=0))
     for example, time in enumerate(found.learn_time.tolist()):
-        ever_after = [t for t in range(looks) if bool(right[t:, example].all())]
+        ever_after = [t for t in range(evaluations) if bool(right[t:, example].all())]
         assert time == (ever_after[0] if ever_after else math.inf)
     torch.testing.assert_close(found.el2n, el2n(history[early], y))
     assert torch.equal(found.early_error, ~right[early])
@@ -178,36 +181,36 @@ def test_a_look_at_a_domain_numbers_its_examples_and_leaves_the_model_as_it_was(
     model = nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 3)).double().train()
     log = DifficultyLog(11, 3)
     for time in range(2):
-        log.look(time, model, Domain("d", Batch(x, y, torch.zeros_like(y))), batch_size=4)
+        log.evaluate(time, model, Domain("d", Batch(x, y, torch.zeros_like(y))), batch_size=4)
     assert model.training
     with torch.no_grad():
         expected = model.eval()(x)
     torch.testing.assert_close(log.compute().early_logits, expected)
-    assert log.compute().looks.tolist() == [2] * 11
+    assert log.compute().evaluations.tolist() == [2] * 11
 
 
 def test_what_does_not_fit_is_refused():
     y, index, logits = torch.tensor([0, 1]), torch.arange(2), torch.zeros(2, 2)
     log = DifficultyLog(2, 2).update(5, logits, y, index)
     for line, given_ in {
-        "a look at time 5 comes after one at 5": (5, logits, y, index),
-        "a look at time nan": (math.nan, logits, y, index),
-        "another label than before": (6, logits, 1 - y, index),
-        "twice in one look": (6, logits, y, torch.tensor([0, 0])),
-        r"examples 1\.\.2 don't fit the 2": (6, logits, y, index + 1),
+        "an evaluation at time 5 follows one at 5": (5, logits, y, index),
+        "an evaluation at time nan": (math.nan, logits, y, index),
+        "a different label than before": (6, logits, 1 - y, index),
+        "twice in one evaluation": (6, logits, y, torch.tensor([0, 0])),
+        r"indices 1\.\.2 don't fit the 2": (6, logits, y, index + 1),
         "3 logits and labels": (6, torch.zeros(2, 3), y, index),
         r"labels 0\.\.2 don't fit": (6, logits, torch.tensor([0, 2]), index),
         "not finite": (6, torch.tensor([[math.inf, 0.0], [0.0, 0.0]]), y, index),
     }.items():
         with pytest.raises(ValueError, match=line):
             log.update(*given_)
-    assert log.compute().looks.tolist() == [1, 1]
+    assert log.compute().evaluations.tolist() == [1, 1]
     assert log.update(9, logits[:0], y[:0], index[:0]) is log
-    with pytest.raises(ValueError, match="both logs looked at 2 examples"):
+    with pytest.raises(ValueError, match="same 2 examples"):
         log.merge(logged(logits[None], y))
-    with pytest.raises(ValueError, match="can't take in"):
+    with pytest.raises(ValueError, match="cannot merge logs"):
         log.merge(DifficultyLog(2, 2, early=1))
-    with pytest.raises(ValueError, match="1 of 3 examples have no look at time 1 or later"):
+    with pytest.raises(ValueError, match="1 of 3 examples have no evaluation at time 1 or later"):
         DifficultyLog(3, 2, early=1).update(2, logits, y, index).compute()
     for sizes in ((0, 2), (3, 1)):
         with pytest.raises(ValueError, match="at least 1 example and 2 classes"):
@@ -226,7 +229,7 @@ def test_counter_examples_to_an_easy_feature_are_hard_early_and_to_a_hard_one_ar
         small_cnn(2, width=8), shift, epochs=1, batch_size=32, step_size=3e-3, weight_decay=0.05,
         seed=0, report_every=50,
     ):  # fmt: skip
-        log.look(stage.step, stage.model, learned)
+        log.evaluate(stage.step, stage.model, learned)
     found = log.compute()
     assert low <= auc(found.early_loss, counter) <= high
 

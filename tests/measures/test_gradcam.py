@@ -223,7 +223,7 @@ def test_no_heat_has_no_share_and_no_object_is_refused():
     mask = torch.ones(2, 8, 8, dtype=torch.bool)
     assert heat_share(torch.zeros(2, 4, 4), mask).isnan().all()
     mask[1] = False
-    with pytest.raises(ValueError, match=r"those of \[1\] are empty"):
+    with pytest.raises(ValueError, match=r"images \[1\] are empty"):
         heat_on_object(torch.ones(2, 4, 4), mask)
 
 
@@ -231,7 +231,7 @@ def test_no_heat_has_no_share_and_no_object_is_refused():
     ("layer", "y", "said"),
     [
         ("encoder.relu9", None, "did you mean one of"),
-        ("encoder.flat", None, r"gives \(2, 16\), not maps"),
+        ("encoder.flat", None, r"returns \(2, 16\), not maps"),
         ("encoder.relu1", [0, 4], "don't fit 4 classes"),
         ("encoder.relu1", [-1, 0], "don't fit 4 classes"),
     ],
@@ -253,7 +253,7 @@ def test_layers_that_do_not_count_are_refused():
             self.aside(x)
             return self.head(x.mean(dim=(2, 3)))
 
-    with pytest.raises(ValueError, match="don't depend on layer 'aside'"):
+    with pytest.raises(ValueError, match="do not depend on layer 'aside'"):
         heat_maps(Aside(), noise(2, 3, 4, 4), "aside")
     with pytest.raises(ValueError, match="'unused' did not run"):
         heat_maps(Aside(), noise(2, 3, 4, 4), "unused")

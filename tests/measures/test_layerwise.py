@@ -98,7 +98,7 @@ def test_predictions_are_the_network_s(model):
 
 def test_what_can_not_be_shown_is_refused(model):
     some = domain(4)
-    with pytest.raises(ValueError, match="a probe once"):
+    with pytest.raises(ValueError, match="named twice"):
         next(layerwise(model, some, some, ["encoder.relu1", "encoder.relu1"]))
     with pytest.raises(ValueError, match="at least 1 probe"):
         next(layerwise(model, some, some, LAYERS, at_once=0))

@@ -189,9 +189,9 @@ def test_huge_features_are_told_apart():
 
 def test_what_can_not_be_searched_is_refused():
     support, y = noise(5, 2), torch.tensor([0, 1, 0, 1, 0])
-    with pytest.raises(ValueError, match="want 1 to 4"):
+    with pytest.raises(ValueError, match="expected 1 to 4"):
         nearest(support, support, k=5, itself=torch.arange(5))
-    with pytest.raises(ValueError, match="want 1 to 5"):
+    with pytest.raises(ValueError, match="expected 1 to 5"):
         nearest(support, support, k=0)
     with pytest.raises(ValueError, match="0 queries"):
         nearest(support, support[:0], k=2)
@@ -199,9 +199,9 @@ def test_what_can_not_be_searched_is_refused():
         nearest(torch.full((5, 2), torch.nan), support, k=2)
     with pytest.raises(ValueError, match="not finite"):
         nearest(support, torch.full((5, 2), torch.inf), k=2)
-    with pytest.raises(ValueError, match="'l2' or 'l1', not 'cosine'"):
+    with pytest.raises(ValueError, match="'l2' or 'l1', got 'cosine'"):
         nearest(support, support, k=2, metric="cosine")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match=r"classes 0\.\.1 .* want 0\.\.0"):
+    with pytest.raises(ValueError, match=r"classes 0\.\.1, expected 0\.\.0"):
         vote(support, y, support, classes=1, k=2)
 
 

@@ -54,5 +54,5 @@ def test_one_number_by_hand():
 
 @pytest.mark.parametrize("table", [0, 6])
 def test_other_tables_are_refused(table):
-    with pytest.raises(ValueError, match=f"tables 1 to 5, not {table}"):
+    with pytest.raises(ValueError, match=f"tables 1 to 5, got {table}"):
         published(table)

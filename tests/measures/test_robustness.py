@@ -178,7 +178,7 @@ def test_percent_is_refused(axis):
 
 
 def test_what_has_no_line_is_refused():
-    with pytest.raises(ValueError, match="of 3 models 1 are strictly between"):
+    with pytest.raises(ValueError, match="1 of 3 models are strictly between"):
         fit_line(torch.tensor([0.5, 0.7, 1.0]), torch.tensor([0.3, 0.0, 0.9]))
     with pytest.raises(ValueError, match="a band needs three models"):
         bootstrap_band(torch.tensor([0.5, 0.7]), torch.tensor([0.3, 0.4]), torch.tensor([0.5]))

@@ -1,9 +1,9 @@
-"""Prediction depth: from which layer on an example's neighbors say what the network will say.
+"""Prediction depth: the layer from which on nearest neighbors agree with the network's prediction.
 
-Every probe, from the input to the softmax, lets the nearest members of a labeled support vote. An
-example that all probes agree on has depth 0: it is easy, and so may be the feature that decides it.
-Depth speaks of the label alone. It rises with every lack of support, so a mean depth means
-something beside another one with the same support, and `difference` compares no others.
+At every probe, from the input to the softmax, the nearest members of a labeled support vote. An
+example on which all probes agree has depth 0: it is easy, and so may be the feature that decides
+it. Depth depends on the label alone. It grows when the support shrinks, so mean depths are
+comparable only for the same support, and `difference` rejects other comparisons.
 """
 
 from collections.abc import Collection, Iterable
@@ -23,70 +23,81 @@ from contam.rng import generator_for
 
 Reference = Literal["model", "label", "last probe"]
 UNCERTAIN = -1
-"""What a probe decides whose votes are too close."""
+"""Decision of a probe whose votes are within the margin."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How a depth is read off votes; the defaults are those of Baldock et al. (2021)."""
+    """Definition of depth; the defaults are those of Baldock et al. (2021)."""
 
     k: int = 30
-    """Neighbors that vote."""
+    """Number of neighbors."""
     metric: Metric = "l2"
-    """`l1` is the second paper's, and far slower."""
+    """Distance; `l1` is used by Murali et al. (2023) and far slower."""
     reference: Reference = "model"
-    """What the probes are to agree with: the network's class, the label, or the last probe."""
+    """Class with which probes have to agree: the prediction, the label, or the last probe."""
     margin: float = 0.0
-    """How far beyond one half the share of votes has to be; for two classes only.
+    """Required excess of the share of votes over one half; for two classes only.
 
-    The second paper's code asks for 0.12, but rounds shares, so that 18 of 29 votes are too few:
-    that is 0.13 here."""
+    The code of Murali et al. (2023) uses 0.12 but rounds shares, so that 18 of 29 votes are too
+    few; the equivalent here is 0.13."""
 
 
 @dataclass(frozen=True, eq=False)
 class Support:
-    """Labeled examples to look neighbors up in: as many of each class, in one or several draws."""
+    """Labeled examples that serve as neighbors: the same number of each class, in some draws."""
 
     index: Int[Tensor, "draws examples"]
-    """Where they are in what they were drawn from, rising."""
+    """Indices in the pool, in increasing order."""
     y: Int[Tensor, "draws examples"]
     per_class: int
     classes: int
-    """Classes are numbered from 0; one without examples gets no votes."""
+    """Number of classes, including those without examples."""
     seed: int
 
     @property
     def rows(self) -> Int[Tensor, " rows"]:
-        """The examples of all draws, each once, rising."""
+        """Indices of the examples of all draws, without repetition, in increasing order."""
         return self.index.unique()
 
 
 def draw_support(
     y: Int[Tensor, " examples"], per_class: int, *, draws: int = 1, seed: int = 0
 ) -> Support:
-    """The same number of each class, drawn anew as often as wanted.
+    """Draw the same number of examples of each class, once or several times.
 
-    Several draws let an interval say how much depends on which examples were drawn.
+    With several draws, intervals include the variation between supports.
+
+    Args:
+        y: Class indices of the pool.
+        per_class: Examples of each class.
+        draws: Number of independent draws.
+        seed: Random seed.
+
+    Raises:
+        ValueError: If a class has too few examples, there are fewer than two classes, or a number
+            is less than 1.
 
     Source: ours, since mean depth changes severalfold with the size of the support.
 
-    Raises:
-        ValueError: a class has too few examples, or nothing is asked for.
+    >>> support = draw_support(torch.tensor([0, 0, 0, 1, 1]), per_class=2)
+    >>> support.y.tolist()
+    [[0, 0, 1, 1]]
     """
     present = y.unique().tolist()
     scarce = {c: n for c in present if (n := int((y == c).sum())) < per_class}
     if per_class < 1 or draws < 1 or len(present) < 2 or present[0] < 0 or scarce:
         raise ValueError(
-            f"want at least 1 draw of at least 1 example of each of two classes or more; asked for "
-            f"{draws} of {per_class} each, of classes {present}; too few are there of "
-            f"{scarce or 'none'}"
+            "expected at least 1 draw of at least 1 example of each of two classes or more, got "
+            f"{draws} draws of {per_class} examples of classes {present}; classes with too few "
+            f"examples: {scarce or 'none'}"
         )
     picked = []
     for draw in range(draws):
         generator = generator_for(seed, f"support/draw {draw}")
         members = [(y == c).nonzero().flatten().cpu() for c in present]
         drawn = [
-            each[torch.randperm(len(each), generator=generator)[:per_class]] for each in members
+            rows[torch.randperm(len(rows), generator=generator)[:per_class]] for rows in members
         ]
         picked.append(torch.cat(drawn).sort().values)
     index = torch.stack(picked)
@@ -94,17 +105,25 @@ def draw_support(
 
 
 def decide(votes: Votes, margin: float = 0.0) -> Int[Tensor, " queries"]:
-    """The class that the votes are for, or `UNCERTAIN` where its share is below 1/2 + `margin`.
+    """Return the class with most votes, or `UNCERTAIN` if its share is below 1/2 + `margin`.
+
+    Args:
+        votes: Votes of the neighbors of each query.
+        margin: Required excess over one half; above 0 for two classes only.
+
+    Raises:
+        ValueError: If the margin is not in [0, 1/2) or there are not two classes.
 
     Source: ours; Murali et al. (2023) for the margin.
 
-    Raises:
-        ValueError: a margin outside [0, 1/2), or one with other than two classes.
+    >>> support, y = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([0, 0, 1])
+    >>> decide(vote(support, y, torch.tensor([[0.5]]), classes=2, k=3)).tolist()
+    [0]
     """
     if not 0 <= margin < 0.5 or (margin and votes.counts.shape[1] != 2):
         raise ValueError(
-            f"a margin lies in [0, 1/2) and is for two classes; got {margin} with "
-            f"{votes.counts.shape[1]}"
+            f"a margin must lie in [0, 1/2) and is for two classes, got {margin} for "
+            f"{votes.counts.shape[1]} classes"
         )
     share = votes.counts.amax(dim=1) / votes.counts.sum(dim=1)
     return votes.winner.masked_fill(share < 0.5 + margin, UNCERTAIN) if margin else votes.winner
@@ -113,14 +132,23 @@ def decide(votes: Votes, margin: float = 0.0) -> Int[Tensor, " queries"]:
 def prediction_depth(
     decided: Int[Tensor, "*draws probes queries"], reference: Int[Tensor, "*#draws queries"]
 ) -> Float[Tensor, "*draws queries"]:
-    """The first probe from which on all probes decide for the reference; nan if the last does not.
+    """Return the first probe from which on all probes agree with the reference class.
 
-    In [0, probes - 1]. `UNCERTAIN` agrees with nothing.
+    Args:
+        decided: Decision of each probe, from the input to the output.
+        reference: Reference class of each query.
+
+    Returns:
+        Depths in [0, probes - 1]; nan if the last probe disagrees. `UNCERTAIN` never agrees.
 
     Source: ours; Baldock et al. (2021).
+
+    >>> decided = torch.tensor([[0, 1], [1, 0], [1, 0]])  # three probes, two queries
+    >>> prediction_depth(decided, torch.tensor([1, 1])).tolist()
+    [1.0, nan]
     """
     agree = (decided == reference.unsqueeze(-2)) & (decided != UNCERTAIN)
-    # How long the last run of agreement is, counted from the end.
+    # Length of the final run of agreement.
     run = agree.flip(-2).long().cumprod(dim=-2).sum(dim=-2)
     depth = (decided.shape[-2] - run).double()
     return depth.masked_fill(run == 0, torch.nan)
@@ -128,25 +156,25 @@ def prediction_depth(
 
 @dataclass(frozen=True, eq=False)
 class Depths:
-    """The depth of every query, and by which rule and support it was found."""
+    """Depth of every query, with the rule and the support that define it."""
 
     probes: tuple[str, ...]
     depth: Float[Tensor, "draws queries"]
     """In [0, probes - 1]; nan where the last probe disagrees."""
     decided: Int[Tensor, "draws probes queries"]
-    """The class that each probe decides for, or `UNCERTAIN`."""
+    """Class that each probe decides for, or `UNCERTAIN`."""
     tied: Float[Tensor, " probes"]
-    """The share of votes that the nearest neighbor had to decide."""
+    """Share of votes that were tied, so that the nearest neighbor decided."""
     rule: Rule
     support: Support
     reading: str = "not recorded"
-    """How features were read; depth is defined by it as by the rule."""
+    """Reading of the features, which is part of the definition of depth."""
 
     def mean(self, *, seed: int = 0, resamples: int = 1000, confidence: float = 0.95) -> Estimate:
-        """Mean depth where it is defined; the interval is over queries, and draws if several.
+        """Return the mean of defined depths; the interval is over queries and draws.
 
         Raises:
-            ValueError: no depth is defined.
+            ValueError: If no depth is defined.
         """
         if self.depth.isnan().all():
             raise ValueError("the last probe disagrees with every reference: no depth is defined")
@@ -159,7 +187,7 @@ class Depths:
     def undefined(
         self, *, seed: int = 0, resamples: int = 1000, confidence: float = 0.95
     ) -> Estimate:
-        """The share of queries without a depth, in [0, 1]."""
+        """Return the share of queries without a depth, in [0, 1]."""
         return bootstrap(
             lambda d, q: self.depth[d][:, q].isnan().double().mean(),
             self.depth.shape,
@@ -169,16 +197,16 @@ class Depths:
     def decided_by(
         self, probe: int, *, seed: int = 0, resamples: int = 1000, confidence: float = 0.95
     ) -> Estimate:
-        """The share of all queries whose depth is at most this probe, in [0, 1].
+        """Return the share of all queries whose depth is at most `probe`, in [0, 1].
 
-        A high share at the first probes, early in training, says that something easy decides. It
-        does not say whether that is spurious.
+        A high share at the first probes, early in training, means that an easy feature decides. It
+        does not show whether this feature is spurious.
 
         Raises:
-            ValueError: no such probe.
+            ValueError: If there is no such probe.
         """
         if not 0 <= probe < len(self.probes):
-            raise ValueError(f"probes are numbered 0 to {len(self.probes) - 1}, not {probe}")
+            raise ValueError(f"probe must be in 0..{len(self.probes) - 1}, got {probe}")
         return bootstrap(
             lambda d, q: (self.depth[d][:, q] <= probe).double().mean(),
             self.depth.shape,
@@ -195,21 +223,32 @@ def depths(
     itself: Int[Tensor, " queries"] | None = None,
     reading: str = "not recorded",
 ) -> Depths:
-    """The depth of every query, from features that come one layer at a time.
+    """Return the depth of every query from features that come one layer at a time.
 
-    The support of each layer has one row for each of `support.rows`. `reference` is the class that
-    the rule's reference names, `None` for the last probe. A query that is where the support was
-    drawn from has its index there in `itself`, or -1, and is no neighbor of its own.
+    Args:
+        layers: Features of each layer, with one row of support for each of `support.rows`.
+        support: Labeled examples.
+        reference: Class of each query that the rule's reference names; None for the last probe.
+        rule: Definition of depth.
+        itself: Index of each query in the pool of the support, or -1; a query is not a neighbor of
+            itself.
+        reading: Name of the reading of the features.
+
+    Raises:
+        ValueError: If there is no layer, the rows do not fit the support, or the reference does not
+            fit the rule.
 
     Source: ours; Baldock et al. (2021), Murali et al. (2023).
 
-    Raises:
-        ValueError: no layer, rows that do not fit the support, or a reference that does not fit
-            the rule.
+    >>> y = torch.arange(40) % 2
+    >>> constant, separated = torch.zeros(40, 1), 1.0 * y[:, None]
+    >>> layers = [Layer("a", constant, 1 - separated), Layer("b", separated, separated)]
+    >>> depths(layers, draw_support(y, per_class=20), y, rule=Rule(k=5)).mean().value
+    0.5
     """
     if (reference is None) != (rule.reference == "last probe"):
         raise ValueError(
-            f"the rule's reference is {rule.reference!r}: give the class of every query, and none "
+            f"the rule's reference is {rule.reference!r}: give the class of every query, or None "
             "for 'last probe'"
         )
     rows = support.rows
@@ -219,23 +258,23 @@ def depths(
         if len(layer.support) != len(rows):
             raise ValueError(
                 f"layer {layer.name!r} has {len(layer.support)} rows of support for {len(rows)} "
-                "examples; give those of support.rows, in order"
+                "examples; give the rows of support.rows, in order"
             )
-        found = []
+        drawn = []
         for index, members, y in zip(support.index, within, support.y, strict=True):
-            # One draw is the whole layer, which need not be copied.
+            # A single draw is the whole layer, so no copy is needed.
             features = layer.support if len(support.index) == 1 else layer.support[members]
-            found.append(
+            drawn.append(
                 vote(
                     features, y, layer.queries, classes=support.classes, k=rule.k,
                     metric=rule.metric, itself=None if itself is None else _position(index, itself),
                 )
             )  # fmt: skip
         probes.append(layer.name)
-        decided.append(torch.stack([decide(votes, rule.margin) for votes in found]))
-        tied.append(torch.stack([votes.tied for votes in found]).double().mean())
+        decided.append(torch.stack([decide(votes, rule.margin) for votes in drawn]))
+        tied.append(torch.stack([votes.tied for votes in drawn]).double().mean())
     if not probes:
-        raise ValueError("a depth needs at least one layer, and none came")
+        raise ValueError("a depth needs at least one layer")
     table = torch.stack(decided, dim=1)
     depth = prediction_depth(table, table[:, -1] if reference is None else reference.cpu()[None])
     return Depths(tuple(probes), depth, table, torch.stack(tied), rule, support, reading)
@@ -257,34 +296,35 @@ def model_depths(
     batch_size: int = 256,
     at_once: int = 1,
 ) -> Depths:
-    """Return the prediction depth of each query in a network.
+    """Return the depth of every query in a network.
 
     Args:
-        model: a network that returns logits.
-        pool: labeled examples from which the support is drawn.
-        queries: the examples whose depths are measured.
-        layers: names of the layers; by default all activations.
-        per_class: number of support examples per class.
-        draws: number of supports; with several, intervals cover the choice of the support.
-        seed: random seed of the supports.
-        rule: number of neighbors, metric and reference of the votes.
-        itself: index of each query in the pool, or -1. If `queries` is the pool, this is automatic:
-            an example is never its own neighbor.
-        reduce: reading of a layer's output.
-        ends: whether the input and the softmax are probes, too.
-        batch_size: number of examples per forward pass.
-        at_once: number of layers per forward pass.
+        model: Network.
+        pool: Training examples from which the support is drawn.
+        queries: Examples whose depth is measured. If they are the pool, each example is excluded
+            from its own neighbors.
+        layers: Names of the layers, or "auto" for all activations.
+        per_class: Support examples of each class.
+        draws: Number of supports.
+        seed: Random seed of the support.
+        rule: Definition of depth.
+        itself: Index of each query in the pool, or -1, if some queries are in it.
+        reduce: Reading of the features of each layer.
+        ends: Whether input and softmax are probes, too.
+        batch_size: Examples of a forward pass.
+        at_once: Number of probes that are held in memory and read by one pass.
 
     Raises:
-        ValueError: as for `draw_support`, `layerwise` and `depths`.
+        ValueError: As for `draw_support`, `layerwise` and `depths`.
 
     Source: ours; Baldock et al. (2021).
 
-    >>> x, y = torch.eye(2).repeat(10, 1), torch.arange(20) % 2
-    >>> model = torch.nn.Sequential(torch.nn.Identity(), torch.nn.ReLU())
-    >>> result = model_depths(model, (x, y), (x, y), ["1"], per_class=10, rule=Rule(k=5))
-    >>> result.mean().value  # neighbors in the input already vote for the prediction
-    0.0
+    >>> y = torch.arange(40) % 2
+    >>> model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2))
+    >>> data = torch.eye(2)[y], y
+    >>> found = model_depths(model, data, data, per_class=15, rule=Rule(k=5))
+    >>> found.probes, found.depth.shape
+    (('input', '1', 'softmax'), torch.Size([1, 40]))
     """
     same = queries is pool
     pool = as_domain(pool)
@@ -312,15 +352,29 @@ def difference(
     resamples: int = 1000,
     confidence: float = 0.95,
 ) -> Estimate:
-    """How much deeper the second's queries are on average than the first's, in probes.
+    """Return the difference of mean depths, second minus first, in probes.
 
-    `relative` divides each depth by the number of its last probe, to compare networks with other
-    numbers of them. The interval takes both sets of queries as drawn independently.
+    The interval treats both sets of queries as independent.
 
-    Source: ours, since depths under other supports can't be compared.
+    Args:
+        first: Depths of one set of queries.
+        second: Depths of another.
+        relative: Whether to divide each depth by the index of its last probe, to compare networks
+            with different numbers of probes.
+        seed: Random seed of the bootstrap.
+        resamples: Number of resamples.
+        confidence: Level of the interval.
 
     Raises:
-        ValueError: another rule, support, reading or number of probes, or no depth is defined.
+        ValueError: If rule, support, reading or number of probes differ, or no depth is defined.
+
+    Source: ours, since depths with different supports are not comparable.
+
+    >>> y = torch.arange(40) % 2
+    >>> separated, support = [Layer("a", 1.0 * y[:, None], 1.0 * y[:, None])], draw_support(y, 20)
+    >>> one = depths(separated, support, y, rule=Rule(k=5))
+    >>> difference(one, one).value
+    0.0
     """
     sides = (first, second)
     for what, (one, other) in {
@@ -335,8 +389,8 @@ def difference(
     }.items():
         if one != other:
             raise ValueError(
-                f"these depths can't be compared: {what} is {one!r} for the first and {other!r} "
-                "for the second; measure both alike"
+                f"these depths are not comparable: {what} is {one!r} for the first and {other!r} "
+                "for the second"
             )
     if any(s.depth.isnan().all() for s in sides):
         raise ValueError("the last probe disagrees with every reference: no depth is defined")
@@ -349,7 +403,7 @@ def difference(
 
 
 def _position(index: Tensor, itself: Tensor) -> Tensor:
-    """Where each query is in one draw of the support, or -1."""
+    """Return the position of each query in one draw of the support, or -1."""
     itself = itself.cpu()
     place = torch.searchsorted(index, itself).clamp(max=len(index) - 1)
     return torch.where(index[place] == itself, place, -1)

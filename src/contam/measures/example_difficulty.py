@@ -1,8 +1,8 @@
-"""Which examples are hard to learn, seen while a network learns them.
+"""Difficulty of examples, measured while a network learns them.
 
-One training is enough: the network is looked at again and again, and `DifficultyLog` keeps sums of
-what it says of each example. Where examples contradict a feature that is easy to learn, they are
-hard early on. Noisy labels are hard, too; nothing here tells the two apart.
+One training is enough: `DifficultyLog` accumulates the network's logits for each example over
+several evaluations. Examples that contradict an easy feature are hard early in training. Examples
+with wrong labels are hard, too; these measures cannot separate the two.
 """
 
 from dataclasses import dataclass
@@ -20,9 +20,12 @@ from contam.models.observe import observe
 def probability(
     logits: Float[Tensor, "batch classes"], y: Int[Tensor, " batch"]
 ) -> Float[Tensor, " batch"]:
-    """How likely the network thinks the label is, in [0, 1].
+    """Return the predicted probability of the label, in [0, 1].
 
     Source: ours, the softmax of the logits.
+
+    >>> probability(torch.zeros(1, 4), torch.tensor([2])).tolist()
+    [0.25]
     """
     return logits.softmax(dim=1).gather(1, y[:, None])[:, 0]
 
@@ -30,11 +33,14 @@ def probability(
 def margin(
     logits: Float[Tensor, "batch classes"], y: Int[Tensor, " batch"]
 ) -> Float[Tensor, " batch"]:
-    """By how much the label's logit exceeds the largest other one; negative where it is wrong.
+    """Return the label's logit minus the largest other logit; negative for wrong predictions.
 
     Its mean over a training is the area under the margin (AUM).
 
     Source: Pleiss et al. (2020).
+
+    >>> margin(torch.tensor([[3.0, 1.0, 2.0]]), torch.tensor([0])).tolist()
+    [1.0]
     """
     others = logits.scatter(1, y[:, None], -torch.inf)
     return logits.gather(1, y[:, None])[:, 0] - others.amax(dim=1)
@@ -43,12 +49,15 @@ def margin(
 def el2n(
     logits: Float[Tensor, "batch classes"], y: Int[Tensor, " batch"]
 ) -> Float[Tensor, " batch"]:
-    """The length of the error vector, from 0 to the square root of 2.
+    """Return the norm of the error vector, from 0 to the square root of 2.
 
-    The error is the predicted distribution minus the label's. To have the published score, take
-    the mean over several trainings, each looked at early.
+    The error is the predicted distribution minus the one-hot label. The published score is its mean
+    over several trainings, early in each.
 
     Source: Paul et al. (2021).
+
+    >>> round(el2n(torch.zeros(1, 2), torch.tensor([0])).item(), 4)
+    0.7071
     """
     onehot = F.one_hot(y, logits.shape[1])
     return torch.linalg.vector_norm(logits.softmax(dim=1) - onehot, dim=1)
@@ -56,46 +65,46 @@ def el2n(
 
 @dataclass(frozen=True, eq=False)
 class Difficulty:
-    """What one training said of each of n examples; times are in the unit that was logged."""
+    """Difficulty of n examples in one training; times are in the unit of the log."""
 
     y: Int[Tensor, " n"]
-    looks: Int[Tensor, " n"]
-    """How often each was looked at."""
+    evaluations: Int[Tensor, " n"]
+    """Number of evaluations of each example."""
     learn_time: Float[Tensor, " n"]
-    """The first look since which it was right at every look; infinite if it is wrong at the last.
+    """First evaluation from which on all are correct; infinite if the last one is wrong.
 
     Source: Baldock et al. (2021), the iteration learned.
     """
     forgotten: Int[Tensor, " n"]
-    """How often it was right at a look and wrong at the next one.
+    """Number of times that a correct prediction is followed by a wrong one.
 
     Source: Toneva et al. (2019).
     """
     ever_right: Bool[Tensor, " n"]
-    """Whether it was right at any look."""
+    """Whether any evaluation was correct."""
     aum: Float[Tensor, " n"]
-    """Its mean margin over the looks, in logits."""
+    """Mean margin over the evaluations, in logits."""
     confidence: Float[Tensor, " n"]
-    """The mean probability of its label over the looks, in [0, 1].
+    """Mean probability of the label over the evaluations, in [0, 1].
 
     Source: Swayamdipta et al. (2020).
     """
     variability: Float[Tensor, " n"]
-    """The standard deviation of that probability over the looks, in [0, 0.5].
+    """Standard deviation of that probability over the evaluations, in [0, 0.5].
 
     Source: Swayamdipta et al. (2020).
     """
     early_logits: Float[Tensor, "n classes"]
-    """What the network said at the early look."""
+    """Logits of the early evaluation."""
 
     @property
     def early_loss(self) -> Float[Tensor, " n"]:
-        """The cross-entropy at the early look, in nats."""
+        """Cross-entropy at the early evaluation, in nats."""
         return F.cross_entropy(self.early_logits, self.y, reduction="none")
 
     @property
     def early_error(self) -> Bool[Tensor, " n"]:
-        """Whether it was wrong at the early look: the error set.
+        """Whether the early prediction is wrong: the error set.
 
         Source: Liu et al. (2021).
         """
@@ -103,14 +112,14 @@ class Difficulty:
 
     @property
     def el2n(self) -> Float[Tensor, " n"]:
-        """The length of the error vector at the early look."""
+        """Norm of the error vector at the early evaluation."""
         return el2n(self.early_logits, self.y)
 
     def scores(self) -> dict[str, Float[Tensor, " n"]]:
-        """Every measure as a score that is larger for harder examples.
+        """Return every measure as a score that is larger for harder examples.
 
-        AUM and confidence change their sign. What was never right counts as forgotten infinitely
-        often, as by Toneva et al. (2019).
+        AUM and confidence change their sign. Examples that are never correct count as forgotten
+        infinitely often, as in Toneva et al. (2019).
         """
         forgotten = self.forgotten.double().masked_fill(~self.ever_right, torch.inf)
         return {
@@ -125,24 +134,36 @@ class Difficulty:
 
 
 class DifficultyLog:
-    """What a network says of each example, look after look, as sums.
+    """Accumulator of a network's predictions for each example over several evaluations.
 
-    An example may be looked at by itself, as in a minibatch on which the network is about to be
-    trained. Its first look at or after the time `early` is its early look. Sums are kept on the CPU
-    in double precision.
+    Examples may be evaluated in any groups, such as the minibatches of the training. Sums are kept
+    on the CPU in double precision.
 
-    Source: ours; Murali et al. (2023) see what harms early in training.
+    Args:
+        examples: Number of examples.
+        classes: Number of classes.
+        early: Time of the early evaluation of an example: the first one at or after it.
 
     Raises:
-        ValueError: fewer than one example or two classes.
+        ValueError: If there are fewer than one example or two classes.
+
+    Source: ours; Murali et al. (2023) detect harmful features early in training.
+
+    >>> log = DifficultyLog(examples=2, classes=2)
+    >>> y, index = torch.tensor([0, 1]), torch.tensor([0, 1])
+    >>> _ = log.update(1.0, torch.tensor([[1.0, 0.0], [1.0, 0.0]]), y, index)
+    >>> log.update(2.0, torch.tensor([[1.0, 0.0], [0.0, 1.0]]), y, index).compute().learn_time
+    tensor([1., 2.], dtype=torch.float64)
     """
 
     def __init__(self, examples: int, classes: int, *, early: float = 0.0) -> None:
         if examples < 1 or classes < 2:
-            raise ValueError(f"want at least 1 example and 2 classes, not {examples} and {classes}")
+            raise ValueError(
+                f"expected at least 1 example and 2 classes, got {examples} and {classes}"
+            )
         self.early = early
         self.y = torch.full((examples,), -1)
-        self.looks = torch.zeros(examples, dtype=torch.int64)
+        self.evaluations = torch.zeros(examples, dtype=torch.int64)
         self.time = torch.full((examples,), -torch.inf, dtype=torch.float64)
         self.right = torch.zeros(examples, dtype=torch.bool)
         self.ever_right = torch.zeros(examples, dtype=torch.bool)
@@ -160,11 +181,17 @@ class DifficultyLog:
         y: Int[Tensor, " batch"],
         index: Int[Tensor, " batch"],
     ) -> "DifficultyLog":
-        """Add a look at some examples, of which `index` says which they are, from 0.
+        """Add an evaluation of some examples.
+
+        Args:
+            time: Time of the evaluation, such as the step; it grows for each example.
+            logits: Logits of the examples.
+            y: Class indices.
+            index: Indices of the examples, from 0.
 
         Raises:
-            ValueError: an example is twice in the look, was looked at then or later already, has
-                another label than before, or does not belong here; or a logit is not finite.
+            ValueError: If an example appears twice, was evaluated at this time or later, has a
+                different label than before, or is out of range, or if a logit is not finite.
         """
         logits, y, index = logits.detach().cpu().double(), y.cpu(), index.cpu()
         if len(index) == 0:
@@ -178,11 +205,11 @@ class DifficultyLog:
         self.right[index] = right
         self.ever_right[index] |= right
         self.margins[index] += margin(logits, y)
-        self.looks[index] += 1
-        # Welford's recurrence: no cancellation, and exactly 0 for what never varies.
+        self.evaluations[index] += 1
+        # Welford's recurrence: no cancellation, and exactly 0 for constant values.
         p = probability(logits, y)
         away = p - self.mean[index]
-        self.mean[index] += away / self.looks[index]
+        self.mean[index] += away / self.evaluations[index]
         self.squares[index] += away * (p - self.mean[index])
         if time >= self.early:
             first = self.early_logits[index, 0].isnan()
@@ -190,15 +217,19 @@ class DifficultyLog:
         self.y[index], self.time[index] = y, time
         return self
 
-    def look(
+    def evaluate(
         self, time: float, model: nn.Module, data: Any, *, batch_size: int = 256
     ) -> "DifficultyLog":
-        """Add a look at all examples of a domain, which are numbered in their order.
+        """Evaluate a network in evaluation mode on all examples, which are indexed in order.
 
-        The model is in evaluation mode meanwhile, and is left as it was found.
+        Args:
+            time: Time of the evaluation, such as the step.
+            model: Network that returns logits; its modes are restored afterwards.
+            data: Anything that `contam.inputs` accepts.
+            batch_size: Examples of a forward pass.
 
         Raises:
-            ValueError: as `update`.
+            ValueError: As for `update`.
         """
         start = 0
         for seen in observe(model, data, layers=(), batch_size=batch_size):
@@ -208,47 +239,49 @@ class DifficultyLog:
         return self
 
     def merge(self, other: "DifficultyLog") -> "DifficultyLog":
-        """Take over the examples that another log looked at, and this one did not.
+        """Add the examples of another log, which must be different ones.
 
         Raises:
-            ValueError: both looked at one example, or they differ in size or early time.
+            ValueError: If both logs have evaluated an example, or differ in size or early time.
         """
         if other.early_logits.shape != self.early_logits.shape or other.early != self.early:
             raise ValueError(
-                f"a log of {tuple(self.early_logits.shape)} examples and classes with its early "
-                f"look at {self.early} can't take in one of {tuple(other.early_logits.shape)} "
-                f"at {other.early}"
+                "cannot merge logs of different sizes or early times: "
+                f"{tuple(self.early_logits.shape)} examples and classes at {self.early}, and "
+                f"{tuple(other.early_logits.shape)} at {other.early}"
             )
-        here = other.looks > 0
-        both = int((here & (self.looks > 0)).sum())
+        here = other.evaluations > 0
+        both = int((here & (self.evaluations > 0)).sum())
         if both:
-            raise ValueError(f"both logs looked at {both} examples; split them by examples instead")
+            raise ValueError(
+                f"both logs have evaluated the same {both} examples; split the examples"
+            )
         for name, held in vars(self).items():
             if isinstance(held, Tensor):
                 held[here] = getattr(other, name)[here]
         return self
 
     def compute(self) -> Difficulty:
-        """What is known of each example so far.
+        """Return the difficulty of each example so far.
 
         Raises:
-            ValueError: an example has no early look.
+            ValueError: If an example has no early evaluation.
         """
         missing = int(self.early_logits[:, 0].isnan().sum())
         if missing:
             raise ValueError(
-                f"{missing} of {len(self.y)} examples have no look at time {self.early} or later; "
-                "look at all of them, or take an earlier time"
+                f"{missing} of {len(self.y)} examples have no evaluation at time {self.early} or "
+                "later; evaluate all of them, or use an earlier time"
             )
         return Difficulty(
             y=self.y.clone(),
-            looks=self.looks.clone(),
+            evaluations=self.evaluations.clone(),
             learn_time=self.since.clone(),
             forgotten=self.forgotten.clone(),
             ever_right=self.ever_right.clone(),
-            aum=self.margins / self.looks,
+            aum=self.margins / self.evaluations,
             confidence=self.mean.clone(),
-            variability=(self.squares / self.looks).clamp(min=0).sqrt(),
+            variability=(self.squares / self.evaluations).clamp(min=0).sqrt(),
             early_logits=self.early_logits.clone(),
         )
 
@@ -261,19 +294,21 @@ class DifficultyLog:
             )
         if not 0 <= int(index.min()) <= int(index.max()) < examples:
             raise ValueError(
-                f"examples {int(index.min())}..{int(index.max())} don't fit the {examples} of this "
-                "log, numbered from 0"
+                f"indices {int(index.min())}..{int(index.max())} don't fit the {examples} "
+                "examples of this log, numbered from 0"
             )
         if len(index.unique()) < len(index):
-            raise ValueError("an example is twice in one look; give each its own number")
+            raise ValueError(
+                "an example appears twice in one evaluation; give each example its own index"
+            )
         late = self.time[index].amax()
         if not late < time:
             raise ValueError(
-                f"a look at time {time} comes after one at {late:g}; times have to grow"
+                f"an evaluation at time {time} follows one at {late:g}; times must increase"
             )
-        known = self.looks[index] > 0
+        known = self.evaluations[index] > 0
         if bool((self.y[index] != y)[known].any()):
-            raise ValueError("an example has another label than before; the order has changed")
+            raise ValueError("an example has a different label than before; has the order changed?")
         if not bool(logits.isfinite().all()):
             raise ValueError("a logit is not finite; has the training diverged?")
 

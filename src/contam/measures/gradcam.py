@@ -1,9 +1,9 @@
-"""Where in an image a convolutional network finds its evidence for a class.
+"""Grad-CAM and Grad-CAM++: heat maps of a convolutional network's evidence for a class.
 
-Heat is what a layer's channels add up to, each weighted by how much it moves the class's logit. It
-needs gradients, so this room has the one hook outside `contam.models.observe`. Heat as it comes can
-be compared between images of one network: it falls when the network finds less. Normalized heat
-hides just that, and is for looking at.
+Heat is the sum of a layer's channels, weighted by their effect on the class's logit. It needs
+gradients, so this module has the only hook outside `contam.models`. Unnormalized heat is comparable
+between images of one network: it falls when the network finds less evidence. Normalized heat is
+not, and is for display.
 """
 
 import difflib
@@ -17,20 +17,28 @@ from torch import Tensor, nn
 from contam.models.preserve import evaluating
 
 Formula = Callable[[Tensor, Tensor], Tensor]
-"""From a layer's maps and the logit's gradients with respect to them to heat."""
+"""Function from a layer's maps and the logit's gradients with respect to them to heat."""
 
 
 def grad_cam(
     maps: Float[Tensor, "batch channels height width"],
     gradients: Float[Tensor, "batch channels height width"],
 ) -> Float[Tensor, "batch height width"]:
-    """Channels weighted by their mean gradient, where they speak for the class; never negative.
+    """Return Grad-CAM: the positive part of channels weighted by their mean gradient.
 
-    In units of the logit: if the network averages these maps and adds them up with the weights of
-    a linear head, all positions' evidence, before what is negative is cut, is the logit without
-    its bias.
+    Heat has the unit of the logit: if the network averages these maps before a linear head, the sum
+    over positions, before negative values are cut, is the logit without its bias.
+
+    Args:
+        maps: Outputs of a layer.
+        gradients: Gradients of the class's logit with respect to them.
 
     Source: Selvaraju et al. (2017).
+
+    >>> maps = torch.tensor([[[[1.0, 2.0]], [[3.0, 0.0]]]])
+    >>> gradients = torch.tensor([[[[1.0, 1.0]], [[-1.0, -1.0]]]])
+    >>> grad_cam(maps, gradients).tolist()
+    [[[0.0, 2.0]]]
     """
     weights = gradients.mean(dim=(2, 3), keepdim=True)
     return (weights * maps).sum(dim=1).relu()
@@ -40,22 +48,30 @@ def grad_cam_plus_plus(
     maps: Float[Tensor, "batch channels height width"],
     gradients: Float[Tensor, "batch channels height width"],
 ) -> Float[Tensor, "batch height width"]:
-    """Channels weighted by positive gradients alone, less where their maps are large everywhere.
+    """Return Grad-CAM++, which weights channels by positive gradients alone; at least 0.
 
-    Never negative. With a class score of exp(logit), higher derivatives are powers of the gradient
-    g, and the coefficient g^2 / (2 g^2 + S g^3) is 1 / (2 + S g), S being the sum of the channel's
-    map. The factor exp(logit), the same for every position, is left out.
+    With a class score of exp(logit), higher derivatives are powers of the gradient g, and the
+    coefficient g^2 / (2 g^2 + S g^3) is 1 / (2 + S g), where S is the sum of the channel's map. The
+    factor exp(logit), the same for every position, is left out.
+
+    Args:
+        maps: Outputs of a layer.
+        gradients: Gradients of the class's logit with respect to them.
+
+    Raises:
+        ValueError: If a channel has a negative sum, where the coefficient has a pole.
 
     Source: Sec. 5; Chattopadhay et al. (2018).
 
-    Raises:
-        ValueError: a channel sums to less than zero, where the coefficient has a pole.
+    >>> maps, gradients = torch.ones(1, 1, 1, 2), torch.ones(1, 1, 1, 2)
+    >>> grad_cam_plus_plus(maps, gradients).tolist()  # 2 * 1 / (2 + 2)
+    [[[0.5, 0.5]]]
     """
     sums = maps.sum(dim=(2, 3), keepdim=True)
     if torch.any(sums < 0):
         raise ValueError(
-            f"Grad-CAM++ needs channels that do not sum below zero, and one sums to "
-            f"{float(sums.min()):.3g}; choose the output of a ReLU, or the formula grad_cam"
+            f"Grad-CAM++ needs channels with nonnegative sums, got {float(sums.min()):.3g}; "
+            f"choose the output of a ReLU, or the formula grad_cam"
         )
     positive = gradients.relu()
     weights = (positive / (2 + sums * positive)).sum(dim=(2, 3), keepdim=True)
@@ -70,23 +86,23 @@ def heat_maps(
     *,
     formula: Formula = grad_cam_plus_plus,
 ) -> Float[Tensor, "batch height width"]:
-    """Return Grad-CAM heat maps of images at one layer.
+    """Return the heat of every image for a class, at one layer.
 
-    The model runs in eval mode; its modes, hooks, gradients and the random state are restored. A
-    layer that runs several times is read at its last run.
+    The model runs in evaluation mode; its modes, hooks, gradients and the random state are restored
+    afterwards. A layer that runs several times is read at its last run.
 
     Args:
-        model: a network that returns logits.
-        x: images.
-        layer: name of a convolutional layer.
-        y: the class of each image; by default the predicted class.
-        formula: `grad_cam_plus_plus` or `grad_cam`.
+        model: Network that returns logits.
+        x: Inputs.
+        layer: Name of a convolutional layer.
+        y: Class of each image; by default the predicted one.
+        formula: Grad-CAM++ or Grad-CAM.
 
     Returns:
         Unnormalized heat at the layer's resolution, on the model's device.
 
     Raises:
-        ValueError: the layer does not exist, has no maps or does not affect the logits, or a label
+        ValueError: If there is no such layer, it has no maps or no effect on the logits, or a label
             is not a class.
 
     Source: Sec. 5.
@@ -107,11 +123,11 @@ def heat_maps(
         if not isinstance(output, Tensor) or output.ndim != 4:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(
-                f"layer {layer!r} gives {shape}, not maps (batch, channels, height, width); "
+                f"layer {layer!r} returns {shape}, not maps (batch, channels, height, width); "
                 "choose a convolutional layer"
             )
         seen.append(output.detach().requires_grad_())
-        # What follows may work in place, so it gets a copy.
+        # Later layers may work in place, so they get a copy.
         return seen[-1].clone()
 
     with evaluating(model), torch.enable_grad():
@@ -125,16 +141,19 @@ def heat_maps(
         maps = seen[-1]
         (gradients,) = torch.autograd.grad(_scores(logits, y).sum(), maps, allow_unused=True)
     if gradients is None:
-        raise ValueError(f"the logits don't depend on layer {layer!r}; choose one before the head")
+        raise ValueError(f"the logits do not depend on layer {layer!r}; choose one before the head")
     return formula(maps.detach(), gradients)
 
 
 def normalized(
     heat: Float[Tensor, "batch height width"],
 ) -> Float[Tensor, "batch height width"]:
-    """Heat between 0 and 1 in each image, for looking at; an even map becomes all zeros.
+    """Return heat scaled to [0, 1] in each image, for display; constant maps become 0.
 
     Source: ours, since a picture needs a range.
+
+    >>> normalized(torch.tensor([[[1.0, 3.0]]])).tolist()
+    [[[0.0, 1.0]]]
     """
     heat = heat - heat.amin(dim=(1, 2), keepdim=True)
     top = heat.amax(dim=(1, 2), keepdim=True)
@@ -144,9 +163,16 @@ def normalized(
 def upsampled(
     heat: Float[Tensor, "batch height width"], size: tuple[int, int]
 ) -> Float[Tensor, "batch rows columns"]:
-    """Heat at every pixel of an image of this size, interpolated linearly between positions.
+    """Return heat at every pixel of an image, by bilinear interpolation.
+
+    Args:
+        heat: Heat at the layer's resolution.
+        size: Rows and columns of the image.
 
     Source: Selvaraju et al. (2017).
+
+    >>> upsampled(torch.ones(1, 2, 2), (8, 8)).shape
+    torch.Size([1, 8, 8])
     """
     return F.interpolate(heat[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
@@ -154,20 +180,26 @@ def upsampled(
 def heat_on_object(
     heat: Float[Tensor, "batch height width"], mask: Bool[Tensor, "batch rows columns"]
 ) -> Float[Tensor, " batch"]:
-    """The mean heat of the object's pixels, at least 0 and in the heat's own units.
+    """Return the mean heat of the object's pixels, in the unit of the heat.
 
-    Give heat that is not normalized: it falls where the network stops finding the object.
-
-    Source: ours, the weight of core objects that Fig. 6 shows, as a number.
+    Args:
+        heat: Unnormalized heat, which falls where the network stops finding the object.
+        mask: Pixels of the object.
 
     Raises:
-        ValueError: a mask without a pixel.
+        ValueError: If a mask is empty.
+
+    Source: ours, the weight of core objects in Fig. 6 as a number.
+
+    >>> heat = torch.tensor([[[4.0, 0.0], [0.0, 0.0]]])
+    >>> heat_on_object(heat, torch.tensor([[[True, True], [False, False]]])).tolist()
+    [2.0]
     """
     area = mask.sum(dim=(1, 2))
     if not area.all():
         raise ValueError(
-            f"every mask needs an object, and those of {(area == 0).nonzero().flatten().tolist()} "
-            "are empty; leave these images out"
+            f"the masks of images {(area == 0).nonzero().flatten().tolist()} are empty; leave "
+            "these images out"
         )
     return _inside(heat, mask) / area
 
@@ -175,12 +207,20 @@ def heat_on_object(
 def heat_share(
     heat: Float[Tensor, "batch height width"], mask: Bool[Tensor, "batch rows columns"]
 ) -> Float[Tensor, " batch"]:
-    """The share of all heat that lies on the object, in [0, 1]; nan for an image without heat.
+    """Return the share of all heat that lies on the object, in [0, 1]; nan without heat.
 
-    The object's share of the area is what even heat gives. On maps of a few positions, linear
-    interpolation spreads heat far beyond the object: read it at a layer of 8 x 8 or more.
+    Constant heat gives the object's share of the area. On maps of few positions, interpolation
+    spreads heat far beyond the object: use a layer of 8 x 8 positions or more.
+
+    Args:
+        heat: Heat at the layer's resolution.
+        mask: Pixels of the object.
 
     Source: ours, where masks exist.
+
+    >>> heat = torch.tensor([[[3.0, 1.0], [0.0, 0.0]]])
+    >>> heat_share(heat, torch.tensor([[[True, False], [False, False]]])).tolist()
+    [0.75]
     """
     return _inside(heat, mask) / upsampled(heat, (mask.shape[1], mask.shape[2])).sum(dim=(1, 2))
 
@@ -190,7 +230,7 @@ def _inside(heat: Tensor, mask: Tensor) -> Tensor:
 
 
 def _scores(logits: Tensor, y: Tensor | None) -> Tensor:
-    """The logit of each example's class."""
+    """Return the logit of each example's class."""
     if y is None:
         return logits.amax(dim=1)
     y = y.to(logits.device)

@@ -1,7 +1,7 @@
-"""What the layers of a network make of two sets of examples, one layer after the other.
+"""Features of two sets of examples, one layer of a network at a time.
 
-Probes look from queries into a labeled support. No more than a few layers are held at a time, at
-the price of one forward pass for each few.
+Probes compare queries with a labeled support. Only a few layers are held in memory at a time, at
+the cost of one forward pass for each group of layers.
 """
 
 from collections.abc import Collection, Iterator
@@ -19,11 +19,11 @@ from contam.models.observe import Observation, layers_of, observe
 from contam.models.readings import Reading
 
 INPUT, OUTPUT = "input", "softmax"
-"""The names of the first and of the last probe."""
+"""Names of the first and the last probe."""
 
 
 class Layer(NamedTuple):
-    """One probe's features of both sets."""
+    """Features of both sets at one probe."""
 
     name: str
     support: Tensor
@@ -35,18 +35,25 @@ class Layer(NamedTuple):
 def over_grid(
     maps: Float[Tensor, "batch neurons ..."], side: int = 8
 ) -> Float[Tensor, "batch cells"]:
-    """Maps with their channels first, averaged over at most `side` x `side` cells, then flattened.
+    """Average maps over a grid of at most `side` x `side` cells and flatten them.
 
-    Vectors, and maps that are no larger, keep every number.
+    Vectors and smaller maps keep all values.
 
-    Source: ours, as small a grid as the published code reads.
+    Args:
+        maps: Outputs of a layer, channels first.
+        side: Maximum number of cells along each side.
 
     Raises:
-        ValueError: three axes, which is how a sequence of tokens comes, with its neurons last.
+        ValueError: If the output has three axes, like a sequence of tokens.
+
+    Source: ours, the grid of the published code.
+
+    >>> over_grid(torch.arange(16.0).view(1, 1, 4, 4), side=2).tolist()
+    [[2.5, 4.5, 10.5, 12.5]]
     """
     if maps.ndim == 3:
         raise ValueError(
-            f"an output of shape {tuple(maps.shape)} looks like a sequence of tokens, neurons "
+            f"an output of shape {tuple(maps.shape)} looks like a sequence of tokens with neurons "
             "last; read it with over_tokens"
         )
     if maps.ndim == 4 and max(maps.shape[2:]) > side:
@@ -56,7 +63,11 @@ def over_grid(
 
 
 def reading_name(reduce: Reading) -> str:
-    """A reading as a result names it, such as `over_grid(side=4)`."""
+    """Return the name of a reading with its settings.
+
+    >>> reading_name(partial(over_grid, side=4))
+    'over_grid(side=4)'
+    """
     if isinstance(reduce, partial):
         given = [*map(repr, reduce.args), *(f"{k}={v!r}" for k, v in reduce.keywords.items())]
         return f"{reduce.func.__name__}({', '.join(given)})"
@@ -75,27 +86,39 @@ def layerwise(
     batch_size: int = 256,
     at_once: int = 1,
 ) -> Iterator[Layer]:
-    """Every probe's features: the input, the layers in the order given, the network's softmax.
+    """Yield the features of each probe: the input, the layers in order, and the softmax.
 
-    Input and layers are read by `reduce`. `rows` picks examples of the support, in rising order;
-    `ends=False` leaves out input and softmax. Each pass over the data reads `at_once` probes, and
-    so many are held.
+    Args:
+        model: Network.
+        support: Labeled examples.
+        queries: Examples to compare with the support.
+        layers: Names of the layers, or "auto" for all activations.
+        rows: Indices of the support examples to use, in increasing order.
+        reduce: Reading of input and layers.
+        ends: Whether input and softmax are probes, too.
+        batch_size: Examples of a forward pass.
+        at_once: Number of probes that are held in memory and read by one pass.
+
+    Raises:
+        ValueError: If a set is empty, a layer is named twice, or as for `observe`.
 
     Source: ours, since all layers of all examples rarely fit in memory.
 
-    Raises:
-        ValueError: nothing to show, a layer named twice, or what `observe` refuses.
+    >>> data = torch.ones(3, 4), torch.tensor([0, 1, 0])
+    >>> model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
+    >>> [(layer.name, layer.queries.shape[1]) for layer in layerwise(model, data, data)]
+    [('input', 4), ('1', 5), ('softmax', 2)]
     """
     support, queries = as_domain(support), as_domain(queries)
     if at_once < 1 or not len(support) or not len(queries):
         raise ValueError(
-            f"want examples on both sides and at least 1 probe at once, not {len(support)}, "
+            f"expected examples in both sets and at least 1 probe at once, got {len(support)}, "
             f"{len(queries)} and {at_once}"
         )
     if isinstance(layers, str):
         layers = _auto(model, queries, layers)
     if len(set(layers)) < len(layers):
-        raise ValueError(f"each layer is a probe once, not {list(layers)}")
+        raise ValueError(f"a layer is named twice in {list(layers)}")
     probes = [(name, False) for name in layers]
     if ends:
         probes = [(INPUT, True), *probes, (OUTPUT, True)]
@@ -109,14 +132,21 @@ def layerwise(
 
 
 def predictions(model: nn.Module, data: Any, *, batch_size: int = 256) -> Int[Tensor, " examples"]:
-    """The class of the largest logit for every example, in order."""
+    """Return the predicted class of every example, in order.
+
+    >>> data = torch.eye(2), torch.tensor([0, 1])
+    >>> predictions(nn.Identity(), data).tolist()
+    [0, 1]
+    """
     seen = observe(model, data, layers=(), batch_size=batch_size)
     return torch.cat([one.logits.argmax(dim=1).cpu() for one in seen])
 
 
 def _auto(model: nn.Module, domain: Domain, asked: str) -> list[str]:
     if asked != "auto":
-        raise ValueError(f"layers is a list of names, or 'auto'; for one layer give [{asked!r}]")
+        raise ValueError(
+            f"layers must be a list of names or 'auto'; for one layer give [{asked!r}]"
+        )
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     return layers_of(model, next(domain.batches(1)).x.to(device))
 
@@ -130,7 +160,7 @@ def _features(
     reduce: Reading,
     size: int,
 ) -> list[Tensor]:
-    """(rows, neurons) for each probe of a group."""
+    """Return features of shape (rows, neurons) for each probe of a group."""
     found: list[Tensor] = []
     done = 0
     inside = [name for name, is_end in group if not is_end]
@@ -149,7 +179,7 @@ def _of(seen: Observation, end: str, reduce: Reading) -> Tensor:
 
 
 def _picked(domain: Domain, rows: Tensor, size: int) -> Iterator[Batch]:
-    """The examples of these rows, in order; the others are not shown to the network."""
+    """Yield the examples of these rows, in order."""
     wanted = torch.zeros(len(domain), dtype=torch.bool)
     wanted[rows] = True
     done = 0

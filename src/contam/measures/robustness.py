@@ -1,8 +1,8 @@
-"""Effective robustness: how far a model is above the line on which standard models lie.
+"""Effective robustness: OOD accuracy above that of standard models with the same ID accuracy.
 
-Standard models, trained on ID data alone, lie on a line when both accuracies are drawn on a logit
-or probit scale. What a model has above that line at its own ID accuracy, it does not owe to being
-good in distribution. Accuracies are shares in [0, 1], effective robustness is in points.
+The ID and OOD accuracies of standard models, trained on ID data alone, lie on a line on a logit or
+probit scale. Effective robustness is the distance of a model above that line at its own ID
+accuracy. Accuracies are shares in [0, 1], effective robustness is in points.
 """
 
 from collections.abc import Callable
@@ -26,22 +26,22 @@ _SCALES: dict[Axis, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Line:
-    """Where standard models lie: OOD accuracy as a straight line in ID accuracy on scaled axes."""
+    """Line of standard models: OOD accuracy as a linear function of ID accuracy on scaled axes."""
 
     slope: float
     intercept: float
     r_squared: float
-    """The share of the variance of the scaled OOD accuracies that the line explains."""
+    """Share of the variance of the scaled OOD accuracies that the line explains."""
     count: int
-    """The models that the line was fitted to."""
+    """Number of models to which the line is fitted."""
     axis: Axis = "logit"
     dropped: tuple[int, ...] = ()
-    """The models that were left out: one of their accuracies is 0 or 1, which no scale can show."""
+    """Indices of excluded models, which have an accuracy of 0 or 1."""
 
     def expected(self, id_accuracy: Float[Tensor, " models"]) -> Float[Tensor, " models"]:
-        """The OOD accuracy of a standard model with this ID accuracy; the limit at 0 and at 1."""
+        """Return the OOD accuracy of a standard model with this ID accuracy."""
         scaled = scale(id_accuracy, self.axis)
-        # Zero times infinity: a level line has its intercept everywhere.
+        # A level line has its intercept everywhere, also where the scale is infinite.
         steps = self.slope * scaled if self.slope else torch.zeros_like(scaled)
         return _SCALES[self.axis][1](self.intercept + steps)
 
@@ -64,32 +64,39 @@ Source: ours, computed by the protocol of Taori et al. (2020).
 
 @dataclass(frozen=True)
 class Band:
-    """Between which OOD accuracies the line lies, at some ID accuracies."""
+    """Interval of the line's OOD accuracy at some ID accuracies."""
 
     at: Float[Tensor, " points"]
     """ID accuracies."""
     low: Float[Tensor, " points"]
     high: Float[Tensor, " points"]
     resamples: int
-    """How many resamples had a line; the others drew one ID accuracy alone."""
+    """Number of resamples with a line; the others drew a single ID accuracy."""
 
 
 def scale(accuracies: Float[Tensor, "*any"], axis: Axis = "logit") -> Float[Tensor, "*any"]:
-    """Accuracies on the axis on which standard models lie on a line, in double precision.
+    """Return accuracies on a logit or probit scale, in double precision.
 
     The logit is ln(a / (1 - a)), the probit the normal quantile; 0 and 1 become infinite.
 
-    Source: ours; Taori et al. (2020) for the logit, Miller et al. (2021) for the probit.
+    Args:
+        accuracies: Shares in [0, 1].
+        axis: Scale.
 
     Raises:
-        ValueError: no share, or another word for the axis.
+        ValueError: If an accuracy is not in [0, 1] or the axis is unknown.
+
+    Source: ours; Taori et al. (2020) for the logit, Miller et al. (2021) for the probit.
+
+    >>> scale(torch.tensor([0.5, 1.0])).tolist()
+    [0.0, inf]
     """
     if axis not in _SCALES:
-        raise ValueError(f"the axis is 'logit' or 'probit', not {axis!r}")
+        raise ValueError(f"axis must be 'logit' or 'probit', got {axis!r}")
     accuracies = accuracies.double()
     if not torch.all((accuracies >= 0) & (accuracies <= 1)):
         raise ValueError(
-            "accuracies are shares in [0, 1], and one is not: found "
+            "accuracies must be shares in [0, 1], got "
             f"{float(accuracies.min()):.4g} to {float(accuracies.max()):.4g}; divide percent by 100"
         )
     return _SCALES[axis][0](accuracies)
@@ -101,27 +108,38 @@ def fit_line(
     *,
     axis: Axis = "logit",
 ) -> Line:
-    """The line of standard models, by ordinary least squares on scaled axes.
+    """Fit the line of standard models by ordinary least squares on scaled axes.
 
-    Give models trained on ID data without any intervention for robustness, of reasonable accuracy.
-    A model with an accuracy of exactly 0 or 1 is left out and named in the line's `dropped`.
+    Use models of reasonable accuracy, trained on ID data without any intervention for robustness.
+
+    Args:
+        id_accuracy: ID accuracy of each model, in [0, 1].
+        ood_accuracy: OOD accuracy of each model, in [0, 1].
+        axis: Scale.
+
+    Returns:
+        The line; models with an accuracy of exactly 0 or 1 are excluded and listed in `dropped`.
+
+    Raises:
+        ValueError: If there are fewer than two different ID accuracies, or one is not in [0, 1].
 
     Source: Sec. 2; Taori et al. (2020).
 
-    Raises:
-        ValueError: fewer than two different ID accuracies are left, or something is no share.
+    >>> line = fit_line(torch.tensor([0.5, 0.6, 0.7]), torch.tensor([0.5, 0.6, 0.7]))
+    >>> round(line.slope, 6), round(line.r_squared, 6)
+    (1.0, 1.0)
     """
     x, y, kept = _usable(id_accuracy, ood_accuracy, axis)
     dropped = tuple((~kept).nonzero().flatten().tolist())
     if len(x.unique()) < 2:
         raise ValueError(
-            f"a line needs two different ID accuracies; of {len(kept)} models {len(x)} are "
-            f"strictly between 0 and 1, with {len(x.unique())}; add standard models"
+            f"a line needs two different ID accuracies; {len(x)} of {len(kept)} models are "
+            f"strictly between 0 and 1, with {len(x.unique())} different ones; add standard models"
         )
     slope, intercept = (float(part) for part in _least_squares(x, y))
     left = (y - intercept - slope * x).square().sum()
     spread = (y - y.mean()).square().sum()
-    # Equal OOD accuracies leave nothing to explain, and the level line misses nothing.
+    # With equal OOD accuracies the level line fits exactly.
     explained = float(1 - left / spread) if spread > 0 else 1.0
     return Line(slope, intercept, explained, len(x), axis, dropped)
 
@@ -129,28 +147,26 @@ def fit_line(
 def effective_robustness(
     id_accuracy: Float[Tensor, " models"], ood_accuracy: Float[Tensor, " models"], line: Line
 ) -> Float[Tensor, " models"]:
-    """Return the OOD accuracy of models minus that of standard models with the same ID accuracy.
+    """Return the OOD accuracy of models above that of standard models with their ID accuracy.
 
     Args:
-        id_accuracy: ID accuracies in [0, 1].
-        ood_accuracy: OOD accuracies in [0, 1].
-        line: the fit to standard models.
+        id_accuracy: ID accuracy of each model, in [0, 1].
+        ood_accuracy: OOD accuracy of each model, in [0, 1].
+        line: Line of standard models, such as one of `IMAGENET_LINES`.
 
     Returns:
-        Percentage points in (-100, 100).
+        Points in (-100, 100).
 
     Raises:
-        ValueError: an accuracy is outside [0, 1].
+        ValueError: If an accuracy is not in [0, 1].
 
     Source: Sec. 2; Taori et al. (2020).
 
-    >>> import torch
-    >>> standard = torch.tensor([0.5, 0.7, 0.9])
-    >>> line = fit_line(standard, standard)
-    >>> effective_robustness(torch.tensor([0.8]), torch.tensor([0.9]), line).round().tolist()
-    [10.0]
+    >>> line = Line(slope=1.0, intercept=0.0, r_squared=1.0, count=10)
+    >>> effective_robustness(torch.tensor([0.5]), torch.tensor([0.75]), line).tolist()
+    [25.0]
     """
-    scale(ood_accuracy, line.axis)  # refuses what is no share
+    scale(ood_accuracy, line.axis)  # rejects values outside [0, 1]
     return 100 * (ood_accuracy.double() - line.expected(id_accuracy))
 
 
@@ -161,20 +177,31 @@ def robustness_interval(
     *,
     confidence: float = 0.95,
 ) -> tuple[float, float]:
-    """Both ends of the effective robustness, in points, that finite test sets leave open.
+    """Return both ends of the interval of effective robustness, in points.
 
-    Each accuracy has its Clopper-Pearson interval at half the doubt, so that both hold together at
-    least as often as `confidence` says, also where the two tests share images. The line is taken
-    as known; its own doubt is `bootstrap_band`.
+    It combines Clopper-Pearson intervals of both accuracies at half the error level each, so it
+    covers at least at the level `confidence`, also if the test sets share images. The line is taken
+    as known; `bootstrap_band` gives its uncertainty.
 
-    Source: ours, since the plots show each accuracy's interval but not the distance's.
+    Args:
+        in_distribution: ID accuracy with its number of examples.
+        out_of_distribution: OOD accuracy with its number of examples.
+        line: Line of standard models.
+        confidence: Level of the interval.
 
     Raises:
-        ValueError: a confidence outside (0, 1).
+        ValueError: If the confidence is outside (0, 1).
+
+    Source: ours, since the plots show the interval of each accuracy but not of the distance.
+
+    >>> line = Line(slope=1.0, intercept=0.0, r_squared=1.0, count=10)
+    >>> low, high = robustness_interval(Accuracy(50, 100), Accuracy(75, 100), line)
+    >>> low < 25 < high
+    True
     """
-    each = (1 + confidence) / 2
-    ends = clopper_pearson(in_distribution.correct, in_distribution.count, each)
-    ood = clopper_pearson(out_of_distribution.correct, out_of_distribution.count, each)
+    level = (1 + confidence) / 2
+    ends = clopper_pearson(in_distribution.correct, in_distribution.count, level)
+    ood = clopper_pearson(out_of_distribution.correct, out_of_distribution.count, level)
     expected = line.expected(torch.tensor(ends, dtype=torch.float64))
     return 100 * (ood[0] - float(expected.max())), 100 * (ood[1] - float(expected.min()))
 
@@ -189,24 +216,38 @@ def bootstrap_band(
     resamples: int = 1000,
     confidence: float = 0.95,
 ) -> Band:
-    """Where the line would lie had other standard models been drawn: percentiles over resamples.
+    """Return a pointwise percentile bootstrap band of the line over standard models.
 
-    The band is pointwise in `at`. Models with an accuracy of 0 or 1 are left out as in `fit_line`.
+    Args:
+        id_accuracy: ID accuracy of each model, in [0, 1].
+        ood_accuracy: OOD accuracy of each model, in [0, 1].
+        at: ID accuracies at which the band is computed.
+        axis: Scale.
+        seed: Random seed.
+        resamples: Number of resamples.
+        confidence: Level of the band.
+
+    Raises:
+        ValueError: If there are fewer than three models with accuracies strictly between 0 and 1,
+            no resamples, or the confidence is outside (0, 1).
 
     Source: Sec. 2; Taori et al. (2020).
 
-    Raises:
-        ValueError: fewer than three models are left, no resamples, or a confidence outside (0, 1).
+    >>> accuracies = torch.linspace(0.3, 0.8, 20)
+    >>> band = bootstrap_band(accuracies, accuracies, at=torch.tensor([0.5]), resamples=50)
+    >>> round(float(band.low), 4), round(float(band.high), 4)
+    (0.5, 0.5)
     """
     if resamples < 1 or not 0 < confidence < 1:
         raise ValueError(
-            f"want at least 1 resample and a confidence in (0, 1), not {resamples} and {confidence}"
+            f"expected at least 1 resample and a confidence in (0, 1), got {resamples} and "
+            f"{confidence}"
         )
     x, y, _ = _usable(id_accuracy, ood_accuracy, axis)
     if len(x) < 3 or len(x.unique()) < 2:
         raise ValueError(
-            f"a band needs three models with two different ID accuracies strictly between 0 and 1, "
-            f"not {len(x)} models with {len(x.unique())}; add standard models"
+            "a band needs three models with two different ID accuracies strictly between 0 and 1, "
+            f"got {len(x)} models with {len(x.unique())}; add standard models"
         )
     generator = generator_for(seed, "the line of standard models")
     drawn = torch.randint(len(x), (resamples, len(x)), generator=generator)
@@ -219,7 +260,7 @@ def bootstrap_band(
 
 
 def _usable(id_accuracy: Tensor, ood_accuracy: Tensor, axis: Axis) -> tuple[Tensor, Tensor, Tensor]:
-    """Both scaled accuracies of the models that have them, and which ones those are."""
+    """Return the finite scaled accuracies, and which models have them."""
     x, y = scale(id_accuracy, axis), scale(ood_accuracy, axis)
     kept = x.isfinite() & y.isfinite()
     return x[kept], y[kept], kept
@@ -228,7 +269,7 @@ def _usable(id_accuracy: Tensor, ood_accuracy: Tensor, axis: Axis) -> tuple[Tens
 def _least_squares(
     x: Float[Tensor, "*any models"], y: Float[Tensor, "*any models"]
 ) -> tuple[Float[Tensor, "*any"], Float[Tensor, "*any"]]:
-    """Slope and intercept of y on x."""
+    """Return slope and intercept of y on x."""
     centered = x - x.mean(dim=-1, keepdim=True)
     slope = (centered * y).sum(dim=-1) / centered.square().sum(dim=-1)
     return slope, y.mean(dim=-1) - slope * x.mean(dim=-1)

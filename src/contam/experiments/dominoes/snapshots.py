@@ -76,7 +76,7 @@ def counter_row(model: nn.Module, learned: Domain, *, k: int) -> dict[str, Any]:
     x, y = over_grid(learned.data.x), learned.y
     votes = vote(x, y, x, classes=2, k=k, itself=torch.arange(len(y)))
     other = votes.counts.gather(1, 1 - y[:, None])[:, 0].double()
-    log = DifficultyLog(len(y), 2).look(1.0, model, learned).compute()
+    log = DifficultyLog(len(y), 2).evaluate(1.0, model, learned).compute()
     return {"in the data": auc(other, counter), "in the network": auc(log.early_loss, counter)}
 
 
