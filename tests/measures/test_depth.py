@@ -192,7 +192,7 @@ def test_what_is_undefined_is_a_rate_of_its_own_and_not_in_the_mean():
     assert shares[-1] + found.undefined().value == pytest.approx(1)
     for estimate in (found.mean(), found.undefined(), found.decided_by(0)):
         assert estimate.low < estimate.value < estimate.high
-    with pytest.raises(ValueError, match="must be in 0..2"):
+    with pytest.raises(ValueError, match=r"must be in 0\.\.2"):
         found.decided_by(3)
 
 
