@@ -197,7 +197,7 @@ def test_folders_go_through_the_same_code_without_what_needs_masks(tmp_path):
     ]
     shown = [row["class"] for row in rows if row["what"] == "shown"]
     assert len(shown) == 2 * fig06.SHOWN and set(shown) <= set(CLASSES)
-    assert run.arrays("net/teacher/seed0")["pictures"].shape == (8, 3, 32, 32)
+    assert run.arrays("net/teacher/seed0")["pictures"].shape == (8, 3, 16, 16)
 
     judged = {claim.quantity: claim for claim in EXPERIMENT.claims(run)}
     unmasked = [claim for claim in judged.values() if claim.not_judged]
