@@ -139,6 +139,23 @@ def test_flags_change_nested_fields(capsys, name):
     assert (setting.data.correlation, setting.data.features.dictionary) == (0.5, "rotated")
 
 
+@pytest.mark.parametrize("name", [experiment.name for experiment in experiments.EXPERIMENTS])
+def test_every_experiment_can_be_started_from_the_command_line(capsys, name):
+    code, out, _ = run_contam(capsys, "run", name, "smoke", "--seeds", 7, "--print-config")
+    assert code == 0
+    smoke: Any = experiments.named(name).presets["smoke"]
+    read = type(smoke).model_validate(yaml.safe_load(out))
+    assert read == smoke.model_copy(update={"seeds": 7})
+
+
+def test_nested_recipes_have_flags_of_their_own(capsys):
+    flags = ("--networks.student-recipe.epochs", 5, "--networks.teacher", "torchvision:resnet18")
+    _, out, _ = run_contam(capsys, "run", "fig15_density", "smoke", *flags, "--print-config")
+    networks = yaml.safe_load(out)["networks"]
+    assert networks["student_recipe"]["epochs"] == 5 != networks["teacher_recipe"]["epochs"]
+    assert networks["teacher"] == "torchvision:resnet18"
+
+
 def test_a_prediction_that_takes_a_while_shows_the_time_left(capsys, monkeypatch):
     monkeypatch.setattr("contam.cli.progress.QUIET_SECONDS", 0.0)
     size = ("--core", 5000, "--background", 5000, "--dimension", 40000, "--width", 10000)

@@ -35,7 +35,9 @@ def print_completion(commands: Mapping[str, Callable[..., int]], arguments: Sequ
     }
     printed = io.StringIO()
     with registry, contextlib.suppress(SystemExit), contextlib.redirect_stdout(printed):
-        tyro.extras.subcommand_cli_from_dict(tree, prog="contam", args=arguments, config=TYRO)
+        tyro.extras.subcommand_cli_from_dict(
+            tree, prog="contam", args=arguments, config=(*TYRO, tyro.conf.OmitSubcommandPrefixes)
+        )
     for line in printed.getvalue().splitlines():
         # A line break inside a description would be offered as a word.
         print(line.replace("\\n", " ") if line.startswith("COMPLETION_SPEC") else line)

@@ -15,12 +15,7 @@ import tyro
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
-TYRO = (
-    tyro.conf.AvoidSubcommands,
-    tyro.conf.FlagCreatePairsOff,
-    tyro.conf.OmitArgPrefixes,
-    tyro.conf.OmitSubcommandPrefixes,
-)
+TYRO = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
 
 
 def parse(

@@ -13,7 +13,7 @@ STANDARD = Setting()
 
 
 def predict(
-    setting: Annotated[Setting, tyro.conf.arg(name="")] = STANDARD,
+    setting: Annotated[Setting, tyro.conf.arg(name=""), tyro.conf.OmitArgPrefixes] = STANDARD,
     *,
     seed: int = 0,
     neurons: int = 4096,

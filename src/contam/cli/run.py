@@ -115,10 +115,14 @@ def run_experiment(name: str, arguments: Sequence[str]) -> int:
 def flags_of(experiment: "Experiment") -> Any:
     """The record of an experiment's flags: the fields of its config, and those of every run."""
     config = experiment.presets["laptop"]
+    settings: Any = Annotated[type(config), tyro.conf.arg(name="")]
+    if "setting" in type(config).model_fields:
+        # The parts of a two-layer network have no field in common; recipes of networks do.
+        settings = Annotated[settings, tyro.conf.OmitArgPrefixes]
     return make_dataclass(
         "Flags",
         [
-            ("settings", Annotated[type(config), tyro.conf.arg(name="")]),
+            ("settings", settings),
             ("out", Annotated[Path, tyro.conf.arg(help="folder that holds the runs")]),
             ("config", Annotated[Path | None, tyro.conf.arg(help="YAML file of fields")]),
             ("print_config", Annotated[bool, tyro.conf.arg(help="print the fields as YAML; stop")]),
