@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import numpy as np
+import pandas
 import pytest
 import torch
 from support import trees
@@ -11,6 +11,7 @@ from support.sources import residual_source, write_weights
 from torch import nn
 
 from contam.data.domainnet import CLASSES
+from contam.experiment import NotJudged, judge_all
 from contam.experiments import fig06_heatmaps as fig06
 from contam.experiments.fig06_heatmaps import (
     EXPERIMENT,
@@ -41,7 +42,7 @@ def rows_of(run: Run) -> list[dict]:
 
 def test_the_natural_tests_show_the_same_objects_before_other_backgrounds():
     zoo = fig06.ModelZoo(SMOKE.networks, 0, Path("nowhere"))
-    own, *ood = fig06._drawn(SMOKE, zoo)
+    own, *ood = fig06.embedded_tests(SMOKE, zoo)
     assert [test.images.name for test in ood] == list(fig06.OOD)
     masks = [test.mask for test in ood if test.mask is not None]
     assert own.mask is not None and torch.equal(own.mask, torch.cat(masks))
@@ -50,19 +51,19 @@ def test_the_natural_tests_show_the_same_objects_before_other_backgrounds():
 
 @pytest.mark.parametrize("ood", [1, 2, 5])
 def test_pictures_of_the_id_test_show_the_objects_of_those_of_the_ood_tests(ood):
-    own = fig06._pictured(0, ood, 40)
-    others = [40 * (t - 1) + fig06._pictured(t, ood, 40) for t in range(1, ood + 1)]
+    own = fig06.pictured(0, ood, 40)
+    others = [40 * (t - 1) + fig06.pictured(t, ood, 40) for t in range(1, ood + 1)]
     assert sorted(own.tolist()) == sorted(torch.cat(others).tolist())
     assert len(own) == fig06.SHOWN
 
 
 def test_heat_is_read_at_the_last_maps_and_at_the_last_finer_ones():
-    model = fig06._Judged(resnet8(10, width=4), fig06._as_it_is)
+    model = fig06.ScoredNetwork(resnet8(10, width=4), fig06.unchanged)
     shown = fig06.blended(0, 0.0, n=200)
     images = fig06.Domain("some", shown.batch)
-    layers = fig06._layers(model, images)
+    layers = fig06.heat_layers(model, images)
     assert layers == {"last": "network.encoder.stage3", "fine": "network.encoder.stage2"}
-    seen = fig06._look(model, images, layers)
+    seen = fig06.observe_heat(model, images, layers)
     for formula, by in ((PLUS, grad_cam_plus_plus), (PLAIN, grad_cam)):
         for where, layer in layers.items():
             alone = heat_maps(model, shown.x, layer, shown.y, formula=by)
@@ -84,7 +85,7 @@ def test_a_network_without_smaller_maps_is_read_at_its_last_ones_alone():
             assert isinstance(convolution, nn.Conv2d)
             convolution.stride = (1, 1)
     images = fig06.Domain("some", fig06.blended(0, 0.0, n=200).batch)
-    found = fig06._layers(fig06._Judged(model, fig06._as_it_is), images)
+    found = fig06.heat_layers(fig06.ScoredNetwork(model, fig06.unchanged), images)
     assert found == dict.fromkeys(("last", "fine"), "network.encoder.stage3")
 
 
@@ -93,8 +94,8 @@ def test_answers_and_heat_are_those_of_the_scores_that_a_test_asks_for():
     network = resnet8(10, width=4)
     batch = fig06.blended(0, 1.0, n=200).batch
     images = fig06.Domain("two", fig06.Batch(batch.x, batch.y % 2, batch.domain))
-    judged = fig06._Judged(network, lambda logits: logits[:, [7, 3]])
-    seen = fig06._look(judged, images, {"last": "network.encoder.stage3"})
+    judged = fig06.ScoredNetwork(network, lambda logits: logits[:, [7, 3]])
+    seen = fig06.observe_heat(judged, images, {"last": "network.encoder.stage3"})
     columns = torch.tensor([7, 3])[images.y]
     alone = heat_maps(network, batch.x, "encoder.stage3", columns)
     torch.testing.assert_close(seen.heat["last", PLUS], alone)
@@ -105,9 +106,9 @@ def test_answers_and_heat_are_those_of_the_scores_that_a_test_asks_for():
 
 def test_pictures_have_eight_bits_and_colors_that_a_transform_moved_are_stretched():
     own = torch.tensor([0.0, 0.5, 0.8]).reshape(3, 1, 1)
-    assert fig06._as_picture(own).flatten().tolist() == [0, 128, 204]
+    assert fig06.eight_bits(own).flatten().tolist() == [0, 128, 204]
     moved = torch.tensor([-1.0, 0.0, 3.0]).reshape(3, 1, 1)
-    assert fig06._as_picture(moved).flatten().tolist() == [0, 64, 255]
+    assert fig06.eight_bits(moved).flatten().tolist() == [0, 64, 255]
 
 
 def test_all_networks_see_the_same_objects_along_the_shift(smoke):
@@ -143,10 +144,9 @@ def made_up(run: Run, left: dict[str, float]) -> list[dict]:
         ({"teacher": 1.1, "student": 0.6, "ERM": 0.5}, False, True),
     ],
 )
-def test_claims_about_the_shift_follow_from_the_numbers(smoke, monkeypatch, left, all_fall, least):
+def test_claims_about_the_shift_follow_from_the_numbers(smoke, left, all_fall, least):
     rows = made_up(smoke, left | {"untrained": 1.0})
-    monkeypatch.setattr(fig06, "_rows", lambda run: rows)
-    claims = EXPERIMENT.claims(smoke)
+    claims = judge_all(fig06.statements(SMOKE), pandas.DataFrame(rows))
     falls = [c for c in claims if c.says.startswith("The controlled shift lowers")]
     fewest = [c for c in claims if c.says.startswith("The teacher loses the least")]
     assert len(falls) == len(fewest) == 4
@@ -165,9 +165,12 @@ def test_what_is_kept_is_the_mean_over_ood_tests_over_the_id_test_of_each_seed()
     found += [(1, "id", 2.0), (1, "ood", 2.0), (1, "ood", 4.0)]
     about = {"set": "natural", "network": "student"}
     rows = [about | {"seed": seed, "role": role, "object": heat} for seed, role, heat in found]
-    assert fig06._kept(rows, "student", "object") == {0: 0.5, 1: 1.5}
-    assert fig06._kept(rows, "student", "share") == {}
-    assert np.isnan(fig06._ratio(1.0, 0.0)) and np.isnan(fig06._ratio(None, 1.0))
+    table = pandas.DataFrame(rows)
+    assert fig06.under_natural_shift(table, "object").student.to_dict() == {0: 0.5, 1: 1.5}
+    with pytest.raises(NotJudged, match="masks"):
+        fig06.under_natural_shift(table, "share")
+    nothing = table.assign(object=table.object.where(table.role == "ood", 0.0))
+    assert fig06.under_natural_shift(nothing, "object").isna().all(axis=None)
 
 
 def test_the_paper_preset_says_what_to_put_where(tmp_path):
@@ -213,4 +216,4 @@ def test_a_network_without_maps_is_refused(tmp_path):
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU())
     images = fig06.Domain("flat", fig06.Batch(torch.rand(4, 3, 2, 2), *2 * [torch.arange(4)]))
     with pytest.raises(ValueError, match="no residual blocks"):
-        fig06._layers(fig06._Judged(Classifier(encoder, 4, 8), fig06._as_it_is), images)
+        fig06.heat_layers(fig06.ScoredNetwork(Classifier(encoder, 4, 8), fig06.unchanged), images)
