@@ -272,7 +272,7 @@ def test_a_process_that_is_stopped_goes_on_with_the_same_bytes(tmp_path, how):
         while process.poll() is None and len(list(stopped.rglob("*.png"))) < count:
             time.sleep(0.01)
         process.send_signal(how)
-        process.communicate(timeout=60)
+        process.communicate(timeout=600)
         unfinished = list(stopped.rglob(f"{run.UNFINISHED}*"))
         assert not unfinished or how is signal.SIGKILL
     subprocess.run(command, capture_output=True, check=True)

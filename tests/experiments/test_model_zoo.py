@@ -200,7 +200,7 @@ def test_two_processes_that_want_the_same_networks_share_them(whole, tmp_path):
     command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     for process in both:
-        process.communicate(timeout=120)
+        process.communicate(timeout=600)
         assert process.returncode == 0
     assert weights(tmp_path) == weights(whole)
     (folder,) = (tmp_path / STORE).iterdir()

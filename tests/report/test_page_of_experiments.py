@@ -1,6 +1,7 @@
 """The page about every experiment, as a reader opens it: complete, quiet, no overflow."""
 
 import pytest
+from support.browser import until
 
 from contam import report
 from contam.experiments import EXPERIMENTS
@@ -41,14 +42,7 @@ def test_every_chart_is_drawn_and_nothing_is_said_or_asked(browser, address, wid
     assert charts.count() >= 20
     for i in range(charts.count()):
         charts.nth(i).scroll_into_view_if_needed()
-    for _ in range(200):
-        empty = tab.evaluate(
-            "[...document.querySelectorAll('.chart')].filter(c => !c.querySelector('svg')).length"
-        )
-        if not empty:
-            break
-        tab.wait_for_timeout(50)
-    assert not empty
+    until(tab, "[...document.querySelectorAll('.chart')].every(c => c.querySelector('svg'))")
     assert tab.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
     assert said == []
     assert asked == [address]

@@ -29,8 +29,11 @@ def opened(browser: Any, address: str, **context: Any) -> Opened:
 
 
 def until(tab: Any, condition: str) -> None:
-    """Wait for a condition; the browser's own waiting needs the eval that the page forbids."""
-    for _ in range(200):
+    """Wait for a condition, a minute at most on a busy machine.
+
+    The browser's own waiting needs the eval that the page forbids.
+    """
+    for _ in range(1200):
         if tab.evaluate(condition):
             return
         tab.wait_for_timeout(50)

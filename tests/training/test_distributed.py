@@ -27,7 +27,7 @@ def together(tmp_path_factory) -> list[dict[str, Tensor]]:
     on_disk(folder / "files")
     done = subprocess.run(
         [*TORCHRUN, "-m", "support.in_process_group", str(folder)],
-        check=False, capture_output=True, text=True, env=ONE_THREAD, timeout=300,
+        check=False, capture_output=True, text=True, env=ONE_THREAD, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return [load_file(folder / f"{number}.safetensors") for number in range(2)]
@@ -118,7 +118,7 @@ def test_a_run_in_two_processes_makes_the_claims_of_one(launcher, tmp_path, caps
     for _ in range(2):  # the second time, it is finished
         done = subprocess.run(
             [*launcher, "-m", "contam", *command, str(tmp_path / "two")],
-            check=False, capture_output=True, text=True, env=ONE_THREAD, timeout=300,
+            check=False, capture_output=True, text=True, env=ONE_THREAD, timeout=900,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("the run is in") == 1
@@ -146,7 +146,7 @@ def test_a_run_that_another_writes_stops_all_processes(tmp_path):
     with Run.start(tmp_path, "fig13_padded_digits", SMOKE):
         done = subprocess.run(
             [*TORCHRUN, "-m", "contam", *command],
-            check=False, capture_output=True, text=True, env=ONE_THREAD, timeout=120,
+            check=False, capture_output=True, text=True, env=ONE_THREAD, timeout=900,
         )  # fmt: skip
     assert done.returncode != 0
     assert "another process is writing this run" in done.stderr

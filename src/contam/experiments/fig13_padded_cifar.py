@@ -6,11 +6,11 @@ Here two numbers stand beside them: the share of their color that lies between r
 their redness. Both are compared with networks trained in a gray frame, which differs in color
 alone, and without a frame, where the image is also larger (or not cropped).
 
-Batch norm needs a control of its own. It subtracts the mean of what a network was trained on, so
-inside a red frame cyan stands out, and even an untrained network with statistics of red-framed
-images has cyan pictures. What training adds is measured in two ways: against an untrained network
-with statistics of the same images, and between networks whose statistics are all computed on the
-red-framed images, so that only their weights differ.
+Colors of pictures need controls. Random weights have a tint of their own, and batch norm subtracts
+the mean of what a network was trained on, so that a frame can color pictures without any learning.
+What training adds is measured in two ways: against the untrained network of the same seed with
+batch-norm statistics of the same images, and between networks whose statistics are all computed on
+the red-framed images, so that only their weights differ.
 
 In miniature (preset `laptop`: digits, 8 layers, epsilon 0.5, 15 epochs) the frame's hue is learned,
 and its sign does not reproduce: the strokes that maximize channels are cyan on a reddish ground,
