@@ -165,12 +165,13 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from contam.experiments.support import model_zoo
+from contam.experiments.support.networks import ERM, STUDENT, TEACHER, TINY_NETWORKS
 from contam.training import checkpointed
 checkpointed.CHECKPOINT_EVERY = 0.0
 checkpointed.CHECKPOINT_SHARE = 1e9
 model_zoo.REPORT_EVERY = 1
-for stage in model_zoo.ModelZoo(model_zoo.TINY_NETWORKS, 0, Path(sys.argv[1])).train(
-    [model_zoo.TEACHER, model_zoo.STUDENT, model_zoo.ERM]
+for stage in model_zoo.ModelZoo(TINY_NETWORKS, 0, Path(sys.argv[1])).train(
+    [TEACHER, STUDENT, ERM]
 ):
     print(stage.doing, flush=True)
 """

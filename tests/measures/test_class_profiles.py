@@ -93,9 +93,13 @@ def test_every_activation_of_the_libraries_networks_is_read_along_its_neurons(
         axis = [i for i, size in enumerate(output.shape) if i and size == width]
         assert len(axis) == 1
         maps = output.movedim(axis[0], 1).flatten(2).double()
-        rates = (maps > 0).double().mean(dim=2)
-        for ours, plain in zip(found.layers[layer][:2], (maps.mean(dim=2), rates), strict=True):
-            torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-6)
+        means, rates = found.layers[layer][:2]
+        torch.testing.assert_close(means, maps.mean(dim=2), rtol=1e-4, atol=1e-6)
+        # The two forward passes round differently: values within rounding of zero may change sides,
+        # in at most one of a thousand pairs of example and neuron, and in two positions there.
+        wrong = (rates - (maps > 0).double().mean(dim=2)).abs()
+        assert (wrong < 1e-6).double().mean() > 0.999
+        assert wrong.max() < 2.01 / maps.shape[2]
 
 
 @needs_models

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +16,9 @@ from contam.cli import main
 from contam.run import Run
 from contam.training.distributed import ProcessGroup, processes, rank
 
-ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+TESTS = Path(__file__).parents[1]
+PATHS = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": PATHS}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
