@@ -39,7 +39,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
 IN_DEMO: dict[str, str] = {
     "fig13_padded_digits": "laptop",
     "fig01_distillation": "demo",
-    "fig10_activations": "laptop",
+    "fig10_activations": "demo",
     "thm4_scaling": "laptop",
     "fig03_two_layer": "laptop",
 }
