@@ -224,7 +224,10 @@ def test_a_config_goes_out_as_yaml_and_comes_back(capsys, tmp_path):
         (["run", "fig03_two_layer", "smoke", "--core-weights", "beta:1"], "beta:A:B"),
         (["run", "fig03_two_layer", "smoke", "--activation", "identity"], "linear twin"),
         (["run", "fig10_activations", "smoke", "--activation", "gelu"], "activations"),
-        (["run", "fig10_activations", "smoke", "--dictionary", "rotated"], "dictionaries"),
+        (
+            ["run", "fig10_activations", "smoke", "--dictionary", "rotated", "--ambient"],
+            "set by dict",
+        ),
         (["run", "thm4_scaling", "smoke", "--loss", "logistic"], "loss must be hinge"),
         (["run", "fig03_two_layer", "smoke", "--steps", "many"], "--steps.*many"),
         (["run", "fig03_two_layer", "smoke", "--width", "0"], "width=0"),
