@@ -42,6 +42,9 @@ def bernstein_tail(count: int, gap: float, *, second_moment: float, largest: flo
         second_moment: average of E X_i^2.
         largest: upper bound on every X_i.
 
+    Returns:
+        The upper bound, a probability.
+
     Source: Lemma D.1, Eq. 53.
 
     >>> round(bernstein_tail(100, 0.5, second_moment=1.0, largest=1.0), 7)
@@ -58,7 +61,14 @@ def variance_statistic(outcomes: Float[Tensor, "n outcomes rows columns"]) -> fl
     Args:
         outcomes: equally likely outcomes of each matrix.
 
+    Returns:
+        The larger of the spectral norms of sum E S S^T and sum E S^T S.
+
     Source: Eq. 54.
+
+    >>> signs = torch.tensor([[[[1.0]], [[-1.0]]]])  # one 1 x 1 matrix, either +1 or -1
+    >>> variance_statistic(signs.expand(3, 2, 1, 1))
+    3.0
     """
     left = (outcomes @ outcomes.mT).mean(dim=1).sum(dim=0)
     right = (outcomes.mT @ outcomes).mean(dim=1).sum(dim=0)
@@ -77,7 +87,13 @@ def matrix_bernstein_tail(
         rows: rows of the matrices.
         columns: columns of the matrices.
 
+    Returns:
+        The upper bound, a probability; at most 1.
+
     Source: Lemma D.2, Eq. 55.
+
+    >>> round(matrix_bernstein_tail(10.0, variance=4.0, largest=1.0, rows=2, columns=3), 4)
+    0.0055
     """
     if norm <= 0:
         return 1.0
@@ -88,6 +104,12 @@ def gaussian_tail(x: float) -> Bounds:
     """Bounds on P(X >= x) for a standard Gaussian X and positive x; their ratio tends to 1.
 
     The lower bound is the sharper of the two in use, and always positive.
+
+    Args:
+        x: the level, in standard deviations; positive.
+
+    Returns:
+        The lower and the upper bound.
 
     Raises:
         ValueError: x is not positive.
@@ -114,10 +136,16 @@ def binomial_tail(trials: int, probability: float, successes: int) -> float:
         probability: of success in one trial.
         successes: number of successes.
 
+    Returns:
+        The lower bound, a probability.
+
     Raises:
         ValueError: more successes than trials * probability + 1, where there is no bound.
 
     Source: Lemma D.4, Eq. 57.
+
+    >>> round(binomial_tail(100, 0.5, 40), 3)
+    0.911
     """
     short = probability - (successes - 1) / trials
     if short < 0:
@@ -137,7 +165,16 @@ def largest_gaussian(count: int, *, failure: float, scale: float = 1.0) -> float
         failure: probability of failure.
         scale: their standard deviation.
 
+    Returns:
+        The level, in the unit of `scale`.
+
+    Raises:
+        ValueError: `failure` is not strictly between 0 and 1.
+
     Source: Lemma D.5, Eq. 58.
+
+    >>> round(largest_gaussian(100, failure=0.01), 2)
+    4.29
     """
     _check_failure(failure)
     return scale * math.sqrt(2 * math.log(count / failure))
@@ -152,7 +189,13 @@ def berry_esseen(
         variances: E X^2 of independent centered terms, along the last axis.
         third_moments: E |X|^3 of the same terms.
 
+    Returns:
+        One distance for each sum; a distance of 1 or more says nothing.
+
     Source: Lemma D.6, Eq. 59, Eq. 60.
+
+    >>> berry_esseen(torch.ones(4), torch.ones(4))
+    tensor(0.2800)
     """
     return BERRY_ESSEEN * third_moments.sum(dim=-1) / variances.sum(dim=-1) ** 1.5
 
@@ -178,7 +221,17 @@ def activation_probability(
         variance: E (z_j - E z_j)^2.
         third_moment: E |z_j - E z_j|^3.
 
+    Returns:
+        One probability and one error bound for each neuron.
+
     Source: Lemma B.1, Eq. 19.
+
+    >>> u, moment = torch.tensor([[1.0, 1.0], [1.0, -1.0]]), torch.ones(2)
+    >>> value, error = activation_probability(
+    ...     u, 1, core=1, mean=0.5 * moment, variance=moment / 12, third_moment=moment / 32
+    ... )
+    >>> [round(probability, 3) for probability in value.tolist()]
+    [0.993, 0.5]
     """
     signs = torch.ones_like(mean)
     signs[:core] = y
@@ -201,7 +254,14 @@ def gated_expectations(
         y: the class, -1 or +1.
         core: number of core features.
 
+    Returns:
+        One expectation for each neuron and feature.
+
     Source: Def. B.2, Eq. 20.
+
+    >>> u, z = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 1.0], [1.0, 0.0]])
+    >>> [gated_expectations(u, z, y, core=1).tolist() for y in (1, -1)]
+    [[[0.75, 0.5]], [[0.0, 0.0]]]
     """
     f = torch.cat([y * z[:, :core], z[:, core:]], dim=1)
     return (f @ u.T >= 0).to(z.dtype).T @ z / len(z)
@@ -219,7 +279,17 @@ def gradient_gap(features: int, width: int, batch: int, *, failure: float) -> fl
         batch: examples in the batch.
         failure: probability that the bound does not hold.
 
+    Returns:
+        The bound, in the unit of the gradient.
+
+    Raises:
+        ValueError: `failure` is not strictly between 0 and 1.
+
     Source: Lemma A.2, Eq. 13, Lemma C.2, Eq. 50.
+
+    >>> gaps = [gradient_gap(64, 256, batch, failure=0.01) for batch in (100, 10_000)]
+    >>> [round(gap, 5) for gap in gaps]
+    [0.01505, 0.00133]
     """
     _check_failure(failure)
     largest = 2 * math.sqrt(features) / (width * batch)
@@ -236,10 +306,19 @@ def initial_correlation_tail(level: float, mean: Float[Tensor, " features"]) -> 
     cancels.
 
     Args:
-        level: the level.
+        level: a positive level, in units of sqrt(d0 / d).
         mean: E z_j of the d0 features of the sum.
 
+    Returns:
+        The lower and the upper bound.
+
+    Raises:
+        ValueError: the level is not positive.
+
     Source: Lemma A.6, Eq. 16.
+
+    >>> [round(bound, 3) for bound in initial_correlation_tail(0.5, torch.full((64,), 0.5))]
+    [0.121, 0.242]
     """
     return gaussian_tail(_standardized(level, mean))
 
@@ -257,7 +336,16 @@ def initial_set_size(
         mean: E z_j of the features.
         failure: probability that the bound does not hold.
 
+    Returns:
+        A number of neurons, 0 where the bound says nothing.
+
+    Raises:
+        ValueError: `failure` is not strictly between 0 and 1.
+
     Source: Lemma A.7, Eq. 17.
+
+    >>> initial_set_size(1024, 0.5, torch.full((64,), 0.5), failure=0.01)
+    33
     """
     _check_failure(failure)
     share = math.erfc(_standardized(level, mean) / math.sqrt(2)) / 4
@@ -276,7 +364,16 @@ def largest_initial_correlation(
         mean: E z_j.
         failure: probability that the bound does not hold.
 
+    Returns:
+        The bound.
+
+    Raises:
+        ValueError: `failure` is not strictly between 0 and 1.
+
     Source: Lemma A.8.
+
+    >>> round(largest_initial_correlation(1024, 256, torch.full((64,), 0.5), failure=0.01), 2)
+    1.24
     """
     scale = float(mean.norm()) / math.sqrt(dimension)
     return largest_gaussian(2 * width, failure=failure, scale=scale)
@@ -293,7 +390,16 @@ def initial_output(width: int, dimension: int, length: float, *, failure: float)
         length: norm of the input x.
         failure: probability that the bound does not hold.
 
+    Returns:
+        The bound.
+
+    Raises:
+        ValueError: `failure` is not strictly between 0 and 1.
+
     Source: Lemma A.9, Eq. 18.
+
+    >>> round(initial_output(1024, 256, 4.0, failure=0.01), 2)
+    1.2
     """
     return largest_gaussian(width, failure=failure, scale=length / math.sqrt(dimension))
 

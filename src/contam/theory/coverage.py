@@ -20,6 +20,15 @@ class Moments(NamedTuple):
 def background_moments(data: DataModel, where: Where = "id") -> Moments:
     """Moments of a background weight; in distribution, core weights have the same ones.
 
+    Args:
+        data: the data model, with one distribution for all background features.
+        where: distribution of the background weights: "id", "ood" or "worst".
+
+    Returns:
+        The mean and the variance.
+
+    Source: ours, the weights of the population model.
+
     >>> background_moments(DataModel(), "worst")
     Moments(mean=-1.0, variance=0.0)
     """

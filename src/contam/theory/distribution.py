@@ -20,7 +20,11 @@ Where = Literal["id", "ood", "worst"]
 
 
 class Sample(NamedTuple):
-    """Examples in feature coordinates: the input is x = M f."""
+    """Examples in feature coordinates: the input is x = M f.
+
+    >>> Sample(f=torch.tensor([[-0.5, 0.2]]), y=torch.tensor([-1]), target=torch.tensor([[-0.5]])).y
+    tensor([-1])
+    """
 
     f: Float[Tensor, "n d0"]
     """Signed weights of the features, the core ones first."""
@@ -104,11 +108,23 @@ class DataModel:
             )
 
     def core(self) -> tuple[Weights, ...]:
-        """The distribution of each core feature's weight."""
+        """The distribution of each core feature's weight.
+
+        Returns:
+            One distribution for each core feature.
+        """
         return _per_feature(self.core_weights, self.features.core)
 
     def background(self, where: Where = "id") -> tuple[Weights, ...]:
-        """The distribution of each background feature's weight, in or out of distribution."""
+        """Distribution of each background feature's weight.
+
+        Args:
+            where: "id" for the distribution in training; with any other value, the one out of
+            distribution.
+
+        Returns:
+            One distribution for each background feature.
+        """
         weights = self.background_weights if where == "id" else self.ood_weights
         return _per_feature(weights, self.features.background)
 
@@ -148,7 +164,17 @@ class DataModel:
         return 2.0 * (group == torch.arange(self.classes)[:, None]) - 1
 
     def class_index(self, y: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-        """The row of each label in per-class tensors: 0 .. classes - 1."""
+        """Row of each label in per-class tensors.
+
+        Args:
+            y: labels, values of `labels`.
+
+        Returns:
+            Rows, 0 .. classes - 1.
+
+        >>> DataModel().class_index(torch.tensor([-1, 1])).tolist()
+        [0, 1]
+        """
         return (y + 1) // 2 if self.classes == 2 else y
 
     def sample(
@@ -166,10 +192,18 @@ class DataModel:
             where: "id", "ood", or "worst", where every background weight is -1.
             dtype: type of the weights.
 
+        Returns:
+            The examples, their labels and their targets.
+
         Raises:
             ValueError: n is not positive, or there is no such distribution.
 
         Source: App. F.1.
+
+        >>> from contam.rng import bit_generator_for
+        >>> sample = DataModel().sample(5, bit_generator_for(0, "example"), "worst")
+        >>> sample.f.shape, sample.f[:, 32:].unique()
+        (torch.Size([5, 64]), tensor([-1.]))
         """
         if n < 1:
             raise ValueError(f"n={n} examples; need at least 1")
@@ -249,12 +283,39 @@ class DataModel:
 
 
 def bits_state(bits: np.random.SFC64) -> Int[Tensor, " words"]:
-    """The state of a bit generator, as a tensor that can be saved."""
+    """The state of a bit generator, as a tensor that can be saved.
+
+    Args:
+        bits: the generator.
+
+    Returns:
+        Its state, int64.
+
+    Source: ours, so that a resumed run draws the same examples.
+
+    >>> bits = np.random.SFC64(0)
+    >>> state, first = bits_state(bits), bits.random_raw()
+    >>> restore_bits(bits, state)
+    >>> bits.random_raw() == first
+    True
+    """
     return torch.from_numpy(bits.state["state"]["state"].view(np.int64).copy())
 
 
 def restore_bits(bits: np.random.SFC64, state: Int[Tensor, " words"]) -> None:
-    """Set a bit generator to a state that `bits_state` returned."""
+    """Set a bit generator to a state that `bits_state` returned.
+
+    Args:
+        bits: the generator, changed in place.
+        state: the state to restore.
+
+    Source: ours, the inverse of `bits_state`.
+
+    >>> bits, other = np.random.SFC64(0), np.random.SFC64(1)
+    >>> restore_bits(other, bits_state(bits))
+    >>> other.random_raw() == bits.random_raw()
+    True
+    """
     full = bits.state
     full["state"]["state"] = state.numpy().view(np.uint64).copy()
     bits.state = full

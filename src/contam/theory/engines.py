@@ -15,19 +15,37 @@ from contam.theory.network import MLP
 
 
 class Engine(ABC):
-    """Trains one network in place, one minibatch at a time."""
+    """Trains one network in place, one minibatch at a time.
+
+    Source: ours, so that `simulate` does not depend on how a step is computed.
+    """
 
     @abstractmethod
     def step(self, sample: Sample) -> float:
-        """Take a step; return the mean loss before it."""
+        """Take one step on a minibatch.
+
+        Args:
+            sample: examples in feature coordinates.
+
+        Returns:
+            Mean loss before the step; if it is not finite, the network stays as it was.
+        """
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """The state of the optimizer."""
+        """Return the state of the optimizer.
+
+        Returns:
+            Named tensors; empty for plain SGD.
+        """
 
     @abstractmethod
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore a state that `tensors` returned."""
+        """Restore a state of the optimizer.
+
+        Args:
+            tensors: what `tensors` returned.
+        """
 
 
 def hinge(h: Float[Tensor, "n *outputs"], sample: Sample) -> Float[Tensor, " n"]:
@@ -36,6 +54,11 @@ def hinge(h: Float[Tensor, "n *outputs"], sample: Sample) -> Float[Tensor, " n"]
     Args:
         h: outputs.
         sample: examples with labels.
+
+    Returns:
+        One loss for each example.
+
+    Source: ours, the multi-class margin; with one output it is the paper's loss.
 
     >>> sample = Sample(torch.zeros(2, 1), torch.tensor([1, -1]), torch.zeros(2, 1))
     >>> hinge(torch.tensor([0.5, 2.0]), sample).tolist()
@@ -49,14 +72,42 @@ def hinge(h: Float[Tensor, "n *outputs"], sample: Sample) -> Float[Tensor, " n"]
 
 
 def logistic(h: Float[Tensor, "n *outputs"], sample: Sample) -> Float[Tensor, " n"]:
-    """log(1 + exp(-y h)) per example; with several outputs, the cross-entropy, in nats."""
+    """Log loss log(1 + exp(-y h)) of each example; with several outputs, the cross-entropy.
+
+    Args:
+        h: outputs.
+        sample: examples with labels.
+
+    Returns:
+        One loss for each example, in nats.
+
+    Source: ours, to compare with the hinge loss.
+
+    >>> sample = Sample(torch.zeros(2, 1), torch.tensor([1, -1]), torch.zeros(2, 1))
+    >>> [round(loss, 3) for loss in logistic(torch.tensor([0.0, 2.0]), sample).tolist()]
+    [0.693, 2.127]
+    """
     if h.ndim == 1:
         return F.softplus(-sample.y * h)
     return F.cross_entropy(h, sample.y, reduction="none")
 
 
 def squared(h: Float[Tensor, "n outputs"], sample: Sample) -> Float[Tensor, " n"]:
-    """Half the squared distance of the outputs to the core features, per example."""
+    """Half the squared distance of the outputs to the core features, for each example.
+
+    Args:
+        h: outputs; one for each core feature.
+        sample: examples with targets.
+
+    Returns:
+        One loss for each example.
+
+    Source: ours, the loss of regression on the core features.
+
+    >>> sample = Sample(torch.zeros(1, 2), torch.tensor([1]), torch.tensor([[1.0, 0.0]]))
+    >>> squared(torch.tensor([[0.0, 2.0]]), sample).tolist()
+    [2.5]
+    """
     return (h.reshape(sample.target.shape) - sample.target).square().sum(dim=1) / 2
 
 
@@ -80,6 +131,18 @@ class ClosedFormSGD(Engine):
         weight_decay: coefficient of the L2 term.
         momentum: heavy-ball momentum; 0 for plain SGD.
         gram: inner products of the features; None for orthonormal ones.
+
+    Source: ours, the closed-form gradient of `hidden_gradient` with one buffer and less work.
+
+    >>> from contam.rng import bit_generator_for
+    >>> from contam.theory.initialization import initial_network
+    >>> from contam.theory.setting import Setting
+    >>> setting, bits = Setting(width=32), bit_generator_for(0, "example")
+    >>> network = initial_network(setting, seed=0)
+    >>> engine = ClosedFormSGD(network, step_size=0.5, weight_decay=0.0, momentum=0.0, gram=None)
+    >>> losses = [engine.step(setting.data.sample(100, bits)) for _ in range(50)]
+    >>> losses[-1] < losses[0]
+    True
     """
 
     def __init__(
@@ -158,6 +221,19 @@ class Autograd(Engine):
         loss: a name in `LOSSES`.
         optimizer: optimizer of the network's trained parameters.
         gram: inner products of the features; None for orthonormal ones and ambient weights.
+
+    Source: ours, the settings that have no closed-form gradient.
+
+    >>> from contam.rng import bit_generator_for
+    >>> from contam.theory.initialization import initial_network
+    >>> from contam.theory.setting import Setting
+    >>> setting, bits = Setting(width=32, head="trained"), bit_generator_for(0, "example")
+    >>> network = initial_network(setting, seed=0)
+    >>> optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
+    >>> engine = Autograd(network, "logistic", optimizer, gram=None)
+    >>> losses = [engine.step(setting.data.sample(100, bits)) for _ in range(50)]
+    >>> losses[-1] < losses[0]
+    True
     """
 
     def __init__(

@@ -72,7 +72,17 @@ class FeatureModel:
         return self.coherence == 0
 
     def gram(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "d0 d0"]:
-        """Inner products of the features, G = M^T M, (d0, d0)."""
+        """Inner products of the features, G = M^T M.
+
+        Args:
+            dtype: type of the result.
+
+        Returns:
+            The Gram matrix, with ones on its diagonal.
+
+        >>> FeatureModel(core=1, background=1, dictionary="coherent", coherence=0.5).gram().tolist()
+        [[1.0, 0.5], [0.5, 1.0]]
+        """
         gram = torch.full((self.size, self.size), self.coherence, dtype=dtype)
         return gram.fill_diagonal_(1.0)
 
@@ -80,6 +90,16 @@ class FeatureModel:
         """The symmetric square root of the Gram matrix.
 
         Its eigenvalues are known: one along the direction of all ones, one across it.
+
+        Args:
+            dtype: type of the result.
+
+        Returns:
+            A symmetric matrix whose square is the Gram matrix.
+
+        >>> features = FeatureModel(core=1, background=1, dictionary="coherent", coherence=0.5)
+        >>> torch.allclose(features.gram_root() @ features.gram_root(), features.gram())
+        True
         """
         across = math.sqrt(1 - self.coherence)
         along = math.sqrt(1 + (self.size - 1) * self.coherence)
@@ -87,11 +107,17 @@ class FeatureModel:
         return root.diagonal_scatter(root.diagonal() + across)
 
     def basis(self, seed: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "d d0"]:
-        """Orthonormal directions that span the features, one a column; (d, d0).
+        """Orthonormal directions that span the features.
 
         Args:
             seed: names the random directions.
             dtype: type of the result.
+
+        Returns:
+            One direction in each column.
+
+        >>> FeatureModel(core=1, background=1, dimension=2).basis(seed=0).tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
         """
         if self.dictionary == "axes":
             return torch.eye(self.dimension, self.size, dtype=dtype)
@@ -106,11 +132,19 @@ class FeatureModel:
         return (directions * triangle.diagonal().sign()).to(dtype)
 
     def matrix(self, seed: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "d d0"]:
-        """The dictionary M, one feature a column; (d, d0).
+        """The dictionary M.
 
         Args:
             seed: names the random directions.
             dtype: type of the result.
+
+        Returns:
+            One feature in each column.
+
+        >>> features = FeatureModel(dictionary="rotated")
+        >>> M = features.matrix(seed=0)
+        >>> torch.allclose(M.T @ M, features.gram(), atol=1e-5)
+        True
         """
         if self.orthonormal:
             return self.basis(seed, dtype)
@@ -143,7 +177,16 @@ def decompose(
 
 
 def check_choices(record: Any) -> None:
-    """Raise ValueError where a `Literal` field of a dataclass holds none of its choices."""
+    """Check that each `Literal` field of a dataclass holds one of its choices.
+
+    Args:
+        record: an instance of the dataclass.
+
+    Raises:
+        ValueError: a field holds something else; the message lists the choices.
+
+    Source: ours, a typing error that Python does not report.
+    """
     for name, hint in get_type_hints(type(record)).items():
         if get_origin(hint) is Literal and getattr(record, name) not in get_args(hint):
             raise ValueError(

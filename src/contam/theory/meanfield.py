@@ -35,6 +35,13 @@ class Neurons:
     """Hidden neurons, in double precision: the whole network or a sample of it.
 
     Source: ours, the coordinates of the population model.
+
+    >>> u = torch.tensor([[1.0, 3.0, 0.0, 2.0], [1.0, 1.0, 2.0, 2.0]])
+    >>> neurons = Neurons.read(u, torch.tensor([0.5, -0.5]), core=2)
+    >>> neurons.core_mean.tolist(), neurons.background_mean.tolist()
+    ([2.0, 1.0], [1.0, 2.0])
+    >>> neurons.sign.tolist()
+    [1.0, -1.0]
     """
 
     sign: Float[Tensor, " neurons"]
@@ -54,6 +61,9 @@ class Neurons:
             u: hidden weights in feature coordinates, core features first.
             a: output weights.
             core: number of core features.
+
+        Returns:
+            The description of every neuron.
 
         Raises:
             ValueError: the output weights are not all +-1 / neurons.
@@ -83,7 +93,14 @@ class Neurons:
             seed: names the draws.
             neurons: largest number of neurons to draw.
 
+        Returns:
+            At most `neurons` neurons.
+
         Source: ours, N(0, 1/d) weights in the coordinates of this class.
+
+        >>> from contam.theory.setting import Setting
+        >>> len(Neurons.draw(Setting(width=10_000), seed=0, neurons=64).sign)
+        64
         """
         features = setting.data.features
         rng = np.random.Generator(bit_generator_for(seed, "population neurons"))
@@ -109,6 +126,12 @@ class Grid:
     Sums over neurons are smooth in A and B and need few nodes, but the gate of a wide network
     rises within a small distance. So outputs are computed at the nodes, their Hermite series is
     evaluated on the fine grid, and gates and losses are computed there only.
+
+    Source: ours, the integration rule of the population model.
+
+    >>> grid = Grid.of(12)
+    >>> round(grid.average(grid.refine(torch.outer(grid.nodes**2, grid.nodes**2))), 3)
+    1.0
     """
 
     nodes: Float[Tensor, " nodes"]
@@ -119,7 +142,16 @@ class Grid:
     @classmethod
     @functools.cache
     def of(cls, nodes: int, fine: int = 161, reach: float = 5.5) -> "Grid":
-        """The rule with `nodes` nodes per axis; its fine grid spans `reach` standard deviations."""
+        """Make the rule, once for each choice of arguments.
+
+        Args:
+            nodes: nodes per axis.
+            fine: points of the fine grid per axis.
+            reach: half the width of the fine grid, in standard deviations.
+
+        Returns:
+            The rule.
+        """
         x, weights = hermite_e.hermegauss(nodes)
         norms = np.sqrt([float(math.factorial(degree)) for degree in range(nodes)])
         to_series = (hermite_e.hermevander(x, nodes - 1) / norms).T * (weights / weights.sum())
@@ -129,22 +161,46 @@ class Grid:
         return cls(*map(torch.from_numpy, (x, interpolation, density / density.sum())))
 
     def refine(self, table: Float[Tensor, "nodes nodes"]) -> Float[Tensor, "fine fine"]:
-        """Interpolate a table of values at the nodes on the fine grid."""
+        """Interpolate a function of A and B on the fine grid.
+
+        Args:
+            table: its values at the nodes.
+
+        Returns:
+            Its values on the fine grid.
+        """
         return self.interpolation @ table @ self.interpolation.T
 
     def average(self, values: Float[Tensor, "fine fine"]) -> float:
-        """Expectation over A and B."""
+        """Take the expectation of a function of A and B.
+
+        Args:
+            values: its values on the fine grid.
+
+        Returns:
+            The expectation.
+        """
         return float(self.weights @ values @ self.weights)
 
     def weigh(self, gate: Float[Tensor, "fine fine"]) -> Float[Tensor, "nodes nodes"]:
-        """Weights of the nodes for gated averages: E[gate * table] is sum(weights * table)."""
+        """Compute weights of the nodes for gated averages: E[gate * table] is sum(weights * table).
+
+        Args:
+            gate: probability that the gate is open, on the fine grid.
+
+        Returns:
+            One weight for each node.
+        """
         gated = self.weights[:, None] * gate * self.weights
         return self.interpolation.T @ gated @ self.interpolation
 
 
 @dataclass(frozen=True)
 class View:
-    """The network's response to the examples of one class, at each node of A and B."""
+    """The network's response to the examples of one class, at each node of A and B.
+
+    Source: ours, the forward pass of the population model.
+    """
 
     A: Float[Tensor, "nodes nodes"]
     B: Float[Tensor, "nodes nodes"]
@@ -168,7 +224,15 @@ def view(neurons: Neurons, setting: Setting, grid: Grid, y: float, where: Where 
         y: the class, -1 or +1.
         where: distribution of the background weights.
 
+    Returns:
+        Outputs and activation rates at each node.
+
     Source: ours, the forward pass of the population model.
+
+    >>> setting = Setting(width=64)
+    >>> response = view(Neurons.draw(setting, 0, 64), setting, Grid.of(4), y=1.0)
+    >>> response.output.shape, response.slope.shape
+    (torch.Size([4, 4]), torch.Size([16, 64]))
     """
     data = setting.data
     core, background = data.features.core, data.features.background
@@ -205,7 +269,22 @@ def view(neurons: Neurons, setting: Setting, grid: Grid, y: float, where: Where 
 def outcomes(
     response: View, grid: Grid
 ) -> tuple[Float[Tensor, "fine fine"], Float[Tensor, "fine fine"]]:
-    """Mean and standard deviation of y h on the fine grid."""
+    """Mean and standard deviation of y h on the fine grid.
+
+    Args:
+        response: the network's response to one class.
+        grid: the rule that the response was computed with.
+
+    Returns:
+        The mean and the standard deviation.
+
+    Source: ours, the distribution of the output that the gate and the risks need.
+
+    >>> setting, grid = Setting(width=64), Grid.of(4)
+    >>> mean, deviation = outcomes(view(Neurons.draw(setting, 0, 64), setting, grid, 1.0), grid)
+    >>> mean.shape, bool((deviation > 0).all())
+    (torch.Size([161, 161]), True)
+    """
     spread = grid.refine(response.spread).clamp_min(float(response.spread.min()))
     return grid.refine(response.output), spread
 
@@ -221,7 +300,17 @@ def advance(neurons: Neurons, setting: Setting, nodes: int = 12) -> Neurons:
         setting: the data, the activation function and the optimizer.
         nodes: nodes of the integration rule per axis.
 
+    Returns:
+        The network after the step; the given one does not change.
+
     Source: ours, the limit of Eq. 4 for large batches, which the paper bounds but does not solve.
+
+    >>> setting = Setting(width=64)
+    >>> before = Neurons.draw(setting, 0, 64)
+    >>> after = advance(before, setting)
+    >>> core_sum = [float((n.sign * n.core_mean).mean()) for n in (before, after)]
+    >>> core_sum[1] > core_sum[0]
+    True
     """
     grid = Grid.of(nodes)
     core, background = setting.data.features.core, setting.data.features.background

@@ -36,6 +36,9 @@ def output(
         f: examples.
         activation: a name in `ACTIVATIONS`.
 
+    Returns:
+        One output for each example.
+
     Source: Eq. 2.
 
     >>> output(torch.tensor([[1.0], [-1.0]]), torch.tensor([0.5, 0.5]), torch.tensor([[4.0]]))
@@ -63,7 +66,14 @@ def empirical_loss(
         activation: a name in `ACTIVATIONS`.
         weight_decay: lambda.
 
+    Returns:
+        The loss, a scalar.
+
     Source: Eq. 3.
+
+    >>> W, a = torch.tensor([[1.0], [-1.0]]), torch.tensor([0.5, -0.5])
+    >>> empirical_loss(W, a, torch.tensor([[1.0], [-4.0]]), torch.tensor([1, -1]))
+    tensor(0.2500)
     """
     hinge = F.relu(1 - y * output(W, a, f, activation)).mean()
     return hinge + weight_decay / 2 * W.square().sum()
@@ -88,10 +98,17 @@ def hidden_gradient(
         y: labels, -1 and +1.
         activation: "relu" or "identity".
 
+    Returns:
+        The gradient, in the shape of W.
+
     Raises:
         ValueError: the activation is neither "relu" nor "identity".
 
     Source: Lemma A.1, Eq. 12, Lemma C.1, Eq. 49.
+
+    >>> W, a = torch.tensor([[1.0], [-1.0]]), torch.tensor([0.5, -0.5])
+    >>> hidden_gradient(W, a, torch.tensor([[1.0], [-4.0]]), torch.tensor([1, -1])).tolist()
+    [[-0.25], [0.0]]
     """
     if activation not in ("relu", "identity"):
         raise ValueError(
@@ -110,7 +127,16 @@ def sgd_step(
     step_size: float,
     weight_decay: float,
 ) -> Float[Tensor, "m d0"]:
-    """The hidden weights after one step of SGD.
+    """Take one step of SGD with weight decay.
+
+    Args:
+        W: hidden weights.
+        gradient: gradient of the loss without the L2 term.
+        step_size: the learning rate, eta in the paper.
+        weight_decay: coefficient of the L2 term, lambda in the paper.
+
+    Returns:
+        The hidden weights after the step.
 
     Source: Eq. 4.
 
@@ -133,6 +159,17 @@ class MLP(nn.Module):
         activation: a name in `ACTIVATIONS`, or "leaky_relu".
         slope: slope of leaky_relu for negative inputs.
         dictionary: the matrix M.
+
+    Source: ours, networks of any depth; with one hidden layer it is `output`.
+
+    >>> network = MLP(
+    ...     [linear(torch.tensor([[1.0], [-1.0]]))],
+    ...     linear(torch.tensor([[0.5, 0.5]])),
+    ...     activation="relu",
+    ...     slope=0.0,
+    ... )
+    >>> network(torch.tensor([[4.0]])).tolist()
+    [2.0]
     """
 
     def __init__(
@@ -153,13 +190,27 @@ class MLP(nn.Module):
         self.register_buffer("dictionary", dictionary, persistent=False)
 
     def forward(self, f: Float[Tensor, "n d0"]) -> Float[Tensor, "n *outputs"]:
-        """Outputs (n,), or (n, outputs) with several."""
+        """Compute outputs.
+
+        Args:
+            f: examples in feature coordinates.
+
+        Returns:
+            Outputs (n,), or (n, outputs) with several.
+        """
         *_, last = self.preactivations(f)
         h = self.head(self.activate(last))
         return h[:, 0] if h.shape[1] == 1 else h
 
     def preactivations(self, f: Float[Tensor, "n d0"]) -> list[Float[Tensor, "n m"]]:
-        """Pre-activations of each hidden layer, first layer first."""
+        """Compute the pre-activations of each hidden layer.
+
+        Args:
+            f: examples in feature coordinates.
+
+        Returns:
+            One tensor for each hidden layer, the first layer first.
+        """
         value = f if self.dictionary is None else f @ self.dictionary.T
         preactivations = []
         for layer in self.hidden:
@@ -168,13 +219,24 @@ class MLP(nn.Module):
         return preactivations
 
     def activate(self, value: Tensor) -> Tensor:
-        """Apply the activation function."""
+        """Apply the activation function.
+
+        Args:
+            value: pre-activations of any shape.
+
+        Returns:
+            Activations of the same shape.
+        """
         if self.activation == "leaky_relu":
             return F.leaky_relu(value, self.slope)
         return ACTIVATIONS[self.activation](value)
 
     def copy(self) -> "MLP":
-        """A copy with its own weights; far cheaper than a deep copy."""
+        """Copy the network; far cheaper than a deep copy.
+
+        Returns:
+            A network with its own weights.
+        """
         layers = []
         for layer in self.layers:
             bias = None if layer.bias is None else layer.bias.detach().clone()
@@ -206,7 +268,20 @@ class MLP(nn.Module):
 
 
 def linear(weight: Float[Tensor, "outputs inputs"], bias: Tensor | None = None) -> nn.Linear:
-    """Make a layer with given weights."""
+    """Make a layer with given weights, without drawing random numbers.
+
+    Args:
+        weight: the weights, which the layer shares.
+        bias: one bias for each output; None for a layer without biases.
+
+    Returns:
+        The layer.
+
+    Source: ours, because `simulate` draws all initial weights itself.
+
+    >>> linear(torch.tensor([[2.0, 1.0]]))(torch.tensor([[1.0, 1.0]])).tolist()
+    [[3.0]]
+    """
     # On the meta device the layer does not draw weights from the global random state.
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     layer.weight = nn.Parameter(weight)

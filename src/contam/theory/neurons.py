@@ -29,10 +29,22 @@ def activation_probabilities(
         sample: examples of every class.
         data: the data model, which gives the order of the classes.
 
+    Returns:
+        Probabilities for each layer, the first layer first; rows are in the order of `data.labels`.
+
     Raises:
         ValueError: a class is missing in the sample.
 
     Source: Thm. 4.1, Eq. 5.
+
+    >>> from contam.rng import bit_generator_for
+    >>> from contam.theory.initialization import initial_network
+    >>> from contam.theory.setting import Setting
+    >>> setting = Setting(width=4)
+    >>> sample = setting.data.sample(100, bit_generator_for(0, "example"))
+    >>> network = initial_network(setting, seed=0)
+    >>> [p.shape for p in activation_probabilities(network, sample, setting.data)]
+    [torch.Size([2, 4])]
     """
     index = data.class_index(sample.y)
     counts = torch.bincount(index, minlength=data.classes)
@@ -52,7 +64,12 @@ def activation_probabilities(
 def asymmetry(probability: Float[Tensor, "classes m"]) -> Float[Tensor, " m"]:
     """Activation probability on the favorite class minus the mean over the other classes.
 
-    In [0, 1]; with two classes, the difference of the two activation probabilities.
+    Args:
+        probability: activation probabilities of one layer.
+
+    Returns:
+        One number in [0, 1] for each neuron; with two classes, the difference of the two
+        probabilities.
 
     Source: ours, one number per neuron for activation asymmetry.
 
@@ -77,6 +94,11 @@ def good_neurons(
         Whether each neuron is good, and its mean activation probability on the other classes.
 
     Source: ours, a finite-size version of "1 - O(d0^-1/2)" and "o(1)".
+
+    >>> probability = torch.tensor([[0.95, 0.95], [0.05, 0.5]])
+    >>> good, other_rate = good_neurons(probability, own=torch.tensor([0, 0]))
+    >>> good.tolist()
+    [True, False]
     """
     is_own = torch.arange(len(probability))[:, None] == own
     own_rate = probability.gather(0, own[None])[0]
@@ -101,6 +123,12 @@ def neuron_sets(
         One row for y = -1 and one for y = +1.
 
     Source: Def. A.4, Eq. 15.
+
+    >>> from contam.theory.features import FeatureModel
+    >>> data = DataModel(FeatureModel(core=1, background=1, dimension=2))
+    >>> W, a = torch.tensor([[2.0, 1.0], [-2.0, 1.0], [0.0, 0.0]]), torch.tensor([1.0, -1.0, 1.0])
+    >>> neuron_sets(W, a, data).tolist()
+    [[False, True, False], [True, False, False]]
     """
     features = data.features
     threshold = c * math.sqrt(features.size / features.dimension)
@@ -111,7 +139,17 @@ def neuron_sets(
 def positive_examples(a: Float[Tensor, " m"], y: Int[Tensor, " n"]) -> Bool[Tensor, "n m"]:
     """Whether each example is a positive one of each neuron: sgn(a_k) = y.
 
+    Args:
+        a: output weights.
+        y: labels, -1 and +1.
+
+    Returns:
+        One row for each example.
+
     Source: Def. A.5.
+
+    >>> positive_examples(torch.tensor([0.5, -0.5]), torch.tensor([1, -1])).tolist()
+    [[True, False], [False, True]]
     """
     return a.sign() == y[:, None]
 

@@ -38,6 +38,10 @@ class Point:
     other class. Averages over good neurons are NaN while there are none.
 
     Source: ours, the quantities of Thm. 4.1 to Thm. 4.4 as one number each.
+
+    >>> final = predict_contamination(Setting(), neurons=64).final
+    >>> final.id_hinge < 0.2 < final.ood_hinge
+    True
     """
 
     step: int
@@ -72,6 +76,10 @@ class Prediction:
     """The predicted course of a training run, from the first step reported to the last.
 
     Source: ours, the population model's answer.
+
+    >>> prediction = predict_contamination(Setting(steps=10), neurons=64, report_at=(0, 5))
+    >>> [point.step for point in prediction.curve]
+    [0, 5, 10]
     """
 
     setting: Setting
@@ -92,7 +100,11 @@ class Prediction:
         return self.final.V / self.final.U
 
     def summary(self) -> str:
-        """The prediction in words."""
+        """Describe the prediction in words.
+
+        Returns:
+            One paragraph.
+        """
         end = self.final
         learned = f"the average neuron has learned {end.U:.2f} of the core"
         learned += f" and {end.V:.2f} of the background"
@@ -116,7 +128,11 @@ class Prediction:
         )
 
     def records(self) -> list[dict[str, int | float | None]]:
-        """The curve as rows of a table; NaN becomes None."""
+        """Convert the curve to the rows of a table.
+
+        Returns:
+            One row for each point, by field of `Point`; NaN becomes None.
+        """
         return [
             {name: None if math.isnan(value) else value for name, value in asdict(point).items()}
             for point in self.curve
@@ -183,7 +199,10 @@ def predict_contamination(
 
 
 class HingeRisk(NamedTuple):
-    """Expected hinge loss and classification error on one distribution."""
+    """Expected hinge loss and classification error on one distribution.
+
+    Source: ours, the result of `hinge_risk`.
+    """
 
     hinge: float
     error: float
@@ -200,7 +219,14 @@ def hinge_risk(
         where: distribution of the background weights.
         nodes: nodes of the integration rule per axis.
 
+    Returns:
+        The two risks.
+
     Source: ours, averages in place of samples; the risks are those of Thm. 4.3.
+
+    >>> setting = Setting(width=64)
+    >>> round(hinge_risk(Neurons.draw(setting, 0, 64), setting).hinge, 1)  # before training
+    1.0
     """
     grid = Grid.of(nodes)
     hinge = error = 0.0
@@ -214,9 +240,21 @@ def hinge_risk(
 
 
 def firing_rate(neurons: Neurons, setting: Setting, y: float) -> Float[Tensor, " neurons"]:
-    """Probability that a neuron's pre-activation is positive on class `y`, taken as Gaussian.
+    """Probability that a neuron's pre-activation is positive on one class, taken as Gaussian.
+
+    Args:
+        neurons: the network.
+        setting: the data.
+        y: the class, -1 or +1.
+
+    Returns:
+        One probability for each neuron.
 
     Source: ours, Lemma B.1 in the four numbers of a neuron.
+
+    >>> setting = Setting(width=64)
+    >>> firing_rate(Neurons.draw(setting, 0, 64), setting, y=1.0).shape
+    torch.Size([64])
     """
     features, (mean, variance) = setting.data.features, background_moments(setting.data)
     core, background = neurons.core_mean, neurons.background_mean
@@ -227,7 +265,23 @@ def firing_rate(neurons: Neurons, setting: Setting, y: float) -> Float[Tensor, "
 
 
 def point(neurons: Neurons, setting: Setting, step: int) -> Point:
-    """Measure the network at one step."""
+    """Measure the network at one step.
+
+    Args:
+        neurons: the network.
+        setting: the data and the activation function.
+        step: number of steps taken.
+
+    Returns:
+        All quantities of the curve.
+
+    Source: ours, one point of a prediction.
+
+    >>> setting = Setting(width=64)
+    >>> initial = point(Neurons.draw(setting, 0, 64), setting, step=0)
+    >>> 0.3 < initial.id_error < 0.7
+    True
+    """
     features, mean = setting.data.features, background_moments(setting.data).mean
     core_sum = features.core * neurons.core_mean * neurons.sign
     background_sum = features.background * neurons.background_mean

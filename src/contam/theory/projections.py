@@ -39,9 +39,21 @@ def weighted_sums(
 
 
 def class_correlations(W: Float[Tensor, "m d0"], data: DataModel) -> Float[Tensor, "classes m"]:
-    """E[<w_k, x> | y] in distribution; with two classes and no spurious correlation, y C_k + B_k.
+    """Expected pre-activation of each neuron on each class in distribution, E[<w_k, x> | y].
+
+    Args:
+        W: projections.
+        data: the data model.
+
+    Returns:
+        One row for each class; with two classes and no spurious correlation, y C_k + B_k.
 
     Source: ours, for any data model; the paper writes out the sum.
+
+    >>> from contam.theory.features import FeatureModel
+    >>> data = DataModel(FeatureModel(core=2, background=1, dimension=4))
+    >>> class_correlations(torch.tensor([[1.0, 3.0, -2.0]]), data).tolist()
+    [[-3.0], [1.0]]
     """
     return data.class_means.to(W.dtype) @ W.T
 
@@ -57,7 +69,15 @@ def own_class(
         a: output weights of a two-layer network with one output; then the class is the sign of
             a_k. Without them, it is the class whose mean input correlates most with the neuron.
 
+    Returns:
+        One row index for each neuron.
+
     Source: ours, to define a neuron's own class beyond the paper's networks.
+
+    >>> from contam.theory.features import FeatureModel
+    >>> data = DataModel(FeatureModel(core=1, background=1, dimension=2))
+    >>> own_class(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), data).tolist()
+    [1, 0]
     """
     if a is not None:
         return (a > 0).long()
@@ -74,7 +94,15 @@ def learned_sums(
         own: each neuron's own class; core projections count in the signs of this class.
         data: the data model.
 
+    Returns:
+        U and V.
+
     Source: ours, one number each for core and background.
+
+    >>> from contam.theory.features import FeatureModel
+    >>> data = DataModel(FeatureModel(core=1, background=1, dimension=2))
+    >>> learned_sums(torch.tensor([[3.0, 1.0], [-1.0, 0.0]]), torch.tensor([1, 0]), data)
+    (2.0, 0.5)
     """
     core = data.features.core
     u = (data.signs.to(W.dtype)[own] * W[:, :core]).sum(dim=1).mean()
@@ -83,6 +111,13 @@ def learned_sums(
 
 def average_norms(W: Float[Tensor, "m d0"], core: int) -> tuple[float, float]:
     """Norms of the core and of the background projections, averaged over neurons.
+
+    Args:
+        W: projections.
+        core: number of core features.
+
+    Returns:
+        The mean norm of the core part and of the background part.
 
     Source: App. F.1.
 
@@ -97,7 +132,18 @@ def largest_background(W: Float[Tensor, "m d0"], core: int, dimension: int) -> f
 
     In a linear network it stays of order 1, up to logarithms, for all time.
 
+    Args:
+        W: projections.
+        core: number of core features.
+        dimension: d, the dimension of the input space.
+
+    Returns:
+        The largest value; 0 without background features.
+
     Source: Thm. 4.4.
+
+    >>> largest_background(torch.tensor([[1.0, 0.5, -0.25]]), core=1, dimension=4)
+    1.0
     """
     background = W[:, core:]
     return math.sqrt(dimension) * float(background.abs().max()) if background.numel() else 0.0
@@ -121,10 +167,20 @@ def gradient_projections(
         sample: examples of both classes.
         activation: "relu" or "identity".
 
+    Returns:
+        The pull of each feature on each neuron, in the shape of W.
+
     Raises:
         ValueError: a class is missing, or the activation is neither "relu" nor "identity".
 
     Source: Eq. 7, Lemma A.3, Eq. 14, Lemma C.3, Eq. 51.
+
+    >>> W, a = torch.tensor([[1.0, 0.0]]), torch.tensor([1.0])
+    >>> f, y = torch.tensor([[1.0, 0.5], [-1.0, 0.5]]), torch.tensor([1, -1])
+    >>> gradient_projections(W, a, Sample(f, y, f[:, :1])).tolist()
+    [[0.5, 0.25]]
+    >>> gradient_projections(W, a, Sample(f, y, f[:, :1]), "identity").tolist()
+    [[1.0, 0.0]]
     """
     if activation not in ("relu", "identity"):
         raise ValueError(

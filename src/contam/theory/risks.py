@@ -10,7 +10,10 @@ from contam.theory.trajectory import State
 
 
 class Risk(NamedTuple):
-    """Mean loss and classification error on one distribution."""
+    """Mean loss and classification error on one distribution.
+
+    Source: ours, the result of `risk`.
+    """
 
     loss: float
     """Mean of the training loss; in regression, the mean squared error per output."""
@@ -25,6 +28,16 @@ def held_out(state: State, where: Where, examples: int = 8192) -> Sample:
         state: a state of the run.
         where: "id", "ood" or "worst".
         examples: number of examples.
+
+    Returns:
+        The examples, in the precision of the setting.
+
+    Source: ours, one sample for each run and distribution.
+
+    >>> from contam.theory.trajectory import Setting, simulate
+    >>> (state,) = simulate(Setting(width=32, steps=1), seed=0)
+    >>> held_out(state, "ood", examples=100).f.shape
+    torch.Size([100, 64])
     """
     draws = bit_generator_for(state.seed, f"held out {where}")
     return state.setting.data.sample(examples, draws, where, dtype=state.setting.dtype)
@@ -32,6 +45,13 @@ def held_out(state: State, where: Where, examples: int = 8192) -> Sample:
 
 def risk(state: State, sample: Sample) -> Risk:
     """Measure the loss and the classification error of a state on a sample.
+
+    Args:
+        state: a state of a run.
+        sample: held-out examples of one distribution.
+
+    Returns:
+        The two risks.
 
     Source: Thm. 4.3, Eq. 9.
 
@@ -50,6 +70,12 @@ def risk(state: State, sample: Sample) -> Risk:
 
 def ood_risk(losses: Mapping[str, float]) -> float:
     """The largest of the expected losses over a set of distributions.
+
+    Args:
+        losses: expected loss on each distribution, by its name.
+
+    Returns:
+        The largest one.
 
     Source: Eq. 1, Sec. 3.1.
 

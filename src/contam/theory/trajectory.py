@@ -23,7 +23,14 @@ __all__ = ["Setting", "State", "simulate", "training_set"]
 
 @dataclass(frozen=True)
 class State:
-    """A network at one step of its training; later steps do not change it."""
+    """A network at one step of its training; later steps do not change it.
+
+    Source: ours, what `simulate` yields.
+
+    >>> (state,) = simulate(Setting(width=32, steps=5), seed=0)
+    >>> state.step, state.W.shape, state.a.shape
+    (5, torch.Size([32, 64]), torch.Size([32]))
+    """
 
     setting: Setting
     seed: int
@@ -63,7 +70,11 @@ class State:
         return tuple(layer.bias.detach() for layer in self.network.layers if layer.bias is not None)
 
     def checkpoint(self) -> dict[str, Tensor]:
-        """Tensors from which `simulate(..., resume=...)` continues, bit for bit."""
+        """Collect the tensors from which `simulate(..., resume=...)` continues, bit for bit.
+
+        Returns:
+            Tensors by name: weights, the state of the optimizer and of the generator, and the step.
+        """
         network = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         return {
             **network,
@@ -94,6 +105,8 @@ def simulate(
     Raises:
         ValueError: a step beyond the last one, a check-point of another run, or, during training,
             a loss that is not finite.
+
+    Source: ours, the training of App. F.1 with any setting.
 
     >>> states = simulate(Setting(width=32, steps=10), seed=0, report_at=(0, 10))
     >>> [(state.step, tuple(state.W.shape)) for state in states]
@@ -194,8 +207,13 @@ def training_set(setting: Setting, seed: int) -> Sample:
         setting: a setting whose `examples` is a number.
         seed: names the draws.
 
+    Returns:
+        The examples of the training set.
+
     Raises:
         ValueError: the setting draws fresh examples for every step.
+
+    Source: ours, training on a finite set.
 
     >>> len(training_set(Setting(examples=100, batch_size=50), seed=0).y)
     100
