@@ -32,7 +32,7 @@ from torch import nn
 from contam.batch import Batch, Domain, Shift
 from contam.models.sources import load
 from contam.training.distill import Distillation, distill
-from contam.training.minibatches import Examples
+from contam.training.minibatches import TrainingExamples
 from contam.training.precision import ComputeConfig
 
 SIDE = 224
@@ -51,7 +51,7 @@ def plain(student: nn.Module, teacher: nn.Module, data: Batch, recipe: Distillat
     optimizer = torch.optim.AdamW(
         student.parameters(), recipe.step_size, weight_decay=recipe.weight_decay
     )
-    picks = Examples([Domain("images", data)]).minibatches(
+    picks = TrainingExamples([Domain("images", data)]).minibatches(
         recipe.batch_size, purpose="distill", seed=0, start=0
     )
     student.train()

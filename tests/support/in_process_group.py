@@ -12,7 +12,7 @@ from torch import Tensor
 from contam.batch import Shift
 from contam.data.images import FolderDomain, cropped_and_flipped, pixels
 from contam.training.distill import Distillation, distill
-from contam.training.optimize import Stage
+from contam.training.optimize import TrainingState
 from contam.training.precision import ComputeConfig
 from contam.training.supervised import fit
 from support.networks import smooth_network
@@ -45,7 +45,7 @@ def trainings(folder: Path, parts: int = 1) -> dict[str, Tensor]:
     """Weights and losses of several trainings, each process's share in so many parts."""
     found: dict[str, Tensor] = {}
 
-    def keep(name: str, stages: list[Stage]) -> None:
+    def keep(name: str, stages: list[TrainingState]) -> None:
         for key, tensor in stages[-1].model.state_dict().items():
             found[f"{name}/{key}"] = tensor.clone(memory_format=torch.contiguous_format)
         told = [list(stage.losses.values()) for stage in stages]

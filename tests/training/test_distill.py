@@ -14,7 +14,7 @@ from contam.batch import Batch, Domain, Shift
 from contam.models.small import small_cnn
 from contam.rng import seeded
 from contam.training.distill import PUBLISHED, Distillation, distance, distill
-from contam.training.minibatches import Examples
+from contam.training.minibatches import TrainingExamples
 from contam.training.optimize import Recipe
 
 RECIPE = Distillation(1e-2, 0.05, batch_size=16, epochs=3)
@@ -148,7 +148,7 @@ def test_it_equals_plain_pytorch_with_clipping_and_blocks():
     teacher.eval()
     plain.train()
     data = toy().train[0].data
-    picks = Examples(toy().train).minibatches(16, purpose="distill", seed=0, start=0)
+    picks = TrainingExamples(toy().train).minibatches(16, purpose="distill", seed=0, start=0)
     for step, (numbers, _) in zip(range(15), picks, strict=False):
         batch = data.pick(numbers)
         wanted, wanted_blocks = blocks(teacher, batch.x)

@@ -14,7 +14,7 @@ from contam.data.images import FolderDomain, cropped_and_flipped, pixels
 from contam.models.classifier import Classifier
 from contam.models.small import small_cnn
 from contam.training.distill import Distillation, distill
-from contam.training.minibatches import Examples, MicroBatch
+from contam.training.minibatches import MicroBatch, TrainingExamples
 from contam.training.supervised import fit
 
 SIZES = (13, 7, 11)
@@ -48,7 +48,7 @@ def with_workers(domains, workers, augment=None) -> list[FolderDomain]:
 
 
 def taken(domains, count=9, *, parts=1, own=range(1), start=0) -> list[tuple[MicroBatch, ...]]:
-    shares = Examples(domains).micro_batches(
+    shares = TrainingExamples(domains).micro_batches(
         10, parts=parts, own=own, purpose="test", seed=0, start=start
     )
     return list(itertools.islice(shares, count))

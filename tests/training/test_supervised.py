@@ -20,7 +20,7 @@ from contam.measures.accuracy import accuracy
 from contam.models.classifier import Classifier
 from contam.models.small import small_cnn
 from contam.rng import seeded
-from contam.training.minibatches import Examples
+from contam.training.minibatches import TrainingExamples
 from contam.training.schedule import warmup_cosine
 from contam.training.supervised import fit
 
@@ -55,7 +55,7 @@ def test_it_equals_plain_pytorch():
         optimizer, lambda s: warmup_cosine(min(s, 14), steps=15, warmup=math.ceil(1.5))
     )
     plain.train()
-    picks = Examples(shift.train).minibatches(16, purpose="fit", seed=0, start=0)
+    picks = TrainingExamples(shift.train).minibatches(16, purpose="fit", seed=0, start=0)
     for step, (numbers, _) in enumerate(itertools.islice(picks, 15)):
         batch = shift.train[0].data.pick(numbers)
         with seeded(0, f"fit/step {step}"):
@@ -118,7 +118,7 @@ def test_several_training_domains_are_taken_together():
 
 def test_an_epoch_shows_no_example_twice_and_epochs_differ():
     x = torch.arange(50.0)
-    examples = Examples([Domain("numbers", Batch(x, x.long(), x.long()))])
+    examples = TrainingExamples([Domain("numbers", Batch(x, x.long(), x.long()))])
     picks = examples.minibatches(16, purpose="fit", seed=0, start=0)
     seen = [numbers.tolist() for numbers, _ in itertools.islice(picks, 6)]
     first, second = [*itertools.chain(*seen[:3])], [*itertools.chain(*seen[3:])]

@@ -200,7 +200,7 @@ def counterfactual_row(encoder: nn.Module, altered: Altered, classes: int) -> di
     }
 
 
-class Results(NamedTuple):
+class FamilyResults(NamedTuple):
     """What claims and figures read."""
 
     config: Config
@@ -214,12 +214,12 @@ class Results(NamedTuple):
     """With the drop: by measure, given ID accuracy or not, and for good networks or all."""
 
 
-def _results(run: Run) -> Results:
+def _results(run: Run) -> FamilyResults:
     config = Config.model_validate(run.config)
     return correlated(config, network_table(run, _members(config)))
 
 
-def correlated(config: Config, table: DataFrame) -> Results:
+def correlated(config: Config, table: DataFrame) -> FamilyResults:
     """The drop of each network, and its correlations with the measures.
 
     Source: ours.
@@ -244,7 +244,7 @@ def correlated(config: Config, table: DataFrame) -> Results:
                 correlations[key, True, good] = rank_correlation(
                     x, drop, given=accuracy, groups=groups
                 )
-    return Results(config, table, points, measures, correlations)
+    return FamilyResults(config, table, points, measures, correlations)
 
 
 def _correlation(
@@ -258,7 +258,7 @@ def _correlation(
 ) -> Statement:
     """A claim on the rank correlation of a measure with the drop."""
 
-    def measure(results: Results) -> Pooled:
+    def measure(results: FamilyResults) -> Pooled:
         if key not in results.measures:
             raise NotJudged(NO_MASKS)
         if (key, given, good) not in results.correlations:
@@ -273,7 +273,7 @@ def _correlation(
 def _difference(says: str, one: NetworkSpec, other: NetworkSpec, key: str) -> Statement:
     """A claim that one network has more of a measure than another, in every seed."""
 
-    def measure(results: Results) -> list[float]:
+    def measure(results: FamilyResults) -> list[float]:
         if key not in results.measures:
             raise NotJudged(NO_MASKS)
         first, second = compared(results.table, key, one, other)
@@ -340,7 +340,7 @@ def _kind(network: str) -> str:
     return "ERM, other normalization" if network in (CENTERED.name, INSTANCE.name) else "ERM"
 
 
-def _against_drop(results: Results) -> Figure:
+def _against_drop(results: FamilyResults) -> Figure:
     points = results.points.assign(kind=results.points.network.map(_kind))
     untrained = results.table[results.table.network == UNTRAINED.name]
     panels = [
@@ -367,7 +367,7 @@ def _against_drop(results: Results) -> Figure:
     )
 
 
-def _correlations(results: Results) -> Figure:
+def _correlations(results: FamilyResults) -> Figure:
     rows = [
         {"measure": MEASURES[key], "networks": "good" if good else "all"}
         | {"given": "given ID accuracy" if given else "alone", "correlation": correlation.value}
@@ -400,7 +400,7 @@ def _correlations(results: Results) -> Figure:
     )
 
 
-def _values(results: Results) -> Figure:
+def _values(results: FamilyResults) -> Figure:
     """Every measure of every network."""
     drops = sorted(over_seeds(results.points, ["network"], "drop"), key=lambda row: row["drop"])
     order = [row["network"] for row in drops]

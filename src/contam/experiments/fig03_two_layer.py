@@ -154,7 +154,7 @@ def predicted(config: Config, seed: int) -> list[dict[str, Any]]:
     ]
 
 
-class Results:
+class TwoLayerResults:
     """The first and the last measurements of every network, one value per seed."""
 
     def __init__(self, run: Run) -> None:
@@ -185,7 +185,7 @@ class Results:
         return setting == standard and math.isclose(setting.steps * setting.time_per_step, 200)
 
 
-Measure = Callable[[Results], list[float]]
+Measure = Callable[[TwoLayerResults], list[float]]
 """One value per seed."""
 
 
@@ -214,7 +214,7 @@ def magnitude(measure: Measure, minus: float = 0.0) -> Measure:
     return lambda r: [abs(value - minus) for value in measure(r)]
 
 
-def excess_over_decay(results: Results) -> list[float]:
+def excess_over_decay(results: TwoLayerResults) -> list[float]:
     """Final background norm of the linear network over its decayed initial one, minus 1."""
     norms = (when("background_norm", "classification/identity")(results) for when in (last, first))
     return [end / (start * results.decay) - 1 for end, start in zip(*norms, strict=True)]
@@ -337,7 +337,7 @@ CLAIMS: tuple[tuple[str, Statement], ...] = (
 
 def claims(run: Run) -> Sequence[Claim]:
     """Judge the table of claims."""
-    results = Results(run)
+    results = TwoLayerResults(run)
     setting, long_steps = results.config.setting, results.config.long_steps
     words = {"name": NAMES[setting.activation], "loss": setting.loss, "long_steps": long_steps}
     differ = f"{SETTINGS_DIFFER}: d0 64 of d 256, m 256 and training time 200"
@@ -480,7 +480,7 @@ def class_responses(W: torch.Tensor, core: int) -> tuple[torch.Tensor, torch.Ten
 
 def summarize(run: Run) -> str:
     """The result in two sentences."""
-    results = Results(run)
+    results = TwoLayerResults(run)
     setting = results.config.setting
 
     def mean(column: str, network: str = "classification") -> float:

@@ -180,7 +180,7 @@ def _shifted(
     return rows, {"shift_heat": torch.stack(heat), "shift_predicted": torch.stack(predicted)}
 
 
-class NaturalTest(NamedTuple):
+class HeatmapTest(NamedTuple):
     """Images of a natural test, with their classes and masks."""
 
     role: str
@@ -196,7 +196,7 @@ def _masked(config: Config) -> bool:
     return config.networks.data == "shapes"
 
 
-def embedded_tests(config: Config, zoo: ModelZoo) -> list[NaturalTest]:
+def embedded_tests(config: Config, zoo: ModelZoo) -> list[HeatmapTest]:
     """The embedded benchmark's ID test, and its OOD tests with the same objects in the same order.
 
     Source: ours.
@@ -208,11 +208,11 @@ def embedded_tests(config: Config, zoo: ModelZoo) -> list[NaturalTest]:
     tests = []
     for key, name in [("id_test", "ID"), *((f"ood/{name}", name) for name in OOD)]:
         role, mask = "id" if name == "ID" else "ood", scenes[key].mask[:, 0] > 0.5
-        tests.append(NaturalTest(role, Domain(name, scenes[key].batch), CLASSES, unchanged, mask))
+        tests.append(HeatmapTest(role, Domain(name, scenes[key].batch), CLASSES, unchanged, mask))
     return tests
 
 
-def _read(config: Config, zoo: ModelZoo, spec: NetworkSpec) -> list[NaturalTest]:
+def _read(config: Config, zoo: ModelZoo, spec: NetworkSpec) -> list[HeatmapTest]:
     """Images of a published benchmark, drawn from its tests."""
     benchmark = zoo.benchmark(spec)
     own, ood = benchmark.shift.id_test, benchmark.shift.ood_tests
@@ -224,7 +224,7 @@ def _read(config: Config, zoo: ModelZoo, spec: NetworkSpec) -> list[NaturalTest]
         # Tests of some of the classes number them differently.
         classes = [str(k) for k in range(len(names))] if test.name in benchmark.scorings else names
         role, images = "id" if test is own else "ood", _pick(test, order[:count])
-        tests.append(NaturalTest(role, images, classes, partial(benchmark.scores, test), None))
+        tests.append(HeatmapTest(role, images, classes, partial(benchmark.scores, test), None))
     return tests
 
 

@@ -199,7 +199,7 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float:
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
-class Results:
+class ScalingResults:
     """The tables of a run."""
 
     def __init__(self, run: Run) -> None:
@@ -230,17 +230,17 @@ def slopes(table: Table, x: str, y: str) -> list[float]:
     ]
 
 
-def over_size(y: str) -> Callable[[Results], list[float]]:
+def over_size(y: str) -> Callable[[ScalingResults], list[float]]:
     """Slopes over d0 of the networks that are not linear."""
     return lambda results: slopes(results.nonlinear, "d0", y)
 
 
-def time_over(kind: str) -> Callable[[Results], list[float]]:
+def time_over(kind: str) -> Callable[[ScalingResults], list[float]]:
     """Slopes of the steps to learn over width, step size or features."""
     return lambda r: slopes(r.times[r.times["kind"] == kind], "value", "steps")
 
 
-def smallest_rises(results: Results) -> list[float]:
+def smallest_rises(results: ScalingResults) -> list[float]:
     """Smallest difference of the OOD hinge risk between successive sizes up to 256, per seed."""
     rows = results.nonlinear[results.nonlinear["d0"] <= 256].sort_values("d0")
     return [float(risks.diff().min()) for _, risks in rows.groupby("seed")["ood_hinge"]]
@@ -293,13 +293,13 @@ CLAIMS: tuple[Statement, ...] = (
 
 def claims(run: Run) -> Sequence[Claim]:
     """Judge the table of claims."""
-    results = Results(run)
+    results = ScalingResults(run)
     return judge_all(CLAIMS, results, largest=results.config.predicted[-1])
 
 
 def draw(run: Run) -> Sequence[Figure]:
     """Risks and projections over size, time to learn over its three causes, and predictions."""
-    results = Results(run)
+    results = ScalingResults(run)
     figures = [_over_sizes(results), _times(results), _dimensions(results)]
     if run.parts("predicted/"):
         figures.insert(2, _predicted_sizes(results))
@@ -321,7 +321,7 @@ def _panel(rows: list[dict[str, Any]], title: str, x: str, y: str, log: str = "x
     )
 
 
-def _over_sizes(results: Results) -> Figure:
+def _over_sizes(results: ScalingResults) -> Figure:
     table, name = results.nonlinear, NAMES[results.config.setting.activation]
     linear = results.sizes[results.sizes["activation"] == LINEAR]
     linear = linear.assign(V=linear["V"].abs())
@@ -345,7 +345,7 @@ def _over_sizes(results: Results) -> Figure:
     )
 
 
-def _times(results: Results) -> Figure:
+def _times(results: ScalingResults) -> Figure:
     panels, rows = [], []
     for kind, x, power in (
         ("width", "width m", 1),
@@ -372,7 +372,7 @@ def _times(results: Results) -> Figure:
     )
 
 
-def _predicted_sizes(results: Results) -> Figure:
+def _predicted_sizes(results: ScalingResults) -> Figure:
     def curves(y: str) -> list[dict[str, Any]]:
         return [
             {"what": regime, "x": d0, "y": value}
@@ -396,7 +396,7 @@ def _predicted_sizes(results: Results) -> Figure:
     )
 
 
-def _dimensions(results: Results) -> Figure:
+def _dimensions(results: ScalingResults) -> Figure:
     table = results.dimensions
     table = table.assign(largest=table["largest_background"] / table["d"] ** 0.5)
     trained = _curve(table, "d", "largest", "largest background projection")
@@ -418,7 +418,7 @@ def _dimensions(results: Results) -> Figure:
 
 def summarize(run: Run) -> str:
     """The result in two sentences."""
-    results = Results(run)
+    results = ScalingResults(run)
     risks = _curve(results.nonlinear, "d0", "ood_hinge", "")
     first, last = risks[0], risks[-1]
     text = (

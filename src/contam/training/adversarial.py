@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from contam.batch import Shift
-from contam.training.minibatches import Examples, MicroBatch
-from contam.training.optimize import Recipe, Stage, descend
+from contam.training.minibatches import MicroBatch, TrainingExamples
+from contam.training.optimize import Recipe, TrainingState, descend
 from contam.training.precision import PLAIN, ComputeConfig, full
 
 SMALLEST_PROBABILITY = 1e-20
@@ -144,7 +144,7 @@ def train_adversarially(
     augment: Callable[[Tensor], Tensor] | None = None,
     resume: Mapping[str, Tensor] | None = None,
     compute: ComputeConfig = PLAIN,
-) -> Iterator[Stage]:
+) -> Iterator[TrainingState]:
     """Train a network on perturbed, noisy images of the training domains, taken together.
 
     In every step the network is attacked in evaluation mode by `pgd_l2`, and then minimizes the
@@ -158,11 +158,11 @@ def train_adversarially(
         seed: random seed of the order, the noise and the augmentation.
         report_every: steps between two reports.
         augment: changes a batch of images at random, with torch's global generator.
-        resume: the checkpoint of a stage.
+        resume: Checkpoint of a state.
         compute: precision and micro-batches.
 
     Yields:
-        The stage of the training, every `report_every` steps and at the end.
+        The state of the training, every `report_every` steps and at the end.
 
     Raises:
         ValueError: the recipe does not fit the data, images lie outside [0, 1], the loss is not
@@ -176,10 +176,10 @@ def train_adversarially(
     >>> training = train_adversarially(
     ...     small_cnn(width=2), padded_digits(train=64), recipe, seed=0, report_every=1
     ... )
-    >>> [stage.step for stage in training]
+    >>> [state.step for state in training]
     [1]
     """
-    steps = recipe.length(len(Examples(shift.train)))
+    steps = recipe.length(len(TrainingExamples(shift.train)))
 
     def loss(part: MicroBatch) -> dict[str, Tensor]:
         # The global generator is seeded for this step by `descend`.
@@ -203,6 +203,6 @@ def train_adversarially(
         return {"risk": F.cross_entropy(logits, y.repeat(recipe.noise_vectors))}
 
     yield from descend(
-        model, Examples(shift.train), loss, recipe,
+        model, TrainingExamples(shift.train), loss, recipe,
         purpose="adversarial", seed=seed, report_every=report_every, resume=resume, compute=compute,
     )  # fmt: skip

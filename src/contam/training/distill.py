@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from contam.batch import Shift
 from contam.rng import seeded
 from contam.training.distributed import ProcessGroup
-from contam.training.minibatches import Examples, MicroBatch
-from contam.training.optimize import Recipe, Stage, descend
+from contam.training.minibatches import MicroBatch, TrainingExamples
+from contam.training.optimize import Recipe, TrainingState, descend
 from contam.training.precision import PLAIN, ComputeConfig, full
 
 Reading = Callable[[nn.Module, Tensor], tuple[Tensor, Sequence[Tensor]]]
@@ -88,7 +88,7 @@ def distill(
     augment: Augmentation | None = None,
     resume: Mapping[str, Tensor] | None = None,
     compute: ComputeConfig = PLAIN,
-) -> Iterator[Stage]:
+) -> Iterator[TrainingState]:
     """Train a student to reproduce a teacher's features on all training domains together.
 
     The loss is the `distance` of the features, and with a block weight also that of each block's
@@ -102,15 +102,15 @@ def distill(
         shift: Data; only its training domains are used.
         recipe: Settings, such as one of `PUBLISHED`.
         seed: Random seed.
-        report_every: Number of steps between two stages.
+        report_every: Number of steps between two reports.
         read: Function that returns features and block outputs of a network.
         augment: Random change of the inputs of both networks.
-        resume: Check-point of a stage. With the same other arguments, a training on the CPU
+        resume: Checkpoint of a state. With the same other arguments, a training on the CPU
             continues bit for bit.
         compute: Precision, accumulation and memory format.
 
     Returns:
-        An iterator of stages, every `report_every` steps and at the end.
+        An iterator of states, every `report_every` steps and at the end.
 
     Raises:
         ValueError: If the recipe does not fit the data, the representations differ in shape, blocks
@@ -124,11 +124,11 @@ def distill(
     >>> domain = Domain("data", Batch(x, zeros, zeros))
     >>> shift = Shift("toy", ("a", "b"), (domain,), domain, (domain,))
     >>> student, recipe = nn.Linear(4, 2), Distillation(0.1, 0.0, batch_size=4, steps=3)
-    >>> stages = distill(student, nn.Linear(4, 2), shift, recipe, seed=0, report_every=2)
-    >>> [stage.step for stage in stages]
+    >>> states = distill(student, nn.Linear(4, 2), shift, recipe, seed=0, report_every=2)
+    >>> [state.step for state in states]
     [2, 3]
     """
-    examples = Examples(shift.train)
+    examples = TrainingExamples(shift.train)
     recipe.length(len(examples))  # fails early, before the teacher runs
     group = ProcessGroup()
     with _still(teacher, group.device(student)):
@@ -181,7 +181,7 @@ def _still(teacher: nn.Module, device: torch.device) -> Iterator[None]:
 @torch.no_grad()
 def _table(
     teacher: nn.Module,
-    examples: Examples,
+    examples: TrainingExamples,
     recipe: Recipe,
     read: Reading,
     *,

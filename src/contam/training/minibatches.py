@@ -32,7 +32,7 @@ class MicroBatch(NamedTuple):
     """Share of the minibatch, in (0, 1]."""
 
 
-class Examples:
+class TrainingExamples:
     """Examples of several domains, with consecutive indices.
 
     Args:

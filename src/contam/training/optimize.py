@@ -18,7 +18,7 @@ from contam.batch import Batch
 from contam.rng import seeded
 from contam.training.distributed import ProcessGroup
 from contam.training.loop import train
-from contam.training.minibatches import Examples, MicroBatch
+from contam.training.minibatches import MicroBatch, TrainingExamples
 from contam.training.precision import PLAIN, ComputeConfig
 from contam.training.schedule import warmup_cosine
 
@@ -81,7 +81,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingState:
     """State of a training, from which it can be resumed."""
 
     step: int
@@ -106,7 +106,7 @@ class Stage:
 
 def descend(
     model: nn.Module,
-    examples: Examples,
+    examples: TrainingExamples,
     loss: Loss,
     recipe: Recipe,
     *,
@@ -115,7 +115,7 @@ def descend(
     report_every: int,
     resume: Mapping[str, Tensor] | None = None,
     compute: ComputeConfig = PLAIN,
-) -> Iterator[Stage]:
+) -> Iterator[TrainingState]:
     """Minimize a loss on minibatches; yield every `report_every` steps and at the end.
 
     The model is in training mode between the steps. With several processes, each takes a part of
@@ -128,8 +128,8 @@ def descend(
         recipe: Optimizer settings.
         purpose: Name of the training, for random numbers.
         seed: Random seed.
-        report_every: Number of steps between two stages.
-        resume: Check-point of a stage. With the same other arguments, a training on the CPU
+        report_every: Number of steps between two reports.
+        resume: Checkpoint of a state. With the same other arguments, a training on the CPU
             continues bit for bit.
         compute: Precision, accumulation and memory format.
 
@@ -187,7 +187,7 @@ def descend(
         recipe.batch_size, parts=parts, own=own, purpose=purpose, seed=seed, start=done
     )
     for progress in train(step, micro_batches, steps=steps, report_every=report_every, done=done):
-        yield Stage(progress.step, steps, progress.losses, model, optimizer)
+        yield TrainingState(progress.step, steps, progress.losses, model, optimizer)
 
 
 class _Losses(nn.Module):

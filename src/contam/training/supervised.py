@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contam.batch import Shift
-from contam.training.minibatches import Examples, MicroBatch
-from contam.training.optimize import Recipe, Stage, descend
+from contam.training.minibatches import MicroBatch, TrainingExamples
+from contam.training.optimize import Recipe, TrainingState, descend
 from contam.training.precision import PLAIN, ComputeConfig, full
 
 
@@ -27,7 +27,7 @@ def fit(
     report_every: int,
     resume: Mapping[str, Tensor] | None = None,
     compute: ComputeConfig = PLAIN,
-) -> Iterator[Stage]:
+) -> Iterator[TrainingState]:
     """Minimize the cross-entropy on all training domains together.
 
     The settings are the fields of a `Recipe`: by default AdamW, with a step size that warms up over
@@ -45,13 +45,13 @@ def fit(
         cosine: Whether the step size follows a schedule or is constant.
         clip: Maximum norm of the gradient.
         seed: Random seed.
-        report_every: Number of steps between two stages.
-        resume: Check-point of a stage. With the same other arguments, a training on the CPU
+        report_every: Number of steps between two reports.
+        resume: Checkpoint of a state. With the same other arguments, a training on the CPU
             continues bit for bit.
         compute: Precision, accumulation and memory format.
 
     Returns:
-        An iterator of stages, every `report_every` steps and at the end.
+        An iterator of states, every `report_every` steps and at the end.
 
     Raises:
         ValueError: If not exactly one of epochs and steps is given, if a minibatch is larger than
@@ -63,9 +63,9 @@ def fit(
     >>> x, zeros = torch.eye(4), torch.zeros(4, dtype=torch.int64)
     >>> domain = Domain("data", Batch(x, torch.arange(4) % 2, zeros))
     >>> shift = Shift("toy", ("a", "b"), (domain,), domain, (domain,))
-    >>> stages = fit(nn.Linear(4, 2), shift, step_size=0.1, weight_decay=0.0, batch_size=2,
+    >>> states = fit(nn.Linear(4, 2), shift, step_size=0.1, weight_decay=0.0, batch_size=2,
     ...              epochs=2, seed=0, report_every=4)
-    >>> [stage.step for stage in stages]
+    >>> [state.step for state in states]
     [4]
     """
 
@@ -77,6 +77,6 @@ def fit(
         epochs=epochs, steps=steps, warmup=warmup, cosine=cosine, clip=clip,
     )  # fmt: skip
     yield from descend(
-        model, Examples(shift.train), risk, recipe,
+        model, TrainingExamples(shift.train), risk, recipe,
         purpose="fit", seed=seed, report_every=report_every, resume=resume, compute=compute,
     )  # fmt: skip

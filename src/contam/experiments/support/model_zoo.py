@@ -37,8 +37,7 @@ from contam.run import Run, RunError
 from contam.training.checkpointed import Training, checkpointed
 from contam.training.distill import PUBLISHED as DISTILLED
 from contam.training.distill import distill, features_alone
-from contam.training.optimize import Recipe
-from contam.training.optimize import Stage as Trained
+from contam.training.optimize import Recipe, TrainingState
 from contam.training.probe import PUBLISHED as PROBED
 from contam.training.probe import extract, fit_probe, top1_accuracy
 from contam.training.supervised import fit
@@ -265,7 +264,7 @@ class ModelZoo:
 
     def _training(
         self, spec: NetworkSpec, model: Classifier, benchmark: Benchmark
-    ) -> Training[Trained] | None:
+    ) -> Training[TrainingState] | None:
         """The training of the network; None for one that is not trained."""
         config, seed = self.config, self.seed
         if spec.learns == "features":
