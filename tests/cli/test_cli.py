@@ -45,7 +45,7 @@ def folder(tmp_path_factory) -> Path:
     return found
 
 
-def test_help_is_there_without_torch():
+def test_help_does_not_import_torch():
     code = (
         "import sys; from contam import cli\n"
         "try: cli.main(['--help'])\n"
@@ -58,12 +58,12 @@ def test_help_is_there_without_torch():
         assert command in done.stdout
 
 
-def test_importing_the_package_costs_nothing():
+def test_importing_the_package_does_not_import_torch():
     code = "import sys, contam; assert 'torch' not in sys.modules; contam.selectivity"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_is_importable():
     for name in contam.__all__:
         assert getattr(contam, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
@@ -79,13 +79,13 @@ def test_list_names_every_experiment(capsys):
         assert all(item in out for item in each.reproduces)
 
 
-def test_where(capsys):
+def test_where_prints_the_address_of_an_item(capsys):
     code, out, _ = run_contam(capsys, "where", "equation (61)")
     assert code == 0
     assert "measures/selectivity.py" in out
 
 
-def test_data_check_says_what_is_there_and_what_is_missing(capsys, tmp_path):
+def test_data_check_reports_present_and_missing_parts(capsys, tmp_path):
     for name in ("cat", "dog"):
         (tmp_path / "tree" / name).mkdir(parents=True)
         Image.new("RGB", (4, 4)).save(tmp_path / "tree" / name / "one.png")
@@ -100,7 +100,7 @@ def test_data_check_says_what_is_there_and_what_is_missing(capsys, tmp_path):
     assert code == 1
 
 
-def test_predict_says_and_lists(capsys):
+def test_predict_prints_a_summary_and_records(capsys):
     code, out, _ = run_contam(capsys, "predict", "--steps", 20)
     assert code == 0
     assert "contamination" in out
@@ -152,7 +152,7 @@ def test_every_experiment_can_be_started_from_the_command_line(capsys, name):
     assert read == smoke.model_copy(update={"seeds": 7})
 
 
-def test_nested_recipes_have_flags_of_their_own(capsys):
+def test_fields_of_nested_recipes_have_flags(capsys):
     flags = ("--networks.student-recipe.epochs", 5, "--networks.teacher", "torchvision:resnet18")
     _, out, _ = run_contam(capsys, "run", "fig15_density", "smoke", *flags, "--print-config")
     networks = yaml.safe_load(out)["networks"]
@@ -169,7 +169,7 @@ def test_a_prediction_that_takes_a_while_shows_the_time_left(capsys, monkeypatch
     assert re.search(r"^predict:  50 % \(\d+:\d\d left\)$", err, re.MULTILINE)
 
 
-def test_run_prints_claims_and_folder(capsys, folder):
+def test_run_prints_claims_and_the_folder(capsys, folder):
     code, out, err = run_contam(capsys, "run", "Fig. 10", "smoke", *TINY, "--out", folder.parent)
     assert code == 0
     assert str(folder) in out
@@ -193,7 +193,7 @@ def test_report_writes_a_page(capsys, folder, tmp_path):
     assert "<html" in (tmp_path / "page.html").read_text()
 
 
-def test_a_config_goes_out_as_yaml_and_comes_back(capsys, tmp_path):
+def test_a_config_round_trips_through_yaml(capsys, tmp_path):
     _, out, _ = run_contam(capsys, "run", "thm4_scaling", "smoke", "--print-config", "--steps", 77)
     file = tmp_path / "config.yaml"
     file.write_text(out)
@@ -270,7 +270,7 @@ def test_bad_input_gets_one_line(capsys, tmp_path, monkeypatch, arguments, line)
         ("!!python/object/apply:os.system ['true']", "is not YAML"),
     ],
 )
-def test_a_bad_config_file_is_named(capsys, tmp_path, content, line):
+def test_an_invalid_config_file_is_reported(capsys, tmp_path, content, line):
     file = tmp_path / "mine.yaml"
     file.write_text(content)
     said = fails(capsys, "run", "thm4_scaling", "--config", file)
@@ -278,11 +278,11 @@ def test_a_bad_config_file_is_named(capsys, tmp_path, content, line):
     assert re.search(line, said)
 
 
-def test_a_missing_config_file_is_named(capsys, tmp_path):
+def test_a_missing_config_file_is_reported(capsys, tmp_path):
     assert "can't be read" in fails(capsys, "run", "thm4_scaling", "--config", tmp_path / "no.yaml")
 
 
-def test_a_damaged_table_is_named(capsys, folder):
+def test_a_damaged_table_is_reported(capsys, folder):
     table = next((folder / "tables").rglob("*.jsonl"))
     whole = table.read_bytes()
     table.write_bytes(whole[:-10])
@@ -293,7 +293,7 @@ def test_a_damaged_table_is_named(capsys, folder):
         table.write_bytes(whole)
 
 
-def test_a_loss_that_explodes_says_so_and_leaves_a_valid_run(capsys, tmp_path):
+def test_a_diverging_loss_is_reported_and_leaves_a_valid_run(capsys, tmp_path):
     said = fails(
         capsys, "run", "fig03_two_layer", "smoke", "--regression-step-size", 1e9, "--out", tmp_path
     )  # fmt: skip
@@ -303,7 +303,7 @@ def test_a_loss_that_explodes_says_so_and_leaves_a_valid_run(capsys, tmp_path):
 
 
 @pytest.mark.filterwarnings("default")
-def test_a_step_beyond_the_stable_range_warns_in_a_line(capsys, tmp_path):
+def test_an_unstable_step_size_warns_in_one_line(capsys, tmp_path):
     few = ["--step-size", "50", "--steps", "2", "--long-steps", "2"]
     few += ["--regression-steps", "2", "--seeds", "1"]
     _, _, err = run_contam(capsys, "run", "fig03_two_layer", "smoke", *few, "--out", tmp_path)
@@ -319,7 +319,7 @@ def command(root: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill"])
-def test_stopped_at_any_moment_the_same_command_gives_the_same_bytes(tmp_path, how):
+def test_an_interrupted_command_resumes_with_the_same_bytes(tmp_path, how):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     subprocess.run(command(whole), capture_output=True, check=True)
     # A check-point at every report, so that a resumed part starts in its middle.
@@ -352,7 +352,7 @@ def test_stopped_at_any_moment_the_same_command_gives_the_same_bytes(tmp_path, h
         assert path.read_bytes() == (other / path.relative_to(one)).read_bytes()
 
 
-def test_output_that_nobody_reads_is_no_error():
+def test_a_closed_output_pipe_is_no_error():
     code = "import sys; from contam.cli import main; sys.exit(main(['list']))"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=os.environ)
     assert process.stdout is not None

@@ -43,7 +43,7 @@ def torchvision_boxes(size: tuple[int, int], scale: tuple[float, float]) -> np.n
 
 @pytest.mark.parametrize("size", [(200, 150), (90, 300), (640, 640)])
 @pytest.mark.parametrize("scale", [(0.9, 1.0), (0.08, 1.0)], ids=str)
-def test_boxes_are_spread_as_torchvision_s(size, scale):
+def test_boxes_are_distributed_as_in_torchvision(size, scale):
     ours, theirs = boxes(size, scale), torchvision_boxes(size, scale)
     width, height = (lambda b: b[:, 2] - b[:, 0]), (lambda b: b[:, 3] - b[:, 1])
     for value in (
@@ -60,7 +60,7 @@ def test_boxes_are_spread_as_torchvision_s(size, scale):
 @pytest.mark.parametrize(
     ("size", "box"), [((300, 20), (136, 0, 163, 20)), ((20, 300), (0, 136, 20, 163))]
 )
-def test_where_no_box_fits_the_middle_is_taken(size, box):
+def test_the_center_is_cropped_if_no_box_fits(size, box):
     """As wide as 4/3 of the height, or as high as 4/3 of the width, as torchvision has it."""
     assert crop_box(size, generator_for(0, "boxes"), scale=(0.9, 1)) == box
     assert tuple(torchvision_boxes(size, (0.9, 1))[0]) == box
@@ -81,7 +81,7 @@ def test_a_box_lies_within_the_image(width, height, least, seed):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_the_pixels_are_torchvision_s_for_the_same_box(seed):
+def test_pixels_equal_those_of_torchvision_for_the_same_box(seed):
     import_torchvision()
     from torchvision.transforms.v2 import InterpolationMode, functional
 
@@ -97,7 +97,7 @@ def test_the_pixels_are_torchvision_s_for_the_same_box(seed):
     assert np.asarray(ours).tobytes() in both
 
 
-def test_half_of_the_images_are_mirrored():
+def test_half_of_the_images_are_flipped():
     image = Image.new("RGB", (8, 8))
     image.paste((255, 255, 255), (0, 0, 4, 8))
     generator = generator_for(0, "flips")
@@ -108,7 +108,7 @@ def test_half_of_the_images_are_mirrored():
     assert abs(sum(bright) / 1000 - 0.5) < 4 * np.sqrt(0.25 / 1000)
 
 
-def test_a_transform_of_the_same_side_leaves_the_pixels(tmp_path):
+def test_a_transform_to_the_same_size_keeps_the_pixels(tmp_path):
     noise(40, 30).save(tmp_path / "a.png")
     y = torch.zeros(1, dtype=torch.int64)
     augment = cropped_and_flipped(16)
@@ -122,6 +122,6 @@ def test_a_transform_of_the_same_side_leaves_the_pixels(tmp_path):
 
 
 @pytest.mark.parametrize(("side", "scale"), [(0, (0.9, 1.0)), (8, (0.0, 1.0)), (8, (0.9, 1.1))])
-def test_what_cannot_be_cropped_is_explained(side, scale):
+def test_invalid_crop_sizes_are_rejected(side, scale):
     with pytest.raises(ValueError, match=r"cannot crop shares .* such as cropped_and_flipped"):
         cropped_and_flipped(side, scale=scale)

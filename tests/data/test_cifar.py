@@ -53,7 +53,7 @@ def written(data: np.ndarray, labels: list[int]) -> bytes:
     return b"\x80\x02}(" + items + text(b"batch_label") + text(b"part") + b"u."
 
 
-def test_what_the_test_writes_is_what_python_reads():
+def test_the_test_files_are_valid_pickles():
     """The true machinery builds the same from it, so the test's files are of the true form."""
     data, labels = content(0)
     found = pickle.loads(written(data, labels), encoding="bytes")
@@ -61,7 +61,7 @@ def test_what_the_test_writes_is_what_python_reads():
     assert found[b"labels"] == labels
 
 
-def test_both_versions_hold_the_same(versions):
+def test_both_versions_give_the_same_images(versions):
     for number, name in enumerate(BATCHES):
         binary, pickled = read_binary(versions[0] / f"{name}.bin"), read_pickled(versions[1] / name)
         data, labels = content(number)
@@ -97,7 +97,7 @@ class Runs:
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize("call", [exec, eval, __import__, getattr, Path.touch])
-def test_a_pickle_that_would_run_something_is_refused(tmp_path, call, protocol):
+def test_a_pickle_that_would_run_code_is_rejected(tmp_path, call, protocol):
     path, trace = tmp_path / "batch", tmp_path / "trace"
     given = {exec: f"open({str(trace)!r}, 'w')", Path.touch: trace}.get(call, "os")
     data, labels = content(0)
@@ -113,7 +113,7 @@ def test_a_pickle_that_would_run_something_is_refused(tmp_path, call, protocol):
     [b"cos\nsystem\n", b"cnumpy\nload\n", b"cnumpy.core.multiarray\nfromfile\n",
      b"\x8c\x05numpy\x8c\x0cndarray.dump\x93", b"cnumpy\nfrompyfunc\n", b"cbuiltins\nbytearray\n"],
 )  # fmt: skip
-def test_only_the_names_that_an_array_needs_are_given(tmp_path, asked):
+def test_only_names_needed_for_arrays_are_unpickled(tmp_path, asked):
     path = tmp_path / "batch"
     path.write_bytes(b"\x80\x04" + asked + b".")
     with pytest.raises(ValueError, match="it uses"):
@@ -121,7 +121,7 @@ def test_only_the_names_that_an_array_needs_are_given(tmp_path, asked):
 
 
 @pytest.mark.parametrize("name", cifar.ALLOWED, ids=".".join)
-def test_what_is_given_can_t_be_changed_by_the_pickle(tmp_path, name):
+def test_a_pickle_cannot_modify_the_allowed_names(tmp_path, name):
     module, attribute = name
     target = f"c{module}\n{attribute}\n".encode()
     before = read_both_ways(tmp_path)
@@ -140,7 +140,7 @@ def read_both_ways(folder: Path) -> torch.Tensor:
 
 
 @given(data=st.data())
-def test_any_damage_gives_images_or_one_line(tmp_path_factory, data):
+def test_damaged_files_give_images_or_one_line(tmp_path_factory, data):
     broken = bytearray(written(*content(0)))
     # The first bytes and the last are the pickle's own; between them is the array.
     places = st.integers(0, 180) | st.integers(len(broken) - 90, len(broken) - 1)
@@ -154,7 +154,7 @@ def test_any_damage_gives_images_or_one_line(tmp_path_factory, data):
         assert "\n" not in str(error)
 
 
-def test_malformed_files_are_told(tmp_path, versions):
+def test_malformed_files_are_rejected(tmp_path, versions):
     whole = (versions[0] / "test_batch.bin").read_bytes()
     for bad, line in ((whole[:-1], "not rows of 3073"), (b"", "has 0 bytes"),
                       (b"\x0a" + whole[1:], "expected labels 0")):  # fmt: skip
@@ -176,7 +176,7 @@ def test_a_frame_by_hand():
     assert (red * 255).round().tolist() == [150, 50, 50]
 
 
-def test_resizing_is_pillow_s():
+def test_resizing_agrees_with_pillow():
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     whole = Image.new("RGB", (48, 48), (150, 50, 50))
     whole.paste(Image.fromarray(pixels), (8, 8))
@@ -186,7 +186,7 @@ def test_resizing_is_pillow_s():
 
 
 @given(st.integers(0, 99), st.floats(0, 1))
-def test_image_and_frame_go_into_it_linearly(seed, share):
+def test_the_padded_image_is_linear_in_image_and_frame(seed, share):
     generator = torch.Generator().manual_seed(seed)
     x, z = torch.rand(2, 2, 3, 32, 32, generator=generator)
     a, b = torch.rand(2, 2, 3, generator=generator)
@@ -194,7 +194,7 @@ def test_image_and_frame_go_into_it_linearly(seed, share):
     torch.testing.assert_close(mixed, share * padded(x, a) + (1 - share) * padded(z, b))
 
 
-def test_training_sets_differ_in_the_frame_alone(versions):
+def test_training_sets_differ_only_in_the_frame(versions):
     red, gray = (padded_cifar10(versions[0], frame, validation=5) for frame in ("red", "gray"))
     one, other = red.train[0].data, gray.train[0].data
     assert torch.equal(one.y, other.y)
@@ -224,6 +224,6 @@ def test_validation_is_held_out_of_training(versions):
         cifar10(versions[0], validation=40)
 
 
-def test_unknown_frames_are_refused_before_anything_is_read(tmp_path):
+def test_unknown_frames_are_rejected_before_reading(tmp_path):
     with pytest.raises(ValueError, match="no frame 'purple'"):
         padded_cifar10(tmp_path, "purple")

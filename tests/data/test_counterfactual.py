@@ -17,7 +17,7 @@ def shown():
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_the_object_stays_and_the_background_does_not(shown, change):
+def test_only_the_background_changes(shown, change):
     x = counterfactual(shown.x, shown.mask, change, generator=generator())
     assert x.shape == shown.x.shape and x.min() >= 0 and x.max() <= 1
     touched = (shown.mask > 0).expand_as(x)
@@ -25,7 +25,7 @@ def test_the_object_stays_and_the_background_does_not(shown, change):
     assert (x != shown.x)[~touched].float().mean() > 0.8
 
 
-def test_by_hand():
+def test_changes_by_hand():
     x = torch.tensor([0.5, 0.2, 0.4, 0.9]).view(1, 1, 2, 2) * torch.tensor([1, 0.5, 0]).view(
         3, 1, 1
     )
@@ -42,7 +42,7 @@ def test_by_hand():
     torch.testing.assert_close(changed("contrast")[0], torch.tensor([0.5, 0.0, 0.3, 1.0]))
 
 
-def test_shuffling_moves_whole_pixels_of_the_background_and_loses_none(shown):
+def test_shuffling_permutes_the_background_pixels(shown):
     x = counterfactual(shown.x, shown.mask, "shuffled", generator=generator())
     for before, after, mask in zip(shown.x, x, shown.mask, strict=True):
         old, new = (image[:, mask[0] == 0].T for image in (before, after))
@@ -50,7 +50,7 @@ def test_shuffling_moves_whole_pixels_of_the_background_and_loses_none(shown):
         assert torch.equal(old.sort(dim=0).values, new.sort(dim=0).values)
 
 
-def test_shuffling_draws_from_the_generator_alone(shown):
+def test_shuffling_uses_only_the_given_generator(shown):
     first, again = (
         counterfactual(shown.x, shown.mask, "shuffled", generator=generator()) for _ in range(2)
     )
@@ -61,19 +61,19 @@ def test_shuffling_draws_from_the_generator_alone(shown):
 
 
 @pytest.mark.parametrize("change", ["negative", "recolored"])
-def test_turning_often_enough_gives_the_picture_back(shown, change):
+def test_rotating_hues_by_a_full_turn_restores_the_image(shown, change):
     x = shown.x
     for _ in range(6):
         x = counterfactual(x, shown.mask, change, generator=generator())
     torch.testing.assert_close(x, shown.x)
 
 
-def test_an_object_that_fills_the_picture_leaves_nothing_to_change(shown):
+def test_an_image_filled_by_the_object_is_unchanged(shown):
     for change in CHANGES:
         x = counterfactual(shown.x, torch.ones_like(shown.mask), change, generator=generator())
         assert torch.equal(x, shown.x)
 
 
-def test_an_unknown_change_names_the_ones_there_are(shown):
+def test_an_unknown_change_is_rejected_with_the_known_names(shown):
     with pytest.raises(ValueError, match=r"unknown change 'blur'.*'negative'"):
         counterfactual(shown.x, shown.mask, "blur", generator=generator())

@@ -25,7 +25,7 @@ def test_shapes_ranges_and_names():
 
 
 @pytest.mark.parametrize("frame", [f for f, color in FRAMES.items() if color is not None])
-def test_the_border_has_the_color_of_the_frame(frame):
+def test_the_border_has_the_frame_color(frame):
     x = padded_digits(frame).id_test.data.x
     # Two pixels of border are left where the digit has moved as far as it may.
     for border in (x[:, :, :2], x[:, :, -2:], x[:, :, :, :2], x[:, :, :, -2:]):
@@ -33,7 +33,7 @@ def test_the_border_has_the_color_of_the_frame(frame):
         torch.testing.assert_close(border, expected, rtol=0, atol=0)
 
 
-def test_images_of_one_digit_differ_in_the_frame_alone():
+def test_images_of_one_digit_differ_only_in_the_frame():
     shift = padded_digits("red")
     red = shift.id_test.data
     white = next(d for d in shift.ood_tests if d.name == "white frame").data
@@ -63,7 +63,7 @@ def test_training_validation_and_test_digits_are_disjoint_scans(seed):
     assert len(shapes.unique(dim=0)) == len(scans.unique(dim=0)) == len(scans)
 
 
-def test_the_seed_decides_the_digits_their_looks_and_nothing_else_does():
+def test_digits_and_their_appearance_depend_only_on_the_seed():
     first, again, other = (padded_digits("random", seed=s).train[0].data for s in (1, 1, 2))
     assert torch.equal(first.x, again.x) and torch.equal(first.y, again.y)
     assert not torch.equal(first.y, other.y)
@@ -71,7 +71,7 @@ def test_the_seed_decides_the_digits_their_looks_and_nothing_else_does():
     assert not torch.equal(ink[0].amax(dim=(2, 3)), ink[1].amax(dim=(2, 3)))
 
 
-def test_neither_frame_nor_color_tells_the_label():
+def test_frame_and_color_are_independent_of_the_label():
     framed = padded_digits("random", train=1700, validation=1).train[0].data
     bare = padded_digits("none", train=1700, validation=1).train[0].data
     brightest = bare.x.amax(dim=(2, 3))
@@ -82,7 +82,7 @@ def test_neither_frame_nor_color_tells_the_label():
         assert fit.score(onehot, colors) < 0.02
 
 
-def test_a_linear_map_separates_digit_and_frame():
+def test_digit_and_frame_are_linearly_separable():
     """Up to its shift, an image is the sum of a digit on black and of an empty frame."""
     shift = padded_digits("red")
     black = next(d for d in shift.ood_tests if d.name == "black frame").data.x
@@ -92,19 +92,19 @@ def test_a_linear_map_separates_digit_and_frame():
 
 
 @pytest.mark.parametrize("frame", ["grey", "purple", ""])
-def test_an_unknown_frame_names_the_ones_there_are(frame):
+def test_an_unknown_frame_is_rejected_with_the_known_names(frame):
     with pytest.raises(ValueError, match=r"no frame .*did you mean one of \['(gray|red)'"):
         padded_digits(frame)
 
 
-def test_frames_without_one_color_say_so():
+def test_a_frame_without_a_single_color_is_rejected():
     with pytest.raises(ValueError, match="'random' has no constant color"):
         frame_color("random")
 
 
 @settings(deadline=None)
 @given(train=st.integers(-10, 3000), validation=st.integers(-10, 3000))
-def test_impossible_sizes_are_refused(train, validation):
+def test_invalid_sizes_are_rejected(train, validation):
     if train >= 1 and validation >= 1 and train + validation < 1797:
         return
     with pytest.raises(ValueError, match="every part needs at least one"):

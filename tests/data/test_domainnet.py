@@ -19,7 +19,7 @@ def sets(shift: Shift) -> list[set[str]]:
     return [set.union(*named[:-3]), *named[-3:]]
 
 
-def test_forty_classes_in_the_lists_order(tmp_path):
+def test_classes_are_the_forty_of_the_lists_in_their_order(tmp_path):
     assert len(set(CLASSES)) == 40
     domain = listed(trees.domainnet(tmp_path), "real", "test", pixels, workers=0)
     assert domain.y.tolist() == [0, 36, 39, 0, 36]
@@ -29,7 +29,7 @@ def test_forty_classes_in_the_lists_order(tmp_path):
     assert domain.data.x.shape == (5, 3, 6, 8)  # names with spaces are found
 
 
-def test_the_paper_s_partition_pools_both_lists(tmp_path):
+def test_the_partition_of_the_paper_pools_both_lists(tmp_path):
     shift = domainnet(trees.domainnet(tmp_path), pixels)
     train, id_val, id_test, ood = sets(shift)
     assert [len(part) for part in (train, id_val, id_test, ood)] == [36, 3, 6, 15]
@@ -39,18 +39,18 @@ def test_the_paper_s_partition_pools_both_lists(tmp_path):
     assert any("/test " in name for name in train)
 
 
-def test_as_in_domainbed_the_fifth_is_for_selection_and_test_alike(tmp_path):
+def test_the_partition_of_domainbed_selects_and_tests_on_the_same_fifth(tmp_path):
     _, id_val, id_test, _ = sets(domainnet(trees.domainnet(tmp_path), pixels, third=False))
     assert id_val == id_test and len(id_test) == 9
 
 
-def test_the_seed_of_a_trial_parts_anew(tmp_path):
+def test_another_trial_seed_gives_another_split(tmp_path):
     root = trees.domainnet(tmp_path)
     one, again, other = (sets(domainnet(root, pixels, seed=seed)) for seed in (0, 0, 1))
     assert one == again and one[0] != other[0] and one[3] == other[3]
 
 
-def test_the_published_lists_are_kept_when_asked(tmp_path):
+def test_the_published_partition_keeps_both_lists(tmp_path):
     shift = domainnet(trees.domainnet(tmp_path), pixels, partition="lists", ood="real")
     train, id_val, id_test, ood = sets(shift)
     assert [len(part) for part in (train, id_val, id_test, ood)] == [24, 6, 15, 5]
@@ -66,14 +66,14 @@ def test_the_published_lists_are_kept_when_asked(tmp_path):
      "clipart/airplane/a.jpg 0",
      "real/../../../airplane/a.jpg 0", "real/airplane/.. 0", "real/airplane/a.jpg -1"],
 )  # fmt: skip
-def test_a_malformed_line_is_named(tmp_path, line):
+def test_a_malformed_line_is_rejected(tmp_path, line):
     path = trees.domainnet(tmp_path) / "SENTRY_splits" / "real_test_mini.txt"
     path.write_text("real/donut/b.jpg 39\n" + line + "\n", "utf-8")
     with pytest.raises(ValueError, match=r"test_mini\.txt, line 2: .* is not 'real/class/file"):
         listed(tmp_path, "real", "test", pixels)
 
 
-def test_what_is_missing_is_named(tmp_path):
+def test_missing_files_are_reported(tmp_path):
     with pytest.raises(ValueError, match=r"no .*clipart_train_mini\.txt; give the folder"):
         domainnet(tmp_path, pixels)
     trees.domainnet(tmp_path)

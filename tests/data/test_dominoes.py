@@ -72,7 +72,7 @@ def test_counter_examples_are_drawn_and_not_the_first_ones():
     assert len(where) == 100 and abs(float(where.mean()) - 0.5) < 0.14
 
 
-def test_tests_differ_in_the_upper_half_alone():
+def test_test_sets_differ_only_in_the_upper_half():
     shift = dominoes(HARD, CORE, train=10, validation=0, test=100)
     first = shift.id_test.data
     for domain in shift.ood_tests:
@@ -82,14 +82,14 @@ def test_tests_differ_in_the_upper_half_alone():
     assert not shift.ood_tests[-1].data.x[:, :, :16].any()
 
 
-def test_the_lower_half_and_what_the_upper_one_shows_do_not_depend_on_the_upper_one():
+def test_the_lower_half_does_not_depend_on_the_kind_of_the_upper_half():
     easy, hard = (dominoes(top, CORE, agreement=0.9, test=50) for top in (EASY, HARD))
     for one, other in zip(domains_of(easy), domains_of(hard), strict=True):
         assert torch.equal(one.data.domain, other.data.domain)
         assert torch.equal(one.data.x[:, :, 16:], other.data.x[:, :, 16:])
 
 
-def test_the_seed_decides_everything_and_nothing_else_does():
+def test_examples_depend_only_on_the_seed():
     first, again, other = (dominoes(EASY, CORE, train=40, seed=s).train[0].data for s in (1, 1, 2))
     assert torch.equal(first.x, again.x)
     for half in (slice(0, 16), slice(16, 32)):
@@ -109,7 +109,7 @@ def test_a_clean_digit_by_hand():
         assert digit[int(same)] in ((4, 7), (1, 9))[bit]
 
 
-def test_parts_have_no_digit_in_common_and_use_all_of_theirs():
+def test_parts_share_no_digit_and_use_all_of_theirs():
     seen = {}
     for part in ("train", "validation", "test"):
         x = shown(CLEAN, [0] * 300 + [1] * 300, part)
@@ -129,7 +129,7 @@ def test_every_digit_is_drawn_about_equally_often():
     assert int(counts.max() - counts.min()) <= 1
 
 
-def test_a_moved_digit_is_the_centered_one_in_one_of_25_places():
+def test_a_shifted_digit_is_the_centered_one_at_one_of_25_positions():
     moved, centered = (shown(Digits("a", moved=m), [0, 1] * 200)[:, 0] for m in (True, False))
     places = [(down, right) for down in range(-2, 3) for right in range(-2, 3)]
     # The centered digit's border of two black pixels makes rolling the same as moving.
@@ -139,7 +139,7 @@ def test_a_moved_digit_is_the_centered_one_in_one_of_25_places():
     assert int(counts.sum()) == 400 and int(counts.min()) > 2
 
 
-def test_an_inverted_digit_is_the_straight_one_or_its_negative():
+def test_an_inverted_digit_is_the_original_or_its_negative():
     x, straight = (shown(Digits("a", inverted=i), [0, 1] * 200)[:, 0] for i in (True, False))
     light = x.mean(dim=(1, 2)) > 0.5
     assert 150 < int(light.sum()) < 250
@@ -147,7 +147,7 @@ def test_an_inverted_digit_is_the_straight_one_or_its_negative():
 
 
 @pytest.mark.parametrize("noise", [0.1, 0.5])
-def test_noise_has_the_size_that_it_says(noise):
+def test_noise_has_the_stated_standard_deviation(noise):
     bits = [0, 1] * 100
     added = shown(Digits("a", noise=noise), bits) - shown(Digits("a"), bits)
     assert float(added[:, 0].std()) == pytest.approx(noise, rel=0.02)
@@ -164,7 +164,7 @@ def test_a_patch_by_hand():
     assert float(shown(NOISE, [1] * 50).max()) <= 0.5
 
 
-def test_neighbors_find_the_halves_ever_harder():
+def test_the_kinds_of_a_half_are_ordered_by_difficulty_for_nearest_neighbors():
     """Held-out accuracy of 5 nearest neighbors: the patch, then the doses in their order."""
 
     def read(half: Half) -> float:
@@ -177,7 +177,7 @@ def test_neighbors_find_the_halves_ever_harder():
     assert found[0] == 1 and found[-1] < 0.75
 
 
-def test_the_upper_half_tells_the_class_as_far_as_both_agree():
+def test_the_upper_half_predicts_the_class_as_often_as_both_halves_agree():
     for share, low, high in ((1.0, 0.99, 1.0), (0.5, 0.4, 0.6)):
         shift = dominoes(EASY, NOISE, agreement=share)
         learned, held = shift.train[0].data, shift.id_test.data
@@ -185,7 +185,7 @@ def test_the_upper_half_tells_the_class_as_far_as_both_agree():
         assert low <= model.score(held.x[:, 0].flatten(1), held.y) <= high
 
 
-def test_what_does_not_fit_is_refused():
+def test_invalid_settings_are_rejected():
     for share in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match=r"agreement must be in \[0, 1\]"):
             dominoes(EASY, CORE, agreement=share)
@@ -210,7 +210,7 @@ def files(tmp_path):
     return tmp_path
 
 
-def test_pictures_from_files_make_the_same_dominoes(files):
+def test_images_from_files_give_the_same_dominoes(files):
     top, bottom = pictures("svhn", files), pictures("mnist", files, zero=3, one=7)
     shift = dominoes(top, bottom, agreement=0.9, train=100, validation=10, test=20)
     assert shift.name == "dominoes, svhn over mnist"
@@ -225,7 +225,7 @@ def test_pictures_from_files_make_the_same_dominoes(files):
     assert not shift.ood_tests[-1].data.x[:, :, :32].any()
 
 
-def test_pictures_are_used_once_and_never_in_two_parts(files):
+def test_images_are_used_once_and_in_one_part_only(files):
     half = pictures("mnist", files)
     # Of 60 of each class, 8 (an eighth, rounded) are kept for validation.
     parts = {"train": 52, "validation": 8, "test": 10}
@@ -236,7 +236,7 @@ def test_pictures_are_used_once_and_never_in_two_parts(files):
             shown(half, [1] * (n + 1), part)
 
 
-def test_files_that_do_not_fit_are_refused(files, tmp_path):
+def test_invalid_image_files_are_rejected(files, tmp_path):
     with pytest.raises(ValueError, match="two different labels from 0 to 9, got 4 and 4"):
         pictures("mnist", files, zero=4, one=4)
     with pytest.raises(ValueError, match="got 0 and 10"):
@@ -248,7 +248,7 @@ def test_files_that_do_not_fit_are_refused(files, tmp_path):
         pictures("cifar10", files / "nowhere")
 
 
-def test_pictures_of_cifar_10_are_read_without_running_anything(tmp_path):
+def test_cifar_10_images_are_read_without_running_code(tmp_path):
     data = np.random.default_rng(0).integers(0, 256, (20, 3072), dtype=np.uint8)
     for name in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"):
         batch = {"data": data, "labels": [0, 1] * 10}
@@ -261,7 +261,7 @@ def test_pictures_of_cifar_10_are_read_without_running_anything(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
-def test_networks_lean_on_the_easier_half(seed):
+def test_networks_rely_on_the_easier_half(seed):
     """An easy upper half is learned instead of the lower one; a hard one is hardly used."""
 
     def learned(top: Half, bottom: Half, agreement: float = 1.0) -> list[float]:

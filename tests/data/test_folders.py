@@ -25,7 +25,7 @@ def told(domain: FolderDomain) -> list[str]:
     return [path.parent.name for path in domain.files]
 
 
-def test_classes_are_the_folders_in_the_order_of_their_names(tmp_path):
+def test_classes_are_the_folders_sorted_by_name(tmp_path):
     domain = image_folder(tree(tmp_path / "set", ["cat", "bird", "10", "2"]), pixels)
     assert classes_in(tmp_path / "set") == ("10", "2", "bird", "cat")
     assert told(domain) == ["10", "10", "2", "2", "bird", "bird", "cat", "cat"]
@@ -35,7 +35,7 @@ def test_classes_are_the_folders_in_the_order_of_their_names(tmp_path):
     assert shown[-1] == list(COLORS[0])
 
 
-def test_what_is_no_image_is_passed_over(tmp_path):
+def test_files_that_are_not_images_are_skipped(tmp_path):
     tree(tmp_path, ["a", "b"])
     picture(tmp_path / "a" / "UPPER.JPG")
     for other in ("notes.txt", ".hidden.png", "Thumbs.db"):
@@ -45,28 +45,28 @@ def test_what_is_no_image_is_passed_over(tmp_path):
     assert classes_in(tmp_path) == ("a", "b")
 
 
-def test_an_empty_class_is_named(tmp_path):
+def test_an_empty_class_is_rejected_by_name(tmp_path):
     tree(tmp_path, ["a"])
     (tmp_path / "b").mkdir()
     with pytest.raises(ValueError, match=r"class 'b' in .* has no images; put some there"):
         image_folder(tmp_path, pixels)
 
 
-def test_a_missing_or_empty_root_is_named(tmp_path):
+def test_a_missing_or_empty_root_is_rejected_by_name(tmp_path):
     with pytest.raises(ValueError, match=r"no folder .*nowhere; give the folder"):
         image_folder(tmp_path / "nowhere", pixels)
     with pytest.raises(ValueError, match="contains no folders; expected one folder of images"):
         image_folder(tmp_path, pixels)
 
 
-def test_trees_with_other_classes_are_refused_with_the_difference(tmp_path):
+def test_trees_with_different_classes_are_rejected_with_the_difference(tmp_path):
     train = tree(tmp_path / "train", ["a", "b", "c"])
     other = tree(tmp_path / "other", ["a", "c", "d"])
     with pytest.raises(ValueError, match=r"other lacks 'b' and also has 'd'; .* same 3 classes"):
         image_shift(train, train, {"other": other}, pixels)
 
 
-def test_a_shift_of_trees(tmp_path):
+def test_a_shift_from_folder_trees(tmp_path):
     roots = [tree(tmp_path / name, ["a", "b"]) for name in ("train", "val", "test", "ood")]
     shift = image_shift(roots[0], roots[2], {"odd": roots[3]}, pixels, id_val=roots[1])
     assert shift.classes == ("a", "b")
@@ -107,7 +107,7 @@ def named(count: int, name: str = "d") -> FolderDomain:
 
 
 @given(count=st.integers(0, 60), seed=st.integers(0, 4), share=st.floats(0, 0.5))
-def test_parts_are_disjoint_whole_and_told_by_the_seed(count, seed, share):
+def test_parts_are_disjoint_complete_and_determined_by_the_seed(count, seed, share):
     domain = named(count)
     parts = parted(domain, (share, share), seed=seed)
     assert [len(part) for part in parts[:2]] == [int(share * count)] * 2
@@ -116,14 +116,14 @@ def test_parts_are_disjoint_whole_and_told_by_the_seed(count, seed, share):
     assert [part.files for part in parts] == [part.files for part in again]
 
 
-def test_another_seed_or_domain_is_parted_otherwise():
+def test_another_seed_or_domain_gives_another_split():
     first = parted(named(50), (0.5,), seed=0)[0]
     assert parted(named(50), (0.5,), seed=1)[0].files != first.files
     other = parted(named(50, "e"), (0.5,), seed=0)[0]
     assert [path.name for path in other.files] != [path.name for path in first.files]
 
 
-def test_one_domain_is_left_out_whole_and_the_others_are_parted():
+def test_one_whole_domain_is_held_out_and_the_others_are_split():
     domains = [named(50, "a"), named(100, "b"), named(30, "c")]
     shift = leave_one_out("set", ("x", "y"), domains, "c", third=True)
     assert [len(d) for d in shift.train] == [40, 80]
@@ -133,7 +133,7 @@ def test_one_domain_is_left_out_whole_and_the_others_are_parted():
     assert len(set.union(*sets)) == sum(map(len, sets)) == 180
 
 
-def test_without_a_third_part_validation_is_the_test_as_in_domainbed():
+def test_without_a_third_part_the_test_set_is_the_validation_set():
     shift = leave_one_out("set", ("x", "y"), [named(50, "a"), named(30, "c")], "c", third=False)
     assert shift.id_val is not None
     assert isinstance(shift.id_val, FolderDomain) and isinstance(shift.id_test, FolderDomain)
@@ -141,6 +141,6 @@ def test_without_a_third_part_validation_is_the_test_as_in_domainbed():
     assert len(shift.id_test) == 10
 
 
-def test_an_unknown_domain_can_t_be_left_out():
+def test_holding_out_an_unknown_domain_is_rejected():
     with pytest.raises(ValueError, match=r"unknown domain .sketsch.* choose from \['sketch'\]"):
         leave_one_out("set", ("x", "y"), [named(9, "photo"), named(9, "sketch")], "sketsch")

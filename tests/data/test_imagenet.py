@@ -44,7 +44,7 @@ def knowing(test: imagenet.NaturalTest, classes: int = 1000) -> torch.Tensor:
     return logits
 
 
-def test_by_hand():
+def test_max_over_by_hand():
     logits = torch.tensor([[5.0, 1.0, 2.0, 3.0]])
     assert max_over(logits, [[3], [1]]).tolist() == [[3.0, 1.0]]
     assert max_over(logits, [[1, 3], [2]]).tolist() == [[3.0, 2.0]]
@@ -55,7 +55,7 @@ def test_by_hand():
     st.permutations(range(9)),
     st.lists(st.integers(1, 3), min_size=1, max_size=3),
 )
-def test_the_best_column_of_each_group_counts(seed, columns, sizes):
+def test_the_score_of_a_group_is_its_largest_logit(seed, columns, sizes):
     logits = torch.randn(4, 9, generator=torch.Generator().manual_seed(seed))
     starts = [sum(sizes[:k]) for k in range(len(sizes))]
     groups = [columns[a : a + n] for a, n in zip(starts, sizes, strict=True)]
@@ -66,7 +66,7 @@ def test_the_best_column_of_each_group_counts(seed, columns, sizes):
 
 
 @pytest.mark.parametrize("groups", [[[0], []], [[0, 1], [1]], [[0, 0]]])
-def test_columns_belong_to_one_class(groups):
+def test_a_column_belongs_to_one_class(groups):
     with pytest.raises(ValueError, match="every group needs a column"):
         max_over(torch.zeros(1, 3), groups)
 
@@ -76,7 +76,7 @@ def test_logits_of_fewer_classes_are_rejected():
         max_over(torch.zeros(1, 5), [[7], [2]])
 
 
-def test_every_test_credits_a_network_that_knows_it(root):
+def test_a_perfect_network_has_full_accuracy_on_every_test(root):
     sizes = {}
     for name, opened in natural_tests(root, pixels, workers=0).items():
         test = opened()
@@ -93,7 +93,7 @@ def test_every_test_credits_a_network_that_knows_it(root):
     }
 
 
-def test_v2_counts_its_folders_as_numbers(root):
+def test_imagenet_v2_folders_are_sorted_as_numbers(root):
     test = imagenet.imagenet_v2(root, pixels, WNIDS, workers=0)
     assert [int(path.parent.name) for path in test.domain.files] == test.domain.y.tolist()
     assert test.classes == WNIDS
@@ -103,14 +103,14 @@ def test_v2_counts_its_folders_as_numbers(root):
     assert sum(right) < 20
 
 
-def test_v2_without_all_its_numbers_is_refused(tmp_path):
+def test_imagenet_v2_with_missing_folders_is_rejected(tmp_path):
     for number in range(1, 1001):
         (tmp_path / "imagenetv2-matched-frequency-format-val" / str(number)).mkdir(parents=True)
     with pytest.raises(ValueError, match="lacks '0' and also has '1000'"):
         imagenet.imagenet_v2(tmp_path, pixels, WNIDS)
 
 
-def test_r_and_a_have_columns_of_their_own_which_decide(root):
+def test_imagenet_r_and_a_use_only_their_own_200_columns(root):
     r = imagenet.imagenet_r(root, pixels, WNIDS, workers=0)
     a = imagenet.imagenet_a(root, pixels, WNIDS, workers=0)
     columns = [{column for (column,) in test.columns} for test in (r, a)]
@@ -122,31 +122,31 @@ def test_r_and_a_have_columns_of_their_own_which_decide(root):
 
 
 @pytest.mark.parametrize("folders", [OF_R[:-1], (*OF_R[:-1], "n99999999")])
-def test_other_folders_than_200_wnids_are_refused(tmp_path, folders):
+def test_folders_other_than_200_wnids_are_rejected(tmp_path, folders):
     trees.tree(tmp_path / "imagenet-r", folders, images=1)
     with pytest.raises(ValueError, match=r"imagenet-r contains (199|200) folders.*expected 200"):
         imagenet.imagenet_r(tmp_path, pixels, WNIDS)
 
 
-def test_objectnet_s_columns_go_through_both_numberings(root):
+def test_objectnet_columns_are_mapped_through_both_numberings(root):
     columns = objectnet_columns(root / "objectnet-1.0" / "mappings")
     assert columns == {"band_aid": (419,), "zipper": (765, 559)}
 
 
-def test_objectnet_leaves_out_what_imagenet_lacks(root):
+def test_objectnet_omits_classes_that_imagenet_lacks(root):
     test = imagenet.objectnet(root, pixels, workers=0)
     assert {path.parent.name for path in test.domain.files} == {"band_aid", "zipper"}
     assert test.classes == ("band_aid", "zipper")
 
 
-def test_objectnet_takes_the_best_of_a_class_s_columns(root):
+def test_objectnet_scores_a_class_by_its_largest_column(root):
     test = imagenet.objectnet(root, pixels, workers=0)
     logits = torch.zeros(2, 1000)
     logits[0, 559] = logits[1, 419] = 1.0
     assert test.scores(logits).argmax(dim=1).tolist() == [1, 0]
 
 
-def test_objectnet_s_border_is_cut_off_before_resizing(root):
+def test_the_objectnet_border_is_removed_before_resizing(root):
     test = imagenet.objectnet(root, resized(32), workers=0)
     blue = torch.tensor([0.0, 0.0, 1.0])[None, :, None, None]
     x = test.domain.data.x
@@ -161,14 +161,14 @@ def test_objectnet_s_border_is_cut_off_before_resizing(root):
     [("objectnet_to_imagenet_1k.json", '{"Sofa": "thing 1, object 1"}'),
      ("imagenet_to_label_2012_v2", "one name only")],
 )  # fmt: skip
-def test_mapping_files_that_contradict_each_other_are_refused(tmp_path, name, fault):
+def test_contradictory_mapping_files_are_rejected(tmp_path, name, fault):
     mappings = trees.objectnet(tmp_path) / "mappings"
     (mappings / name).write_text(fault, "utf-8")
     with pytest.raises(ValueError, match="contradict each other"):
         objectnet_columns(mappings)
 
 
-def test_a_missing_mapping_file_is_named(tmp_path):
+def test_a_missing_mapping_file_is_reported(tmp_path):
     mappings = trees.objectnet(tmp_path) / "mappings"
     (mappings / "pytorch_to_imagenet_2012_id.json").unlink()
     with pytest.raises(ValueError, match=r"no .*pytorch_to_imagenet_2012_id\.json; it is in"):
@@ -193,7 +193,7 @@ def test_the_wnids_come_from_the_folder_or_from_timm(root, tmp_path, monkeypatch
         imagenet.wnids()
 
 
-def test_a_split_is_train_or_val(root):
+def test_an_unknown_split_is_rejected(root):
     with pytest.raises(ValueError, match="no split 'test' of ImageNet"):
         imagenet.imagenet(root, pixels, split="test")
     with pytest.raises(ValueError, match=r"no folder .*train"):

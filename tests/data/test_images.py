@@ -60,13 +60,13 @@ def test_gray_palette_and_transparent_images_become_rgb(tmp_path):
     assert np.array(read(rgba)).tolist() == [[[10, 20, 30], [40, 50, 60]]]
 
 
-def test_sixteen_bits_are_scaled_and_not_cut_off(tmp_path):
+def test_sixteen_bit_images_are_scaled_and_not_truncated(tmp_path):
     deep = np.array([[0, 256, 257, 65534, 65535]], dtype=np.uint16)
     Image.fromarray(deep).save(tmp_path / "deep.png")
     assert np.array(read(tmp_path / "deep.png"))[0, :, 1].tolist() == [0, 0, 1, 254, 255]
 
 
-def test_cmyk_is_converted_and_floats_are_refused(tmp_path):
+def test_cmyk_is_converted_and_float_images_are_rejected(tmp_path):
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "ink.jpg")
     red, green, blue = np.array(read(tmp_path / "ink.jpg"))[4, 4].tolist()
     assert red > 200 and max(green, blue) < 60
@@ -75,7 +75,7 @@ def test_cmyk_is_converted_and_floats_are_refused(tmp_path):
         read(tmp_path / "real.tif")
 
 
-def test_the_camera_s_orientation_is_applied_only_when_said(tmp_path):
+def test_the_exif_orientation_is_applied_only_on_request(tmp_path):
     image = Image.new("RGB", (4, 2))
     exif = image.getexif()
     exif[0x0112] = 6  # turn by a quarter
@@ -84,7 +84,7 @@ def test_the_camera_s_orientation_is_applied_only_when_said(tmp_path):
     assert read(tmp_path / "turned.jpg", upright=True).size == (2, 4)
 
 
-def test_a_transform_by_hand():
+def test_a_centered_transform_by_hand():
     image = Image.fromarray(np.arange(24, dtype=np.uint8).reshape(2, 4, 3))
     x = pixels(image)
     assert x.shape == (3, 2, 4)
@@ -99,7 +99,7 @@ def test_a_centered_crop_has_its_size_and_keeps_the_middle(width, height, side):
     torch.testing.assert_close(x, torch.full_like(x, 9 / 255), rtol=0, atol=1e-6)
 
 
-def test_the_middle_of_a_wide_image_is_kept():
+def test_the_center_of_a_wide_image_is_kept():
     stripes = np.zeros((4, 12, 3), dtype=np.uint8)
     stripes[:, 4:8] = 255
     assert torch.equal(centered(4)(Image.fromarray(stripes)), torch.ones(3, 4, 4))
@@ -107,7 +107,7 @@ def test_the_middle_of_a_wide_image_is_kept():
         centered(8, short=4)
 
 
-def test_a_border_is_cut_off_before_anything_else():
+def test_a_border_is_removed_before_the_transform():
     framed = np.zeros((8, 8, 3), dtype=np.uint8)
     framed[2:-2, 2:-2] = 200
     kept = without_border(2, resized(16))(Image.fromarray(framed))
@@ -118,7 +118,7 @@ def test_a_border_is_cut_off_before_anything_else():
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 @given(size=st.integers(1, 15), seed=st.none() | st.integers(0, 3))
-def test_a_pass_is_that_of_a_domain_in_memory(folder, workers, size, seed):
+def test_a_pass_equals_that_of_a_domain_in_memory(folder, workers, size, seed):
     lazy = domain(folder, workers=workers)
     x = torch.stack([pixels(read(path)) for path in lazy.files])
     held = Domain("d", Batch(x, lazy.y, torch.ones_like(lazy.y)))
@@ -128,7 +128,7 @@ def test_a_pass_is_that_of_a_domain_in_memory(folder, workers, size, seed):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_it_has_the_surface_of_a_domain(folder):
+def test_a_folder_domain_has_the_interface_of_a_domain(folder):
     lazy = domain(folder)
     assert isinstance(lazy, Domain)
     assert len(lazy) == 12
@@ -154,14 +154,14 @@ def test_augmentation_depends_on_the_seed_and_not_on_workers_or_batches(folder):
     assert len(first.unique()) > 6
 
 
-def test_without_a_generator_nothing_is_augmented(folder):
+def test_without_a_generator_there_is_no_augmentation(folder):
     plain = domain(folder)
     assert torch.equal(plain.augmented(jitter).data.x, plain.data.x)
     shuffled = torch.cat([batch.x for batch in plain.batches(4, generator_for(0, "a"))])
     assert torch.equal(shuffled[:, 2].unique(), torch.tensor([7 / 255]))
 
 
-def test_stopping_early_leaves_no_thread_behind(folder):
+def test_stopping_early_leaves_no_running_thread(folder):
     before = threading.active_count()
     passing = cast(Generator[Batch, None, None], domain(folder, workers=3).batches(2))
     next(passing)
@@ -181,7 +181,7 @@ def damaged(folder):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_bad_file_is_named_in_one_line(tmp_path, workers):
+def test_a_bad_file_is_reported_in_one_line(tmp_path, workers):
     files = damaged(tmp_path)
     for bad in files[1:4]:
         one = FolderDomain("d", [bad], torch.tensor([0]), 0, pixels, workers=workers)
@@ -192,7 +192,7 @@ def test_a_bad_file_is_named_in_one_line(tmp_path, workers):
         read(tmp_path / "gone.png")
 
 
-def test_unreadable_files_are_left_out_and_told(tmp_path):
+def test_unreadable_files_are_omitted_and_reported(tmp_path):
     files = damaged(tmp_path)
     kept = FolderDomain("d", files, torch.arange(5), 0, pixels).readable()
     assert [path.name for path in kept.skipped] == ["b.jpg", "c.jpg", "d.jpg"]
@@ -208,7 +208,7 @@ def bytes_of_images(tmp_path_factory):
 
 
 @given(data=st.data())
-def test_any_damage_gives_an_image_or_one_line(bytes_of_images, tmp_path_factory, data):
+def test_damaged_files_give_an_image_or_one_line(bytes_of_images, tmp_path_factory, data):
     broken = bytearray(data.draw(st.sampled_from(bytes_of_images)))
     for _ in range(data.draw(st.integers(1, 4))):
         broken[data.draw(st.integers(0, len(broken) - 1))] = data.draw(st.integers(0, 255))
@@ -227,7 +227,7 @@ def test_images_of_different_sizes_need_a_transform(tmp_path):
         list(mixed.batches(2))
 
 
-def test_impossible_domains_are_refused(folder):
+def test_invalid_domains_are_rejected(folder):
     with pytest.raises(ValueError, match="0 files, 2 labels and 2 domain indices"):
         FolderDomain("d", [], torch.tensor([0, 1]), 0, pixels)
     with pytest.raises(ValueError, match="workers are 0 or more, not -1"):

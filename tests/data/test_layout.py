@@ -26,7 +26,7 @@ def counts(report: Report) -> dict[str, int]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("there", [False, True])
-def test_an_empty_or_absent_folder_is_told_and_raises_nothing(tmp_path, kind, there):
+def test_an_empty_or_missing_folder_is_reported_without_an_error(tmp_path, kind, there):
     folder = tmp_path if there else tmp_path / "nowhere"
     report = check(kind, folder)
     assert not report.complete
@@ -36,7 +36,7 @@ def test_an_empty_or_absent_folder_is_told_and_raises_nothing(tmp_path, kind, th
 
 
 @pytest.mark.parametrize("kind", MAKE)
-def test_a_small_set_of_the_true_layout_has_nothing_missing_or_wrong(tmp_path, kind):
+def test_a_small_data_set_with_the_correct_layout_has_no_missing_parts(tmp_path, kind):
     report = check(kind, MAKE[kind](tmp_path))
     assert report.missing == report.wrong == ()
     assert all(count.images > 0 for count in report.found)
@@ -44,7 +44,7 @@ def test_a_small_set_of_the_true_layout_has_nothing_missing_or_wrong(tmp_path, k
     assert report.complete == (kind in ("folder", "domains"))
 
 
-def test_every_published_count_has_a_part_that_is_found(tmp_path):
+def test_every_published_count_belongs_to_a_checked_part(tmp_path):
     for kind in ("iwildcam", "camelyon17", "domainnet", "pacs"):
         report = check(kind, MAKE[kind](tmp_path / kind))
         named = {name for part in KINDS[kind] for name in part.published}
@@ -68,14 +68,14 @@ def test_imagenet_and_its_shifts(tmp_path):
     assert wrong.startswith("ImageNet-R: ") and "contains 199 folders" in wrong
 
 
-def test_listed_images_that_are_not_there_are_counted(tmp_path):
+def test_missing_images_of_a_list_are_counted(tmp_path):
     root = trees.camelyon17(tmp_path)
     shutil.rmtree(root / "camelyon17_v1.0" / "patches" / "patient_006_node_2")
     (wrong,) = check("camelyon17", root).wrong
     assert wrong.startswith("new hospital: 4 listed images are missing, such as ")
 
 
-def test_lines_for_people(tmp_path):
+def test_the_report_as_text(tmp_path):
     report = Report(
         "pacs",
         tmp_path,
@@ -97,7 +97,7 @@ def test_lines_for_people(tmp_path):
 @pytest.mark.parametrize("kind", ["iwildcam", "camelyon17", "domainnet", "pacs", "folder"])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15)
 @given(data=st.data())
-def test_no_damage_raises(tmp_path_factory, kind, data):
+def test_damaged_folders_raise_no_error(tmp_path_factory, kind, data):
     root = MAKE[kind](tmp_path_factory.mktemp("damaged"))
     paths = sorted(path for path in root.rglob("*") if path.suffix in (".csv", ".txt"))
     paths = paths or sorted(root.rglob("*.png"))
@@ -110,7 +110,7 @@ def test_no_damage_raises(tmp_path_factory, kind, data):
         assert "\n" not in line
 
 
-def test_a_file_in_the_place_of_a_folder_is_told(tmp_path):
+def test_a_file_instead_of_a_folder_is_reported(tmp_path):
     (tmp_path / "PACS").mkdir()
     (tmp_path / "PACS" / "photo").touch()
     report = check("pacs", tmp_path)
@@ -119,6 +119,6 @@ def test_a_file_in_the_place_of_a_folder_is_told(tmp_path):
     assert os.listdir(tmp_path) == ["PACS"]  # noqa: PTH208 - nothing was written
 
 
-def test_an_unknown_kind_is_refused_with_the_nearest(tmp_path):
+def test_an_unknown_kind_is_rejected_with_the_nearest_name(tmp_path):
     with pytest.raises(ValueError, match=r"unknown kind of data set 'pac'; .*'pacs'"):
         check("pac", tmp_path)

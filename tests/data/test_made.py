@@ -74,7 +74,7 @@ def drawn(core) -> dict[str, Scenes]:
     return splits(0, **SIZES, core=core)
 
 
-def test_an_ood_problem_is_read_back_as_it_was_drawn(core, tree):
+def test_a_written_shift_is_read_back_unchanged(core, tree):
     ood = {family: tree / "ood" / family for family in OOD}
     read = image_shift(tree / "train", tree / "id_test", ood, pixels, id_val=tree / "id_val")
     shift = shapes(0, train=80, id_val=40, id_test=40, ood_test=10, core=core)
@@ -87,7 +87,7 @@ def test_an_ood_problem_is_read_back_as_it_was_drawn(core, tree):
     assert [name.split("_")[-1] for name in read.classes] == list(shift.classes)
 
 
-def test_training_pictures_say_their_family(tree, drawn):
+def test_training_images_are_named_by_background_family(tree, drawn):
     read = image_folder(tree / "train", pixels)
     same(read.data, drawn["train"].batch)
     for family, domain in zip(
@@ -97,7 +97,7 @@ def test_training_pictures_say_their_family(tree, drawn):
         assert torch.equal(read.y[torch.tensor(named)], by_class(domain.data).y)
 
 
-def test_training_is_parted_by_family_when_asked(trees, tmp_path):
+def test_the_training_set_can_be_split_by_family(trees, tmp_path):
     assert make(tmp_path / "parted", "--domains") == 0
     classes, domains = image_domains(tmp_path / "parted" / "train", pixels)
     assert classes == class_folders("shapes")
@@ -112,14 +112,14 @@ def test_training_is_parted_by_family_when_asked(trees, tmp_path):
 
 
 @pytest.mark.parametrize("split", ["train", "id_val", "id_test", "ood/plaid"])
-def test_every_picture_has_its_mask(tree, drawn, split):
+def test_every_image_has_a_mask(tree, drawn, split):
     seen, masks = (image_folder(root / split, pixels) for root in (tree, tree / MASKS))
     assert [path.name for path in seen.files] == [path.name for path in masks.files]
     wanted = drawn[split].mask.expand(-1, 3, -1, -1)
     same(masks.data, Batch(wanted, drawn[split].y, drawn[split].domain))
 
 
-def test_every_part_passes_the_check(tree, capsys):
+def test_every_part_passes_the_layout_check(tree, capsys):
     for kind, part in [("folder", "train"), ("folder", "id_val"), ("folder", "id_test")]:
         assert cli.main(["data", "check", kind, str(tree / part)]) == 0
     assert cli.main(["data", "check", "domains", str(tree / "ood")]) == 0
@@ -129,13 +129,13 @@ def test_every_part_passes_the_check(tree, capsys):
 
 
 @pytest.mark.parametrize("core", CORES)
-def test_folders_are_read_in_the_order_of_the_labels(core):
+def test_folder_order_is_label_order(core):
     folders = class_folders(core)
     assert list(folders) == sorted(folders)
     assert [name.split("_")[-1] for name in folders] == list(CORES[core])
 
 
-def test_pictures_are_made_without_touching_a_file(drawn, core, tmp_path, monkeypatch):
+def test_images_are_made_without_file_access(drawn, core, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = list(pictures("id_val", drawn["id_val"], core=core))
     assert len({path for path, _ in found}) == len(found) == 80
@@ -151,7 +151,7 @@ def test_the_flags_have_the_defaults_of_the_benchmark():
         }
 
 
-def test_another_seed_gives_other_pictures_under_the_same_names(trees, tmp_path):
+def test_another_seed_gives_other_images_with_the_same_names(trees, tmp_path):
     assert make(tmp_path / "other", "--seed", "1") == 0
     one, other = contents(tmp_path / "other"), contents(trees["shapes"])
     assert set(one) == set(other)
@@ -159,7 +159,7 @@ def test_another_seed_gives_other_pictures_under_the_same_names(trees, tmp_path)
 
 
 @pytest.mark.parametrize("moment", [1, 150])
-def test_stopped_at_any_moment_it_leaves_whole_files_and_goes_on(
+def test_an_interruption_leaves_complete_files_and_the_command_resumes(
     trees, tmp_path, capsys, monkeypatch, moment
 ):
     calls = iter(range(1, 1000))
@@ -180,7 +180,7 @@ def test_stopped_at_any_moment_it_leaves_whole_files_and_goes_on(
     assert contents(tmp_path / "tree") == whole
 
 
-def test_what_is_there_is_not_written_again(tree, core):
+def test_existing_files_are_not_rewritten(tree, core):
     def times() -> dict[Path, int]:
         held = [path for path in tree.rglob("*.png")]
         return {path: path.stat().st_mtime_ns for path in held}
@@ -226,7 +226,9 @@ def picture_is_a_folder(folder: Path) -> None:
         (picture_is_a_folder, "is not the picture that belongs there"),
     ],
 )
-def test_a_folder_with_anything_else_is_refused_and_kept(trees, tmp_path, capsys, fill, line):
+def test_a_folder_with_other_contents_is_rejected_and_unchanged(
+    trees, tmp_path, capsys, fill, line
+):
     folder = tmp_path / "tree"
     shutil.copytree(trees["shapes"], folder)
     fill(folder)
@@ -251,7 +253,7 @@ def test_a_folder_with_anything_else_is_refused_and_kept(trees, tmp_path, capsys
         ([], "which action"),
     ],
 )
-def test_bad_input_gets_one_line_and_makes_nothing(tmp_path, monkeypatch, capsys, given, line):
+def test_bad_input_gets_one_line_and_writes_nothing(tmp_path, monkeypatch, capsys, given, line):
     monkeypatch.chdir(tmp_path)
     Path("file").write_text("mine")
     assert cli.main(["data", *given]) == 2
@@ -262,7 +264,7 @@ def test_bad_input_gets_one_line_and_makes_nothing(tmp_path, monkeypatch, capsys
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill"])
-def test_a_process_that_is_stopped_goes_on_with_the_same_bytes(tmp_path, how):
+def test_a_killed_process_resumes_with_the_same_bytes(tmp_path, how):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert make(whole, "--train", "400") == 0
     command = [sys.executable, "-m", "contam", "data", "make", "shapes", str(stopped), *FLAGS]

@@ -37,7 +37,7 @@ def shown(part: str, n: int = 4000, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_parts_share_no_digit_and_together_show_all(seed):
+def test_parts_share_no_digit_and_together_contain_all(seed):
     drawn = {part: set(shown(part, seed=seed).tolist()) for part in SCANS}
     assert {part: len(own) for part, own in drawn.items()} == DIGITS
     for one, other in itertools.combinations(drawn.values(), 2):
@@ -46,14 +46,14 @@ def test_parts_share_no_digit_and_together_show_all(seed):
 
 
 @pytest.mark.parametrize("part", SCANS)
-def test_a_digit_is_what_its_label_says_and_classes_take_turns(part):
+def test_digits_match_their_labels_and_classes_alternate(part):
     labels = scans()[1][shown(part, 300)]
     assert torch.equal(labels, torch.arange(300) % 10)
     assert torch.equal(labels, objects(300, part=part, core="digits").y)
 
 
 @pytest.mark.parametrize("part", SCANS)
-def test_all_digits_of_a_class_are_shown_before_one_comes_again(part):
+def test_all_digits_of_a_class_are_used_before_one_repeats(part):
     for label in range(10):
         own = shown(part)[label::10]
         count = len(own.unique())
@@ -62,7 +62,7 @@ def test_all_digits_of_a_class_are_shown_before_one_comes_again(part):
         assert times.max() - times.min() <= 1
 
 
-def test_a_digit_comes_again_on_other_families():
+def test_a_repeated_digit_has_another_background_family():
     n = 2000
     family = torch.arange(n) // 10 % len(DIVERSE)
     # The 40 digits of a class in one order again and again would each keep to one of five families.
@@ -72,14 +72,14 @@ def test_a_digit_comes_again_on_other_families():
     assert sum(met) / len(met) > 3
 
 
-def test_which_digits_a_part_shows_depends_on_the_seed():
+def test_the_digits_of_a_part_depend_on_the_seed():
     assert torch.equal(shown("test", seed=1), shown("test", seed=1))
     assert set(shown("test", seed=1).tolist()) != set(shown("test", seed=2).tolist())
 
 
 @pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize("n", [0, 10, 30, 50])
-def test_the_first_objects_do_not_depend_on_how_many_are_drawn(core, n):
+def test_the_first_objects_do_not_depend_on_the_number_drawn(core, n):
     few, many = objects(n, seed=1, core=core), objects(700, seed=1, core=core).pick(slice(n))
     for one, other in zip(few, many, strict=True):
         torch.testing.assert_close(one, other)
@@ -93,7 +93,7 @@ def middle(ink: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return (across * pixels).sum(1) / across.sum(1), (down * pixels).sum(1) / down.sum(1)
 
 
-def test_ink_goes_where_the_look_of_an_object_takes_it():
+def test_digits_follow_the_position_size_and_angle_of_the_object():
     n = 500
     drawn = objects(n, part="train", core="digits").mask
     ink = scans()[0][shown("train", n)]
@@ -113,7 +113,7 @@ def test_ink_goes_where_the_look_of_an_object_takes_it():
     assert off.median() < 0.1 and off.quantile(0.95) < 0.5
 
 
-def test_a_digit_has_one_color_and_no_rim():
+def test_a_digit_has_one_color_and_no_outline():
     drawn = objects(50, core="digits")
     assert isinstance(drawn, Objects)
     assert torch.equal(drawn.color.amax(dim=(2, 3)), drawn.color.amin(dim=(2, 3)))
@@ -128,7 +128,7 @@ def digits() -> Shift:
     return shapes(core="digits", train=400, id_val=40, id_test=400, ood_test=80)
 
 
-def test_digits_stand_where_shapes_would(digits):
+def test_digits_have_the_positions_of_shapes(digits):
     other = shapes(train=400, id_val=40, id_test=400, ood_test=80)
     behind = (objects(400).mask + objects(400, core="digits").mask == 0).expand(-1, 3, -1, -1)
     assert behind.float().mean() > 0.5
@@ -146,7 +146,7 @@ def test_every_digit_appears_equally_often_on_every_family(digits):
             assert len(counts.unique()) == 1
 
 
-def test_the_ood_tests_together_show_the_digits_of_the_id_test(digits):
+def test_the_ood_tests_together_contain_the_digits_of_the_id_test(digits):
     assert torch.equal(torch.cat([d.y for d in digits.ood_tests]), digits.id_test.y)
     full = (objects(400, core="digits").mask == 1).expand(-1, 3, -1, -1)
     ood = torch.cat([d.data.x for d in digits.ood_tests])
@@ -154,7 +154,7 @@ def test_the_ood_tests_together_show_the_digits_of_the_id_test(digits):
     torch.testing.assert_close(ood[full], digits.id_test.data.x[full])
 
 
-def test_everything_that_shows_shapes_shows_digits(digits):
+def test_every_function_of_shapes_accepts_digits(digits):
     known = objects(200, core="digits")
     assert torch.equal(blended(0, 0.5, n=200, core="digits").mask, known.mask)
     for crossed in factorial(n=20, each=1, core="digits"):
@@ -188,19 +188,19 @@ def test_everything_that_shows_shapes_shows_digits(digits):
         (lambda: objects(10, part="tset", core="digits"), "no part 'tset'; choose from .*'test'"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(call, line):
+def test_invalid_arguments_are_rejected_in_one_line(call, line):
     with pytest.raises(ValueError, match=line) as error:
         call()
     assert "\n" not in str(error.value)
 
 
-def test_shapes_stand_on_every_family_and_paper_is_mild():
+def test_shapes_are_drawn_on_every_family_and_paper_is_a_mild_shift():
     assert len(scenes(tuple(FAMILIES), 10 * len(FAMILIES)).y) == 10 * len(FAMILIES)
     assert "paper" in MILD
 
 
 @pytest.mark.slow
-def test_a_small_network_reads_digits_and_fails_on_new_backgrounds():
+def test_a_small_network_learns_digits_and_fails_on_new_backgrounds():
     shift = shapes(core="digits")
     model = resnet8(seed=0)
     learning = fit(

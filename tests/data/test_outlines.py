@@ -14,7 +14,7 @@ X, Y = (axis.contiguous() for axis in torch.meshgrid(SPAN, SPAN, indexing="xy"))
 
 
 @pytest.mark.parametrize("name", OUTLINES)
-def test_distances_are_those_to_the_nearest_point_on_the_other_side(name):
+def test_distances_are_those_to_the_nearest_point_of_the_outline(name):
     distance = OUTLINES[name](X, Y)
     inside = (distance < 0).numpy()
     out, into = (torch.as_tensor(distance_transform_edt(side)) for side in (~inside, inside))
@@ -39,12 +39,12 @@ def test_areas_by_hand(name, area):
     assert float((OUTLINES[name](X, Y) < 0).sum()) * STEP**2 == pytest.approx(area, rel=0.01)
 
 
-def test_the_crescent_is_a_disk_without_a_disk():
+def test_a_crescent_is_the_difference_of_two_disks():
     expected = (circle(X, Y, 1.0) < 0) & (circle(X - 0.5, Y, 0.8) > 0)
     assert torch.equal(crescent(X, Y) < 0, expected)
 
 
-def test_points_by_hand():
+def test_distances_of_points_by_hand():
     def at(outline, x, y):
         return float(outline(torch.tensor([x]), torch.tensor([y])))
 
@@ -59,5 +59,5 @@ def test_points_by_hand():
 
 
 @pytest.mark.parametrize("name", ["disk", "ring", "square", "triangle", "plus", "star", "heart"])
-def test_what_should_be_symmetric_is(name):
+def test_outlines_have_their_symmetries(name):
     torch.testing.assert_close(OUTLINES[name](X, Y), OUTLINES[name](-X, Y))

@@ -7,7 +7,7 @@ from contam.data.images import pixels, read
 from contam.data.pacs import CLASSES, DOMAINS, FAULTY, pacs, pacs_domains
 
 
-def test_the_faulty_file_is_left_out(tmp_path):
+def test_the_faulty_file_is_omitted(tmp_path):
     root = trees.pacs(tmp_path)
     with pytest.raises(ValueError, match="cannot read"):
         read(root / "PACS" / FAULTY)
@@ -17,7 +17,7 @@ def test_the_faulty_file_is_left_out(tmp_path):
     assert [int(domain.data.domain[0]) for domain in domains] == [0, 1, 2, 3]
 
 
-def test_sketches_are_left_out_of_training(tmp_path):
+def test_sketches_are_held_out_of_training(tmp_path):
     shift = pacs(trees.pacs(tmp_path), pixels)
     assert shift.classes == CLASSES
     assert [domain.name for domain in shift.train] == list(DOMAINS[:3])
@@ -27,14 +27,14 @@ def test_sketches_are_left_out_of_training(tmp_path):
     assert shift.ood_tests[0].name == "sketch"
 
 
-def test_any_domain_can_be_left_out(tmp_path):
+def test_any_domain_can_be_held_out(tmp_path):
     root = trees.pacs(tmp_path)
     assert pacs(root, pixels, ood="photo").ood_tests[0].name == "photo"
     with pytest.raises(ValueError, match=r"unknown domain 'photos'.* choose from \['photo'\]"):
         pacs(root, pixels, ood="photos")
 
 
-def test_a_missing_class_or_domain_is_named(tmp_path):
+def test_a_missing_class_or_domain_is_reported(tmp_path):
     trees.tree(tmp_path / "PACS" / "art_painting", CLASSES[:-1], images=1)
     with pytest.raises(ValueError, match="art_painting lacks 'person'"):
         pacs(tmp_path, pixels)

@@ -71,7 +71,7 @@ def test_every_class_appears_equally_often_on_every_family(shift):
             assert len(set(counts(y[family == each]))) == 1
 
 
-def test_the_ood_tests_together_show_the_objects_of_the_id_test(shift):
+def test_the_ood_tests_together_contain_the_objects_of_the_id_test(shift):
     shown = objects(400, seed=0)
     assert torch.equal(torch.cat([d.data.y for d in shift.ood_tests]), shift.id_test.data.y)
     ood = torch.cat([d.data.x for d in shift.ood_tests])
@@ -81,7 +81,7 @@ def test_the_ood_tests_together_show_the_objects_of_the_id_test(shift):
     assert (ood != shift.id_test.data.x)[~whole].float().mean() > 0.95
 
 
-def test_masks_belong_to_the_test_pictures(shift):
+def test_masks_match_the_test_images(shift):
     again = scenes(ID, 400, seed=0)
     assert torch.equal(again.x, shift.id_test.data.x)
     third = scenes(("plaid",), 80, seed=0, first=160)
@@ -93,7 +93,7 @@ def test_masks_belong_to_the_test_pictures(shift):
     assert torch.equal(third.x, shift.ood_tests[2].data.x)
 
 
-def test_splits_are_the_pictures_of_the_shift_with_their_masks(shift):
+def test_splits_are_the_images_of_the_shift_with_masks(shift):
     found = splits(0, train=800, id_val=40, id_test=400, ood_test=80)
     assert list(found) == ["train", "id_val", "id_test", *(f"ood/{family}" for family in OOD)]
     learned = torch.cat([d.data.x for d in shift.train])
@@ -107,7 +107,7 @@ def test_splits_are_the_pictures_of_the_shift_with_their_masks(shift):
     assert torch.equal(masks, found["id_test"].mask)
 
 
-def test_the_seed_and_the_part_decide_everything():
+def test_images_depend_only_on_the_seed_and_the_part():
     first, again = (shapes(1, train=40, id_val=40, id_test=40, ood_test=10) for _ in range(2))
     for one, other in zip(every(first), every(again), strict=True):
         assert torch.equal(one.data.x, other.data.x)
@@ -117,7 +117,7 @@ def test_the_seed_and_the_part_decide_everything():
         assert not same.any()
 
 
-def test_outline_size_and_rim():
+def test_the_size_and_the_outline_of_an_object():
     shown = objects(1000)
     assert 0.11 < shown.mask.mean() < 0.14
     assert shown.mask.amax(dim=(1, 2, 3)).min() == 1
@@ -132,7 +132,7 @@ def test_outline_size_and_rim():
 
 
 @pytest.mark.parametrize("core", CORES)
-def test_neither_color_nor_background_tells_the_class(core):
+def test_color_and_background_are_independent_of_the_class(core):
     n = 2000
     shown = objects(n, part="train", core=core)
     onehot = torch.nn.functional.one_hot(shown.y).double()
@@ -145,7 +145,7 @@ def test_neither_color_nor_background_tells_the_class(core):
         assert LinearRegression().fit(onehot, color).score(onehot, color) < 0.015
 
 
-def test_a_picture_is_background_and_object_mixed_by_the_mask():
+def test_an_image_is_background_and_object_blended_by_the_mask():
     shown, behind = objects(10), backgrounds("clouds", 10, seed=0, part="test")
     domain = torch.zeros(10, dtype=torch.int64)
     plain = placed(shown, behind, domain, noisy=False)
@@ -178,7 +178,7 @@ def test_shifted_backgrounds_are_cool_and_painted_id_backgrounds_are_not():
         assert (torch.maximum(red, green) > blue).float().mean() > 0.95
 
 
-def test_photos_of_different_parts_show_different_places():
+def test_photographs_of_different_parts_show_different_regions():
     photos = photographs()
     strips = sorted(STRIPS.values())
     assert strips[0][0] == 0 and strips[-1][1] == photos.shape[3]
@@ -192,7 +192,7 @@ def test_photos_of_different_parts_show_different_places():
             assert either.any()
 
 
-def test_recolored_photos_have_other_colors_of_real_places():
+def test_recolored_photographs_permute_color_channels():
     plain, other = photographs(), backgrounds("any photo", 50, seed=0, part="pretraining")
     pixels = {tuple(color) for color in plain.permute(0, 2, 3, 1).reshape(-1, 3).tolist()}
     for crop in other:
@@ -202,7 +202,7 @@ def test_recolored_photos_have_other_colors_of_real_places():
         assert any(found[1:]) and not found[0]
 
 
-def test_pretraining_has_other_objects_and_the_families_it_names():
+def test_pretraining_has_other_objects_and_its_named_families():
     diverse, seen = pretraining(n=450), pretraining(0, "all", n=450)
     assert tuple(d.name for d in diverse) == DIVERSE
     assert tuple(d.name for d in seen) == ID + OOD
@@ -216,7 +216,7 @@ def test_pretraining_has_other_objects_and_the_families_it_names():
     assert len(looks.unique(dim=0)) == len(looks)
 
 
-def test_mild_families_show_the_first_objects_of_the_id_test(shift):
+def test_mild_shifts_contain_the_first_objects_of_the_id_test(shift):
     found = mild(0, each=40)
     assert tuple(d.name for d in found) == MILD
     whole = (objects(40).mask == 1).expand(-1, 3, -1, -1)
@@ -224,7 +224,7 @@ def test_mild_families_show_the_first_objects_of_the_id_test(shift):
         assert torch.equal(domain.data.x[whole], shift.id_test.data.x[:40][whole])
 
 
-def test_blending_is_linear_and_moves_nothing_but_the_background():
+def test_blending_is_linear_and_changes_only_the_background():
     none, half, full = (blended(0, s, n=200) for s in (0.0, 0.5, 1.0))
     torch.testing.assert_close(half.x, (none.x + full.x) / 2)
     whole = (none.mask == 1).expand_as(none.x)
@@ -269,7 +269,7 @@ def test_colors_agree_with_the_standard_library():
         (lambda: scenes(ID, 40, part="tset"), "no part 'tset'.*'test'"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(call, line):
+def test_invalid_arguments_are_rejected_in_one_line(call, line):
     with pytest.raises(ValueError, match=line) as error:
         call()
     assert "\n" not in str(error.value)

@@ -33,7 +33,7 @@ def mat(path: Path, *, packed: bool = True, **variables) -> Path:
 
 @pytest.mark.parametrize("kind", ["mnist", "kmnist", "fashion-mnist"])
 @pytest.mark.parametrize("packed", [False, True])
-def test_gray_images_get_a_black_border_and_three_equal_channels(tmp_path, kind, packed):
+def test_gray_images_are_padded_with_black_to_three_equal_channels(tmp_path, kind, packed):
     gray = pictures(N, 28, 28)
     idx(tmp_path, "t10k", gray, LABELS, packed=packed)
     x, y = labeled_images(kind, tmp_path, "test")
@@ -45,7 +45,7 @@ def test_gray_images_get_a_black_border_and_three_equal_channels(tmp_path, kind,
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_svhn_s_axes_are_turned_and_its_ten_is_a_zero(tmp_path, packed):
+def test_svhn_axes_are_reordered_and_label_ten_is_zero(tmp_path, packed):
     x = pictures(32, 32, 3, N)
     path = mat(tmp_path / "train_32x32.mat", packed=packed, X=x, y=LABELS[:, None] + 1.0)
     images, y = labeled_images("svhn", tmp_path, "train")
@@ -56,7 +56,7 @@ def test_svhn_s_axes_are_turned_and_its_ten_is_a_zero(tmp_path, packed):
     assert torch.equal(read_svhn(path)[0], images)
 
 
-def test_cifar_s_versions_are_read_as_its_own_readers_do(tmp_path):
+def test_cifar_versions_are_read_as_by_their_own_readers(tmp_path):
     data = pictures(N, 3072)
     rows = np.concatenate([LABELS[:, None].astype(np.uint8), data], axis=1)
     (tmp_path / "test_batch.bin").write_bytes(rows.tobytes())
@@ -79,7 +79,7 @@ class Bomb:
         return Path.touch, (self.trace,)
 
 
-def test_a_pickle_that_would_run_something_is_refused(tmp_path):
+def test_a_pickle_that_would_run_code_is_rejected(tmp_path):
     hostile = {b"data": Bomb(tmp_path / "trace"), b"labels": [0]}
     (tmp_path / "test_batch").write_bytes(pickle.dumps(hostile, protocol=2))
     with pytest.raises(ValueError, match="it uses"):
@@ -87,7 +87,7 @@ def test_a_pickle_that_would_run_something_is_refused(tmp_path):
     assert not (tmp_path / "trace").exists()
 
 
-def test_the_plain_file_goes_before_the_gzipped_one(tmp_path):
+def test_a_plain_file_is_preferred_to_a_gzipped_one(tmp_path):
     idx(tmp_path, "t10k", pictures(N, 28, 28, seed=1), LABELS, packed=True)
     idx(tmp_path, "t10k", pictures(N, 28, 28, seed=2), LABELS)
     x = labeled_images("mnist", tmp_path, "test")[0]
@@ -96,7 +96,7 @@ def test_the_plain_file_goes_before_the_gzipped_one(tmp_path):
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("cut", [1, 3, 8, 17, 400])
-def test_cut_idx_files_are_told(tmp_path, packed, cut):
+def test_truncated_idx_files_are_rejected(tmp_path, packed, cut):
     idx(tmp_path, "t10k", pictures(N, 28, 28), LABELS, packed=packed)
     (path,) = tmp_path.glob("t10k-images*")
     path.write_bytes(path.read_bytes()[: -cut if cut > 3 else cut])
@@ -121,14 +121,14 @@ def test_cut_idx_files_are_told(tmp_path, packed, cut):
         (b"", "unpack"),
     ],
 )
-def test_what_is_no_idx_file_is_told(tmp_path, content, line):
+def test_files_that_are_not_idx_are_rejected(tmp_path, content, line):
     for name, packed in (("a", False), ("b.gz", True)):
         (tmp_path / name).write_bytes(gzip.compress(content) if packed else content)
         with pytest.raises(ValueError, match=line):
             read_idx(tmp_path / name.removesuffix(".gz"))
 
 
-def test_a_gzip_bomb_is_not_unpacked(tmp_path):
+def test_a_gzip_bomb_is_rejected(tmp_path):
     """Its header announces ten bytes, and 64 MB of zeros follow."""
     bomb = gzip.compress(b"\0\0\x08\x01\0\0\0\x0a" + bytes(2**26))
     (tmp_path / "a.gz").write_bytes(bomb)
@@ -136,7 +136,7 @@ def test_a_gzip_bomb_is_not_unpacked(tmp_path):
         read_idx(tmp_path / "a")
 
 
-def test_a_damaged_checksum_is_noticed(tmp_path):
+def test_a_damaged_checksum_is_reported(tmp_path):
     idx(tmp_path, "t10k", pictures(N, 28, 28), LABELS, packed=True)
     (path,) = tmp_path.glob("t10k-labels*")
     content = bytearray(path.read_bytes())
@@ -156,7 +156,7 @@ def test_a_damaged_checksum_is_noticed(tmp_path):
         (pictures(0, 28, 28), LABELS[:0], "0 images"),
     ],
 )
-def test_images_and_labels_that_do_not_fit(tmp_path, images, labels, line):
+def test_mismatched_images_and_labels_are_rejected(tmp_path, images, labels, line):
     idx(tmp_path, "train", images, labels)
     with pytest.raises(ValueError, match=line):
         labeled_images("kmnist", tmp_path, "train")
@@ -178,12 +178,12 @@ def test_images_and_labels_that_do_not_fit(tmp_path, images, labels, line):
         ({"X": pictures(32, 32, 3, N), "y": LABELS * np.nan}, "labels must be from 1 to 10"),
     ],
 )
-def test_what_is_no_file_of_svhn_is_told(tmp_path, variables, line):
+def test_files_that_are_not_svhn_are_rejected(tmp_path, variables, line):
     with pytest.raises(ValueError, match=line):
         read_svhn(mat(tmp_path / "a.mat", **variables))
 
 
-def test_other_versions_of_matlab_s_format_are_told(tmp_path):
+def test_other_versions_of_the_matlab_format_are_rejected(tmp_path):
     path = tmp_path / "a.mat"
     scipy.io.savemat(path, {"X": np.zeros((2, 2)), "y": np.zeros(2)}, format="4")
     with pytest.raises(ValueError, match="not a MAT-file of version 5"):
@@ -193,7 +193,7 @@ def test_other_versions_of_matlab_s_format_are_told(tmp_path):
         read_svhn(path)
 
 
-def test_a_variable_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
+def test_a_variable_that_decompresses_to_too_many_bytes_is_rejected(tmp_path, monkeypatch):
     monkeypatch.setattr(small_images, "LARGEST", 2**20)
     header = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
     once = zlib.compress(struct.pack("<II", 14, 2**24) + bytes(2**24))
@@ -206,7 +206,7 @@ def test_a_variable_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
 
 
 @given(data=st.data())
-def test_any_damage_gives_images_or_one_line(tmp_path_factory, data):
+def test_damaged_files_give_images_or_one_line(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("broken")
     svhn(folder, "train", LABELS[:4])
     path = folder / "train_32x32.mat"
@@ -222,7 +222,7 @@ def test_any_damage_gives_images_or_one_line(tmp_path_factory, data):
         assert "\n" not in str(error)
 
 
-def test_what_is_not_there_is_told(tmp_path):
+def test_missing_files_are_reported(tmp_path):
     with pytest.raises(ValueError, match=r"no .*train-images-idx3-ubyte, nor .*\.gz; give"):
         labeled_images("mnist", tmp_path, "train")
     with pytest.raises(ValueError, match=r"no .*test_32x32\.mat; give the folder"):
@@ -234,7 +234,7 @@ def test_what_is_not_there_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["mnist", "kmnist", "fashion-mnist", "svhn"])
-def test_folders_are_checked_part_by_part(tmp_path, kind):
+def test_each_part_of_a_folder_is_checked(tmp_path, kind):
     if kind == "svhn":
         svhn(tmp_path, "train", LABELS)
     else:

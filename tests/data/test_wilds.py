@@ -28,7 +28,7 @@ def names(domain: FolderDomain) -> list[str]:
     return [path.name for path in domain.files]
 
 
-def test_iwildcam_s_splits_are_text_and_its_domains_are_cameras(tmp_path):
+def test_iwildcam_splits_are_text_and_its_domains_are_cameras(tmp_path):
     shift, ood_val = iwildcam(trees.iwildcam(tmp_path), SMALL, workers=0)
     assert shift.classes == ("empty", "tapir", "jaguar")
     assert isinstance(shift.id_test, FolderDomain)
@@ -39,21 +39,21 @@ def test_iwildcam_s_splits_are_text_and_its_domains_are_cameras(tmp_path):
     assert all(part.y.tolist() == [0, 1, 2] for part in parts)
 
 
-def test_gray_images_of_iwildcam_have_three_channels(tmp_path):
+def test_gray_iwildcam_images_have_three_channels(tmp_path):
     shift, _ = iwildcam(trees.iwildcam(tmp_path), SMALL, workers=0)
     x = shift.train[0].data.x
     assert x.shape == (3, 3, 6, 6)
     torch.testing.assert_close(x[0], torch.full((3, 6, 6), 99 / 255), rtol=0, atol=2 / 255)
 
 
-def test_an_image_of_an_unused_category_is_refused(tmp_path):
+def test_an_image_of_an_unused_category_is_rejected(tmp_path):
     path = trees.iwildcam(tmp_path) / "iwildcam_v2.0" / "metadata.csv"
     rewritten(path, lambda line: line | {"y": "99999"} if line["y"] == "2" else line)
     with pytest.raises(ValueError, match="an image of an unused category, 99999"):
         iwildcam(tmp_path, SMALL)
 
 
-def test_unused_categories_make_no_class(tmp_path):
+def test_unused_categories_are_not_classes(tmp_path):
     shift, _ = iwildcam(trees.iwildcam(tmp_path), SMALL)
     assert "unicorn" not in shift.classes
 
@@ -77,7 +77,7 @@ def test_the_official_size_is_the_default(tmp_path):
         ),
     ],
 )
-def test_a_wrong_table_is_told_in_one_line(tmp_path, change, line):
+def test_a_malformed_table_is_rejected_in_one_line(tmp_path, change, line):
     path = trees.iwildcam(tmp_path) / "iwildcam_v2.0" / "metadata.csv"
     rewritten(path, change)
     with pytest.raises(ValueError, match=line) as told:
@@ -86,12 +86,12 @@ def test_a_wrong_table_is_told_in_one_line(tmp_path, change, line):
 
 
 @pytest.mark.parametrize("name", WILDS)
-def test_a_missing_folder_is_named(tmp_path, name):
+def test_a_missing_folder_is_reported(tmp_path, name):
     with pytest.raises(ValueError, match=rf"no .*{name}_v\d\.0.metadata\.csv; give the folder"):
         WILDS[name](tmp_path)
 
 
-def test_camelyon_s_patients_keep_their_zeros(tmp_path):
+def test_camelyon17_patient_numbers_keep_leading_zeros(tmp_path):
     shift, _ = camelyon17(trees.camelyon17(tmp_path), workers=0)
     assert isinstance(shift.train[0], FolderDomain)
     assert shift.train[0].files[0].parent.name == "patient_004_node_2"
@@ -99,7 +99,7 @@ def test_camelyon_s_patients_keep_their_zeros(tmp_path):
     assert x.shape[1:] == (3, 96, 96)
 
 
-def test_camelyon_s_new_hospitals_are_whole_whatever_their_split_says(tmp_path):
+def test_camelyon17_held_out_hospitals_ignore_the_split_column(tmp_path):
     shift, ood_val = camelyon17(trees.camelyon17(tmp_path), workers=0)
     assert shift.id_val is shift.id_test is not None
     origins = [
@@ -110,7 +110,7 @@ def test_camelyon_s_new_hospitals_are_whole_whatever_their_split_says(tmp_path):
     assert shift.classes[int(shift.ood_tests[0].y[1])] == "tumor"
 
 
-def test_f1_by_hand():
+def test_macro_f1_by_hand():
     y = torch.tensor([0, 0, 1, 3])
     predicted = torch.tensor([0, 1, 1, 2])
     # Class 0: 2/3; class 1: 2/3; class 3: 0; class 2 is only predicted.
@@ -118,7 +118,7 @@ def test_f1_by_hand():
 
 
 @given(st.data(), st.integers(1, 40))
-def test_f1_is_scikit_learn_s_over_present_classes(data, n):
+def test_macro_f1_agrees_with_scikit_learn_on_present_classes(data, n):
     labels = st.lists(st.integers(0, 6), min_size=n, max_size=n).map(torch.tensor)
     y, predicted = data.draw(labels), data.draw(labels)
     expected = f1_score(
@@ -131,6 +131,6 @@ def test_f1_is_scikit_learn_s_over_present_classes(data, n):
     assert macro_f1(predicted, y) == pytest.approx(expected)
 
 
-def test_f1_needs_an_example():
+def test_macro_f1_without_examples_is_rejected():
     with pytest.raises(ValueError, match="at least one example"):
         macro_f1(torch.zeros(0).long(), torch.zeros(0).long())

@@ -16,7 +16,7 @@ from contam.measures.accuracy import Accuracy, Hits, accuracy, clopper_pearson
 COUNTS = st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
 
-def test_by_hand():
+def test_accuracy_by_hand():
     hits = Hits().update(
         torch.tensor([[2.0, 1.0], [0.0, 3.0], [5.0, 4.0]]), torch.tensor([0, 1, 1])
     )
@@ -24,7 +24,7 @@ def test_by_hand():
     assert hits.compute().share == pytest.approx(2 / 3)
 
 
-def test_all_wrong_and_all_right_reach_the_ends():
+def test_all_wrong_and_all_correct_reach_the_ends():
     # With none right in n, (1 - high)^n = .025 by definition.
     assert clopper_pearson(0, 10) == (0.0, pytest.approx(1 - 0.025**0.1))
     assert clopper_pearson(10, 10) == (pytest.approx(0.025**0.1), 1.0)
@@ -40,7 +40,7 @@ def test_interval_agrees_with_scipy(counts, confidence):
 
 
 @given(COUNTS)
-def test_at_each_end_the_count_seen_has_the_probability_of_a_tail(counts):
+def test_the_observed_count_has_tail_probability_at_each_end(counts):
     correct, count = counts
     low, high = Accuracy(correct, count).interval
     assert low <= correct / count <= high
@@ -51,7 +51,7 @@ def test_at_each_end_the_count_seen_has_the_probability_of_a_tail(counts):
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1), st.data())
-def test_batches_and_processes_do_not_matter(pairs, data):
+def test_results_do_not_depend_on_batches_or_processes(pairs, data):
     predicted, y = torch.tensor(pairs).T
     logits = nn.functional.one_hot(predicted, 4).float()
     at = data.draw(st.integers(0, len(y)))
@@ -61,7 +61,7 @@ def test_batches_and_processes_do_not_matter(pairs, data):
     assert merged.share == pytest.approx(accuracy_score(y, predicted))
 
 
-def test_a_model_is_judged_in_evaluation_mode():
+def test_a_model_is_evaluated_in_evaluation_mode():
     x = torch.eye(4).repeat(5, 1)
     y = x.argmax(dim=1)
     y[:5] = 3
@@ -77,12 +77,12 @@ def test_a_result_cannot_be_changed():
         Accuracy(1, 2).correct = 2  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_no_example_has_no_accuracy():
+def test_accuracy_without_examples_is_rejected():
     with pytest.raises(ValueError, match="at least one example"):
         Hits().compute()
 
 
 @pytest.mark.parametrize("asked", [(3, 2, 0.95), (-1, 2, 0.95), (0, 0, 0.95), (1, 2, 95.0)])
-def test_impossible_counts_and_confidences_are_refused(asked):
+def test_invalid_counts_and_confidences_are_rejected(asked):
     with pytest.raises(ValueError, match="want 0 <= correct <= count"):
         clopper_pearson(*asked)

@@ -20,20 +20,20 @@ def answers(both: int, lost: int, gained: int, neither: int) -> tuple[Tensor, Te
     return before, after
 
 
-def test_by_hand():
+def test_accuracy_drop_by_hand():
     found = accuracy_drop(*answers(1, 2, 1, 0))
     assert found.value == 0.25 and found.low < 0.25 < found.high
 
 
 @pytest.mark.parametrize("n", [1, 20, 1000])
-def test_without_a_changed_answer_the_interval_keeps_its_width(n):
+def test_the_interval_has_positive_width_without_changed_predictions(n):
     """Then the score equation is n d^2 = z^2 d (1 - d)."""
     found = accuracy_drop(*answers(n, 0, 0, n))
     end = Z**2 / (2 * n + Z**2)
     assert (found.value, found.low, found.high) == pytest.approx((0, -end, end))
 
 
-def test_for_many_examples_it_is_the_paired_normal_interval():
+def test_the_interval_approaches_the_paired_normal_interval():
     n = 40_000
     before, after = answers(n - 4000, 2500, 1500, 0)
     half = Z * float((before.double() - after.double()).std()) / math.sqrt(n)
@@ -49,7 +49,7 @@ def test_exchanging_before_and_after_reverses_the_interval(both, lost, gained, n
     assert -1 <= found.low <= found.value <= found.high <= 1
 
 
-def test_the_ends_of_the_range():
+def test_a_total_drop_reaches_the_end_of_the_range():
     all_lost, all_gained = accuracy_drop(*answers(0, 9, 0, 0)), accuracy_drop(*answers(0, 0, 9, 0))
     assert (all_lost.value, all_lost.high) == (1, 1) and 0 < all_lost.low < 1
     assert (all_gained.value, all_gained.low) == (-1, -1) and -1 < all_gained.high < 0
@@ -69,7 +69,7 @@ def test_the_interval_covers_the_true_difference(shares):
     assert covered > 0.93
 
 
-def test_no_example_and_an_impossible_confidence_are_rejected():
+def test_empty_input_and_invalid_confidence_are_rejected():
     with pytest.raises(ValueError, match="got 0 and"):
         accuracy_drop(torch.zeros(0, dtype=torch.bool), torch.zeros(0, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"got 1 and 1\.5"):

@@ -17,13 +17,13 @@ def rates_of(seed: int, classes: int = 4, neurons: int = 6) -> torch.Tensor:
     return torch.rand(classes, neurons, generator=torch.Generator().manual_seed(seed))
 
 
-def test_by_hand():
+def test_activation_asymmetry_by_hand():
     rates = torch.tensor([[1.0, 0.5], [0.0, 0.5]])
     assert class_rates(rates).tolist() == [0.75, 0.25]
     assert activation_asymmetry(rates).tolist() == [0.5, 0.0]
 
 
-def test_the_share_of_examples_and_positions_is_counted():
+def test_the_rate_counts_examples_and_positions():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(30, 2, 3, 5, generator=generator) + 0.3
     y = torch.randint(3, (30,), generator=generator)
@@ -39,14 +39,14 @@ def test_the_share_of_examples_and_positions_is_counted():
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100])
-def test_a_one_class_neuron_reaches_the_top(classes):
+def test_a_one_class_neuron_reaches_the_maximum(classes):
     rates = torch.zeros(classes, 1)
     rates[0] = 1
     assert activation_asymmetry(rates).item() == pytest.approx(1 - 1 / classes)
 
 
 @given(st.integers(0, 1000))
-def test_properties(seed):
+def test_asymmetry_is_bounded_and_invariant_to_class_order(seed):
     rates = rates_of(seed)
     asymmetry = activation_asymmetry(rates)
     assert torch.all((asymmetry >= 0) & (asymmetry <= 1 - 1 / len(rates)))
@@ -58,7 +58,7 @@ def test_properties(seed):
 
 @pytest.mark.parametrize("measure", [class_rates, activation_asymmetry])
 @pytest.mark.parametrize("bad", [-0.1, 1.1, float("nan")])
-def test_what_is_no_rate_is_refused(measure, bad):
+def test_values_that_are_not_rates_are_rejected(measure, bad):
     rates = rates_of(0)
     rates[1, 2] = bad
     with pytest.raises(ValueError, match=r"lie in \[0, 1\].*rate_over_space"):

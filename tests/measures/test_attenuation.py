@@ -54,7 +54,7 @@ def hidden(activation, core: float, background: float) -> Tensor:
     return activation(torch.tensor([[core], [-core]], dtype=torch.float64) + background)
 
 
-def test_by_hand():
+def test_attenuation_by_hand():
     id_means = torch.tensor([[3.0, 0.0], [1.0, 2.0]])  # profiles (1, -1) and (-1, 1)
     new_means = torch.tensor([[6.0, 1.0], [5.0, 1.0]])  # profiles (1/2, -1/2) and (0, 0)
     assert plain(id_means, new_means) == 0.75
@@ -71,7 +71,7 @@ def test_a_background_that_adds_a_constant_attenuates_nothing(seed):
 
 
 @given(SEEDS, st.floats(-1, 2))
-def test_attenuation_is_one_minus_the_gain_and_above_one_where_classes_trade_places(seed, gain):
+def test_attenuation_is_one_minus_the_gain_and_exceeds_one_for_swapped_classes(seed, gain):
     means = noise64(5, 7, seed=seed)
     found = plain(means, gain * means + 3)
     assert found == pytest.approx(1 - gain)
@@ -178,7 +178,7 @@ def test_altered_copies_share_their_noise_which_needs_no_correction():
     assert (found.value, found.low, found.high) == pytest.approx((0.5,) * 3)
 
 
-def test_only_classes_on_both_sides_are_compared():
+def test_only_classes_in_both_tables_are_compared():
     own, y = sampled(0, per_class=4, gain=1, spread=0)
     new, _ = sampled(1, per_class=4, gain=0.3, spread=0)
     rest, one = y > 0, y == 0
@@ -234,7 +234,7 @@ def test_across_domains_needs_two_domains_and_is_not_biased_by_noise():
     assert values.mean() == pytest.approx(0, abs=4 * values.std() / 40**0.5 + values.var())
 
 
-def test_tables_that_do_not_fit_are_rejected():
+def test_mismatched_tables_are_rejected():
     with pytest.raises(ValueError, match=r"\(3, 2\) and \(1, 2\)"):
         class_profile_attenuation(table(noise64(3, 2)), table(noise64(1, 2)))
     with pytest.raises(ValueError, match="same examples"):

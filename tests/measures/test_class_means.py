@@ -16,13 +16,13 @@ def example(n: int = 60, classes: int = 4, neurons: int = 3, seed: int = 0):
     return torch.randn(n, neurons, generator=generator), y
 
 
-def test_by_hand():
+def test_class_means_by_hand():
     means = ClassMeans(classes=2, neurons=2)
     means.update(torch.tensor([[1.0, 0.0], [3.0, 4.0], [5.0, 6.0]]), torch.tensor([1, 1, 0]))
     assert means.compute().tolist() == [[5.0, 6.0], [2.0, 2.0]]
 
 
-def test_against_numpy():
+def test_class_means_agree_with_numpy():
     values, y = example()
     expected = [np.asarray(values)[np.asarray(y) == c].mean(axis=0) for c in range(4)]
     found = ClassMeans(4, 3).update(values, y).compute()
@@ -30,7 +30,7 @@ def test_against_numpy():
 
 
 @given(st.integers(1, 70), st.integers(0, 60), st.randoms(use_true_random=False))
-def test_batches_order_and_processes_do_not_matter(size, split, random):
+def test_results_do_not_depend_on_batches_order_or_processes(size, split, random):
     values, y = example()
     whole = ClassMeans(4, 3).update(values, y)
     order = torch.tensor(random.sample(range(len(y)), len(y)))
@@ -44,7 +44,7 @@ def test_batches_order_and_processes_do_not_matter(size, split, random):
 
 
 @given(st.integers(0, 60), st.randoms(use_true_random=False))
-def test_rates_of_a_power_of_two_of_positions_merge_to_the_last_bit(split, random):
+def test_rates_of_power_of_two_positions_merge_exactly(split, random):
     values, y = example()
     values = (values * 64).round() / 64
     order = torch.tensor(random.sample(range(len(y)), len(y)))
@@ -54,7 +54,7 @@ def test_rates_of_a_power_of_two_of_positions_merge_to_the_last_bit(split, rando
     assert torch.equal(merged, ClassMeans(4, 3).update(values, y).compute())
 
 
-def test_many_batches_do_not_wear_the_sum_down():
+def test_many_batches_do_not_lose_precision():
     """In single precision the sum would stop growing at 2^24."""
     means = ClassMeans(1, 1)
     means.cell_sums += 2.0**24
@@ -65,33 +65,33 @@ def test_many_batches_do_not_wear_the_sum_down():
     assert means.compute().item() == 1
 
 
-def test_half_precision_and_gradients_are_welcome():
+def test_half_precision_and_gradients_are_accepted():
     values, y = example()
     found = ClassMeans(4, 3).update(values.bfloat16().requires_grad_(), y).compute()
     assert found.dtype == torch.float64 and not found.requires_grad
     torch.testing.assert_close(found, ClassMeans(4, 3).update(values.bfloat16(), y).compute())
 
 
-def test_a_class_that_was_never_seen_is_named():
+def test_a_class_without_examples_is_reported():
     means = ClassMeans(3, 1).update(torch.ones(2, 1), torch.tensor([0, 0]))
     with pytest.raises(ValueError, match=r"no example of class \[1, 2\]"):
         means.compute()
 
 
 @pytest.mark.parametrize("label", [-1, 3])
-def test_a_label_outside_the_table_is_refused_and_nothing_is_added(label):
+def test_a_label_out_of_range_is_rejected_and_nothing_is_added(label):
     means = ClassMeans(3, 1)
     with pytest.raises(ValueError, match=r"don't fit 3 classes"):
         means.update(torch.ones(2, 1), torch.tensor([0, label]))
     assert not means.sums.any() and not means.counts.any()
 
 
-def test_values_of_another_width_are_refused():
+def test_values_of_another_width_are_rejected():
     with pytest.raises(ValueError, match="expected 1 neurons for each of 2 examples"):
         ClassMeans(3, 1).update(torch.ones(2, 2), torch.tensor([0, 1]))
 
 
-def test_tables_of_other_sizes_do_not_merge():
+def test_merging_tables_of_different_sizes_is_rejected():
     with pytest.raises(ValueError, match=r"\(1, 1, 3, 1\) and \(1, 1, 3, 2\)"):
         ClassMeans(3, 1).merge(ClassMeans(3, 2))
 

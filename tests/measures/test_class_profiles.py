@@ -30,7 +30,7 @@ def domain_of(examples: int, side: int, classes: int = 3, seed: int = 0) -> Doma
     return Domain("noise", Batch(x, y, torch.zeros_like(y)))
 
 
-def test_one_pass_gives_what_two_passes_give():
+def test_one_pass_gives_the_same_as_two():
     model, domain = resnet8(3, width=4), domain_of(40, 32)
     found = class_profiles(model, domain, classes=3, batch_size=7)
     for reading, table in ((over_space, "means"), (rate_over_space, "rates")):
@@ -49,7 +49,7 @@ def test_one_pass_gives_what_two_passes_give():
     assert all(profile.counts.tolist() == [14, 13, 13] for profile in found.layers.values())
 
 
-def test_measures_of_a_profile_by_hand():
+def test_profile_measures_by_hand():
     """Two classes whose images are constant, seen through one channel each."""
     x = torch.tensor([[2.0, -1.0], [4.0, -1.0], [-1.0, 6.0]])[:, :, None, None].expand(-1, -1, 3, 3)
     y = torch.tensor([0, 0, 1])
@@ -76,9 +76,7 @@ def test_measures_of_a_profile_by_hand():
         pytest.param("open_clip:ViT-B-16/openai", 224, 12, (3072, 3072), marks=pytest.mark.slow),
     ],
 )
-def test_every_activation_of_the_libraries_networks_is_read_along_its_neurons(
-    name, side, layers, widths
-):
+def test_activations_of_library_networks_are_read_along_their_neurons(name, side, layers, widths):
     encoder = load(name, seed=0).encoder
     domain = domain_of(3, side)
     found = class_profiles(encoder, domain, classes=3)
@@ -123,7 +121,7 @@ def whole_outputs(model: nn.Module, batch: Batch, layers: tuple[str, ...]) -> li
     return outputs
 
 
-def test_parts_merge_to_the_whole():
+def test_merged_parts_equal_the_whole():
     model, domain = small_cnn(3, width=4), domain_of(31, 16)
     parts = [ClassProfiles(3), ClassProfiles(3), ClassProfiles(3)]
     for i, seen in enumerate(observe(model, domain.batches(4), "auto", "moments")):
@@ -136,7 +134,7 @@ def test_parts_merge_to_the_whole():
             torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
 
 
-def test_sums_take_the_memory_of_the_tables_alone():
+def test_memory_is_that_of_the_tables():
     sums = ClassProfiles(3)
     model = small_cnn(3, width=4)
     for seen in observe(model, domain_of(50, 16).batches(5), "auto", "moments"):
@@ -149,7 +147,7 @@ def observed(layers: dict[str, Tensor]) -> Observation:
     return Observation(Batch(torch.zeros(2, 1), y, y), torch.zeros(2, 2), layers)
 
 
-def test_what_does_not_fit_is_refused():
+def test_mismatched_profiles_are_rejected():
     moments = torch.zeros(2, 2, 3)
     with pytest.raises(ValueError, match="observe with reduce='moments'"):
         ClassProfiles(2).update(observed({"a": torch.zeros(2, 3)}))

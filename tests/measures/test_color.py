@@ -17,13 +17,13 @@ def filters_of(color: torch.Tensor, seed: int = 0) -> torch.Tensor:
     return noise(6, 1, 3, 3, seed=seed) * color[:, None, None]
 
 
-def test_by_hand():
+def test_share_along_an_axis_by_hand():
     filters = torch.tensor([[[[3.0]], [[4.0]], [[0.0]]], [[[0.0]], [[0.0]], [[2.0]]]])
     axis = torch.tensor([0.0, 10.0, 0.0])
     assert color_energy_share(filters, axis).item() == pytest.approx(16 / 29)
 
 
-def test_filters_of_one_color_lie_along_it_and_not_across():
+def test_filters_of_one_color_lie_along_that_color_only():
     across = torch.linalg.cross(RED, torch.tensor([0.0, 1.0, 0.0]))
     assert color_energy_share(filters_of(RED), RED).item() == pytest.approx(1)
     assert color_energy_share(filters_of(across), RED).item() == pytest.approx(0, abs=1e-12)
@@ -44,7 +44,7 @@ def test_only_the_direction_of_the_axis_matters(seed, length, flipped):
     torch.testing.assert_close(color_energy_share(filters, other), color_energy_share(filters, RED))
 
 
-def test_filters_without_direction_give_the_share_of_the_docstring():
+def test_filters_without_a_direction_have_the_documented_share():
     filters = noise(20_000, 3, 1, 1)
     assert color_energy_share(filters, RED).item() == pytest.approx(1 / 3, abs=0.01)
 
@@ -68,6 +68,6 @@ def test_black_is_rejected_as_an_axis():
         color_energy_share(noise(5, 3, 3, 3), torch.zeros(3))
 
 
-def test_filters_of_zeros():
+def test_zero_filters_are_rejected():
     with pytest.raises(ValueError, match="all weights are zero"):
         color_energy_share(torch.zeros(5, 3, 3, 3), RED)

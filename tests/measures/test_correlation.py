@@ -22,7 +22,7 @@ def with_ties(seed: int, n: int = 30) -> tuple[Tensor, Tensor, Tensor]:
     return (2 * x).round(), (2 * y).round(), (2 * common).round()
 
 
-def test_by_hand():
+def test_correlations_by_hand():
     # Ranks 1 2 3 4 and 2 1 4 3: squared differences sum to 4, so 1 - 6 * 4 / 60.
     x, y = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([5.0, -1.0, 9.0, 8.0])
     assert spearman(x, y) == pytest.approx(0.6)
@@ -40,7 +40,7 @@ def test_agrees_with_scipy(seed):
 
 
 @given(SEEDS)
-def test_what_is_left_is_the_correlation_of_residuals(seed):
+def test_partial_correlation_is_the_correlation_of_residuals(seed):
     columns = with_ties(seed)
     x, y, z = (rankdata(column.numpy()) for column in columns)
     line = np.stack([np.ones_like(z), z], axis=1)
@@ -51,7 +51,7 @@ def test_what_is_left_is_the_correlation_of_residuals(seed):
 
 
 @given(SEEDS)
-def test_only_the_order_counts(seed):
+def test_rank_correlation_depends_only_on_the_order(seed):
     x, y, z = with_ties(seed)
     assert spearman(x.exp(), y**3) == pytest.approx(spearman(x, y))
     assert spearman(-x, y) == pytest.approx(-spearman(x, y))
@@ -65,7 +65,7 @@ def test_a_common_cause_explains_a_correlation_away():
     assert spearman(x, y, given=cause) == pytest.approx(0, abs=0.05)
 
 
-def test_the_interval_has_the_width_of_theory():
+def test_the_interval_has_the_theoretical_width():
     """For independent measures the standard error is 1 / sqrt(n - 1)."""
     found = rank_correlation(noise(400), noise(400, seed=1))
     assert found.high - found.low == pytest.approx(2 * 1.96 / np.sqrt(399), rel=0.1)
@@ -73,7 +73,7 @@ def test_the_interval_has_the_width_of_theory():
     assert (found.count, found.resamples) == (400, 1000)
 
 
-def test_the_partial_interval_holds_its_value():
+def test_the_partial_interval_contains_its_estimate():
     x, y, z = with_ties(3)
     found = rank_correlation(x, y, given=z)
     assert found.value == spearman(x, y, given=z)
@@ -82,7 +82,7 @@ def test_the_partial_interval_holds_its_value():
     assert wider.low < found.low and found.high < wider.high
 
 
-def test_copies_of_a_network_teach_nothing():
+def test_copies_of_a_network_do_not_narrow_the_interval():
     """Five seeds that give the same numbers leave the doubt of one seed, if they are grouped."""
     x, y = noise(20), noise(20, seed=1)
     once = rank_correlation(x, y)
@@ -93,7 +93,7 @@ def test_copies_of_a_network_teach_nothing():
     assert alone.high - alone.low < 0.6 * (once.high - once.low)
 
 
-def test_the_interval_comes_from_its_seed_and_from_nothing_else():
+def test_the_interval_depends_only_on_its_seed():
     x, y, _ = with_ties(0)
     torch.manual_seed(1)
     first = rank_correlation(x, y, seed=2)

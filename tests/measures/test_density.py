@@ -14,14 +14,14 @@ from contam.models.observe import observe
 from contam.models.readings import flat
 
 
-def test_by_hand():
+def test_density_by_hand():
     found = Density(3).update(torch.tensor([[1.0, 0.0, 2.0], [3.0, 0.0, 0.0]])).compute()
     assert found.mean.tolist() == [2, 0, 1]
     assert found.active.tolist() == [1, 0, 0.5]
 
 
 @given(st.integers(1, 60), st.integers(0, 50))
-def test_batches_and_processes_do_not_matter(size, split):
+def test_results_do_not_depend_on_batches_or_processes(size, split):
     values = noise(50, 4).relu()
     parts = [Density(4), Density(4)]
     for part, some in zip(parts, (values[:split], values[split:]), strict=True):
@@ -38,7 +38,7 @@ def test_half_precision_is_summed_in_double():
     torch.testing.assert_close(found.mean, values.double().mean(dim=0), rtol=1e-12, atol=1e-12)
 
 
-def test_a_network_s_positions_are_neurons_in_one_pass():
+def test_positions_of_a_map_are_read_in_one_pass():
     x = noise(30, 2, 3, 5)
     zero = torch.zeros(30, dtype=torch.int64)
     density = Density(30)
@@ -50,18 +50,18 @@ def test_a_network_s_positions_are_neurons_in_one_pass():
     assert torch.equal(found.active.reshape(2, 3, 5), (x > 0).double().mean(dim=0))
 
 
-def test_half_of_gaussian_inputs_pass_a_relu_with_the_known_mean():
+def test_a_relu_of_gaussian_inputs_has_the_known_density():
     found = Density(4).update(noise(100_000, 4).relu()).compute()
     assert found.active.tolist() == pytest.approx([0.5] * 4, abs=0.01)
     assert found.mean.tolist() == pytest.approx([1 / np.sqrt(2 * np.pi)] * 4, abs=0.01)
 
 
-def test_edges_run_from_zero_to_the_highest_value():
+def test_edges_span_zero_to_the_largest_value():
     edges = common_edges([torch.tensor([1.0, 0.5]), torch.tensor([3.0])], bins=6)
     assert edges.tolist() == [0, 0.5, 1, 1.5, 2, 2.5, 3]
 
 
-def test_edges_go_below_zero_where_the_neurons_do():
+def test_edges_include_negative_values():
     edges = common_edges([torch.tensor([-1.0, 0.5]), torch.tensor([3.0])], bins=4)
     assert edges.tolist() == [-1, 0, 1, 2, 3]
 

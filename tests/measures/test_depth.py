@@ -65,14 +65,14 @@ def found_of(depth, like: Depths, probes: int | None = None) -> Depths:
     ("agree", "depth"),
     [("1111", 0), ("0111", 1), ("1011", 2), ("0001", 3), ("1110", None), ("0000", None)],
 )
-def test_by_hand(agree, depth):
+def test_depth_by_hand(agree, depth):
     decided = torch.tensor([[int(one)] for one in agree])
     found = prediction_depth(decided, torch.tensor([1])).item()
     assert np.isnan(found) if depth is None else found == depth
 
 
 @given(st.lists(st.lists(st.integers(-1, 2), min_size=5, max_size=5), min_size=1, max_size=6))
-def test_it_is_the_first_probe_from_which_all_agree(rows):
+def test_depth_is_the_first_probe_from_which_all_agree(rows):
     decided, reference = torch.tensor(rows), torch.tensor([0, 1, 2, 0, 1])
     found = prediction_depth(decided, reference)
     for q in range(5):
@@ -86,20 +86,20 @@ def test_it_is_the_first_probe_from_which_all_agree(rows):
 
 
 @given(st.lists(st.lists(st.integers(0, 2), min_size=4, max_size=4), min_size=1, max_size=6))
-def test_one_more_probe_in_front_moves_depth_by_at_most_one(rows):
+def test_a_probe_added_in_front_raises_depth_by_at_most_one(rows):
     decided, reference = torch.tensor(rows), torch.tensor([0, 1, 2, 0])
     before = prediction_depth(decided, reference)
     after = prediction_depth(torch.cat([decided[:1], decided]), reference)
     torch.testing.assert_close(after, before + (before > 0), equal_nan=True)
 
 
-def test_uncertain_probes_agree_with_nothing_not_even_with_each_other():
+def test_uncertain_probes_agree_with_no_probe():
     decided = torch.tensor([[0, 0], [UNCERTAIN, 0], [0, UNCERTAIN]])
     found = prediction_depth(decided, decided[-1])
     assert found[0] == 2 and found[1].isnan()
 
 
-def test_the_margin_of_the_second_paper_leaves_eleven_to_eighteen_of_29_open():
+def test_the_margin_of_the_second_paper_makes_11_to_18_of_29_votes_uncertain():
     found = [decide(votes([29 - n, n]), margin=0.13).item() for n in range(30)]
     assert found == 11 * [0] + 8 * [UNCERTAIN] + 11 * [1]
     assert decide(votes([15, 15]), margin=0.0).item() == 0
@@ -110,7 +110,7 @@ def test_the_margin_of_the_second_paper_leaves_eleven_to_eighteen_of_29_open():
 
 
 @pytest.mark.parametrize("reference", ["model", "label", "last probe"])
-def test_it_agrees_with_scikit_learn_s_classifier_for_each_layer(reference):
+def test_predictions_agree_with_scikit_learn_at_each_layer(reference):
     layers, support, asked = toy()
     given_ = {"model": asked.roll(1), "label": asked, "last probe": None}[reference]
     found = depths(iter(layers), support, given_, rule=Rule(k=7, reference=reference))
@@ -140,7 +140,7 @@ def test_a_constant_added_to_features_changes_nothing(seed):
     )
 
 
-def test_examples_of_the_support_are_not_their_own_neighbors():
+def test_support_examples_are_not_their_own_neighbors():
     """With one neighbor, an example that saw itself would always be right."""
     y = torch.tensor([0, 1, 0, 1])
     features = torch.tensor([[0.0], [0.1], [5.0], [5.1]])
@@ -166,7 +166,7 @@ def test_self_exclusion_follows_the_draw():
             assert found.decided[draw, 0, q] == classes[apart.argmin()]
 
 
-def test_a_support_has_as_many_of_each_class_and_no_seed_moves_another_draw():
+def test_the_support_is_balanced_and_each_draw_depends_only_on_its_seed():
     y = torch.tensor([0] * 30 + [1] * 10 + [4] * 12)
     support = draw_support(y, 9, draws=2, seed=3)
     for index, classes in zip(support.index, support.y, strict=True):
@@ -180,7 +180,7 @@ def test_a_support_has_as_many_of_each_class_and_no_seed_moves_another_draw():
         draw_support(torch.zeros(9, dtype=torch.int64), 2)
 
 
-def test_what_is_undefined_is_a_rate_of_its_own_and_not_in_the_mean():
+def test_undefined_depths_are_counted_and_excluded_from_the_mean():
     layers, support, asked = toy(probes=3)
     found = depths(layers, support, asked, rule=Rule(k=7, reference="label"))
     missing = found.depth.isnan()
@@ -196,7 +196,7 @@ def test_what_is_undefined_is_a_rate_of_its_own_and_not_in_the_mean():
         found.decided_by(3)
 
 
-def test_several_draws_widen_the_interval_by_what_the_support_decides():
+def test_several_draws_add_the_variance_of_the_support():
     y, asked = torch.arange(400) % 2, torch.arange(2000) % 2
     away = torch.tensor([[-1.0], [1.0]])
     pool, queries = away[y] + noise(400, 1), away[asked] + noise(2000, 1, seed=1)
@@ -213,7 +213,7 @@ def test_several_draws_widen_the_interval_by_what_the_support_decides():
     assert width(8) > 1.3 * width(1)
 
 
-def test_depths_under_another_rule_or_support_are_not_compared():
+def test_depths_of_different_rules_or_supports_are_not_compared():
     layers, support, asked = toy()
     first = depths(layers, support, asked, rule=Rule(k=7, reference="label"))
     smaller = draw_support(torch.arange(200) % 2, 50)
@@ -232,7 +232,7 @@ def test_depths_under_another_rule_or_support_are_not_compared():
             difference(first, second)
 
 
-def test_a_difference_by_hand_and_relative_to_the_number_of_probes():
+def test_a_depth_difference_by_hand():
     layers, support, asked = toy(probes=2)
     first = depths(layers, support, asked, rule=Rule(k=7, reference="label"))
     first = found_of([[0.0, 1.0, torch.nan, 1.0]], first)
@@ -245,7 +245,7 @@ def test_a_difference_by_hand_and_relative_to_the_number_of_probes():
     assert difference(lifted, first).value == pytest.approx(-2)
 
 
-def test_what_does_not_fit_is_refused():
+def test_mismatched_arguments_are_rejected():
     layers, support, asked = toy()
     with pytest.raises(ValueError, match="None for 'last probe'"):
         depths(layers, support, asked, rule=Rule(reference="last probe"))
@@ -281,7 +281,7 @@ def corners(n: int, noisy: float, seed: int) -> Domain:
     return Domain("corners", Batch(x + noisy * noise(n, 2, seed=seed + 1), y, torch.zeros_like(y)))
 
 
-def test_a_network_is_read_from_its_input_to_its_softmax():
+def test_probes_run_from_the_input_to_the_softmax():
     pool, queries = corners(400, 0.1, seed=0), corners(80, 0.1, seed=2)
     found = model_depths(Late(), pool, queries, ["mix"], per_class=100, rule=Rule(k=9))
     assert found.probes == ("input", "mix", "softmax") and found.reading == "over_grid"
@@ -294,7 +294,7 @@ def test_a_network_is_read_from_its_input_to_its_softmax():
     assert difference(found, spread).low > 0 and spread.decided_by(1).value > 0.9
 
 
-def test_training_examples_leave_themselves_out():
+def test_training_examples_are_excluded_from_their_own_neighbors():
     pool = corners(120, 0.8, seed=0)
     rule = Rule(k=1, reference="label")
     same = model_depths(Late(), pool, pool, ["mix"], per_class=50, rule=rule)

@@ -45,7 +45,7 @@ def test_formulas_by_hand():
 
 
 @given(st.integers(0, 99), st.integers(2, 6), st.floats(-9, 9))
-def test_adding_to_all_logits_or_renaming_classes_changes_nothing(seed, classes, constant):
+def test_scores_are_invariant_to_logit_shifts_and_class_order(seed, classes, constant):
     logits, y = (3 * noise(20, classes, seed=seed)).double(), labels(20, classes, seed)
     renamed = torch.randperm(classes, generator=torch.Generator().manual_seed(seed))
     for formula in (probability, margin, el2n):
@@ -54,7 +54,7 @@ def test_adding_to_all_logits_or_renaming_classes_changes_nothing(seed, classes,
         torch.testing.assert_close(formula(logits[:, renamed.argsort()], renamed[y]), found)
 
 
-def test_formulas_against_loops():
+def test_formulas_agree_with_plain_loops():
     logits, y = (3 * noise(50, 4)).double(), labels(50, 4)
     for row, label, p, m, e in zip(
         logits.tolist(), y.tolist(), probability(logits, y), margin(logits, y), el2n(logits, y),
@@ -106,7 +106,7 @@ def test_cartography_by_hand():
 
 
 @given(st.integers(0, 999), st.integers(1, 12), st.integers(2, 4))
-def test_sums_agree_with_the_whole_history(seed, evaluations, classes):
+def test_running_sums_agree_with_the_full_history(seed, evaluations, classes):
     history, y = (
         (3 * noise(evaluations, 15, classes, seed=seed)).double(),
         labels(15, classes, seed),
@@ -132,7 +132,7 @@ def test_sums_agree_with_the_whole_history(seed, evaluations, classes):
 
 
 @given(st.integers(0, 999), st.integers(1, 14))
-def test_neither_minibatches_nor_processes_matter(seed, split):
+def test_results_do_not_depend_on_minibatches_or_processes(seed, split):
     history, y = 3 * noise(5, 15, 3, seed=seed), labels(15, 3, seed)
     whole = logged(history, y, early=2)
     order = torch.randperm(15, generator=torch.Generator().manual_seed(seed))
@@ -146,7 +146,7 @@ def test_neither_minibatches_nor_processes_matter(seed, split):
         assert torch.equal(getattr(merged, name), value), name
 
 
-def test_the_early_look_is_each_example_s_first_from_then_on():
+def test_the_early_record_of_an_example_is_its_first_after_the_early_step():
     log = DifficultyLog(2, 2, early=1.5)
     y, both = torch.tensor([0, 0]), torch.arange(2)
     log.update(1, torch.tensor([[1.0, 0.0], [1.0, 0.0]]), y, both)
@@ -155,7 +155,7 @@ def test_the_early_look_is_each_example_s_first_from_then_on():
     assert log.compute().early_logits[:, 0].tolist() == [2, 4]
 
 
-def test_a_record_stays_as_it_was_when_the_log_goes_on():
+def test_a_result_is_unchanged_by_later_updates():
     log = logged(3 * noise(3, 8, 2), labels(8, 2))
     found = log.compute()
     before = {name: value.clone() for name, value in vars(found).items()}
@@ -163,7 +163,7 @@ def test_a_record_stays_as_it_was_when_the_log_goes_on():
     assert all(torch.equal(before[name], value) for name, value in vars(found).items())
 
 
-def test_scores_are_larger_for_what_is_harder():
+def test_scores_are_larger_for_harder_examples():
     """An example that is right and ever surer, one that is learned late, and one that never is."""
     sure = torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [4.0, 0.0]])
     history = torch.stack([sure, sure - torch.tensor([2.5, 0.0]), -2 * sure], dim=1)
@@ -175,7 +175,7 @@ def test_scores_are_larger_for_what_is_harder():
     assert scores["variability"].argmax() == 1
 
 
-def test_a_look_at_a_domain_numbers_its_examples_and_leaves_the_model_as_it_was():
+def test_recording_a_domain_indexes_its_examples_and_preserves_the_model():
     # Minibatches of 4 are rounded otherwise than the 11 at once; in float64 that is negligible.
     x, y = noise64(11, 4), labels(11, 3)
     model = nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 3)).double().train()
@@ -189,7 +189,7 @@ def test_a_look_at_a_domain_numbers_its_examples_and_leaves_the_model_as_it_was(
     assert log.compute().evaluations.tolist() == [2] * 11
 
 
-def test_what_does_not_fit_is_refused():
+def test_mismatched_arguments_are_rejected():
     y, index, logits = torch.tensor([0, 1]), torch.arange(2), torch.zeros(2, 2)
     log = DifficultyLog(2, 2).update(5, logits, y, index)
     for line, given_ in {
@@ -218,9 +218,7 @@ def test_what_does_not_fit_is_refused():
 
 
 @pytest.mark.parametrize(("top", "low", "high"), [(EASY, 0.95, 1.0), (HARD, 0.3, 0.7)])
-def test_counter_examples_to_an_easy_feature_are_hard_early_and_to_a_hard_one_are_not(
-    top, low, high
-):
+def test_counterexamples_are_hard_early_only_for_an_easy_feature(top, low, high):
     shift = dominoes(top, CORE, agreement=0.95, validation=0)
     learned = shift.train[0]
     counter = learned.data.domain != learned.y

@@ -28,7 +28,7 @@ def pixelwise(*weights: tuple[float, float, float]) -> nn.Sequential:
     return model
 
 
-def test_one_adam_step_goes_along_the_gradient_that_is_derived_by_hand():
+def test_one_adam_step_follows_the_gradient_by_hand():
     """Without a penalty, the gradient of a linear channel's mean is its weights over the pixels.
 
     Adam's first step has the size of its step size and the sign of the gradient.
@@ -43,7 +43,7 @@ def test_one_adam_step_goes_along_the_gradient_that_is_derived_by_hand():
 
 
 @pytest.mark.parametrize("norm", ["squared", "plain"])
-def test_the_picture_is_where_the_channel_and_the_penalty_balance(
+def test_the_optimum_balances_channel_and_penalty(
     norm: Literal["squared", "plain"],
 ):
     """The optimum of w . x / n - p |x - 1/2|^2 is x = 1/2 + w / (2 p n).
@@ -74,7 +74,7 @@ def test_the_picture_is_where_the_channel_and_the_penalty_balance(
     assert float(torch.cosine_similarity(along, weights, dim=0)) > 0.9
 
 
-def test_each_channel_gets_its_own_color_and_does_not_depend_on_the_others():
+def test_each_channel_is_optimized_independently():
     model = pixelwise((1.0, 0.0, 0.0), (0.0, 1.0, 1.0), (0.3, 0.3, 0.3))
     together = visualize_channels(model, "0", [0, 1, 2], 8, restarts=2, steps=20)
     alone = visualize_channels(model, "0", [0], 8, restarts=2, steps=20)
@@ -83,7 +83,7 @@ def test_each_channel_gets_its_own_color_and_does_not_depend_on_the_others():
     assert reds[0] > 0.2 and reds[1] < -0.2 and abs(float(reds[2])) < 0.05
 
 
-def test_a_longer_optimization_raises_every_channel():
+def test_more_steps_raise_every_channel():
     with seeded(0, "test/weights"):
         model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
     values = []
@@ -96,7 +96,7 @@ def test_a_longer_optimization_raises_every_channel():
     assert bool((values[1] > values[0]).all())
 
 
-def test_the_network_is_left_as_it_was():
+def test_the_network_is_unchanged():
     model = resnet_cifar(8, width=4).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state = torch.get_rng_state()
@@ -107,7 +107,7 @@ def test_the_network_is_left_as_it_was():
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_the_blur_is_the_mean_of_a_square_as_numpy_computes_it():
+def test_the_blur_is_the_mean_over_a_square():
     x = torch.rand(2, 3, 7, 9, generator=generator_for(0, "test/blur"))
     padded = np.pad(x.numpy(), [(0, 0), (0, 0), (2, 2), (2, 2)], mode="reflect")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 5), axis=(2, 3))
@@ -136,7 +136,7 @@ def test_redness_lies_between_the_complement_and_the_color(seed):
 
 
 @given(st.integers(0, 10_000))
-def test_the_shares_of_two_perpendicular_hues_are_all_of_the_color(seed):
+def test_shares_of_two_perpendicular_hues_sum_to_one(seed):
     """Red and the axis from green to blue are perpendicular among colors of one brightness."""
     pictures = torch.rand(3, 3, 4, 4, generator=generator_for(seed, "test/hues"))
     red = hue_share(pictures)
@@ -146,7 +146,7 @@ def test_the_shares_of_two_perpendicular_hues_are_all_of_the_color(seed):
     torch.testing.assert_close(hue_share(-3 * pictures + 7), red, rtol=0, atol=1e-4)
 
 
-def test_colors_of_any_hue_lie_half_along_each():
+def test_uniform_hues_have_share_one_half():
     """The mean over hues is the mean of a squared cosine: 1/2. 30 000 pixels: 1 % is 5 sigma."""
     noise = torch.randn(1, 3, 200, 150, generator=generator_for(0, "test/hues"))
     assert hue_share(noise).item() == pytest.approx(0.5, abs=0.01)
@@ -156,7 +156,7 @@ def test_a_picture_without_color_has_no_share():
     assert hue_share(torch.full((1, 3, 2, 2), 0.3)).isnan().all()
 
 
-def test_a_displayed_picture_fills_the_range():
+def test_a_displayed_image_spans_the_full_range():
     pictures = torch.randn(3, 3, 4, 4, generator=generator_for(0, "test/display"))
     shown = displayed(pictures)
     assert shown.amin(dim=(1, 2, 3)).tolist() == [0.0] * 3
@@ -175,7 +175,7 @@ def test_a_displayed_picture_fills_the_range():
         ({"penalty": -1.0}, "penalty >= 0"),
     ],
 )
-def test_a_wrong_request_is_rejected_in_one_line(change, line):
+def test_invalid_arguments_are_rejected_in_one_line(change, line):
     given = {"layer": "0", "channels": [0], "size": 8, "restarts": 1, "steps": 1} | change
     with pytest.raises(ValueError, match=line) as error:
         visualize_channels(pixelwise((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)), **given)

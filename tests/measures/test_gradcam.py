@@ -81,7 +81,7 @@ def test_grad_cam_plus_plus_by_hand():
 
 
 @given(st.integers(0, 1000))
-def test_the_coefficient_is_the_one_of_higher_derivatives(seed):
+def test_coefficients_equal_those_from_higher_derivatives(seed):
     """Of exp(logit) along one position, by automatic differentiation three times."""
     maps = noise(1, 1, 2, 2, seed=seed).double().abs()
     slope = noise(1, 1, 2, 2, seed=seed + 1).double()
@@ -103,7 +103,7 @@ def test_the_coefficient_is_the_one_of_higher_derivatives(seed):
 
 
 @pytest.mark.parametrize("c", range(4))
-def test_behind_an_average_and_a_linear_head_the_heat_adds_up_to_the_logit(c):
+def test_heat_sums_to_the_logit_after_average_pooling_and_a_linear_head(c):
     model, x = network().eval(), noise(5, 3, 16, 16).double()
     with torch.no_grad():
         model.head.weight.abs_()
@@ -115,7 +115,7 @@ def test_behind_an_average_and_a_linear_head_the_heat_adds_up_to_the_logit(c):
 
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("formula", FORMULAS.values(), ids=FORMULAS)
-def test_the_batch_does_not_matter(layer, formula):
+def test_results_do_not_depend_on_the_batch(layer, formula):
     model, x = network(), noise(6, 3, 16, 16).double()
     y = torch.tensor([0, 1, 2, 3, 0, 1])
     whole = heat_maps(model, x, layer, y, formula=formula)
@@ -139,7 +139,7 @@ def test_the_predicted_class_is_the_default():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_model_and_the_caller_s_gradients_are_left_as_they_were(training):
+def test_the_model_and_existing_gradients_are_unchanged(training):
     model, x = network().train(training), noise(2, 3, 16, 16).double()
     model.encoder.eval()
     model.head.weight.requires_grad_(False)
@@ -167,7 +167,7 @@ def test_no_hook_is_left_after_an_error():
     assert not any(module._forward_hooks for module in model.modules()) and model.training
 
 
-def test_a_layer_before_one_that_works_in_place_is_read_as_it_was():
+def test_a_layer_before_an_inplace_layer_is_read_before_it_is_overwritten():
     x, y = noise(2, 3, 16, 16).double(), torch.tensor([0, 1])
     for inplace in (True, False):
         head = nn.Linear(768, 2).double()
@@ -204,7 +204,7 @@ def test_heat_and_masks_by_hand():
 
 
 @given(st.integers(0, 1000), st.floats(0.1, 10))
-def test_the_share_forgets_the_scale_and_the_mean_keeps_it(seed, factor):
+def test_the_share_is_scale_invariant_and_the_mean_is_not(seed, factor):
     heat, mask = noise(3, 4, 4, seed=seed).abs(), noise(3, 16, 16, seed=seed + 1) > 1
     torch.testing.assert_close(heat_share(factor * heat, mask), heat_share(heat, mask))
     torch.testing.assert_close(
@@ -213,13 +213,13 @@ def test_the_share_forgets_the_scale_and_the_mean_keeps_it(seed, factor):
     torch.testing.assert_close(heat_share(heat, mask) + heat_share(heat, ~mask), torch.ones(3))
 
 
-def test_even_heat_has_the_area_s_share():
+def test_uniform_heat_has_the_share_of_the_area():
     mask = noise(3, 16, 16) > 1
     share = heat_share(torch.full((3, 4, 4), 0.7), mask)
     torch.testing.assert_close(share, mask.float().mean(dim=(1, 2)))
 
 
-def test_no_heat_has_no_share_and_no_object_is_refused():
+def test_zero_heat_has_no_share_and_an_empty_mask_is_rejected():
     mask = torch.ones(2, 8, 8, dtype=torch.bool)
     assert heat_share(torch.zeros(2, 4, 4), mask).isnan().all()
     mask[1] = False
@@ -236,13 +236,13 @@ def test_no_heat_has_no_share_and_no_object_is_refused():
         ("encoder.relu1", [-1, 0], "don't fit 4 classes"),
     ],
 )
-def test_faults_have_one_line(layer, y, said):
+def test_invalid_arguments_are_rejected_in_one_line(layer, y, said):
     labels = None if y is None else torch.tensor(y)
     with pytest.raises(ValueError, match=said):
         heat_maps(network(), noise(2, 3, 16, 16).double(), layer, labels)
 
 
-def test_layers_that_do_not_count_are_refused():
+def test_layers_without_effect_on_the_logits_are_rejected():
     class Aside(nn.Module):
         def __init__(self):
             super().__init__()
@@ -259,6 +259,6 @@ def test_layers_that_do_not_count_are_refused():
         heat_maps(Aside(), noise(2, 3, 4, 4), "unused")
 
 
-def test_channels_below_zero_have_no_coefficient():
+def test_negative_activations_are_rejected():
     with pytest.raises(ValueError, match="output of a ReLU"):
         heat_maps(network(), noise(2, 3, 16, 16).double(), "encoder.conv1")

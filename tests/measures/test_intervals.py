@@ -11,12 +11,12 @@ from scipy.stats import norm
 from contam.measures.intervals import Estimate, bootstrap
 
 
-def test_a_constant_has_no_width():
+def test_the_interval_of_a_constant_has_zero_width():
     values = torch.full((7,), 3.0)
     assert bootstrap(lambda rows: values[rows].mean(), (7,)) == Estimate(3.0, 3.0, 3.0)
 
 
-def test_the_interval_of_a_mean_is_the_normal_one_for_many_values():
+def test_the_interval_of_a_mean_approaches_the_normal_interval():
     values = torch.randn(4000, generator=torch.Generator().manual_seed(0)).double()
     found = bootstrap(lambda rows: values[rows].mean(), (4000,), confidence=0.9)
     mean, half = values.mean().item(), float(norm.ppf(0.95)) * values.std().item() / math.sqrt(4000)
@@ -26,7 +26,7 @@ def test_the_interval_of_a_mean_is_the_normal_one_for_many_values():
 
 
 @given(st.integers(0, 1000), st.floats(0.1, 10), st.floats(-5, 5))
-def test_it_follows_units_and_repeats_itself(seed, scale, shift):
+def test_intervals_scale_with_the_unit_and_depend_only_on_the_seed(seed, scale, shift):
     values = torch.randn(30, generator=torch.Generator().manual_seed(seed)).double()
 
     def of(sample):
@@ -54,7 +54,7 @@ def test_resamples_without_a_value_are_left_out():
     assert bootstrap(lambda rows: values[rows].nanmean(), (3,)) == Estimate(1.0, 1.0, 1.0)
 
 
-def test_what_can_not_be_resampled_is_refused():
+def test_invalid_samples_are_rejected():
     with pytest.raises(ValueError, match="expected at least 1 resample"):
         bootstrap(lambda rows: rows.double().mean(), (3,), resamples=0)
     with pytest.raises(ValueError, match="expected at least 1 resample"):

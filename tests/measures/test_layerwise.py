@@ -25,14 +25,14 @@ def model():
     return small_cnn(classes=3, width=4)
 
 
-def test_a_grid_by_hand():
+def test_grid_averages_by_hand():
     maps = torch.arange(16.0).view(1, 1, 4, 4)
     assert over_grid(maps, side=2).tolist() == [[2.5, 4.5, 10.5, 12.5]]
     assert torch.equal(over_grid(maps, side=4), maps.flatten(1))
     assert torch.equal(over_grid(maps[0, 0], side=2), maps[0, 0])
 
 
-def test_one_cell_is_the_mean_over_space_and_a_large_grid_is_flat():
+def test_one_cell_is_the_spatial_mean_and_a_large_grid_keeps_every_value():
     maps = torch.rand(2, 3, 9, 5, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(over_grid(maps, side=1), over_space(maps))
     assert torch.equal(over_grid(maps, side=9), flat(maps))
@@ -41,7 +41,7 @@ def test_one_cell_is_the_mean_over_space_and_a_large_grid_is_flat():
     )
 
 
-def test_tokens_are_refused():
+def test_tokens_are_rejected():
     with pytest.raises(ValueError, match="read it with over_tokens"):
         over_grid(torch.ones(2, 5, 8))
 
@@ -59,7 +59,7 @@ def test_probes_are_input_layers_and_softmax(model):
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 9])
-def test_passes_and_batches_do_not_matter(model, at_once):
+def test_results_do_not_depend_on_passes_or_batches(model, at_once):
     support, queries = domain(20), domain(6, seed=1)
     rows = torch.tensor([0, 1, 3, 9, 18])
     reference = list(layerwise(model, support, queries, LAYERS, batch_size=20, at_once=4))
@@ -69,7 +69,7 @@ def test_passes_and_batches_do_not_matter(model, at_once):
         torch.testing.assert_close(layer.queries, whole.queries)
 
 
-def test_no_more_than_asked_for_is_read_in_a_pass(model):
+def test_each_pass_reads_at_most_the_requested_number_of_layers(model):
     """Memory is bounded by the layers of one pass."""
     read: list[int] = []
 
@@ -84,19 +84,19 @@ def test_no_more_than_asked_for_is_read_in_a_pass(model):
     assert len(read) == 4
 
 
-def test_readings_have_names():
+def test_readings_are_named():
     assert reading_name(over_grid) == "over_grid"
     assert reading_name(partial(over_grid, side=4)) == "over_grid(side=4)"
 
 
-def test_predictions_are_the_network_s(model):
+def test_predictions_equal_those_of_the_network(model):
     shown = domain(11)
     with torch.no_grad():
         expected = model.eval()(shown.data.x).argmax(dim=1)
     assert torch.equal(predictions(model, shown, batch_size=4), expected)
 
 
-def test_what_can_not_be_shown_is_refused(model):
+def test_invalid_arguments_are_rejected(model):
     some = domain(4)
     with pytest.raises(ValueError, match="named twice"):
         next(layerwise(model, some, some, ["encoder.relu1", "encoder.relu1"]))

@@ -37,7 +37,7 @@ def plainly(support, y, queries, *, classes, k, metric="l2", itself=None):
     return torch.tensor(counts), torch.tensor(winners)
 
 
-def test_by_hand():
+def test_votes_by_hand():
     support, y = torch.tensor([[0.0], [1.0], [2.0], [10.0]]), torch.tensor([0, 1, 1, 0])
     assert nearest(support, torch.tensor([[0.9], [9.0]]), k=2).sort().values.tolist() == [
         [0, 1],
@@ -48,7 +48,7 @@ def test_by_hand():
     assert votes.winner.tolist() == [1, 0] and votes.tied.tolist() == [True, True]
 
 
-def test_a_tie_goes_to_the_nearest_of_the_tied_and_then_to_the_smallest_class():
+def test_ties_are_broken_by_distance_and_then_by_class_index():
     support = torch.tensor([[0.5], [2.0], [-2.0], [3.0], [-3.0]])
     query = torch.zeros(1, 1)
     lone_first = vote(support, torch.tensor([0, 2, 1, 1, 2]), query, classes=3, k=5)
@@ -92,7 +92,7 @@ def test_tight_clusters_agree_with_the_plain_formula(seed):
 
 
 @given(SEEDS)
-def test_a_query_is_left_out_by_its_index_and_its_duplicates_are_not(seed):
+def test_self_exclusion_goes_by_index_and_keeps_duplicates(seed):
     support = whole(12, 2, seed=seed, upto=2)  # at most four different rows
     y = whole(12, seed=seed + 1).long()
     itself = torch.arange(12)
@@ -103,14 +103,14 @@ def test_a_query_is_left_out_by_its_index_and_its_duplicates_are_not(seed):
     assert torch.equal(found.counts, counts) and torch.equal(found.winner, winners)
 
 
-def test_one_neighbor_with_itself_left_out_is_the_other_duplicate():
+def test_the_nearest_neighbor_without_itself_is_its_duplicate():
     support = torch.tensor([[1.0], [1.0], [5.0]])
     assert nearest(support, support[:2], k=1, itself=torch.tensor([0, 1])).tolist() == [[1], [0]]
     assert nearest(support, support[:2], k=1, itself=torch.tensor([0, -1])).tolist() == [[1], [0]]
 
 
 @pytest.mark.parametrize("classes", [2, 10])
-def test_votes_are_scikit_learn_s(classes):
+def test_votes_agree_with_scikit_learn(classes):
     support, queries = noise(3000, 33), noise(400, 33, seed=1)
     y = torch.arange(3000) % classes
     reference = KNeighborsClassifier(30, algorithm="brute").fit(support.numpy(), y.numpy())
@@ -124,7 +124,7 @@ def test_votes_are_scikit_learn_s(classes):
 
 @pytest.mark.parametrize("metric", ["l2", "l1"])
 @given(SEEDS)
-def test_distances_are_scikit_learn_s_also_among_duplicates(metric, seed):
+def test_distances_agree_with_scikit_learn_even_for_duplicates(metric, seed):
     support = whole(60, 4, seed=seed)
     support[:, 1] = 7.0  # a constant feature
     queries = whole(9, 4, seed=seed + 1)
@@ -137,7 +137,7 @@ def test_distances_are_scikit_learn_s_also_among_duplicates(metric, seed):
 
 
 @given(SEEDS)
-def test_order_and_place_do_not_matter(seed):
+def test_results_are_invariant_to_order_and_translation(seed):
     support, queries = noise(50, 5, seed=seed), noise(8, 5, seed=seed + 1)
     y = whole(50, seed=seed).long()
     turned = torch.randperm(50, generator=torch.Generator().manual_seed(seed))
@@ -151,7 +151,7 @@ def test_order_and_place_do_not_matter(seed):
         assert torch.equal(found.counts, other.counts) and torch.equal(found.winner, other.winner)
 
 
-def test_constant_and_dead_features_leave_the_first_members():
+def test_constant_features_select_the_first_members():
     support, queries = torch.full((40, 6), 0.1), torch.full((3, 6), 0.7)
     assert nearest(support, queries, k=4).sort(dim=1).values.tolist() == 3 * [[0, 1, 2, 3]]
     alive = torch.cat([support, noise(40, 2)], dim=1)
@@ -159,7 +159,7 @@ def test_constant_and_dead_features_leave_the_first_members():
     assert torch.equal(nearest(alive, asked, k=4), nearest(alive[:, 6:], asked[:, 6:], k=4))
 
 
-def test_the_size_of_a_block_does_not_matter(monkeypatch):
+def test_results_do_not_depend_on_the_block_size(monkeypatch):
     support, queries = whole(90, 5), whole(40, 5, seed=1)
     itself = torch.arange(40) - 20
     once = nearest(support, queries, k=6, itself=itself).sort(dim=1).values
@@ -168,7 +168,7 @@ def test_the_size_of_a_block_does_not_matter(monkeypatch):
     assert torch.equal(once, again)
 
 
-def test_precision_allowed_elsewhere_changes_nothing():
+def test_global_matmul_precision_changes_nothing():
     support, queries = 5 + noise(500, 64), 5 + noise(50, 64, seed=1)
     exact = nearest(support, queries, k=20).sort(dim=1).values
     before = torch.get_float32_matmul_precision()
@@ -182,12 +182,12 @@ def test_precision_allowed_elsewhere_changes_nothing():
     assert torch.equal(exact, loose)
 
 
-def test_huge_features_are_told_apart():
+def test_huge_features_are_distinguished():
     support = torch.tensor([[1e30, 0.0], [1e30, 1e25], [-1e30, 0.0], [0.0, 0.0]])
     assert nearest(support, support[:1], k=2).sort().values.tolist() == [[0, 1]]
 
 
-def test_what_can_not_be_searched_is_refused():
+def test_invalid_arguments_are_rejected():
     support, y = noise(5, 2), torch.tensor([0, 1, 0, 1, 0])
     with pytest.raises(ValueError, match="expected 1 to 4"):
         nearest(support, support, k=5, itself=torch.arange(5))
@@ -205,7 +205,7 @@ def test_what_can_not_be_searched_is_refused():
         vote(support, y, support, classes=1, k=2)
 
 
-def test_both_products_find_the_same(monkeypatch):
+def test_both_matrix_products_find_the_same_neighbors(monkeypatch):
     support, queries = 3 + noise(300, 20), 3 + noise(40, 20, seed=1)
     packed = nearest(support, queries, k=9).sort(dim=1).values
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)

@@ -9,7 +9,7 @@ from contam.measures.published import imagenet_robustness, published
 from contam.measures.robustness import IMAGENET_LINES
 
 
-def test_the_average_that_the_paper_prints_is_the_mean_of_its_shifts():
+def test_the_published_average_is_the_mean_over_shifts():
     """The five numbers and the average were printed independently, both rounded to .01."""
     for row in published(1).values():
         shifts = fmean(row[f"{shift} top-1"] for shift in IMAGENET_LINES)
@@ -18,7 +18,7 @@ def test_the_average_that_the_paper_prints_is_the_mean_of_its_shifts():
 
 @pytest.mark.parametrize(("table", "rows", "metrics"), [(1, 10, 7), (2, 2, 2), (3, 2, 2),
                                                         (4, 4, 2), (5, 3, 3)])  # fmt: skip
-def test_every_table_is_whole(table, rows, metrics):
+def test_every_table_is_complete(table, rows, metrics):
     found = published(table)
     assert len(found) == rows
     for row in found.values():
@@ -36,7 +36,7 @@ def test_every_table_is_whole(table, rows, metrics):
         ("ViT-B/16", 20.13, 6.75),
     ],
 )
-def test_effective_robustness_of_table_1(network, teacher, student):
+def test_effective_robustness_agrees_with_table_1(network, teacher, student):
     """Worked out apart from this code, from the same lines and the same table."""
     pairs = {pair.network: pair for pair in imagenet_robustness()}
     assert len(pairs) == 5
@@ -46,13 +46,13 @@ def test_effective_robustness_of_table_1(network, teacher, student):
     assert 0.33 < pairs[network].kept < 0.48
 
 
-def test_one_number_by_hand():
+def test_one_published_number_by_hand():
     (pair,) = (pair for pair in imagenet_robustness() if pair.network == "RN50")
     odds = math.exp(-0.4977) * (70.37 / 29.63) ** 0.9232
     assert pair.teacher["ImageNetV2"] == pytest.approx(59.03 - 100 * odds / (1 + odds))
 
 
 @pytest.mark.parametrize("table", [0, 6])
-def test_other_tables_are_refused(table):
+def test_an_unknown_table_is_rejected(table):
     with pytest.raises(ValueError, match=f"tables 1 to 5, got {table}"):
         published(table)

@@ -33,7 +33,7 @@ def models(seed: int, n: int = 30, noise: float = 0.2) -> tuple[torch.Tensor, to
     return torch.sigmoid(x), torch.sigmoid(y)
 
 
-def test_by_hand():
+def test_effective_robustness_by_hand():
     # On logit axes 1/2 is 0 and 3/4 is ln 3, so the line through both pairs is y = 2 x - ln 3.
     line = fit_line(torch.tensor([0.5, 0.75]), torch.tensor([0.25, 0.75]))
     assert line.slope == pytest.approx(2)
@@ -62,7 +62,7 @@ def test_the_line_agrees_with_scipy(axis, seed):
 
 @pytest.mark.parametrize("axis", AXES)
 @given(st.floats(0.2, 3), st.floats(-3, 1))
-def test_a_model_on_the_line_has_none(axis, slope, intercept):
+def test_a_model_on_the_line_has_zero_effective_robustness(axis, slope, intercept):
     x = torch.tensor([0.2, 0.5, 0.6, 0.9])
     on_it = Line(slope, intercept, 1.0, 4, axis)
     y = on_it.expected(x)
@@ -74,7 +74,7 @@ def test_a_model_on_the_line_has_none(axis, slope, intercept):
 
 
 @given(st.integers(0, 1000))
-def test_least_squares_leave_residuals_that_no_line_explains(seed):
+def test_least_squares_residuals_are_orthogonal_to_the_line(seed):
     x, y = models(seed)
     line = fit_line(x, y)
     left = scale(y) - scale(line.expected(x))
@@ -82,7 +82,7 @@ def test_least_squares_leave_residuals_that_no_line_explains(seed):
     assert float((left * scale(x)).sum()) == pytest.approx(0, abs=1e-9)
 
 
-def test_accuracies_without_a_logit_are_dropped_and_named():
+def test_accuracies_of_zero_or_one_are_dropped_and_reported():
     x, y = models(0, n=6)
     alone = fit_line(x, y)
     with_odd = fit_line(
@@ -93,7 +93,7 @@ def test_accuracies_without_a_logit_are_dropped_and_named():
     assert (with_odd.count, with_odd.slope) == (6, pytest.approx(alone.slope, rel=1e-6))
 
 
-def test_a_model_that_is_always_wrong_or_right_still_has_a_robustness():
+def test_an_accuracy_of_zero_or_one_has_finite_effective_robustness():
     x, y = torch.tensor([0.5, 1.0, 0.0]), torch.tensor([0.0, 1.0, 0.2])
     assert effective_robustness(x, y, EVEN).tolist() == pytest.approx([-50, 0, 20])
     level = Line(slope=0.0, intercept=0.0, r_squared=1.0, count=2)
@@ -109,7 +109,7 @@ def test_the_interval_by_hand():
 
 
 @given(st.integers(1, 400), st.integers(0, 400), st.integers(0, 400), st.sampled_from([0.5, 0.99]))
-def test_the_interval_holds_the_point_and_shrinks_with_examples(n, right, ood, confidence):
+def test_the_interval_contains_the_estimate_and_narrows_with_examples(n, right, ood, confidence):
     line = IMAGENET_LINES["ObjectNet"]
     first, second = min(right, n), min(ood, n)
     shares = [torch.tensor([k / n], dtype=torch.float64) for k in (first, second)]
@@ -122,7 +122,7 @@ def test_the_interval_holds_the_point_and_shrinks_with_examples(n, right, ood, c
     assert low <= inner[0] <= point + 1e-9 and point - 1e-9 <= inner[1] <= high
 
 
-def test_the_interval_covers_the_truth_at_least_as_often_as_it_says():
+def test_the_interval_covers_the_true_value_at_its_confidence():
     generator = np.random.default_rng(0)
     truth = 100 * (0.6 - 0.8)
     draws = generator.binomial(200, [0.8, 0.6], size=(2000, 2))
@@ -135,7 +135,7 @@ def test_the_interval_covers_the_truth_at_least_as_often_as_it_says():
     assert held / 2000 > 0.8
 
 
-def test_the_band_has_the_width_that_least_squares_give_it():
+def test_the_band_has_the_width_of_least_squares_theory():
     """At the mean of many models the line's standard error is the noise over their root."""
     x, y = models(0, n=1000, noise=0.5)
     middle = torch.sigmoid(scale(x).mean())[None]
@@ -147,7 +147,7 @@ def test_the_band_has_the_width_that_least_squares_give_it():
 
 
 @pytest.mark.parametrize("axis", AXES)
-def test_the_band_of_models_on_a_line_is_the_line(axis):
+def test_the_band_of_collinear_models_has_zero_width(axis):
     x = torch.tensor([0.2, 0.5, 0.6])
     line = Line(0.7, -1.0, 1.0, 3, axis)
     at = torch.linspace(0.1, 0.9, 5)
@@ -158,7 +158,7 @@ def test_the_band_of_models_on_a_line_is_the_line(axis):
     assert band.resamples == pytest.approx(1000 * 8 / 9, abs=40)
 
 
-def test_the_band_comes_from_its_seed_and_from_nothing_else():
+def test_the_band_depends_only_on_its_seed():
     x, y = models(0, n=8)
     at = torch.tensor([0.3, 0.7])
     torch.manual_seed(1)
@@ -170,14 +170,14 @@ def test_the_band_comes_from_its_seed_and_from_nothing_else():
 
 
 @pytest.mark.parametrize("axis", AXES)
-def test_percent_is_refused(axis):
+def test_percentages_are_rejected(axis):
     with pytest.raises(ValueError, match="divide percent by 100"):
         fit_line(torch.tensor([70.0, 60.0]), torch.tensor([0.3, 0.2]), axis=axis)
     with pytest.raises(ValueError, match="divide percent by 100"):
         effective_robustness(torch.tensor([0.5]), torch.tensor([50.0]), EVEN)
 
 
-def test_what_has_no_line_is_refused():
+def test_models_that_determine_no_line_are_rejected():
     with pytest.raises(ValueError, match="1 of 3 models are strictly between"):
         fit_line(torch.tensor([0.5, 0.7, 1.0]), torch.tensor([0.3, 0.0, 0.9]))
     with pytest.raises(ValueError, match="a band needs three models"):

@@ -13,7 +13,7 @@ def table(seed: int, classes: int = 5, neurons: int = 7) -> torch.Tensor:
     return torch.rand(classes, neurons, generator=generator, dtype=torch.float64)
 
 
-def test_by_hand():
+def test_selectivity_by_hand():
     means = torch.tensor([[3.0, 1.0], [1.0, 1.0]])  # one neuron prefers class 0, one ignores it
     assert selectivity(means, stability=0.0).tolist() == pytest.approx([1 / 5, 0.0])
     against_others = selectivity(means, against="others", stability=0.0)
@@ -30,7 +30,7 @@ def test_a_one_class_neuron_reaches_the_top_of_the_range(classes):
 
 
 @given(st.integers(0, 1000), st.integers(2, 12))
-def test_range(seed, classes):
+def test_selectivity_lies_in_its_range(seed, classes):
     means = table(seed, classes)
     against_all, against_others = selectivity(means), selectivity(means, against="others")
     assert torch.all((against_all >= 0) & (against_all <= (classes - 1) / (classes + 1)))
@@ -38,7 +38,7 @@ def test_range(seed, classes):
 
 
 @given(st.integers(0, 1000), st.floats(1e-3, 1e3))
-def test_neither_the_order_of_the_classes_nor_the_unit_matters(seed, unit):
+def test_selectivity_is_invariant_to_class_order_and_scale(seed, unit):
     means = table(seed)
     expected = selectivity(means, stability=0.0)
     torch.testing.assert_close(selectivity(means.flip(0), stability=0.0), expected)
@@ -46,13 +46,13 @@ def test_neither_the_order_of_the_classes_nor_the_unit_matters(seed, unit):
 
 
 @given(st.integers(0, 1000), st.floats(0.1, 10))
-def test_activity_that_all_classes_share_lowers_it(seed, shared):
+def test_activity_shared_by_all_classes_lowers_selectivity(seed, shared):
     means = table(seed)
     assert torch.all(selectivity(means + shared) < selectivity(means))
 
 
 @given(st.integers(0, 1000), st.sampled_from(["all", "others"]))
-def test_against_plain_arithmetic(seed, against):
+def test_selectivity_agrees_with_plain_arithmetic(seed, against):
     means = table(seed)
     for column, found in zip(
         means.T.tolist(), selectivity(means, against=against).tolist(), strict=True
@@ -67,11 +67,11 @@ def test_a_silent_neuron_is_not_selective():
     assert selectivity(torch.zeros(4, 2)).tolist() == [0.0, 0.0]
 
 
-def test_one_class_leaves_nothing_to_prefer():
+def test_one_class_is_rejected():
     with pytest.raises(ValueError, match="at least 2 classes, got 1"):
         selectivity(torch.ones(1, 3))
 
 
-def test_another_word_is_refused():
+def test_an_unknown_reference_is_rejected():
     with pytest.raises(ValueError, match="'all' or 'others', got 'rest'"):
         selectivity(torch.ones(2, 3), against="rest")  # pyright: ignore[reportArgumentType]

@@ -38,7 +38,7 @@ def test_the_plane_agrees_with_the_singular_value_decomposition(seed):
     assert shares == pytest.approx((energy[0].item(), energy[1].item()))
 
 
-def test_the_plane_is_the_same_again_and_shifted_features_change_nothing():
+def test_the_plane_is_deterministic_and_translation_invariant():
     features = noise(600, 80)
     first, again = principal_plane(features), principal_plane(features)
     assert torch.equal(first.points, again.points)
@@ -54,7 +54,7 @@ def test_the_error_between_two_clouds_is_the_normal_tail(distance):
     assert error == pytest.approx(norm.cdf(-distance / 2), abs=0.025)
 
 
-def test_domains_far_apart_are_told_without_error_and_equal_ones_are_guessed():
+def test_distant_domains_have_zero_error_and_equal_ones_chance_error():
     domain = torch.arange(1200) % 4
     features = noise(1200, 6)
     assert domain_error(features, domain, held_out(domain)) == pytest.approx(0.75, abs=0.08)
@@ -62,13 +62,13 @@ def test_domains_far_apart_are_told_without_error_and_equal_ones_are_guessed():
     assert domain_error(features, domain, held_out(domain)) == 0
 
 
-def test_domains_that_only_a_curve_separates_are_not_linearly_separable():
+def test_domains_with_a_nonlinear_boundary_are_not_linearly_separable():
     domain = torch.arange(2000) % 2
     features = torch.nn.functional.normalize(noise(2000, 2)) * (1 + 2 * domain[:, None])
     assert domain_error(features, domain, held_out(domain)) > 0.35
 
 
-def test_names_and_units_do_not_matter_and_the_held_out_labels_are_not_seen():
+def test_results_do_not_depend_on_names_units_or_held_out_labels():
     features, domain = two_clouds(1.0, n=400)
     test = held_out(domain)
     error = domain_error(features, domain, test)
@@ -80,7 +80,7 @@ def test_names_and_units_do_not_matter_and_the_held_out_labels_are_not_seen():
 
 
 @given(st.lists(st.integers(2, 40), min_size=1, max_size=5), st.floats(0.05, 0.95))
-def test_every_domain_gives_its_share(sizes, share):
+def test_every_domain_is_split_in_proportion(sizes, share):
     domain = torch.cat([torch.full((n,), 3 * d) for d, n in enumerate(sizes)])
     mask = held_out(domain, share=share, seed=1)
     for d, n in enumerate(sizes):
@@ -94,7 +94,7 @@ def test_other_seeds_hold_out_other_examples():
     assert not torch.equal(held_out(domain, seed=0), held_out(domain, seed=1))
 
 
-def test_what_can_not_be_told_is_refused():
+def test_invalid_arguments_are_rejected():
     features, domain = two_clouds(1.0, n=10)
     with pytest.raises(ValueError, match="two domains to fit"):
         domain_error(features, domain, domain == 1)

@@ -43,9 +43,7 @@ def test_bits_by_hand():
 
 
 @given(st.integers(0, 1000), st.integers(2, 6))
-def test_a_reader_that_knows_the_prior_alone_saves_nothing_and_none_saves_more_than_all(
-    seed, classes
-):
+def test_information_is_zero_for_the_prior_and_at_most_the_entropy(seed, classes):
     prior = torch.rand(classes, generator=torch.Generator().manual_seed(seed)).double() + 0.05
     prior /= prior.sum()
     y = torch.arange(20) % classes
@@ -74,7 +72,7 @@ def test_neighbors_agree_with_scikit_learn():
     assert found.right[0] == pytest.approx(reader.score(data.queries.numpy(), scored.numpy()))
 
 
-def test_linear_readers_agree_with_scikit_learn():
+def test_linear_probes_agree_with_scikit_learn():
     data, fitted, scored = layer(1.5)
     recipe = FullBatch(penalties=(1e-2,), standardize=False)
     found = usable_information([data], fitted, scored, family="linear", recipe=recipe)
@@ -87,7 +85,7 @@ def test_linear_readers_agree_with_scikit_learn():
 
 
 @pytest.mark.parametrize("family", ["neighbors", "linear"])
-def test_information_is_what_there_is_to_know(family):
+def test_information_of_gaussian_clouds_is_their_mutual_information(family):
     """Of two Gaussian clouds, the mutual information is an integral; readers come near it."""
     data, fitted, scored = layer(2.0, fit=4000, score=4000)
     found = usable_information([data], fitted, scored, family=family, k=60).of(0)
@@ -100,7 +98,7 @@ def test_information_is_what_there_is_to_know(family):
 
 
 @pytest.mark.parametrize("family", ["neighbors", "linear"])
-def test_limits(family):
+def test_limits_of_usable_information(family):
     far, fitted, scored = layer(40.0)
     one = usable_information([far], fitted, scored, family=family)
     assert one.entropy == 1 and one.right.tolist() == [1]
@@ -110,7 +108,7 @@ def test_limits(family):
     assert -0.1 < zero.value < 0.02 and zero.low < 0.01
 
 
-def test_what_only_a_curve_separates_is_usable_by_neighbors_alone():
+def test_a_nonlinear_boundary_is_usable_by_neighbors_but_not_by_linear_probes():
     y = torch.arange(1000) % 2
     x = nn.functional.normalize(noise(1000, 2)) * (1 + 2 * y[:, None])
     ring = Layer("ring", x[:600], x[600:])
@@ -119,13 +117,13 @@ def test_what_only_a_curve_separates_is_usable_by_neighbors_alone():
     assert near.low > 0.8 and straight.high < 0.05
 
 
-def test_misleading_features_cost_bits():
+def test_misleading_features_have_negative_information():
     data, fitted, scored = layer(4.0)
     found = usable_information([data], fitted, 1 - scored)
     assert found.of(0).high < -1 and found.right[0] < 0.1
 
 
-def test_names_of_classes_do_not_matter_and_layers_stand_side_by_side():
+def test_results_do_not_depend_on_class_order_and_layers_form_columns():
     (plain, fitted, scored), (easy, *_) = layer(1.0), layer(3.0)
     both = [plain, Layer("easy", easy.support, easy.queries)]
     found = usable_information(iter(both), fitted, scored)
@@ -137,7 +135,7 @@ def test_names_of_classes_do_not_matter_and_layers_stand_side_by_side():
     assert torch.equal(found.right, turned.right)
 
 
-def test_what_can_not_be_scored_is_refused():
+def test_invalid_arguments_are_rejected():
     data, fitted, scored = layer(1.0)
     with pytest.raises(ValueError, match="split them"):
         usable_information([Layer("a", data.support, data.support)], fitted, fitted)

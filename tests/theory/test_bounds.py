@@ -34,12 +34,12 @@ def test_gaussian_tail_by_hand():
 
 
 @given(st.floats(1e-3, 30))
-def test_gaussian_tail_encloses_the_tail(x):
+def test_gaussian_tail_bounds_contain_the_tail(x):
     lower, upper = gaussian_tail(x)
     assert lower < stats.norm.sf(x) < upper
 
 
-def test_gaussian_tail_closes_in():
+def test_gaussian_tail_bounds_converge():
     lower, upper = gaussian_tail(20.0)
     assert 1 < upper / lower < 1.003
 
@@ -51,14 +51,14 @@ def test_binomial_tail_is_below_the_exact_one(trials, probability, share):
     assert binomial_tail(trials, probability, successes) <= exact + 1e-12
 
 
-def test_binomial_tail_says_something():
+def test_binomial_tail_is_not_vacuous():
     assert binomial_tail(4, 0.5, 1) == pytest.approx(1 - math.exp(-2))
     assert binomial_tail(1000, 0.25, 200) > 0.99
 
 
 @pytest.mark.parametrize("count", [1, 10, 1000, 10**6])
 @pytest.mark.parametrize("failure", [0.3, 0.01, 1e-6])
-def test_largest_gaussian_is_passed_no_more_often_than_asked_and_is_nearly_sharp(count, failure):
+def test_largest_gaussian_is_exceeded_at_most_as_often_as_stated(count, failure):
     level = largest_gaussian(count, failure=failure)
     passed = -math.expm1(count * math.log1p(-2 * stats.norm.sf(level)))
     assert passed <= failure
@@ -66,7 +66,7 @@ def test_largest_gaussian_is_passed_no_more_often_than_asked_and_is_nearly_sharp
     assert sharp < level < 1.9 * sharp
 
 
-def test_largest_gaussian_has_a_unit():
+def test_largest_gaussian_scales_with_the_standard_deviation():
     assert largest_gaussian(7, failure=0.1, scale=3.0) == pytest.approx(
         3 * largest_gaussian(7, failure=0.1)
     )
@@ -82,7 +82,7 @@ def test_bernstein_bounds_the_upper_tail_of_binomial_means(gap, probability):
     assert gap < 0.3 or bound < 1e-4
 
 
-def test_initial_sizes_by_hand():
+def test_initial_bounds_by_hand():
     mean = torch.tensor([0.3, 0.4])
     e8, e2 = math.exp(8), math.exp(2)
     found = largest_initial_correlation(50, 25, mean, failure=100 / e8)
@@ -104,13 +104,13 @@ def test_bernstein_by_hand():
     assert bernstein_tail(12, 0.0, second_moment=0.25, largest=1.5) == 1
 
 
-def test_matrix_bernstein_of_one_by_one_matrices_is_twice_bernstein():
+def test_matrix_bernstein_of_scalars_is_twice_bernstein():
     scalar = bernstein_tail(50, 0.4, second_moment=1.0, largest=1.0)
     matrix = matrix_bernstein_tail(50 * 0.4, variance=50.0, largest=1.0, rows=1, columns=1)
     assert matrix == pytest.approx(2 * scalar)
 
 
-def test_variance_statistic_by_hand_and_of_transposes():
+def test_variance_statistic_by_hand_and_for_transposes():
     row = torch.tensor([[3.0, 4.0]])
     flips = torch.stack([row, -row])[None]
     assert variance_statistic(flips) == pytest.approx(25)
@@ -159,14 +159,14 @@ def test_berry_esseen_bounds_binomials(terms, probability):
     assert max(above, below) > 0.4 * bound or terms == 1 or probability < 0.1
 
 
-def test_berry_esseen_takes_many_sums_at_once():
+def test_berry_esseen_is_vectorized():
     variances = torch.tensor([[1.0, 3.0], [4.0, 0.0]])
     thirds = torch.tensor([[1.0, 1.0], [8.0, 0.0]])
     assert berry_esseen(variances, thirds).tolist() == pytest.approx([0.56 * 2 / 8, 0.56])
 
 
 @pytest.mark.parametrize("y", [1, -1])
-def test_activation_probability_is_within_its_error_of_the_enumerated_one(y):
+def test_activation_probability_is_within_its_error_of_the_exact_one(y):
     core, features, chance = 5, 12, 0.3
     u = torch.randn(40, features, generator=generator_for(0, "u"), dtype=torch.float64) + 0.3
     outcomes = torch.tensor(list(itertools.product((0.0, 1.0), repeat=features))).double()
@@ -214,6 +214,6 @@ def test_gated_expectations_by_hand():
         ),
     ],
 )
-def test_what_the_bounds_do_not_say_is_rejected(refused, message):
+def test_arguments_outside_the_bounds_are_rejected(refused, message):
     with pytest.raises(ValueError, match=message):
         refused()

@@ -43,7 +43,7 @@ def test_definition_3_1_core_carries_the_label_and_background_does_not():
         assert pvalue(f[y == label, 6:], Uniform()) > 1e-4
 
 
-def test_out_of_distribution_only_the_background_changes():
+def test_the_shift_changes_only_the_background():
     data = DataModel(SMALL, ood_weights=Uniform(-0.5, -0.1))
     ood, worst = draw(data, where="ood"), draw(data, where="worst")
     assert pvalue(ood.f[:, 6:], Uniform(-0.5, -0.1)) > 1e-4
@@ -59,7 +59,7 @@ def test_weights_are_independent_of_each_other():
     assert abs(off_diagonal).max() < 4.5 / 40_000**0.5
 
 
-def test_each_feature_may_have_a_distribution_of_its_own():
+def test_features_can_have_different_distributions():
     each = (Uniform(), Beta(2.0, 5.0), Uniform(0.5, 1.0), Beta(2.0, 5.0))
     data = DataModel(SMALL, background_weights=each, core_weights=Beta(0.5, 0.5))
     f, y, _ = draw(data)
@@ -77,7 +77,7 @@ def test_any_number_of_examples(n):
         assert draw(data, n=n).y.shape == (n,)
 
 
-def test_the_stream_does_not_depend_on_precision():
+def test_examples_do_not_depend_on_the_precision():
     single = DataModel(SMALL).sample(100, bit_generator_for(0, "test"))
     double = draw(DataModel(SMALL), n=100)
     assert single.f.dtype == torch.float32
@@ -85,7 +85,7 @@ def test_the_stream_does_not_depend_on_precision():
     assert torch.equal(single.y, double.y)
 
 
-def test_a_generator_goes_on_where_it_stood():
+def test_a_restored_generator_continues_the_stream():
     data, draws = DataModel(SMALL), bit_generator_for(5, "test")
     data.sample(77, draws)
     stood = bits_state(draws)
@@ -99,7 +99,7 @@ def test_a_generator_goes_on_where_it_stood():
 
 @pytest.mark.parametrize("rho", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("weights", [Uniform(), Beta(2.0, 5.0)], ids=str)
-def test_correlation_tells_the_label_and_keeps_every_distribution(rho, weights):
+def test_correlation_predicts_the_label_and_preserves_marginals(rho, weights):
     data = DataModel(SMALL, background_weights=weights, correlation=rho)
     f, y, _ = draw(data)
     assert pvalue(f[:, 6:], weights) > 1e-4
@@ -113,7 +113,7 @@ def test_correlation_tells_the_label_and_keeps_every_distribution(rho, weights):
 
 
 @pytest.mark.parametrize("kappa", [0.0, 0.6, 1.0])
-def test_coupling_ties_backgrounds_together_and_keeps_every_distribution(kappa):
+def test_coupling_correlates_backgrounds_and_preserves_marginals(kappa):
     f, y, _ = draw(DataModel(SMALL, coupling=kappa), n=40_000)
     assert pvalue(f[:, 6], Uniform()) > 1e-4
     correlation = np.corrcoef(f[:, 6:].numpy(), rowvar=False)
@@ -137,7 +137,7 @@ def test_more_than_two_classes_by_hand():
     torch.testing.assert_close(means, data.class_means, rtol=0, atol=0.02)
 
 
-def test_spheres_have_radius_one_and_two_and_no_direction():
+def test_spheres_have_radius_one_and_two_and_are_isotropic():
     data = DataModel(SMALL, core_shape="spheres")
     f, y, _ = draw(data)
     radius = f[:, :6].norm(dim=1)
@@ -149,7 +149,7 @@ def test_spheres_have_radius_one_and_two_and_no_direction():
     torch.testing.assert_close(data.class_means[:, :6], torch.zeros(2, 6).double())
 
 
-def test_means_of_the_classes_by_hand():
+def test_class_means_of_features_by_hand():
     data = DataModel(
         FeatureModel(2, 1, 3), core_weights=TwoPoint(0.25), background_weights=Beta(2.0, 6.0)
     )
@@ -171,12 +171,12 @@ BAD = [
 
 
 @pytest.mark.parametrize(("fields", "message"), BAD)
-def test_fields_that_do_not_fit_are_rejected(fields, message):
+def test_inconsistent_fields_are_rejected(fields, message):
     with pytest.raises(ValueError, match=message):
         DataModel(SMALL, **fields)
 
 
-def test_a_sample_needs_a_size_and_a_distribution():
+def test_an_empty_sample_or_unknown_distribution_is_rejected():
     with pytest.raises(ValueError, match="need at least 1"):
         DataModel(SMALL).sample(0, bit_generator_for(0, "test"))
     with pytest.raises(ValueError, match="choose 'id', 'ood' or 'worst'"):

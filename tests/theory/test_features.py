@@ -22,13 +22,13 @@ def test_inner_products_of_the_columns_are_the_gram_matrix(features):
 
 
 @pytest.mark.parametrize("features", DICTIONARIES)
-def test_the_root_of_the_gram_matrix_is_one(features):
+def test_the_square_root_of_the_gram_matrix_is_a_root(features):
     root = features.gram_root(torch.float64)
     torch.testing.assert_close(root @ root, features.gram(torch.float64), rtol=0, atol=1e-12)
     assert torch.linalg.eigvalsh(root).min() > 0
 
 
-def test_axes_need_no_seed_and_the_others_are_drawn_from_it():
+def test_only_random_dictionaries_depend_on_the_seed():
     axes, rotated = FeatureModel(2, 2, 9), FeatureModel(2, 2, 9, "rotated")
     assert torch.equal(axes.matrix(0), axes.matrix(1))
     assert torch.equal(rotated.matrix(0), rotated.matrix(0))
@@ -36,7 +36,7 @@ def test_axes_need_no_seed_and_the_others_are_drawn_from_it():
 
 
 @pytest.mark.parametrize("features", DICTIONARIES)
-def test_eq_6_weights_are_their_projections_and_a_residual_that_no_input_sees(features):
+def test_eq_6_weights_are_projections_plus_a_residual_orthogonal_to_inputs(features):
     M = features.matrix(1, torch.float64)
     generator = torch.Generator().manual_seed(0)
     W = torch.randn(7, features.dimension, generator=generator, dtype=torch.float64)
@@ -50,7 +50,7 @@ def test_eq_6_weights_are_their_projections_and_a_residual_that_no_input_sees(fe
 
 
 @given(core=st.integers(-3, 40), background=st.integers(-3, 40), dimension=st.integers(-3, 60))
-def test_impossible_sizes_are_rejected(core, background, dimension):
+def test_invalid_sizes_are_rejected(core, background, dimension):
     if core >= 1 and background >= 0 and core + background <= dimension:
         assert FeatureModel(core, background, dimension).size == core + background
     else:
@@ -59,7 +59,7 @@ def test_impossible_sizes_are_rejected(core, background, dimension):
 
 
 @given(coherence=st.floats(-1.5, 1.5))
-def test_only_coherences_that_a_gram_matrix_can_have_are_taken(coherence):
+def test_coherences_without_a_gram_matrix_are_rejected(coherence):
     gram = torch.full((8, 8), coherence, dtype=torch.float64).fill_diagonal_(1)
     lowest = float(torch.linalg.eigvalsh(gram)[0])
     if abs(lowest) < 1e-9:  # singular up to rounding

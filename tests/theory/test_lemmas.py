@@ -54,7 +54,7 @@ def gradients(u, a, f, y, activation):
 
 
 @pytest.mark.parametrize("activation", ["relu", "identity"])
-def test_lemma_a2_and_c2_batch_gradients_approach_the_population_like_one_over_root_n(activation):
+def test_lemma_a2_and_c2_batch_gradients_converge_at_rate_one_over_root_n(activation):
     draws = generator_for(0, f"gradient gap {activation}")
     u, a = half_trained(draws)
     parts = [gradients(u, a, *examples(draws, 20_000), activation) for _ in range(20)]
@@ -72,7 +72,7 @@ def test_lemma_a2_and_c2_batch_gradients_approach_the_population_like_one_over_r
 
 @pytest.mark.parametrize("y", [1, -1])
 @pytest.mark.parametrize("level", [0.5, 1.0, 1.5])
-def test_lemma_a6_chance_of_a_given_correlation_at_initialization(level, y):
+def test_lemma_a6_probability_of_a_given_correlation_at_initialization(level, y):
     draws = generator_for(0, f"correlations {level} {y}")
     mean = torch.rand(FEATURES, generator=draws) / 2 + 0.25
     u, _ = initial(draws, width=100_000)
@@ -85,7 +85,7 @@ def test_lemma_a6_chance_of_a_given_correlation_at_initialization(level, y):
 
 
 @pytest.mark.parametrize("width", [256, 4096])
-def test_lemma_a7_a_constant_share_of_neurons_starts_in_each_set(width):
+def test_lemma_a7_each_set_starts_with_a_constant_share_of_neurons(width):
     mean, level, failure, networks = torch.full((FEATURES,), 0.5), 0.25, 0.1, 200
     promised = initial_set_size(width, level, mean, failure=failure)
     sizes = []
@@ -126,7 +126,7 @@ def test_lemma_a9_the_output_starts_small():
 
 @pytest.mark.parametrize("y", [1, -1])
 @pytest.mark.parametrize("features", [16, 64, 256])
-def test_lemma_b1_activation_probability_is_the_gaussian_one_but_for_its_error(features, y):
+def test_lemma_b1_activation_probability_is_gaussian_up_to_its_error(features, y):
     draws = generator_for(0, f"activation {features} {y}")
     core, count = features // 2, 50_000
     u, _ = half_trained(draws, features=features, core=core)
@@ -142,7 +142,7 @@ def test_lemma_b1_activation_probability_is_the_gaussian_one_but_for_its_error(f
     assert float(told.error.mean()) == pytest.approx(1.15 / math.sqrt(features), rel=0.1)
 
 
-def test_lemma_b1_the_distance_from_the_gaussian_falls_like_one_over_root_d0():
+def test_lemma_b1_the_error_decreases_at_rate_one_over_root_d0():
     """Of a neuron with u = 1 on the core, -1 on the background: Bin(n, p) - Bin(n, p) >= 0."""
     chance, sizes, distances, errors = 0.3, [16, 64, 256, 1024], [], []
     variance = chance * (1 - chance)

@@ -37,14 +37,14 @@ def examples(draws, count, y, low=0.0):
     return z
 
 
-def test_grid_averages_are_those_of_the_gaussian():
+def test_grid_averages_agree_with_the_gaussian():
     grid = Grid.of(12)
     A, B = torch.meshgrid(grid.nodes, grid.nodes, indexing="ij")
     for table, expected in ((A**0, 1), (A, 0), (A**2, 1), (A**4 * B**2, 3)):
         assert grid.average(grid.refine(table)) == pytest.approx(expected, abs=2e-4)
 
 
-def test_gated_weights_integrate_over_a_half_plane():
+def test_gated_weights_are_half_plane_integrals():
     grid = Grid.of(12)
     A, B = torch.meshgrid(grid.nodes, grid.nodes, indexing="ij")
     weights = grid.weigh(torch.special.ndtr((0.4 - grid.refine(0.6 * A + 0.8 * B)) / 0.05))
@@ -56,7 +56,7 @@ def test_gated_weights_integrate_over_a_half_plane():
 
 
 @pytest.mark.parametrize("margin", [-0.3, 0.0, 0.2])
-def test_relu_moments_of_a_gaussian_are_their_integrals(margin):
+def test_relu_moments_of_a_gaussian_agree_with_integration(margin):
     one = Neurons(
         sign=torch.ones(1, dtype=torch.float64),
         core_mean=torch.zeros(1, dtype=torch.float64),
@@ -79,7 +79,7 @@ def test_relu_moments_of_a_gaussian_are_their_integrals(margin):
 @pytest.mark.parametrize("activation", ["relu", "identity"])
 @pytest.mark.parametrize(("low", "where"), [(0.0, "id"), (-1.0, "ood")])
 @pytest.mark.parametrize("y", [1.0, -1.0])
-def test_predicted_outputs_match_those_of_examples(activation, low, where, y):
+def test_predicted_output_moments_match_sampled_outputs(activation, low, where, y):
     u, a = network(0.7)
     h = examples(generator_for(1, "view"), 200_000, y, low) @ u.T
     h = y * ((h.relu() if activation == "relu" else h) @ a)
@@ -122,7 +122,7 @@ def sampled_pulls(u, a, activation, examples_per_class=300_000):
 
 @pytest.mark.parametrize("activation", ["relu", "identity"])
 @pytest.mark.parametrize("progress", [0.0, 0.4, 0.8])
-def test_a_step_is_the_gradient_over_many_examples_term_by_term(activation, progress):
+def test_each_term_of_a_step_is_the_gradient_over_many_examples(activation, progress):
     u, a = network(progress)
     before = Neurons.read(u, a, core=CORE)
     setting = replace(SETTING, activation=activation, weight_decay=0.0, step_size=WIDTH * 0.01)
@@ -135,7 +135,7 @@ def test_a_step_is_the_gradient_over_many_examples_term_by_term(activation, prog
         assert activation == "identity" or largest > (0.02 if "rest" in term else 0.2), term
 
 
-def test_weight_decay_shrinks_everything_alike():
+def test_weight_decay_scales_all_weights_equally():
     before = Neurons.read(*network(0.5), core=CORE)
     kept, decayed = (advance(before, replace(SETTING, weight_decay=decay)) for decay in (0.0, 0.01))
     for name in ("core_mean", "background_mean", "core_rest", "background_rest"):
@@ -161,7 +161,7 @@ def test_drawn_neurons_follow_the_law_of_gaussian_weights(width):
 
 
 @pytest.mark.parametrize("neurons", [2, 255, 4096])
-def test_a_sample_of_a_wide_network_is_even(neurons):
+def test_the_sampled_neurons_of_a_wide_network_are_balanced(neurons):
     drawn = Neurons.draw(replace(SETTING, width=10**6), 0, neurons)
     assert len(drawn.sign) == neurons
     assert float(drawn.sign.sum()) == neurons % 2
@@ -170,7 +170,7 @@ def test_a_sample_of_a_wide_network_is_even(neurons):
     assert abs(float((drawn.sign * drawn.core_mean).mean())) < 0.5 * independent
 
 
-def test_a_seed_draws_the_same_neurons_again_and_another_seed_others():
+def test_neurons_depend_on_the_seed():
     first, again, other = (
         Neurons.draw(SETTING, seed, 4096).core_mean.tolist() for seed in (1, 1, 2)
     )

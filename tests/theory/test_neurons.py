@@ -36,7 +36,7 @@ def test_activation_probabilities_by_hand():
     torch.testing.assert_close(found, expected)
 
 
-def test_activation_probabilities_of_every_layer_against_brute_force():
+def test_activation_probabilities_of_every_layer_agree_with_brute_force():
     data = DataModel(FeatureModel(6, 3, 20), classes=3)
     shape = Setting(data=data, width=2**15, bias="all", initialization="uniform")
     network = initial_network(shape, 0)
@@ -56,7 +56,7 @@ def test_deep_networks_have_one_table_for_each_layer():
     assert [table.shape for table in tables] == [(2, 5)] * 3
 
 
-def test_a_class_that_is_missing_is_named():
+def test_a_missing_class_is_reported():
     f = torch.zeros(2, 2)
     with pytest.raises(ValueError, match=r"no example of class \[-1\]"):
         activation_probabilities(two_layers([[1.0, 0.0]]), Sample(f, torch.tensor([1, 1]), f), DATA)
@@ -102,7 +102,7 @@ def test_definition_a4_by_hand():
     assert neuron_sets(W, a, DATA, c=2.0).sum() == 1
 
 
-def test_lemma_a7_at_the_start_each_set_has_its_share_of_all_neurons():
+def test_lemma_a7_each_set_has_its_share_of_neurons_at_initialization():
     data = DataModel()
     network = initial_network(Setting(data=data, width=20_000), 0)
     members = neuron_sets(network.projections, network.head.weight[0], data)

@@ -126,14 +126,14 @@ def test_prediction_matches_sgd(features, width, step_size, steps, batch):
     agree(predicted[-1].tolist(), found[-1].tolist())
 
 
-def test_prediction_matches_sgd_along_the_way():
+def test_prediction_matches_sgd_during_training():
     predicted, found = both(64, 256, report_at=(0, 5, 20, 50, 100, 200))
     for column, allowed in enumerate((0.02, 0.02, 0.004, 0.02, 0.004, 0.01)):
         assert float((predicted - found)[:, column].abs().max()) < allowed
     assert float(found[:, 5].max() - found[:, 5].min()) > 0.3
 
 
-def test_the_comparison_can_fail():
+def test_the_comparison_fails_for_another_setting():
     """A prediction for slightly other data, or for half of the steps, is no longer SGD's."""
     _, found = both(64, 256, report_at=(0, 5, 20, 50, 100, 200))
     for other in (
@@ -185,9 +185,7 @@ def test_ood_risk_grows_with_the_number_of_features():
         pytest.param(2**20, 2**22, 0.021, marks=pytest.mark.slow),
     ],
 )
-def test_the_other_class_rate_vanishes_where_d_outgrows_d0_and_not_at_4_d0(
-    features, dimension, expected
-):
+def test_the_other_class_rate_vanishes_for_d_much_larger_than_d0(features, dimension, expected):
     prediction = predict(
         core=features // 2,
         background=features // 2,
@@ -200,14 +198,14 @@ def test_the_other_class_rate_vanishes_where_d_outgrows_d0_and_not_at_4_d0(
     assert prediction.final.own_class_rate > 0.99
 
 
-def test_theorem_4_2_good_neurons_hold_core_by_their_sign_and_background_besides():
+def test_theorem_4_2_good_neurons_learn_core_and_background():
     final = predict().final
     assert final.good_share > 0.75
     assert 1 < final.good_core < 1.6
     assert 0.7 < final.good_background < 1.3
 
 
-def test_a_sample_of_a_wide_network_predicts_the_same_as_the_whole():
+def test_sampled_neurons_predict_the_same_as_the_whole_network():
     sampled, whole = (
         predict(
             width=2048, step_size=8.0, weight_decay=1e-3 / 8, neurons=neurons, report_at=[]
@@ -218,13 +216,13 @@ def test_a_sample_of_a_wide_network_predicts_the_same_as_the_whole():
         assert getattr(sampled, name) == pytest.approx(getattr(whole, name), abs=allowed)
 
 
-def test_an_equal_seed_predicts_the_same_and_another_one_nearly_so():
+def test_predictions_depend_on_the_seed_only_slightly():
     first, again, other = (predict(seed=seed, steps=100) for seed in (3, 3, 4))
     assert first == again
     assert 0 < abs(first.final.ood_hinge - other.final.ood_hinge) < 0.03
 
 
-def test_steps_of_the_curve():
+def test_curve_steps_by_hand():
     assert [point.step for point in predict(steps=20).curve] == list(range(0, 21, 2))
     assert [point.step for point in predict(steps=3).curve] == [0, 1, 2, 3]
     assert [point.step for point in predict(steps=9, report_at=(4, 0)).curve] == [
@@ -234,7 +232,7 @@ def test_steps_of_the_curve():
     ]
 
 
-def test_contamination_gives_the_ood_risk_by_the_rule_of_thumb():
+def test_contamination_approximates_the_ood_risk():
     prediction = predict()
     ratio = prediction.contamination
     assert ratio == prediction.final.V / prediction.final.U
@@ -251,7 +249,7 @@ def test_summary_contains_the_numbers():
     assert f"a contamination of {prediction.contamination:.2f}" in words
 
 
-def test_summary_of_a_network_that_has_not_learned_does_not_speak_of_contamination():
+def test_the_summary_of_an_untrained_network_omits_contamination():
     words = predict(steps=1, core=4, background=60, width=64).summary()
     assert words.startswith("After 1 step the average neuron")
     assert "hardly anything: train longer" in words
@@ -259,7 +257,7 @@ def test_summary_of_a_network_that_has_not_learned_does_not_speak_of_contaminati
     assert "no neuron fires for one class only" in words
 
 
-def test_records_are_rows_that_json_can_hold():
+def test_records_are_json_serializable():
     prediction = predict(core=4, background=60, width=64, steps=30)
     rows = json.loads(json.dumps(prediction.records(), allow_nan=False))
     assert [row["step"] for row in rows] == [point.step for point in prediction.curve]
@@ -318,7 +316,7 @@ def test_invalid_arguments_are_rejected(arguments, message):
         predict_contamination(Setting(), **arguments)
 
 
-def test_fields_that_make_no_difference():
+def test_irrelevant_fields_change_nothing():
     standard, same = (
         predict_contamination(setting).curve
         for setting in (
@@ -329,13 +327,13 @@ def test_fields_that_make_no_difference():
     assert standard == same
 
 
-def test_progress_rises_to_one():
+def test_progress_increases_to_one():
     shares: list[float] = []
     predict_contamination(Setting(steps=4), progress=shares.append)
     assert shares == [0.0, 0.25, 0.5, 0.75, 1.0]
 
 
-def test_a_start_of_another_width_is_rejected():
+def test_an_initialization_of_another_width_is_rejected():
     u, a = start(64, 256, 100, 0)
     with pytest.raises(ValueError, match="start has 100 neurons, but width is 256"):
         predict(start=Neurons.read(u, a, core=32))
@@ -346,7 +344,7 @@ def test_skewed_two_point_weights_are_covered():
     assert 0 < final.id_hinge < final.ood_hinge < final.worst_hinge
 
 
-def test_worst_is_the_limit_of_a_background_near_minus_one():
+def test_worst_case_is_the_limit_of_backgrounds_near_minus_one():
     usual, extreme = (
         predict_contamination(Setting(data=DataModel(ood_weights=weights), steps=30)).final
         for weights in (Uniform(-1, 0), Uniform(-1, -1 + 1e-9))

@@ -26,7 +26,7 @@ def test_weighted_sums_by_hand():
     assert background.tolist() == [0.5, 1.0, 0.75]
 
 
-def test_class_correlations_are_y_c_plus_b():
+def test_class_correlations_are_label_times_core_plus_background():
     core, background = weighted_sums(W, DATA)
     expected = torch.stack([-core + background, core + background])
     torch.testing.assert_close(class_correlations(W, DATA), expected)

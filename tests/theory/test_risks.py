@@ -25,7 +25,7 @@ def test_losses_of_one_output_by_hand():
     torch.testing.assert_close(logistic(h, few), torch.log1p(torch.exp(-h)))
 
 
-def test_losses_of_several_outputs_against_torch():
+def test_losses_of_several_outputs_agree_with_torch():
     margins = torch.stack([1 - H[i, c] + H[i] for i, c in enumerate(INDEX)])
     margins[torch.arange(40), INDEX] = 0.0  # the largest wrong margin, or nothing
     torch.testing.assert_close(hinge(H, sample(INDEX)), margins.amax(dim=1))
@@ -51,7 +51,7 @@ DATA = DataModel(FeatureModel(4, 4, 20))
 
 
 @pytest.mark.parametrize("loss", ["hinge", "logistic"])
-def test_risk_against_brute_force(loss):
+def test_risk_agrees_with_brute_force(loss):
     (state,) = simulate(Setting(data=DATA, width=16, loss=loss, steps=5), 0)
     seen = held_out(state, "ood", examples=500)
     h = state(seen.f)
@@ -76,7 +76,7 @@ def test_risk_of_several_classes_and_of_regression():
     assert found.loss == pytest.approx(float(F.mse_loss(state(seen.f), seen.target)), rel=1e-5)
 
 
-def test_held_out_examples_stay_and_are_not_the_ones_trained_on():
+def test_held_out_examples_are_fixed_and_not_trained_on():
     setting = Setting(data=DATA, width=16, steps=2, examples=64, batch_size=64)
     first, final = simulate(setting, 0, report_at=(0, 2))
     seen = held_out(first, "id", 64)
@@ -84,6 +84,6 @@ def test_held_out_examples_stay_and_are_not_the_ones_trained_on():
     assert not torch.isin(seen.f, training_set(setting, 0).f).all()
 
 
-def test_eq_1_is_the_worst_case():
+def test_eq_1_is_the_worst_case_risk():
     assert ood_risk({"id": 0.1, "ood": 0.8, "worst": 1.0}) == 1.0
     assert ood_risk({"id": 0.9, "ood": 0.8}) == 0.9

@@ -68,7 +68,7 @@ def test_numbers_out_of_range_are_rejected(value):
                 Setting(**{field: value})
 
 
-def test_the_largest_smooth_step():
+def test_the_largest_stable_step_by_hand():
     assert Setting().stable_step == pytest.approx(10.0)  # 2.5 * 256 / 64
     assert Setting(optimizer="momentum").stable_step == pytest.approx(1.0)
     assert Setting(head="trained").stable_step is None

@@ -96,7 +96,7 @@ def test_theorem_4_4_linear_networks_have_no_gradient_along_the_background(seed)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_theorem_4_2_relu_gradients_raise_the_background_of_neurons_of_one_class(seed):
+def test_theorem_4_2_relu_gradients_raise_background_weights(seed):
     W, a = small_network(seed)
     f, y = mirrored_examples(seed)
     active = (f @ W.T >= 0).double()
@@ -109,7 +109,7 @@ def test_theorem_4_2_relu_gradients_raise_the_background_of_neurons_of_one_class
 
 
 @pytest.mark.parametrize("activation", ["relu", "identity"])
-def test_lemma_a3_is_the_gradient_while_all_examples_are_inside_the_hinge(activation):
+def test_lemma_a3_is_the_gradient_while_all_margins_are_below_one(activation):
     W, a = small_network(2)
     f, y = mirrored_examples(2)
     projections = gradient_projections(W, a, Sample(f, y, f[:, CORE]), activation)
@@ -157,7 +157,7 @@ def test_weights_start_at_the_scale_of_their_fan_in(initialization):
         assert float(first.abs().max()) <= 1 / math.sqrt(48)
 
 
-def test_a_fixed_head_is_plus_or_minus_one_over_m_and_stays():
+def test_a_fixed_head_is_plus_or_minus_one_over_m_and_is_not_trained():
     network = initial_network(replace(SMALL, width=400), 3)
     a = network.head.weight[0]
     assert set((a * 400).tolist()) == {-1.0, 1.0}
@@ -198,14 +198,14 @@ def test_a_copy_shares_no_weights():
     ]
 
 
-def test_nothing_touches_the_global_random_state():
+def test_the_global_random_state_is_preserved():
     before = torch.random.get_rng_state()
     initial_network(replace(SMALL, depth=3, bias="all"), 0).copy()
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("activation", [*ACTIVATIONS, "leaky_relu"])
-def test_activations_are_the_ones_of_torch(activation):
+def test_activations_agree_with_torch(activation):
     W = torch.tensor([[1.0]])
     network = MLP([linear(W)], linear(W), activation=activation, slope=0.2)
     f = torch.linspace(-3, 3, 13)[:, None]

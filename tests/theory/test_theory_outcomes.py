@@ -32,7 +32,7 @@ def identity():
     return rows(Setting(activation="identity"))
 
 
-def test_theorem_4_1_most_neurons_fire_for_one_class_alone(relu):
+def test_theorem_4_1_most_neurons_are_active_for_one_class_only(relu):
     assert mean(relu, "good_share") >= 0.75
     assert mean(relu, "other_class_rate") <= 0.08
     assert mean(relu, "asymmetry_1") > 0.75
@@ -48,7 +48,7 @@ def test_theorem_4_2_neurons_learn_the_core_and_the_background(relu):
     assert all(row["background_pull"] > 0 for row in relu)
 
 
-def test_theorem_4_3_id_is_solved_and_ood_is_lost(relu):
+def test_theorem_4_3_id_risk_is_low_and_ood_risk_is_high(relu):
     assert all(row["id_hinge"] <= 0.008 and row["id_error"] == 0 for row in relu)
     assert all(0.82 <= row["ood_hinge"] <= 0.88 for row in relu)
     assert all(0.97 <= row["worst_hinge"] <= 1.03 for row in relu)
@@ -58,7 +58,7 @@ def test_theorem_4_3_id_is_solved_and_ood_is_lost(relu):
     assert all(row["ood_risk"] == row["worst_hinge"] for row in relu)
 
 
-def test_theorem_4_4_linear_networks_leave_the_background_alone(identity):
+def test_theorem_4_4_linear_networks_do_not_learn_the_background(identity):
     assert abs(mean(identity, "V")) <= 0.08
     assert all(abs(row["ood_hinge"] - row["id_hinge"]) <= 0.003 for row in identity)
     assert all(row["largest_background"] <= 4.5 for row in identity)
@@ -68,13 +68,13 @@ def test_theorem_4_4_linear_networks_leave_the_background_alone(identity):
         assert row["background_norm"] == pytest.approx(decayed, rel=0.02)
 
 
-def test_relu_holds_more_background_than_identity(relu, identity):
+def test_relu_learns_more_background_than_identity(relu, identity):
     ratio = mean(relu, "background_norm") / mean(identity, "background_norm")
     assert 1.5 <= ratio <= 1.7
 
 
 @pytest.mark.slow
-def test_in_the_long_run_only_relu_holds_on_to_the_background():
+def test_after_long_training_only_relu_retains_the_background():
     long = Setting(steps=3000)
     relu, identity = rows(long, (0, 1)), rows(replace(long, activation="identity"), (0, 1))
     assert mean(relu, "background_norm") / mean(identity, "background_norm") >= 15
@@ -83,7 +83,7 @@ def test_in_the_long_run_only_relu_holds_on_to_the_background():
 AUTHORS = Setting(initialization="uniform", bias="hidden")
 
 
-def test_the_authors_start_and_biases_by_the_flow_of_their_schedule():
+def test_the_authors_initialization_and_biases_under_gradient_flow():
     found = rows(AUTHORS)
     assert mean(found, "ood_hinge") == pytest.approx(0.77, abs=0.02)
     assert mean(found, "core_norm") == pytest.approx(0.475, abs=0.01)
@@ -91,7 +91,7 @@ def test_the_authors_start_and_biases_by_the_flow_of_their_schedule():
 
 
 @pytest.mark.slow
-def test_the_authors_schedule_itself():
+def test_the_authors_schedule():
     setting = replace(
         AUTHORS,
         optimizer="momentum",
@@ -106,19 +106,19 @@ def test_the_authors_schedule_itself():
     assert row["background_norm"] == pytest.approx(0.36, abs=0.01)
 
 
-def test_more_features_lose_more():
+def test_ood_risk_grows_with_the_number_of_features():
     small = Setting(data=DataModel(FeatureModel(8, 8, 64)), width=64)
     assert mean(rows(small), "ood_hinge") + 0.02 <= mean(rows(Setting()), "ood_hinge")
 
 
-def test_leaky_relu_loses_less_the_more_linear_it_is():
+def test_ood_risk_of_leaky_relu_falls_with_its_slope():
     leaky = Setting(activation="leaky_relu")
     lost = [mean(rows(replace(leaky, slope=s), (0,)), "ood_hinge") for s in (0.1, 0.5, 0.8)]
     assert lost[0] > 0.5 > lost[1] > 0.02 > lost[2]
 
 
 @pytest.mark.slow
-def test_regression_only_relu_is_lost_out_of_distribution():
+def test_only_relu_regression_fails_out_of_distribution():
     regression = Setting(loss="squared", head="trained", step_size=0.1, steps=1000)
     relu = rows(regression, (0, 1))
     assert mean(relu, "id_squared") == pytest.approx(0.0031, abs=0.001)
@@ -142,7 +142,7 @@ SPHERES = Setting(
 
 
 @pytest.mark.slow
-def test_a_label_that_is_no_linear_function_of_the_core():
+def test_a_label_nonlinear_in_the_core():
     (relu,) = rows(SPHERES, (0,))
     assert relu["id_logistic"] < 0.005
     assert relu["ood_logistic"] == pytest.approx(1.12, abs=0.15)
@@ -159,7 +159,7 @@ def test_a_fixed_data_set_on_spheres_is_partly_memorized():
     assert summary(state)["id_logistic"] > 20 * state.loss
 
 
-def test_three_classes_are_contaminated_too():
+def test_three_classes_are_contaminated():
     data = DataModel(FeatureModel(30, 30, 256), classes=3)
     (row,) = rows(Setting(data=data, loss="logistic", step_size=3.0), (0,))
     assert row["id_error"] < 0.02
@@ -167,7 +167,7 @@ def test_three_classes_are_contaminated_too():
     assert row["ood_logistic"] > row["id_logistic"] + 0.1
 
 
-def test_every_layer_of_a_deep_network_is_in_the_row():
+def test_a_row_contains_every_layer_of_a_deep_network():
     setting = Setting(depth=3, width=64, head="trained", loss="logistic", step_size=0.5, steps=30)
     (row,) = rows(setting, (0,))
     assert all(0 <= row[f"asymmetry_{layer}"] <= 1 for layer in (1, 2, 3))

@@ -58,7 +58,7 @@ def test_both_engines_take_the_same_steps(fields):
     assert closed_form.loss == pytest.approx(autograd.loss, rel=1e-9)
 
 
-def test_auto_takes_the_closed_form_where_there_is_one():
+def test_auto_selects_the_closed_form_if_there_is_one():
     setting = replace(SMALL, precision="float32")
     closed_form, auto = last(replace(setting, engine="closed_form")), last(setting)
     autograd = last(replace(setting, engine="autograd"))
@@ -78,7 +78,7 @@ def test_auto_takes_the_closed_form_where_there_is_one():
     ],
     ids=name,
 )
-def test_training_in_r_d_is_training_in_feature_coordinates(fields):
+def test_training_in_r_d_equals_training_in_feature_coordinates(fields):
     setting = replace(SMALL, **fields)
     inside, ambient = last(setting), last(replace(setting, ambient=True))
     assert ambient.network.first.weight.shape == (24, 30)
@@ -111,7 +111,7 @@ def test_a_resumed_run_is_the_same_run_bit_for_bit(fields, tmp_path):
         assert torch.equal(found[key], value), key
 
 
-def test_reports_come_in_order_and_stay_as_they_are():
+def test_reports_are_ordered_and_immutable():
     states = list(simulate(SMALL, 0, report_at=(60, 0, 7)))
     assert [state.step for state in states] == [0, 7, 60]
     assert states[0].loss is None
@@ -121,7 +121,7 @@ def test_reports_come_in_order_and_stay_as_they_are():
 
 
 @pytest.mark.parametrize("engine", ["closed_form", "autograd"])
-def test_a_checkpoint_is_taken_when_its_state_is_reported(engine):
+def test_a_checkpoint_holds_the_reported_state(engine):
     setting = replace(SMALL, engine=engine, optimizer="momentum", step_size=0.1)
     states = simulate(setting, 0, report_at=(10, 60))
     early = next(states)
@@ -145,7 +145,7 @@ def test_a_state_gives_the_outputs_of_its_network():
     assert last(SMALL).biases == ()
 
 
-def test_minibatches_of_a_fixed_data_set_come_from_it():
+def test_minibatches_are_drawn_from_the_fixed_data_set():
     setting = replace(SMALL, examples=3, batch_size=3)
     fixed = training_set(setting, 0)
     assert len(fixed.y) == 3
@@ -158,18 +158,18 @@ def test_minibatches_of_a_fixed_data_set_come_from_it():
         training_set(SMALL, 0)
 
 
-def test_seeds_differ_and_repeat():
+def test_trainings_depend_only_on_the_seed():
     assert torch.equal(last(SMALL, 3).W, last(SMALL, 3).W)
     assert not torch.allclose(last(SMALL, 3).W, last(SMALL, 4).W)
 
 
-def test_nothing_touches_the_global_random_state():
+def test_the_global_random_state_is_preserved():
     before = torch.random.get_rng_state()
     last(replace(SMALL, depth=2, steps=3))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_large_steps_warn_when_a_training_is_made():
+def test_large_step_sizes_raise_a_warning():
     setting = replace(SMALL, step_size=5.2)  # 5.2 * 12 / 24 = 2.6
     with pytest.warns(UserWarning, match=r"step_size=5.2 is large .* stay at 5 or below"):
         simulate(setting, 0)
@@ -179,13 +179,13 @@ def test_large_steps_warn_when_a_training_is_made():
 
 
 @pytest.mark.parametrize("engine", ["closed_form", "autograd"])
-def test_a_loss_that_is_not_finite_names_the_step_and_a_smaller_step_size(engine):
+def test_a_non_finite_loss_is_reported_with_the_step_and_a_remedy(engine):
     setting = replace(SMALL, engine=engine, weight_decay=1e30, precision="float32", step_size=4.0)
     with pytest.raises(ValueError, match=r"not finite at step \d+; lower step_size below 2"):
         last(setting)
 
 
-def test_a_regression_loss_that_is_not_finite_is_reported():
+def test_a_non_finite_regression_loss_is_reported():
     setting = replace(SMALL, loss="squared", head="trained", step_size=100.0, steps=200)
     with pytest.raises(ValueError, match=r"not finite at step \d+; lower step_size below 50"):
         last(setting)

@@ -92,6 +92,6 @@ def test_beta_moments_hold_for_all_shapes(a, b):
         (lambda: TwoPoint(1.0), "strictly between 0 and 1"),
     ],
 )
-def test_impossible_distributions_are_rejected(make, message):
+def test_invalid_distributions_are_rejected(make, message):
     with pytest.raises(ValueError, match=message):
         make()

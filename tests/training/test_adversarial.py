@@ -57,7 +57,7 @@ def risk(model, x, y) -> float:
 
 
 @pytest.mark.parametrize("steps", [1, 4, 10])
-def test_away_from_the_bounds_the_attack_is_that_of_foolbox(network, steps):
+def test_the_attack_agrees_with_foolbox_away_from_the_bounds(network, steps):
     x, y = images(0.4, 0.6)
     ours = pgd_l2(network, x, y, epsilon=0.3, steps=steps)
     torch.testing.assert_close(
@@ -66,7 +66,7 @@ def test_away_from_the_bounds_the_attack_is_that_of_foolbox(network, steps):
 
 
 @pytest.mark.parametrize("epsilon", [0.1, 255 / 256, 3.0])
-def test_at_the_bounds_it_has_at_least_the_norm_and_the_loss_of_foolbox(network, epsilon):
+def test_the_attack_is_at_least_as_strong_as_foolbox_at_the_bounds(network, epsilon):
     x, y = images()
     ours = pgd_l2(network, x, y, epsilon=epsilon, steps=4)
     theirs = reference(network, x, y, epsilon=epsilon, steps=4)
@@ -80,7 +80,7 @@ def test_at_the_bounds_it_has_at_least_the_norm_and_the_loss_of_foolbox(network,
     assert float(ours.min()) >= 0 and float(ours.max()) <= 1
 
 
-def test_on_a_linear_model_one_step_goes_along_the_gradient():
+def test_one_step_on_a_linear_model_follows_the_gradient():
     weights = torch.tensor([[1.0, 2.0], [3.0, -1.0]])
     x, y = torch.full((1, 2), 0.5), torch.tensor([0])
     moved = pgd_l2(lambda v: v @ weights.T, x, y, epsilon=0.2, steps=1)
@@ -88,7 +88,7 @@ def test_on_a_linear_model_one_step_goes_along_the_gradient():
     torch.testing.assert_close(moved - x, 0.2 * direction[None] / direction.norm())
 
 
-def test_noise_is_added_to_what_the_network_is_shown_and_not_to_the_result(network):
+def test_noise_is_added_to_network_inputs_and_not_to_the_result(network):
     x, y = images(0.4, 0.6)
     noise = 0.25 * torch.randn(2, *x.shape, generator=generator_for(0, "test/noise"))
     moved = pgd_l2(network, x, y, epsilon=0.1, steps=2, noise=noise)
@@ -102,7 +102,7 @@ def test_noise_is_added_to_what_the_network_is_shown_and_not_to_the_result(netwo
     assert smoothed(moved) > smoothed(x)
 
 
-def test_copies_of_one_noise_vector_change_nothing(network):
+def test_repeating_one_noise_vector_changes_nothing(network):
     x, y = images(0.4, 0.6)
     noise = 0.25 * torch.randn(1, *x.shape, generator=generator_for(0, "test/noise"))
     once = pgd_l2(network, x, y, epsilon=0.1, steps=3, noise=noise)
@@ -110,7 +110,7 @@ def test_copies_of_one_noise_vector_change_nothing(network):
     torch.testing.assert_close(once, twice, rtol=0, atol=1e-5)
 
 
-def test_an_input_without_gradient_stays_and_parameters_get_none():
+def test_a_zero_gradient_keeps_the_input_and_parameters_get_no_gradient():
     linear = nn.Linear(3 * 8 * 8, 5)
     nn.init.zeros_(linear.weight)
     model = nn.Sequential(nn.Flatten(), linear)
@@ -127,7 +127,7 @@ def test_an_input_without_gradient_stays_and_parameters_get_none():
         ({"x": torch.full((1, 2), 1.5)}, r"must lie in \[0, 1\]"),
     ],
 )
-def test_an_impossible_attack_is_rejected_in_one_line(change, line):
+def test_an_invalid_attack_is_rejected_in_one_line(change, line):
     given = {"x": torch.full((1, 2), 0.5), "epsilon": 0.1, "steps": 1} | change
     x = given.pop("x")
     with pytest.raises(ValueError, match=line) as error:
@@ -169,7 +169,7 @@ def test_an_interrupted_training_resumes_bit_for_bit(step):
     assert all(resumed[name].equal(tensor) for name, tensor in whole.items())
 
 
-def test_settings_of_the_attack_change_what_is_learned():
+def test_attack_settings_change_the_learned_weights():
     settings = [{}, {"epsilon": 0.0}, {"noise": 0.0}, {"attack_steps": 1}, {"noise_vectors": 1}]
     heads = []
     for setting in settings:
@@ -179,7 +179,7 @@ def test_settings_of_the_attack_change_what_is_learned():
         assert all(not head.equal(other) for other in heads[index + 1 :])
 
 
-def test_an_augmentation_sees_every_minibatch_and_is_drawn_from_the_seed():
+def test_every_minibatch_is_augmented_from_the_seed():
     shift = padded_digits("red", train=64)
     seen = []
 
@@ -197,7 +197,7 @@ def test_an_augmentation_sees_every_minibatch_and_is_drawn_from_the_seed():
 
 
 @pytest.mark.slow
-def test_adversarial_training_makes_attacks_fail_that_a_standard_training_falls_to():
+def test_adversarial_training_resists_attacks_that_break_standard_training():
     """With epsilon 0 and no noise, the same loop is standard training."""
     shift = padded_digits("gray", train=600)
     accuracy = {}

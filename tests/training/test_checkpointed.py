@@ -70,18 +70,18 @@ def eager(monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_SHARE", 1e9)
 
 
-def test_all_records_and_the_last_stage_are_returned():
+def test_all_records_and_the_final_state_are_returned():
     stage, records = finished(train(Memory()))
     assert stage == Sum(STEPS, 21)
     assert [row["total"] for row in records] == [0, 1, 3, 6, 10, 15, 21]
 
 
-def test_the_share_done_is_yielded_at_every_report():
+def test_progress_is_yielded_at_every_report():
     assert list(train(Memory())) == [step / STEPS for step in range(1, STEPS + 1)]
 
 
 @pytest.mark.parametrize("patience", range(1, STEPS))
-def test_a_resumed_training_ends_like_one_that_was_not_interrupted(eager, patience):
+def test_a_resumed_training_equals_an_uninterrupted_one(eager, patience):
     store = Memory()
     interrupted = train(store)
     for _ in range(patience):
@@ -91,13 +91,13 @@ def test_a_resumed_training_ends_like_one_that_was_not_interrupted(eager, patien
     assert finished(train(store)) == finished(train(Memory()))
 
 
-def test_the_last_step_has_no_checkpoint_since_its_part_is_written_next(eager):
+def test_the_last_step_writes_no_checkpoint(eager):
     store = Memory()
     finished(train(store))
     assert store.steps == list(range(1, STEPS))
 
 
-def test_expensive_checkpoints_are_rare(monkeypatch):
+def test_expensive_checkpoints_are_written_less_often(monkeypatch):
     """A check-point that takes as long as a step is written at every 20th step, not at each."""
     clock = [0.0]
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 0.5)

@@ -64,14 +64,14 @@ def test_distance_by_hand():
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 3, 7)])
-def test_distance_is_the_width_times_torchs_loss(shape):
+def test_distance_is_the_width_times_the_torch_loss(shape):
     generator = torch.Generator().manual_seed(0)
     student, teacher = torch.rand(2, *shape, generator=generator)
     expected = 7 * F.mse_loss(student, teacher)
     torch.testing.assert_close(distance(student, teacher), expected)
 
 
-def test_the_student_comes_near_the_teacher():
+def test_the_student_approaches_the_teacher():
     x = toy().train[0].data.x
     teacher, student = (small_cnn(3, width=4, seed=seed).encoder for seed in (5, 0))
     for _ in range(50):  # running statistics of these data, as if it had been trained on them
@@ -114,7 +114,7 @@ def test_an_interrupted_distillation_continues_bit_for_bit(recipe, given, stop):
     assert_same_weights(whole, resumed)
 
 
-def test_kept_features_are_those_of_every_step():
+def test_cached_teacher_features_equal_those_of_every_step():
     """An augmentation that changes nothing makes the teacher work anew in each step."""
     teacher = encoder(seed=5)
     kept, anew = encoder(), encoder()
@@ -124,7 +124,7 @@ def test_kept_features_are_those_of_every_step():
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
-def test_every_step_is_augmented_anew_from_the_seed():
+def test_every_step_draws_a_new_augmentation_from_the_seed():
     draws = []
 
     def watched(x: torch.Tensor) -> torch.Tensor:
@@ -140,7 +140,7 @@ def test_every_step_is_augmented_anew_from_the_seed():
     assert draws[:15] == draws[15:30]
 
 
-def test_it_equals_plain_pytorch_with_clipping_and_blocks():
+def test_distillation_equals_plain_pytorch_with_clipping_and_blocks():
     recipe = replace(RECIPE, clip=0.5, blocks=0.1, cosine=False)
     teacher, ours, plain = encoder(seed=5), encoder(), encoder()
     last(distill(ours, teacher, toy(), recipe, seed=0, report_every=100, read=blocks))
@@ -166,7 +166,7 @@ def test_it_equals_plain_pytorch_with_clipping_and_blocks():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_teacher_stays_as_it_was(training):
+def test_the_teacher_is_unchanged(training):
     teacher = encoder(seed=5).train(training)
     teacher.get_submodule("norm2").train(not training)
     modes = [module.training for module in teacher.modules()]
@@ -181,7 +181,7 @@ def test_the_teacher_stays_as_it_was(training):
         assert torch.equal(tensor, before[name])
 
 
-def test_the_seed_alone_decides_and_domains_are_taken_together():
+def test_distillation_depends_only_on_the_seed_and_pools_domains():
     teacher = encoder(seed=5)
     models = [encoder() for _ in range(3)]
     for model, seed, parts in zip(models, (0, 0, 1), (1, 3, 1), strict=True):
@@ -194,7 +194,7 @@ def test_the_seed_alone_decides_and_domains_are_taken_together():
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_the_published_lengths():
+def test_published_training_lengths():
     """ImageNet's 1 281 167 training images fill 5004 minibatches of 256."""
     assert PUBLISHED["imagenet", "RN50"].length(1_281_167) == 100 * 5004
     assert PUBLISHED["domainnet", "RN50"].length(20_000) == 95_000
@@ -205,7 +205,7 @@ def test_the_published_lengths():
         assert (sizes[-1] < 1e-3 * recipe.step_size) == recipe.cosine
 
 
-def test_the_step_size_warms_up_as_the_recipe_says():
+def test_the_step_size_follows_the_warm_up_of_the_recipe():
     recipe = Recipe(0.5, 0.0, 16, steps=100, warmup=50)
     assert recipe.size(0, steps=100) == pytest.approx(0.01)
     assert recipe.size(50, steps=100) == 0.5
@@ -223,13 +223,13 @@ def test_the_step_size_warms_up_as_the_recipe_says():
         ({"blocks": 0.1}, "give a `read`"),
     ],
 )
-def test_what_cannot_be_distilled_is_explained(change, message):
+def test_invalid_arguments_are_rejected(change, message):
     recipe = replace(RECIPE, **change)
     with pytest.raises(ValueError, match=message):
         last(distill(encoder(), encoder(5), toy(), recipe, seed=0, report_every=1))
 
 
-def test_networks_of_different_width_are_explained():
+def test_networks_of_different_width_are_rejected():
     with pytest.raises(ValueError, match=r"\(16, 16\) and the teacher's \(16, 8\)"):
         other = small_cnn(3, width=2).encoder
         last(distill(encoder(), other, toy(), RECIPE, seed=0, report_every=1))

@@ -55,7 +55,7 @@ def assert_near(ours: dict[str, Tensor], theirs: dict[str, Tensor], name: str) -
 
 
 @pytest.mark.slow
-def test_all_processes_come_to_the_same_network(together):
+def test_all_processes_end_with_the_same_network(together):
     one, other = together
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -63,25 +63,25 @@ def test_all_processes_come_to_the_same_network(together):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["fit", "dropout", "distill", "files"])
-def test_two_processes_give_what_one_process_gives(together, alone, name):
+def test_two_processes_equal_one_process(together, alone, name):
     """Also dropout and the images' augmentation are those of the same part."""
     assert_near(together[0], alone, name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["fit", "distill", "files"])
-def test_two_processes_give_what_a_whole_minibatch_gives(together, at_once, name):
+def test_two_processes_equal_a_whole_minibatch(together, at_once, name):
     assert_near(together[0], at_once, name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["fit", "distill", "files"])
-def test_two_processes_with_two_parts_each_do_so_too(together, at_once, name):
+def test_two_processes_with_two_micro_batches_equal_a_whole_minibatch(together, at_once, name):
     halved = {key.removeprefix("halved "): tensor for key, tensor in together[0].items()}
     assert_near(halved, at_once, name)
 
 
-def test_a_training_on_its_own_needs_no_team():
+def test_a_single_process_needs_no_process_group():
     group = ProcessGroup()
     network, values = torch.nn.Linear(2, 2), torch.ones(3)
     assert (processes(), rank(), group.size, group.rank) == (1, 0, 1, 0)
@@ -95,7 +95,7 @@ def test_a_training_on_its_own_needs_no_team():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_several_processes_without_accelerate_are_told_what_to_install(monkeypatch):
+def test_several_processes_without_accelerate_are_rejected_with_the_install_command(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setitem(sys.modules, "accelerate", None)
@@ -115,7 +115,7 @@ ACCELERATE = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
-def test_a_run_in_two_processes_makes_the_claims_of_one(launcher, tmp_path, capsys):
+def test_a_run_in_two_processes_has_the_claims_of_one_process(launcher, tmp_path, capsys):
     """The networks have batch norm, of which each process sees its share: near, not the same."""
     command = ["run", "fig13_padded_digits", "smoke", "--epochs", "4", "--seeds", "1", "--out"]
     for _ in range(2):  # the second time, it is finished
@@ -142,7 +142,7 @@ def test_a_run_in_two_processes_makes_the_claims_of_one(launcher, tmp_path, caps
 
 
 @pytest.mark.slow
-def test_a_run_that_another_writes_stops_all_processes(tmp_path):
+def test_a_run_locked_by_another_process_stops_all_processes(tmp_path):
     command = ["run", "fig13_padded_digits", "smoke", "--out", str(tmp_path)]
     from contam.experiments.fig13_padded_digits import SMOKE
 

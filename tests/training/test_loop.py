@@ -28,20 +28,20 @@ def run(**options):
 @pytest.mark.parametrize(
     ("steps", "every", "reported"), [(6, 2, [2, 4, 6]), (5, 2, [2, 4, 5]), (1, 9, [1])]
 )
-def test_reports_come_every_so_often_and_at_the_end(steps, every, reported):
+def test_reports_come_at_the_interval_and_at_the_end(steps, every, reported):
     taken, progress = run(steps=steps, report_every=every)
     assert taken == list(range(1, steps + 1))
     assert [each.step for each in progress] == reported
     assert all(each.losses == {"loss": float(each.step)} for each in progress)
 
 
-def test_it_goes_on_behind_what_was_done():
+def test_training_continues_after_the_completed_steps():
     taken, progress = run(steps=5, report_every=1, done=3)
     assert taken == [1, 2]  # the caller gives minibatches that start behind the done steps
     assert [each.step for each in progress] == [4, 5]
 
 
-def test_nothing_runs_until_it_is_asked_for():
+def test_the_loop_is_lazy():
     taken = []
     loop = train(lambda b: taken.append(b) or {}, numbered(), steps=3, report_every=1)
     assert not taken
@@ -49,13 +49,13 @@ def test_nothing_runs_until_it_is_asked_for():
     assert len(taken) == 1
 
 
-def test_data_that_ends_too_early_is_named():
+def test_data_that_ends_early_is_reported():
     few = itertools.islice(numbered(), 2)
     with pytest.raises(ValueError, match="training takes 3 steps, but the data ended after 2"):
         list(train(lambda b: {}, few, steps=3, report_every=1))
 
 
-def test_no_minibatch_is_drawn_beyond_the_last_step():
+def test_no_minibatch_is_drawn_after_the_last_step():
     source = numbered()
     list(train(lambda b: {}, source, steps=3, report_every=1))
     assert int(next(source)[0].x[0, 0]) == 4

@@ -62,7 +62,7 @@ def assert_equal(ours: list[tuple[MicroBatch, ...]], theirs: list[tuple[MicroBat
 
 
 @pytest.mark.parametrize("workers", [0, 1, 5])
-def test_files_give_the_minibatches_that_memory_gives(domains, workers):
+def test_files_and_memory_give_the_same_minibatches(domains, workers):
     assert_equal(taken(with_workers(domains, workers)), taken(in_memory(domains)))
 
 
@@ -75,13 +75,13 @@ def test_a_minibatch_is_drawn_from_all_domains_together(domains):
 
 
 @pytest.mark.parametrize("start", [1, 3, 4])
-def test_augmented_minibatches_depend_neither_on_workers_nor_on_where_one_starts(domains, start):
+def test_augmented_minibatches_do_not_depend_on_workers_or_the_first_step(domains, start):
     flip = cropped_and_flipped(16, scale=(0.3, 1))
     ours = taken(with_workers(domains, 3, flip), start=start, count=5)
     assert_equal(ours, taken(with_workers(domains, 0, flip))[start : start + 5])
 
 
-def test_an_augmentation_draws_anew_each_time_and_from_the_seed_alone(domains):
+def test_augmentations_differ_between_epochs_and_depend_only_on_the_seed(domains):
     flip = cropped_and_flipped(16, scale=(0.3, 1))
     shown: dict[int, list[torch.Tensor]] = {}
     for (share,) in taken(with_workers(domains, 2, flip), 6):
@@ -93,7 +93,7 @@ def test_an_augmentation_draws_anew_each_time_and_from_the_seed_alone(domains):
 
 
 @given(parts=st.integers(1, 10), data=st.data())
-def test_the_parts_of_a_minibatch_are_the_minibatch(parts, data):
+def test_micro_batches_concatenate_to_the_minibatch(parts, data):
     x = torch.arange(31.0)
     domain = Domain("numbers", Batch(x, x.long(), x.long()))
     cut = data.draw(st.integers(0, parts))
@@ -110,7 +110,7 @@ def test_the_parts_of_a_minibatch_are_the_minibatch(parts, data):
         assert len({piece.place for piece in found}) == parts
 
 
-def test_training_reads_a_little_ahead_and_not_everything(domains):
+def test_training_prefetches_a_few_minibatches(domains):
     first = domains[0]
     many = list(first.files) * 100
     y = torch.arange(len(many)) % 3
@@ -132,7 +132,7 @@ def test_training_reads_a_little_ahead_and_not_everything(domains):
 
 
 @pytest.mark.parametrize("how", ["fit", "distill"])
-def test_training_on_files_gives_the_network_that_memory_gives(domains, how):
+def test_training_from_files_and_memory_gives_the_same_network(domains, how):
     ends = []
     for train in (tuple(domains), tuple(in_memory(domains))):
         shift = Shift("noise", ("a", "b", "c"), train, train[0], ())
@@ -150,7 +150,7 @@ def test_training_on_files_gives_the_network_that_memory_gives(domains, how):
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
-def test_the_teacher_sees_what_the_student_sees(domains):
+def test_teacher_and_student_get_the_same_inputs(domains):
     """Examples that are augmented on their way differ each time, so nothing of them is kept."""
     flip = cropped_and_flipped(16, scale=(0.3, 1))
     shift = Shift("noise", ("a", "b", "c"), tuple(with_workers(domains, 2, flip)), domains[0], ())

@@ -25,7 +25,7 @@ def trained(model: nn.Module, shift: Shift, machine: ComputeConfig, **given: Any
 
 
 @pytest.mark.parametrize("accumulate", [2, 3, 16])
-def test_parts_of_a_minibatch_give_what_the_whole_gives(accumulate):
+def test_micro_batches_give_the_gradient_of_the_whole_minibatch(accumulate):
     """In double precision, so that no more than rounding is left; 3 does not divide 16."""
     whole, parts = smooth_network(), smooth_network()
     ours = trained(
@@ -38,7 +38,7 @@ def test_parts_of_a_minibatch_give_what_the_whole_gives(accumulate):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
 
 
-def test_parts_give_the_same_distillation():
+def test_micro_batches_give_the_same_distillation():
     ends, shift = [], brightest_channel(dtype=torch.float64)
     for accumulate in (1, 3):
         student, teacher = smooth_network().encoder, smooth_network(seed=5).encoder
@@ -54,7 +54,7 @@ def test_parts_give_the_same_distillation():
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
 
 
-def test_bfloat16_and_channels_last_stay_near_float32():
+def test_bfloat16_and_channels_last_agree_with_float32():
     shift = brightest_channel()
     losses = {}
     for machine in (ComputeConfig(), ComputeConfig("bfloat16"), ComputeConfig(channels_last=True)):
@@ -65,7 +65,7 @@ def test_bfloat16_and_channels_last_stay_near_float32():
     assert last == pytest.approx(plain, rel=1e-3, abs=1e-4)
 
 
-def test_networks_multiply_in_the_precision_and_are_compared_in_full():
+def test_networks_run_in_low_precision_and_losses_in_float32():
     seen = []
     model, teacher = small_cnn(3, width=4).encoder, small_cnn(3, width=4, seed=1).encoder
     for network in (model, teacher):
@@ -107,7 +107,7 @@ def test_an_interrupted_training_continues_bit_for_bit(machine, stop):
         assert torch.equal(a, b)
 
 
-def test_the_layout_does_not_touch_the_values():
+def test_the_memory_layout_does_not_change_values():
     model = small_cnn(3, width=4)
     found = copy.deepcopy(model)
     ComputeConfig(channels_last=True).convert(found)
@@ -129,6 +129,6 @@ def test_invalid_compute_settings_are_rejected(given, message):
         ComputeConfig(**given)
 
 
-def test_more_parts_than_examples_are_explained():
+def test_more_micro_batches_than_examples_are_rejected():
     with pytest.raises(ValueError, match="cannot split a minibatch of 16 into 17 parts"):
         trained(small_cnn(3, width=4), brightest_channel(), ComputeConfig(accumulate=17))

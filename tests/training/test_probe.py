@@ -47,7 +47,7 @@ def domain(n: int = 40) -> Domain:
 
 
 @pytest.mark.parametrize("penalty", [1e-4, 1e-2, 1.0])
-def test_the_full_batch_finds_scikit_learns_optimum(digits, penalty):
+def test_the_full_batch_optimum_agrees_with_scikit_learn(digits, penalty):
     (x, y), _, test = digits
     ours = fit_probe(x, y, FullBatch((penalty,)))
     scaler = StandardScaler().fit(x.numpy())
@@ -59,7 +59,7 @@ def test_the_full_batch_finds_scikit_learns_optimum(digits, penalty):
     torch.testing.assert_close(ours(test[0]).softmax(dim=1), wanted, rtol=0, atol=5e-3)
 
 
-def test_the_optimum_has_no_gradient_by_hand():
+def test_the_optimum_has_zero_gradient():
     """Two mirrored points in one dimension: the penalty times the weight is what the loss pulls."""
     x, y = torch.tensor([[-1.0], [1.0]]), torch.tensor([0, 1])
     probe = fit_probe(x, y, FullBatch((0.1,), standardize=False))
@@ -70,13 +70,13 @@ def test_the_optimum_has_no_gradient_by_hand():
     assert probe.bias.tolist() == pytest.approx([0, 0], abs=1e-5)
 
 
-def test_minibatches_come_near_the_optimum(digits):
+def test_minibatches_approach_the_optimum(digits):
     (x, y), _, test = digits
     recipe = Minibatches(0.02, 1e-3, 256, epochs=60, standardize=True)
     assert accuracy(fit_probe(x, y, recipe), test) > accuracy(fit_probe(x, y), test) - 0.02
 
 
-def test_minibatches_of_everything_equal_plain_pytorch():
+def test_full_size_minibatches_equal_plain_pytorch():
     x, y = blobs()
     ours = fit_probe(x, y, Minibatches(0.1, 0.01, batch_size=len(y), epochs=7), seed=3)
     begin = fit_probe(x, y, Minibatches(0.0, 0.0, batch_size=len(y), epochs=1), seed=3)
@@ -93,7 +93,7 @@ def test_minibatches_of_everything_equal_plain_pytorch():
 
 
 @pytest.mark.parametrize("recipe", dict.fromkeys([*PUBLISHED.values(), FullBatch()]), ids=str)
-def test_every_recipe_learns_from_the_seed_alone(recipe):
+def test_every_recipe_depends_only_on_the_seed(recipe):
     x, y = blobs(n=300, apart=6.0)
     torch.rand(3)
     before = torch.get_rng_state()
@@ -107,7 +107,7 @@ def test_every_recipe_learns_from_the_seed_alone(recipe):
         assert accuracy(first, (x, y)) > 0.95
 
 
-def test_the_best_epoch_on_validation_data_is_taken():
+def test_the_best_epoch_on_validation_data_is_selected():
     """Validation data labeled at odds with training, so that the first epoch is the best."""
     x, y = blobs()
     wrong = (y + 1) % 3
@@ -123,7 +123,7 @@ def test_the_best_epoch_on_validation_data_is_taken():
     assert accuracy(chosen, (x, wrong)) == max(scores) > scores[-1]
 
 
-def test_the_best_penalty_on_validation_data_is_taken(digits):
+def test_the_best_penalty_on_validation_data_is_selected(digits):
     (x, y), validation, _ = digits
     penalties = (10.0, 1e-2, 1e-6)
     scores = [accuracy(fit_probe(x, y, FullBatch((p,))), validation) for p in penalties]
@@ -140,7 +140,7 @@ def test_the_best_penalty_on_validation_data_is_taken(digits):
     assert accuracy(least, validation) == pytest.approx(scores[0], abs=0.003)
 
 
-def test_steps_end_within_an_epoch():
+def test_training_can_end_within_an_epoch():
     x, y = blobs()
     short, long = (
         fit_probe(x, y, Minibatches(0.1, 0.0, 16, epochs=None, steps=s, cosine=False))
@@ -149,7 +149,7 @@ def test_steps_end_within_an_epoch():
     assert not torch.equal(short.weight, long.weight)
 
 
-def test_a_feature_that_never_changes_is_ignored(digits):
+def test_a_constant_feature_is_ignored(digits):
     (x, y), _, _ = digits
     dead = (x == x[0]).all(dim=0)
     assert dead.any()
@@ -158,7 +158,7 @@ def test_a_feature_that_never_changes_is_ignored(digits):
     assert probe.weight.isfinite().all()
 
 
-def test_features_do_not_depend_on_the_batch_size_and_the_encoder_stays():
+def test_features_do_not_depend_on_the_batch_size_and_the_encoder_is_unchanged():
     encoder = small_cnn(3, width=4).encoder.train()
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     whole, parts = extract(encoder, domain()), extract(encoder, domain(), batch_size=7)
@@ -180,7 +180,7 @@ def test_features_can_be_trained_on():
     assert head.weight.grad is not None
 
 
-def test_what_cannot_be_probed_is_explained():
+def test_invalid_arguments_are_rejected():
     x, y = blobs()
     with pytest.raises(ValueError, match="pool or flatten"):
         extract(nn.Conv2d(3, 4, 3), domain())
@@ -201,6 +201,6 @@ def test_what_cannot_be_probed_is_explained():
             fit_probe(x, y, empty)
 
 
-def test_more_classes_than_the_examples_show():
+def test_a_probe_can_have_classes_without_examples():
     x, y = blobs()
     assert fit_probe(x, y, classes=5)(x).shape == (60, 5)

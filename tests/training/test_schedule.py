@@ -23,7 +23,7 @@ def sizes(scheduler, steps: int) -> list[float]:
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [(50, 5), (7, 0), (10, 10), (740, 74)])
-def test_equal_to_lambda_lr(steps, warmup):
+def test_cosine_schedule_equals_lambda_lr(steps, warmup):
     def factor(step: int) -> float:
         # The scheduler asks for one more step than is taken.
         return warmup_cosine(min(step, steps - 1), steps=steps, warmup=warmup)
@@ -34,13 +34,13 @@ def test_equal_to_lambda_lr(steps, warmup):
 
 
 @pytest.mark.parametrize("steps", [7, 50])
-def test_without_warm_up_it_is_pytorch_s_cosine(steps):
+def test_without_warm_up_the_schedule_is_the_cosine_of_torch(steps):
     expected = sizes(CosineAnnealingLR(optimizer(1.0), T_max=steps), steps)
     found = [warmup_cosine(s, steps=steps, warmup=0) for s in range(steps)]
     assert found == pytest.approx(expected)
 
 
-def test_by_hand():
+def test_cosine_schedule_by_hand():
     found = [warmup_cosine(s, steps=8, warmup=4) for s in range(8)]
     half = 0.5**0.5
     assert found == pytest.approx([0.25, 0.5, 0.75, 1, 1, (1 + half) / 2, 0.5, (1 - half) / 2])
@@ -48,7 +48,7 @@ def test_by_hand():
 
 @settings(deadline=None)
 @given(st.integers(1, 500), st.data())
-def test_rises_to_one_then_falls_and_never_reaches_zero(steps, data):
+def test_the_schedule_rises_to_one_then_falls_and_stays_positive(steps, data):
     warmup = data.draw(st.integers(0, steps))
     values = [warmup_cosine(s, steps=steps, warmup=warmup) for s in range(steps)]
     assert all(0 < v <= 1 for v in values)

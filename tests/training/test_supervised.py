@@ -38,14 +38,14 @@ def network(seed: int = 0) -> nn.Module:
     return model
 
 
-def test_it_learns_a_separable_task():
+def test_training_learns_a_separable_task():
     model = network()
     end = last(fit(model, brightest_channel(), **changed({"epochs": 8}), report_every=10))
     assert end.step == end.steps == 8 * 5
     assert accuracy(model, brightest_channel().id_test).share > 0.95
 
 
-def test_it_equals_plain_pytorch():
+def test_training_equals_plain_pytorch():
     """The same steps written out with a scheduler and no function of ours but the order's."""
     shift = brightest_channel()
     ours, plain = network(), network()
@@ -94,7 +94,7 @@ def test_the_checkpoint_is_a_copy():
     assert all(torch.equal(checkpoint[name], tensor) for name, tensor in kept.items())
 
 
-def test_weights_without_gradients_stay_and_resume():
+def test_frozen_weights_are_unchanged_and_resume():
     def frozen() -> nn.Module:
         model = network()
         model.get_parameter("encoder.conv1.weight").requires_grad_(False)
@@ -109,14 +109,14 @@ def test_weights_without_gradients_stay_and_resume():
     assert torch.equal(whole.get_parameter(first), frozen().get_parameter(first))
 
 
-def test_several_training_domains_are_taken_together():
+def test_several_training_domains_are_pooled():
     one, several = network(), network()
     last(fit(one, brightest_channel(), **RECIPE, report_every=100))
     last(fit(several, brightest_channel(30, 30, 30), **RECIPE, report_every=100))
     assert_same_weights(one, several)
 
 
-def test_an_epoch_shows_no_example_twice_and_epochs_differ():
+def test_an_epoch_has_no_repeated_example_and_epochs_differ():
     x = torch.arange(50.0)
     examples = TrainingExamples([Domain("numbers", Batch(x, x.long(), x.long()))])
     picks = examples.minibatches(16, purpose="fit", seed=0, start=0)
@@ -128,7 +128,7 @@ def test_an_epoch_shows_no_example_twice_and_epochs_differ():
     assert [numbers.tolist() for numbers, _ in itertools.islice(again, 2)] == seen[4:]
 
 
-def test_the_seed_alone_decides():
+def test_training_depends_only_on_the_seed():
     models = [network() for _ in range(3)]
     for model, seed in zip(models, (0, 0, 1), strict=True):
         torch.rand(seed + 1)
@@ -149,12 +149,12 @@ def test_the_seed_alone_decides():
         ({"step_size": 1e30}, "not finite at step .* step size below"),
     ],
 )
-def test_what_cannot_be_trained_is_explained(change, message):
+def test_invalid_arguments_are_rejected(change, message):
     with pytest.raises(ValueError, match=message):
         last(fit(network(), brightest_channel(), **changed(change), report_every=100))
 
 
-def test_a_checkpoint_of_something_else_is_explained():
+def test_a_checkpoint_of_another_training_is_rejected():
     checkpoint = last(fit(network(), brightest_channel(), **RECIPE, report_every=100)).checkpoint()
     other = Classifier(nn.Flatten(), 3, 3 * 256)
     with pytest.raises(ValueError, match="belongs to another model"):
@@ -166,7 +166,7 @@ def test_a_checkpoint_of_something_else_is_explained():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
-def test_a_red_frame_harms_under_other_frames_and_random_frames_do_not(seed):
+def test_training_with_a_red_frame_fails_under_other_frames_and_random_frames_do_not(seed):
     recipe: dict[str, Any] = dict(
         epochs=20, batch_size=32, step_size=1e-2, weight_decay=0.05, seed=seed
     )
