@@ -150,7 +150,7 @@ def test_callbacks_follow_the_protocol(library, monkeypatch, tmp_path):
     assert list(callback.listener.by_epoch) == [2, 3]
 
 
-def test_nothing_is_audited_where_nothing_was_trained(monkeypatch):
+def test_there_is_no_audit_without_training(monkeypatch):
     monkeypatch.setattr("contam.training.trainer_callbacks.import_module", trainer_library)
     callback = lightning(**SETTINGS)
     callback.on_train_end(SimpleNamespace(current_epoch=0, is_global_zero=True), network())

@@ -82,13 +82,13 @@ def test_the_same_audit_gives_the_same_results(found):
     assert again.evidence.model_copy(update=plain) == found.evidence.model_copy(update=plain)
 
 
-def test_accuracy_is_that_of_the_network(found):
+def test_accuracy_equals_that_of_the_network(found):
     model = network().eval()
     for (x, y), scores in zip((data(), data(shift=-0.2)), found.evidence.sets, strict=True):
         assert scores.overall.correct == int((model(x).argmax(1) == y).sum())
 
 
-def test_it_is_saved_whole_and_comes_back(found, tmp_path):
+def test_an_audit_round_trips_through_its_folder(found, tmp_path):
     folder = found.save(tmp_path / "kept")
     assert Audit.load(folder).evidence == found.evidence
     schema = json.loads((folder / "audit.schema.json").read_text())
@@ -123,7 +123,7 @@ def test_records_are_flat_and_hold_every_number(found):
     ],
     ids=["gone", "cut", "empty", "newer", "older"],
 )
-def test_a_damaged_audit_is_refused_in_one_line(found, tmp_path, change, line):
+def test_a_damaged_audit_is_rejected_in_one_line(found, tmp_path, change, line):
     folder = found.save(tmp_path)
     change(folder)
     with pytest.raises(ValueError, match=line) as said:
@@ -131,13 +131,13 @@ def test_a_damaged_audit_is_refused_in_one_line(found, tmp_path, change, line):
     assert "\n" not in str(said.value)
 
 
-def test_a_folder_that_cannot_be_written_is_refused(found, tmp_path):
+def test_an_unwritable_folder_is_rejected(found, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="can't be written"):
         found.save(tmp_path / "file")
 
 
-def test_the_representation_begins_with_the_verdict(found):
+def test_the_html_representation_begins_with_the_verdict(found):
     told = repr(found)
     assert found.verdict.cause in told
     assert found.verdict.sentence in told
@@ -148,7 +148,7 @@ def test_the_representation_begins_with_the_verdict(found):
     assert re.search(r"<table>.*</table>", page)
 
 
-def test_markup_in_names_is_text():
+def test_markup_in_names_is_escaped():
     classes = ["<script>alert(1)</script>", "a & b", "<b>"]
     found = contam.audit(
         network(), id=data(), ood={"<i>dim</i>": data()}, classes=classes, budget=30, **SETTINGS
@@ -209,7 +209,7 @@ class Random(nn.Module):
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("extra", [None, Random()], ids=["quiet", "drawing"])
-def test_the_network_is_as_it_was(training, extra):
+def test_the_network_is_unchanged(training, extra):
     model = network(extra=extra).train(training)
     model[-1].requires_grad_(False)
     model[-3].eval()
@@ -230,7 +230,7 @@ def calls() -> int:
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemError])
-def test_the_network_is_as_it_was_after_an_interruption(calls, share, error):
+def test_the_network_is_unchanged_after_an_interruption(calls, share, error):
     model = network(extra=Breaking(1 + int(share * (calls - 1)), error)).train()
     before = state_of(model)
     if error is KeyboardInterrupt:
@@ -267,14 +267,14 @@ def test_a_progress_function_follows_the_audit_and_can_stop_it():
     assert [stage.done for stage in stages] == sorted(stage.done for stage in stages)
 
 
-def test_a_bad_model_is_refused_before_any_progress():
+def test_a_bad_model_is_rejected_before_progress_starts():
     stages = []
     with pytest.raises(ValueError, match="the model is a int"):
         contam.audit(7, id=data(), progress=stages.append)
     assert not stages
 
 
-def test_a_model_has_the_name_that_it_is_given():
+def test_the_name_of_a_model_can_be_set():
     result = contam.audit(network(), id=data(9), name="my network", **SETTINGS)
     assert result.evidence.model == result.evidence.provenance["model"] == "my network"
 
@@ -292,7 +292,7 @@ class Counting(nn.Module):
 
 
 @pytest.mark.parametrize("n", [24, 45, 150])
-def test_an_audit_shows_few_examples_beside_one_pass(n):
+def test_an_audit_costs_one_pass_and_a_few_more_examples(n):
     plain = 2 * n
     few, everything = Counting(), Counting()
     contam.audit(
@@ -330,7 +330,7 @@ def decoded(monkeypatch) -> Counter[str]:
     return counts
 
 
-def test_an_image_file_is_decoded_once_and_only_shown_examples_again(tmp_path, decoded):
+def test_image_files_are_decoded_once_except_for_displayed_examples(tmp_path, decoded):
     own = folder_of_images(tmp_path / "own", 60)
     new = folder_of_images(tmp_path / "new", 60, shift=-0.2)
     result = contam.audit(network(), id=own, ood={"new": new}, **SETTINGS)
@@ -345,7 +345,7 @@ def test_an_image_file_is_decoded_once_and_only_shown_examples_again(tmp_path, d
     assert sum(decoded.values()) <= 120 + len(result.evidence.examples) + 2 * tried
 
 
-def test_a_file_that_cannot_be_read_is_left_out_of_all_evidence(tmp_path, decoded):
+def test_an_unreadable_file_is_left_out_of_all_evidence(tmp_path, decoded):
     own = folder_of_images(tmp_path / "own", 60)
     new = folder_of_images(tmp_path / "new", 60, shift=-0.2)
     expected = contam.audit(network(), id=own, ood={"new": new}, **SETTINGS).evidence
@@ -375,7 +375,7 @@ class Small(nn.Module):
         return x
 
 
-def test_where_memory_runs_out_batches_are_halved():
+def test_batches_are_halved_when_memory_runs_out():
     plain = contam.audit(network(), id=data(), ood=data(shift=0.1), untrained=False, **SETTINGS)
     small = Small(5)
     found = contam.audit(
@@ -399,13 +399,13 @@ def test_without_ood_data_the_missing_evidence_is_listed():
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
-def test_very_few_examples_give_a_partial_audit(n):
+def test_few_examples_give_a_partial_audit(n):
     found = contam.audit(network(), id=data(n), ood=data(n), **SETTINGS)
     assert found.evidence.sets[0].overall.count == n
     assert found.evidence.left_out
 
 
-def test_a_class_without_examples_narrows_the_audit():
+def test_a_class_without_examples_gives_a_partial_audit():
     x, y = data()
     few = x[y < 2], y[y < 2]
     found = contam.audit(network(), id=(x, y), ood=few, **SETTINGS)
@@ -421,7 +421,7 @@ class NotFinite(nn.Module):
         return torch.where(torch.arange(len(x))[:, None, None, None] == 0, torch.nan, x)
 
 
-def test_activations_that_are_not_finite_are_left_out():
+def test_non_finite_activations_are_left_out():
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.ReLU(), NotFinite(), nn.SiLU(), nn.AdaptiveMaxPool2d(1),
         nn.Flatten(), nn.ReLU(), nn.Hardtanh(), nn.Linear(4, 3),
@@ -440,7 +440,7 @@ def test_activations_that_are_not_finite_are_left_out():
     assert "inner.1" in {layer.name for layer in found.evidence.layers}
 
 
-def test_features_alone_get_a_narrower_audit():
+def test_features_without_a_network_get_a_partial_audit():
     x, y = data(90)
     features = x.mean((2, 3))
     found = contam.audit(None, id=(features, y), ood=(features.flip(1), y), **SETTINGS)
@@ -471,7 +471,7 @@ def test_progress_can_be_silent(capsys):
 
 
 @pytest.mark.slow
-def test_networks_of_the_libraries_are_audited():
+def test_networks_of_model_libraries_are_audited():
     import_torchvision()
     timm = pytest.importorskip("timm")
     for name, kind in (("resnet18", "resnet"), ("vit_tiny_patch16_224", "vit")):
@@ -519,6 +519,6 @@ def test_a_baseline_gives_effective_robustness(tmp_path):
     ],
     ids=["empty", "no ID column", "words", "one model", "percent"],
 )
-def test_a_bad_baseline_is_refused(tmp_path, text, line):
+def test_an_invalid_baseline_is_rejected(tmp_path, text, line):
     with pytest.raises(ValueError, match=line):
         lines_in(text, tmp_path)

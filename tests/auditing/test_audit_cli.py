@@ -70,7 +70,7 @@ def test_folders_and_weights_give_a_verdict_files_and_a_page(capsys, monkeypatch
     assert schema["properties"].keys() == AuditRecord.model_fields.keys()
 
 
-def test_fail_on_makes_the_exit_code(capsys, monkeypatch, place):
+def test_fail_on_sets_the_exit_code(capsys, monkeypatch, place):
     monkeypatch.chdir(place)
     few = ("--budget", "60", "--reference", "none", "--layer", "encoder.stage3.relu2", "--json")
     code, out, _ = run_contam(capsys, "audit", *MODEL, *ID, *few, "--out", "a")
@@ -84,7 +84,7 @@ def test_fail_on_makes_the_exit_code(capsys, monkeypatch, place):
     assert again == 1
 
 
-def test_a_word_of_a_verdict_is_enough():
+def test_fail_on_accepts_abbreviated_verdicts():
     assert failing_causes("contaminated,spurious") == {"contaminated", "spurious correlation"}
     assert failing_causes("missing") == {"core information missing"}
     assert failing_causes(None) == set()

@@ -91,7 +91,7 @@ def audited(model: nn.Module, inside: Sample, *outside: Sample) -> AuditInputs:
 
 @pytest.mark.parametrize(("model", "bare"), [(ByCorner(), 1.0), (ByMiddle(), 1 / 3)])
 @pytest.mark.parametrize("masked", [True, False])
-def test_only_a_network_of_backgrounds_is_correct_without_objects(
+def test_only_a_network_that_uses_backgrounds_is_correct_without_objects(
     model: nn.Module, bare: float, masked: bool
 ) -> None:
     # The corner goes with the class in all but every tenth image, the middle always.
@@ -126,7 +126,7 @@ def test_a_small_sample_without_objects_has_a_wider_interval() -> None:
     assert lows[0] < lows[1]
 
 
-def test_labels_of_backgrounds_serve_where_there_are_no_images() -> None:
+def test_background_labels_are_used_for_inputs_other_than_images() -> None:
     y = torch.arange(90) % 3
     behind = torch.where(torch.arange(90) < 60, y, (y + 1) % 3)
     x = nn.functional.one_hot(behind, 3).float()
@@ -171,7 +171,7 @@ def test_a_box_is_filled_with_its_mirrored_surroundings() -> None:
 
 @settings(deadline=None)
 @given(st.data())
-def test_nothing_inside_a_box_remains_and_nothing_outside_changes(data: st.DataObject) -> None:
+def test_only_pixels_inside_the_box_change(data: st.DataObject) -> None:
     boxes = []
     for _ in range(3):
         top, left = data.draw(st.integers(0, 9)), data.draw(st.integers(0, 11))
@@ -198,7 +198,7 @@ def test_boxes_surround_masks() -> None:
 
 
 @pytest.mark.parametrize("kinds", [2, 5])
-def test_bits_are_the_mutual_information_above_chance(kinds: int) -> None:
+def test_background_bits_are_bias_corrected_mutual_information(kinds: int) -> None:
     generator = torch.Generator().manual_seed(kinds)
     y = torch.arange(1200) % 4
     same, p_value = shortcut.shared_bits(y, y, classes=4)
@@ -219,7 +219,7 @@ def test_bits_are_the_mutual_information_above_chance(kinds: int) -> None:
     assert some.low < some.value < some.high
 
 
-def test_equal_tables_are_no_evidence() -> None:
+def test_independent_tables_have_no_information() -> None:
     y = torch.arange(60) % 3
     bits, p_value = shortcut.shared_bits(torch.zeros_like(y), y, classes=3)
     assert bits.value == pytest.approx(0)
@@ -227,7 +227,7 @@ def test_equal_tables_are_no_evidence() -> None:
 
 
 @pytest.mark.parametrize("linked", [True, False])
-def test_borders_separate_backgrounds(linked: bool) -> None:
+def test_image_borders_separate_backgrounds(linked: bool) -> None:
     inside, behind = framed(240, linked=linked)
     by_border = shortcut_of(audited(ByCorner(), inside))
     labeled = sample("ID", inside.domain.data.x, inside.domain.y, background=behind)
@@ -260,7 +260,7 @@ SOUND = linear([1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0])
 WRONG = linear([0, 0, 1.0], [1.0, 0, 0], [0, 1.0, 0])
 
 
-def test_a_fresh_head_gains_where_the_own_one_is_wrong_and_nowhere_else() -> None:
+def test_a_refitted_head_gains_only_where_the_original_head_fails() -> None:
     inside, outside = (
         sample(name, *separable(n, seed)) for name, n, seed in (("ID", 300, 0), ("OOD", 240, 1))
     )
@@ -276,7 +276,7 @@ def test_a_fresh_head_gains_where_the_own_one_is_wrong_and_nowhere_else() -> Non
         assert value(bad, head.GAIN, on=name) == pytest.approx(fresh - own)
 
 
-def test_no_head_is_judged_on_what_it_was_fitted_to() -> None:
+def test_no_head_is_evaluated_on_its_training_examples() -> None:
     # Features without any information, so many that they can be learned by heart.
     generator = torch.Generator().manual_seed(0)
     noise, y = torch.randn(120, 400, generator=generator), torch.arange(120) % 3
@@ -286,7 +286,7 @@ def test_no_head_is_judged_on_what_it_was_fitted_to() -> None:
     assert max(each.value for each in accuracy.values()) < 0.55
 
 
-def test_the_control_of_a_probe_has_as_few_examples() -> None:
+def test_a_probe_with_few_examples_has_a_wider_interval() -> None:
     x, y = separable(600, 2, noise=0.6)
     few = missing.probe_accuracy({"ID": (x, y), "OOD": (x[:12], y[:12])}, classes=3)
     many = missing.probe_accuracy({"ID": (x, y), "OOD": (x, y)}, classes=3)
@@ -300,7 +300,7 @@ def test_paired_p_values_by_hand(gained: int, lost: int, p: float) -> None:
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
-def test_a_gain_and_its_opposite_share_the_chance(gained: int, lost: int) -> None:
+def test_p_values_of_a_gain_and_its_opposite_overlap_in_one_outcome(gained: int, lost: int) -> None:
     both = gained + lost
     tie = math.comb(both, gained) / 2**both
     assert head.paired_p_value(gained, lost) + head.paired_p_value(lost, gained) == pytest.approx(
@@ -399,7 +399,7 @@ def test_collecting_evidence_leaves_the_network_unchanged_and_gives_every_cause(
     assert again.causes == found.causes
 
 
-def test_what_cannot_be_measured_is_left_out_with_a_reason() -> None:
+def test_unavailable_evidence_is_left_out_with_a_reason() -> None:
     y = torch.arange(60) % 3
     inside = sample("ID", torch.randn(60, 5), y)
     scaled = nn.Sequential(nn.Linear(5, 3), nn.Softmax(dim=1))
@@ -411,7 +411,7 @@ def test_what_cannot_be_measured_is_left_out_with_a_reason() -> None:
     assert "final linear layer" in reasons[-1]
 
 
-def test_what_the_head_reads_is_kept_for_every_example() -> None:
+def test_head_inputs_are_kept_for_every_example() -> None:
     model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3))
     inside = sample("ID", torch.randn(9, 5), torch.arange(9) % 3)
     result = returned(run_pass(model, inside, (), classes=3, keep=Keep(head=True), batch_size=4))

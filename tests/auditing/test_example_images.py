@@ -46,7 +46,7 @@ def shown():
     return examined(inputs)
 
 
-def test_failing_ood_examples_stand_beside_correct_id_examples_of_their_class(shown):
+def test_failing_ood_examples_are_paired_with_correct_id_examples_of_their_class(shown):
     passes, _, examples, _ = shown
     failing = [each for each in examples if "fails after the shift" in each.group]
     assert len(failing) == 2 * PAIRS
@@ -73,7 +73,7 @@ def test_the_highest_loss_is_shown_first(shown):
     assert examples[1].index == int(kept[new.loss[kept].argmax()])
 
 
-def test_heat_is_that_of_the_class_at_the_last_layer_with_maps(shown):
+def test_heat_is_for_the_class_at_the_last_layer_with_maps(shown):
     passes, _, examples, left_out = shown
     inputs = passes.inputs
     assert not any("heat maps" in line for line in left_out)
@@ -86,7 +86,7 @@ def test_heat_is_that_of_the_class_at_the_last_layer_with_maps(shown):
     assert 0 <= first.heat_share <= 1
 
 
-def test_images_are_the_examples_and_small(shown):
+def test_images_show_the_examples_at_a_small_size(shown):
     passes, _, examples, _ = shown
     inputs = passes.inputs
     assert sum(1 + (each.heat is not None) for each in examples) <= 24
@@ -100,7 +100,7 @@ def test_images_are_the_examples_and_small(shown):
             assert opened(each.heat).shape == x.shape
 
 
-def test_a_neuron_fires_for_its_class_on_id_data_and_less_on_ood_data(shown):
+def test_a_neuron_example_has_a_larger_activation_on_id_than_on_ood_data(shown):
     passes, evidence, examples, _ = shown
     last = passes.inputs.layers[-1]
     pairs = [each for each in examples if each.group.startswith("Neuron")]
@@ -132,7 +132,7 @@ def test_without_ood_data_changed_images_are_shown():
         assert moved[mask].mean() < moved[~mask].mean()
 
 
-def test_large_images_are_made_small():
+def test_large_images_are_downsized():
     for each in examined(noise_subject(cnn(), (3, 40, 130)))[2]:
         assert max(opened(each.picture).shape) == SIDE
 

@@ -37,13 +37,13 @@ def probes():
     return result_of(probe_classes(fitted, judged, classes=CLASSES, per_class=20))
 
 
-def test_probes_find_the_class_where_it_is_and_not_where_the_shift_removed_it(probes):
+def test_probes_recover_the_class_only_where_the_shift_kept_it(probes):
     assert probes.probe["late"]["ID"].value == 1
     assert probes.probe["late"]["OOD"].value == 0
     assert probes.probe["early"]["ID"].low < 1 / CLASSES < probes.probe["early"]["ID"].high
 
 
-def test_predictions_are_decided_in_the_layer_that_has_the_class(probes):
+def test_predictions_are_decided_in_the_layer_that_encodes_the_class(probes):
     # Chance alone decides in noise.
     assert probes.decided["early"]["ID"] < 0.5
     assert probes.decided["late"]["ID"] == 1
@@ -76,7 +76,7 @@ def test_fewer_than_two_classes_have_no_probes(keep):
     assert len(found.left_out) == 1
 
 
-def test_one_example_of_a_class_leaves_probes_alone():
+def test_a_class_with_one_example_gives_probes_but_no_decisions():
     fitted = examples(0)
     first = torch.arange(len(fitted.y))
     few = fitted.pick((fitted.y > 0) | (first == 0))
@@ -85,7 +85,7 @@ def test_one_example_of_a_class_leaves_probes_alone():
     assert any("two ID examples" in line for line in found.left_out)
 
 
-def test_halves_share_no_example_and_lose_none():
+def test_halves_are_disjoint_and_complete():
     whole = examples(0)
     numbered = whole._replace(logits=torch.arange(120.0)[:, None])
     rest, some = split(numbered, 30)
@@ -100,7 +100,7 @@ def with_domains(parts: list[int]) -> ProbeExamples:
     return ProbeExamples({}, torch.empty(len(domain), 0), domain * 0, domain)
 
 
-def test_domains_of_data_sets_are_numbered_and_tiny_ones_left_out():
+def test_domains_are_numbered_and_small_ones_are_left_out():
     found = domain_labels({"ID": with_domains([10, 6]), "OOD": with_domains([3, 9])})
     assert found is not None
     assert torch.bincount(found + 1).tolist() == [3, 10, 6, 0, 9]
@@ -110,7 +110,7 @@ def test_domains_of_data_sets_are_numbered_and_tiny_ones_left_out():
     assert domain_labels({"ID": with_domains([40])}) is None
 
 
-def test_a_probe_finds_the_domain_where_it_is():
+def test_a_domain_probe_recovers_an_encoded_domain():
     domain = torch.arange(200) % 4
     noise: Tensor = torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
     plain = probe_domain(4 * torch.eye(5)[domain] + 0.1 * noise, domain)

@@ -42,7 +42,7 @@ def scenes():
     return inputs, examined(inputs, replace(FEW, probed_layers=4))
 
 
-def test_numbers_of_a_layer_are_those_of_the_measures(scenes):
+def test_layer_numbers_agree_with_the_measures(scenes):
     inputs, found = scenes
     assert tuple(record.name for record in found.layers) == inputs.layers
     for data in (inputs.id, *inputs.ood):
@@ -62,7 +62,7 @@ def test_numbers_of_a_layer_are_those_of_the_measures(scenes):
             assert rates == pytest.approx(profile.rates.mean(dim=1).tolist(), abs=1e-4)
 
 
-def test_every_number_has_its_control(scenes):
+def test_every_number_has_a_control(scenes):
     _, found = scenes
     keys = {"ID", "checker", "untrained"}
     for record in found.layers:
@@ -136,7 +136,7 @@ def test_the_projection_shows_examples_of_every_data_set(scenes):
     assert sizes == {len(found.projection.data)}
 
 
-def test_the_model_is_unchanged_after_half_of_the_passes():
+def test_the_model_is_unchanged_when_collection_stops_early():
     inputs = scenes_subject()
     inputs.model.train()
     before = {name: value.clone() for name, value in inputs.model.state_dict().items()}
@@ -177,7 +177,7 @@ def mlp() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
 
 
-def test_inputs_other_than_images_have_everything_but_changed_backgrounds():
+def test_inputs_other_than_images_have_all_evidence_but_changed_backgrounds():
     torch.manual_seed(0)
     found = examined(noise_subject(mlp(), (6,), untrained=mlp()))
     (record,) = found.layers
@@ -186,7 +186,7 @@ def test_inputs_other_than_images_have_everything_but_changed_backgrounds():
     assert any("not images" in line for line in found.left_out)
 
 
-def test_gray_images_are_changed_where_no_color_is_needed():
+def test_gray_images_get_the_changes_that_need_no_color():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
     found = examined(noise_subject(net, (1, 8, 8)))
@@ -194,7 +194,7 @@ def test_gray_images_are_changed_where_no_color_is_needed():
     assert keys == {"contrast", "darkened"}
 
 
-def test_a_network_without_activations_says_so():
+def test_a_network_without_activations_is_reported():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))
     found = examined(noise_subject(net, (6,)))
@@ -203,7 +203,7 @@ def test_a_network_without_activations_says_so():
 
 
 @pytest.mark.parametrize("each", [1, 2])
-def test_three_examples_or_six_give_a_narrower_audit(each):
+def test_few_examples_give_partial_layer_records(each):
     found = examined(noise_subject(cnn(), (3, 8, 8), each=each, untrained=cnn(1)))
     assert [record.neurons for record in found.layers] == [4, 8, 16]
     assert all(record.rate for record in found.layers)
@@ -211,7 +211,7 @@ def test_three_examples_or_six_give_a_narrower_audit(each):
     assert not any("\n" in line for line in found.left_out)
 
 
-def test_a_class_that_a_data_set_lacks_is_named_and_the_others_are_compared():
+def test_a_missing_class_is_reported_and_the_others_are_compared():
     inputs = noise_subject(cnn(), (3, 8, 8), untrained=cnn(1))
     ood = inputs.ood[0].domain.data
     lacking = sample("OOD", ood.x[ood.y > 0], ood.y[ood.y > 0])
@@ -235,14 +235,14 @@ class Broken(nn.Module):
         return self.head(flat)
 
 
-def test_a_layer_whose_activations_are_not_finite_is_left_out():
+def test_a_layer_with_non_finite_activations_is_left_out():
     torch.manual_seed(0)
     found = examined(noise_subject(Broken(), (3, 2, 2), untrained=Broken()))
     assert [record.name for record in found.layers] == ["first"]
     assert any("second" in line and "not finite" in line for line in found.left_out)
 
 
-def test_records_are_json_of_an_audit(scenes):
+def test_layer_records_are_json_serializable(scenes):
     _, found = scenes
     schema = AuditRecord.model_fields
     assert {"layers", "neurons", "projection", "left_out"} <= set(schema)
@@ -250,7 +250,7 @@ def test_records_are_json_of_an_audit(scenes):
         assert "NaN" not in record.model_dump_json()
 
 
-def test_a_vision_transformer_has_its_neurons_last():
+def test_neurons_of_a_vision_transformer_are_on_the_last_axis():
     import_torchvision()
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)

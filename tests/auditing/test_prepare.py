@@ -275,7 +275,7 @@ def test_a_large_folder_has_the_same_pixel_range(tmp_path, monkeypatch):
     assert anew.id.domain.data.x.min() >= 0
 
 
-def test_an_ood_folder_may_lack_a_class(tmp_path):
+def test_an_ood_folder_can_lack_a_class(tmp_path):
     found = prepare(
         network(), id=images(tmp_path / "a"), ood=images(tmp_path / "b", ("cat", "fox")),
         reference=None,
@@ -534,7 +534,7 @@ def test_features_without_a_network_get_a_head_on_half_of_them():
     assert any("linear head" in note for note in found.notes)
 
 
-def test_a_reference_is_a_module_or_comes_from_the_cache_of_torch(tmp_path, monkeypatch):
+def test_a_reference_is_a_module_or_comes_from_the_torch_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     assert prepare(network(), id=(X, Y)).subject.reference is None
     encoder = network()

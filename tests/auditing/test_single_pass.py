@@ -23,7 +23,7 @@ from contam.models.readings import over_space
 RELUS = ("encoder.relu1", "encoder.relu2", "encoder.relu3")
 
 
-def test_class_means_and_accuracy_are_those_of_separate_passes():
+def test_class_means_and_accuracy_agree_with_separate_passes():
     inputs = noise_subject(cnn(), (3, 8, 8))
     result = returned(run_pass(inputs.model, inputs.id, RELUS, classes=3, batch_size=7))
     expected = class_profiles(inputs.model, inputs.id.domain, RELUS, classes=3).layers
@@ -49,7 +49,7 @@ def test_features_and_inputs_are_kept_of_the_chosen_examples(batch_size):
     assert torch.equal(result.inputs.x, inputs.id.domain.data.x[rows[1:]])
 
 
-def test_what_the_head_reads_and_a_reference_sees_comes_from_the_same_pass():
+def test_head_features_and_reference_features_come_from_the_same_pass():
     inputs = noise_subject(cnn(), (3, 8, 8))
     reference = nn.Flatten()
     keep = Keep(head=True, border=True, reference=reference)
@@ -64,7 +64,7 @@ def test_what_the_head_reads_and_a_reference_sees_comes_from_the_same_pass():
     torch.testing.assert_close(result.border[:, :3], x[:, :, edge].mean(dim=2))
 
 
-def test_the_network_sees_every_example_once():
+def test_the_network_runs_once_on_every_example():
     counted = Counted(cnn())
     inputs = noise_subject(counted, (3, 8, 8))
     rows = torch.arange(3)
@@ -86,7 +86,7 @@ class Counted(nn.Module):
         return self.model(x)
 
 
-def test_parts_and_domains_add_up_to_the_whole_and_have_every_class():
+def test_parts_and_domains_sum_to_the_whole_and_contain_every_class():
     y = torch.arange(60) % 3
     domain = torch.arange(60) // 30
     inputs = noise_subject(cnn(), (3, 8, 8), each=20)
@@ -103,7 +103,7 @@ def test_parts_and_domains_add_up_to_the_whole_and_have_every_class():
         torch.testing.assert_close(means.sums, plain.tables[layer].means.sums)
 
 
-def test_a_subset_has_class_means_of_its_own():
+def test_a_subset_has_its_own_class_means():
     inputs = noise_subject(cnn(), (3, 8, 8))
     rows = torch.tensor([1, 2, 4, 5, 22])  # classes 1 and 2 alone
     result = returned(
@@ -117,7 +117,7 @@ def test_a_subset_has_class_means_of_its_own():
         assert means.counts.tolist() == [3, 2]
 
 
-def test_few_examples_of_many_classes_are_spread_over_the_parts():
+def test_few_examples_of_many_classes_are_distributed_over_the_parts():
     y = torch.arange(10)
     spread = returned(
         run_pass(
@@ -128,7 +128,7 @@ def test_few_examples_of_many_classes_are_spread_over_the_parts():
     assert spread.tables["0"].means.cell_counts.sum(dim=(0, 2)).tolist() == [1] * PARTS
 
 
-def test_domains_whose_tables_are_too_large_are_joined(monkeypatch):
+def test_domains_are_merged_when_their_tables_are_too_large(monkeypatch):
     monkeypatch.setattr("contam.auditing.single_pass.LARGEST_TABLE", 300)
     inputs = noise_subject(cnn(), (3, 8, 8))
     batch = inputs.id.domain.data
@@ -161,7 +161,7 @@ class Moody(nn.Module):
 
 
 @pytest.mark.parametrize("kind", ["skips", "grows", "nan"])
-def test_a_layer_that_is_not_the_same_on_all_batches_is_left_out_with_a_reason(kind):
+def test_a_layer_that_varies_between_batches_is_left_out_with_a_reason(kind):
     x = torch.full((12, 1, 2, 2), 0.25)
     x[6:] = 0.75
     model = Moody(kind)
@@ -189,7 +189,7 @@ class Greedy(nn.Module):
         return self.head(self.relu(x))
 
 
-def test_where_memory_runs_out_batches_are_halved_and_nothing_is_lost():
+def test_batches_are_halved_when_memory_runs_out_and_results_are_the_same():
     x = torch.rand(11, 4)
     model = Greedy()
     data = sample("ID", x, torch.arange(11) % 3)
@@ -214,7 +214,7 @@ def test_one_example_that_does_not_fit_in_memory_is_an_error():
     ("model", "n", "word"),
     [(nn.Identity(), 0, "no examples"), (nn.Unflatten(1, (1, 5)), 6, "batch, classes")],
 )
-def test_data_without_examples_and_logits_of_another_shape_are_refused(model, n, word):
+def test_empty_data_and_logits_of_another_shape_are_rejected(model, n, word):
     data = sample("ID", torch.randn(n, 5), torch.zeros(n).long())
     with pytest.raises(ValueError, match=word):
         returned(run_pass(model, data, (), classes=5))
@@ -225,7 +225,7 @@ def test_layers_with_positions_are_those_with_maps():
     assert layers_with_positions(model, torch.rand(1, 3, 8, 8), ["1", "3"]) == ["1"]
 
 
-def test_a_balanced_choice_has_as_many_of_every_class_and_does_not_move():
+def test_a_balanced_selection_has_equal_class_counts_and_is_deterministic():
     y = torch.tensor([0] * 50 + [1] * 8 + [2] * 3)
     some = balanced(y, 15, seed=3, purpose="test")
     assert torch.bincount(y[some]).tolist() == [6, 6, 3]

@@ -159,7 +159,7 @@ THRESHOLDS = {
 
 
 @pytest.mark.parametrize("cause", PLAIN)
-def test_plain_evidence_has_a_plain_cause(cause: str) -> None:
+def test_clear_evidence_gives_its_cause(cause: str) -> None:
     result = judged(evidence(**PLAIN[cause]))
     assert result.cause == cause
     [decisive] = [step for step in result.steps if step.why == result.reasons[0]]
@@ -183,7 +183,7 @@ def test_every_cause_has_evidence_words_and_remedies() -> None:
 
 @pytest.mark.parametrize("cause", PLAIN)
 @pytest.mark.parametrize("classes", [2, 100])
-def test_accuracies_count_from_chance(cause: str, classes: int) -> None:
+def test_accuracies_are_relative_to_chance(cause: str, classes: int) -> None:
     def same(share: float) -> float:
         return 1 / classes + (share - 0.1) / 0.9 * (1 - 1 / classes)
 
@@ -207,7 +207,7 @@ def test_the_first_of_two_causes_is_named_and_the_second_follows(first: str, sec
     assert result.behind == (second,)
 
 
-def test_behind_a_head_the_questions_are_asked_about_the_fresh_one() -> None:
+def test_after_a_head_failure_later_questions_use_the_refitted_head() -> None:
     poor = judged(evidence(inside=0.8, fresh=0.95, outside=0.4, fresh_outside=0.5))
     assert (poor.cause, poor.behind) == ("head", ("contaminated",))
     assert judged(evidence(**PLAIN["head"])).behind == ()
@@ -222,7 +222,7 @@ def test_behind_a_head_the_questions_are_asked_about_the_fresh_one() -> None:
         ({"outside": 0.7}, "OOD examples"),
     ],
 )
-def test_few_examples_near_a_threshold_leave_the_verdict_open(
+def test_few_examples_near_a_threshold_give_an_undecided_verdict(
     open_evidence: dict[str, Any], word: str
 ) -> None:
     result = judged(evidence(**open_evidence, count=100))
@@ -231,7 +231,7 @@ def test_few_examples_near_a_threshold_leave_the_verdict_open(
     assert judged(evidence(**PLAIN["contaminated"], count=400)).cause == "contaminated"
 
 
-def test_a_large_gain_that_may_be_chance_is_no_answer() -> None:
+def test_a_large_but_insignificant_gain_is_undecided() -> None:
     found = evidence(fresh=0.99)
     by_chance = heads(
         {"ID": near(0.95), "OOD": near(0.5)}, {"ID": near(0.99), "OOD": near(0.5)},
@@ -245,7 +245,7 @@ def test_a_large_gain_that_may_be_chance_is_no_answer() -> None:
     )
 
 
-def test_a_significant_gain_that_is_small_does_not_count() -> None:
+def test_a_significant_but_small_gain_does_not_count() -> None:
     assert judged(evidence(fresh=0.96)).cause == "contaminated"
 
 
@@ -263,7 +263,7 @@ def test_absent_evidence_is_requested(absent: str, needed: str) -> None:
     assert any(needed in sentence for sentence in result.missing), result.missing
 
 
-def test_without_ood_data_nothing_is_known_about_failure() -> None:
+def test_without_ood_data_failure_is_undecided() -> None:
     found = evidence()
     result = judged(found, {"sets": found["sets"][:1]})
     assert result.cause == UNDECIDED
@@ -272,7 +272,7 @@ def test_without_ood_data_nothing_is_known_about_failure() -> None:
     assert judged(spurious, {"sets": spurious["sets"][:1]}).cause == "spurious correlation"
 
 
-def test_a_background_that_says_nothing_cannot_be_used() -> None:
+def test_an_uninformative_background_cannot_be_used() -> None:
     for p_value, cause in ((0.6, "contaminated"), (0.005, UNDECIDED)):
         numbers = [
             *table(shortcut.BITS, {"ID": Interval(value=0.1)}, "border"),
@@ -282,7 +282,7 @@ def test_a_background_that_says_nothing_cannot_be_used() -> None:
         assert judged(evidence(), {"spurious correlation": label}).cause == cause
 
 
-def test_a_network_that_recognizes_the_object_proves_that_it_is_there() -> None:
+def test_a_network_that_recognizes_the_object_shows_that_it_is_visible() -> None:
     # A reference that knows nothing of such images says nothing about them.
     assert judged(evidence(outside=0.9, oracle=0.15)).cause == "healthy"
 
@@ -293,7 +293,7 @@ def test_a_probe_that_fails_on_id_images_is_not_used() -> None:
     assert "reference" in result.missing[0]
 
 
-def test_the_networks_own_features_are_weaker_evidence_than_a_reference() -> None:
+def test_features_of_the_network_are_weaker_evidence_than_a_reference() -> None:
     at = missing.MissingInformation()
     assert at.threshold_own < at.threshold
     share = 0.1 + (at.threshold + at.threshold_own) / 2 * 0.85
@@ -338,7 +338,7 @@ shares = st.floats(0.0, 1.0)
         st.sampled_from(["head", "core information missing", "spurious correlation"]), unique=True
     ),
 )
-def test_the_first_yes_is_named_unless_an_earlier_answer_is_open(
+def test_the_first_yes_decides_unless_an_earlier_answer_is_undecided(
     found: dict[str, float], count: int, absent: list[str]
 ) -> None:
     arguments: Any = {**found, "count": count}
@@ -354,7 +354,7 @@ def test_the_first_yes_is_named_unless_an_earlier_answer_is_open(
 
 
 @given(st.sampled_from(sorted(PLAIN)), st.sampled_from(sorted(THRESHOLDS)))
-def test_thresholds_decide(cause: str, moved: str) -> None:
+def test_changing_a_threshold_changes_the_verdict(cause: str, moved: str) -> None:
     # Each cause depends on its own threshold: out of reach, the cause is no longer named.
     out_of_reach = 9.0 if moved in ("spurious correlation", "head") else -9.0
     causes = with_threshold(moved, THRESHOLDS[moved], out_of_reach)
@@ -362,7 +362,7 @@ def test_thresholds_decide(cause: str, moved: str) -> None:
     assert (result.cause == cause) == (moved != cause)
 
 
-def test_the_benchmark_judges_these_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_benchmark_uses_these_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     zoo = importlib.import_module("audit_zoo")
     try:

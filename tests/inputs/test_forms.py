@@ -186,7 +186,7 @@ def test_a_domain_of_any_form_holds_the_same_examples(form):
     torch.testing.assert_close(torch.cat([part.x for part in streamed]), X)
 
 
-def test_the_typed_functions_are_shortcuts(folder):
+def test_typed_functions_agree_with_as_domain(folder):
     for made in (
         from_folder(folder), from_tensors(X, Y), from_loader(DataLoader(TensorDataset(X, Y), 5)),
     ):  # fmt: skip
@@ -206,7 +206,7 @@ def test_a_loader_keeps_its_own_order_and_batches():
     assert torch.equal(torch.cat([observation.batch.y for observation in seen]), Y.flip(0))
 
 
-def test_a_shuffled_loader_leaves_the_random_state():
+def test_a_shuffled_loader_preserves_the_random_state():
     loader = DataLoader(TensorDataset(X, Y), batch_size=20, shuffle=True)
     before = torch.get_rng_state()
     contam.accuracy(network(), loader)
@@ -243,7 +243,7 @@ def test_a_domain_is_strict_and_a_set_notes_what_it_leaves_out(case):
         (type("Splits", (dict,), {"column_names": []})(train=1, test=2), "give one of them"),
     ],
 )
-def test_other_data_are_refused_in_one_line(data, message):
+def test_unsupported_data_are_rejected_in_one_line(data, message):
     with pytest.raises(ValueError, match=message) as error:
         as_domain(data)
     assert "\n" not in str(error.value)
@@ -267,7 +267,7 @@ def counted(root, monkeypatch, **options):
     return read_set(root, **options), decoded
 
 
-def test_a_folder_s_labels_are_known_without_decoding(folder, monkeypatch):
+def test_labels_of_a_folder_are_known_without_decoding(folder, monkeypatch):
     some, decoded = counted(folder, monkeypatch)
     assert torch.equal(some.domain.y, Y) and some.classes == NAMES
     assert len(decoded) <= 3
@@ -277,7 +277,7 @@ def test_a_folder_s_labels_are_known_without_decoding(folder, monkeypatch):
     assert sorted(decoded) == sorted(set(decoded)) and len(decoded) == N
 
 
-def test_beyond_the_limit_of_memory_each_pass_decodes_each_file_once(folder, monkeypatch):
+def test_beyond_the_memory_limit_each_pass_decodes_each_file_once(folder, monkeypatch):
     some, decoded = counted(folder, monkeypatch)
     assert isinstance(some.domain, LazyFolderDomain)
     some.domain.decoder.max_bytes = 10 * X[0].numel() * 4
@@ -289,7 +289,7 @@ def test_beyond_the_limit_of_memory_each_pass_decodes_each_file_once(folder, mon
     assert torch.equal(first, again)
 
 
-def test_files_that_cannot_be_read_are_left_out_in_the_first_pass(folder, tmp_path):
+def test_unreadable_files_are_left_out_in_the_first_pass(folder, tmp_path):
     for number in range(6):
         (tmp_path / NAMES[number % 3]).mkdir(exist_ok=True)
         image(number).save(tmp_path / NAMES[number % 3] / f"{number}.png")

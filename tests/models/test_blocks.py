@@ -45,7 +45,7 @@ def image(side: int, examples: int = 2) -> Tensor:
         ("timm:efficientnet_b0", 64, 15, "blocks.1.0.bn2.act", "blocks.6.0.bn2.act"),
     ],
 )
-def test_blocks_of_the_libraries_networks(name, side, count, first, last):
+def test_blocks_of_library_networks(name, side, count, first, last):
     found = blocks_of(load(name, seed=0).encoder, image(side))
     assert len(found) == count
     assert (found[0].last, found[-1].last) == (first, last)
@@ -65,7 +65,7 @@ def test_blocks_of_our_residual_network_and_all_their_activations():
     assert layers_of(model, image(32)) == ["encoder.relu", *inside]
 
 
-def test_a_transformer_of_torch_that_calls_functions_even_on_one_example():
+def test_blocks_of_a_torch_transformer_that_calls_functions():
     with torch.random.fork_rng(devices=[]):
         layer = nn.TransformerEncoderLayer(8, 2, 16, activation="gelu", batch_first=True)
         model = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
@@ -93,7 +93,7 @@ class Step(nn.Module):
         return torch.add(self.way(x), x)
 
 
-def test_a_parameter_that_is_added_makes_no_block():
+def test_adding_a_parameter_is_not_a_block():
     found = blocks_of(nn.Sequential(Positions(), Step(), Step()), torch.ones(1, 4))
     assert [(block.name, block.last) for block in found] == [("1", "1.way.1"), ("2", "2.way.1")]
 

@@ -69,7 +69,7 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_modules_are_recorded_alike_with_and_without_functions(name):
+def test_modules_are_recorded_the_same_with_and_without_functions(name):
     make, count = NETWORKS[name]
     model, x = make(), noise(4, 3, 16, 16)
     both = [
@@ -97,7 +97,7 @@ def test_functions_are_recorded_on_the_first_batch_only(name, functions):
     assert all(torch.equal(value, second.layers[layer]) for layer, value in first.layers.items())
 
 
-def test_no_function_is_recorded_where_modules_are_named(functions):
+def test_functions_are_not_recorded_when_modules_are_named(functions):
     observe_all = observe(small_cnn(width=4), [batch_of(noise(2, 3, 16, 16))], ["encoder.relu1"])
     assert list(next(observe_all).layers) == ["encoder.relu1"]
     list(observe(small_cnn(width=4), [batch_of(noise(2, 3, 16, 16))], ()))
@@ -117,5 +117,5 @@ def test_functions_are_recorded_on_every_batch_of_a_network_that_calls_them(head
         torch.testing.assert_close(observation.head, observation.layers[layer])
 
 
-def test_a_head_is_none_where_it_is_not_asked_for():
+def test_the_head_output_is_none_unless_requested():
     assert next(observe(small_cnn(width=4), [batch_of(noise(2, 3, 16, 16))])).head is None

@@ -79,7 +79,7 @@ def test_maps_of_one_pixel_are_logits():
 
 
 @pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
-def test_one_number_is_the_logit_of_the_second_of_two_classes(shape):
+def test_a_single_output_is_the_logit_of_the_second_class(shape):
     logits = LogitsAdapter(Wrapped(lambda z: z[:, 0].reshape(shape)))(X)
     assert logits.shape == (12, 2) and not logits[:, 0].any()
     torch.testing.assert_close(logits[:, 1], LOGITS[:, 0])
@@ -138,7 +138,7 @@ def test_other_outputs_are_rejected_in_one_line(case):
     assert "\n" not in str(error.value)
 
 
-def test_nan_may_be_allowed():
+def test_nan_can_be_allowed():
     assert LogitsAdapter(Wrapped(lambda z: z * torch.nan), allow_nan=True)(X).isnan().all()
 
 
@@ -156,7 +156,7 @@ def test_wrappers_are_removed(kind):
     assert found.model is model and found.name == "Sequential"
 
 
-def test_an_exported_program_is_observed_as_it_is():
+def test_an_exported_program_can_be_observed():
     batch = torch.export.Dim("batch", min=1, max=4096)
     program = torch.export.export(network(), (X,), dynamic_shapes=({0: batch},)).module()
     adapter = LogitsAdapter(find_network(program).model)

@@ -62,7 +62,7 @@ def test_a_constant_added_to_a_map_is_removed(shift, channel, train):
         torch.testing.assert_close(model(moved), model(x))
 
 
-def test_a_scale_of_one_image_passes_centering_but_not_instance_norm():
+def test_the_scale_of_an_image_survives_centering_but_not_instance_norm():
     x = maps(4, 3, 5, 5)
     bigger = x.clone()
     bigger[0] *= 3

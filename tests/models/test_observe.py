@@ -106,7 +106,7 @@ def test_readings_by_hand():
 @pytest.mark.parametrize(
     ("last", "first"), [(over_tokens, over_space), (rate_over_tokens, rate_over_space)]
 )
-def test_readings_differ_in_where_the_neurons_are_and_in_nothing_else(last, first):
+def test_readings_differ_only_in_the_neuron_axis(last, first):
     maps = noise(2, 3, 4, 5)
     torch.testing.assert_close(last(maps.movedim(1, -1)), first(maps))
     vectors = noise(2, 3)
@@ -118,7 +118,7 @@ def test_tokens_are_rejected_as_maps():
         over_space(noise(2, 3, 4))
 
 
-def test_values_are_those_of_the_layers_run_one_by_one():
+def test_values_agree_with_layers_run_one_by_one():
     model = small_cnn(width=4).eval()
     x = noise(6, 3, 16, 16)
     seen = layers_observed(model, x, ["encoder.relu1", "encoder.relu3", "encoder"])
@@ -193,14 +193,14 @@ def test_an_activation_module_is_one_layer_and_not_two():
     assert layers_of(model, noise(2, 3)) == ["0", "1", "2"]
 
 
-def test_a_network_named_after_its_activation_is_no_activation():
+def test_a_network_named_like_an_activation_is_not_a_layer():
     class ReLUNetwork(Functional):
         pass
 
     assert layers_of(ReLUNetwork(F.relu), noise(2, 3)) == ["relu()#0", "relu()#1"]
 
 
-def test_functions_inside_a_reading_are_no_layers():
+def test_functions_inside_a_reading_are_not_recorded():
     seen = layers_observed(
         nn.Sequential(nn.ReLU(), nn.ReLU()), noise(2, 3), reduce=lambda z: F.relu(z - 1)
     )
@@ -252,24 +252,24 @@ def test_batches_can_be_of_any_size(blocks):
         ("spare", r"'spare' did not run on this batch"),
     ],
 )
-def test_a_missing_layer_is_explained(layer, message):
+def test_a_missing_layer_is_rejected(layer, message):
     model = Through(lambda x, block, _: block(x), block=Block(), spare=nn.Linear(2, 2))
     with pytest.raises(ValueError, match=message):
         layers_observed(model, noise(2, 3, 6, 6), [layer])
 
 
-def test_one_name_instead_of_a_list_is_explained(blocks):
+def test_one_name_instead_of_a_list_is_rejected(blocks):
     with pytest.raises(ValueError, match=r"for one layer give \['0.conv'\]"):
         layers_observed(blocks, noise(2, 3, 6, 6), "0.conv")
 
 
-def test_an_output_that_is_no_tensor_is_explained():
+def test_an_output_other_than_a_tensor_is_rejected():
     model = Through(lambda x, part: part(x, x, x)[0], attention=nn.MultiheadAttention(4, 1))
     with pytest.raises(ValueError, match="'attention' returns a tuple, not a tensor"):
         layers_observed(model, noise(2, 3, 4), ["attention"])
 
 
-def test_tokens_before_examples_are_explained():
+def test_a_token_axis_before_the_batch_axis_is_rejected():
     model = Through(lambda x, relu: relu(x.transpose(0, 1)).mean(dim=0), relu=nn.ReLU())
     with pytest.raises(ValueError, match=r"5 rows for 3 examples.*puts the examples first"):
         layers_observed(model, noise(3, 5, 4), ["relu"], over_tokens)
@@ -349,7 +349,7 @@ def test_the_random_state_is_preserved_for_a_network_that_draws():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_the_model_can_be_trained_on_while_it_is_observed(blocks):
+def test_the_model_can_be_trained_while_it_is_observed(blocks):
     optimizer = torch.optim.SGD(blocks.parameters(), 0.1)
     blocks.train()
     losses = []
@@ -362,7 +362,7 @@ def test_the_model_can_be_trained_on_while_it_is_observed(blocks):
     assert losses[-1] < losses[0] / 2
 
 
-def test_readings_can_train_a_probe_later(blocks):
+def test_readings_can_train_a_probe(blocks):
     seen = layers_observed(blocks, noise(4, 3, 6, 6))["1.relu()"]
     probe = nn.Linear(3, 2)
     probe(seen).sum().backward()
@@ -464,7 +464,7 @@ class Mixed(nn.Module):
         return F.mish(signal.transpose(1, 2)).mean(dim=1)
 
 
-def test_moments_are_read_along_the_neurons_wherever_these_are():
+def test_moments_are_read_along_the_neuron_axis():
     model, x = Mixed(), noise(2, 3, 7, 8)
     found = layers_observed(model, x, "auto", "moments")
     sizes = {"act#0": 4, "elu()": 8, "act#1": 6, "relu()": 6, "silu()": 5, "mish()": 5}
@@ -482,7 +482,7 @@ def test_without_weights_three_axes_are_tokens_and_four_are_maps():
     assert layers_observed(relu, noise(2, 3, 4, 5), "auto", "moments")["0"].shape == (2, 2, 3)
 
 
-def test_an_output_without_neurons_or_an_unknown_reading_is_explained(blocks):
+def test_an_output_without_neurons_or_an_unknown_reading_is_rejected(blocks):
     model = Through(lambda x, relu: relu(x.sum(dim=1)), relu=nn.ReLU())
     with pytest.raises(ValueError, match=r"'relu' returns a tensor of shape \(2,\)"):
         layers_observed(model, noise(2, 3), "auto", "moments")

@@ -29,7 +29,7 @@ def test_shapes(normalization, side):
     assert features.shape == (4, 16) and features.min() >= 0
 
 
-def test_the_size_counted_by_hand():
+def test_the_number_of_parameters_by_hand():
     convolutions = 3 * 25 * 16 + 2 * 9 * 16 * 16 + 9 * 16 * 32 + 9 * 32 * 32 + 16 * 32
     convolutions += 9 * 32 * 64 + 9 * 64 * 64 + 32 * 64
     norms = 2 * (16 + 2 * 16 + 3 * 32 + 3 * 64)
@@ -37,7 +37,7 @@ def test_the_size_counted_by_hand():
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-def test_names_of_activations_and_sizes_of_their_maps(normalization):
+def test_activation_names_and_map_sizes(normalization):
     model = resnet8(width=4, normalization=normalization)
     assert layers_of(model, images()) == RELUS
     batch = Batch(images(), torch.zeros(4, dtype=torch.int64), torch.zeros(4, dtype=torch.int64))

@@ -48,7 +48,7 @@ def test_a_block_whose_convolutions_are_zero_is_its_shortcut():
     torch.testing.assert_close(block(x), x)
 
 
-def test_weights_depend_on_the_seed_and_leave_the_global_generator_alone():
+def test_weights_depend_only_on_the_seed_and_the_random_state_is_preserved():
     before = torch.get_rng_state()
     one, same, other = (resnet_cifar(8, width=2, seed=seed) for seed in (0, 0, 1))
     assert torch.get_rng_state().equal(before)
@@ -61,7 +61,7 @@ def test_weights_depend_on_the_seed_and_leave_the_global_generator_alone():
 
 
 @pytest.mark.parametrize(("depth", "width"), [(2, 16), (18, 16), (33, 16), (8, 0)])
-def test_an_impossible_size_is_rejected_in_one_line(depth, width):
+def test_an_invalid_size_is_rejected_in_one_line(depth, width):
     with pytest.raises(ValueError, match=rf"6 n \+ 2 layers.*depth={depth}") as error:
         resnet_cifar(depth, width=width)
     assert "\n" not in str(error.value)

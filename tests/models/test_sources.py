@@ -110,7 +110,7 @@ def test_widths_of_other_networks(name, width):
 
 
 @needs_models
-def test_the_seed_decides_the_weights_and_equals_open_clips_own_initialization():
+def test_weights_depend_on_the_seed_and_equal_the_open_clip_initialization():
     import_torchvision()
     import open_clip
 
@@ -169,7 +169,7 @@ def test_a_classifier_is_split_into_encoder_and_head(tmp_path, name, head):
 
 
 @needs_models
-def test_transforms_equal_those_of_the_libraries(image):
+def test_transforms_agree_with_the_libraries(image):
     import_torchvision()
     import open_clip
     import timm
@@ -341,13 +341,13 @@ def test_state_dicts_inside_checkpoints_are_found(tmp_path):
         ("nowhere_at_all:net", {}, "can't find nowhere_at_all:net"),
     ],
 )
-def test_bad_names_and_weights_are_explained(name, given, message):
+def test_bad_names_and_weights_are_rejected(name, given, message):
     with pytest.raises(ValueError, match=message):
         load(name, **given)
 
 
 @needs_models
-def test_weights_that_do_not_fit_are_explained(tmp_path):
+def test_mismatched_weights_are_rejected(tmp_path):
     save_file({"fc.weight": torch.ones(3, 512), "odd": torch.ones(1)}, tmp_path / "w.safetensors")
     for name in ("timm:resnet18", "torchvision:resnet18"):
         with pytest.raises(
@@ -356,7 +356,7 @@ def test_weights_that_do_not_fit_are_explained(tmp_path):
             load(name, weights=tmp_path / "w.safetensors")
 
 
-def test_a_missing_library_is_one_line(monkeypatch):
+def test_a_missing_library_is_reported_in_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ValueError, match=r"timm .*pip install -e '\.\[models\]'"):

@@ -71,7 +71,7 @@ def quiet(model: nn.Module, data=None, **settings) -> TrainingMonitor:
     return watch(model, domain() if data is None else data, show=False, **settings)
 
 
-def test_the_numbers_are_those_of_the_measures():
+def test_snapshot_numbers_agree_with_the_measures():
     model, data, queries = network(), domain(), domain("queries", seed=1)
     descend(model, 30)
     watched = quiet(model, data, queries=queries, per_class=20, k=7, layers=LAYERS)
@@ -97,7 +97,7 @@ def test_the_numbers_are_those_of_the_measures():
     assert not found.left_out
 
 
-def test_a_background_that_gates_the_response_is_seen_elsewhere_and_across_domains():
+def test_background_gating_raises_attenuation_on_other_data_and_across_domains():
     data = domain(count=300, domains=2)
     shifted = Domain("dark", data.data._replace(x=data.data.x - 2.5))
     plain = nn.Conv2d(1, 2, 1, bias=False)
@@ -115,7 +115,7 @@ def test_a_background_that_gates_the_response_is_seen_elsewhere_and_across_domai
     )
 
 
-def test_weights_and_random_states_are_those_of_a_training_without_a_watch():
+def test_monitoring_changes_neither_weights_nor_random_states():
     def trained(watched: bool) -> tuple:
         model = network()
         random.seed(1)
@@ -151,7 +151,7 @@ class Fragile(nn.Module):
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_the_model_is_as_it_was_found_also_after_errors(fails):
+def test_the_model_is_restored_even_after_errors(fails):
     model = Fragile()
     model.train()
     model.inner[2].eval()
@@ -172,7 +172,7 @@ def test_the_model_is_as_it_was_found_also_after_errors(fails):
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
-def test_a_look_under_autocast_is_a_look_without_and_weights_learn():
+def test_autocast_does_not_affect_snapshots_or_training():
     model = network()
     watched = quiet(model)
     plain = watched.snapshots[0].scalars()
@@ -182,7 +182,7 @@ def test_a_look_under_autocast_is_a_look_without_and_weights_learn():
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_it_looks_first_then_every_so_many_steps_and_once_at_the_end():
+def test_snapshots_are_taken_at_the_start_at_the_interval_and_at_the_end():
     model = network()
     with quiet(model, every=4) as watched:
         for _ in range(10):
@@ -198,7 +198,7 @@ def test_it_looks_first_then_every_so_many_steps_and_once_at_the_end():
     assert sorted(jumping.snapshots) == [6, 13]
 
 
-def test_it_goes_around_our_training():
+def test_a_monitor_wraps_a_training_generator():
     model, data = network(), domain()
     shift = Shift("made", ("a", "b", "c"), (data,), domain("test", seed=2), ())
     stages = fit(
@@ -224,7 +224,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_data_is_read_alike(kind):
+def test_every_form_of_data_gives_the_same_snapshot(kind):
     plain = quiet(network(), per_class=10)
     assert (
         quiet(network(), KINDS[kind], per_class=10).snapshots[0].network
@@ -232,7 +232,7 @@ def test_any_data_is_read_alike(kind):
     )
 
 
-def test_a_shuffling_loader_goes_on_as_if_it_had_not_been_read():
+def test_reading_a_shuffling_loader_does_not_change_its_order():
     def order(looked: bool) -> list:
         generator = torch.Generator().manual_seed(3)
         data = TensorDataset(*domain().data[:2])
@@ -244,7 +244,7 @@ def test_a_shuffling_loader_goes_on_as_if_it_had_not_been_read():
     assert order(True) == order(False)
 
 
-def test_data_that_draws_from_global_states_leaves_them_alone():
+def test_data_that_use_the_global_random_state_preserve_it():
     class Drawing(torch.utils.data.Dataset):
         def __len__(self) -> int:
             return 90
@@ -273,13 +273,13 @@ class Record(nn.Module):
 @pytest.mark.parametrize(
     "wrap", [lambda a: {"logits": a}, lambda a: SimpleNamespace(logits=a), lambda a: (a, None)]
 )
-def test_networks_may_answer_with_records(wrap):
+def test_networks_can_return_output_records(wrap):
     found = quiet(Record(wrap)).snapshots[0]
     assert found.network == quiet(network()).snapshots[0].network
     assert list(found.layers) == ["input", "inner.1", "inner.4", "softmax"]
 
 
-def test_wrappers_of_parallel_training_are_looked_through():
+def test_wrappers_of_parallel_training_are_removed():
     model = nn.DataParallel(network())
     assert list(quiet(model).snapshots[0].layers) == ["input", *LAYERS, "softmax"]
 
@@ -291,7 +291,7 @@ def test_half_precision_and_a_network_without_activations():
     assert any("no activation" in line for line in found.left_out)
 
 
-def test_many_classes_are_watched_in_part():
+def test_a_subset_of_many_classes_is_monitored():
     y = torch.arange(300) % 30
     data = Domain("many", Batch(torch.randn(300, 8), y, torch.zeros_like(y)))
     model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 30))
@@ -323,18 +323,18 @@ def test_many_classes_are_watched_in_part():
         ([7], {}, "a batch is"),
     ],
 )
-def test_what_can_be_known_before_training_is_refused_in_one_line(data, settings, says):
+def test_invalid_arguments_are_rejected_before_training_in_one_line(data, settings, says):
     with pytest.raises(ValueError, match=says) as caught:
         quiet(network(), data, **settings)
     assert "\n" not in str(caught.value)
 
 
-def test_a_network_that_answers_with_something_else_is_refused():
+def test_a_network_without_logits_is_rejected():
     with pytest.raises(ValueError, match=r"want logits \(batch, classes\)"):
         quiet(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()))
 
 
-def test_activations_that_are_not_finite_narrow_the_profile(caplog):
+def test_layers_with_non_finite_activations_are_left_out(caplog):
     model = network()
     watched = quiet(model)
     with torch.no_grad():
@@ -349,7 +349,7 @@ def test_activations_that_are_not_finite_narrow_the_profile(caplog):
         quiet(model, on_error="raise")
 
 
-def test_scarce_classes_and_sets_without_a_class_are_left_out():
+def test_rare_classes_and_sets_without_a_class_are_left_out():
     data = domain().data
     few = data.pick((data.y != 2) | (torch.arange(90) < 3))
     found = quiet(network(), few, others={"one": data.pick(data.y == 0)})
@@ -358,7 +358,7 @@ def test_scarce_classes_and_sets_without_a_class_are_left_out():
     assert any("'one': no example of classes 1" in line for line in found.snapshots[0].left_out)
 
 
-def test_a_sink_that_fails_ends_nothing_unless_asked(caplog):
+def test_a_failing_sink_ends_the_training_only_on_request(caplog):
     def full(step: int, numbers: object) -> None:
         raise OSError("disk full")
 
@@ -369,7 +369,7 @@ def test_a_sink_that_fails_ends_nothing_unless_asked(caplog):
         quiet(network(), sinks=[full], on_error="raise")
 
 
-def test_a_record_goes_on_under_its_name_and_makes_a_page(tmp_path):
+def test_a_named_run_resumes_and_has_a_page(tmp_path):
     model = network()
     watched = quiet(model, every=2, out=tmp_path, name="one", others={"odd": domain(seed=4)})
     folder = watched.folder
@@ -401,7 +401,7 @@ def test_a_record_goes_on_under_its_name_and_makes_a_page(tmp_path):
     assert "<h1>Training monitor</h1>" in page and "To repeat it" not in page
 
 
-def test_the_terminal_gets_a_line_for_each_look_and_a_file_none():
+def test_the_terminal_gets_a_line_for_each_snapshot_and_a_file_gets_none():
     for is_terminal in (True, False):
         text = io.StringIO()
         console = Console(file=text, force_terminal=is_terminal, width=40, color_system=None)
@@ -415,7 +415,7 @@ def test_the_terminal_gets_a_line_for_each_look_and_a_file_none():
             assert re.search(r"[▁▂▃▄▅▆▇█]{2}", lines[2])
 
 
-def test_it_is_a_public_name():
+def test_watch_is_public():
     assert contam.watch is watch
 
 
@@ -441,7 +441,7 @@ def test_tensorboard_gets_every_number(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_lightning_trains_as_without_a_watch(tmp_path):
+def test_lightning_trains_the_same_with_and_without_a_monitor(tmp_path):
     callback = lightning(domain(), every=4, show=False)
     plain, looked = (
         train_with_lightning(network, domain().data, 2, tmp_path, *callbacks)
@@ -453,7 +453,7 @@ def test_lightning_trains_as_without_a_watch(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_hugging_face_trains_as_without_a_watch(tmp_path):
+def test_hugging_face_trains_the_same_with_and_without_a_monitor(tmp_path):
     pictures = LabeledPixels(domain().data)
     callback = hugging_face(pictures, every=4, show=False)
     plain, looked = (
@@ -465,7 +465,7 @@ def test_hugging_face_trains_as_without_a_watch(tmp_path):
 
 
 @pytest.mark.parametrize("module", ["lightning.pytorch", "transformers"])
-def test_adapters_follow_the_protocol_of_callbacks(module, monkeypatch):
+def test_callbacks_follow_the_protocol_of_trainers(module, monkeypatch):
     class Base:
         listener: MonitorListener
 
@@ -498,7 +498,7 @@ def test_adapters_follow_the_protocol_of_callbacks(module, monkeypatch):
 
 
 @pytest.mark.parametrize("adapter", [lightning, hugging_face])
-def test_adapters_say_what_is_missing(adapter, monkeypatch):
+def test_callbacks_report_a_missing_library(adapter, monkeypatch):
     def absent(name: str):
         raise ImportError(name)
 

@@ -75,7 +75,7 @@ def number(cell: str) -> float:
 
 @pytest.mark.parametrize("name", RECORDS)
 @pytest.mark.parametrize("width", [1280, 360])
-def test_it_complains_of_nothing_asks_for_nothing_and_fits(
+def test_the_page_logs_nothing_makes_no_request_and_fits(
     browser: Any, addresses: dict[str, str], name: str, width: int
 ) -> None:
     it = opened(browser, addresses[name], viewport={"width": width, "height": 740})
@@ -101,7 +101,7 @@ def test_the_first_neurons_of_many_are_on_the_page(many: Any) -> None:
     )
 
 
-def test_a_column_sorts_by_keyboard_and_dashes_come_last(many: Any) -> None:
+def test_columns_sort_by_keyboard_with_dashes_last(many: Any) -> None:
     values = table_of("many").attenuation[:NEURONS_SHOWN]
     known = sorted((v for v in values if v is not None), reverse=True)
     first = cells(many, 1)
@@ -129,7 +129,7 @@ def test_a_column_sorts_by_keyboard_and_dashes_come_last(many: Any) -> None:
         ("nowhere", lambda layer, index, favorite: False),
     ],
 )  # fmt: skip
-def test_a_text_finds_neurons(tab: Any, words: str, fits: Callable[..., bool]) -> None:
+def test_neurons_can_be_searched_by_text(tab: Any, words: str, fits: Callable[..., bool]) -> None:
     table = table_of("whole")
     first = (column[:NEURONS_SHOWN] for column in (table.layer, table.index, table.favorite))
     wanted = sum(map(fits, *first))
@@ -140,7 +140,7 @@ def test_a_text_finds_neurons(tab: Any, words: str, fits: Callable[..., bool]) -
     assert tab.locator(ROWS).count() == wanted
 
 
-def test_layer_class_and_text_narrow_together(tab: Any) -> None:
+def test_layer_class_and_text_filters_combine(tab: Any) -> None:
     table, layers = table_of("whole"), [layer.name for layer in RECORDS["whole"].layers]
     tab.select_option("#neurons .layer", label=f"4. {layers[3]}")
     tab.select_option("#neurons .favorite", label="disc")
@@ -157,7 +157,7 @@ def test_layer_class_and_text_narrow_together(tab: Any) -> None:
     assert len([line for line in lines if line]) == wanted + 1
 
 
-def test_a_layer_chosen_in_a_chart_is_chosen_everywhere(tab: Any) -> None:
+def test_selecting_a_layer_in_a_chart_selects_it_everywhere(tab: Any) -> None:
     table = table_of("whole")
     place = tab.locator(".depth .chart").first
     place.scroll_into_view_if_needed()
@@ -183,7 +183,7 @@ def test_a_layer_chosen_in_a_chart_is_chosen_everywhere(tab: Any) -> None:
     assert tab.locator(".chosen-layer").count() == 0
 
 
-def test_histograms_and_rates_follow_the_layer(tab: Any) -> None:
+def test_histograms_and_rates_follow_the_selected_layer(tab: Any) -> None:
     record, table = RECORDS["whole"], table_of("whole")
     anchor = tab.evaluate("Object.keys(contam.data.histograms)[1]")
     values = f"contam.data.charts['{anchor}'].data.values"
@@ -204,7 +204,7 @@ def test_histograms_and_rates_follow_the_layer(tab: Any) -> None:
     until(tab, f"JSON.stringify({values}) === '{as_text}'")
 
 
-def test_the_numbers_of_curves_are_downloaded(tab: Any) -> None:
+def test_the_download_contains_the_numbers_of_the_curves(tab: Any) -> None:
     figure = tab.locator("figure.depth").nth(1)
     figure.locator("summary").click()
     with tab.expect_download() as download:
@@ -215,7 +215,7 @@ def test_the_numbers_of_curves_are_downloaded(tab: Any) -> None:
     assert len(lines) == 1 + 10 * (4 + 3 + 3 + 3)
 
 
-def test_without_scripts_the_verdict_and_the_tables_are_there(
+def test_verdict_and_tables_are_shown_without_scripts(
     browser: Any, addresses: dict[str, str]
 ) -> None:
     tab = opened(browser, addresses["whole"], java_script_enabled=False, color_scheme="dark").page
@@ -229,7 +229,7 @@ def test_without_scripts_the_verdict_and_the_tables_are_there(
     tab.context.close()
 
 
-def test_on_paper_there_are_a_hundred_neurons(many: Any) -> None:
+def test_a_printed_page_shows_a_hundred_neurons(many: Any) -> None:
     many.emulate_media(media="print")
     shown = "[...document.querySelectorAll('.neurons tbody tr')].filter(r => r.offsetHeight).length"
     assert many.evaluate(shown) == 100
@@ -237,7 +237,7 @@ def test_on_paper_there_are_a_hundred_neurons(many: Any) -> None:
     assert many.evaluate(shown) == NEURONS_SHOWN
 
 
-def test_pictures_are_shown_beside_their_heat(tab: Any) -> None:
+def test_images_are_shown_beside_their_heat_maps(tab: Any) -> None:
     until(tab, "[...document.images].every(each => each.complete)")
     sizes = tab.eval_on_selector_all(
         ".examples img", "all => all.map(each => [each.naturalWidth, each.clientWidth])"
@@ -246,7 +246,7 @@ def test_pictures_are_shown_beside_their_heat(tab: Any) -> None:
     assert all(natural == 48 and shown > 48 for natural, shown in sizes)
 
 
-def test_hostile_text_makes_no_element(browser: Any, addresses: dict[str, str]) -> None:
+def test_hostile_text_creates_no_element(browser: Any, addresses: dict[str, str]) -> None:
     it: Opened = opened(browser, addresses["hostile"], **WINDOW)
     assert it.page.evaluate("document.querySelectorAll('script').length") == 4
     it.page.locator("#layers .later").click()
@@ -257,14 +257,16 @@ def test_hostile_text_makes_no_element(browser: Any, addresses: dict[str, str]) 
 
 
 @pytest.mark.parametrize("name", theme.COLORS)
-def test_every_text_has_enough_contrast(browser: Any, addresses: dict[str, str], name: str) -> None:
+def test_all_text_has_sufficient_contrast(
+    browser: Any, addresses: dict[str, str], name: str
+) -> None:
     it = opened(browser, addresses["whole"], color_scheme=name, **WINDOW)
     it.page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
     assert_readable(it.page)
     it.page.context.close()
 
 
-def test_the_records_of_these_tests_have_many_neurons_and_gaps() -> None:
+def test_the_test_records_have_many_neurons_and_missing_values() -> None:
     assert isinstance(RECORDS["whole"], AuditRecord)
     assert None in table_of("many").attenuation[:NEURONS_SHOWN]
     assert len(table_of("many").index) == 100_000

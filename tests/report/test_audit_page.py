@@ -47,7 +47,7 @@ def data_of(page: str) -> dict:
     return json.loads(Parsed(page).inside["script"][1])
 
 
-def test_elements_nest_ids_are_unique_and_references_have_targets(parsed: Parsed) -> None:
+def test_elements_nest_ids_are_unique_and_links_have_targets(parsed: Parsed) -> None:
     ids = list(parsed.values("id"))
     assert len(ids) == len(set(ids))
     assert set(parsed.values("href")) <= {f"#{name}" for name in ids}
@@ -60,7 +60,7 @@ def test_headings_do_not_skip_a_level(parsed: Parsed) -> None:
     assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
-def test_nothing_is_fetched_and_only_its_own_scripts_run(parsed: Parsed) -> None:
+def test_the_page_loads_nothing_and_runs_only_its_own_scripts(parsed: Parsed) -> None:
     for value in parsed.values("src", "srcset", "action", "data", "poster", "xlink:href"):
         assert value.startswith("data:image/webp;base64,")
     assert not any(tag in ("link", "iframe", "object", "base") for tag, _ in parsed.elements)
@@ -82,7 +82,7 @@ def test_the_data_is_plain_json(parsed: Parsed) -> None:
     json.loads(data, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
-def test_the_verdict_and_three_reasons_stand_before_everything_else(whole: str) -> None:
+def test_the_verdict_and_three_reasons_come_first(whole: str) -> None:
     verdict = RECORDS["whole"].verdict
     top, rest = whole.split("<main")
     said = text_of(Parsed(top[top.index("<header") :].split('<div class="layout">')[0]))
@@ -117,7 +117,7 @@ def test_the_first_yes_decides(cause: str) -> None:
     assert text_of(parsed).count("This gives the verdict.") == 1
 
 
-def test_remedies_missing_evidence_and_what_was_left_out_are_said(whole: str) -> None:
+def test_remedies_missing_evidence_and_notes_are_shown(whole: str) -> None:
     record, said = RECORDS["whole"], text_of(Parsed(whole)).replace("( ", "(").replace(" )", ")")
     for remedy in record.verdict.remedies:
         for line in (remedy.what.replace("`", ""), remedy.effect, remedy.caveat):
@@ -128,7 +128,7 @@ def test_remedies_missing_evidence_and_what_was_left_out_are_said(whole: str) ->
     assert all(value in said for value in record.provenance.values())
 
 
-def test_tables_hold_every_set_domain_class_and_layer(whole: str) -> None:
+def test_tables_contain_every_set_domain_class_and_layer(whole: str) -> None:
     record, said = RECORDS["whole"], text_of(Parsed(whole))
     for each in record.sets:
         assert f"{each.name} {each.role.upper()}" in said
@@ -174,7 +174,7 @@ def test_classes_with_the_largest_drop_come_first(whole: str) -> None:
     assert found == sorted(lost, key=lost.__getitem__, reverse=True)
 
 
-def test_without_its_script_the_first_hundred_neurons_are_there(whole: str) -> None:
+def test_the_first_hundred_neurons_are_shown_without_scripts(whole: str) -> None:
     table = RECORDS["whole"].neurons
     assert table is not None
     rows = re.search(r'<table class="neurons">.*?</table>', whole, re.S)
@@ -193,7 +193,7 @@ def test_a_large_audit_stays_below_three_megabytes(layers: int) -> None:
     assert page.count('<img src="data:') <= 120
 
 
-def test_pictures_that_do_not_fit_are_left_out_and_counted() -> None:
+def test_images_beyond_the_size_limit_are_left_out_and_counted() -> None:
     record = audit(examples=2, count=10)
     side = picture(np.random.default_rng(1), 64)
     large = side + "A" * (4 * (600_000 - len(side) // 4))
@@ -237,7 +237,7 @@ def test_few_curves_share_a_panel_with_their_control() -> None:
         "a", "across domains", "a, untrained", "across domains, untrained"}  # fmt: skip
 
 
-def test_charts_hold_the_numbers_of_the_record_and_names_of_layers() -> None:
+def test_charts_contain_the_numbers_and_layer_names_of_the_record() -> None:
     record = RECORDS["whole"]
     panel = next(p for f in of_layers(record) for p in f.panels if p.title == "Usable information")
     assert panel.chart is not None
@@ -251,7 +251,7 @@ def test_charts_hold_the_numbers_of_the_record_and_names_of_layers() -> None:
     assert "layer" in tips
 
 
-def test_hostile_names_are_shown_as_text() -> None:
+def test_hostile_names_are_escaped() -> None:
     page = report.audit_page(RECORDS["hostile"])
     assert "<script>alert" not in page
     parsed = Parsed(page)
@@ -259,25 +259,25 @@ def test_hostile_names_are_shown_as_text() -> None:
     assert text_of(parsed).count("<script>alert('x')</script>") > 50
 
 
-def test_numbers_that_are_none_or_not_finite_are_dashes() -> None:
+def test_missing_and_non_finite_numbers_are_dashes() -> None:
     said = text_of(Parsed(report.audit_page(RECORDS["hostile"])))
     assert "nan" not in re.findall(r"[a-z]+", said)
     assert "inf" not in re.findall(r"[a-z]+", said)
 
 
-def test_a_damaged_image_is_refused() -> None:
+def test_a_damaged_image_is_rejected() -> None:
     broken = RECORDS["whole"].examples[0].model_copy(update={"picture": "AAAA", "index": 7})
     record = RECORDS["whole"].model_copy(update={"examples": (broken,)})
     with pytest.raises(ValueError, match=r"example 7 of 'id' can't be read.*WebP"):
         report.audit_page(record)
 
 
-def test_the_record_alone_makes_the_page(whole: str) -> None:
+def test_the_page_depends_only_on_the_record(whole: str) -> None:
     again = AuditRecord.model_validate_json(RECORDS["whole"].model_dump_json())
     assert report.audit_page(again) == whole
 
 
-def test_one_verdict_is_good_and_one_is_open() -> None:
+def test_only_healthy_is_good_and_only_undecided_is_open() -> None:
     kinds = [audit_words.kind(cause) for cause in (*NAMES, UNDECIDED)]
     assert (kinds.count("holds"), kinds.count("unjudged")) == (1, 1)
 
@@ -296,5 +296,5 @@ def test_a_gauge_by_hand() -> None:
     [(0.1234, "0.123"), (-0.5, "−0.500"), (-0.0001, "0.000"), (None, "–"), (math.nan, "–"),
      (math.inf, "–")],
 )  # fmt: skip
-def test_numbers_of_a_column(value: float | None, said: str) -> None:
+def test_column_numbers_have_three_decimals(value: float | None, said: str) -> None:
     assert audit_words.fixed(value) == said

@@ -68,7 +68,7 @@ def text(parsed: Parsed) -> str:
     return re.sub(r"\s+", " ", " ".join(parsed.text).replace("\N{NO-BREAK SPACE}", " "))
 
 
-def test_the_parser_of_these_tests_sees_bad_nesting() -> None:
+def test_the_test_parser_detects_bad_nesting() -> None:
     with pytest.raises(AssertionError, match="closes"):
         Parsed("<p><b>text</p></b>")
 
@@ -78,7 +78,7 @@ def test_elements_nest_and_ids_are_unique(parsed: Parsed) -> None:
     assert len(ids) == len(set(ids)) > 20
 
 
-def test_every_reference_within_the_page_has_its_target(parsed: Parsed) -> None:
+def test_every_internal_link_has_a_target(parsed: Parsed) -> None:
     targets = [f"#{name}" for name in parsed.values("id")]
     assert set(parsed.values("href")) <= set(targets)
     named = {name for value in parsed.values("aria-labelledby") for name in value.split()}
@@ -92,7 +92,7 @@ def test_headings_do_not_skip_a_level(parsed: Parsed) -> None:
     assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
-def test_nothing_is_fetched(parsed: Parsed) -> None:
+def test_the_page_loads_nothing(parsed: Parsed) -> None:
     for value in parsed.values("src", "srcset", "action", "data", "poster", "xlink:href"):
         assert value.startswith("data:image/webp;base64,")
     assert not any(tag in ("link", "iframe", "object", "base") for tag, _ in parsed.elements)
@@ -101,7 +101,7 @@ def test_nothing_is_fetched(parsed: Parsed) -> None:
     assert "url(" not in styles
 
 
-def test_addresses_in_the_scripts_are_names_and_not_targets(parsed: Parsed) -> None:
+def test_urls_in_scripts_are_identifiers_only(parsed: Parsed) -> None:
     found = set(re.findall(r"https?://[\w./-]+", "".join(parsed.inside["script"])))
     names = {
         "http://www.w3.org/1999/xlink",
@@ -114,7 +114,7 @@ def test_addresses_in_the_scripts_are_names_and_not_targets(parsed: Parsed) -> N
     assert found - schemas <= names
 
 
-def test_the_policy_lets_exactly_the_scripts_and_styles_of_the_page_run(parsed: Parsed) -> None:
+def test_the_policy_allows_exactly_the_scripts_and_styles_of_the_page(parsed: Parsed) -> None:
     policy = next(
         str(attributes["content"])
         for tag, attributes in parsed.elements
@@ -136,7 +136,7 @@ def test_the_policy_lets_exactly_the_scripts_and_styles_of_the_page_run(parsed: 
         assert not any(name == "style" or name.startswith("on") for name in attributes), tag
 
 
-def test_hostile_text_is_shown_and_not_obeyed(page: str, parsed: Parsed, text: str) -> None:
+def test_hostile_text_is_escaped(page: str, parsed: Parsed, text: str) -> None:
     scripts = [attributes for tag, attributes in parsed.elements if tag == "script"]
     assert len(scripts) == 4
     assert "<script>alert" not in page
@@ -144,7 +144,7 @@ def test_hostile_text_is_shown_and_not_obeyed(page: str, parsed: Parsed, text: s
         assert f"{place} </script><script>alert('x')</script><!-- & \"quoted\"" in text
 
 
-def test_the_data_holds_no_markup_and_every_number_is_finite(parsed: Parsed) -> None:
+def test_the_data_contain_no_markup_and_only_finite_numbers(parsed: Parsed) -> None:
     data = parsed.inside["script"][1]
     assert "<" not in data
     assert "\u2028" not in data
@@ -174,7 +174,7 @@ def test_every_claim_appears_with_its_verdict(
     assert "not a number" in text
 
 
-def test_an_unfinished_run_is_shown_as_such(text: str) -> None:
+def test_an_unfinished_run_is_marked(text: str) -> None:
     assert "One run is unfinished; its claims are not judged yet." in text
     assert "Unfinished. 1 parts are computed." in text
 
@@ -184,11 +184,11 @@ def test_a_run_without_claims_is_shown(text: str) -> None:
     assert "Nothing was found." in text
 
 
-def test_figures_without_numbers_say_so(text: str) -> None:
+def test_figures_without_numbers_are_marked(text: str) -> None:
     assert text.count("There are no numbers to draw.") == 2 * 4
 
 
-def test_long_tables_are_cut_and_say_it(parsed: Parsed, text: str) -> None:
+def test_long_tables_are_truncated_with_a_note(parsed: Parsed, text: str) -> None:
     assert "the first 200 of 910 rows" in text
     rows = sum(tag == "tr" for tag, _ in parsed.elements)
     assert 400 < rows < 520
@@ -206,7 +206,7 @@ def test_pictures_and_charts_have_a_description(parsed: Parsed) -> None:
     assert all((each["aria-label"] or "").startswith(kinds) for each in charts)
 
 
-def test_without_any_run_there_is_still_a_page(experiments: dict[str, Experiment]) -> None:
+def test_a_page_without_runs_is_valid(experiments: dict[str, Experiment]) -> None:
     assert "No claim was judged." in " ".join(Parsed(report.page([], experiments)).text)
 
 
@@ -217,7 +217,7 @@ def test_the_same_runs_give_the_same_page(
     assert len(page.encode()) < 2.5e6
 
 
-def test_write_puts_the_page_in_place(
+def test_write_replaces_the_page(
     runs: list[Run], experiments: dict[str, Experiment], tmp_path: Path
 ) -> None:
     path = tmp_path / "deep" / "page.html"
@@ -226,14 +226,14 @@ def test_write_puts_the_page_in_place(
     assert [each.name for each in path.parent.iterdir()] == ["page.html"]
 
 
-def test_a_place_that_cannot_be_written_is_named(
+def test_an_unwritable_path_is_reported(
     runs: list[Run], experiments: dict[str, Experiment], tmp_path: Path
 ) -> None:
     with pytest.raises(RunError, match=re.escape(str(tmp_path))):
         report.write(runs[2:], tmp_path, experiments)
 
 
-def test_a_damaged_run_is_named(
+def test_a_damaged_run_is_reported(
     experiments: dict[str, Experiment], runs: list[Run], tmp_path: Path
 ) -> None:
     with Run.start(tmp_path, "hostile", experiments["hostile"].presets["paper"]) as run:
@@ -245,6 +245,6 @@ def test_a_damaged_run_is_named(
         report.page([Run.load(run.folder)], experiments)
 
 
-def test_an_unknown_experiment_is_named(runs: list[Run]) -> None:
+def test_an_unknown_experiment_is_reported(runs: list[Run]) -> None:
     with pytest.raises(RunError, match=r"run\.json.*'hostile'"):
         report.page(runs, {})

@@ -54,9 +54,7 @@ def test_every_chart_is_drawn_with_marks(desktop: Opened) -> None:
     assert min(marks) >= 1
 
 
-def test_all_charts_are_drawn_without_scrolling_so_that_a_capture_has_them(
-    browser: Any, address: str
-) -> None:
+def test_all_charts_are_drawn_without_scrolling(browser: Any, address: str) -> None:
     tab = opened(browser, address, viewport={"width": 1280, "height": 300}).page
     until(tab, "document.querySelectorAll('.chart:not(.drawn)').length === 0")
     assert tab.evaluate("scrollY") == 0
@@ -81,7 +79,7 @@ def test_a_print_right_after_loading_has_every_chart_in_light_colors(
     tab.context.close()
 
 
-def test_it_complains_of_nothing_and_asks_for_nothing(
+def test_the_page_logs_no_message_and_makes_no_request(
     desktop: Opened, phone: Opened, address: str
 ) -> None:
     for it in (desktop, phone):
@@ -89,7 +87,7 @@ def test_it_complains_of_nothing_and_asks_for_nothing(
         assert [url for url in it.asked if not url.startswith("data:")] == [address]
 
 
-def test_hostile_text_runs_nothing_and_makes_no_element(desktop: Opened) -> None:
+def test_hostile_text_runs_no_script_and_creates_no_element(desktop: Opened) -> None:
     assert desktop.page.evaluate("document.querySelectorAll('script').length") == 4
     assert "<script>alert('x')</script>" in desktop.page.inner_text("h2 >> nth=2")
 
@@ -102,7 +100,7 @@ def test_the_page_fits_its_window(desktop: Opened, phone: Opened) -> None:
         assert wide[0] <= wide[1]
 
 
-def test_charts_are_as_wide_as_their_place(phone: Opened) -> None:
+def test_charts_fill_their_container(phone: Opened) -> None:
     over = phone.page.eval_on_selector_all(
         ".chart[data-least='0']",
         "all => all.map(each => each.querySelector('svg').clientWidth - each.clientWidth)",
@@ -128,7 +126,7 @@ def test_a_wide_matrix_scrolls_inside(phone: Opened) -> None:
     assert all(clip <= 360 for _, clip in wide)
 
 
-def test_the_keyboard_meets_the_skip_link_and_then_the_toggle(browser: Any, address: str) -> None:
+def test_the_tab_key_reaches_the_skip_link_and_then_the_toggle(browser: Any, address: str) -> None:
     tab = opened(browser, address).page
     tab.keyboard.press("Tab")
     assert tab.evaluate("document.activeElement.className") == "skip"
@@ -143,7 +141,7 @@ def test_the_keyboard_meets_the_skip_link_and_then_the_toggle(browser: Any, addr
     tab.context.close()
 
 
-def test_the_filter_shows_what_its_button_says(desktop: Opened) -> None:
+def test_filter_buttons_show_their_claims(desktop: Opened) -> None:
     tab = desktop.page
 
     def shown() -> list[str]:
@@ -170,7 +168,7 @@ def test_the_filter_shows_what_its_button_says(desktop: Opened) -> None:
 ORDER = "all => all.map(each => each.id)"
 
 
-def test_a_column_sorts_the_claims_by_keyboard(desktop: Opened) -> None:
+def test_claims_can_be_sorted_by_keyboard(desktop: Opened) -> None:
     tab = desktop.page
     before = tab.eval_on_selector_all(".claim", ORDER)
 
@@ -209,7 +207,7 @@ def test_a_column_sorts_the_claims_by_keyboard(desktop: Opened) -> None:
     assert tab.is_hidden(".claim .of >> nth=0")
 
 
-def test_a_phone_sorts_the_cards(phone: Opened) -> None:
+def test_cards_can_be_sorted_on_a_phone(phone: Opened) -> None:
     tab = phone.page
     first = tab.eval_on_selector_all(".claim", ORDER)
     button = tab.locator(".claims thead button", has_text="Verdict")
@@ -221,7 +219,7 @@ def test_a_phone_sorts_the_cards(phone: Opened) -> None:
     assert tab.eval_on_selector_all(".claim", ORDER) == first
 
 
-def test_the_numbers_are_downloaded_whole(desktop: Opened) -> None:
+def test_the_download_contains_all_numbers(desktop: Opened) -> None:
     tab = desktop.page
     tab.locator(".numbers summary").first.click()
     with tab.expect_download() as download:
@@ -251,7 +249,7 @@ def test_the_toggle_changes_the_colors_and_is_remembered(browser: Any, address: 
     tab.context.close()
 
 
-def test_the_page_follows_the_system(browser: Any, address: str) -> None:
+def test_the_theme_follows_the_system(browser: Any, address: str) -> None:
     tab = opened(browser, address, color_scheme="dark").page
     dark = tab.evaluate("getComputedStyle(document.body).backgroundColor")
     tab.emulate_media(color_scheme="light")
@@ -260,7 +258,7 @@ def test_the_page_follows_the_system(browser: Any, address: str) -> None:
     tab.context.close()
 
 
-def test_it_can_be_read_without_scripts(browser: Any, address: str) -> None:
+def test_the_page_is_readable_without_scripts(browser: Any, address: str) -> None:
     tab = opened(browser, address, java_script_enabled=False, color_scheme="dark").page
     assert "need JavaScript" in tab.inner_text("noscript")
     assert tab.is_visible(".claim >> nth=0")
@@ -272,7 +270,7 @@ def test_it_can_be_read_without_scripts(browser: Any, address: str) -> None:
 
 
 @pytest.mark.parametrize("name", theme.COLORS)
-def test_every_text_has_enough_contrast(browser: Any, address: str, name: str) -> None:
+def test_all_text_has_sufficient_contrast(browser: Any, address: str, name: str) -> None:
     it = opened(browser, address, color_scheme=name, viewport={"width": 1280, "height": 800})
     it.page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
     it.page.locator("#figure-1-1").scroll_into_view_if_needed()

@@ -28,7 +28,7 @@ def address(tmp_path_factory) -> str:
 
 @pytest.mark.parametrize("width", [1280, 360])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_chart_is_drawn_and_nothing_is_said_or_asked(browser, address, width, scheme):
+def test_every_chart_is_drawn_without_messages_or_requests(browser, address, width, scheme):
     context = browser.new_context(
         viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
     )

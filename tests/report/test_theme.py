@@ -17,13 +17,13 @@ def channels(color: str) -> tuple[int, ...]:
     return tuple(int(color[i : i + 2], 16) for i in (1, 3, 5))
 
 
-def test_the_formula_by_hand() -> None:
+def test_contrast_by_hand() -> None:
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
     assert contrast("#767676", "#ffffff") == pytest.approx(4.54, abs=0.01)
 
 
 @pytest.mark.parametrize("name", theme.COLORS)
-def test_text_can_be_read_on_its_ground(name: str) -> None:
+def test_text_has_sufficient_contrast(name: str) -> None:
     colors = theme.COLORS[name]
     for ink in ("ink", "soft", "link"):
         for ground in ("paper", "sunk"):
@@ -33,7 +33,7 @@ def test_text_can_be_read_on_its_ground(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", theme.COLORS)
-def test_series_stand_out_from_the_ground_and_are_apart(name: str) -> None:
+def test_series_colors_have_sufficient_contrast_and_are_different(name: str) -> None:
     for color in PALETTE[name]:
         assert contrast(color, theme.COLORS[name]["paper"]) >= 4.5, color
     assert len(set(PALETTE[name])) == len(PALETTE["light"])
@@ -41,7 +41,9 @@ def test_series_stand_out_from_the_ground_and_are_apart(name: str) -> None:
 
 @pytest.mark.parametrize("name", theme.COLORS)
 @pytest.mark.parametrize("blindness", ["protan", "deutan", "tritan"])
-def test_the_first_series_are_apart_for_color_blind_readers(name: str, blindness: str) -> None:
+def test_the_first_series_are_distinguishable_for_color_blind_readers(
+    name: str, blindness: str
+) -> None:
     seen = [simulated(color, blindness) for color in PALETTE[name][:4]]
     for one, other in itertools.combinations(seen, 2):
         assert sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) ** 0.5 > 0.08

@@ -20,7 +20,7 @@ def shown(runs: list[Run], experiments: dict[str, Experiment]) -> list[Section]:
     return sections(runs, experiments)
 
 
-def test_the_preset_is_named_with_what_was_changed(shown: list[Section]) -> None:
+def test_the_preset_is_named_with_its_changed_fields(shown: list[Section]) -> None:
     assert [each.preset for each in shown] == [
         "smoke",
         "paper, with seeds = 3, network.width = 8",
@@ -29,7 +29,7 @@ def test_the_preset_is_named_with_what_was_changed(shown: list[Section]) -> None
     ]
 
 
-def test_a_config_without_a_field_of_the_preset_is_not_that_preset(
+def test_a_config_that_lacks_a_field_differs_from_the_preset(
     runs: list[Run], experiments: dict[str, Experiment], tmp_path: Path
 ) -> None:
     config = {key: value for key, value in runs[0].config.items() if key != "name"}
@@ -38,7 +38,7 @@ def test_a_config_without_a_field_of_the_preset_is_not_that_preset(
     assert "--config" in section.command
 
 
-def test_runs_of_one_experiment_have_titles_apart(shown: list[Section]) -> None:
+def test_runs_of_one_experiment_have_different_titles(shown: list[Section]) -> None:
     assert shown[0].title.endswith("(smoke)")
     assert shown[2].title == "An experiment without claims or figures"
     assert len({each.title for each in shown}) == len(shown)
@@ -51,7 +51,7 @@ def test_the_command_names_the_preset_or_a_file(shown: list[Section]) -> None:
     assert all(shlex.split(each.command)[:2] == ["contam", "run"] for each in shown)
 
 
-def test_fields_say_value_paper_and_meaning(shown: list[Section]) -> None:
+def test_fields_have_value_published_value_and_meaning(shown: list[Section]) -> None:
     fields = {field.name: field for field in shown[1].fields}
     assert list(fields) == ["seeds", "name", "network.width"]
     assert (fields["seeds"].value, fields["seeds"].paper) == (3, 4)
@@ -75,7 +75,7 @@ class Derived(Base, use_attribute_docstrings=True):
     bare: int = 4
 
 
-def test_meanings_are_inherited_and_a_description_goes_first(tmp_path: Path) -> None:
+def test_meanings_are_inherited_and_descriptions_take_precedence(tmp_path: Path) -> None:
     presets = {"paper": Derived.model_validate({})}
     silent = Experiment("hostile", "", "", (), presets, lambda c, r: iter(()), lambda r: [],
                         lambda r: [], lambda r: "")  # fmt: skip

@@ -67,14 +67,14 @@ def test_a_spread_has_two_digits() -> None:
     assert words.rough(1.2345e-6) == "1.2\xa0×\xa010⁻⁶"
 
 
-def test_typeset_leaves_words_alone() -> None:
+def test_typeset_does_not_change_words() -> None:
     said = words.typeset("ICML-2024, x-1, 1-2 and -3 of (-.5): 90 % at 1e-05")
     assert said == "ICML-2024, x-1, 1-2 and −3 of (−.5): 90\N{NO-BREAK SPACE}% at 1\xa0×\xa010⁻⁵"
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers(-9, 9) | st.floats() | st.text(),
                     lambda each: st.lists(each) | st.dictionaries(st.text(), each)))  # fmt: skip
-def test_json_cannot_leave_its_element_and_says_the_same(value: object) -> None:
+def test_json_is_safe_in_html_and_keeps_its_values(value: object) -> None:
     text = str(words.json_in_html(value))
     assert "<" not in text
     assert "\u2028" not in text
@@ -89,7 +89,7 @@ def test_json_cannot_leave_its_element_and_says_the_same(value: object) -> None:
     assert json.loads(text) == plain(value)
 
 
-def test_json_takes_arrays_and_numpy_numbers() -> None:
+def test_json_accepts_arrays_and_numpy_numbers() -> None:
     value = {"a": np.arange(2), "b": np.float32(0.5), "c": np.float64("nan")}
     assert json.loads(str(words.json_in_html(value))) == {"a": [0, 1], "b": 0.5, "c": None}
 
@@ -103,5 +103,5 @@ def test_json_takes_arrays_and_numpy_numbers() -> None:
         ("", ""),
     ],
 )
-def test_prose_sets_code_apart(text: str, said: str) -> None:
+def test_prose_marks_code(text: str, said: str) -> None:
     assert str(words.prose(text)) == said
