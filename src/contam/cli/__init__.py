@@ -4,9 +4,12 @@ Heavy modules are imported inside the commands, so that `contam --help` answers 
 """
 
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import tyro
@@ -53,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with warnings.catch_warnings():
+        with _interrupts_kept(), warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: _print_error(f"warning: {message}")
             return _dispatch(words)
     except KeyboardInterrupt:
@@ -69,6 +72,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         _print_error(" ".join(str(error).split()))
         return 2
+
+
+@contextmanager
+def _interrupts_kept() -> Iterator[None]:
+    """Raise `KeyboardInterrupt` after Ctrl-C, also where a library turned it into another error.
+
+    An interrupt during the import of an extension module arrives as an `ImportError`.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    interrupted = False
+
+    def interrupt(*_: Any) -> None:
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except BaseException as error:
+        if interrupted and not isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _dispatch(words: list[str]) -> int:
