@@ -109,8 +109,8 @@ def test_an_audit_that_fails_does_not_end_a_training_by_default(caplog):
         ({"every": 0}, ValueError, "every 1 epoch or more"),
         ({"on_error": "shout"}, ValueError, "'note' or 'raise'"),
         ({"layer": "auto"}, TypeError, "'layer'"),
-        ({"id": iter([domain().data])}, ValueError, "used up"),
-        ({"ood": {"a": iter([domain().data])}}, ValueError, "used up"),
+        ({"id": iter([domain().data])}, ValueError, "exhaust"),
+        ({"ood": {"a": iter([domain().data])}}, ValueError, "exhaust"),
     ],
 )
 def test_bad_settings_are_rejected_before_training(adapter, given, error, says, monkeypatch):

@@ -27,13 +27,18 @@ class Audits(TrainingListener):
 
     Args:
         every: epochs between two audits.
-        out: folder in which each audit and its page are saved.
-        on_error: `note` logs an audit that fails and the training continues; `raise` ends it.
+        out: folder in which audits and their pages are saved.
+        on_error: `note` logs a failed audit and continues the training; `raise` ends the training.
         settings: the arguments of `audit` besides the network; `progress` is off unless given.
 
     Raises:
-        ValueError: an interval below 1, another `on_error`, or data that one audit uses up.
-        TypeError: `audit` does not take one of the settings, or there are no ID data.
+        ValueError: the interval is below 1, `on_error` is unknown, or the data are an iterator.
+        TypeError: `audit` has no such argument, or the ID data are missing.
+
+    >>> import torch
+    >>> audits = Audits(every=5, id=(torch.rand(4, 2), torch.tensor([0, 1, 0, 1])))
+    >>> audits.by_epoch
+    {}
     """
 
     def __init__(
@@ -49,30 +54,32 @@ class Audits(TrainingListener):
         if on_error not in ("note", "raise"):
             raise ValueError(f"on_error is 'note' or 'raise', not {on_error!r}")
         self.settings = {"progress": False, **settings}
-        # A misspelled name is reported now and not after the first epochs.
+        # Report a misspelled name before training starts.
         inspect.signature(audit).bind(None, **self.settings)
         self._data = [settings["id"], *(data for _, data in named_sets(settings.get("ood")))]
         if any(isinstance(data, Iterator) for data in self._data):
             raise ValueError(
-                "an iterator is used up by the first audit; give the loader, or a list of batches"
+                "the first audit would exhaust an iterator; give the loader, or a list of batches"
             )
         self.every, self.on_error = every, on_error
         self.out = None if out is None else Path(out)
         self.by_epoch: dict[int, Audit] = {}
-        """The audits by the number of epochs that were done."""
+        """The audits by the number of completed epochs."""
         self._tried = 0
 
     def on_epoch(self, model: nn.Module, epoch: int) -> None:
+        """Audit the network after an epoch if it is time."""
         self.after(epoch, model)
 
     def on_end(self, model: nn.Module, epoch: int) -> None:
+        """Audit the trained network."""
         self.after(epoch, model, last=True)
 
     def after(self, epoch: int, model: nn.Module, *, last: bool = False) -> None:
         """Audit the network if it is time, or if the training is complete.
 
         Args:
-            epoch: the number of epochs that are done.
+            epoch: number of completed epochs.
             model: the network.
             last: whether the training is complete.
 
@@ -88,34 +95,46 @@ class Audits(TrainingListener):
             if self.out is not None:
                 folder = result.save(self.out / f"epoch-{epoch:04}")
                 result.report(folder / PAGE)
-        except Exception as error:  # an audit that fails must not end a training
+        except Exception as error:  # A failed audit must not end a training.
             if self.on_error == "raise":
                 raise
             LOG.warning("audit after epoch %d: %s", epoch, " ".join(str(error).split()))
 
 
 def lightning(**settings: Any) -> Any:
-    """A Lightning callback that audits the module that the trainer trains.
+    """Return a Lightning callback that audits the module in training.
 
-    Its `listener` is the `Audits`. Of several processes only the first one audits.
+    Only the first of several processes audits.
 
     Args:
         settings: the arguments of `Audits`.
 
+    Returns:
+        The callback; its `listener` is the `Audits`.
+
     Raises:
         ValueError: Lightning is not installed, or a setting is out of range.
         TypeError: there is no such setting.
+
+    >>> import torch
+    >>> lightning(every=0, id=(torch.rand(2, 2), torch.tensor([0, 1])))
+    Traceback (most recent call last):
+        ...
+    ValueError: want an audit every 1 epoch or more, not every 0
     """
     return lightning_callback(Audits(**settings))
 
 
 def hugging_face(**settings: Any) -> Any:
-    """A `TrainerCallback` that audits the model that a Hugging Face `Trainer` trains.
+    """Return a `TrainerCallback` that audits the model of a Hugging Face `Trainer`.
 
-    Its `listener` is the `Audits`. Of several processes only the first one audits.
+    Only the first of several processes audits.
 
     Args:
         settings: the arguments of `Audits`.
+
+    Returns:
+        The callback; its `listener` is the `Audits`.
 
     Raises:
         ValueError: transformers is not installed, or a setting is out of range.

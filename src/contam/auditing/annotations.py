@@ -1,4 +1,4 @@
-"""What users declare about examples beside labels: masks of the object, labels of backgrounds."""
+"""Annotations of examples besides labels: object masks and background labels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,14 +21,25 @@ def with_masks(sample: Sample, table: RawSet, masks: Any) -> Sample:
     Args:
         sample: the data set.
         table: the same set as it was read.
-        masks: (n, 1, height, width) shares of pixels that the object covers, or a folder; None
-            takes those that came with the examples.
+        masks: (n, 1, height, width) share of each pixel that the object covers, or a folder; None
+            takes the masks that came with the examples.
+
+    Returns:
+        The data set with its masks; without them, and with a note, if a file is missing.
 
     Raises:
-        ValueError: they don't belong to these examples.
+        ValueError: the masks do not match the examples.
+
+    >>> from contam.inputs import read_set
+    >>> from contam.inputs.forms import Options, read_raw
+    >>> data = torch.rand(4, 3, 8, 8), torch.arange(4)
+    >>> masks = torch.ones(4, 1, 8, 8)
+    >>> raw = read_raw("ID", data, "ID", Options())
+    >>> with_masks(read_set(data, name="ID"), raw, masks).masks.shape
+    torch.Size([4, 1, 8, 8])
     """
     if masks is None:
-        masks = table.masks  # never those of files, so all rows were read
+        masks = table.masks  # Sets of files have none, so every row was read.
     elif isinstance(masks, str | Path):
         masks = _masks_beside(Path(masks), table)
         if isinstance(masks, str):
@@ -60,7 +71,7 @@ def with_masks(sample: Sample, table: RawSet, masks: Any) -> Sample:
 
 
 def _masks_beside(root: Path, table: RawSet) -> Float[Tensor, "n 1 height width"] | str:
-    """Masks under the images' own paths below another folder, or a note that one is missing."""
+    """Return masks from the images' relative paths below another folder, or a note."""
     if not root.is_dir():
         raise ValueError(f"no folder {root}; it should hold masks")
     if table.root is None or table.transform is None:
@@ -83,16 +94,27 @@ def _masks_beside(root: Path, table: RawSet) -> Float[Tensor, "n 1 height width"
 def with_backgrounds(
     samples: Sequence[Sample], tables: Sequence[RawSet], labels: Mapping[str, Any]
 ) -> list[Sample]:
-    """Add declared labels of backgrounds, numbered alike in all sets.
+    """Add background labels; equal labels have equal indices in all sets.
 
     Args:
         samples: the data sets.
         tables: the same sets as they were read.
-        labels: (n,) indices or names by the name of the set; sets without an entry take those that
+        labels: (n,) indices or names by name of the set; sets without an entry take the labels that
             came with the examples.
 
+    Returns:
+        The data sets with (n,) background indices where there are labels.
+
     Raises:
-        ValueError: they are not one for each example.
+        ValueError: the number of labels differs from the number of examples.
+
+    >>> from contam.inputs import read_set
+    >>> from contam.inputs.forms import Options, read_raw
+    >>> data = torch.rand(3, 2), [0, 1, 0]
+    >>> raw = read_raw("ID", data, "ID", Options())
+    >>> names = {"ID": ["sea", "land", "sea"]}
+    >>> with_backgrounds([read_set(data, name="ID")], [raw], names)[0].background.tolist()
+    [1, 0, 1]
     """
     columns = []
     for table in tables:
@@ -112,7 +134,7 @@ def with_backgrounds(
         names = sorted({name for column in columns if column is not None for name in column})
     else:
         names = sorted({int(label) for column in named for label in column.unique()})
-    # Numbered from 0 without gaps, since they index rows of tables.
+    # Contiguous integers from 0, because they index rows of tables.
     places = {name: place for place, name in enumerate(names)}
     return [
         sample if column is None else replace(

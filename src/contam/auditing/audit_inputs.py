@@ -1,4 +1,4 @@
-"""What is audited: a network and its data sets, in the one form that all evidence is taken from."""
+"""The inputs of an audit: a network and its data sets, as every kind of evidence reads them."""
 
 from dataclasses import dataclass, field
 
@@ -7,13 +7,13 @@ from torch import nn
 from contam.inputs.input_set import InputSet
 
 Sample = InputSet
-"""A data set of an audit. Pictures (n, 1 or 3, height, width) lie in [0, 1], whatever the network
-takes: its `LogitsAdapter` converts them."""
+"""A data set of an audit. Images (n, 1 or 3, height, width) lie in [0, 1]; the network's
+`LogitsAdapter` converts them to its pixel range."""
 
 
 @dataclass(frozen=True, eq=False)
 class AuditInputs:
-    """A network under audit, and the data that it is shown."""
+    """A network and its data sets."""
 
     name: str
     model: nn.Module = field(repr=False)
@@ -22,7 +22,7 @@ class AuditInputs:
     id: InputSet
     ood: tuple[InputSet, ...] = ()
     layers: tuple[str, ...] = ()
-    """Names as `observe` has them, in the order in which they run."""
+    """Names of the layers, as in `observe`, in the order in which they run."""
     reference: nn.Module | None = field(default=None, repr=False)
     """An encoder of the same inputs, used to test whether the images lack information."""
     reference_name: str = ""
@@ -30,9 +30,9 @@ class AuditInputs:
     """The same network with random weights: the control of every number."""
     seed: int = 0
     domains: tuple[str, ...] = ()
-    """Names of the domains by their index, where the user gave some."""
+    """Names of the domains by index; empty if they have no names."""
     batch_size: int = 64
-    """Examples that go through the network at a time; halved when memory runs out."""
+    """Number of examples in a forward pass; halved when memory runs out."""
 
     @property
     def chance(self) -> float:

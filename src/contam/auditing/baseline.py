@@ -1,4 +1,4 @@
-"""Lines of standard models, from which effective robustness is measured."""
+"""Lines of standard models, the baseline of effective robustness."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -18,21 +18,28 @@ def find_lines(
     id_name: str,
     classes: int,
 ) -> tuple[dict[str, Line], list[str]]:
-    """Return the lines of OOD sets by name, and sentences about sets without one.
+    """Return the lines of standard models for OOD sets.
 
     Args:
-        baseline: a CSV table of standard models' accuracies (shares in [0, 1]) with a column named
-            like the ID set, or `id`, and one named like each OOD set; or fitted lines by set. With
-            None, a network of 1000 classes gets our lines for sets named like ImageNet's shifts.
+        baseline: a CSV table of standard models' accuracies in [0, 1] with one column for the ID
+            set, under its name or `id`, and one for each OOD set, under its name; or fitted lines
+            by name of the set. None selects our ImageNet lines for a network of 1000 classes.
         sets: names of the OOD sets.
         id_name: name of the ID set.
         classes: number of classes.
 
-    Source: ours, the standard models of a user's own task, or published ones.
+    Returns:
+        The lines by name of the set, and a sentence for each set without one.
 
     Raises:
-        ValueError: the file can't be read, or has no such column or no line.
-    """  # fmt: skip
+        ValueError: the file can't be read, lacks a column, or its models determine no line.
+
+    Source: ours, from standard models of the user's task or published ones.
+
+    >>> lines, notes = find_lines({}, ["sketch"], id_name="photo", classes=10)
+    >>> notes
+    ["No effective robustness on 'sketch': the baseline has no such set."]
+    """
     if isinstance(baseline, Mapping):
         known = dict(baseline)
         missing = [name for name in sets if name not in known]

@@ -28,16 +28,16 @@ from contam.rng import generator_for
 from contam.training.probe import fit_probe
 
 CACHED_REFERENCES = ("resnet50", "resnet18")
-"""Networks of torchvision that are the reference if their weights are in the cache of torch."""
+"""Torchvision networks used as the reference if the torch cache has their weights."""
 SMALL_INPUT = 3 * 64 * 64
-"""Numbers of an input up to which it is small."""
+"""Largest number of values of a small input."""
 BATCH_OF_SMALL, BATCH_OF_LARGE = 256, 64
-"""Examples of a batch of small inputs, and of large ones."""
+"""Batch sizes for small and for large inputs."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is audited, and where it came from."""
+    """The inputs of an audit, and their origin."""
 
     subject: AuditInputs
     preparation_notes: tuple[str, ...]
@@ -45,7 +45,7 @@ class Prepared:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was left out, in sentences; complete once all examples were shown."""
+        """Sentences about what was left out; complete after the first pass over all examples."""
         sets = (self.subject.id, *self.subject.ood)
         return tuple(
             dict.fromkeys([*self.preparation_notes, *(note for s in sets for note in s.notes)])
@@ -70,41 +70,51 @@ def prepare(
     device: str | torch.device | None = None,
     seed: int = 0,
 ) -> Prepared:
-    """Read the data, run the network on two examples, and check that both fit together.
+    """Read the data, run the network on two examples, and check that network and data match.
 
     Args:
-        model: a module, a name, what `find_network` returned, or None where the data are features.
+        model: a module, a name, a `FoundNetwork`, or None if the data are features.
         id: the ID data.
         ood: the OOD data: one set, a list of sets, or a dict by name.
         layers: names of layers, or `auto`.
-        background: labels of backgrounds, for the ID set or in a dict by set.
-        masks: masks of the object or a folder of them, for the ID set or in a dict by set.
+        background: background labels of the ID set, or a dict of labels by set.
+        masks: object masks of the ID set or a folder of them, or a dict of these by set.
         budget: maximum number of examples per set.
         reference: an encoder by name, `(name, weights)` or module; `auto` looks in the cache.
-        control: True makes an untrained control, a module is one, anything else is none.
-        weights: a file of weights for a model by name.
-        transform: from an image to the network's input.
+        control: the untrained control: True makes one, a module is used as it is, and there is no
+            control otherwise.
+        weights: file with the weights of a model given by name.
+        transform: function from an image to the network's input.
         classes: names of the classes in the order of the logits.
         keys: names of the parts of dicts.
-        device: where a model by name is moved to.
+        device: device of a model given by name.
         seed: random seed of every draw.
 
+    Returns:
+        The inputs of the audit with notes and provenance.
+
     Raises:
-        ValueError: something does not fit; the message says in one line what to try.
+        ValueError: an argument is invalid, or network and data do not match; the message suggests a
+            fix in one line.
+
+    >>> x, y = torch.rand(12, 5), torch.arange(12) % 3
+    >>> prepared = prepare(nn.Linear(5, 3), id=(x, y), control=False)
+    >>> prepared.subject.classes, prepared.provenance["id"]
+    (('0', '1', '2'), '12 examples')
     """
     if budget is not None and (isinstance(budget, bool) or budget < 1):
         raise ValueError(f"budget is the maximum number of examples per set; got {budget}")
-    found = model
+    resolved = model
     if model is not None and not isinstance(model, FoundNetwork):
-        found = find_network(model, weights, transform)
-    if found is not None and device is not None:
+        resolved = find_network(model, weights, transform)
+    if resolved is not None and device is not None:
         if isinstance(model, nn.Module):
             raise ValueError("device= is for models by name; move yours with model.to(...)")
-        found.model.to(_device(device))
+        resolved.model.to(_device(device))
     if classes is None and isinstance(id, Shift):
         classes = id.classes
     options = Options(
-        found.transform if found is not None else transform,
+        resolved.transform if resolved is not None else transform,
         None if classes is None else tuple(map(str, classes)), keys or {}, budget, seed,
     )  # fmt: skip
     tables = _tables(id, ood, options)
@@ -113,12 +123,12 @@ def prepare(
         pixel_range = None
     notes: list[str] = []
     samples = _samples(tables, pixel_range)
-    if found is None:
+    if resolved is None:
         network, samples, tables = _from_features(tables, samples, classes, seed, notes)
         name = "a linear head on given features"
     else:
-        network = LogitsAdapter(found.model, pixel_range)
-        name = found.name
+        network = LogitsAdapter(resolved.model, pixel_range)
+        name = resolved.name
     with torch.no_grad():
         x = next(samples[0].domain.batches(2)).x.to(_device_of(network))
         width = _first_logits(network, x).shape[1]
@@ -136,16 +146,16 @@ def prepare(
     observed = find_layers(network, x[:1], layers)
     if not observed:
         notes.append("No layer is observed: the network has neither activations nor weights.")
-    plain, note = _control(control, network, seed)
-    if found is None:
-        plain, note = None, "No control by an untrained network: there are only features."
+    random, note = _control(control, network, seed)
+    if resolved is None:
+        random, note = None, "No control by an untrained network: there are only features."
     notes += [note] if note else []
     encoder, encoder_name, note = _reference(reference, x, pixel_range, _device_of(network))
     notes += [note] if note else []
     _, domains = origins(tables)
     subject = AuditInputs(
         name, network, tuple(names), samples[0], tuple(samples[1:]), observed,
-        encoder, encoder_name, plain, seed, domains,
+        encoder, encoder_name, random, seed, domains,
         BATCH_OF_SMALL if x[0].numel() <= SMALL_INPUT else BATCH_OF_LARGE,
     )  # fmt: skip
     provenance = {"model": name, "id": _origin(tables[0])}
@@ -182,7 +192,7 @@ def _tables(id: Any, ood: Any, options: Options) -> list[RawSet]:
 
 
 def _samples(tables: Sequence[RawSet], pixel_range: PixelRange | None) -> list[Sample]:
-    """The sets with all labels 0, until the classes are known."""
+    """Return the sets with all labels 0; the labels are set once the classes are known."""
     places, _ = origins(tables)
     return [
         Sample(
@@ -195,7 +205,7 @@ def _samples(tables: Sequence[RawSet], pixel_range: PixelRange | None) -> list[S
 
 
 def _relabeled(domain: Domain, y: Tensor) -> Domain:
-    """The same examples with these labels."""
+    """Return the same examples with other labels."""
     if type(domain) is Domain:
         return Domain(domain.name, domain.data._replace(y=y))
     vars(domain).update(labels=y)
@@ -219,7 +229,7 @@ def _device(name: str | torch.device) -> torch.device:
 
 
 def _first_logits(network: nn.Module, x: Tensor) -> Tensor:
-    """The logits of the first two examples."""
+    """Return the logits of the first two examples."""
     try:
         return forward_once(network, x, (), "moments")[0]
     except torch.OutOfMemoryError:
@@ -227,7 +237,7 @@ def _first_logits(network: nn.Module, x: Tensor) -> Tensor:
 
 
 def _control(control: Any, network: LogitsAdapter, seed: int) -> tuple[nn.Module | None, str]:
-    """The same network with random weights, and a note."""
+    """Return the network with random weights, and a note."""
     if isinstance(control, nn.Module):
         return LogitsAdapter(control, network.pixel_range), ""
     if control is not True:
@@ -241,7 +251,7 @@ def _reference(
     pixel_range: PixelRange | None,
     device: torch.device,
 ) -> tuple[nn.Module | None, str, str]:
-    """A reference encoder of the same pictures, its name, and a note where there is none."""
+    """Return a reference encoder of the same images, its name, and a note if there is none."""
     if reference is None:
         return None, "", "No reference encoder: it is switched off."
     if isinstance(reference, nn.Module):
@@ -268,7 +278,7 @@ def _reference(
 
 
 def _cached() -> tuple[str, Path] | None:
-    """The name of a pretrained network and its file of weights in the cache of torch."""
+    """Return the name and the weights file of a pretrained network in the torch cache."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     for name in CACHED_REFERENCES:
         files = sorted(folder.glob(f"{name}-*.pth")) if folder.is_dir() else []
@@ -278,7 +288,7 @@ def _cached() -> tuple[str, Path] | None:
 
 
 def _by_set(values: Any, tables: Sequence[RawSet], what: str) -> dict[str, Any]:
-    """Values by the name of the set; a single value belongs to the ID set."""
+    """Return values by the name of the set; a single value belongs to the ID set."""
     if values is None:
         return {}
     if not isinstance(values, Mapping):
@@ -342,6 +352,6 @@ def _from_features(
 
 
 def _origin(table: RawSet) -> str:
-    """Where a set came from, in words."""
+    """Describe the origin of a set."""
     place = f" from {table.root.name}" if table.root is not None else ""
     return f"{len(table)} examples{place}"

@@ -1,4 +1,4 @@
-"""From what a user has to a `Domain`: the one public way in.
+"""Convert data of many forms to a `Domain`: the public entry point for data.
 
 Accepted everywhere: a folder (`class/image` or `domain/class/image`), a `DataLoader`, a `Dataset`
 (also iterable ones and those of Hugging Face), a pair (x, y) or a triple (x, y, domain) of tensors
@@ -6,19 +6,20 @@ or arrays, a dict of them, a list of batches, a `Domain`, and a `Shift` (its ID 
 example or a batch is (x, y), (x, y, metadata) or a dict; labels are class indices, whole floats,
 one-hot rows or names; bytes become shares in [0, 1]; images go through the transform.
 
-Three functions differ in what happens to examples that can't be read or hold non-finite values:
+Three functions differ in how they treat examples that can't be read or hold non-finite values:
 
 * `as_domain` reads a set and raises on the first such example.
-* `read_set` leaves them out, and `notes` of its `InputSet` says so: what audits and monitors use.
-* `as_batches` keeps nothing: one pass, a loader in its own order; raises. What measures use.
+* `read_set` leaves them out and records a note in the `InputSet`; audits and monitors use it.
+* `as_batches` makes one pass without keeping data, in a loader's own order, and raises; measures
+  use it.
 
-The contract of an `InputSet`: it has `.name`, `.domain`, `.classes` and `.notes`;
-`domain.batches(size)` gives the examples in a fixed order, and `pick(indices)` some of them. An
-index is a position among the examples that could be read. A folder's labels are known from its
-tree, and its files are decoded the first time that `domain.batches` runs, then kept in memory up to
-`contam.inputs.lazy_files.MAX_BYTES`. So during the first pass take labels and domains from the
-batches: `len(domain)` and `domain.y` still count the files that were not tried yet, and the batches
-may hold fewer examples. After that pass lengths, indices and notes are final.
+An `InputSet` has `.name`, `.domain`, `.classes` and `.notes`. `domain.batches(size)` yields the
+examples in a fixed order, and `pick(indices)` selects some of them. An index is a position among
+the readable examples. Labels of a folder come from its tree. Its files are decoded in the first
+pass over `domain.batches` and then kept in memory up to `contam.inputs.lazy_files.MAX_BYTES`.
+Therefore take labels and domains from the batches during the first pass: `len(domain)` and
+`domain.y` still count files that were not tried yet, and the batches can hold fewer examples. After
+that pass, lengths, indices and notes are final.
 
 >>> import torch
 >>> domain = as_domain((torch.rand(4, 3), torch.tensor([0, 1, 0, 1])))
@@ -72,18 +73,21 @@ def as_domain(
 
     Args:
         data: the data set.
-        name: the domain's name; a folder's own name, or `data`.
-        transform: from an image to the network's input; pixels in [0, 1] without it.
+        name: name of the domain; by default that of the folder, or `data`.
+        transform: function from an image to the network's input; by default pixels in [0, 1].
         keys: names of the parts of dicts, such as `{"x": "scan"}`.
         classes: names of the classes in the order of the logits.
         budget: maximum number of examples; they are drawn at random.
         seed: random seed of the budget's draw.
 
-    Source: ours, since a user's data come in many forms and measures take one.
+    Returns:
+        The examples with (n,) class indices and (n,) domain indices.
 
     Raises:
         ValueError: the form is not accepted, there is no example, one can't be read or holds
             non-finite values, or a label is none of the classes.
+
+    Source: ours, because users have data in many forms and measures take one.
 
     >>> import torch
     >>> as_domain((torch.zeros(3, 2), [0, 1, 1])).y.tolist()
@@ -110,17 +114,21 @@ def read_set(
     limit: int | None = None,
     seed: int = 0,
 ) -> InputSet:
-    """Read data of any accepted form; leave out and note what can't be read.
+    """Read data of any accepted form; leave out and note examples that can't be read.
 
     Args:
         data: the data set.
-        name: its name; a folder's own name, or `data`.
-        transform: from an image to the network's input; pixels in [0, 1] without it.
+        name: its name; by default that of the folder, or `data`.
+        transform: function from an image to the network's input; by default pixels in [0, 1].
         keys: names of the parts of dicts, such as `{"x": "scan"}`.
         classes: names of the classes in the order of the logits.
         budget: maximum number of examples; they are drawn at random.
-        limit: examples of a stream (a loader or an iterable without length) to read at most.
+        limit: number of examples after which no further batch of a stream (a loader or an iterable
+            without length) is read.
         seed: random seed of the budget's draw.
+
+    Returns:
+        The data set with its notes.
 
     Raises:
         ValueError: the form is not accepted, no example can be read, or a label is none of the
@@ -149,21 +157,24 @@ def as_batches(
     keys: Mapping[str, str] | None = None,
     classes: Sequence[str] | None = None,
 ) -> Iterator[Batch]:
-    """One pass over data of any accepted form, without keeping it in memory.
+    """Make one pass over data of any accepted form, without keeping it in memory.
 
     A loader and a list of batches keep their own order and sizes.
 
     Args:
         data: the data set, or an iterable of `Batch`.
-        size: examples of a batch, where the data have no batches.
-        transform: from an image to the network's input; pixels in [0, 1] without it.
+        size: batch size if the data have no batches.
+        transform: function from an image to the network's input; by default pixels in [0, 1].
         keys: names of the parts of dicts, such as `{"x": "scan"}`.
         classes: names of the classes in the order of the logits.
 
-    Source: ours, what every measure that takes data reads.
+    Returns:
+        An iterator over batches.
 
     Raises:
         ValueError: the form is not accepted, or an example can't be read.
+
+    Source: ours, the input of every measure that takes data.
 
     >>> import torch
     >>> [len(batch.y) for batch in as_batches((torch.zeros(3, 2), [0, 1, 1]), 2)]
@@ -179,16 +190,27 @@ def from_folder(
     classes: Sequence[str] | None = None,
     name: str | None = None,
 ) -> Domain:
-    """A folder `class/image` or `domain/class/image` as a domain; files are decoded when shown.
+    """Read a folder `class/image` or `domain/class/image`; files are decoded in the first pass.
 
     Args:
         root: the folder.
-        transform: from an image to the network's input; pixels in [0, 1] without it.
-        classes: folder names in the order of the logits; sorted without it.
-        name: the domain's name; the folder's without it.
+        transform: function from an image to the network's input; by default pixels in [0, 1].
+        classes: folder names in the order of the logits; sorted by default.
+        name: name of the domain; by default that of the folder.
+
+    Returns:
+        The images with class indices by folder.
 
     Raises:
-        ValueError: there is no such folder, a folder is none of the classes, or no image is there.
+        ValueError: there is no such folder, a folder is none of the classes, or there is no image.
+
+    >>> from PIL import Image
+    >>> for label, color in (("cat", "gray"), ("dog", "white")):
+    ...     Path("animals", label).mkdir(parents=True)
+    ...     Image.new("RGB", (4, 4), color).save(Path("animals", label, "0.png"))
+    >>> domain = from_folder("animals")
+    >>> domain.name, domain.y.tolist(), domain.data.x.shape
+    ('animals', [0, 1], torch.Size([2, 3, 4, 4]))
     """
     return as_domain(Path(root), name=name, transform=transform, classes=classes)
 
@@ -201,14 +223,17 @@ def from_loader(
     keys: Mapping[str, str] | None = None,
     classes: Sequence[str] | None = None,
 ) -> Domain:
-    """The dataset of a loader as a domain, in the dataset's order.
+    """Read the dataset of a loader, in the dataset's order.
 
     Args:
         loader: a loader of (x, y), (x, y, metadata) or dicts.
-        name: the domain's name.
-        transform: from an image to the network's input; pixels in [0, 1] without it.
+        name: name of the domain.
+        transform: function from an image to the network's input; by default pixels in [0, 1].
         keys: names of the parts of dicts, such as `{"x": "scan"}`.
         classes: names of the classes in the order of the logits.
+
+    Returns:
+        The examples of the loader, without augmentation by its order.
 
     Raises:
         ValueError: an example can't be read, or a label is none of the classes.
@@ -225,17 +250,20 @@ def from_tensors(
     x: Any, y: Any, domain: Any = None, *, name: str | None = None,
     classes: Sequence[str] | None = None,
 ) -> Domain:  # fmt: skip
-    """Inputs and labels in memory as a domain.
+    """Make a domain of inputs and labels in memory.
 
     Args:
-        x: (n, ...) tensor or array; bytes become shares in [0, 1].
+        x: (n, ...) tensor or array; unsigned bytes are divided by 255.
         y: (n,) class indices or names, or (n, classes) one-hot rows.
         domain: (n,) indices or names of domains.
-        name: the domain's name.
+        name: name of the domain.
         classes: names of the classes in the order of the logits.
 
+    Returns:
+        The examples; names become indices in sorted order unless `classes` is given.
+
     Raises:
-        ValueError: they are not of one length, or hold non-finite values.
+        ValueError: the lengths differ, or an input is not finite.
 
     >>> import torch
     >>> from_tensors(torch.zeros(2, 1), ["cat", "ant"]).y.tolist()

@@ -34,30 +34,35 @@ ACCEPTED = (
     "a folder, a DataLoader, a Dataset, a Domain, a Shift, a pair (x, y) of tensors, or batches "
     "of (x, y)"
 )
-"""What messages say that data can be."""
+"""The accepted forms, for messages."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How data are read."""
+    """Options for reading data."""
 
     transform: Transform | None = None
-    """From an image to the network's input; where it is absent, pixels of one size."""
+    """Function from an image to the network's input; by default pixels of one size."""
     classes: tuple[str, ...] | None = None
     keys: Mapping[str, str] = field(default_factory=dict)
-    """Names of the parts of dicts, where they are unusual."""
+    """Names of the parts of dicts that `KEYS` does not list."""
     budget: int | None = None
     """Maximum number of examples of a set; they are drawn at random."""
     seed: int = 0
     """Random seed of the budget's draw."""
     limit: int | None = None
-    """Examples of a stream after which no further batch is read."""
+    """Number of examples after which no further batch of a stream is read."""
 
 
 def named_sets(data: Any) -> list[tuple[str | None, Any]]:
-    """Several data sets with their names, where they have any; one set or None will do.
+    """Return one or several data sets with their names; a set without a name has None.
 
-    Several sets of tensors need a dict, since a list of pairs (x, y) is one set in batches.
+    Args:
+        data: a data set, a list or a dict of data sets, a `Shift` (its OOD sets), or None. Several
+            sets of tensors need a dict, because a list of pairs (x, y) is one set in batches.
+
+    Returns:
+        Pairs of name and data set.
 
     >>> named_sets({"sketch": "data/sketch"})
     [('sketch', 'data/sketch')]
@@ -69,7 +74,7 @@ def named_sets(data: Any) -> list[tuple[str | None, Any]]:
     if isinstance(data, Mapping) and not _is_set(data):
         return [(str(name), value) for name, value in data.items()]
     several = isinstance(data, list | tuple) and not _is_pair(data) and all(map(_is_set, data))
-    # A list of pairs of tensors is one set in batches, here as everywhere.
+    # A list of pairs of tensors is one set in batches.
     if several and not all(map(_is_pair, data)):
         return [(None, value) for value in data]
     return [(None, data)]
@@ -106,16 +111,22 @@ def _is_indexed(data: Any) -> bool:
 
 
 def read_raw(name: str | None, data: Any, role: str, options: Options) -> RawSet:
-    """Read a data set of any accepted form; this is the table of forms.
+    """Read a data set of any accepted form.
 
     Args:
-        name: the name of the set; a folder and a `Domain` have their own.
+        name: name of the set; by default that of the folder or `Domain`.
         data: the data set.
-        role: the name of a set that has none.
-        options: how it is read.
+        role: name of a set that has no other.
+        options: options for reading.
+
+    Returns:
+        The set with its labels unconverted.
 
     Raises:
-        ValueError: it has no accepted form, is empty, or its examples can't be read.
+        ValueError: the form is not accepted, or there is no readable example.
+
+    >>> read_raw(None, (torch.zeros(2, 3), ["cat", "dog"]), "ID", Options()).y
+    ['cat', 'dog']
     """
     if isinstance(data, Shift):
         data = data.id_test
@@ -153,18 +164,23 @@ def _is_whole_dict(data: Any) -> TypeGuard[Mapping[str, Any]]:
 
 
 def stream(data: Any, size: int, options: Options) -> Iterator[Batch]:
-    """One pass over data of any accepted form, without keeping it.
+    """Make one pass over data of any accepted form, without keeping it.
 
-    A loader keeps its own order and batches; other sets come `size` examples at a time. Nothing is
-    left out: an example that can't be read raises.
+    A loader keeps its own order and batches. An example that can't be read raises.
 
     Args:
         data: the data set, or an iterable of batches.
-        size: examples of a batch.
-        options: how it is read; budgets are ignored.
+        size: batch size of data without batches.
+        options: options for reading; budgets are ignored.
+
+    Yields:
+        The batches.
 
     Raises:
-        ValueError: it has no accepted form, or an example can't be read.
+        ValueError: the form is not accepted, or an example can't be read.
+
+    >>> [len(batch.y) for batch in stream((torch.zeros(5, 3), [0, 1, 0, 1, 0]), 2, Options())]
+    [2, 2, 1]
     """
     if isinstance(data, Shift):
         data = data.id_test
@@ -204,7 +220,7 @@ def stream(data: Any, size: int, options: Options) -> Iterator[Batch]:
 
 
 def _items(data: Any, size: int, options: Options) -> Iterator[Batch | Parts]:
-    """The batches of a stream; single examples are put together."""
+    """Yield the batches of a stream; single examples are collected to batches."""
     if _is_indexed(data) and not isinstance(data, DataLoader):
         reader = IndexedReader(data, options.keys, options.transform or pixels)
         for _, batch, unreadable in reader.read(range(len(data)), size):
@@ -233,7 +249,7 @@ def _items(data: Any, size: int, options: Options) -> Iterator[Batch | Parts]:
 
 
 def _joined(singles: Sequence[Parts]) -> Parts:
-    """A batch of single examples."""
+    """Make a batch of single examples."""
     x = as_inputs([single.x[0] for single in singles])
     y = [single.y[0] for single in singles]
     origin = [None if single.domain is None else single.domain[0] for single in singles]
@@ -263,7 +279,7 @@ def _indexed(name: str, reader: IndexedReader, numbers: list[int], options: Opti
 
 
 def _classes_of(dataset: Any, keys: Mapping[str, str]) -> tuple[str, ...] | None:
-    """The class names that a dataset knows: torchvision's `classes`, or those of a column."""
+    """Return the class names of a dataset: torchvision's `classes`, or those of a column."""
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
     names = getattr(dataset, "classes", None)
@@ -277,7 +293,7 @@ def _classes_of(dataset: Any, keys: Mapping[str, str]) -> tuple[str, ...] | None
 
 
 def _arrays(data: Sequence[Any], name: str, options: Options) -> RawSet:
-    """A set that is in memory already."""
+    """Read a set that is in memory."""
     x, y, *rest = data
     x, y = as_inputs(x), as_labels(y)
     domain = rest[0] if rest else None
@@ -293,9 +309,9 @@ def _arrays(data: Sequence[Any], name: str, options: Options) -> RawSet:
 
 
 def _folder(root: Path, name: str | None, options: Options) -> RawSet:
-    """A tree root/class/image, or root/domain/class/image."""
+    """Read a tree root/class/image or root/domain/class/image."""
     above = classes_in(root)
-    # Where the folders of a tree hold folders and no images, they are domains.
+    # Folders that contain folders and no images are domains.
     domains = [d for d in above if not images_in(root / d) and folders_in(root / d)]
     if len(domains) == len(above):
         trees = {domain: root / domain for domain in above}
@@ -331,7 +347,7 @@ def _folder(root: Path, name: str | None, options: Options) -> RawSet:
 
 
 def _one_size(files: Sequence[Path]) -> Transform:
-    """Pixels as they are where all images have one size; else the middle of 224."""
+    """Return plain pixels if all images have one size, else a centered crop of 224 pixels."""
     sizes = set()
     for file in files:
         try:
@@ -345,7 +361,7 @@ def _one_size(files: Sequence[Path]) -> Transform:
 
 
 def _drawn(count: int, name: str, options: Options) -> Tensor:
-    """The examples within the budget, in order."""
+    """Draw the examples within the budget, in increasing order."""
     if options.budget is None or options.budget >= count:
         return torch.arange(count)
     drawn = torch.randperm(count, generator=generator_for(options.seed, f"audit/budget of {name}"))
@@ -353,7 +369,7 @@ def _drawn(count: int, name: str, options: Options) -> Tensor:
 
 
 def _files(domain: FolderDomain, root: Path | None, options: Options) -> RawSet:
-    """As many of the files as the budget allows."""
+    """Read the files within the budget."""
     kept = _drawn(len(domain), domain.name, options)
     raw = read_files(domain.pick(kept), root)
     raw.numbers, raw.total = kept[raw.numbers], len(domain)
@@ -369,7 +385,7 @@ def _note_budget(raw: RawSet, count: int, options: Options) -> None:
 
 
 def _within_budget(raw: RawSet, options: Options) -> RawSet:
-    """The part of a set in memory that the budget allows."""
+    """Return the part of a set in memory that is within the budget."""
     count = len(raw)
     kept = _drawn(count, raw.name, options)
     if len(kept) == count:

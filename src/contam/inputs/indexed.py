@@ -1,4 +1,4 @@
-"""Datasets that are indexed by number: read in a fixed order, with fixed random draws."""
+"""Map-style datasets, read in a fixed order with fixed random draws."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from contam.inputs.pixel_range import PixelRange, Transform
 from contam.rng import generator_for, seeded
 
 CHUNK = 64
-"""Examples that are read at a time."""
+"""Number of examples that are read at a time."""
 
 
 class Unreadable(NamedTuple):
@@ -31,10 +31,10 @@ class IndexedReader:
 
     Args:
         dataset: anything with `__getitem__` and `__len__`.
-        keys: names of the parts of dicts, where they are unusual.
-        transform: from an image to a tensor.
-        collate: makes a batch of items; None stacks them.
-        workers: processes; 0 reads in this one.
+        keys: names of the parts of dicts that `KEYS` does not list.
+        transform: function from an image to a tensor.
+        collate: function from items to a batch; None stacks them.
+        workers: number of worker processes; 0 reads in this process.
 
     Source: ours, so that an audit and a monitor read the same examples in every pass.
     """
@@ -53,7 +53,7 @@ class IndexedReader:
                     item = parts(item, self.keys)
                     mask = None if item.mask is None else as_input(item.mask, self.transform)
                     item = item._replace(x=as_input(item.x, self.transform), mask=mask)
-            except Exception as error:  # the dataset is the user's; its example is left out
+            except Exception as error:  # The dataset is the user's; its example is left out.
                 message = " ".join(str(error).split())[:200]
                 return number, Unreadable(number, f"gives {type(error).__name__}: {message}")
         return number, item
@@ -61,7 +61,7 @@ class IndexedReader:
     def collated(
         self, items: list[tuple[int, Any]]
     ) -> tuple[list[int], Parts | str | None, list[Unreadable]]:
-        """Make a batch of the readable items; a message instead if they don't fit together."""
+        """Make a batch of the readable items, or a message if they can't be combined."""
         readable = [(number, item) for number, item in items if not isinstance(item, Unreadable)]
         unreadable = [item for _, item in items if isinstance(item, Unreadable)]
         numbers, rows = [number for number, _ in readable], [item for _, item in readable]
@@ -82,8 +82,11 @@ class IndexedReader:
     ) -> Iterator[tuple[list[int], Parts | None, list[Unreadable]]]:
         """Read the examples with these numbers, `size` at a time.
 
+        Yields:
+            Numbers of the readable examples, their batch, and the unreadable examples.
+
         Raises:
-            ValueError: the examples of a batch don't fit together.
+            ValueError: the examples of a batch can't be combined.
         """
         groups = [list(numbers[i : i + size]) for i in range(0, len(numbers), size)]
         loader = DataLoader(
@@ -110,7 +113,7 @@ class DatasetDomain(Domain):
         self, name: str, reader: IndexedReader, numbers: Tensor, y: Tensor, origin: Tensor,
         pixel_range: PixelRange | None = None,
     ) -> None:  # fmt: skip
-        # The fields of a frozen record are set once, here.
+        # The fields of a frozen record are set once.
         vars(self).update(
             name=name, reader=reader, numbers=numbers, labels=y, origin=origin,
             pixel_range=pixel_range,
@@ -126,18 +129,18 @@ class DatasetDomain(Domain):
 
     @property
     def data(self) -> Batch:
-        """Every example at once, read again at each access."""
+        """All examples in one batch, read again at each access."""
         return Batch(*(torch.cat(column) for column in zip(*self.batches(CHUNK), strict=True)))
 
     def pick(self, which: Tensor) -> "DatasetDomain":
-        """The examples with these indices, in this order."""
+        """Return the examples with these indices, in this order."""
         return DatasetDomain(
             self.name, self.reader, self.numbers[which], self.labels[which], self.origin[which],
             self.pixel_range,
         )  # fmt: skip
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
-        """One pass over the examples, in order or in one drawn from the generator.
+        """Make one pass over the examples, in order or in an order drawn from the generator.
 
         Raises:
             ValueError: an example that could be read before can't be read now.
@@ -150,7 +153,7 @@ class DatasetDomain(Domain):
         yield from self._read(order, size)
 
     def fetch(self, picks: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Batch]:
-        """A batch for each pair of examples' indices and as many draws, which change nothing."""
+        """Yield a batch for each pair of (n,) indices and (n,) draws; the draws are not used."""
         for which, _ in picks:
             yield from self._read(which, max(1, len(which)))
 
@@ -172,7 +175,21 @@ class DatasetDomain(Domain):
 def reader_of(
     loader: DataLoader, keys: Mapping[str, str], transform: Transform | None
 ) -> IndexedReader:
-    """A reader of a loader's dataset, without the loader's order."""
+    """Return a reader of a loader's dataset, without the loader's order.
+
+    Args:
+        loader: a loader of a map-style dataset; its collate function and workers are used.
+        keys: names of the parts of dicts.
+        transform: function from an image to a tensor.
+
+    Returns:
+        A reader with at most as many workers as there are processor cores.
+
+    >>> pairs = torch.utils.data.TensorDataset(torch.arange(4.0)[:, None], torch.arange(4))
+    >>> reader = reader_of(DataLoader(pairs, batch_size=2, shuffle=True), {}, None)
+    >>> [numbers for numbers, _, _ in reader.read([0, 1, 2, 3], 3)]
+    [[0, 1, 2], [3]]
+    """
     defaults = (torch.utils.data.default_collate, torch.utils.data.default_convert)
     collate = None if loader.collate_fn in defaults else loader.collate_fn
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
@@ -180,9 +197,17 @@ def reader_of(
 
 
 def numbers_of(loader: DataLoader) -> list[int]:
-    """The examples that a loader gives, in the dataset's order.
+    """Return the numbers of a loader's examples, in the dataset's order.
 
-    All of them, unless the loader has a sampler of another kind; then those that it draws.
+    Args:
+        loader: a loader of a map-style dataset.
+
+    Returns:
+        All numbers for a plain or shuffled loader; for another sampler, those that it draws.
+
+    >>> sampler = torch.utils.data.SubsetRandomSampler([2, 0])
+    >>> numbers_of(DataLoader(["a", "b", "c"], sampler=sampler))
+    [0, 2]
     """
     total = len(loader.dataset)  # pyright: ignore[reportArgumentType], a map-style dataset
     sampler, grouped = loader.sampler, loader.batch_sampler
@@ -194,6 +219,6 @@ def numbers_of(loader: DataLoader) -> list[int]:
     else:
         drawn = (number for group in grouped for number in group)
     with seeded(0, "audit/sampler"):
-        # A sampler without an end would never stop.
+        # A sampler can be infinite.
         numbers = [int(number) for number, _ in zip(drawn, range(total), strict=False)]
     return sorted(set(numbers))

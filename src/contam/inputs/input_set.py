@@ -1,4 +1,4 @@
-"""A data set as an audit and a monitor use it."""
+"""A data set with its annotations and notes, as audits and monitors use it."""
 
 from dataclasses import dataclass, field, replace
 
@@ -12,9 +12,9 @@ from contam.inputs.lazy_files import LazyFolderDomain
 
 @dataclass(frozen=True, eq=False)
 class InputSet:
-    """A data set: its examples in a fixed order, and what is known about them.
+    """A data set: its examples in a fixed order, with annotations and notes.
 
-    Source: ours, the form in which everything here gets data.
+    Source: ours, the common form of data for audits and monitors.
     """
 
     name: str
@@ -25,21 +25,21 @@ class InputSet:
     background: Int[Tensor, " n"] | None = field(default=None, repr=False)
     """Declared label of each example's background."""
     classes: tuple[str, ...] | None = None
-    """Names of the classes by their index, where they are known."""
+    """Names of the classes by index, if they are known."""
     read_notes: tuple[str, ...] = field(default=(), repr=False)
-    """What was left out before the examples were first shown, in sentences."""
+    """Sentences about what was left out before the first pass."""
 
     def __len__(self) -> int:
         return len(self.domain)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was left out so far, in sentences; complete once the examples were shown once."""
+        """Sentences about what was left out so far; complete after the first pass."""
         lazy = isinstance(self.domain, LazyFolderDomain)
         return (*self.read_notes, *(self.domain.decoder.notes if lazy else ()))  # pyright: ignore[reportAttributeAccessIssue]
 
     def pick(self, which: Int[Tensor, " some"]) -> "InputSet":
-        """The examples with these indices, in this order, with what is known about them."""
+        """Return the examples with these indices, in this order, with their annotations."""
         return replace(
             self,
             domain=pick_examples(self.domain, which),
@@ -49,14 +49,21 @@ class InputSet:
 
 
 def pick_examples(domain: Domain, which: Int[Tensor, " some"]) -> Domain:
-    """The examples of any domain with these indices, in this order.
+    """Return the examples of any domain with these indices, in this order.
+
+    Args:
+        domain: the domain; only the picked files of a folder are decoded.
+        which: (m,) indices.
+
+    Returns:
+        A domain of m examples.
 
     >>> y = torch.arange(3)
     >>> pick_examples(Domain("d", Batch(y.float(), y, y)), torch.tensor([2, 0])).y.tolist()
     [2, 0]
     """
     pick = getattr(domain, "pick", None)
-    if pick is not None:  # domains of files decode only the examples that are picked
+    if pick is not None:
         return pick(which)
     if type(domain) is Domain:
         return Domain(domain.name, domain.data.pick(which))

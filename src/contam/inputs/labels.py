@@ -1,4 +1,4 @@
-"""What a class, a domain and a pixel value mean, alike in several sets."""
+"""Common class names, domain indices and pixel ranges of several sets."""
 
 from collections.abc import Sequence
 
@@ -11,15 +11,23 @@ from contam.inputs.tables import RawSet
 
 
 def class_names(sets: Sequence[RawSet], given: Sequence[str] | None, width: int) -> list[str]:
-    """The classes in the order of the logits: as given, as the first set says, or numbers.
+    """Return the class names in the order of the logits.
 
     Args:
-        sets: the ID set first.
-        given: the user's names.
-        width: the number of logits.
+        sets: the sets, with the ID set first.
+        given: the user's names; by default those of the ID set, or numbers.
+        width: number of logits.
+
+    Returns:
+        One name for each logit.
 
     Raises:
-        ValueError: there are not as many classes as logits.
+        ValueError: the numbers of classes and logits differ, or a name occurs twice.
+
+    >>> from contam.inputs.forms import Options, read_raw
+    >>> raw = read_raw("ID", (torch.zeros(2, 3), ["dog", "cat"]), "ID", Options())
+    >>> class_names([raw], None, 2)
+    ['cat', 'dog']
     """
     first = sets[0]
     names = given or first.classes
@@ -38,20 +46,25 @@ def class_names(sets: Sequence[RawSet], given: Sequence[str] | None, width: int)
 
 
 def labeled(raw: RawSet, classes: Sequence[str], *, renamed: bool = False) -> Tensor:
-    """Labels by the numbers of `classes`.
+    """Convert the labels of a set to indices of `classes`.
 
-    A set whose own class names are among them is numbered by name.
+    Labels are matched by name if the class names of the set are among `classes`.
 
     Args:
         raw: the set.
         classes: names in the order of the logits.
-        renamed: whether they are the user's names for the set's own classes, in the same order.
+        renamed: whether `classes` are new names of the set's classes, in the same order.
 
     Returns:
         (n,) class indices.
 
     Raises:
         ValueError: a label is none of the classes.
+
+    >>> from contam.inputs.forms import Options, read_raw
+    >>> raw = read_raw("ID", (torch.zeros(2, 3), ["dog", "cat"]), "ID", Options())
+    >>> labeled(raw, ["ant", "cat", "dog"]).tolist()
+    [2, 1]
     """
     y, own = raw.y, raw.classes
     if isinstance(y, Tensor) and own is not None and list(own) != list(classes):
@@ -82,12 +95,20 @@ def _within(raw: RawSet, y: Tensor, classes: Sequence[str]) -> Tensor:
 
 
 def origins(sets: Sequence[RawSet]) -> tuple[list[Tensor], tuple[str, ...]]:
-    """Number the domains of several sets alike.
+    """Index the domains of several sets consistently.
 
-    A set without domains is one domain.
+    Args:
+        sets: the sets; a set without domains is one domain.
 
     Returns:
-        For each set, (n,) domain indices; and the domains' names, where there are any.
+        (n,) domain indices for each set, and the names of the domains; no names if the domains of
+        all sets are indices.
+
+    >>> from contam.inputs.forms import Options, read_raw
+    >>> x, y = torch.zeros(2, 3), [0, 1]
+    >>> raw = [read_raw(name, (x, y), name, Options()) for name in ("ID", "OOD")]
+    >>> [index.tolist() for index in origins(raw)[0]]
+    [[0, 0], [1, 1]]
     """
     if not any(isinstance(raw.origin, list) for raw in sets):
         return [
@@ -103,9 +124,18 @@ def origins(sets: Sequence[RawSet]) -> tuple[list[Tensor], tuple[str, ...]]:
 
 
 def shared_pixel_range(sets: Sequence[RawSet]) -> PixelRange | None:
-    """The values of black and white in these sets: as a transform says, or as measured.
+    """Return the values of black and white in these sets, from a transform or as measured.
 
-    None for inputs that are no pictures.
+    Args:
+        sets: the sets.
+
+    Returns:
+        The common pixel range; None if the inputs are not images.
+
+    >>> from contam.inputs.forms import Options, read_raw
+    >>> raw = read_raw("ID", (torch.rand(2, 3, 4, 4), [0, 1]), "ID", Options())
+    >>> shared_pixel_range([raw]).is_unit
+    True
     """
     shapes = {raw.shape for raw in sets}
     if any(len(shape) != 3 or shape[0] not in (1, 3) for shape in shapes):

@@ -1,4 +1,4 @@
-"""Image files that are decoded at the first pass, and kept in memory up to a limit."""
+"""Image files that are decoded in the first pass and kept in memory up to a limit."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,21 +14,21 @@ from contam.inputs.indexed import CHUNK, Unreadable
 from contam.inputs.pixel_range import PixelRange
 
 MAX_BYTES = 2**29
-"""Bytes of inputs up to which a set is kept in memory."""
+"""Maximum number of bytes of inputs that are kept in memory."""
 AHEAD = 2
-"""Batches that are decoded while one is being used."""
+"""Number of batches that are decoded ahead."""
 
 
 class FileDecoder:
     """Decodes image files by number with threads; keeps what fits in memory.
 
     Args:
-        name: what messages call the set.
+        name: name of the set, for messages.
         files: image files.
-        transform: from an image to the network's input.
-        workers: threads.
-        max_bytes: bytes of inputs that are kept, by default `MAX_BYTES`; files beyond are decoded
-            again in later passes.
+        transform: function from an image to the network's input.
+        workers: number of threads.
+        max_bytes: maximum number of bytes of inputs that are kept, by default `MAX_BYTES`; other
+            files are decoded again in later passes.
 
     Source: ours, so that an audit decodes each file once in its main pass.
     """
@@ -46,28 +46,29 @@ class FileDecoder:
         self.workers = workers
         self.max_bytes = MAX_BYTES if max_bytes is None else max_bytes
         self.strict = False
-        """Whether a file that can't be read raises instead of being left out."""
+        """Whether an unreadable file raises instead of being left out."""
         self.unreadable: dict[int, Unreadable] = {}
         """Files that were left out, by number."""
         self.shape: tuple[int, ...] | None = None
-        """Shape of one input, once one was decoded."""
+        """Shape of one input; None before the first is decoded."""
         self.low: Tensor | None = None
-        """Smallest value of each channel so far."""
+        """(channels,) smallest value so far."""
         self.high: Tensor | None = None
+        """(channels,) largest value so far."""
         self._kept: dict[int, Tensor] = {}
         self._bytes = 0
         self._tried: set[int] = set()
 
     @property
     def positions(self) -> Tensor:
-        """(n,) number of every file that was not left out."""
+        """(n,) numbers of the files that were not left out."""
         kept = torch.ones(len(self.files), dtype=torch.bool)
         kept[list(self.unreadable)] = False
         return kept.nonzero().flatten()
 
     @property
     def notes(self) -> list[str]:
-        """What was left out so far, in a sentence."""
+        """A sentence about the files that were left out so far, or nothing."""
         if not self.unreadable:
             return []
         first = self.unreadable[min(self.unreadable)]
@@ -91,7 +92,7 @@ class FileDecoder:
             raise ValueError(f"{self.name!r} has no examples: {reason}")
 
     def pick(self, which: Tensor) -> "FileDecoder":
-        """A decoder of the files with these numbers; inputs in memory are shared."""
+        """Return a decoder of the files with these numbers; inputs in memory are shared."""
         some = FileDecoder(
             self.name, [self.files[i] for i in which.tolist()], self.transform,
             workers=self.workers, max_bytes=self.max_bytes,
@@ -102,10 +103,10 @@ class FileDecoder:
         return some
 
     def read(self, numbers: Iterable[int], size: int) -> Iterator[tuple[int, Tensor]]:
-        """The files that can be read among these, with up to two batches decoded ahead.
+        """Yield number and input of the readable files, with up to two batches decoded ahead.
 
         Raises:
-            ValueError: inputs differ in shape; or one can't be read, and `strict` is set.
+            ValueError: inputs differ in shape; or a file can't be read and `strict` is set.
         """
         pool = ThreadPoolExecutor(max(1, self.workers))
         waiting: deque[tuple[int, Future[Tensor | str] | Tensor]] = deque()
@@ -121,7 +122,7 @@ class FileDecoder:
                 yield from self._result(*waiting.popleft())
         finally:
             pool.shutdown(cancel_futures=True)
-            # Whoever stops early comes back, so what was decoded ahead is kept.
+            # Keep what was decoded ahead for the next pass.
             for number, image in waiting:
                 if isinstance(image, Future) and not image.cancelled() and not image.exception():
                     decoded = image.result()
@@ -129,7 +130,7 @@ class FileDecoder:
                         self._keep(number, decoded)
 
     def _decode(self, number: int) -> Tensor | str:
-        """A network's input, or why it is left out."""
+        """Return the network's input, or the reason why it is left out."""
         file = self.files[number]
         try:
             image = read(file)
@@ -178,10 +179,9 @@ class FileDecoder:
 class LazyFolderDomain(Domain):
     """Image files as a domain; labels are known without reading a file.
 
-    Files that can't be read and inputs that are not finite are left out while they are read: until
-    the first pass over `batches` has ended, `y` and the length still count the files that were not
-    tried, so take labels from the batches of that pass. Afterwards an index means a position among
-    the examples that could be read.
+    Unreadable files and non-finite inputs are left out in the first pass over `batches`. Until that
+    pass ends, `y` and the length also count the files that were not tried yet, so take labels from
+    its batches. Afterwards an index is a position among the readable examples.
     """
 
     decoder: FileDecoder
@@ -198,7 +198,7 @@ class LazyFolderDomain(Domain):
         origins: Tensor,
         pixel_range: PixelRange | None = None,
     ) -> None:
-        # The fields of a frozen record are set once, here.
+        # The fields of a frozen record are set once.
         vars(self).update(
             name=decoder.name, decoder=decoder, labels=labels, origins=origins,
             pixel_range=pixel_range,
@@ -219,12 +219,12 @@ class LazyFolderDomain(Domain):
 
     @property
     def data(self) -> Batch:
-        """Every example at once."""
+        """All examples in one batch."""
         (batch,) = self.batches(max(1, len(self)))
         return batch
 
     def pick(self, which: Tensor) -> "LazyFolderDomain":
-        """The examples with these indices, in this order; images in memory are shared."""
+        """Return the examples with these indices, in this order; images in memory are shared."""
         numbers = self.decoder.positions[which]
         return LazyFolderDomain(
             self.decoder.pick(numbers), self.labels[numbers], self.origins[numbers],
@@ -232,7 +232,7 @@ class LazyFolderDomain(Domain):
         )  # fmt: skip
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
-        """One pass over the examples, in order or in one drawn from the generator.
+        """Make one pass over the examples, in order or in an order drawn from the generator.
 
         Raises:
             ValueError: no file can be read, or images differ in shape.
@@ -246,7 +246,7 @@ class LazyFolderDomain(Domain):
         self.decoder.read_all()
 
     def fetch(self, picks: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Batch]:
-        """A batch for each pair of examples' indices and as many draws, which change nothing."""
+        """Yield a batch for each pair of (n,) indices and (n,) draws; the draws are not used."""
         positions = self.decoder.positions
         for which, _ in picks:
             yield from self._read(positions[which].tolist(), max(1, len(which)))

@@ -17,14 +17,14 @@ KEYS: dict[str, tuple[str, ...]] = {
     "background": ("background", "backgrounds", "bg", "place"),
     "mask": ("mask", "masks", "segmentation"),
 }
-"""The keys under which a dict may hold each part of an example, most usual first."""
+"""The keys of dicts for the parts of an example, in order of preference."""
 
 MAX_NAMES = 5
-"""Names that a message lists at most."""
+"""Maximum number of names in a message."""
 
 
 class Parts(NamedTuple):
-    """An example or a batch, its parts unconverted."""
+    """The unconverted parts of an example or a batch."""
 
     x: Any
     y: Any
@@ -34,33 +34,36 @@ class Parts(NamedTuple):
 
 
 def parts(item: Any, keys: Mapping[str, str]) -> Parts:
-    """Take an example or a batch apart.
+    """Split an example or a batch into its parts.
 
     Args:
-        item: (x, y), (x, y, metadata) or a dict; longer tuples lose what is behind the metadata.
+        item: (x, y), (x, y, metadata) or a dict; entries after the metadata are ignored.
         keys: names of parts of dicts that `KEYS` does not list, such as `{"x": "scan"}`.
 
+    Returns:
+        The unconverted parts.
+
     Raises:
-        ValueError: it is something else, or has no input or no label.
+        ValueError: the form is not accepted, or there is no input or no label.
 
     >>> parts({"pixel_values": [0.5], "labels": 1}, {}).y
     1
     """
     if isinstance(item, Mapping):
-        found = {part: _part(item, part, keys) for part in KEYS}
+        values = {part: _part(item, part, keys) for part in KEYS}
         for part, what in (("x", "input"), ("y", "label")):
-            if found[part] is None:
+            if values[part] is None:
                 raise ValueError(
                     f"no {what} among {sorted(map(str, item))[:8]}; want one of {list(KEYS[part])}"
                 )
-        return Parts(**found)
+        return Parts(**values)
     if isinstance(item, Sequence) and not isinstance(item, str) and len(item) >= 2:
         x, y, metadata = (*item, None)[:3]
         if isinstance(metadata, Mapping):
-            beside = {
+            others = {
                 part: _part(metadata, part, keys) for part in ("domain", "background", "mask")
             }
-            return Parts(x, y, **beside)
+            return Parts(x, y, **others)
         return Parts(x, y, metadata)
     kind = f"a {type(item).__name__}"
     if isinstance(item, Sequence) and not isinstance(item, str):
@@ -73,15 +76,32 @@ def _part(item: Mapping[Any, Any], part: str, keys: Mapping[str, str]) -> Any:
 
 
 def is_single(item: Parts) -> bool:
-    """Whether these are the parts of one example and not of a batch."""
+    """Return whether these are the parts of one example and not of a batch.
+
+    Args:
+        item: the parts.
+
+    >>> is_single(Parts([0.5, 0.1], 1)), is_single(Parts([[0.5, 0.1]], [1]))
+    (True, False)
+    """
     return isinstance(item.y, str | int | float) or getattr(item.y, "ndim", 1) == 0
 
 
 def as_input(x: Any, transform: Transform | None) -> Tensor:
-    """Convert one example's input to a tensor; images go through the transform.
+    """Convert the input of one example to a tensor; images go through the transform.
+
+    Args:
+        x: an image, a byte array (height, width) or (height, width, 1 or 3), a tensor or an array.
+        transform: function from an image to a tensor.
+
+    Returns:
+        A tensor without a batch axis.
 
     Raises:
-        ValueError: it is an image and there is no transform, or it is no tensor.
+        ValueError: an image has no transform, or the input makes no tensor of real numbers.
+
+    >>> as_input([1.0, 2.0], None)
+    tensor([1., 2.])
     """
     if isinstance(x, np.ndarray) and x.dtype == np.uint8 and x.ndim in (2, 3):
         x = Image.fromarray(x.squeeze()) if x.shape[-1:] in ((1,), (3,)) or x.ndim == 2 else x
@@ -96,10 +116,16 @@ def as_input(x: Any, transform: Transform | None) -> Tensor:
 
 
 def as_inputs(x: Any) -> Tensor:
-    """Convert inputs to a tensor of real numbers on the CPU; bytes become shares in [0, 1].
+    """Convert inputs to a tensor of real numbers on the CPU.
+
+    Args:
+        x: (n, ...) tensor, array or sequence; unsigned bytes are divided by 255.
+
+    Returns:
+        (n, ...) tensor; floating point numbers in single precision.
 
     Raises:
-        ValueError: they are no tensor of real numbers.
+        ValueError: the inputs make no tensor of real numbers.
 
     >>> as_inputs(np.array([[255, 0]], dtype=np.uint8)).tolist()
     [[1.0, 0.0]]
@@ -134,14 +160,17 @@ def _stacked(inputs: Sequence[Tensor]) -> Tensor:
 
 
 def as_labels(y: Any, what: str = "labels") -> Tensor | list[str]:
-    """Convert labels to class indices (n,) as int64, or to names.
+    """Convert labels to class indices or names.
 
     Args:
-        y: indices, whole floats, one-hot rows, one column, or names.
-        what: how a message calls them.
+        y: (n,) indices, whole floats or names, (n, classes) one-hot rows, or (n, 1) indices.
+        what: name of the labels, for messages.
+
+    Returns:
+        (n,) class indices as int64, or n names.
 
     Raises:
-        ValueError: they are something else.
+        ValueError: the form is not accepted.
 
     >>> as_labels(torch.tensor([[0.0, 1.0], [1.0, 0.0]])).tolist()
     [1, 0]
@@ -177,9 +206,17 @@ def as_labels(y: Any, what: str = "labels") -> Tensor | list[str]:
 
 
 def as_domains(metadata: Any) -> Tensor | list[str] | None:
-    """Indices or names of domains in an example's metadata, or None if it holds none.
+    """Return the domains in metadata.
 
-    Of several columns of numbers the first one is the domain, as in the WILDS data sets.
+    Args:
+        metadata: (n,) indices or names; of several columns (n, columns) of numbers the first is the
+            domain, as in the WILDS data sets.
+
+    Returns:
+        (n,) indices or n names; None if the metadata contain no domain.
+
+    >>> as_domains(torch.tensor([[3, 7], [4, 7]])), as_domains({"patient": 1})
+    (tensor([3, 4]), None)
     """
     if metadata is None:
         return None
@@ -189,7 +226,7 @@ def as_domains(metadata: Any) -> Tensor | list[str] | None:
         if isinstance(metadata, Tensor | np.ndarray) and metadata.ndim == 2:
             metadata = metadata[:, 0] if metadata.shape[1] > 1 else metadata
         return as_labels(metadata, "domains")
-    except (ValueError, RuntimeError):  # the metadata are about something else
+    except (ValueError, RuntimeError):  # The metadata contain no domain.
         return None
 
 
@@ -222,18 +259,43 @@ def numbered(
 
 
 def some_of(names: Sequence[Any]) -> str:
-    """The first few names, quoted."""
+    """Return the first few names in quotes.
+
+    Args:
+        names: names or other values.
+
+    >>> some_of("abcdefg")
+    "'a', 'b', 'c', 'd', 'e' and 2 more"
+    """
     listed = ", ".join(map(repr, names[:MAX_NAMES]))
     return listed if len(names) <= MAX_NAMES else f"{listed} and {len(names) - MAX_NAMES} more"
 
 
 def pick(column: Any, which: Tensor) -> Any:
-    """Entries of a column of numbers or names; None stays None."""
+    """Return entries of a column.
+
+    Args:
+        column: (n, ...) tensor, n names, or None.
+        which: (m,) indices.
+
+    Returns:
+        The m entries; None if there is no column.
+
+    >>> pick(["a", "b", "c"], torch.tensor([2, 0]))
+    ['c', 'a']
+    """
     if column is None or isinstance(column, Tensor):
         return None if column is None else column[which]
     return [column[i] for i in which.tolist()]
 
 
 def listed(column: Tensor | list[str]) -> list[Any]:
-    """A column as plain numbers or names."""
+    """Return a column as a list.
+
+    Args:
+        column: (n,) indices or n names.
+
+    >>> listed(torch.tensor([3, 1]))
+    [3, 1]
+    """
     return column.tolist() if isinstance(column, Tensor) else column

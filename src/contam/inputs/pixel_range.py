@@ -1,4 +1,4 @@
-"""Pictures in [0, 1], and the values that a network takes for black and white."""
+"""Conversion between images in [0, 1] and the pixel range of a network's input."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from contam.data.images import read
 Transform = Callable[[Image.Image], Tensor]
 """A function from an image to the network's input."""
 SIDE = 64
-"""Pixels of the plain images that a transform is probed with; it may resize them."""
+"""Width in pixels of the plain images that probe a transform, which can resize them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +30,12 @@ class PixelRange:
     high: Float[Tensor, " channels"]
 
     def pictures(self, x: Float[Tensor, "*batch channels height width"]) -> Tensor:
-        """Convert inputs of the network to pictures: black is 0, white is 1."""
+        """Convert inputs of the network to images in which black is 0 and white is 1."""
         low, high = self._broadcast(x)
         return (x - low) / (high - low)
 
     def inputs(self, pictures: Float[Tensor, "*batch channels height width"]) -> Tensor:
-        """Convert pictures in [0, 1] to inputs of the network."""
+        """Convert images in [0, 1] to inputs of the network."""
         low, high = self._broadcast(pictures)
         return low + pictures * (high - low)
 
@@ -44,12 +44,18 @@ class PixelRange:
 
     @property
     def is_unit(self) -> bool:
-        """Whether the network takes pictures in [0, 1] as they are."""
+        """Whether the network takes images in [0, 1] unchanged."""
         return bool((self.low == 0).all() and (self.high == 1).all())
 
 
 def pixel_range_of(transform: Transform) -> PixelRange | None:
-    """What a transform makes of black and white, or None if it does not treat every pixel alike.
+    """Return the values to which a transform maps black and white.
+
+    Args:
+        transform: function from an image to the network's input.
+
+    Returns:
+        The pixel range; None if the transform does not treat all pixels equally.
 
     >>> from contam.data.images import pixels
     >>> pixel_range_of(pixels).is_unit
@@ -59,7 +65,7 @@ def pixel_range_of(transform: Transform) -> PixelRange | None:
         black, white = (
             transform(Image.new("RGB", (SIDE, SIDE), color)) for color in ("black", "white")
         )
-    except Exception:  # the transform is the user's, and may need images of another kind
+    except Exception:  # The user's transform may need images of another kind.
         return None
     if not _uniform(black) or not _uniform(white) or black.shape != white.shape:
         return None
@@ -76,9 +82,15 @@ def _uniform(image: Tensor) -> bool:
 def measured_pixel_range(
     low: Float[Tensor, " channels"], high: Float[Tensor, " channels"]
 ) -> PixelRange | None:
-    """The pixel range of data of which only the smallest and largest values are known.
+    """Return the pixel range of data with known smallest and largest values.
 
-    Values within [0, 1] are taken for pictures as they are. None where a channel is constant.
+    Args:
+        low: (channels,) smallest values.
+        high: (channels,) largest values.
+
+    Returns:
+        The unit range if all values lie in [0, 1], else the given range; None if a channel is
+        constant.
 
     >>> measured_pixel_range(torch.tensor([0.1]), torch.tensor([0.9])).is_unit
     True
@@ -89,13 +101,22 @@ def measured_pixel_range(
 
 
 def mask_from(file: Path, transform: Transform) -> Float[Tensor, "1 height width"]:
-    """Read a gray picture of where the object is, resized and cropped as images are.
+    """Read a gray image of the object's mask, resized and cropped as the images are.
+
+    Args:
+        file: the image file; white marks the object.
+        transform: function from an image to the network's input.
 
     Returns:
-        The share of each pixel that the object covers, in [0, 1].
+        (1, height, width) share of each pixel that the object covers, in [0, 1].
 
     Raises:
         ValueError: the file can't be read, or the transform does not work pixel by pixel.
+
+    >>> from contam.data.images import pixels
+    >>> Image.new("L", (4, 4), 255).save("mask.png")
+    >>> mask_from(Path("mask.png"), pixels).mean()
+    tensor(1.)
     """
     mask = read(file)
     black, white, transformed = (

@@ -1,8 +1,8 @@
-"""Sets of examples as they were read, before their labels are numbered alike.
+"""Sets of examples as they were read, before their labels are converted to common class indices.
 
-A set is read once in a fixed order and kept in memory where it fits. Examples that can't be read or
-hold non-finite values are left out, and a note says how many. What a dataset draws at random is the
-same in each pass.
+A set is read once in a fixed order and kept in memory if it fits. Examples that can't be read or
+contain non-finite values are left out with a note. Random draws of a dataset are the same in every
+pass.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,7 +30,7 @@ from contam.inputs.pixel_range import PixelRange, Transform, pixel_range_of
 from contam.rng import seeded
 
 Column = Tensor | list[str]
-"""Numbers or names, one for each example."""
+"""One number or name per example."""
 MakeDomain = Callable[[Tensor, Tensor, PixelRange | None], Domain]
 """Makes a domain from labels, domain indices, and the pixel range of the inputs."""
 
@@ -43,43 +43,43 @@ class RawSet:
     y: Column
     make_domain: MakeDomain
     shape: tuple[int, ...]
-    """Of one input."""
+    """Shape of one input."""
     numbers: Tensor
-    """The examples' positions in what was given, without those that were left out."""
+    """(n,) positions of the readable examples in the user's data."""
     classes: tuple[str, ...] | None = None
     origin: Column | None = None
     background: Column | None = None
     masks: Tensor | None = None
     low: Tensor | None = None
-    """Smallest value of each channel; None for inputs that are no pictures."""
+    """(channels,) smallest values; None for inputs other than images."""
     high: Tensor | None = None
     total: int = 0
-    """Examples that were given."""
+    """Number of examples in the user's data."""
     files: tuple[Path, ...] = ()
     root: Path | None = None
     transform: Transform | None = None
     notes: list[str] = field(default_factory=list)
-    """What was left out when the set was read, in sentences."""
+    """Sentences about what was left out when the set was read."""
     budget_note: str = ""
     decoder: FileDecoder | None = None
-    """Decodes the files of a set that is read when it is first shown."""
+    """Decoder of a set of files, which are read in the first pass."""
 
     def __len__(self) -> int:
         return len(self.y)
 
     def left_out(self) -> list[str]:
-        """What was left out so far, when the set was read and while files were decoded."""
+        """Return sentences about what was left out so far, including undecodable files."""
         return [*self.notes, *(self.decoder.notes if self.decoder else [])]
 
     def all_notes(self) -> list[str]:
-        """What was left out, and how many examples the budget allowed."""
+        """Return sentences about what was left out and about the budget."""
         return [*self.left_out(), *([self.budget_note] if self.budget_note else [])]
 
     def refuse_left_out(self) -> None:
-        """Raise if something was left out, or when a file can't be decoded later.
+        """Raise if an example was left out; later, raise for a file that can't be decoded.
 
         Raises:
-            ValueError: an example can't be read or holds non-finite values.
+            ValueError: an example can't be read or contains non-finite values.
         """
         if self.left_out():
             raise ValueError(self.left_out()[0])
@@ -87,7 +87,7 @@ class RawSet:
             self.decoder.strict = True
 
     def read_positions(self) -> Tensor:
-        """(n,) rows of this set that are in the domain, once all files were decoded."""
+        """Decode all files; return the (n,) rows of this set that are in the domain."""
         if self.decoder is None:
             return torch.arange(len(self))
         self.decoder.read_all()
@@ -108,10 +108,14 @@ class RawSetBuilder:
         self.high: Tensor | None = None
 
     def add(self, numbers: Sequence[int], batch: Parts) -> None:
-        """Add a batch of examples with these numbers.
+        """Add a batch of examples.
+
+        Args:
+            numbers: positions of the examples in the user's data.
+            batch: the parts of the examples.
 
         Raises:
-            ValueError: inputs and labels don't fit together, or inputs differ in shape.
+            ValueError: the numbers of inputs and labels differ, or inputs differ in shape.
         """
         x, y = as_inputs(batch.x), as_labels(batch.y)
         if x.ndim < 2 or len(x) != len(y) or len(x) != len(numbers):
@@ -156,17 +160,22 @@ class RawSetBuilder:
         self.high = high if self.high is None else torch.maximum(self.high, high)
 
     def column(self, name: str) -> Column | None:
-        """A column, if every example has it."""
+        """Return a column, or None if an example lacks it."""
         values = self.columns[name]
         if not values or len(values) != len(self.numbers):
             return None
         return values if isinstance(values[0], str) else torch.stack(values)
 
     def build(self, name: str, make_domain: MakeDomain, total: int) -> RawSet:
-        """The set of all examples so far.
+        """Return the set of all examples so far.
+
+        Args:
+            name: name of the set.
+            make_domain: makes its domain.
+            total: number of examples in the user's data.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is no example.
         """
         if not self.numbers:
             reason = "it is empty"
@@ -191,7 +200,16 @@ class RawSetBuilder:
 
 
 def in_memory(name: str, inputs: Sequence[Tensor]) -> MakeDomain:
-    """A maker of domains that keep their inputs in memory."""
+    """Return a function that makes a domain with its inputs in memory.
+
+    Args:
+        name: name of the domain.
+        inputs: (n, ...) batches of inputs.
+
+    >>> make_domain = in_memory("ID", [torch.zeros(1, 2), torch.ones(1, 2)])
+    >>> make_domain(torch.tensor([0, 1]), torch.tensor([0, 0]), None).data.x.tolist()
+    [[0.0, 0.0], [1.0, 1.0]]
+    """
 
     def make_domain(y: Tensor, origin: Tensor, pixel_range: PixelRange | None) -> Domain:
         shown = inputs if pixel_range is None else [pixel_range.pictures(x) for x in inputs]
@@ -201,10 +219,22 @@ def in_memory(name: str, inputs: Sequence[Tensor]) -> MakeDomain:
 
 
 def read_numbered(name: str, reader: IndexedReader, numbers: Sequence[int]) -> RawSet:
-    """Read the examples of a map-style dataset that have these numbers.
+    """Read examples of a map-style dataset.
+
+    Args:
+        name: name of the set.
+        reader: reads the dataset.
+        numbers: numbers of the examples.
+
+    Returns:
+        The set; its inputs are kept in memory up to `MAX_BYTES` and read again otherwise.
 
     Raises:
-        ValueError: no example can be read, or they don't belong together.
+        ValueError: no example can be read, or examples differ in shape.
+
+    >>> reader = IndexedReader([([0.5], "cat"), ([0.1], "dog")], {})
+    >>> read_numbered("ID", reader, [1]).y
+    ['dog']
     """
     builder = RawSetBuilder()
     for kept, batch, unreadable in reader.read(numbers, CHUNK):
@@ -229,17 +259,23 @@ def read_batches(
     transform: Transform | None,
     limit: int | None = None,
 ) -> RawSet:
-    """Read a set that comes in batches or one by one, until memory is full.
+    """Read batches or single examples until the memory limit is reached.
 
     Args:
-        name: what messages call the set.
+        name: name of the set, for messages.
         batches: batches or single examples, in any form of `parts`.
         keys: names of the parts of dicts.
-        transform: from an image to a tensor.
-        limit: examples after which no further batch is read.
+        transform: function from an image to a tensor.
+        limit: number of examples after which no further batch is read.
+
+    Returns:
+        The set in memory; a note says if it is incomplete.
 
     Raises:
-        ValueError: nothing comes, or what comes is no set of examples.
+        ValueError: there is no readable example, or the form is not accepted.
+
+    >>> read_batches("ID", [(torch.zeros(2, 3), [0, 1])] * 3, {}, None, limit=4).y
+    tensor([0, 1, 0, 1])
     """
     builder, notes, total = RawSetBuilder(), [], 0
     with seeded(0, "audit/batches"):
@@ -249,7 +285,7 @@ def read_batches(
                 item = next(iterator)
             except StopIteration:
                 break
-            except Exception as error:  # the iterator is the user's; what came before is of use
+            except Exception as error:  # The iterator is the user's; keep the examples before.
                 message = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
                 if not builder.numbers:
                     raise ValueError(f"{name!r} can't be read; it raised {message}") from error
@@ -272,7 +308,15 @@ def read_batches(
 
 
 def as_batch(item: Parts, transform: Transform | None) -> Parts:
-    """A batch of the parts of one example; a batch is returned unchanged."""
+    """Convert the parts of one example to a batch of one; a batch is returned unchanged.
+
+    Args:
+        item: the parts.
+        transform: function from an image to a tensor.
+
+    >>> as_batch(Parts([0.5, 0.1], 1), None).x.shape
+    torch.Size([1, 2])
+    """
     if not is_single(item):
         return item
     mask = None if item.mask is None else as_input(item.mask, transform)[None]
@@ -281,19 +325,33 @@ def as_batch(item: Parts, transform: Transform | None) -> Parts:
 
 
 def read_files(files: FolderDomain, root: Path | None = None) -> RawSet:
-    """Image files whose labels are known, to be decoded when the domain is first shown.
+    """Make a set of labeled image files that are decoded in the first pass.
 
-    They are decoded now only if their transform does not say what it makes of black and white,
-    because the range of their values has to be measured then.
+    They are decoded at once only if `pixel_range_of` their transform is unknown, because then the
+    range of their values has to be measured.
+
+    Args:
+        files: the files.
+        root: root of their folder tree.
+
+    Returns:
+        The set.
 
     Raises:
         ValueError: no file can be read, or inputs differ in shape.
+
+    >>> from PIL import Image
+    >>> from contam.data.images import pixels
+    >>> Image.new("RGB", (4, 4)).save("cat.png")
+    >>> zero = torch.zeros(1, dtype=torch.long)
+    >>> read_files(FolderDomain("ID", [Path("cat.png")], zero, zero, pixels)).shape
+    (3, 4, 4)
     """
     decoder = FileDecoder(files.name, files.files, files.transform, workers=files.workers)
     if pixel_range_of(files.transform) is None:
         decoder.read_all()
     elif next(decoder.read(range(len(files)), 1), None) is None:
-        decoder.read_all()  # which says why there is none
+        decoder.read_all()  # raises with the reason
     assert decoder.shape is not None
 
     def make_domain(y: Tensor, origin: Tensor, pixel_range: PixelRange | None) -> Domain:
