@@ -1,9 +1,14 @@
-"""The paper's numbered items, and where each of them lives in the code.
+"""Items of both papers, and where each of them is in the code.
 
-The paper is Zhang, Zhao, Chen, Jiang and Chen, "Feature Contamination: Neural Networks Learn
-Uncorrelated Features and Fail to Generalize" (ICML 2024). An item's address is the docstring whose
-`Source:` line names it; an item without one has its reason in `NOT_IN_CODE`. The scanner parses the
-package without importing it, so asking costs no torch.
+The first paper is Zhang, Zhao, Chen, Jiang and Chen, "Feature Contamination: Neural Networks Learn
+Uncorrelated Features and Fail to Generalize" (ICML 2024). The second one is Murali, Puli, Yu,
+Ranganath and Batmanghelich, "Beyond Distribution Shift: Spurious Features Through the Lens of
+Training Dynamics" (TMLR 2023); its items begin with "Murali". Open questions about the first paper
+are items, too.
+
+An item's address is the docstring whose `Source:` line names it. A figure, table or section also
+has `PARTS`, each with its address or the reason for its absence. An item without an address has its
+reason in `NOT_IN_CODE`. The scanner parses the package without importing it, so it needs no torch.
 """
 
 import ast
@@ -14,15 +19,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from contam.paper.items import CONTENTS, IN_PART, ITEMS, NOT_IN_CODE, PART_OF, RESTATED
+from contam.paper import dynamics, items, parts, questions
+from contam.paper.items import NAMED, NOT_IN_CODE, PART_OF, RESTATED
+from contam.paper.parts import Part
 
 __all__ = [
     "CONTENTS",
-    "IN_PART",
     "ITEMS",
     "NOT_IN_CODE",
+    "PARTS",
     "PART_OF",
     "RESTATED",
+    "Part",
     "Place",
     "cited",
     "markdown",
@@ -33,18 +41,27 @@ __all__ = [
 
 PACKAGE = Path(__file__).parents[1]
 
+CONTENTS = items.CONTENTS | dynamics.CONTENTS | questions.CONTENTS
+"""Items and their titles by chapter: the first paper, the second paper, open questions."""
+ITEMS = {item: title for chapter in CONTENTS.values() for item, title in chapter.items()}
+"""Items and their titles."""
+PARTS = parts.PARTS | dynamics.PARTS | questions.PARTS
+"""Parts of figures, tables, sections, and of all items of the second paper."""
+
 _ONE_HOME = ("Eq.", "Def.", "Lemma", "Thm.")
 _SECTIONS = {
-    "Sec. 2", "Sec. 3", "Sec. 3.1", "Sec. 3.2", "Sec. 4", "Sec. 5", "Sec. 6", "Sec. 6.1",
+    "Sec. 2", "Sec. 3", "Sec. 3.1", "Sec. 3.2", "Sec. 4", "Sec. 5",
     "App. A", "App. A.1", "App. A.2", "App. A.3", "App. B", "App. B.1", "App. B.2", "App. B.3",
-    "App. C", "App. D", "App. E", "App. F", "App. G", "App. G.3",
+    "App. C", "App. D", "App. E", "App. F", "App. G",
 }  # fmt: skip
 _KINDS = {
     "equation": "Eq.", "eqn": "Eq.", "eq": "Eq.", "formula": "Eq.",
     "definition": "Def.", "def": "Def.", "theorem": "Thm.", "thm": "Thm.",
     "lemma": "Lemma", "corollary": "Lemma", "cor": "Lemma",
     "figure": "Fig.", "fig": "Fig.", "table": "Tab.", "tab": "Tab.",
-    "appendix": "App.", "app": "App.", "section": "App.", "sec": "App.",
+    "appendix": "App.", "app": "App.", "section": "Sec.", "sec": "Sec.",
+    "claim": "Claim", "step": "Step", "question": "Question", "check": "Check",
+    "takeaway": "Takeaway",
 }  # fmt: skip
 
 _SOURCE = re.compile(r"(?<!`)\bSource:\s*(.*?)\s*(?=\n\s*\n|\Z)", re.DOTALL)
@@ -56,6 +73,10 @@ _CITATION = re.compile(
 _MISSPELLED = re.compile(
     r"\b(?:Equation|Eqn?|Definition|Def|Theorem|Thm|Lemma|Corollary|Figure|Fig|Table|Tab|Appendix"
     r"|App|Section|Sec)s?\b\.?[^,;]*"
+)
+_SECOND = re.compile(r"\s*(?:murali|second paper)(?:\s+et\s+al\.?)?(?:\s*\(?2023\)?)?,?\s*", re.I)
+_SECOND_CITATION = re.compile(
+    rf"\b(?:(Fig|Tab)s?\.|(Claim|Step)s?)\s+({_LABEL}(?:(?:,\s+|\s+and\s+|-){_LABEL})*)"
 )
 _ASKED = re.compile(
     r"\s*(?:([a-z]+?)s?\.?\s*)??\(?([A-G]\.\d+|\d+(?:\.\d+)?)\)?\s*(?:\(?[a-d](?:-[a-d])?\)?)?\s*",
@@ -114,53 +135,83 @@ def places(package: Path = PACKAGE) -> dict[str, tuple[Place, ...]]:
 
 
 def where(text: str) -> list[str]:
-    """The lines that answer 'where in the code is this item': its title, then places or a reason.
+    """Answer where an item is in the code: its title, then its places, parts or a reason.
 
     Raises:
-        ValueError: the paper has no such item.
+        ValueError: The papers have no such item.
+
+    >>> where("Fig. 15")[0]
+    "Fig. 15: histogram of the neurons' mean activation"
+    >>> where("Murali theorem")[1]
+    '  statement: absent, the abstract and the published code do not state it'
     """
     item = spelled(text)
     lines = [f"{item}: {ITEMS[item]}"]
     lines += [f"  {home}" for home in places().get(item, ())]
-    if item in IN_PART:
-        lines.append(f"  {IN_PART[item]}")
+    lines += [f"  {part.answer}" for part in PARTS.get(item, ())]
     if item in NOT_IN_CODE:
         lines.append(f"  not in code: {NOT_IN_CODE[item]}")
     return lines
 
 
 def spelled(text: str) -> str:
-    """The item that a free spelling means: 'equation (61)', 'fig 8a', 'Theorem B.1', '61'.
+    """Return the item that a free spelling means.
 
     Raises:
-        ValueError: the paper has no such item; names the nearest.
+        ValueError: The papers have no such item; the message names the nearest.
+
+    >>> spelled("equation (61)"), spelled("fig 8a"), spelled("61"), spelled("Theorem B.1")
+    ('Eq. 61', 'Fig. 8', 'Eq. 61', 'Thm. 4.1')
+    >>> spelled("Murali et al. (2023), figure 6"), spelled("murali prediction depth")
+    ('Murali Fig. 6', 'Murali prediction depth')
     """
-    asked = _ASKED.fullmatch(text)
+    named = {item.lower(): item for item in ITEMS} | {n.lower(): i for n, i in NAMED.items()}
+    text = re.sub(r"^\s*(open|next)\s+(?=question|check)", "", text, flags=re.IGNORECASE)
+    second = _SECOND.match(text)
+    prefix, rest = ("Murali ", text[second.end() :]) if second else ("", text)
+    plain = f"{prefix}{rest.strip().rstrip('.')}".lower()
+    if plain in named:
+        return named[plain]
+    asked = _ASKED.fullmatch(rest)
     if asked is None:
         raise ValueError(_unknown(text, text))
     kind, label = asked[1], asked[2].upper()
     if kind is None:
-        same = [item for item in ITEMS if item.split()[1] == label]
-        item = same[0] if len(same) == 1 else f"Eq. {label}"
+        same = [item for item in ITEMS if item.split()[1] == label and not second]
+        candidates = same if len(same) == 1 else [f"{prefix}Eq. {label}"]
     else:
-        item = f"{_KINDS.get(kind.lower(), kind)} {label}"
-    item = RESTATED.get(item, item)
-    if item not in ITEMS:
-        raise ValueError(_unknown(text, item))
-    return item
+        kind = _KINDS.get(kind.lower(), kind)
+        candidates = [f"{prefix}{kind} {label}"]
+        if kind == "Sec.":  # people call sections of the appendix so
+            candidates.append(f"{prefix}App. {label}")
+    meant = (NAMED.get(item, RESTATED.get(item, item)) for item in candidates)
+    known = next((item for item in meant if item in ITEMS), None)
+    if known is None:
+        raise ValueError(_unknown(text, candidates[0]))
+    return known
 
 
 def cited(source: str) -> list[str]:
-    """The items that the text of a `Source:` line names; none if it names sections or other works.
+    """Return the items that the text of a `Source:` line names.
+
+    Segments end with a semicolon. One that begins with "ours" or cites another work with its year
+    names no item. One that cites the second paper may name items of it.
 
     Raises:
-        ValueError: it is malformed, or names an unknown item.
+        ValueError: The text is malformed, or names an unknown item.
+
+    >>> cited("Eqs. 54-55, App. F.3; Morcos et al. (2018), Eq. 1.")
+    ['Eq. 54', 'Eq. 55', 'App. F.3']
+    >>> cited("ours; Murali et al. (2023), Fig. 6, prediction depth.")
+    ['Murali Fig. 6', 'Murali prediction depth']
     """
     found: list[str] = []
-    if source.startswith("ours"):
-        return found
+    ours = source.startswith("ours")
     for segment in source.split(";"):
-        if _OTHER_WORK.search(segment):
+        if dynamics.AUTHORS in segment:
+            found += _cited_second(segment)
+            continue
+        if ours or _OTHER_WORK.search(segment):
             continue
         citations = list(_CITATION.finditer(segment))
         wrong = _MISSPELLED.search(_CITATION.sub("", segment))
@@ -181,30 +232,75 @@ def cited(source: str) -> list[str]:
     return found
 
 
+def _cited_second(segment: str) -> list[str]:
+    """Return the items of the second paper that a segment names, by number or by name."""
+    numbered = [
+        f"Murali {citation[1] + '.' if citation[1] else citation[2]} {label}"
+        for citation in _SECOND_CITATION.finditer(segment)
+        for label in _labels(citation[3])
+    ]
+    for item in numbered:
+        if item not in ITEMS:
+            raise ValueError(_unknown(item, item))
+    words = [item.removeprefix("Murali ") for item in ITEMS if item.startswith("Murali ")]
+    names = [word for word in words if not re.search(r"\d", word)]
+    return numbered + [f"Murali {name}" for name in names if name in segment]
+
+
 def markdown() -> str:
-    """The whole map as a page: one table for each part of the paper."""
+    """Return the whole map as a page: one table for each chapter of the papers."""
     homes = places()
     lines = [
         "# Paper map",
         "",
-        "Every numbered item of the paper, with its address in the code or the reason why it has",
-        "none. A formula, definition, lemma or theorem has one address; a figure, table or section",
-        'may have several. On the command line, `contam where "Eq. 61"` answers for one item.',
+        "Every numbered item of the first paper, the items of the second paper that its abstract",
+        "and its published code name, and open questions: each with its address in the code, or the",
+        "reason why it has none. A formula, definition, lemma or theorem has one address. A figure,",
+        "table or section has parts. On the command line, `contam where` answers for one item:",
+        '`contam where "Eq. 61"`, `contam where "Murali Fig. 6"`, `contam where "Question 1"`.',
+        "[Text, code and tables](explanation/errata.md) are compared on a page of their own.",
     ]
-    for part, items in CONTENTS.items():
-        lines += ["", f"## {part}", "", "| item | what it is | where |", "|---|---|---|"]
-        for item, title in items.items():
-            said = [_link(home) for home in homes.get(item, ())]
-            said += [notes[item] for notes in (IN_PART, NOT_IN_CODE) if item in notes]
+    for chapter, contents in CONTENTS.items():
+        lines += ["", f"## {chapter}", "", "| item | what it is | where |", "|---|---|---|"]
+        for item, title in contents.items():
+            parted = PARTS.get(item, ())
+            addresses = {part.address for part in parted}
+            said = [_link(home) for home in homes.get(item, ()) if _dotted(home) not in addresses]
+            said += [_linked(part) for part in parted if part.address]
+            said += _absent(parted)
+            said += [NOT_IN_CODE[item]] if item in NOT_IN_CODE else []
             lines.append(f"| {item} | {title} | {'<br>'.join(said)} |")
     return "\n".join(lines) + "\n"
 
 
+def _dotted(home: Place) -> str:
+    module = home.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    return f"{module}.{home.name}".rstrip(".")
+
+
 def _link(home: Place) -> str:
     """A place that leads to its entry in the reference; plain text where that is not built."""
-    module = home.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-    target = f"{module}.{home.name}".rstrip(".")
-    return f'<autoref identifier="{target}">`{home.path}` {home.name}'.rstrip() + "</autoref>"
+    text = f"`{home.path}` {home.name}".rstrip()
+    return f'<autoref identifier="{_dotted(home)}">{text}</autoref>'
+
+
+def _linked(part: Part) -> str:
+    """A part with a link to its address."""
+    if part.address.startswith("docs/"):
+        path = part.address.removeprefix("docs/")
+        return f"{part.what}: [{path}]({path})"
+    if " " in part.address:
+        return f"{part.what}: `{part.address}`"
+    return f'{part.what}: <autoref identifier="{part.address}">`{part.address}`</autoref>'
+
+
+def _absent(parted: tuple[Part, ...]) -> list[str]:
+    """Absent parts, those with the same reason together."""
+    reasons = dict.fromkeys(part.absent for part in parted if part.absent)
+    return [
+        f"absent: {', '.join(part.what for part in parted if part.absent == reason)} ({reason})"
+        for reason in reasons
+    ]
 
 
 def _docstrings(node: ast.AST, name: str, line: int) -> Iterator[tuple[str, int, str, int]]:
@@ -242,4 +338,4 @@ def _labels(listed: str) -> Iterator[str]:
 def _unknown(text: str, item: str) -> str:
     near = difflib.get_close_matches(item, ITEMS, n=3, cutoff=0.4)
     hint = f"the nearest are {', '.join(near)}" if near else "write it as 'Eq. 61' or 'Lemma A.1'"
-    return f"the paper has no item {text!r}; {hint}"
+    return f"the papers have no item {text!r}; {hint}"

@@ -1,4 +1,4 @@
-"""What the paper numbers, in its order, and why some of it is not in the code."""
+"""What the first paper numbers, in its order, and why some of it is not in the code."""
 
 CONTENTS: dict[str, dict[str, str]] = {
     "1-2 Good representations are hard to learn": {
@@ -28,6 +28,10 @@ CONTENTS: dict[str, dict[str, str]] = {
         "Fig. 4": "class activation rates of a ResNet and a ViT",
         "Fig. 5": "neuron selectivity: random, distilled, ID and OOD",
         "Fig. 6": "heat maps under shifts, and features learned with a red frame",
+    },
+    "6 Conclusion": {
+        "Sec. 6": "three takeaways",
+        "Sec. 6.1": "conjecture: diverse pre-training linearizes uncorrelated features",
     },
     "A Preliminaries of the proofs": {
         "Eq. 10": "weight decomposition with its orthogonal complement",
@@ -145,6 +149,7 @@ CONTENTS: dict[str, dict[str, str]] = {
         "Tab. 5": "error of predicting the domain",
         "App. G.2": "pre-training makes activations denser",
         "Fig. 15": "histogram of the neurons' mean activation",
+        "App. G.3": "related work on CLIP's robustness and linear representations",
     },
 }
 
@@ -170,6 +175,10 @@ PART_OF: dict[str, str] = {
 RESTATED = {"Thm. B.1": "Thm. 4.1", "Thm. B.2": "Thm. 4.2", "Thm. B.3": "Thm. 4.3",
             "Thm. C.4": "Thm. 4.4"}  # fmt: skip
 """Theorems that the appendix repeats under another number."""
+
+NAMED = {"Conjecture": "Sec. 6.1", "Takeaway 1": "Sec. 6", "Takeaway 2": "Sec. 6",
+         "Takeaway 3": "Sec. 6"}  # fmt: skip
+"""What readers call statements that have no number of their own."""
 
 _RATE = "a rate with open constants, used in the proof of"
 _PROOF_STEPS = {
@@ -198,8 +207,3 @@ NOT_IN_CODE: dict[str, str] = (
     }
 )
 """Items without an address, and why."""
-
-IN_PART: dict[str, str] = {
-    "Fig. 6": "6b by style transfer: not built yet; the embedded benchmark's shift stands for it",
-}
-"""Items with an address that is not the whole of them, and what is missing."""

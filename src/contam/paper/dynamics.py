@@ -1,0 +1,124 @@
+"""The second paper: Murali, Puli, Yu, Ranganath and Batmanghelich, TMLR 10/2023.
+
+"Beyond Distribution Shift: Spurious Features Through the Lens of Training Dynamics". Items are
+those that the abstract and the published code name. Claims have the numbers of the abstract, and
+steps those of the code's README; definitions have names. A `Source:` line cites them after the
+authors: `Murali et al. (2023), Fig. 6, prediction depth.`
+"""
+
+from contam.paper.parts import Part
+
+AUTHORS = "Murali et al. (2023)"
+"""How `Source:` lines cite the second paper."""
+
+CONTENTS: dict[str, dict[str, str]] = {
+    "Second paper: claims of the abstract": {
+        "Murali Claim 1": "spurious features easier than the core feature harm, harder ones do not",
+        "Murali Claim 2": "instance difficulty, such as prediction depth, measures easiness",
+        "Murali Claim 3": "harmful features show in early layers, early in training",
+        "Murali Claim 4": "prediction depth is connected to usable information",
+        "Murali Claim 5": "accuracy during training does not reveal spurious features",
+    },
+    "Second paper: definitions and theory": {
+        "Murali spurious feature": "correlated with the label in training, irrelevant to the task",
+        "Murali harmful feature": "a spurious feature easier than the core feature for the network",
+        "Murali prediction depth": "first layer from which all nearest-neighbor probes agree",
+        "Murali usable information": "what a family of readers can decode, in bits, by example",
+        "Murali theorem": "connection of prediction depth and usable information",
+    },
+    "Second paper: experiments": {
+        "Murali Fig. 1": "not described by the abstract or the published code",
+        "Murali Fig. 2": "not described by the abstract or the published code",
+        "Murali Fig. 3": "not described by the abstract or the published code",
+        "Murali Fig. 4": "not described by the abstract or the published code",
+        "Murali reference axis": "mean depths of data sets, from a patch to CIFAR-10",
+        "Murali Fig. 5": "prediction depth of dominoes",
+        "Murali Tab. 1": "accuracy of dominoes with and without their spurious half",
+        "Murali Fig. 6": "toy data: not all spurious features hurt",
+        "Murali Tab. 2": "correlation of prediction depth and pointwise usable information",
+        "Murali Fig. 7": "chest X-rays of mixed sources",
+        "Murali Fig. 8": "pneumothorax on NIH chest X-rays",
+    },
+    "Second paper: detection of spurious features": {
+        "Murali Step 1": "train, and keep early check-points",
+        "Murali Step 2": "look for a peak at low layers in the histogram of prediction depths",
+        "Murali Step 3": "look at Grad-CAM at the layers of the peak",
+    },
+}
+
+_UNKNOWN = "the abstract and the published code do not say what it shows"
+_MEDICAL = "chest X-rays are not read"
+
+PARTS: dict[str, tuple[Part, ...]] = {
+    "Murali Claim 1": (
+        Part("as a claim", "contam run dominoes laptop"),
+        Part("accuracy without the feature", "contam.measures.accuracy_drop.accuracy_drop"),
+    ),
+    "Murali Claim 2": (
+        Part("prediction depth", "contam.measures.depth.model_depths"),
+        Part("other difficulties by example", "contam.measures.example_difficulty"),
+    ),
+    "Murali Claim 3": (
+        Part("as a claim", "contam run dominoes laptop"),
+        Part("in your own training", "contam.monitor.training_monitor.watch"),
+    ),
+    "Murali Claim 4": (
+        Part("usable information by layer",
+             "contam.measures.usable_information.usable_information"),
+        Part("correlation with depth", absent="it is not measured; see Murali Tab. 2"),
+    ),
+    "Murali Claim 5": (Part("as a claim", "contam run dominoes laptop"),),
+    "Murali spurious feature": (
+        Part("an image with a core and a spurious half", "contam.data.dominoes.dominoes"),
+    ),
+    "Murali harmful feature": (
+        Part("by what it costs", "contam.measures.accuracy_drop.accuracy_drop"),
+    ),
+    "Murali prediction depth": (
+        Part("of Baldock et al., and with this paper's reference and margin",
+             "contam.measures.depth.Rule"),
+    ),
+    "Murali usable information": (
+        Part("by example", "contam.measures.usable_information.pointwise_information"),
+        Part("by layer", "contam.measures.usable_information.usable_information"),
+    ),
+    "Murali theorem": (
+        Part("statement", absent="the abstract and the published code do not state it"),
+    ),
+    "Murali Fig. 1": (Part("figure", absent=_UNKNOWN),),
+    "Murali Fig. 2": (Part("figure", absent=_UNKNOWN),),
+    "Murali Fig. 3": (Part("figure", absent=_UNKNOWN),),
+    "Murali Fig. 4": (Part("figure", absent=_UNKNOWN),),
+    "Murali reference axis": (
+        Part("MNIST, KMNIST, Fashion-MNIST, CIFAR-10, KMNIST with a patch",
+             absent="no experiment compares depths across data sets"),
+    ),
+    "Murali Fig. 5": (
+        Part("in miniature, with digits and a patch", "contam run dominoes laptop"),
+        Part("halves from the published data sets", "contam.data.dominoes.pictures"),
+        Part("published pairs and network", absent="the preset of files has other pairs"),
+    ),
+    "Murali Tab. 1": (
+        Part("in miniature", "contam run dominoes laptop"),
+        Part("published numbers", absent="they are in neither the abstract nor the code"),
+    ),
+    "Murali Fig. 6": (Part("toy data with benign patches", absent="not built"),),
+    "Murali Tab. 2": (
+        Part("correlation", absent="not measured; no code for it is published either"),
+    ),
+    "Murali Fig. 7": (
+        Part("(a) CheXpert and MIMIC-CXR", absent=_MEDICAL),
+        Part("(b) COVID-19", absent=_MEDICAL),
+    ),
+    "Murali Fig. 8": (Part("NIH with DenseNet-121", absent=_MEDICAL),),
+    "Murali Step 1": (Part("during any training", "contam.monitor.training_monitor.watch"),),
+    "Murali Step 2": (
+        Part("depths with intervals", "contam.measures.depth.model_depths"),
+        Part("early alarm", "contam.monitor.page.alarm"),
+    ),
+    "Murali Step 3": (
+        Part("Grad-CAM of a class score", "contam.measures.gradcam.heat_maps"),
+        Part("Grad-CAM of the soft nearest-neighbor score", absent="not built"),
+    ),
+}  # fmt: skip
+"""Parts of the second paper's items, in its order."""
