@@ -254,9 +254,9 @@ def markdown() -> str:
         "# Paper map",
         "",
         "Every numbered item of the first paper, the items of the second paper that its abstract",
-        "and its published code name, and open questions: each with its address in the code, or the",
-        "reason why it has none. A formula, definition, lemma or theorem has one address. A figure,",
-        "table or section has parts. On the command line, `contam where` answers for one item:",
+        "and its published code name, and open questions: each with its address in the code, or",
+        "the reason why it has none. A formula, definition, lemma or theorem has one address. A",
+        "figure, table or section has parts. On the command line, `contam where` answers:",
         '`contam where "Eq. 61"`, `contam where "Murali Fig. 6"`, `contam where "Question 1"`.',
         "[Text, code and tables](explanation/errata.md) are compared on a page of their own.",
     ]
