@@ -1,8 +1,8 @@
-"""Monitor any training: both papers' measures of a network, every so many steps.
+"""Monitor any training: measure a network at an interval of steps.
 
-`watch` makes a `TrainingMonitor`, which a plain loop steps, which wraps a generator of stages, or
-which a callback calls from another trainer. A training with a monitor comes to the same weights as
-one without, to the last bit.
+`watch` makes a `TrainingMonitor`. Call its `step` in a plain loop, wrap a training generator with
+`watching`, or pass a callback to Lightning or Hugging Face. Monitoring does not change the weights
+of a training, bit for bit.
 """
 
 from contam.monitor.callbacks import hugging_face, lightning

@@ -1,4 +1,4 @@
-"""The training monitor as a callback of Lightning and Hugging Face, which are never required."""
+"""Callbacks of Lightning and Hugging Face for the training monitor; neither is required."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,39 +18,46 @@ class MonitorListener(TrainingListener):
     """Starts a monitor when a training begins, and takes snapshots while it runs.
 
     Args:
-        start: from the model and `start=` to a monitor, such as a partial `watch`.
+        start: function from the model and the keyword `start` to a monitor, such as a partial
+            `watch`.
     """
 
     def __init__(self, start: Callable[..., TrainingMonitor]) -> None:
         self.monitor: TrainingMonitor | None = None
-        """The monitor, once training has begun."""
+        """The monitor; None before training begins."""
         self._start = start
 
     def on_begin(self, model: nn.Module, step: int) -> None:
+        """Start the monitor at a step."""
         self.monitor = self._start(model, start=step)
 
     def on_step(self, model: nn.Module, step: int) -> None:
+        """Take a snapshot if it is time."""
         if self.monitor is not None:
             self.monitor.at(step)
 
     def on_end(self, model: nn.Module, epoch: int) -> None:
+        """Take the last snapshot and close the monitor."""
         if self.monitor is not None:
             self.monitor.close()
 
     def on_exception(self) -> None:
+        """Close the monitor without a snapshot."""
         if self.monitor is not None:
             self.monitor.close(snapshot=False)
 
 
 def lightning(data: Any, **settings: Any) -> Any:
-    """A Lightning callback that monitors the module that the trainer trains.
+    """Return a Lightning callback that monitors the module in training.
 
-    Its `listener.monitor` is the `TrainingMonitor` once training has begun. Steps are the trainer's
-    global steps. Of several processes only the first one monitors.
+    Steps are the trainer's global steps. Only the first of several processes monitors.
 
     Args:
         data: as for `watch`.
         settings: the other arguments of `watch`.
+
+    Returns:
+        The callback; its `listener.monitor` is the `TrainingMonitor` once training has begun.
 
     Raises:
         ValueError: Lightning is not installed.
@@ -59,14 +66,16 @@ def lightning(data: Any, **settings: Any) -> Any:
 
 
 def hugging_face(data: Any, **settings: Any) -> Any:
-    """A `TrainerCallback` that monitors the model that a Hugging Face `Trainer` trains.
+    """Return a `TrainerCallback` that monitors the model of a Hugging Face `Trainer`.
 
-    Its `listener.monitor` is the `TrainingMonitor` once training has begun. Steps are the trainer's
-    global steps. Of several processes only the first one monitors.
+    Steps are the trainer's global steps. Only the first of several processes monitors.
 
     Args:
         data: as for `watch`.
         settings: the other arguments of `watch`.
+
+    Returns:
+        The callback; its `listener.monitor` is the `TrainingMonitor` once training has begun.
 
     Raises:
         ValueError: transformers is not installed.

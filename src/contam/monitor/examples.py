@@ -1,4 +1,4 @@
-"""The examples that a monitor shows to the network: a few of each class, the same every time."""
+"""The examples of a monitor: a few of every class, the same in every snapshot."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from contam.inputs import read_set
 from contam.rng import generator_for, preserve_rng
 
 MAX_CLASSES = 20
-"""Classes that are monitored; of more, this many are drawn."""
+"""Maximum number of monitored classes; of more classes, this many are drawn."""
 SUPPORT = 200
-"""Examples on each side, unless the user says how many of each class."""
+"""Default number of support examples and of queries."""
 MAX_READ = 2000
-"""Maximum number of examples that are read of a set other than a `Domain`."""
+"""Maximum number of examples read from a set other than a `Domain`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,12 +24,12 @@ class Sources:
     """The data sets that examples are drawn from."""
 
     pools: tuple[Domain, ...]
-    """Where the support is drawn from; and the queries, where they have no sets of their own."""
+    """The sets of the support, and of the queries if these have none of their own."""
     queries: tuple[Domain, ...]
-    """Empty where half of the pools are queries."""
+    """The sets of the queries; empty if half of the pools are queries."""
     others: dict[str, Domain]
     notes: tuple[str, ...]
-    """What was left out, in sentences."""
+    """Sentences about what was left out."""
 
     @property
     def first_input(self) -> Tensor:
@@ -45,22 +45,22 @@ class Sources:
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """The examples of every snapshot; classes are renumbered from 0."""
+    """The examples of every snapshot; class indices are contiguous from 0."""
 
     support: Domain
-    """The same number of each class, among which neighbors are looked up."""
+    """Examples among which neighbors are searched, equally many of every class."""
     queries: Domain
     """The examples whose predictions are measured."""
     others: tuple[Domain, ...]
     """The same classes in other data sets."""
     classes: tuple[int, ...]
-    """The monitored classes, by the numbers that the user's labels have."""
+    """The monitored classes as indices of the user's labels."""
     left_out: tuple[str, ...]
-    """What is not monitored, a line each."""
+    """One line for each thing that is not monitored."""
 
     @property
     def per_class(self) -> int:
-        """Examples of each class in the support."""
+        """Number of support examples of every class."""
         return len(self.support) // len(self.classes)
 
 
@@ -68,13 +68,19 @@ def read_sources(data: Any, queries: Any, others: Mapping[str, Any], *, seed: in
     """Read the data sets, in any form of `contam.inputs`; random states are preserved.
 
     Args:
-        data: where the support is drawn from; of a `Shift`, its training domains.
-        queries: where the queries are drawn from, or None.
+        data: the set of the support; of a `Shift`, its training domains.
+        queries: the set of the queries; None takes the ID validation or test set of a `Shift`.
         others: other data sets by name.
         seed: random seed of the draw from sets with more than `MAX_READ` examples.
 
+    Returns:
+        The data sets as domains.
+
     Raises:
-        ValueError: a set can't be read, is an iterator, or is a `Shift` where one set is wanted.
+        ValueError: a set can't be read, is an iterator, or is a `Shift` where one set is expected.
+
+    >>> read_sources((torch.rand(8, 3), torch.arange(8) % 2), None, {}, seed=0).first_input.shape
+    torch.Size([1, 3])
     """
     notes: list[str] = []
     classes: tuple[str, ...] | None = None
@@ -87,7 +93,7 @@ def read_sources(data: Any, queries: Any, others: Mapping[str, Any], *, seed: in
             raise ValueError(f"{name!r} is a shift; give one of its domains")
         if isinstance(value, Iterator):
             raise ValueError(
-                f"{name!r} is an iterator, which reading would use up; give the loader, or a list "
+                f"{name!r} is an iterator, which reading would exhaust; give the loader, or a list "
                 "of its batches"
             )
         own = read_set(
@@ -104,32 +110,40 @@ def read_sources(data: Any, queries: Any, others: Mapping[str, Any], *, seed: in
                 queries = data.id_test if data.id_val is None else data.id_val
         else:
             pools = (read(data, "training"),)
-        asked = () if queries is None else (read(queries, "queries"),)
-        elsewhere = {name: read(value, name) for name, value in others.items()}
-    return Sources(pools, asked, elsewhere, tuple(notes))
+        query_sets = () if queries is None else (read(queries, "queries"),)
+        other_sets = {name: read(value, name) for name, value in others.items()}
+    return Sources(pools, query_sets, other_sets, tuple(notes))
 
 
 def draw_examples(sources: Sources, *, outputs: int, per_class: int | None, seed: int) -> Examples:
     """Draw the examples of every snapshot.
 
     Args:
-        sources: the data sets; half of the pools are queries where there are no others.
-        outputs: the number of the network's logits.
-        per_class: examples of each class on each side; about 200 in all if absent.
+        sources: the data sets; without a set of queries, half of the pools are queries.
+        outputs: number of logits of the network.
+        per_class: number of support examples and of queries of every class; by default, about
+            `SUPPORT` over all classes.
         seed: random seed of the draw.
 
+    Returns:
+        Support, queries and other sets.
+
     Raises:
-        ValueError: labels that the network has no output for, or fewer than two classes with
-            enough examples.
+        ValueError: a label has no logit, or fewer than two classes have enough examples.
+
+    >>> sources = read_sources((torch.rand(40, 3), torch.arange(40) % 2), None, {}, seed=0)
+    >>> examples = draw_examples(sources, outputs=2, per_class=5, seed=0)
+    >>> len(examples.support), len(examples.queries), examples.classes
+    (10, 10, (0, 1))
     """
     pools = sources.pools
     y = _labels(pools, outputs)
     counts = torch.bincount(y, minlength=outputs)
     if sources.queries:
-        asked, share = sources.queries, 1.0
-        counts = counts.minimum(torch.bincount(_labels(asked, outputs), minlength=outputs))
+        query_pools, share = sources.queries, 1.0
+        counts = counts.minimum(torch.bincount(_labels(query_pools, outputs), minlength=outputs))
     else:
-        asked, counts, share = pools, counts // 2, 0.5
+        query_pools, counts, share = pools, counts // 2, 0.5
     enough = (counts >= 2).nonzero().flatten()
     if len(enough) < 2:
         raise ValueError(
@@ -147,7 +161,7 @@ def draw_examples(sources: Sources, *, outputs: int, per_class: int | None, seed
     size = min(per_class or max(2, SUPPORT // len(enough)), int(counts[enough].min()))
     classes = tuple(enough.tolist())
     support = _draw("support", pools, classes, size, seed, part=(0.0, share))
-    queries = _draw("queries", asked, classes, size, seed, part=(1 - share, 1.0))
+    queries = _draw("queries", query_pools, classes, size, seed, part=(1 - share, 1.0))
     others = []
     for name, other in sources.others.items():
         missing = sorted(set(classes) - set(_labels((other,), outputs).tolist()))
@@ -177,7 +191,7 @@ def _draw(
     *,
     part: tuple[float, float] = (0.0, 1.0),
 ) -> Domain:
-    """At most `size` of each class, out of the given part of a shuffled order."""
+    """Draw at most `size` examples of every class from a part of a shuffled order."""
     y = torch.cat([pool.y.cpu() for pool in pools])
     rows = []
     for c in classes:
@@ -188,7 +202,7 @@ def _draw(
         rows.append(members[begin:end][:size])
     wanted, batches, start = torch.cat(rows).sort().values, [], 0
     for pool in pools:
-        # Reading a pool may leave out files, so its size is taken before.
+        # Take the size before reading, which can leave out files.
         count = len(pool)
         own = wanted[(wanted >= start) & (wanted < start + count)] - start
         start += count

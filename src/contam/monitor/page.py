@@ -1,4 +1,4 @@
-"""The page about a monitored training: its course over the steps, and its layers at a few steps."""
+"""The page about a monitored training: its numbers over the steps and over the layers."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from contam.run import Run, RunError
 MAX_PROFILES = 5
 """Maximum number of steps at which layers are drawn."""
 ALARM = 0.5
-"""Share of predictions decided early from which on the page raises the early alarm."""
+"""Smallest share of predictions decided early that raises the early alarm."""
 LAYERED = {
     "information": ("Usable information", "bits about the class"),
     "decided": ("Decided by this probe", "share of queries"),
@@ -22,10 +22,25 @@ LAYERED = {
 
 
 def rows_of(run: Run) -> list[dict[str, Any]]:
-    """All records in the order of their steps.
+    """Return all records in the order of their steps.
 
-    Where a training was resumed from an earlier step, records of the first session from that step
+    If a training was resumed from an earlier step, the records of the first session from that step
     on are left out.
+
+    Args:
+        run: the run of a monitor.
+
+    Returns:
+        One record for the network, whose layer is empty, and one for each layer, at every step.
+
+    >>> import torch
+    >>> from contam.monitor import watch
+    >>> y = torch.arange(40) % 2
+    >>> model = torch.nn.Sequential(torch.nn.ReLU())
+    >>> with watch(model, (torch.eye(2)[y], y), out="runs", show=False) as monitor:
+    ...     monitor.step()
+    >>> [(row["step"], row["layer"]) for row in rows_of(Run.load(monitor.folder))][:4]
+    [(0, ''), (0, 'input'), (0, '0'), (0, 'softmax')]
     """
     kept: dict[int, list[dict[str, Any]]] = {}
     session = 0
@@ -40,10 +55,22 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
 
 
 def course_of(run: Run) -> list[dict[str, Any]]:
-    """The records of the whole network, in the order of their steps.
+    """Return the records of the whole network, in the order of their steps.
+
+    Args:
+        run: the run of a monitor.
 
     Raises:
         RunError: there is no snapshot.
+
+    >>> import torch
+    >>> from contam.monitor import watch
+    >>> y = torch.arange(40) % 2
+    >>> model = torch.nn.Sequential(torch.nn.ReLU())
+    >>> with watch(model, (torch.eye(2)[y], y), out="runs", show=False) as monitor:
+    ...     monitor.step()
+    >>> [row["accuracy"] for row in course_of(Run.load(monitor.folder))]
+    [1.0, 1.0]
     """
     course = [row for row in rows_of(run) if not row["layer"]]
     if not course:
@@ -52,7 +79,20 @@ def course_of(run: Run) -> list[dict[str, Any]]:
 
 
 def draw(run: Run) -> Sequence[Figure]:
-    """Draw the network's numbers over the steps, and those of the layers at a few steps."""
+    """Draw the network's numbers over the steps, and those of the layers at a few steps.
+
+    Args:
+        run: the run of a monitor.
+
+    >>> import torch
+    >>> from contam.monitor import watch
+    >>> y = torch.arange(40) % 2
+    >>> model = torch.nn.Sequential(torch.nn.ReLU())
+    >>> with watch(model, (torch.eye(2)[y], y), out="runs", show=False) as monitor:
+    ...     monitor.step()
+    >>> [figure.title for figure in draw(Run.load(monitor.folder))]
+    ['The training over its steps', 'Layer by layer']
+    """
     rows = rows_of(run)
     course = [row for row in rows if not row["layer"]]
     left_out = list(dict.fromkeys(line for row in course for line in row["left_out"]))
@@ -62,9 +102,9 @@ def draw(run: Run) -> Sequence[Figure]:
 
 def _course(course: list[dict[str, Any]], missing: str) -> Figure:
     names = {key for row in course for key in row} - {"step", "layer", "left_out"}
-    elsewhere = sorted(name for name in names if name.startswith("accuracy/"))
+    other_sets = sorted(name for name in names if name.startswith("accuracy/"))
     groups = {
-        "Accuracy": ("share correct", {"accuracy": "queries"} | _short(elsewhere)),
+        "Accuracy": ("share correct", {"accuracy": "queries"} | _short(other_sets)),
         "Decided early": (
             "share of queries",
             {"decided_early": "by the first layer", "undefined": "without a depth"},
@@ -153,7 +193,23 @@ def _panel(rows: list[dict[str, Any]], title: str, x: tuple[str, str], unit: str
 
 
 def summarize(run: Run) -> str:
-    """The first and the last numbers of a training, in a sentence."""
+    """Return a sentence with the first and the last numbers of a training.
+
+    Args:
+        run: the run of a monitor.
+
+    Raises:
+        RunError: there is no snapshot.
+
+    >>> import torch
+    >>> from contam.monitor import watch
+    >>> y = torch.arange(40) % 2
+    >>> model = torch.nn.Sequential(torch.nn.ReLU())
+    >>> with watch(model, (torch.eye(2)[y], y), out="runs", show=False) as monitor:
+    ...     monitor.step()
+    >>> summarize(Run.load(monitor.folder))[:60]
+    'From step 0 to step 1 of training this Sequential, accuracy '
+    """
     course = course_of(run)
     first, last = course[0], course[-1]
     words = {
@@ -174,11 +230,29 @@ def summarize(run: Run) -> str:
 
 
 def alarm(run: Run) -> str:
-    """The early alarm: an easy feature may decide most predictions; empty if it is not raised.
+    """Return the early alarm: an easy feature may decide most predictions.
 
-    The first snapshot counts as the control and raises no alarm.
+    The first snapshot is the control and raises no alarm.
 
-    Source: ours, from Murali et al. (2023), who read early depths by eye.
+    Args:
+        run: the run of a monitor.
+
+    Returns:
+        A sentence; empty if no snapshot raises the alarm.
+
+    Raises:
+        RunError: there is no snapshot.
+
+    Source: ours, after Murali et al. (2023), who interpret small depths by eye.
+
+    >>> import torch
+    >>> from contam.monitor import watch
+    >>> y = torch.arange(40) % 2
+    >>> model = torch.nn.Sequential(torch.nn.ReLU())
+    >>> with watch(model, (torch.eye(2)[y], y), out="runs", show=False) as monitor:
+    ...     monitor.step()
+    >>> alarm(Run.load(monitor.folder))[:61]
+    'Early alarm: at step 1, 100% of the predictions are decided b'
     """
     for row in course_of(run)[1:]:
         share = row.get("decided_early")

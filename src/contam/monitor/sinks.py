@@ -1,4 +1,4 @@
-"""Where the numbers of a snapshot go besides the run: a sink takes a step and named numbers."""
+"""Sinks: functions that receive the numbers of each snapshot, besides the run."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,11 +11,14 @@ Sink = Callable[[int, Mapping[str, float]], None]
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 BARS = {"information": "bits", "selectivity": "selectivity", "asymmetry": "asymmetry"}
-"""The numbers that the terminal draws from layer to layer, and their column names."""
+"""The layer numbers that the terminal draws as bars, and their column names."""
 
 
 def tensorboard(folder: Path | str) -> Sink:
-    """A sink that writes every number as a TensorBoard scalar under `contam/`.
+    """Return a sink that writes every number as a TensorBoard scalar under `contam/`.
+
+    Args:
+        folder: the log folder.
 
     Raises:
         ValueError: tensorboard is not installed.
@@ -38,12 +41,18 @@ def tensorboard(folder: Path | str) -> Sink:
 
 
 def weights_and_biases(run: Any) -> Sink:
-    """A sink that logs to a W&B run, with `contam/step` as the horizontal axis.
+    """Return a sink that logs to a W&B run, with `contam/step` as the horizontal axis.
 
     W&B's own step is not used, so other logging is unaffected.
 
     Args:
-        run: what `wandb.init` returns.
+        run: the result of `wandb.init`.
+
+    >>> class Run:
+    ...     def define_metric(self, name, step_metric=None): ...
+    ...     def log(self, numbers): print(numbers)
+    >>> weights_and_biases(Run())(10, {"accuracy": 0.5})
+    {'contam/step': 10, 'contam/accuracy': 0.5}
     """
     run.define_metric("contam/step")
     run.define_metric("contam/*", step_metric="contam/step")
@@ -55,13 +64,19 @@ def weights_and_biases(run: Any) -> Sink:
 
 
 def terminal(console: Console | None = None) -> Sink:
-    """A sink that prints a line for each snapshot, if the console is a terminal.
+    """Return a sink that prints a line for each snapshot, if the console is a terminal.
 
-    Small bars show numbers from layer to layer, on the scale of the largest value so far, so that
-    they can be compared from line to line.
+    Small bars show the numbers of the layers, relative to the largest value so far, so that lines
+    can be compared.
 
     Args:
-        console: standard error if absent.
+        console: the console; by default standard error.
+
+    >>> import io
+    >>> out = io.StringIO()
+    >>> terminal(Console(file=out, force_terminal=True))(10, {"accuracy": 0.5})
+    >>> "0.500" in out.getvalue()
+    True
     """
     target = console or Console(stderr=True, highlight=False)
     largest: dict[str, float] = {}

@@ -1,7 +1,7 @@
 """One snapshot of a network in training: measures of both papers from a few hundred examples.
 
 Prediction depth and usable information come from the second paper; selectivity, asymmetry and the
-attenuation of class profiles from the first. What can't be measured is left out with the reason.
+attenuation of class profiles from the first. A measure that fails is left out with the reason.
 Without other data sets, the ID domains are compared with each other.
 """
 
@@ -29,33 +29,38 @@ from contam.models.readings import over_tokens
 from contam.monitor.examples import Examples
 
 BATCH = 100
-"""Examples that are shown at a time."""
+"""Batch size."""
 MAX_LAYERS = 8
-"""Maximum number of layers that are chosen when the user names none."""
+"""Maximum number of layers that are selected automatically."""
 EARLY = 1
-"""A prediction decided by this probe, the first layer, is decided early."""
+"""Index of the first layer's probe; a prediction decided by it is decided early."""
 SIDE = 4
-"""Maps are averaged over at most this many cells a side."""
+"""Maximum number of cells per side over which maps are averaged."""
 ATTENUATION = "class_profile_attenuation"
 
 
 @dataclass
 class Snapshot:
-    """The numbers of a network and of each probe at one step, and what is missing."""
+    """The numbers of a network and its layers at one step, and what was left out.
+
+    >>> snapshot = Snapshot({"accuracy": 0.5}, {"relu": {"selectivity": 0.2}})
+    >>> snapshot.scalars()
+    {'accuracy': 0.5, 'selectivity/relu': 0.2}
+    """
 
     network: dict[str, float] = field(default_factory=dict)
     layers: dict[str, dict[str, float]] = field(default_factory=dict)
-    """In the order in which they run, from the input to the softmax."""
+    """Numbers by layer, in the order in which layers run, from the input to the softmax."""
     left_out: list[str] = field(default_factory=list)
 
     def records(self, step: int) -> list[dict[str, Any]]:
-        """One record for the network, whose layer is empty, and one for each layer."""
+        """Return one record for the network, whose layer is empty, and one for each layer."""
         network = {"step": step, "layer": "", **self.network, "left_out": self.left_out}
         layers = ({"step": step, "layer": n, **numbers} for n, numbers in self.layers.items())
         return [network, *layers]
 
     def scalars(self) -> dict[str, float]:
-        """Every finite number under a plain name, such as `selectivity/layer2`."""
+        """Return every finite number under a plain name, such as `selectivity/layer2`."""
         flat = {
             f"{key}/{name}": value
             for name, numbers in self.layers.items()
@@ -65,7 +70,20 @@ class Snapshot:
 
 
 def layers_to_monitor(model: nn.Module, x: Float[Tensor, "batch ..."]) -> list[str]:
-    """The last activations of the residual blocks, else evenly spaced activations; at most 8."""
+    """Select at most `MAX_LAYERS` layers to monitor.
+
+    Args:
+        model: the network.
+        x: (batch, ...) an input.
+
+    Returns:
+        Names of the last activations of the residual blocks, evenly spaced; of all activations for
+        a network without blocks.
+
+    >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    >>> layers_to_monitor(model, torch.rand(1, 3))
+    ['1']
+    """
     try:
         layers = [block.last for block in blocks_of(model, x)]
     except ValueError:
@@ -78,6 +96,12 @@ def layers_to_monitor(model: nn.Module, x: Float[Tensor, "batch ..."]) -> list[s
 
 def grid_or_tokens(output: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch numbers"]:
     """Average maps over at most 4 x 4 cells, and sequences over tokens.
+
+    Args:
+        output: (batch, channels, height, width), (batch, tokens, channels) or (batch, numbers).
+
+    Returns:
+        (batch, numbers) features.
 
     Source: ours, coarse enough to be cheap; prediction depth depends on it.
 
@@ -94,9 +118,19 @@ def take_snapshot(model: nn.Module, examples: Examples, layers: list[str], *, k:
         model: returns the logits of the monitored classes.
         examples: support, queries and other data sets.
         layers: names of layers, in the order in which they run.
-        k: neighbors that vote.
+        k: number of neighbors that vote.
 
-    Source: ours, both papers' measures of one network; Murali et al. (2023).
+    Returns:
+        The numbers of the network and of each layer.
+
+    Source: ours, the measures of both papers for one network; Murali et al. (2023).
+
+    >>> from contam.monitor.examples import draw_examples, read_sources
+    >>> y = torch.arange(40) % 2
+    >>> sources = read_sources((torch.eye(2)[y], y), None, {}, seed=0)
+    >>> examples = draw_examples(sources, outputs=2, per_class=5, seed=0)
+    >>> take_snapshot(nn.Sequential(nn.ReLU()), examples, ["0"], k=3).network["accuracy"]
+    1.0
     """
     snapshot = Snapshot(left_out=list(examples.left_out))
     _try(
@@ -112,7 +146,7 @@ def take_snapshot(model: nn.Module, examples: Examples, layers: list[str], *, k:
 
 
 def _try(snapshot: Snapshot, what: str, measure: Callable[[], None]) -> None:
-    """Measure, or note why not: a measure that fails must not end a training."""
+    """Measure, or record why it fails, because a failed measure must not end a training."""
     try:
         measure()
     except Exception as error:
@@ -163,7 +197,7 @@ def _neighbors(
 def _decisions(
     probe: Layer, examples: Examples, k: int, prior: Tensor, numbers: dict[str, float]
 ) -> Int[Tensor, " queries"]:
-    """The class for which the neighbors in one probe vote; adds the usable information in bits."""
+    """Return the class with most neighbors in one probe; add the usable information in bits."""
     classes = len(examples.classes)
     votes = vote(probe.support, examples.support.y, probe.queries, classes=classes, k=k)
     log_probability = neighbor_probability(votes.counts).log()
@@ -177,9 +211,9 @@ def _profiles(model: nn.Module, examples: Examples, layers: list[str], snapshot:
     classes = len(examples.classes)
     y = examples.queries.y
     own, _ = _moments(model, examples.queries, layers)
-    elsewhere = {}
+    other_moments = {}
     for other in examples.others:
-        elsewhere[other.name], share = _moments(model, other, layers)
+        other_moments[other.name], share = _moments(model, other, layers)
         snapshot.network[f"accuracy/{other.name}"] = share
     domain = examples.queries.data.domain
     for layer in layers:
@@ -196,7 +230,7 @@ def _profiles(model: nn.Module, examples: Examples, layers: list[str], snapshot:
         mean = ClassMeans(classes, means.shape[1]).update(values[:, 0], y)
         for other in examples.others:
             new = ClassMeans(classes, means.shape[1])
-            new.update(elsewhere[other.name][layer][:, 0], other.y)
+            new.update(other_moments[other.name][layer][:, 0], other.y)
             numbers[f"{ATTENUATION}/{other.name}"] = class_profile_attenuation(mean, new).value
         _, index = domain.unique(return_inverse=True)
         if not examples.others and int(index.max()) > 0:

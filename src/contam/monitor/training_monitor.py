@@ -1,6 +1,6 @@
-"""The training monitor: when it takes snapshots and where their numbers go.
+"""The training monitor: it takes snapshots at an interval and publishes their numbers.
 
-A training with a monitor comes to the same weights as one without, to the last bit.
+Monitoring does not change the weights of a training, bit for bit.
 """
 
 import logging
@@ -33,7 +33,7 @@ from contam.training.distributed import rank
 EXPERIMENT = "watch"
 """The experiment's name in the runs of monitors."""
 PARTS = "snapshots/"
-"""Where a run holds snapshots, by session and step."""
+"""Prefix of the parts of a run with snapshots, by session and step."""
 LOG = logging.getLogger("contam.monitor")
 
 
@@ -41,7 +41,9 @@ class Reached(Protocol):
     """A stage of a training."""
 
     @property
-    def step(self) -> int: ...
+    def step(self) -> int:
+        """Number of completed steps."""
+        ...
 
 
 StageT = TypeVar("StageT", bound=Reached)
@@ -51,15 +53,15 @@ class MonitorConfig(BaseModel, frozen=True, extra="forbid"):
     """Everything that a snapshot depends on besides the weights."""
 
     name: str
-    """Name of the monitor; a training that resumes under its name continues its record."""
+    """Name of the monitor; a resumed training with the same name continues its record."""
     model: str
     """Class of the network."""
     every: PositiveInt
-    """Steps between two snapshots."""
+    """Number of steps between snapshots."""
     layers: tuple[str, ...]
-    """In the order in which they run."""
+    """Names of the layers, in the order in which they run."""
     support: str
-    """Name of the set in which neighbors are looked up."""
+    """Name of the set in which neighbors are searched."""
     queries: str
     """Name of the set whose predictions are measured."""
     others: tuple[str, ...]
@@ -67,31 +69,31 @@ class MonitorConfig(BaseModel, frozen=True, extra="forbid"):
     classes: tuple[int, ...]
     """The monitored classes."""
     per_class: PositiveInt
-    """Examples of each class on each side."""
+    """Number of support examples and of queries of every class."""
     k: PositiveInt
-    """Neighbors that vote."""
+    """Number of neighbors that vote."""
     reading: str
-    """How features are read, on which prediction depth depends."""
+    """Name of the reading of features, on which prediction depth depends."""
     early: int
-    """The probe by which a decision is early; the input is probe 0."""
+    """Index of the last probe that counts as early; the input is probe 0."""
     seed: int
     """Random seed of the draw of examples."""
 
 
 class TrainingMonitor:
-    """Takes a snapshot of a network in training at once, and then every so many steps.
+    """Takes a snapshot of a network in training at once, and then at an interval of steps.
 
-    `watch` makes one. As a context manager it takes a last snapshot at the end, unless an exception
-    ends the training.
+    Use `watch` to make one. As a context manager it takes a last snapshot at the end, unless an
+    exception ends the training.
 
     Args:
         model: the network, restricted to the monitored classes.
-        examples: what every snapshot shows to the network.
-        config: what every snapshot depends on.
-        start: the step that the training is at.
-        run: where snapshots are written, or None.
-        sinks: where numbers are sent.
-        on_error: `note` logs what can't be measured, `raise` ends the training.
+        examples: the examples of every snapshot.
+        config: the settings of every snapshot.
+        start: the current step of the training.
+        run: run in which snapshots are written, or None.
+        sinks: functions that receive the numbers.
+        on_error: `note` logs a failed measure, `raise` ends the training.
     """
 
     def __init__(
@@ -111,9 +113,9 @@ class TrainingMonitor:
         """The folder of the run."""
         self.run = run
         self.steps = start
-        """The step that the training is at."""
+        """The current step of the training."""
         self.snapshots: dict[int, Snapshot] = {}
-        """By step."""
+        """The snapshots by step."""
         self.seconds = 0.0
         """Wall time of all snapshots."""
         self._model = model
@@ -129,7 +131,7 @@ class TrainingMonitor:
         self.at(self.steps + 1)
 
     def at(self, step: int) -> None:
-        """Set the step that the training is at; take a snapshot if it is time."""
+        """Set the current step of the training; take a snapshot if it is time."""
         self.steps = step
         if step // self.config.every > max(self.snapshots) // self.config.every:
             self.snapshot()
@@ -138,10 +140,10 @@ class TrainingMonitor:
         """Take a snapshot now.
 
         Raises:
-            ValueError: something could not be measured or written, and `on_error` is 'raise'.
+            ValueError: a measure or the writing fails, and `on_error` is 'raise'.
         """
         begin = time.perf_counter()
-        # Autocast would keep weights that were cast without gradients, and train on them.
+        # Autocast would cache weights cast without gradients, and the training would use them.
         with preserve_model(self._model), torch.autocast(_device(self._model).type, enabled=False):
             snapshot = take_snapshot(
                 self._model, self.examples, list(self.config.layers), k=self.config.k
@@ -159,9 +161,12 @@ class TrainingMonitor:
         return snapshot
 
     def around(self, stages: Iterable[StageT]) -> Iterator[StageT]:
-        """Pass on the stages of a training, with snapshots between them; close at the end.
+        """Yield the stages of a training, take snapshots between them, and close at the end.
 
-        A snapshot is taken only between two stages, so let the training report often enough.
+        Snapshots are taken only between two stages, so the training must report often enough.
+
+        Args:
+            stages: the stages that a training yields.
         """
         with self:
             for stage in stages:
@@ -169,7 +174,7 @@ class TrainingMonitor:
                 yield stage
 
     def close(self, *, snapshot: bool = True) -> None:
-        """Take a last snapshot if there were steps since, and release the run."""
+        """Take a last snapshot if there were steps since the previous one, and release the run."""
         try:
             if snapshot and self.steps not in self.snapshots:
                 self.snapshot()
@@ -185,13 +190,13 @@ class TrainingMonitor:
         self.close(snapshot=kind is None)
 
     def _publish(self, snapshot: Snapshot) -> list[str]:
-        """Write a snapshot and send its numbers; returns what failed, a line each."""
+        """Write a snapshot and send its numbers; return one line for each failure."""
         failed = []
         if self.run is not None:
             try:
                 part = f"{PARTS}{self._session:04}/{self.steps:09}"
                 self.run.write(part, snapshot.records(self.steps))
-                # Nothing is unfinished between two snapshots.
+                # The run is complete between two snapshots.
                 self.run.finish()
             except Exception as error:
                 failed.append(f"writing the run: {error}")
@@ -221,36 +226,40 @@ def watch(
     on_error: Literal["note", "raise"] = "note",
     start: int = 0,
 ) -> TrainingMonitor:
-    """Monitor a network in training: take a snapshot now, as the control, and every so many steps.
+    """Monitor a network in training: take a snapshot now, as the control, and then at an interval.
 
-    The same few examples of each class are shown every time.
+    Every snapshot uses the same few examples of every class.
 
     Args:
-        model: the network; it and all random states are unchanged by a snapshot.
-        data: data of any form of `contam.inputs`, from which the support of neighbors is drawn; of
-            a `Shift`, its training domains.
-        queries: the data whose predictions are measured; of a `Shift`, its ID validation or test
-            set; half of `data` without any.
+        model: the network; a snapshot changes neither its state nor any random state.
+        data: data of any form of `contam.inputs` for the support of neighbors; of a `Shift`, its
+            training domains.
+        queries: the data whose predictions are measured; by default the ID validation or test set
+            of a `Shift`, or half of `data`.
         others: other data sets with the same classes by name, such as OOD data. Without any, the
             domains of the queries are compared with each other.
-        every: steps between two snapshots.
-        layers: names of layers; `auto` takes the last activations of the residual blocks, or at
+        every: number of steps between snapshots.
+        layers: names of layers; `auto` selects the last activations of the residual blocks, or at
             most eight activations.
-        per_class: examples of each class on each side; about 200 in all without it.
-        k: neighbors that vote.
+        per_class: number of support examples and of queries of every class; by default, about 200
+            over all classes.
+        k: number of neighbors that vote.
         seed: random seed of the draw of examples.
         out: folder of runs in which the snapshots are written.
-        name: a monitor with the same name and settings continues its record.
+        name: name of the record; a monitor with the same name and settings continues it.
         sinks: functions of a step and a dict of numbers.
         show: whether to print a line for each snapshot, if standard error is a terminal.
-        on_error: `note` records and logs what can't be measured; `raise` ends the training.
-        start: the step that the training is at.
+        on_error: `note` records and logs a failed measure; `raise` ends the training.
+        start: the current step of the training.
 
-    Source: ours, both papers' measures over a training; Murali et al. (2023).
+    Returns:
+        The monitor, after its first snapshot.
 
     Raises:
-        ValueError: what is known before training: labels the network has no output for, too few
-            examples, no such layer, an interval below 1, or a run that can't be written.
+        ValueError: a label has no logit, there are too few examples, a layer does not exist, an
+            argument is out of range, or the run can't be written.
+
+    Source: ours, the measures of both papers during a training; Murali et al. (2023).
 
     >>> y = torch.arange(40) % 2
     >>> x = y[:, None] + torch.linspace(0, 0.5, 40)[:, None]
@@ -303,19 +312,32 @@ def watch(
 def watching(
     stages: Iterable[StageT], model: nn.Module, data: Any, **settings: Any
 ) -> Iterator[StageT]:
-    """Pass on the stages of a training of this model, with snapshots between them.
+    """Yield the stages of a training, with snapshots of its network between them.
 
     Args:
-        stages: what a training yields.
-        model: the network that it trains.
+        stages: the stages that a training yields.
+        model: the network in training.
         data: as for `watch`.
         settings: the other arguments of `watch`.
+
+    Yields:
+        The stages, unchanged.
+
+    >>> from types import SimpleNamespace
+    >>> y = torch.arange(40) % 2
+    >>> stages = (SimpleNamespace(step=step) for step in (100, 200, 300))
+    >>> data, model = (torch.eye(2)[y], y), nn.Sequential(nn.ReLU())
+    >>> [stage.step for stage in watching(stages, model, data, show=False)]
+    [100, 200, 300]
     """
     yield from watch(model, data, **settings).around(stages)
 
 
 def session_of(part: str) -> int:
-    """The number of the session that wrote a part of a run, from 1.
+    """Return the number of the session that wrote a part of a run, from 1.
+
+    Args:
+        part: name of the part.
 
     >>> session_of("snapshots/0002/000000200")
     2
@@ -326,7 +348,7 @@ def session_of(part: str) -> int:
 def _layers(
     model: LogitsAdapter, x: torch.Tensor, layers: Collection[str] | Literal["auto"]
 ) -> tuple[str, ...]:
-    """The layers to monitor, in the order in which they run."""
+    """Return the layers to monitor, in the order in which they run."""
     if not isinstance(layers, str):
         return find_layers(model, x, list(layers))
     if layers != "auto":
