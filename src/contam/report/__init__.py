@@ -30,6 +30,9 @@ def page(runs: Sequence[Run], experiments: Mapping[str, Experiment]) -> str:
 
     Raises:
         RunError: a finished run is damaged, or its experiment is not in `experiments`.
+
+    >>> "No claim was judged" in page([], {})
+    True
     """
     shown = sections(runs, experiments)
     judging = not shown or any(section.claims or not section.finished for section in shown)
@@ -79,5 +82,9 @@ def write(runs: Sequence[Run], path: Path, experiments: Mapping[str, Experiment]
 
     Raises:
         RunError: as for `page`, or the file cannot be written.
+
+    >>> write([], Path("index.html"), {})
+    >>> Path("index.html").read_text()[:15]
+    '<!doctype html>'
     """
     write_atomically(path, page(runs, experiments).encode())

@@ -16,11 +16,11 @@ from contam.plots import Figure, Panel, bars, histogram, lines, scatter
 Values = Mapping[str, Interval | float]
 Read = Callable[[LayerRecord], Values]
 FEW = 2
-"""Curves that share a panel with their controls, at most."""
+"""Maximum number of curves that share a panel with their controls."""
 COLORS = 7
-"""Series of the projection, at most."""
+"""Maximum number of series of the projection."""
 CLASSES = 20
-"""Classes whose rates are drawn side by side, at most."""
+"""Maximum number of classes whose rates are drawn side by side."""
 SPREAD = np.linspace(-0.5, 1.5, 41)
 SHARE = np.linspace(0, 1, 41)
 """Edges of histograms."""
@@ -35,8 +35,12 @@ HISTOGRAMS: tuple[tuple[str, str, np.ndarray, dict[str, str]], ...] = (
 
 
 def of_layers(record: AuditRecord) -> list[Figure]:
-    """Return the measures over the depth of the network; those without numbers are left out."""
-    ood = [each.name for each in record.sets if each.role == "ood"]
+    """Return figures of the measures over the depth of the network.
+
+    Args:
+        record: the audit; measures without numbers have no panel.
+    """
+    ood = [scores.name for scores in record.sets if scores.role == "ood"]
     lost = _controlled(
         record, "Class signal lost under shift", "attenuation, ID to OOD",
         lambda layer: {
@@ -93,7 +97,12 @@ def of_layers(record: AuditRecord) -> list[Figure]:
 
 
 def of_neurons(record: AuditRecord, most: int) -> tuple[Panel, ...]:
-    """Return histograms of the first neurons of the table, in the order of `HISTOGRAMS`."""
+    """Return histograms of the first neurons of the table, in the order of `HISTOGRAMS`.
+
+    Args:
+        record: an audit with a table of neurons.
+        most: maximum number of neurons.
+    """
     table = record.neurons
     assert table is not None, "histograms are of a table"
     return tuple(
@@ -106,13 +115,20 @@ def of_neurons(record: AuditRecord, most: int) -> tuple[Panel, ...]:
 
 
 def _finite(values: Sequence[float | None]) -> np.ndarray:
-    """The numbers of a column, nan for those that are missing or not finite."""
+    """Return the numbers of a column, with nan for missing and non-finite ones."""
     column = np.array(values, dtype=np.float64)
     return np.where(np.isfinite(column), column, np.nan)
 
 
 def of_rates(record: AuditRecord) -> Panel | None:
-    """Return the activation rate of a layer by class: the last layer, until another is chosen."""
+    """Return the chart of activation rates by class, with those of the last layer.
+
+    Args:
+        record: the audit.
+
+    Returns:
+        The chart; None without rates or for more than `CLASSES` classes.
+    """
     known = [layer for layer in record.layers if layer.class_rates]
     if not known or len(record.classes) > CLASSES:
         return None
@@ -129,12 +145,26 @@ def of_rates(record: AuditRecord) -> Panel | None:
 
 
 def on_one_line(name: str) -> str:
-    """Return the name without line separators, which Vega's expressions cannot parse."""
+    r"""Return a name without line separators, which Vega's expressions cannot parse.
+
+    Args:
+        name: the name.
+
+    >>> on_one_line("two\u2028lines")
+    'two lines'
+    """
     return " ".join(name.split())
 
 
 def of_projection(record: AuditRecord) -> tuple[Panel, ...]:
-    """Return examples in a layer's first two principal directions, by set, class and domain."""
+    """Return charts of examples in two principal directions, by data set, class and domain.
+
+    Args:
+        record: the audit.
+
+    Returns:
+        One chart for each of these with 2 to `COLORS` values; none without a projection.
+    """
     plane = record.projection
     if plane is None:
         return ()
@@ -160,7 +190,7 @@ def of_projection(record: AuditRecord) -> tuple[Panel, ...]:
 def _controlled(
     record: AuditRecord, title: str, unit: str, read: Read
 ) -> list[tuple[Panel, list[dict[str, Any]]]]:
-    """A measure and its control: in one panel if there are few curves, else side by side."""
+    """Return a measure and its control, in one panel if there are few curves."""
     names = dict.fromkeys(key for layer in record.layers for key in read(layer))
 
     def control(layer: LayerRecord) -> Values:
@@ -184,7 +214,7 @@ def _controlled(
 
 
 def _changed(record: AuditRecord) -> list[tuple[Panel, list[dict[str, Any]]]]:
-    """A panel for each change of the ID images, with the control."""
+    """Return a panel for each change of the ID images, with the control."""
     changes = dict.fromkeys(key for layer in record.layers for key in layer.counterfactual)
 
     def panel(change: str) -> tuple[Panel, list[dict[str, Any]]]:
@@ -200,7 +230,7 @@ def _changed(record: AuditRecord) -> list[tuple[Panel, list[dict[str, Any]]]]:
 def _comparable(
     both: Sequence[tuple[Panel, list[dict[str, Any]]]],
 ) -> list[tuple[Panel, list[dict[str, Any]]]]:
-    """The panels with one y axis that includes every number, but not the ends of wide intervals."""
+    """Give panels a common y axis that includes all numbers but not the ends of wide intervals."""
     values = [row["value"] for _, rows in both for row in rows if math.isfinite(row["value"])]
     ends = [min(0.0, *values), max(1.0, *values)] if values else [0.0, 1.0]
     made = []
@@ -216,16 +246,16 @@ def _comparable(
 def _by_depth(
     record: AuditRecord, title: str, unit: str, read: Read
 ) -> tuple[Panel, list[dict[str, Any]]]:
-    """A curve over the layers for each key, and the numbers for the table."""
+    """Return a curve over the layers for each key, and the numbers for the table."""
     rows = []
-    order = dict.fromkeys(each.name for each in record.sets)
+    order = dict.fromkeys(scores.name for scores in record.sets)
     order |= dict.fromkeys(key for layer in record.layers for key in read(layer))
     for key in order:
         for place, layer in enumerate(record.layers, 1):
-            found = read(layer).get(key)
-            if found is None:
+            value = read(layer).get(key)
+            if value is None:
                 continue
-            whole = found if isinstance(found, Interval) else Interval(value=found)
+            whole = value if isinstance(value, Interval) else Interval(value=value)
             rows.append(
                 {"place": place, "layer": layer.name, "measure": title, "data": key}
                 | {end: _short(getattr(whole, end)) for end in ("value", "low", "high")}
@@ -243,7 +273,7 @@ def _by_depth(
 
 
 def _naming(panel: Panel, names: Sequence[str]) -> Panel:
-    """The panel with all layers along its axis, and their names in the tooltip."""
+    """Return the panel with all layers along its axis and their names in the tooltip."""
     chart: Any = deepcopy(panel.chart)
     for point in chart["data"]["values"]:
         point["x"] = int(point["x"])

@@ -16,13 +16,13 @@ from contam.report.document import document
 from contam.report.view import ROWS_SHOWN, FigureView, figure_view
 
 NEURONS_WITHOUT_SCRIPT = 100
-"""Neurons that the page shows without JavaScript."""
+"""Number of neurons that the page shows without JavaScript."""
 NEURONS_SHOWN = 2000
-"""Neurons on the page: the first ones of the table, whose loss is largest."""
+"""Number of neurons on the page: the first of the table, which have the largest loss."""
 IMAGE_BYTES = 800_000
-"""Bytes of all images. Those that do not fit are left out, and the page says how many."""
+"""Maximum number of bytes of all images; the page reports how many it leaves out."""
 TINY = 96
-"""Pixels across below which an image is enlarged without smoothing."""
+"""Width in pixels below which an image is enlarged without smoothing."""
 
 
 def audit_page(record: AuditRecord) -> str:
@@ -47,7 +47,7 @@ def audit_page(record: AuditRecord) -> str:
         styles=["page.css", "audit.css"],
         scripts=["charts.js", "audit.js", "neurons.js"],
         title=f"Audit of {record.model}",
-        said=audit_words,
+        audit_words=audit_words,
         record=record,
         verdict=record.verdict,
         kind=audit_words.kind(record.verdict.cause),
@@ -85,6 +85,7 @@ class _Picture:
 
     @property
     def tiny(self) -> bool:
+        """Whether the image is enlarged without smoothing."""
         return self.side < TINY
 
 
@@ -137,7 +138,7 @@ def _view(panels: Sequence[Panel], number: int) -> FigureView:
 
 
 def _rows(table: NeuronTable | None, most: int) -> list[tuple[Any, ...]]:
-    """The first neurons, with the columns in the order of the page."""
+    """Return the first neurons, with columns in the order of the page."""
     if table is None:
         return []
     columns = (
@@ -148,7 +149,7 @@ def _rows(table: NeuronTable | None, most: int) -> list[tuple[Any, ...]]:
 
 
 def _rates(record: AuditRecord, anchor: str) -> dict[str, Any]:
-    """Activation rates by layer, data set and class, for the chart that follows the layer."""
+    """Return activation rates by layer, data set and class, for the chart of the selected layer."""
     values = {
         layer.name: {
             audit_figures.on_one_line(name): [
@@ -163,7 +164,7 @@ def _rates(record: AuditRecord, anchor: str) -> dict[str, Any]:
 
 
 def _classes(record: AuditRecord) -> list[tuple[str, list[Any]]]:
-    """Classes with their scores in each set, those with the largest accuracy drop first."""
+    """Return classes with their scores in each set, the largest accuracy drop first."""
     ordered = sorted(record.sets, key=lambda scores: scores.role != "id")
 
     def change(row: tuple[str, list[Any]]) -> float:
@@ -171,14 +172,14 @@ def _classes(record: AuditRecord) -> list[tuple[str, list[Any]]]:
         others = [value for value in values[1:] if value is not None]
         return min(others) - values[0] if others and values[0] is not None else 0.0
 
-    names = [name for name in record.classes if any(name in each.by_class for each in ordered)]
+    names = [name for name in record.classes if any(name in s.by_class for s in ordered)]
     return sorted(
         ((name, [scores.by_class.get(name) for scores in ordered]) for name in names), key=change
     )
 
 
 def _measured(record: AuditRecord) -> list[tuple[str, str, list[Any]]]:
-    """Columns of the table of layers: measure, data set, and a value for each layer or None."""
+    """Return the columns of the layer table: measure, data set, and one value or None per layer."""
     sets = sorted(record.sets, key=lambda scores: scores.role != "id")
     columns = [
         (title, scores.name, [getattr(layer, name).get(scores.name) for layer in record.layers])
@@ -197,7 +198,7 @@ def _groups(examples: Sequence[Example]) -> dict[str, list[_Picture]]:
 
 
 def _side(example: Example) -> int:
-    """The width of the image in pixels, by its header."""
+    """Return the width of an image in pixels, from its header."""
     try:
         with Image.open(io.BytesIO(base64.b64decode(example.picture, validate=True))) as picture:
             return picture.width

@@ -9,7 +9,14 @@ from contam.report.words import cell, typeset
 
 
 def kind(cause: str) -> str:
-    """Return which of the page's three colors a cause has."""
+    """Return the color of a cause on the page: 'holds', 'fails' or 'unjudged'.
+
+    Args:
+        cause: name of the cause, `healthy` or `undecided`.
+
+    >>> kind("healthy"), kind("contaminated")
+    ('holds', 'fails')
+    """
     return {"healthy": "holds", UNDECIDED: "unjudged"}.get(cause, "fails")
 
 
@@ -21,29 +28,44 @@ class Gauge(NamedTuple):
     limit: float | None
 
 
-def gauge(found: Interval | None, limit: float | None = None) -> Gauge | None:
+def gauge(share: Interval | None, limit: float | None = None) -> Gauge | None:
     """Place a share between 0 and 1 with its interval and a threshold on a line.
 
-    The line begins below 0 for negative numbers such as losses. None without a finite number.
+    Args:
+        share: the share; the line begins below 0 for negative numbers such as losses.
+        limit: the threshold.
+
+    Returns:
+        Positions on the line; None without a finite number.
+
+    >>> gauge(Interval(value=0.5, low=0.25, high=0.75), limit=0.1)
+    Gauge(dot=66.0, whisker=(33.0, 99.0), limit=13.2)
     """
-    if found is None or not math.isfinite(found.value):
+    if share is None or not math.isfinite(share.value):
         return None
-    ends = [end for end in (found.low, found.high) if end is not None and math.isfinite(end)]
-    low, high = min(0.0, found.value, *ends), max(1.0, found.value)
+    ends = [end for end in (share.low, share.high) if end is not None and math.isfinite(end)]
+    low, high = min(0.0, share.value, *ends), max(1.0, share.value)
 
     def place(value: float) -> float:
         return round(WIDTH * min(max((value - low) / (high - low), 0.0), 1.0), 1)
 
     return Gauge(
-        place(found.value),
+        place(share.value),
         (place(ends[0]), place(ends[1])) if len(ends) == 2 else None,
         None if limit is None else place(limit),
     )
 
 
-def number(found: Interval | float | None) -> str:
-    """Format a number without its interval."""
-    value = found.value if isinstance(found, Interval) else found
+def number(value: Interval | float | None) -> str:
+    """Format a number without its interval.
+
+    Args:
+        value: the number; a dash if it is missing.
+
+    >>> number(Interval(value=0.91234)), number(0.5), number(None)
+    ('0.912', '0.5', '–')
+    """
+    value = value.value if isinstance(value, Interval) else value
     if value is None or math.isnan(value):
         return cell(None)
     # Shares to a thousandth; smaller numbers, such as p-values, keep their digits.
@@ -51,30 +73,58 @@ def number(found: Interval | float | None) -> str:
 
 
 def fixed(value: float | None) -> str:
-    """Format a number of a column to a thousandth."""
+    """Format a number of a column with three decimals.
+
+    Args:
+        value: the number; a dash if it is missing or not finite.
+
+    >>> fixed(-0.5), fixed(None)
+    ('−0.500', '–')
+    """
     if value is None or not math.isfinite(value):
         return "–"
     return typeset(f"{value:z.3f}")
 
 
-def ends(found: Interval | None) -> str:
-    """Format the ends of an interval as '0.51 to 0.56'; an empty string if they are unknown."""
-    if found is None or found.low is None or found.high is None:
+def ends(interval: Interval | None) -> str:
+    """Format the ends of an interval; an empty string if they are unknown.
+
+    Args:
+        interval: the interval.
+
+    >>> ends(Interval(value=0.53, low=0.51, high=0.56))
+    '0.51 to 0.56'
+    """
+    if interval is None or interval.low is None or interval.high is None:
         return ""
-    return f"{number(found.low)} to {number(found.high)}"
+    return f"{number(interval.low)} to {number(interval.high)}"
 
 
 def decides(step: Step, record: AuditRecord) -> bool:
-    """Return whether this answer gave the verdict."""
-    first = next(
-        (each for each in record.verdict.steps
-         if each.answer == "yes" and each.leads_to == record.verdict.cause), None
+    """Return whether an answer gave the verdict.
+
+    Args:
+        step: a question with its answer.
+        record: the audit.
+    """
+    deciding = next(
+        (other for other in record.verdict.steps
+         if other.answer == "yes" and other.leads_to == record.verdict.cause), None
     )  # fmt: skip
-    return step is first
+    return step is deciding
 
 
 def badge(step: Step) -> str:
-    """Return the answer in a few words."""
+    """Return the answer in a few words.
+
+    Args:
+        step: a question with its answer.
+
+    >>> badge(Step(
+    ...     question="Does a refitted head recover OOD accuracy?", evidence="gain", found=None,
+    ...     threshold=0.1, answer="yes", leads_to="head", why="The gain is 0.3."))
+    'Yes: head'
+    """
     return {
         "yes": f"Yes: {step.leads_to}",
         "no": "No, it fails" if step.leads_to == "healthy" else f"No, not {step.leads_to}",
@@ -94,12 +144,23 @@ class EvidenceTable(NamedTuple):
 
 
 def evidence_table(evidence: CauseEvidence) -> EvidenceTable:
-    """Arrange the numbers of a cause's evidence as a table."""
-    columns = list(dict.fromkeys(number.what for number in evidence.numbers))
+    """Arrange the numbers of a cause's evidence as a table.
+
+    Args:
+        evidence: the evidence about one cause.
+
+    >>> from contam.auditing.records import Number
+    >>> numbers = [Number(what="accuracy", value=Interval(value=0.9), on="ID")]
+    >>> table = evidence_table(
+    ...     CauseEvidence(cause="head", title="Is it the head?", method="", numbers=numbers))
+    >>> table.columns, table.rows
+    (['accuracy'], [('ID', '', [Interval(value=0.9, low=None, high=None)])])
+    """
+    columns = list(dict.fromkeys(item.what for item in evidence.numbers))
     rows: dict[tuple[str, str], list[Interval | None]] = {}
-    for each in evidence.numbers:
-        row = rows.setdefault((each.on, each.part), [None] * len(columns))
-        row[columns.index(each.what)] = each.value
+    for item in evidence.numbers:
+        row = rows.setdefault((item.on, item.part), [None] * len(columns))
+        row[columns.index(item.what)] = item.value
     return EvidenceTable(
         columns,
         [(on, part, values) for (on, part), values in rows.items()],
@@ -108,5 +169,12 @@ def evidence_table(evidence: CauseEvidence) -> EvidenceTable:
 
 
 def capitalized(text: str) -> str:
-    """Return the text with its first letter in upper case."""
+    """Return the text with its first letter in upper case.
+
+    Args:
+        text: the text.
+
+    >>> capitalized("accuracy on ID data")
+    'Accuracy on ID data'
+    """
     return text[:1].upper() + text[1:]

@@ -1,4 +1,4 @@
-"""One self-contained HTML document, with a policy that forbids everything else."""
+"""Self-contained HTML documents with a content security policy."""
 
 import base64
 import functools
@@ -33,6 +33,9 @@ def document(
         styles: names of CSS files in this package, joined in this order.
         scripts: names of JavaScript files in this package, joined in this order.
         values: variables of the template.
+
+    Returns:
+        The document as text.
     """
     sheet = theme.stylesheet() + "".join(map(_text, styles))
     code = {

@@ -22,8 +22,14 @@ def strip(claim: Claim) -> Strip | None:
     The line spans the result, its standard deviation and the range, with a margin. An open end of
     the range extends to the end of the line.
 
+    Args:
+        claim: the claim.
+
     Returns:
         The positions; None if the claim has no finite result or no range.
+
+    >>> strip(Claim("The shift costs accuracy", "ours", "OOD risk", found=0.5, low=0.0, high=1.0))
+    Strip(band=(15.2, 116.8), whisker=None, dot=66.0)
     """
     if claim.found is None or not math.isfinite(claim.found):
         return None

@@ -43,7 +43,11 @@ SANS = (
 
 
 def stylesheet() -> str:
-    """Return the colors as CSS properties; the page's choice overrides the system's setting."""
+    """Return the colors as CSS properties; the page's choice overrides the system's setting.
+
+    >>> "--paper: #fcfbf8;" in stylesheet()
+    True
+    """
     light, dark = (_properties(COLORS[name]) for name in ("light", "dark"))
     return (
         f":root {{ color-scheme: light; --sans: {SANS};\n{light} }}\n"
@@ -59,7 +63,14 @@ def _properties(colors: dict[str, str]) -> str:
 
 
 def chart_config(name: str) -> dict[str, Any]:
-    """Return the Vega config of a theme ('light' or 'dark')."""
+    """Return the Vega config of a theme.
+
+    Args:
+        name: `light` or `dark`.
+
+    >>> chart_config("dark")["axis"]["titleColor"]
+    '#e9e7e2'
+    """
     colors = COLORS[name]
     words = {"labelColor": colors["soft"], "titleColor": colors["ink"]}
     return {
@@ -94,7 +105,7 @@ def chart_config(name: str) -> dict[str, Any]:
             "titlePadding": 8,
         },
         "axisXQuantitative": {"grid": False},
-        # The title of a y axis is horizontal and stands above the axis.
+        # The title of a y axis is horizontal and above the axis.
         "axisYQuantitative": {
             "domain": False,
             "ticks": False,

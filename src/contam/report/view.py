@@ -134,6 +134,9 @@ def sections(runs: Sequence[Run], experiments: Mapping[str, Experiment]) -> list
 
     Raises:
         RunError: a run is damaged, or its experiment is not in `experiments`.
+
+    >>> sections([], {})
+    []
     """
     claim_numbers, figure_numbers = count(1), count(1)
     repeats = Counter(run.experiment for run in runs)
@@ -173,7 +176,17 @@ def sections(runs: Sequence[Run], experiments: Mapping[str, Experiment]) -> list
 
 
 def figure_view(figure: Figure, number: int) -> FigureView:
-    """Return a figure with its anchors; its panels share axes and colors where they agree."""
+    """Return a figure with its anchors; its panels share axes and colors where they agree.
+
+    Args:
+        figure: the figure.
+        number: its number on the page.
+
+    >>> figure = Figure("Risk", "", "ours", (), ({"step": 0, "risk": 0.5},))
+    >>> view = figure_view(figure, 3)
+    >>> view.anchor, view.columns, view.numbers
+    ('figure-3', ['step', 'risk'], [[0, 0.5]])
+    """
     anchor = f"figure-{number}"
     panels = []
     charts = in_agreement(figure.panels)

@@ -50,6 +50,11 @@ def headline(held: int, failed: int, unjudged: int, unfinished: int) -> str:
 def tally(held: int, failed: int, unjudged: int) -> str:
     """Return the verdicts of one experiment in a few words.
 
+    Args:
+        held: number of claims that hold.
+        failed: number of claims that do not hold.
+        unjudged: number of claims that were not judged.
+
     >>> tally(5, 1, 0)
     '5 hold, 1 does not'
     """
@@ -62,7 +67,10 @@ def tally(held: int, failed: int, unjudged: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a wall time in seconds as text with at most two units.
+    """Return a wall time as text with at most two units.
+
+    Args:
+        seconds: the time in seconds.
 
     >>> duration(192.0)
     '3 min 12 s'
@@ -77,7 +85,10 @@ def duration(seconds: float) -> str:
 
 
 def cell(value: Any) -> str:
-    """Return a table's value as short text; `None` becomes a dash.
+    """Return a table's value as short text.
+
+    Args:
+        value: a number, text, list or None; None becomes a dash.
 
     >>> cell(0.12345), cell(20_000), cell(None)
     ('0.123', '20,000', '–')
@@ -101,19 +112,40 @@ def cell(value: Any) -> str:
 
 
 def rough(spread: float) -> str:
-    """Return a standard deviation with two significant digits."""
+    """Return a standard deviation with two significant digits.
+
+    Args:
+        spread: the standard deviation.
+
+    >>> rough(0.01234)
+    '0.012'
+    """
     return cell(float(f"{spread:.2g}"))
 
 
 def typeset(text: str) -> str:
-    """Return `text` with minus signs, powers of ten and no line break before '%'."""
+    r"""Return text with minus signs, powers of ten and no line break before '%'.
+
+    Args:
+        text: plain text.
+
+    >>> typeset("from -1 to 2e-05")
+    'from −1 to 2\xa0×\xa010⁻⁵'
+    """
     text = re.sub(r"(?<=\d)e([+-]?)0*(\d+)\b", _power, text)
     text = re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", text)
     return re.sub(r"(?<![\w.)])-(?=\.?\d)", "−", text)
 
 
 def prose(text: str) -> Markup:
-    """Return a sentence as HTML; text between backticks becomes code."""
+    """Return a sentence as HTML; text between backticks becomes code.
+
+    Args:
+        text: plain text.
+
+    >>> str(prose("Use `watch` & wait."))
+    'Use <code>watch</code> &amp; wait.'
+    """
     parts = text.split("`")
     if len(parts) % 2 == 0:
         return escape(typeset(text))
@@ -134,12 +166,19 @@ def _power(match: re.Match[str]) -> str:
 
 
 def json_in_html(value: Any) -> Markup:
-    """Return JSON that is safe inside a script element; numbers that are not finite become null."""
+    r"""Return JSON that is safe inside a script element; non-finite numbers become null.
+
+    Args:
+        value: plain values, arrays, tensors or anything with a text.
+
+    >>> str(json_in_html({"loss": math.nan, "text": "</script>"}))
+    '{"loss":null,"text":"\\u003c/script>"}'
+    """
     plain = json.loads(json.dumps(value, default=_as_json), parse_constant=lambda _: None)
     text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028"))
 
 
 def _as_json(value: Any) -> Any:
-    """Arrays and tensors become lists or numbers; anything else, such as a path, becomes text."""
+    """Convert arrays and tensors to lists or numbers, and anything else to text."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
