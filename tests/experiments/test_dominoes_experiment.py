@@ -1,4 +1,4 @@
-"""The experiment on dominoes: its cases, its rows, its verdicts, and files in place of scans."""
+"""The dominoes experiment: cases, measurements, claims, and halves from files."""
 
 import gzip
 import struct
@@ -9,11 +9,12 @@ import pytest
 import torch
 from support.experiment_runs import run_experiment
 
-from contam.experiments.dominoes import snapshots as looks
+from contam.experiments.dominoes import snapshots
 from contam.experiments.dominoes.cases import (
     CONTRAST,
     STRENGTH,
     Case,
+    Config,
     cases,
     half_of,
     network,
@@ -21,14 +22,13 @@ from contam.experiments.dominoes.cases import (
     profiled,
     shift_of,
 )
-from contam.experiments.dominoes.experiment import EXPERIMENT, HARMFUL, LAPTOP, PAPER, SMOKE
-from contam.experiments.dominoes.results import Seen
+from contam.experiments.dominoes.experiment import EXPERIMENT, LAPTOP, PAPER, SMOKE
 from contam.measures.depth import Rule
 from contam.run import Run
 
 
-class Reads(torch.nn.Module):
-    """Answers 1 where the upper left corner is white: the easy cue, and nothing else."""
+class CornerReader(torch.nn.Module):
+    """Predicts class 1 where the upper left corner is white: only the easy feature matters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,16 +46,16 @@ def smoke(tmp_path_factory) -> Run:
     return run_experiment(EXPERIMENT, one, tmp_path_factory.mktemp("smoke"))
 
 
-def test_every_cue_is_learned_alone_and_over_the_core():
+def test_cases_have_every_feature_alone_and_over_the_core():
     listed = cases(LAPTOP)
     assert len({case.part(0) for case in listed}) == len(listed) == 17
-    for cue in LAPTOP.spurious:
-        assert Case("alone", cue) in listed and Case("over", cue) in listed
+    for feature in LAPTOP.spurious:
+        assert {Case("alone", feature), Case("over", feature)} <= set(listed)
     assert set(profiled(LAPTOP)) <= set(listed)
-    assert [case.cue for case in listed if case.agreement < 1] == ["easy", "hard"]
+    assert [case.feature for case in listed if case.agreement < 1] == ["easy", "hard"]
 
 
-def test_a_cue_alone_shows_the_class_and_the_other_half_does_not():
+def test_only_the_half_of_a_feature_alone_shows_the_class():
     config = LAPTOP.model_copy(update={"train": 200, "test": 200})
     easy = shift_of(config, Case("alone", "easy"), 0).id_test.data
     corner = easy.x[:, 0, :4, :4].mean(dim=(1, 2))
@@ -66,7 +66,7 @@ def test_a_cue_alone_shows_the_class_and_the_other_half_does_not():
     assert swapped.x[:, :, :16].max() < 0.5 + 1e-6
 
 
-def test_the_core_below_is_the_same_whatever_is_above():
+def test_lower_halves_do_not_depend_on_upper_halves():
     config = LAPTOP.model_copy(update={"train": 60, "test": 60})
     shown = [Case("alone", "core"), Case("over", "easy"), Case("over", "hard", 0.95)]
     lower = [shift_of(config, case, 3).train[0].data.x[:, :, 16:] for case in shown]
@@ -76,7 +76,7 @@ def test_the_core_below_is_the_same_whatever_is_above():
     assert (random.domain == random.y).double().mean() == 0.5
 
 
-def test_a_background_says_nothing_of_the_class_and_is_reversed_exactly():
+def test_backgrounds_are_independent_of_the_class_and_reversed_exactly():
     plain = shift_of(LAPTOP.model_copy(update={"test": 400}), Case("alone", "core"), 0).id_test
     own = on_background(plain, 0)
     other = on_background(plain, 0, sign=-1, name="backgrounds reversed")
@@ -92,54 +92,56 @@ def test_a_background_says_nothing_of_the_class_and_is_reversed_exactly():
         assert torch.linalg.matrix_rank(table, atol=1e-3, rtol=0.0) == 1
 
 
-def test_a_network_that_reads_the_cue_alone_gets_the_rows_that_follow():
+def test_rows_of_a_network_that_reads_only_the_easy_feature():
     shift = shift_of(LAPTOP.model_copy(update={"test": 200}), Case("over", "easy", 0.95), 0)
-    row = looks.answers_row(Reads(), shift, interval=True)
+    row = snapshots.accuracy_row(CornerReader(), shift, interval=True)
     assert row["as in training"] == 0.95 and row["top randomized"] == 0.5
     assert row["top flipped"] == 0.0 and row["follows"] == 1.0
-    assert row["harm"] == pytest.approx(0.45)
-    assert row["harm_low"] < 0.45 < row["harm_high"]
-    depth = looks.depth_row(Reads(), shift, per_class=100, rule=Rule(), seed=0)
+    assert row["accuracy_drop"] == pytest.approx(0.45)
+    assert row["drop_low"] < 0.45 < row["drop_high"]
+    depth = snapshots.depth_row(CornerReader(), shift, per_class=100, rule=Rule(), seed=0)
     assert sum(depth["shares"]) + depth["undefined"] == pytest.approx(1)
     assert depth["early"] == pytest.approx(sum(depth["shares"][:2]))
-    found = looks.counter_row(Reads(), shift.train[0], k=30)
-    assert found["in the network"] == 1.0 and found["in the data"] > 0.99
+    found = snapshots.counterexample_row(CornerReader(), shift.train[0], k=30)
+    assert found["loss"] == 1.0 and found["neighbors"] > 0.99
 
 
-def test_layers_that_pass_the_cue_on_say_one_bit_of_it():
+def test_a_layer_that_passes_the_feature_on_has_one_bit_about_it():
     config = LAPTOP.model_copy(update={"train": 400, "test": 200})
     case = Case("over", "easy")
     random = shift_of(config, case, 0, agreement=0.5).train[0]
-    rows = looks.information_rows(Reads(), random, shift_of(config, case, 0).ood_tests[0], k=30)
+    rows = snapshots.information_rows(
+        CornerReader(), random, shift_of(config, case, 0).ood_tests[0], k=30
+    )
     assert [row["layer"] for row in rows] == ["input", "relu", "softmax"]
-    assert rows[1]["cue"] > 0.9 and abs(rows[1]["label"]) < 0.1
+    assert rows[1]["domain"] > 0.9 and abs(rows[1]["label"]) < 0.1
 
 
-def test_layers_come_from_the_network():
+def test_probes_are_the_activations_of_the_network():
     shift = shift_of(SMOKE, Case("over", "easy"), 0)
-    assert looks.probed(Reads(), shift.id_test) == ["relu"]
-    assert len(looks.probed(network("resnet8", 4, 0), shift.id_test)) == 7
+    assert snapshots.probed(CornerReader(), shift.id_test) == ["relu"]
+    assert len(snapshots.probed(network("resnet8", 4, 0), shift.id_test)) == 7
 
 
-def made_up(run: Run, monkeypatch, *, depth: dict[str, float], random: dict[str, float]) -> dict:
-    """The claims about a run whose networks have these depths and accuracies."""
-    real = Seen.each
+def edited(run: Run, folder: Path, depth: dict[str, float], random: dict[str, float]) -> dict:
+    """Verdicts for a run whose networks have these depths alone, and accuracies when random."""
+    config = Config.model_validate(run.config)
+    with Run.start(folder, EXPERIMENT.name, config) as copy:
+        for part in run.parts("net/"):
+            rows = run.read(part)
+            for row in rows:
+                kind, _, feature = row["case"].partition("-")
+                if row["what"] == "snapshot" and kind == "alone":
+                    row["depth"] = depth[feature]
+                if row["what"] == "snapshot" and kind == "over" and feature in random:
+                    row["top randomized"] = random[feature]
+                    row["accuracy_drop"] = 0.97 - random[feature]
+            copy.write(part, rows)
+    return {claim.says: claim.holds for claim in EXPERIMENT.claims(copy)}
 
-    def each(self: Seen, case: Case, key: str, epoch: int | None = None) -> list[float]:
-        if key == "mean" and case.kind == "alone":
-            return [depth[case.cue]] * len(self.seeds)
-        if key == "top randomized" and case.kind == "over":
-            return [random[case.cue]] * len(self.seeds)
-        if key == "harm" and case.kind == "over":
-            return [0.97 - random[case.cue]] * len(self.seeds)
-        return real(self, case, key, epoch)
 
-    monkeypatch.setattr(Seen, "each", each)
-    return {claim.says: claim.holds for claim in EXPERIMENT.claims(run)}
-
-
-FALLS = "The deeper a spurious feature alone, the less it harms"
-VERDICTS = "A feature is harmful if and only if it is easier than the core"
+RANKED = "The deeper a spurious feature alone, the smaller its accuracy drop"
+AGREES = "A feature is harmful if and only if it is easier than the core feature"
 
 
 @pytest.mark.parametrize(
@@ -151,28 +153,29 @@ VERDICTS = "A feature is harmful if and only if it is easier than the core"
         ({"easy": 1.5, "core": 1.0, "hard": 2.0}, {"easy": 0.5, "hard": 0.96}, (True, False)),
     ],
 )
-def test_verdicts_follow_from_depth_and_harm(smoke, monkeypatch, depth, random, expected):
-    judged = made_up(smoke, monkeypatch, depth=depth, random=random)
-    assert (judged[FALLS], judged[VERDICTS]) == expected
-    assert judged["Prediction depth puts the easy feature before the core"] is (depth["easy"] <= 1)
-    assert judged["Prediction depth puts the hard feature behind the core"] is (depth["hard"] >= 1)
-    benign = "A hard spurious feature is benign: without it, the network still knows the class"
-    assert judged[benign] is (random["hard"] >= 0.92)
-    assert HARMFUL == 0.1
+def test_claims_follow_from_depth_and_accuracy_drop(smoke, tmp_path, depth, random, expected):
+    holds = edited(smoke, tmp_path, depth, random)
+    assert (holds[RANKED], holds[AGREES]) == expected
+    easy, hard = (
+        f"Prediction depth ranks the {name} the core feature"
+        for name in ("easy feature before", "hard feature behind")
+    )
+    assert holds[easy] is (depth["easy"] <= 1) and holds[hard] is (depth["hard"] >= 1)
+    benign = "A hard spurious feature is benign: accuracy stays high when it is random"
+    assert holds[benign] is (random["hard"] >= 0.92)
 
 
-def test_where_all_features_harm_alike_the_curve_is_not_judged(smoke, monkeypatch):
+def test_rank_correlation_of_equal_accuracy_drops_is_not_judged(smoke, tmp_path):
     depth = {"easy": 0.0, "core": 1.0, "hard": 2.0}
-    judged = made_up(smoke, monkeypatch, depth=depth, random={"easy": 0.9, "hard": 0.9})
-    assert judged[FALLS] is None
+    assert edited(smoke, tmp_path, depth, {"easy": 0.9, "hard": 0.9})[RANKED] is None
 
 
-def test_figures_need_neither_the_data_nor_the_network(smoke, monkeypatch):
+def test_figures_need_only_the_run(smoke, monkeypatch):
     monkeypatch.setattr("contam.experiments.dominoes.cases.dominoes", None)
     assert len(EXPERIMENT.draw(smoke)) == 6
 
 
-def test_the_paper_preset_says_what_to_put_where(tmp_path):
+def test_missing_files_and_unknown_halves_are_reported(tmp_path):
     nowhere = PAPER.model_copy(update={"folder": tmp_path})
     with pytest.raises(ValueError, match=r"no .*kmnist.*images"):
         run_experiment(EXPERIMENT, nowhere, tmp_path / "runs")
@@ -196,7 +199,7 @@ def written_as_idx(folder: Path) -> None:
             (folder / f"{name}-ubyte.gz").write_bytes(packed)
 
 
-def test_files_go_through_the_same_code(tmp_path):
+def test_experiment_runs_on_halves_from_files(tmp_path):
     for kind in ("kmnist", "mnist"):
         written_as_idx(tmp_path / "data" / kind)
     config = PAPER.model_copy(
@@ -221,7 +224,7 @@ def test_files_go_through_the_same_code(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_published_network_learns_dominoes_of_files():
+def test_the_published_network_has_reproducible_weights_and_two_classes():
     torch.manual_seed(0)
     model = network("torchvision:resnet18", 12, 0).cpu()
     again = network("torchvision:resnet18", 12, 0).cpu()

@@ -1,4 +1,4 @@
-"""What networks learn from: dominoes in which one cue or another tells the class."""
+"""Dominoes that networks learn from: features alone, over the core feature, and controls."""
 
 from functools import cache
 from pathlib import Path
@@ -18,12 +18,12 @@ from contam.models.sources import load
 from contam.rng import generator_for, seeded
 
 SCANNED = {half.name: half for half in (CORE, EASY, *DOSES)}
-"""The halves that need no files, by name."""
+"""Halves that need no files, by name."""
 SQUARE = "square"
-"""A white square on noise, beside pictures from files."""
+"""A white square on noise, for use with pictures from files."""
 REVERSED = "backgrounds reversed"
 STRENGTH = (0.5, 1.0)
-"""How strong a background is, drawn anew for each picture."""
+"""Range of the strength of a background, drawn for each picture."""
 CONTRAST = 0.25
 """Standard deviation of a background's pixels at strength 1."""
 
@@ -32,29 +32,29 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     """Defaults are those of the published dominoes unless a field says otherwise."""
 
     folder: Path | None = Path("data")
-    """Where a folder for each set of pictures lies, such as data/kmnist; None needs no files."""
+    """Folder with a folder for each data set, such as data/kmnist; None uses embedded halves."""
     core: str = "kmnist"
-    """What the lower half shows: classes 0 and 1 of a set, or a half of scikit-learn's digits."""
+    """Core feature, in the lower half: classes 0 and 1 of a data set, or an embedded half."""
     spurious: Annotated[tuple[str, ...], Field(min_length=2)] = (
         SQUARE, "mnist", "fashion-mnist", "svhn", "cifar10",
     )  # fmt: skip
-    """What the upper half shows, from easy to hard; the square is ours."""
+    """Spurious features, in the upper half, from easy to hard; the square is ours."""
     agreement: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    """Ours: in this share the upper half agrees where there are counter-examples to be found."""
+    """Ours: share of training examples whose halves agree, in the cases with counter-examples."""
     network: str = "torchvision:resnet18"
-    """As `contam.models.sources.load` knows it, or resnet8."""
+    """A name that `contam.models.sources.load` knows, or resnet8."""
     width: PositiveInt = 12
     """Ours: channels of the first stage of resnet8."""
     epochs: PositiveInt = 50
     batch_size: PositiveInt = 256
     step_size: PositiveFloat = 1e-3
-    """Ours: of AdamW at its highest; SGD with 0.1 was published."""
+    """Ours: maximum step size of AdamW; SGD with 0.1 was published."""
     weight_decay: NonNegativeFloat = 0.05
     """Ours, for AdamW."""
     train: PositiveInt = 7000
     test: PositiveInt = 1600
     per_class: PositiveInt = 1000
-    """Training pictures of each class among which neighbors are looked up."""
+    """Training pictures of each class in the support of prediction depth."""
     rule: Rule = Rule()
     """Ours: Baldock's rule, which has an input, a softmax and a matrix product."""
     seeds: PositiveInt = 3
@@ -62,45 +62,45 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
 
 class Case(NamedTuple):
-    """What a network learns from."""
+    """Training data of a network."""
 
     kind: Literal["alone", "over", "as core", "background"]
-    """A cue alone; over the core; easy, but in the core's place; or the core on backgrounds."""
-    cue: str
+    """A feature alone; over the core; in the place of the core; or the core on backgrounds."""
+    feature: str
     agreement: float = 1.0
-    """The share of training examples in which a cue over the core shows the class."""
+    """Share of training examples in which a feature over the core shows the class."""
 
     @property
     def name(self) -> str:
-        """What sets it apart, in letters that a file's name may have."""
+        """A unique name that can be part of a file name."""
         share = "" if self.agreement == 1 else f"-{self.agreement:g}"
-        return f"{self.kind.replace(' ', '-')}-{self.cue}{share}"
+        return f"{self.kind.replace(' ', '-')}-{self.feature}{share}"
 
     def part(self, seed: int) -> str:
-        """Its part of a run."""
+        """The part of a run that holds its rows."""
         return f"net/{self.name}/seed{seed}"
 
 
 def cases(config: Config) -> list[Case]:
-    """All that one seed trains: cues alone, over the core, with counter-examples, and controls."""
+    """The cases of a seed: features alone, over the core, with counter-examples, and controls."""
     ends = dict.fromkeys((config.spurious[0], config.spurious[-1]))
     return [
-        *(Case("alone", cue) for cue in (config.core, *config.spurious)),
-        *(Case("over", cue) for cue in config.spurious),
-        *(Case("over", cue, config.agreement) for cue in ends),
+        *(Case("alone", feature) for feature in (config.core, *config.spurious)),
+        *(Case("over", feature) for feature in config.spurious),
+        *(Case("over", feature, config.agreement) for feature in ends),
         Case("as core", config.spurious[0]),
         Case("background", config.core),
     ]
 
 
 def pictured(config: Config) -> dict[Case, str]:
-    """The cases that a figure shows pictures of, and how it calls them."""
-    shown = {Case("over", cue): f"{cue} over {config.core}" for cue in config.spurious}
+    """The cases whose pictures are shown, and their names in figures."""
+    shown = {Case("over", feature): f"{feature} over {config.core}" for feature in config.spurious}
     return shown | {Case("background", config.core): f"{config.core} on backgrounds"}
 
 
 def profiled(config: Config) -> dict[Case, str]:
-    """The cases whose layers are asked what they say, and how a figure calls them."""
+    """The cases whose usable information is measured, and their names in figures."""
     easy, hard = config.spurious[0], config.spurious[-1]
     return {
         Case("over", easy): f"{easy} over {config.core}",
@@ -112,7 +112,7 @@ def profiled(config: Config) -> dict[Case, str]:
 
 @cache
 def half_of(name: str, folder: Path | None) -> Half:
-    """The half of a name, from scikit-learn's digits or from the files of a set.
+    """Return a half by name, from scikit-learn's digits or from the files of a data set.
 
     Source: ours; the halves of Murali et al. (2023).
 
@@ -133,7 +133,7 @@ def half_of(name: str, folder: Path | None) -> Half:
 
 
 def shift_of(config: Config, case: Case, seed: int, agreement: float | None = None) -> Shift:
-    """The dominoes of a case; `agreement` replaces the case's own.
+    """Return the dominoes of a case; `agreement` replaces the agreement of the case.
 
     Source: ours; Murali et al. (2023).
 
@@ -141,12 +141,12 @@ def shift_of(config: Config, case: Case, seed: int, agreement: float | None = No
         ValueError: as `half_of` and `dominoes`.
     """
     core = half_of(config.core, config.folder)
-    cue = half_of(case.cue, config.folder)
+    feature = half_of(case.feature, config.folder)
     noise = Patch("noise", size=0, side=SIDE if config.folder is None else small_images.SIDE)
     top, bottom = {
-        "alone": (noise, core) if case.cue == config.core else (cue, noise),
-        "over": (cue, core),
-        "as core": (noise, cue),
+        "alone": (noise, core) if case.feature == config.core else (feature, noise),
+        "over": (feature, core),
+        "as core": (noise, feature),
         "background": (noise, core),
     }[case.kind]
     shift = dominoes(
@@ -170,11 +170,11 @@ def shift_of(config: Config, case: Case, seed: int, agreement: float | None = No
 
 
 def on_background(domain: Domain, seed: int, *, sign: float = 1.0, name: str = "") -> Domain:
-    """The same pictures, with one of two patterns added that says nothing of the class.
+    """Add one of two patterns, independent of the class, to each picture.
 
-    The patterns follow from the seed. Which one it is stands in `Batch.domain`; its strength lies
-    in `STRENGTH`. Reversed (`sign=-1`) it is taken away instead, as backgrounds are that feature
-    contamination is about.
+    The patterns depend on the seed. `Batch.domain` is the index of the pattern; its strength is
+    uniform in `STRENGTH`. With `sign=-1` the pattern is subtracted, like the backgrounds of the
+    OOD data of feature contamination.
 
     Source: ours, the background of Def. 3.1 on pictures.
     """
@@ -191,10 +191,15 @@ def on_background(domain: Domain, seed: int, *, sign: float = 1.0, name: str = "
 
 
 def network(name: str, width: int, seed: int) -> Classifier:
-    """A network for two classes with drawn weights: resnet8, or what `models.sources.load` knows.
+    """Return a network with two classes and random weights.
+
+    Args:
+        name: resnet8, or a name that `contam.models.sources.load` knows.
+        width: channels of the first stage of resnet8.
+        seed: random seed of the weights.
 
     Raises:
-        ValueError: nothing of that name is known.
+        ValueError: the name is unknown.
     """
     if name == "resnet8":
         model = resnet8(2, width=width, seed=seed)

@@ -1,13 +1,13 @@
-"""Figures of networks that learned dominoes."""
+"""Figures of the dominoes experiment."""
 
-import statistics
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from contam.experiments.dominoes.cases import REVERSED, Case, pictured, profiled
-from contam.experiments.dominoes.results import SECOND, Seen
+from contam.experiments.dominoes.results import MURALI, Results
 from contam.plots import (
     Figure,
     Panel,
@@ -24,122 +24,107 @@ from contam.run import Run
 TESTS = ("as in training", "top randomized", "top flipped")
 
 
-def figures(run: Run) -> Sequence[Figure]:
-    """The dominoes, how hard each feature is, what harms, what shows early, what layers say."""
-    seen = Seen(run)
+def draw(run: Run) -> Sequence[Figure]:
+    """Dominoes, difficulty, accuracy drops, early decisions, counter-examples and layers."""
+    results = Results(run)
     return [
-        _sheet(run, seen),
-        _alone(seen),
-        _harm(seen),
-        _alarm(seen),
-        _recovery(seen),
-        _inside(seen),
+        _sheet(run, results),
+        _difficulty(results),
+        _accuracy_drop(results),
+        _alarm(results),
+        _counterexamples(results),
+        _information(results),
     ]
 
 
-def _sheet(run: Run, seen: Seen) -> Figure:
-    shown = pictured(seen.config)
+def _sheet(run: Run, results: Results) -> Figure:
+    shown = pictured(results.config)
     rows = [
-        [each.permute(1, 2, 0).numpy() for each in run.arrays(case.part(0))["pictures"]]
-        for case in shown
+        [x.permute(1, 2, 0).numpy() for x in run.arrays(case.part(0))["pictures"]] for case in shown
     ]
-    sheet = contact_sheet(
-        rows,
-        title="From above: " + ", ".join(shown.values()),
-    )
     return Figure(
         "Dominoes",
-        "The lower half says what the class is. The upper half shows the class as well while a "
-        "network learns, and is random, flipped or black when it is judged. In the last row it is "
-        "noise, and one of two patterns that say nothing lies under both halves.",
+        "The lower half determines the class. The upper half also shows the class during training, "
+        "and is random, flipped or black at test time. In the last row it is noise, and one of two "
+        "patterns that are independent of the class is added to both halves.",
         "ours",
-        (sheet,),
+        (contact_sheet(rows, title="From top to bottom: " + ", ".join(shown.values())),),
     )
 
 
-def _alone(seen: Seen) -> Figure:
-    config = seen.config
-    rows = [
-        {"feature": cue, key: value}
-        for key in ("mean", "as in training")
-        for cue in (config.core, *config.spurious)
-        for value in seen.each(Case("alone", cue), key)
-    ]
-    panels, told = [], []
-    for key, title, y in (
-        ("mean", "Mean prediction depth", "probes"),
+def _difficulty(results: Results) -> Figure:
+    config = results.config
+    panels, table = [], []
+    for column, title, unit in (
+        ("depth", "Mean prediction depth", "probes"),
         ("as in training", "Accuracy", "share of the ID test"),
     ):
-        means = over_seeds([row for row in rows if key in row], ["feature"], key)
-        told += means
-        panels.append(
-            bars(
-                means,
-                title=title,
-                x=("feature", "learned alone"),
-                y=(key, y),
-            )
-        )
+        rows = [
+            {"feature": feature, column: value}
+            for feature in (config.core, *config.spurious)
+            for value in results.values(Case("alone", feature), column)
+        ]
+        means = over_seeds(rows, ["feature"], column)
+        table += means
+        panels.append(bars(means, title=title, x=("feature", "learned alone"), y=(column, unit)))
     samples = {}
-    for cue in (config.spurious[0], config.core, config.spurious[-1]):
-        shares = np.mean(seen.shares(Case("alone", cue)), axis=0)
-        defined = np.rint(10_000 * shares).astype(int)
-        samples[cue] = np.repeat(np.arange(len(shares)), defined).astype(float)
-    edges = np.arange(len(shares) + 1) - 0.5
+    for feature in (config.spurious[0], config.core, config.spurious[-1]):
+        shares = np.mean(results.shares(Case("alone", feature)), axis=0)
+        counts = np.rint(10_000 * shares).astype(int)
+        samples[feature] = np.repeat(np.arange(len(shares)), counts).astype(float)
     chart, bins = histogram(
         samples,
-        title="Where answers are decided",
+        title="Distribution of prediction depth",
         x="prediction depth, from the input to the softmax",
-        edges=edges,
-        y="share of pictures that have a depth",
+        edges=np.arange(len(shares) + 1) - 0.5,
+        y="share of pictures with a depth",
         wide=True,
     )
     return Figure(
-        "How hard each feature is",
-        "Each network sees one feature beside noise. Prediction depth is the first probe from "
-        f"which on {config.rule.k} neighbors say at every probe what the network says. Bars: mean "
-        "over seeds; whiskers: all seeds.",
-        SECOND,
+        "Difficulty of each feature",
+        "Each network learns one feature beside noise. Prediction depth is the first probe from "
+        f"which on {config.rule.k} neighbors agree with the network's prediction at every probe. "
+        "Bars: mean over seeds; whiskers: all seeds.",
+        MURALI,
         (*panels, chart),
-        (*told, *bins),
+        (*table, *bins),
     )
 
 
-def _harm(seen: Seen) -> Figure:
-    config = seen.config
-    depth, core = seen.alone("mean"), seen.each(seen.core, "mean")
-    harm, low, high = (seen.over(key) for key in ("harm", "harm_low", "harm_high"))
-    rows = []
-    for seed in seen.seeds:
-        for place in np.argsort(depth[seed], kind="stable"):
-            rows.append(
-                {"series": f"seed {seed}", "depth": depth[seed, place]}
-                | {"harm": harm[seed, place], "feature": config.spurious[place]}
-                | {"low": low[seed, place], "high": high[seed, place]}
-            )
-    middle = statistics.fmean(core)
-    top = max(0.5, float(harm.max()))
-    rule = [
-        {"series": f"{config.core} alone", "depth": middle, "harm": end, "feature": config.core}
-        for end in (0.0, top)
+def _accuracy_drop(results: Results) -> Figure:
+    config = results.config
+    depth = results.alone("depth")
+    drop, low, high = (results.over(key) for key in ("accuracy_drop", "drop_low", "drop_high"))
+    rows = [
+        {"series": f"seed {seed}", "depth": depth[seed, place]}
+        | {"accuracy_drop": drop[seed, place], "feature": config.spurious[place]}
+        | {"low": low[seed, place], "high": high[seed, place]}
+        for seed in results.seeds
+        for place in np.argsort(depth[seed], kind="stable")
+    ]
+    core_depth = fmean(results.values(results.core, "depth"))
+    core = [
+        {"series": f"{config.core} alone", "depth": core_depth}
+        | {"accuracy_drop": end, "feature": config.core}
+        for end in (0.0, max(0.5, float(drop.max())))
     ]
     order = np.argsort(depth.mean(axis=0), kind="stable")
     curves = []
     for test in TESTS:
-        table = seen.over(test)
-        for place in order:
-            values = table[:, place]
-            curves.append(
-                {"series": test.replace("top", "feature")}
-                | {"depth": depth[:, place].mean(), "accuracy": values.mean()}
-                | {"low": values.min(), "high": values.max(), "feature": config.spurious[place]}
-            )
+        accuracy = results.over(test)
+        curves += [
+            {"series": test.replace("top", "feature")}
+            | {"depth": depth[:, place].mean(), "accuracy": accuracy[:, place].mean()}
+            | {"low": accuracy[:, place].min(), "high": accuracy[:, place].max()}
+            | {"feature": config.spurious[place]}
+            for place in order
+        ]
     panels = (
         lines(
-            rows + rule,
-            title="Harm of a spurious feature",
+            rows + core,
+            title="Accuracy drop by difficulty",
             x=("depth", "depth of the feature alone, probes"),
-            y=("harm", "accuracy lost when it is random"),
+            y=("accuracy_drop", "accuracy drop when it is random"),
             series=("series", ""),
             points=True,
         ),
@@ -153,37 +138,38 @@ def _harm(seen: Seen) -> Figure:
         ),
     )
     return Figure(
-        "What harms, and how much",
-        "Dose and response: each point is a network that learned the same core below one of "
-        f"{len(config.spurious)} features, which always agreed. The upright line is how deep the "
-        "core is by itself. Left: a curve for each seed, bands: 95 % over its test pictures. "
-        "Right: means over seeds, bands: all seeds.",
+        "Harm of a spurious feature by its difficulty",
+        "Each point is a network that learned the same core below one of "
+        f"{len(config.spurious)} features that always agreed with the class. The vertical line is "
+        "the depth of the core alone. Left: a curve for each seed; bands: 95 % over test pictures. "
+        "Right: means over seeds; bands: all seeds.",
         "ours",
         panels,
         (*rows, *curves),
     )
 
 
-def _alarm(seen: Seen) -> Figure:
-    config = seen.config
-    shown = {f"{config.core} alone": seen.core}
-    shown |= {f"{cue} over {config.core}": Case("over", cue) for cue in config.spurious}
-    shown[f"{config.spurious[0]} as the core"] = Case("as core", config.spurious[0])
-    shown[f"{config.core} on backgrounds"] = seen.background
-    ends = {"after one epoch": 1, f"after {config.epochs} epochs": config.epochs}
+def _alarm(results: Results) -> Figure:
+    config = results.config
+    shown = {f"{config.core} alone": results.core}
+    shown |= {f"{name} over {config.core}": Case("over", name) for name in config.spurious}
+    shown[f"{config.spurious[0]} as the core"] = results.easy_core
+    shown[f"{config.core} on backgrounds"] = results.background
+    epochs = {"after one epoch": 1, f"after {config.epochs} epochs": config.epochs}
     rows = [
         {"network": name, "when": when, "early": value}
         for name, case in shown.items()
-        for when, epoch in ends.items()
-        for value in seen.each(case, "early", epoch)
+        for when, epoch in epochs.items()
+        for value in results.values(case, "early", epoch)
     ]
     means = over_seeds(rows, ["network", "when"], "early")
     table = []
-    for key in (*TESTS, "top blank", REVERSED, "undefined"):
+    for column in (*TESTS, "top blank", REVERSED, "undefined"):
         for name, case in shown.items():
-            asked = key.startswith("top") and case.kind != "over"
-            if not asked and (key != REVERSED or case == seen.background):
-                table.append({"network": name, "what": key, "value": seen.mean(case, key)})
+            without = column.startswith("top") and case.kind != "over"
+            if not without and (column != REVERSED or case == results.background):
+                value = fmean(results.values(case, column))
+                table.append({"network": name, "what": column, "value": value})
     panels = (
         bars(
             means,
@@ -202,64 +188,67 @@ def _alarm(seen: Seen) -> Figure:
         ),
     )
     return Figure(
-        "The early alarm, and what sets it off",
-        "An easy spurious feature decides at the first probes after a single epoch. So does an "
-        "easy core: depth says that something is easy, and not that it is spurious. A background "
-        "that says nothing of the class sets nothing off. Whiskers: all seeds.",
-        SECOND,
+        "The early alarm, and its false alarms",
+        "An easy spurious feature decides predictions at the first probes after a single epoch. So "
+        "does an easy core: depth shows that a feature is easy, not that it is spurious. A "
+        "background that is independent of the class raises no alarm. Whiskers: all seeds.",
+        MURALI,
         panels,
         (*means, *table),
     )
 
 
-def _recovery(seen: Seen) -> Figure:
-    config = seen.config
-    easy, hard = config.spurious[0], config.spurious[-1]
+def _counterexamples(results: Results) -> Figure:
+    config = results.config
+    contradicted = {
+        config.spurious[0]: results.easy_contradicted,
+        config.spurious[-1]: results.hard_contradicted,
+    }
     panels, rows = [], []
-    for cue, case in ((easy, seen.rare), (hard, seen.rare_hard)):
+    for feature, case in contradicted.items():
         curves = []
-        for key, name in (
+        for column, name in (
             ("top randomized", "accuracy, feature random"),
-            ("follows", "answers that follow the feature"),
+            ("follows", "predictions that follow the feature"),
             ("early", "decided at the first two probes"),
         ):
             for epoch in range(1, config.epochs + 1):
-                values = seen.each(case, key, epoch)
+                values = results.values(case, column, epoch)
                 curves.append(
-                    {"what": name, "epoch": epoch, "share": statistics.fmean(values)}
-                    | {"low": min(values), "high": max(values), "feature": cue}
+                    {"what": name, "epoch": epoch, "share": values.mean()}
+                    | {"low": values.min(), "high": values.max(), "feature": feature}
                 )
         panels.append(
             lines(
                 curves,
-                title=f"{cue} over {config.core}, agreeing in {config.agreement:.0%}",
+                title=f"{feature} over {config.core}, agreeing in {config.agreement:.0%}",
                 x=("epoch", "epochs"),
                 y=("share", "share of test pictures"),
                 series=("what", ""),
             )
         )
         rows += curves
-    found = [
-        {"feature": cue, "where": where, "auc": value}
-        for cue, case in ((easy, seen.rare), (hard, seen.rare_hard))
-        for where in ("in the data", "in the network")
-        for value in seen.found(case, where)
+    detected = [
+        {"feature": feature, "score": name, "auc": value}
+        for feature, case in contradicted.items()
+        for score, name in (("neighbors", "neighbors in pixel space"), ("loss", "loss"))
+        for value in results.auc(case, score)
     ]
-    means = over_seeds(found, ["feature", "where"], "auc")
+    means = over_seeds(detected, ["feature", "score"], "auc")
     panels.append(
         bars(
             means,
-            title="Counter-examples found after one epoch",
+            title="Detection of counter-examples after one epoch",
             x=("feature", "feature that they contradict"),
             y=("auc", "area under the curve; 0.5 is chance"),
-            series=("where", ""),
+            series=("score", ""),
         )
     )
     return Figure(
-        "With counter-examples",
-        "A few training examples contradict the feature, and a network that began with it can "
-        "recover. Prediction depth does not see that. In the data, counter-examples are those "
-        "whose neighbors have another label; in the network, those of high loss. Bands and "
+        "Training with counter-examples",
+        "A few training examples contradict the feature, so a network that relied on it first can "
+        "recover. Prediction depth does not show this. Counter-examples are ranked by the number "
+        "of their nearest neighbors with another label, or by the network's loss. Bands and "
         "whiskers: all seeds.",
         "ours",
         (*on_same_axes(panels[:2], "y"), panels[2]),
@@ -267,23 +256,19 @@ def _recovery(seen: Seen) -> Figure:
     )
 
 
-def _inside(seen: Seen) -> Figure:
+def _information(results: Results) -> Figure:
     panels: list[Panel] = []
     rows: list[Mapping[str, Any]] = []
-    for case, name in profiled(seen.config).items():
-        other = "background" if case.kind == "background" else "spurious feature"
+    for case, name in profiled(results.config).items():
+        domain = "background" if case.kind == "background" else "spurious feature"
         curves = []
-        for about, called in (("label", "class"), ("cue", other)):
+        for column, about in (("label", "class"), ("domain", domain)):
             for state in ("trained", "untrained"):
-                bits = seen.bits(case, about, state)
                 curves += [
-                    {
-                        "network": name,
-                        "what": called if state == "trained" else f"{called}, untrained",
-                    }
+                    {"network": name, "what": about if state == "trained" else f"{about}, {state}"}
                     | {"probe": place, "bits": values.mean()}
                     | {"low": values.min(), "high": values.max()}
-                    for place, values in enumerate(bits.T)
+                    for place, values in enumerate(results.bits(case, column, state).T)
                 ]
         panels.append(
             lines(
@@ -296,11 +281,10 @@ def _inside(seen: Seen) -> Figure:
         )
         rows += curves
     return Figure(
-        "What the layers say",
-        f"Information that {seen.config.rule.k} neighbors use about the class, and about what is "
-        "independent of it where this is measured: the spurious feature, made random, or the "
-        "background. Both have one bit. What untrained networks pass on was not learned. Bands: "
-        "all seeds.",
+        "Usable information of the layers",
+        f"Information that {results.config.rule.k} neighbors use about the class, and about the "
+        "spurious feature or the background, which is independent of the class in these tests. "
+        "Both have one bit. What untrained networks pass on was not learned. Bands: all seeds.",
         "ours",
         on_same_axes(panels),
         tuple(rows),

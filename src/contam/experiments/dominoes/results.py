@@ -1,70 +1,63 @@
-"""What a run found in networks that learned dominoes, read from disk."""
-
-import statistics
+"""Results of a dominoes run, read from disk."""
 
 import numpy as np
 
 from contam.experiments.dominoes.cases import Case, Config
 from contam.run import Run
 
-SECOND = "Murali et al. (2023)"
+MURALI = "Murali et al. (2023)"
 """The second paper, as claims and figures name it."""
 
 
-class Seen:
-    """The run's rows by network, seed and epoch."""
+class Results:
+    """The rows of a run by network, seed and epoch."""
 
     def __init__(self, run: Run) -> None:
         self.config = Config.model_validate(run.config)
-        self.seeds = range(self.config.seeds)
-        self.rows = [row for part in run.parts("net/") for row in run.read(part)]
+        rows = run.table("net/")
+        self.information = rows[rows.what == "information"]
+        self.counterexamples = rows[rows.what == "counter-examples"].set_index(["case", "seed"])
+        snapshots = rows[rows.what == "snapshot"]
+        self.snapshots = snapshots.set_index(["case", "seed", "epoch"])
         self.core = Case("alone", self.config.core)
         self.easy, self.hard = (Case("over", self.config.spurious[place]) for place in (0, -1))
-        self.rare = self.easy._replace(agreement=self.config.agreement)
-        self.rare_hard = self.hard._replace(agreement=self.config.agreement)
+        self.easy_contradicted = self.easy._replace(agreement=self.config.agreement)
+        self.hard_contradicted = self.hard._replace(agreement=self.config.agreement)
         self.background = Case("background", self.config.core)
-        self._looks = {
-            (row["case"], row["seed"], row["epoch"]): row
-            for row in self.rows
-            if row["what"] == "look"
-        }
+        self.easy_core = Case("as core", self.config.spurious[0])
 
-    def each(self, case: Case, key: str, epoch: int | None = None) -> list[float]:
-        """One number a seed, at the end or after an epoch; nan where it is not defined."""
-        when = self.config.epochs if epoch is None else epoch
-        found = [self._looks[case.name, seed, when][key] for seed in self.seeds]
-        return [float("nan") if value is None else value for value in found]
+    @property
+    def seeds(self) -> range:
+        return range(self.config.seeds)
 
-    def mean(self, case: Case, key: str, epoch: int | None = None) -> float:
-        return statistics.fmean(self.each(case, key, epoch))
+    def values(self, case: Case, column: str, epoch: int | None = None) -> np.ndarray:
+        """(seeds,) a column of a network's snapshots after an epoch, by default the last."""
+        epoch = self.config.epochs if epoch is None else epoch
+        keys = [(case.name, seed, epoch) for seed in self.seeds]
+        return self.snapshots[column].loc[keys].to_numpy(dtype=float)
 
-    def over(self, key: str) -> np.ndarray:
-        """(seeds, cues): a number of the networks that learned a cue over the core."""
-        table = [self.each(Case("over", cue), key) for cue in self.config.spurious]
-        return np.array(table).T
+    def alone(self, column: str) -> np.ndarray:
+        """(seeds, features) a column of the networks that learned a spurious feature alone."""
+        cases = [Case("alone", feature) for feature in self.config.spurious]
+        return np.stack([self.values(case, column) for case in cases], axis=1)
 
-    def alone(self, key: str) -> np.ndarray:
-        """(seeds, cues): the same of those that learned a cue alone."""
-        table = [self.each(Case("alone", cue), key) for cue in self.config.spurious]
-        return np.array(table).T
-
-    def bits(self, case: Case, about: str, state: str) -> np.ndarray:
-        """(seeds, probes) what neighbors read."""
-        rows = [
-            row
-            for row in self.rows
-            if row["what"] == "information" and (row["case"], row["state"]) == (case.name, state)
-        ]
-        rows.sort(key=lambda row: (row["seed"], row["probe"]))
-        return np.array([row[about] for row in rows]).reshape(len(self.seeds), -1)
-
-    def found(self, case: Case, where: str) -> list[float]:
-        """Areas under the curve of counter-examples, one a seed."""
-        rows = [r for r in self.rows if (r["what"], r["case"]) == ("counter-examples", case.name)]
-        return [row[where] for row in sorted(rows, key=lambda row: row["seed"])]
+    def over(self, column: str) -> np.ndarray:
+        """(seeds, features) a column of the networks that learned a feature over the core."""
+        cases = [Case("over", feature) for feature in self.config.spurious]
+        return np.stack([self.values(case, column) for case in cases], axis=1)
 
     def shares(self, case: Case) -> np.ndarray:
-        """(seeds, probes): shares of the ID test that are decided at each probe, at the end."""
-        return np.array(
-            [self._looks[case.name, s, self.config.epochs]["shares"] for s in self.seeds]
-        )
+        """(seeds, probes) shares of the ID test whose depth is each probe, after training."""
+        keys = [(case.name, seed, self.config.epochs) for seed in self.seeds]
+        return np.array(self.snapshots["shares"].loc[keys].tolist())
+
+    def bits(self, case: Case, about: str, state: str) -> np.ndarray:
+        """(seeds, probes) usable information about `label` or `domain`."""
+        rows = self.information
+        rows = rows[(rows.case == case.name) & (rows.state == state)]
+        return rows.pivot(index="seed", columns="probe", values=about).to_numpy(dtype=float)
+
+    def auc(self, case: Case, score: str) -> np.ndarray:
+        """(seeds,) areas under the curve at which a score finds counter-examples."""
+        keys = [(case.name, seed) for seed in self.seeds]
+        return self.counterexamples[score].loc[keys].to_numpy(dtype=float)

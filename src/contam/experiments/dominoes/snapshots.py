@@ -1,4 +1,4 @@
-"""What is looked at in a network that learns dominoes, as rows of numbers."""
+"""Measurements of a network that learns dominoes, as rows of numbers."""
 
 from typing import Any
 
@@ -16,13 +16,13 @@ from contam.measures.usable_information import usable_information
 from contam.models.observe import layers_of
 
 EARLY = 1
-"""The last probe that counts as early: the input and the first layer."""
+"""The last early probe: the input and the first layer are early."""
 AT_ONCE = 8
-"""Probes that are held at a time."""
+"""Number of probes that are held in memory."""
 
 
 def probed(model: nn.Module, domain: Domain) -> list[str]:
-    """The layers that are probes between the input and the softmax: every activation."""
+    """Return the layers that are probes between the input and the softmax: all activations."""
     device = next(model.parameters()).device
     return layers_of(model, domain.data.x[:1].to(device))
 
@@ -30,68 +30,69 @@ def probed(model: nn.Module, domain: Domain) -> list[str]:
 def depth_row(
     model: nn.Module, shift: Shift, *, per_class: int, rule: Rule, seed: int
 ) -> dict[str, Any]:
-    """Where the answers to the ID test are decided.
+    """Return the prediction depth on the ID test.
 
-    `mean` is the mean depth where it is defined, `early` the share decided at the input or the
-    first layer, `shares` those decided at each probe; `undefined` is what is missing to 1.
+    `depth` is the mean of the defined depths, `early` the share of all pictures with a depth of at
+    most `EARLY`, `shares` the share of all pictures at each depth, `undefined` the rest.
     """
-    found = model_depths(
+    depths = model_depths(
         model, shift.train[0], shift.id_test, probed(model, shift.id_test),
         per_class=per_class, rule=rule, seed=seed, at_once=AT_ONCE,
     )  # fmt: skip
-    depth = found.depth
+    depth = depths.depth
     return {
-        "mean": float(depth.nanmean()),
+        "depth": float(depth.nanmean()),
         "early": float((depth <= EARLY).double().mean()),
         "undefined": float(depth.isnan().double().mean()),
-        "shares": [float((depth == probe).double().mean()) for probe in range(len(found.probes))],
+        "shares": [float((depth == probe).double().mean()) for probe in range(len(depths.probes))],
     }
 
 
-def answers_row(model: nn.Module, shift: Shift, *, interval: bool = False) -> dict[str, Any]:
-    """Accuracy on every test, and what is lost on the first OOD test against the ID test.
+def accuracy_row(model: nn.Module, shift: Shift, *, interval: bool = False) -> dict[str, Any]:
+    """Return the accuracy on every test, and the accuracy drop on the first OOD test.
 
-    `follows` is how often the answer is what the upper half shows in that OOD test. The interval
-    of `harm` is over the test pictures, whose cores are the same in both tests.
+    `follows` is the share of that OOD test for which the prediction is the class that the upper
+    half shows. The interval of the drop is over pictures, which share their cores in both tests.
     """
     first, y = shift.ood_tests[0], shift.id_test.y
-    said = {test.name: predictions(model, test) for test in (shift.id_test, *shift.ood_tests)}
-    right = {name: answers == y for name, answers in said.items()}
-    row: dict[str, Any] = {name: float(each.double().mean()) for name, each in right.items()}
-    row["harm"] = row[shift.id_test.name] - row[first.name]
-    row["follows"] = float((said[first.name] == first.data.domain).double().mean())
+    tests = (shift.id_test, *shift.ood_tests)
+    predicted = {test.name: predictions(model, test) for test in tests}
+    correct = {name: classes == y for name, classes in predicted.items()}
+    row: dict[str, Any] = {name: float(hits.double().mean()) for name, hits in correct.items()}
+    row["accuracy_drop"] = row[shift.id_test.name] - row[first.name]
+    row["follows"] = float((predicted[first.name] == first.data.domain).double().mean())
     if interval:
-        lost = accuracy_drop(right[shift.id_test.name], right[first.name])
-        row |= {"harm_low": lost.low, "harm_high": lost.high}
+        drop = accuracy_drop(correct[shift.id_test.name], correct[first.name])
+        row |= {"drop_low": drop.low, "drop_high": drop.high}
     return row
 
 
-def counter_row(model: nn.Module, learned: Domain, *, k: int) -> dict[str, Any]:
-    """How well counter-examples are found among the training examples, as areas under the curve.
+def counterexample_row(model: nn.Module, train: Domain, *, k: int) -> dict[str, Any]:
+    """Return the areas under the curve of two scores that detect counter-examples.
 
-    `in the data` ranks by the share of an example's neighbors, pixel by pixel, that have another
-    label; it needs no network. `in the network` ranks by the loss.
+    `neighbors` is the number of an example's nearest neighbors, in pixel space, with another
+    label; it needs no network. `loss` is the loss of the example.
     """
-    counter = learned.data.domain != learned.y
-    x, y = over_grid(learned.data.x), learned.y
+    counter = train.data.domain != train.y
+    x, y = over_grid(train.data.x), train.y
     votes = vote(x, y, x, classes=2, k=k, itself=torch.arange(len(y)))
     other = votes.counts.gather(1, 1 - y[:, None])[:, 0].double()
-    log = DifficultyLog(len(y), 2).evaluate(1.0, model, learned).compute()
-    return {"in the data": auc(other, counter), "in the network": auc(log.early_loss, counter)}
+    log = DifficultyLog(len(y), 2).evaluate(1.0, model, train).compute()
+    return {"neighbors": auc(other, counter), "loss": auc(log.early_loss, counter)}
 
 
 def information_rows(
     model: nn.Module, fitted: Domain, scored: Domain, *, k: int
 ) -> list[dict[str, Any]]:
-    """What neighbors read from every probe about the class and about `Batch.domain`, in bits."""
+    """Return the usable information of every probe about `label` and `Batch.domain`, in bits."""
     layers = list(layerwise(model, fitted, scored, probed(model, scored), at_once=AT_ONCE))
 
-    def bits(known: Int[Tensor, " n"], asked: Int[Tensor, " m"]) -> Float[Tensor, " probes"]:
-        return usable_information(layers, known, asked, k=k).bits.mean(dim=1)
+    def bits(fitted_y: Int[Tensor, " n"], scored_y: Int[Tensor, " m"]) -> Float[Tensor, " probes"]:
+        return usable_information(layers, fitted_y, scored_y, k=k).bits.mean(dim=1)
 
     label = bits(fitted.y, scored.y).tolist()
-    cue = bits(fitted.data.domain, scored.data.domain).tolist()
+    domain = bits(fitted.data.domain, scored.data.domain).tolist()
     return [
-        {"probe": place, "layer": layer.name, "label": label[place], "cue": cue[place]}
+        {"probe": place, "layer": layer.name, "label": label[place], "domain": domain[place]}
         for place, layer in enumerate(layers)
     ]

@@ -1,0 +1,220 @@
+"""Claims about dominoes as a table: harm, difficulty, early decisions, layers and controls."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+
+from contam.experiment import Claim, NotJudged, Statement, judge_all
+from contam.experiments.dominoes.results import MURALI, Results
+from contam.measures.correlation import spearman
+from contam.run import Run
+
+HARMFUL = 0.1
+"""Accuracy drop above which a spurious feature counts as harmful."""
+
+Measure = Callable[[Results], list[float]]
+Network = Literal[
+    "core", "easy", "hard", "easy_contradicted", "hard_contradicted", "background", "easy_core"
+]
+"""A case of `Results`."""
+
+
+def _column(network: Network, column: str, epoch: int | None = None) -> Measure:
+    return lambda results: results.values(getattr(results, network), column, epoch).tolist()
+
+
+def _minus(network: Network, other: Network, column: str, epoch: int | None = None) -> Measure:
+    """A column of one network minus the column of another."""
+
+    def measure(results: Results) -> list[float]:
+        one, two = (
+            results.values(getattr(results, name), column, epoch) for name in (network, other)
+        )
+        return (one - two).tolist()
+
+    return measure
+
+
+def _change(network: Network, column: str) -> Measure:
+    """A column after the last epoch minus the column after the first."""
+
+    def measure(results: Results) -> list[float]:
+        case = getattr(results, network)
+        return (results.values(case, column) - results.values(case, column, 1)).tolist()
+
+    return measure
+
+
+def _depth_gap(place: int) -> Measure:
+    """The mean depth of a spurious feature alone minus that of the core alone."""
+
+    def measure(results: Results) -> list[float]:
+        depth = results.alone("depth")[:, place]
+        return (depth - results.values(results.core, "depth")).tolist()
+
+    return measure
+
+
+def _auc(network: Network, score: str) -> Measure:
+    return lambda results: results.auc(getattr(results, network), score).tolist()
+
+
+def _at_input(results: Results) -> list[float]:
+    return results.shares(results.easy)[:, 0].tolist()
+
+
+def _rank_correlation(results: Results) -> list[float]:
+    depth, drop = results.alone("depth"), results.over("accuracy_drop")
+    if np.isnan(depth).any() or not (np.ptp(depth, axis=1) * np.ptp(drop, axis=1)).all():
+        raise NotJudged("in a seed, a feature has no depth, or all accuracy drops are equal")
+    pairs = zip(torch.from_numpy(depth), torch.from_numpy(drop), strict=True)
+    return [spearman(one, other) for one, other in pairs]
+
+
+def _agreement(results: Results) -> list[float]:
+    """The share of features for which `easier than the core` equals `harmful`."""
+    easier = results.alone("depth") < results.values(results.core, "depth")[:, None]
+    return np.mean(easier == (results.over("accuracy_drop") > HARMFUL), axis=1).tolist()
+
+
+def _least_accuracy(results: Results) -> list[float]:
+    core = results.values(results.core, "as in training")[:, None]
+    return (results.over("as in training") - core).min(axis=1).tolist()
+
+
+def _class_bits(results: Results) -> list[float]:
+    return results.bits(results.easy, "label", "trained").max(axis=1).tolist()
+
+
+def _class_bits_learned(results: Results) -> list[float]:
+    trained, untrained = (
+        results.bits(results.easy, "label", state) for state in ("trained", "untrained")
+    )
+    return (trained - untrained).max(axis=1).tolist()
+
+
+def _easy_bits_of_input(results: Results) -> list[float]:
+    return results.bits(results.easy, "domain", "trained")[:, 0].tolist()
+
+
+def _class_minus_hard_bits(results: Results) -> list[float]:
+    label, domain = (
+        results.bits(results.hard, about, "trained")[:, -2] for about in ("label", "domain")
+    )
+    return (label - domain).tolist()
+
+
+def _background_bits_learned(results: Results) -> list[float]:
+    trained, untrained = (
+        results.bits(results.background, "domain", state) for state in ("trained", "untrained")
+    )
+    return (trained - untrained)[:, 1:-1].max(axis=1).tolist()
+
+
+def _easy_core_gap(results: Results) -> list[float]:
+    return np.abs(_minus("easy_core", "easy", "early", 1)(results)).tolist()
+
+
+STATEMENTS = (
+    Statement("Alone, the core feature can be learned", "ours", "accuracy, {core} alone",
+              _column("core", "as in training"), low=0.93),
+    Statement("Prediction depth ranks the easy feature before the core feature", MURALI,
+              "mean depth alone, {easy} minus {core}, probes", _depth_gap(0), high=0.0,
+              every_seed=True),
+    Statement("Prediction depth ranks the hard feature behind the core feature", MURALI,
+              "mean depth alone, {hard} minus {core}, probes", _depth_gap(-1), low=0.0,
+              every_seed=True),
+    Statement("An easy spurious feature is harmful: accuracy is at chance when it is random",
+              MURALI, "accuracy when {easy} is random", _column("easy", "top randomized"),
+              low=0.4, high=0.6, every_seed=True),
+    Statement("When the easy feature shows the other class, the network predicts it", "ours",
+              "accuracy when {easy} is flipped", _column("easy", "top flipped"), high=0.05,
+              every_seed=True),
+    Statement("A hard spurious feature is benign: accuracy stays high when it is random", MURALI,
+              "accuracy when {hard} is random", _column("hard", "top randomized"), low=0.92,
+              every_seed=True),
+    Statement("With the easy feature, nearly all predictions are decided at the input", MURALI,
+              "share decided at the input, {easy} over {core}", _at_input, low=0.98,
+              every_seed=True),
+    Statement("With the hard feature, predictions are decided later than for the core alone",
+              "ours", "mean depth, {hard} over {core} minus {core} alone, probes",
+              _minus("hard", "core", "depth"), low=0.3, every_seed=True),
+    Statement("The deeper a spurious feature alone, the smaller its accuracy drop", "ours",
+              "rank correlation of depth and accuracy drop over {count} features",
+              _rank_correlation, high=-0.8, every_seed=True),
+    Statement("A feature is harmful if and only if it is easier than the core feature", MURALI,
+              f"share of {{count}} features where an accuracy drop above {HARMFUL:g} agrees",
+              _agreement, low=1.0, every_seed=True),
+    Statement("ID accuracy does not show which features are harmful", MURALI,
+              "lowest ID accuracy over {count} features, minus that of the core alone",
+              _least_accuracy, low=-0.02),
+    Statement("After one epoch, nearly all predictions with the easy feature are decided early",
+              MURALI, "share decided at the first two probes, {easy} over {core}, epoch 1",
+              _column("easy", "early", 1), low=0.98, every_seed=True),
+    Statement("With the easy feature, more is decided early than for the core alone: an alarm",
+              MURALI, "share decided early, {easy} over {core} minus {core} alone, epoch 1",
+              _minus("easy", "core", "early", 1), low=0.1, every_seed=True),
+    Statement("With the hard feature, no more is decided early than for the core alone: no alarm",
+              MURALI, "share decided early, {hard} over {core} minus {core} alone, epoch 1",
+              _minus("hard", "core", "early", 1), high=0.05, every_seed=True),
+    Statement("After one epoch, the loss identifies examples that contradict an easy feature",
+              "ours", "AUC of the loss, {easy}", _auc("easy_contradicted", "loss"), low=0.9),
+    Statement("After one epoch, the loss does not identify examples that contradict a hard "
+              "feature", "ours", "AUC of the loss, {hard}", _auc("hard_contradicted", "loss"),
+              low=0.4, high=0.65),
+    Statement("Neighbors in pixel space identify examples that contradict an easy feature",
+              "ours", "AUC of the neighbors, {easy}", _auc("easy_contradicted", "neighbors"),
+              low=0.9),
+    Statement("Neighbors in pixel space also point at examples that contradict a hard feature, "
+              "which is benign", "ours", "AUC of the neighbors, {hard}",
+              _auc("hard_contradicted", "neighbors"), low=0.55),
+    Statement("With the easy feature, no layer has information about the class", "ours",
+              "highest usable information about the class over layers, {easy} random, bits",
+              _class_bits, high=0.1, every_seed=True),
+    Statement("With the easy feature, training adds no information about the class to any layer",
+              "ours", "highest gain over the untrained network, {easy} random, bits",
+              _class_bits_learned, high=0.1, every_seed=True),
+    Statement("The input has all information about the easy feature", MURALI,
+              "usable information about {easy} in the input, bits", _easy_bits_of_input, low=0.9,
+              every_seed=True),
+    Statement("With the hard feature, the last layer has information about the class rather than "
+              "the feature", "ours", "usable information, class minus {hard}, last layer, bits",
+              _class_minus_hard_bits, low=0.3, every_seed=True),
+    Statement("Prediction depth can't distinguish an easy core from an easy spurious feature",
+              "ours", "absolute difference of the shares decided early after one epoch",
+              _easy_core_gap, high=0.02, every_seed=True),
+    Statement("A background that is independent of the class can cost accuracy when reversed",
+              "ours", "accuracy drop on reversed backgrounds",
+              _column("background", "accuracy_drop"), low=0.01, every_seed=True),
+    Statement("Prediction depth gives no alarm for a background that is independent of the class",
+              "ours", "share decided early after one epoch, with backgrounds minus without",
+              _minus("background", "core", "early", 1), high=0.05, every_seed=True),
+    Statement("Layers pass information about the background on without learning it", "ours",
+              "highest information about it in a layer, trained minus untrained, bits",
+              _background_bits_learned, high=0.1, every_seed=True),
+    Statement("With counter-examples, a network recovers from the easy feature", "ours",
+              "accuracy when it is random, last epoch minus first",
+              _change("easy_contradicted", "top randomized"), low=0.1, every_seed=True),
+    Statement("Prediction depth does not show that a network recovers from the easy feature",
+              "ours", "share decided early, last epoch minus first",
+              _change("easy_contradicted", "early"), low=-0.05, every_seed=True),
+    Statement("A network that recovers follows the easy feature less often", "ours",
+              "share of predictions that follow a random feature, last epoch minus first",
+              _change("easy_contradicted", "follows"), high=-0.1, every_seed=True),
+)  # fmt: skip
+
+
+def claims(run: Run) -> Sequence[Claim]:
+    """Judge whether harmful features are the easy ones, and which measures show them early."""
+    results = Results(run)
+    config = results.config
+    return judge_all(
+        STATEMENTS,
+        results,
+        core=config.core,
+        easy=config.spurious[0],
+        hard=config.spurious[-1],
+        count=len(config.spurious),
+    )
