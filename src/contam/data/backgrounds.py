@@ -98,12 +98,35 @@ def _along(n: int, generator: Generator) -> tuple[Tensor, Tensor]:
 
 
 def ramp(n: int, generator: Generator) -> Float[Tensor, "n 1 side side"]:
-    """A linear ramp in a random direction."""
+    """Return linear ramps in random directions.
+
+    Args:
+        n: number of textures.
+        generator: source of the random numbers.
+
+    Returns:
+        Levels in [0, 1] between the two colors of a family.
+
+    >>> ramp(2, torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 1, 32, 32])
+    """
     return (0.5 + _along(n, generator)[0] / SIDE).clamp(0, 1)
 
 
 def stripes(n: int, generator: Generator, periods: Range) -> Float[Tensor, "n 1 side side"]:
-    """Straight stripes with soft edges; the period is in pixels."""
+    """Return straight stripes with soft edges.
+
+    Args:
+        n: number of textures.
+        generator: source of the random numbers.
+        periods: range of the period in pixels.
+
+    Returns:
+        Levels in [0, 1] between the two colors of a family.
+
+    >>> stripes(2, torch.Generator().manual_seed(0), periods=(6, 12)).shape
+    torch.Size([2, 1, 32, 32])
+    """
     along, _ = _along(n, generator)
     phase = along / _between(periods, n, generator) + _between((0, 1), n, generator)
     return (0.5 + (2 * math.pi * phase).sin()).clamp(0, 1)
@@ -112,7 +135,20 @@ def stripes(n: int, generator: Generator, periods: Range) -> Float[Tensor, "n 1 
 def fractal(
     n: int, generator: Generator, octaves: Sequence[int] = (2, 4, 8, 16), rough: float = 0.6
 ) -> Float[Tensor, "n 1 side side"]:
-    """Smooth noise on grids of several sizes, each with `rough` times the weight of the last."""
+    """Return a weighted sum of smooth noise on grids of several sizes.
+
+    Args:
+        n: number of textures.
+        generator: source of the random numbers.
+        octaves: number of cells per side of each grid.
+        rough: weight of a grid relative to the previous one.
+
+    Returns:
+        Levels in [0, 1] between the two colors of a family.
+
+    >>> fractal(2, torch.Generator().manual_seed(0)).amax((1, 2, 3))
+    tensor([1., 1.])
+    """
     level = torch.zeros(n, 1, SIDE, SIDE)
     for step, cells in enumerate(octaves):
         noise = torch.rand(n, 1, cells, cells, generator=generator)
@@ -122,7 +158,18 @@ def fractal(
 
 
 def checker(n: int, generator: Generator) -> Float[Tensor, "n 1 side side"]:
-    """A chessboard with cells of 2 to 5 pixels."""
+    """Return chessboards with cells of 2 to 5 pixels.
+
+    Args:
+        n: number of textures.
+        generator: source of the random numbers.
+
+    Returns:
+        Levels in [0, 1] between the two colors of a family.
+
+    >>> checker(2, torch.Generator().manual_seed(0)).unique().tolist()
+    [0.0, 1.0]
+    """
     cells = _between((2, 5), n, generator)
     rows, columns = (
         ((torch.arange(SIDE) / cells) + _between((0, 2), n, generator)).floor() for _ in range(2)
@@ -131,13 +178,35 @@ def checker(n: int, generator: Generator) -> Float[Tensor, "n 1 side side"]:
 
 
 def speckle(n: int, generator: Generator) -> Float[Tensor, "n 1 side side"]:
-    """Independent pixels of either color."""
+    """Return independent pixels of either color.
+
+    Args:
+        n: number of textures.
+        generator: source of the random numbers.
+
+    Returns:
+        Levels in [0, 1] between the two colors of a family.
+
+    >>> speckle(2, torch.Generator().manual_seed(0)).unique().tolist()
+    [0.0, 1.0]
+    """
     share = _between((0.3, 0.7), n, generator)
     return (torch.rand(n, 1, SIDE, SIDE, generator=generator) < share).float()
 
 
 def plaid(n: int, generator: Generator) -> Float[Tensor, "n 1 side side"]:
-    """Two perpendicular waves with periods of 3 to 6 pixels."""
+    """Return two perpendicular waves with periods of 3 to 6 pixels.
+
+    Args:
+        n: number of textures.
+        generator: source of the random numbers.
+
+    Returns:
+        Levels in [0, 1] between the two colors of a family.
+
+    >>> plaid(2, torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 1, 32, 32])
+    """
     level = torch.full((n, 1, SIDE, SIDE), 0.5)
     for axis in _along(n, generator):
         phase = axis / _between((3, 6), n, generator) + _between((0, 1), n, generator)
@@ -146,7 +215,18 @@ def plaid(n: int, generator: Generator) -> Float[Tensor, "n 1 side side"]:
 
 
 def strokes(n: int, generator: Generator) -> Float[Tensor, "n 1 side side"]:
-    """Ten pen strokes from edge to edge with random directions, widths and levels."""
+    """Return ten pen strokes from edge to edge with random directions, widths and levels.
+
+    Args:
+        n: number of textures.
+        generator: source of the random numbers.
+
+    Returns:
+        Levels in [0, 1] between the two colors of a family.
+
+    >>> strokes(2, torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 1, 32, 32])
+    """
     level = torch.zeros(n, 1, SIDE, SIDE)
     for _ in range(10):
         _, across = _along(n, generator)
@@ -157,12 +237,34 @@ def strokes(n: int, generator: Generator) -> Float[Tensor, "n 1 side side"]:
 
 
 def blobs(n: int, generator: Generator) -> Float[Tensor, "n 1 side side"]:
-    """Spots with sharp edges and varying sizes."""
+    """Return spots with sharp edges and varying sizes.
+
+    Args:
+        n: number of textures.
+        generator: source of the random numbers.
+
+    Returns:
+        Levels in [0, 1] between the two colors of a family.
+
+    >>> blobs(2, torch.Generator().manual_seed(0)).unique().tolist()
+    [0.0, 1.0]
+    """
     return (fractal(n, generator, (4, 8, 16), 0.8) > 0.5).float()
 
 
 def paper(n: int, generator: Generator) -> Float[Tensor, "n 1 side side"]:
-    """Faint grain on slow gradients."""
+    """Return faint grain on smooth gradients.
+
+    Args:
+        n: number of textures.
+        generator: source of the random numbers.
+
+    Returns:
+        Levels in [0, 1] between the two colors of a family.
+
+    >>> paper(2, torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 1, 32, 32])
+    """
     return 0.5 * fractal(n, generator) + 0.5 * fractal(n, generator, (32,))
 
 
@@ -177,7 +279,14 @@ STRIPS = {
 
 @cache
 def photographs() -> Float[Tensor, "2 3 149 224"]:
-    """Return scikit-learn's two photos, a temple and a flower, at 0.35 of their size."""
+    """Return scikit-learn's two photos, a temple and a flower, at 0.35 of their size.
+
+    Returns:
+        (2, 3, 149, 224) pixels in [0, 1].
+
+    >>> photographs().shape
+    torch.Size([2, 3, 149, 224])
+    """
     from sklearn.datasets import load_sample_images
 
     images = torch.stack([torch.tensor(image) for image in load_sample_images().images])

@@ -18,8 +18,16 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".t
 def folders_in(root: Path) -> tuple[str, ...]:
     """Return the sorted names of the folders in a folder, without hidden ones.
 
+    Args:
+        root: the folder.
+
     Raises:
         ValueError: the folder does not exist.
+
+    >>> for name in ("photo", "art", ".cache"):
+    ...     Path("styles", name).mkdir(parents=True)
+    >>> folders_in(Path("styles"))
+    ('art', 'photo')
     """
     if not Path(root).is_dir():
         raise ValueError(f"no folder {root}; give the folder that contains the data set's folders")
@@ -30,8 +38,16 @@ def folders_in(root: Path) -> tuple[str, ...]:
 def images_in(folder: Path) -> list[Path]:
     """Return the image files in a folder, sorted by name, without hidden ones.
 
+    Args:
+        folder: the folder.
+
     Raises:
         ValueError: the folder does not exist.
+
+    >>> for name in ("b.PNG", "a.jpg", "notes.txt"):
+    ...     Path(name).touch()
+    >>> [path.name for path in images_in(Path("."))]
+    ['a.jpg', 'b.PNG']
     """
     if not Path(folder).is_dir():
         raise ValueError(f"no folder {folder}; it should contain images")
@@ -47,8 +63,16 @@ def images_in(folder: Path) -> list[Path]:
 def classes_in(root: Path) -> tuple[str, ...]:
     """Return the sorted class names of a tree `root/class/image`.
 
+    Args:
+        root: the folder of the class folders.
+
     Raises:
         ValueError: the folder does not exist or contains no folder.
+
+    >>> for name in ("dog", "cat"):
+    ...     Path("pets", name).mkdir(parents=True)
+    >>> classes_in(Path("pets"))
+    ('cat', 'dog')
     """
     classes = folders_in(root)
     if not classes:
@@ -82,6 +106,15 @@ def image_folder(
         ValueError: the folders are not those of the classes, or a class has no image.
 
     Source: ours, the layout that most tools share.
+
+    >>> from PIL import Image
+    >>> from contam.data.images import pixels
+    >>> for label in ("cat", "dog"):
+    ...     Path("images", label).mkdir(parents=True)
+    ...     Image.new("RGB", (4, 4)).save(f"images/{label}/0.png")
+    >>> domain = image_folder(Path("images"), pixels)
+    >>> domain.name, domain.y.tolist()
+    ('images', [0, 1])
     """
     root = Path(root)
     folders = classes_in(root)
@@ -117,6 +150,15 @@ def image_domains(
 
     Raises:
         ValueError: there are no domains, their classes differ, or a class has no image.
+
+    >>> from PIL import Image
+    >>> from contam.data.images import pixels
+    >>> for folder in ("photo/cat", "photo/dog", "art/cat", "art/dog"):
+    ...     Path("styled", folder).mkdir(parents=True)
+    ...     Image.new("RGB", (4, 4)).save(f"styled/{folder}/0.png")
+    >>> classes, domains = image_domains(Path("styled"), pixels)
+    >>> classes, [domain.name for domain in domains]
+    (('cat', 'dog'), ['art', 'photo'])
     """
     names = classes_in(root)
     classes = classes_in(Path(root) / names[0])
@@ -154,6 +196,15 @@ def image_shift(
 
     Raises:
         ValueError: a tree is missing, a class of it has no image, or its classes differ.
+
+    >>> from PIL import Image
+    >>> from contam.data.images import pixels
+    >>> for folder in ("train/cat", "train/dog", "test/cat", "test/dog"):
+    ...     Path("shift", folder).mkdir(parents=True)
+    ...     Image.new("RGB", (4, 4)).save(f"shift/{folder}/0.png")
+    >>> train, test = Path("shift/train"), Path("shift/test")
+    >>> image_shift(train, test, {"sketch": test}, pixels).classes
+    ('cat', 'dog')
     """
     classes = classes_in(train)
     numbers = iter(range(1, len(ood_tests) + 1))
@@ -189,7 +240,18 @@ def _some(names: Sequence[str], most: int = 5) -> str:
 
 
 def merged(name: str, domains: Sequence[FolderDomain]) -> FolderDomain:
-    """Merge domains into one with the first one's transform; images keep their domain indices."""
+    """Merge domains into one; images keep their domain indices.
+
+    Args:
+        name: name of the merged domain.
+        domains: the domains; the transform of the first is used.
+
+    >>> from contam.data.images import pixels
+    >>> files, y = [Path("0.png")], torch.tensor([0])
+    >>> one, two = (FolderDomain("a", files, y, index, pixels) for index in (0, 1))
+    >>> merged("both", [one, two]).origin.tolist()
+    [0, 1]
+    """
     first = domains[0]
     return FolderDomain(
         name,
@@ -211,6 +273,15 @@ def parted(domain: FolderDomain, shares: Sequence[float], *, seed: int) -> list[
         domain: the domain.
         shares: share of each part; the remaining images form one more part.
         seed: random seed.
+
+    Returns:
+        The parts, with images in the order of the domain.
+
+    >>> from contam.data.images import pixels
+    >>> files = [Path(f"{number}.png") for number in range(10)]
+    >>> domain = FolderDomain("photo", files, torch.arange(10) % 2, 0, pixels)
+    >>> [len(part) for part in parted(domain, (0.8,), seed=0)]
+    [8, 2]
     """
     order = torch.randperm(
         len(domain), generator=generator_for(seed, f"images/parts of {domain.name}")
@@ -248,6 +319,14 @@ def leave_one_out(
         ValueError: the domain is unknown, or there is no other one.
 
     Source: App. E.4; Gulrajani & Lopez-Paz (2021). The third part is ours.
+
+    >>> from contam.data.images import pixels
+    >>> files = [Path(f"{number}.png") for number in range(10)]
+    >>> y = torch.arange(10) % 2
+    >>> domains = [FolderDomain(name, files, y, 0, pixels) for name in ("art", "photo")]
+    >>> shift = leave_one_out("styles", ("cat", "dog"), domains, "photo")
+    >>> len(shift.train[0]), len(shift.id_val), len(shift.id_test), len(shift.ood_tests[0])
+    (8, 1, 1, 10)
     """
     names = [domain.name for domain in domains]
     if ood not in names or len(names) < 2:

@@ -40,6 +40,11 @@ def read(path: Path, *, upright: bool = False) -> Image.Image:
 
     Raises:
         ValueError: the file is missing, is not an image, or is damaged.
+
+    >>> Image.new("L", (4, 2), 255).save("gray.png")
+    >>> image = read(Path("gray.png"))
+    >>> image.mode, image.size
+    ('RGB', (4, 2))
     """
     try:
         with Image.open(path) as image:
@@ -67,12 +72,26 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def pixels(image: Image.Image) -> Float[Tensor, "3 height width"]:
-    """Return an RGB image as a tensor in [0, 1]."""
+    """Return an RGB image as a tensor in [0, 1].
+
+    Args:
+        image: the image.
+
+    >>> pixels(Image.new("RGB", (4, 2), "white")).shape
+    torch.Size([3, 2, 4])
+    """
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
 def resized(side: int) -> Transform:
-    """Return a transform that resizes to `side` x `side` pixels (bilinear), of any aspect ratio."""
+    """Return a transform that resizes images of any aspect ratio to a square (bilinear).
+
+    Args:
+        side: side of the square in pixels.
+
+    >>> resized(8)(Image.new("RGB", (40, 20))).shape
+    torch.Size([3, 8, 8])
+    """
     return lambda image: pixels(image.resize((side, side), Image.Resampling.BILINEAR))
 
 
@@ -82,6 +101,12 @@ def centered(side: int, *, short: int | None = None) -> Transform:
     Args:
         side: side of the crop in pixels.
         short: length of the short side before cropping; by default `side`.
+
+    Raises:
+        ValueError: the short side is shorter than the crop.
+
+    >>> centered(8, short=10)(Image.new("RGB", (40, 20))).shape
+    torch.Size([3, 8, 8])
     """
     short = side if short is None else short
     if short < side:
@@ -98,7 +123,15 @@ def centered(side: int, *, short: int | None = None) -> Transform:
 
 
 def without_border(border: int, transform: Transform) -> Transform:
-    """Return a transform that crops `border` pixels on each side and applies `transform`."""
+    """Return a transform that removes a border and then applies another transform.
+
+    Args:
+        border: width of the border in pixels; the transform rejects smaller images.
+        transform: the other transform.
+
+    >>> without_border(2, pixels)(Image.new("RGB", (10, 8))).shape
+    torch.Size([3, 4, 6])
+    """
 
     def cropped(image: Image.Image) -> Tensor:
         width, height = image.size
@@ -162,6 +195,10 @@ def cropped_and_flipped(side: int, *, scale: tuple[float, float] = (0.9, 1.0)) -
         ValueError: the side or the range is invalid.
 
     Source: ours, the augmentation of the published code; the paper does not describe it.
+
+    >>> augment = cropped_and_flipped(8)
+    >>> augment(Image.new("RGB", (40, 40)), torch.Generator().manual_seed(0)).size
+    (8, 8)
     """
     if side < 1 or not 0 < scale[0] <= scale[1] <= 1:
         raise ValueError(
@@ -178,10 +215,10 @@ def cropped_and_flipped(side: int, *, scale: tuple[float, float] = (0.9, 1.0)) -
 
 
 class FolderDomain(Domain):
-    """A domain whose images are read from files whenever they are looked at.
+    """A domain whose images are read from files in every pass.
 
-    It iterates as one in memory does, and the same generator gives the same order. Any number of
-    `workers` (threads; 0 reads in the caller's) gives the same batches.
+    It iterates like a domain in memory, and the same generator gives the same order. The batches do
+    not depend on the number of `workers` (threads; 0 reads in the caller's).
     """
 
     files: tuple[Path, ...]
@@ -215,7 +252,7 @@ class FolderDomain(Domain):
             )
         if workers < 0:
             raise ValueError(f"domain {name!r}: workers are 0 or more, not {workers}")
-        # The fields of a frozen dataclass are set once, here.
+        # The fields of a frozen dataclass are set once.
         vars(self).update(
             name=name, files=files, labels=y, origin=origin, transform=transform,
             workers=workers, augment=augment, skipped=skipped,

@@ -26,6 +26,9 @@ MASKS = "masks"
 def class_folders(core: Core) -> tuple[str, ...]:
     """Return the class folders in the order of the labels, which is also that of their names.
 
+    Args:
+        core: the kind of objects.
+
     >>> class_folders("digits")[:3]
     ('0', '1', '2')
     """
@@ -50,6 +53,14 @@ def pictures(
         Relative path and PNG bytes. A mask is gray, and white on the object.
 
     Source: ours, the layout that most tools share.
+
+    >>> from contam.data.shapes import scenes
+    >>> for path, content in pictures("train", scenes(("stripes",), 10)):
+    ...     print(path)
+    ...     if path.parts[0] == MASKS:
+    ...         break
+    train/0_disk/00000-stripes.png
+    masks/train/0_disk/00000-stripes.png
     """
     classes, families = class_folders(core), list(FAMILIES)
     colors, masks = _eight_bits(shown.x), _eight_bits(shown.mask)

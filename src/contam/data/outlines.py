@@ -20,6 +20,11 @@ def circle(
 ) -> Float[Tensor, "*n"]:
     """Return the distance to a circle around the origin.
 
+    Args:
+        x: horizontal coordinates.
+        y: vertical coordinates.
+        radius: radius of the circle.
+
     Source: ours, elementary geometry.
 
     >>> circle(torch.tensor([2.0]), torch.tensor([0.0]), radius=0.5).tolist()
@@ -31,9 +36,18 @@ def circle(
 def ring(
     x: Float[Tensor, "*n"], y: Float[Tensor, "*n"], radius: float = 0.72, half: float = 0.3
 ) -> Float[Tensor, "*n"]:
-    """Return the distance to a band along a circle, `2 * half` wide.
+    """Return the distance to a band along a circle.
+
+    Args:
+        x: horizontal coordinates.
+        y: vertical coordinates.
+        radius: radius of the circle.
+        half: half of the width of the band.
 
     Source: ours, elementary geometry.
+
+    >>> ring(torch.tensor([0.0, 1.0]), torch.zeros(2), radius=1.0, half=0.25).tolist()
+    [0.75, -0.25]
     """
     return (torch.hypot(x, y) - radius).abs() - half
 
@@ -41,9 +55,18 @@ def ring(
 def polygon(
     x: Float[Tensor, "*n"], y: Float[Tensor, "*n"], corners: Sequence[tuple[float, float]]
 ) -> Float[Tensor, "*n"]:
-    """Return the distance to a polygon without crossing edges, given its corners (x, y) in order.
+    """Return the distance to a polygon without crossing edges.
+
+    Args:
+        x: horizontal coordinates.
+        y: vertical coordinates.
+        corners: corners (x, y) in order.
 
     Source: ours, the nearest edge, with the sign by counting crossings of a ray.
+
+    >>> square = [(-1, -1), (1, -1), (1, 1), (-1, 1)]
+    >>> polygon(torch.tensor([0.0, 3.0]), torch.zeros(2), square).tolist()
+    [-1.0, 2.0]
     """
     nearest = torch.full_like(x, math.inf)
     inside = torch.zeros_like(x, dtype=torch.bool)
@@ -64,9 +87,18 @@ def polygon(
 def crescent(
     x: Float[Tensor, "*n"], y: Float[Tensor, "*n"], bite: float = 0.8, shift: float = 0.5
 ) -> Float[Tensor, "*n"]:
-    """Return the distance to the unit disk minus a disk of radius `bite`, `shift` to its right.
+    """Return the distance to the unit disk minus another disk.
+
+    Args:
+        x: horizontal coordinates.
+        y: vertical coordinates.
+        bite: radius of the other disk.
+        shift: distance of its center to the right of the origin.
 
     Source: ours, elementary geometry.
+
+    >>> crescent(torch.tensor([-2.0, 0.5]), torch.zeros(2), bite=0.75).tolist()
+    [1.0, 0.75]
     """
     y = y.abs()
     # The two circles meet in a horn. It is the nearest point of all points beyond it, within the
@@ -84,7 +116,15 @@ def heart(
 ) -> Float[Tensor, "*n"]:
     """Return the distance to a square on its corner with half a disk on each upper edge.
 
+    Args:
+        x: horizontal coordinates.
+        y: vertical coordinates.
+        side: side of the square.
+
     Source: ours, elementary geometry.
+
+    >>> heart(torch.tensor([0.0, 3.0]), torch.zeros(2)) < 0
+    tensor([ True, False])
     """
     # In the right half the outline is a straight edge from the tip, then half a circle that ends
     # at the notch. Here `u` runs along that edge and `v` across it, towards the left; the half

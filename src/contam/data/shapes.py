@@ -58,6 +58,10 @@ def placed(
         noisy: whether to add the objects' noise.
 
     Source: ours, an image is an object and a background.
+
+    >>> shown = objects(10)
+    >>> placed(shown, torch.zeros(1, 3, SIDE, SIDE), torch.zeros(10).long()).x.shape
+    torch.Size([10, 3, 32, 32])
     """
     x = torch.lerp(behind, shown.color, shown.mask)
     if noisy:
@@ -126,6 +130,10 @@ def splits(
         ValueError: as for `shapes`.
 
     Source: ours, the phenomenon at laptop size.
+
+    >>> drawn = splits(train=40, id_val=40, id_test=40, ood_test=10)
+    >>> len(drawn["train"].y), len(drawn["ood/checker"].y)
+    (40, 10)
     """
     for n, families in ((train, ID), (id_val, ID), (id_test, ID), (ood_test, OOD[:1])):
         _whole(n, len(families), "pictures")
@@ -208,6 +216,9 @@ def mild(seed: int = 0, *, each: int = 400, core: Core = "shapes") -> tuple[Doma
         ValueError: `each` is not a positive multiple of 10, or the core is unknown.
 
     Source: ours, an easy shift.
+
+    >>> [domain.name for domain in mild(each=10)]
+    ['paper', 'cool']
     """
     families = [family for family in MILD if core != "digits" or family != TOO_LIGHT]
     return tuple(
@@ -235,6 +246,9 @@ def pretraining(
         ValueError: the kind or the core is unknown, or `n` is not such a multiple.
 
     Source: ours, pre-training in miniature.
+
+    >>> [len(domain) for domain in pretraining(n=50)]
+    [10, 10, 10, 10, 10]
     """
     kinds = {"diverse": DIVERSE, "all": ID + OOD}
     if kind not in kinds:
@@ -261,6 +275,9 @@ def blended(seed: int, strength: float, *, n: int = 600, core: Core = "shapes") 
             core is unknown.
 
     Source: ours, a shift of adjustable size.
+
+    >>> blended(0, strength=0.5, n=200).x.shape
+    torch.Size([200, 3, 32, 32])
     """
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must be in [0, 1], got {strength}")
@@ -290,6 +307,9 @@ def factorial(
         ValueError: `n` is not a positive multiple of 10, `each` is below 1, or the core is unknown.
 
     Source: ours, the design of a two-way analysis of variance of neurons.
+
+    >>> len(factorial(n=10, each=1)), len(ID + OOD)
+    (9, 9)
     """
     _whole(n, 1, "objects")
     if each < 1:
