@@ -41,7 +41,7 @@ class Benchmark:
     def scores(
         self, test: Domain, logits: Float[Tensor, "batch all"]
     ) -> Float[Tensor, "batch classes"]:
-        """Return a test's class scores; the prediction is the largest."""
+        """Return a test's class scores from the logits; the prediction is the largest."""
         scoring = self.scorings.get(test.name)
         return logits if scoring is None else scoring(logits)
 
@@ -62,6 +62,12 @@ def on_disk(kind: Kind, folder: Path, transform: Transform, *, seed: int = 0) ->
         ValueError: a part of the data set is missing or wrong; the message lists what and where.
 
     Source: App. E.1, App. E.2, App. E.3, App. E.4, App. G.1.
+
+    >>> from contam.data.images import pixels
+    >>> on_disk("pacs", Path("nowhere"), pixels)
+    Traceback (most recent call last):
+        ...
+    ValueError: nowhere is not a complete pacs: missing ...
     """
     contents = check(kind, folder)
     faults = [*(f"missing {part}" for part in contents.missing), *contents.wrong]

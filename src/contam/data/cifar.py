@@ -126,11 +126,19 @@ def padded(
 def read_binary(path: Path) -> tuple[UInt8[Tensor, "n 3 32 32"], Int[Tensor, " n"]]:
     """Read a file of the binary version: rows of a label and 3072 bytes.
 
+    Args:
+        path: the file, such as `data_batch_1.bin`.
+
     Returns:
         Images (n, 3, 32, 32) of bytes, and labels (n,).
 
     Raises:
         ValueError: the file is missing or has another format.
+
+    >>> _ = Path("batch.bin").write_bytes(bytes([6, *ROW * [0]])[:ROW])
+    >>> x, y = read_binary(Path("batch.bin"))
+    >>> x.shape, y.tolist()
+    (torch.Size([1, 3, 32, 32]), [6])
     """
     content = _content(path)
     if not content or len(content) % ROW:
@@ -146,11 +154,19 @@ def read_pickled(path: Path) -> tuple[UInt8[Tensor, "n 3 32 32"], Int[Tensor, " 
 
     Only byte arrays and plain containers are built; any other name in the pickle is an error.
 
+    Args:
+        path: the file, such as `data_batch_1`.
+
     Returns:
         Images (n, 3, 32, 32) of bytes, and labels (n,).
 
     Raises:
         ValueError: the file is missing, has another format, or needs any other name.
+
+    >>> batch = {"data": np.zeros((1, 3072), dtype=np.uint8), "labels": [6]}
+    >>> _ = Path("batch").write_bytes(pickle.dumps(batch, protocol=2))
+    >>> read_pickled(Path("batch"))[1].tolist()
+    [6]
     """
     content = _content(path)
     try:
@@ -254,12 +270,23 @@ def _checked(path: Path, rows: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def images_of(folder: Path, part: str) -> tuple[Tensor, Tensor]:
-    """The images and labels of a part (train, test), from whichever version the folder holds.
+    """Read the images and labels of a part, from the version in the folder.
 
-    Source: ours.
+    Args:
+        folder: as for `cifar10`.
+        part: `train` or `test`.
+
+    Returns:
+        Images (n, 3, 32, 32) of bytes, and labels (n,).
 
     Raises:
-        ValueError: a file is missing or not as it should be.
+        ValueError: a file is missing or malformed.
+
+    Source: ours, the binary version if it is there, else the Python version.
+
+    >>> _ = Path("test_batch.bin").write_bytes(bytes([6, *ROW * [0]])[:ROW])
+    >>> images_of(Path("."), "test")[1].tolist()
+    [6]
     """
     folder = Path(folder)
     binary = (folder / f"{PARTS[part][0]}.bin").is_file()
@@ -269,7 +296,7 @@ def images_of(folder: Path, part: str) -> tuple[Tensor, Tensor]:
 
 
 def _parts(folder: Path, *, seed: int, validation: int) -> list[tuple[Tensor, Tensor]]:
-    """Images and labels for training, validation and test."""
+    """Return images and labels for training, validation and test."""
     images, y = images_of(folder, "train")
     if not 0 < validation < len(y):
         raise ValueError(

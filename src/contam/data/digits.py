@@ -40,6 +40,9 @@ FRAMES: dict[str, tuple[int, int, int] | None] = {
 def frame_color(frame: str) -> Float[Tensor, " 3"]:
     """Return the color of a frame, in [0, 1].
 
+    Args:
+        frame: name of the frame.
+
     Raises:
         ValueError: the frame is unknown or has no constant color.
 

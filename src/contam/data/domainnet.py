@@ -82,10 +82,24 @@ def listed(
 ) -> FolderDomain:
     """Read the images of one published list, in the order of the list.
 
+    Args:
+        root: as for `domainnet`.
+        domain: name of the domain.
+        part: `train` or `test`.
+        transform: as for `domainnet`.
+        workers: as for `domainnet`.
+
     Raises:
         ValueError: the list is missing, or a line is not "domain/class/file label".
 
     Source: App. E.4; Tan et al. (2020).
+
+    >>> from contam.data.images import pixels
+    >>> Path(LISTS).mkdir()
+    >>> line = f"sketch/{CLASSES[3]}/0.png 3"
+    >>> _ = Path(LISTS, "sketch_test_mini.txt").write_text(line)
+    >>> listed(Path("."), "sketch", "test", pixels).y.tolist()
+    [3]
     """
     path = Path(root) / LISTS / f"{domain}_{part}_mini.txt"
     if not path.is_file():

@@ -175,6 +175,15 @@ def pictures(kind: str, folder: Path, *, zero: int = 0, one: int = 1) -> Picture
             picture.
 
     Source: ours; the halves of Murali et al. (2023).
+
+    >>> import struct
+    >>> for part in ("train", "t10k"):
+    ...     images = struct.pack(">HBBIII", 0, 8, 3, 2, 28, 28) + bytes(2 * 28 * 28)
+    ...     _ = Path(f"{part}-images-idx3-ubyte").write_bytes(images)
+    ...     labels = struct.pack(">HBBI", 0, 8, 1, 2) + bytes([0, 1])
+    ...     _ = Path(f"{part}-labels-idx1-ubyte").write_bytes(labels)
+    >>> pictures("mnist", Path(".")).name
+    'mnist'
     """
     if zero == one or not {zero, one} <= set(range(CLASSES)):
         raise ValueError(f"expected two different labels from 0 to 9, got {zero} and {one}")

@@ -78,6 +78,11 @@ def wnids(folder: Path | None = None) -> tuple[str, ...]:
         ValueError: the folder does not contain 1000 folders, or there is neither a folder nor timm.
 
     Source: ours.
+
+    >>> for number in range(1000):
+    ...     Path("val", f"n{number:08}").mkdir(parents=True)
+    >>> wnids(Path("val"))[:2]
+    ('n00000000', 'n00000001')
     """
     if folder is not None:
         folders = classes_in(folder)
@@ -104,6 +109,12 @@ def imagenet(
 ) -> NaturalTest:
     """Read ImageNet from `imagenet/{train,val}/<wnid>/*` below the root.
 
+    Args:
+        root: the folder that contains `imagenet`.
+        transform: function from a Pillow image to a tensor.
+        split: `train` or `val`.
+        workers: number of threads that decode images.
+
     Raises:
         ValueError: the split is neither train nor val, or its folder has another layout.
 
@@ -124,6 +135,12 @@ def imagenet_v2(
 ) -> NaturalTest:
     """Read ImageNetV2 (matched frequency), whose folders 0..999 are the columns of the logits.
 
+    Args:
+        root: the folder that contains `imagenetv2-matched-frequency-format-val`.
+        transform: function from a Pillow image to a tensor.
+        names: the 1000 wnids in the order of the logits.
+        workers: number of threads that decode images.
+
     Raises:
         ValueError: the folders are not 0..999, or a folder has no image.
 
@@ -142,6 +159,12 @@ def imagenet_r(
     root: Path, transform: Transform, names: Sequence[str], *, workers: int = 4
 ) -> NaturalTest:
     """Read ImageNet-R: renditions of 200 classes; only these classes compete.
+
+    Args:
+        root: the folder that contains `imagenet-r`.
+        transform: function from a Pillow image to a tensor.
+        names: the 1000 wnids in the order of the logits.
+        workers: number of threads that decode images.
 
     Raises:
         ValueError: the folders are not 200 wnids, or a folder has no image.
@@ -164,6 +187,12 @@ def imagenet_sketch(
 ) -> NaturalTest:
     """Read ImageNet Sketch: black-and-white sketches of all 1000 classes, in `sketch/<wnid>`.
 
+    Args:
+        root: the folder that contains `sketch`.
+        transform: function from a Pillow image to a tensor.
+        names: the 1000 wnids in the order of the logits.
+        workers: number of threads that decode images.
+
     Raises:
         ValueError: the folders are not the 1000 wnids, or a folder has no image.
 
@@ -181,6 +210,12 @@ def imagenet_a(
     """Read ImageNet-A: photos of 200 classes that a ResNet-50 misclassifies.
 
     The accuracy of that ResNet-50 is exactly 0, so its logit is infinite and fits leave it out.
+
+    Args:
+        root: the folder that contains `imagenet-a`.
+        transform: function from a Pillow image to a tensor.
+        names: the 1000 wnids in the order of the logits.
+        workers: number of threads that decode images.
 
     Raises:
         ValueError: the folders are not 200 wnids, or a folder has no image.
@@ -204,8 +239,13 @@ def objectnet(
     """Read ObjectNet: household objects from unusual viewpoints, restricted to ImageNet's classes.
 
     A border of two pixels is cropped before the transform. The classes and their columns come from
-    the mapping files of the archive; `names` is not used. A class with several columns is scored by
-    the largest.
+    the mapping files of the archive. A class with several columns is scored by the largest.
+
+    Args:
+        root: the folder that contains `objectnet-1.0`.
+        transform: function from a Pillow image to a tensor.
+        names: not used; the tests have a common signature.
+        workers: number of threads that decode images.
 
     Raises:
         ValueError: a folder or a mapping file is missing, or the mapping files contradict each
@@ -229,10 +269,27 @@ def objectnet(
 
 
 def objectnet_columns(mappings: Path) -> dict[str, tuple[int, ...]]:
-    """Return the columns of the logits for each folder of ObjectNet that is a class of ImageNet.
+    r"""Return the columns of the logits for each folder of ObjectNet that is a class of ImageNet.
+
+    Args:
+        mappings: the folder of the four mapping files of the archive.
+
+    Returns:
+        Columns by name of the folder.
 
     Raises:
         ValueError: a mapping file is missing, or they contradict each other.
+
+    >>> files = {
+    ...     "folder_to_objectnet_label.json": {"chair": "Chair"},
+    ...     "objectnet_to_imagenet_1k.json": {"Chair": "folding chair; rocking chair"},
+    ...     "pytorch_to_imagenet_2012_id.json": {"559": 0, "765": 1}}
+    >>> for name, content in files.items():
+    ...     _ = Path(name).write_text(json.dumps(content))
+    >>> titles = Path("imagenet_to_label_2012_v2")
+    >>> _ = titles.write_text("folding chair\nrocking chair")
+    >>> objectnet_columns(Path("."))
+    {'chair': (559, 765)}
     """
 
     def lines(name: str) -> str:
@@ -279,6 +336,14 @@ def natural_tests(
     root: Path, transform: Transform, *, workers: int = 4
 ) -> dict[str, Callable[[], NaturalTest]]:
     """Return a function for each of the six tests that reads it; `imagenet/val` gives the classes.
+
+    Args:
+        root: the folder of the data sets' folders.
+        transform: function from a Pillow image to a tensor.
+        workers: number of threads that decode images.
+
+    Returns:
+        Functions by name of the test, in the order of `NATURAL_TESTS`.
 
     Raises:
         ValueError: `imagenet/val` below the root does not contain 1000 folders.

@@ -46,6 +46,14 @@ def pacs(
 def pacs_domains(root: Path, transform: Transform, *, workers: int = 4) -> tuple[FolderDomain, ...]:
     """Read the four domains of PACS without a split, to measure their separability.
 
+    Args:
+        root: as for `pacs`.
+        transform: as for `pacs`.
+        workers: as for `pacs`.
+
+    Returns:
+        The domains in the order of `DOMAINS`, without the faulty file.
+
     Raises:
         ValueError: a domain's folder is missing, or has other classes or an empty class.
 

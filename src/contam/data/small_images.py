@@ -53,6 +53,14 @@ def labeled_images(
         ValueError: the kind or part is unknown, or a file is missing or malformed.
 
     Source: ours, the data sets' own formats.
+
+    >>> images = struct.pack(">HBBIII", 0, 8, 3, 2, 28, 28) + bytes(2 * 28 * 28)
+    >>> _ = Path("train-images-idx3-ubyte").write_bytes(images)
+    >>> labels = struct.pack(">HBBI", 0, 8, 1, 2) + bytes([7, 3])
+    >>> _ = Path("train-labels-idx1-ubyte").write_bytes(labels)
+    >>> x, y = labeled_images("mnist", Path("."), "train")
+    >>> x.shape, y.tolist()
+    (torch.Size([2, 3, 32, 32]), [7, 3])
     """
     if kind not in READERS:
         near = difflib.get_close_matches(kind, READERS, n=3) or list(READERS)
@@ -73,6 +81,11 @@ def read_idx(path: Path) -> UInt8[Tensor, "..."]:
 
     Raises:
         ValueError: the file is missing, damaged, or does not contain bytes.
+
+    >>> content = struct.pack(">HBBI", 0, 8, 1, 3) + bytes([7, 3, 1])
+    >>> _ = Path("labels").write_bytes(content)
+    >>> read_idx(Path("labels")).tolist()
+    [7, 3, 1]
     """
     packed = path.with_name(f"{path.name}.gz")
     if not path.is_file() and not packed.is_file():
@@ -111,6 +124,12 @@ def read_svhn(path: Path) -> tuple[UInt8[Tensor, "n 3 32 32"], Int[Tensor, " n"]
 
     Raises:
         ValueError: the file is missing or has another format.
+
+    >>> from scipy.io import savemat
+    >>> images = np.zeros((32, 32, 3, 2), dtype=np.uint8)
+    >>> savemat("train_32x32.mat", {"X": images, "y": np.array([[1.0], [10.0]])})
+    >>> read_svhn(Path("train_32x32.mat"))[1].tolist()
+    [1, 0]
     """
     from scipy.io import loadmat, whosmat
 
