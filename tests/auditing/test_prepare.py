@@ -334,7 +334,7 @@ def test_masks_and_backgrounds_match_the_readable_examples():
     assert found.id.background.tolist() == [k % 4 for k in kept]
 
 
-def test_backgrounds_are_numbered_alike_in_all_sets():
+def test_background_indices_are_the_same_in_all_sets():
     found = prepare(
         network(), id=(X, Y), ood=(X, Y), reference=None,
         background={"ID": ["sea"] * 6 + ["land"] * 6, "OOD": ["sky"] * 6 + ["sea"] * 6},

@@ -46,6 +46,13 @@ def cifar10(folder: Path, *, seed: int = 0, validation: int = 5000) -> Shift:
         ValueError: a file is missing or malformed, or no training image would remain.
 
     Source: App. F.4.
+
+    >>> row = bytes([6]) + bytes(ROW - 1)
+    >>> for name in (*PARTS["train"], *PARTS["test"]):
+    ...     _ = Path(f"{name}.bin").write_bytes(2 * row)
+    >>> shift = cifar10(Path("."), validation=4)
+    >>> len(shift.train[0]), len(shift.id_val), len(shift.id_test)
+    (6, 4, 2)
     """
     train, validated, test = _parts(folder, seed=seed, validation=validation)
     return Shift(
@@ -82,6 +89,13 @@ def padded_cifar10(
         ValueError: as for `cifar10`, or a frame is unknown.
 
     Source: App. F.4.
+
+    >>> row = bytes([6]) + bytes(ROW - 1)
+    >>> for name in (*PARTS["train"], *PARTS["test"]):
+    ...     _ = Path(f"{name}.bin").write_bytes(2 * row)
+    >>> shift = padded_cifar10(Path("."), "red", judged=("green", "red"), validation=4)
+    >>> [test.name for test in shift.ood_tests]
+    ['test, green frame']
     """
     for name in (frame, *judged):
         if name != "random":

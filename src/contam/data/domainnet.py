@@ -32,7 +32,7 @@ def domainnet(
     seed: int = 0,
     workers: int = 4,
 ) -> Shift:
-    """Read DomainNet: forty classes in four styles, trained on three and tested on the fourth.
+    r"""Read DomainNet: forty classes in four styles, trained on three and tested on the fourth.
 
     Args:
         root: the folder of the domains' folders and of the pruned lists `SENTRY_splits`.
@@ -49,6 +49,16 @@ def domainnet(
         ValueError: a list is missing or malformed, or the domain or the partition is unknown.
 
     Source: App. E.4; Tan et al. (2020).
+
+    >>> from contam.data.images import pixels
+    >>> Path(LISTS).mkdir(exist_ok=True)
+    >>> for name in DOMAINS:
+    ...     lines = [f"{name}/{CLASSES[3]}/{number}.png 3" for number in range(10)]
+    ...     _ = Path(LISTS, f"{name}_train_mini.txt").write_text("\n".join(lines[:5]))
+    ...     _ = Path(LISTS, f"{name}_test_mini.txt").write_text("\n".join(lines[5:]))
+    >>> shift = domainnet(Path("."), pixels)
+    >>> len(shift.train), len(shift.train[0]), len(shift.ood_tests[0])
+    (3, 8, 10)
     """
     if partition == "domainbed":
         pooled = [
@@ -95,7 +105,7 @@ def listed(
     Source: App. E.4; Tan et al. (2020).
 
     >>> from contam.data.images import pixels
-    >>> Path(LISTS).mkdir()
+    >>> Path(LISTS).mkdir(exist_ok=True)
     >>> line = f"sketch/{CLASSES[3]}/0.png 3"
     >>> _ = Path(LISTS, "sketch_test_mini.txt").write_text(line)
     >>> listed(Path("."), "sketch", "test", pixels).y.tolist()

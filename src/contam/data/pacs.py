@@ -38,6 +38,16 @@ def pacs(
             unknown.
 
     Source: App. G.1; Li et al. (2017).
+
+    >>> from contam.data.images import pixels
+    >>> for domain in DOMAINS:
+    ...     for label in CLASSES:
+    ...         Path("PACS", domain, label).mkdir(parents=True, exist_ok=True)
+    ...         for number in range(2):
+    ...             Path("PACS", domain, label, f"{number}.jpg").touch()
+    >>> shift = pacs(Path("."), pixels, ood="sketch")
+    >>> len(shift.train), len(shift.train[0]), len(shift.ood_tests[0])
+    (3, 11, 14)
     """
     domains = pacs_domains(root, transform, workers=workers)
     return leave_one_out("PACS", CLASSES, domains, ood, seed=seed, third=third)
@@ -58,6 +68,15 @@ def pacs_domains(root: Path, transform: Transform, *, workers: int = 4) -> tuple
         ValueError: a domain's folder is missing, or has other classes or an empty class.
 
     Source: App. G.1; Li et al. (2017).
+
+    >>> from contam.data.images import pixels
+    >>> for domain in DOMAINS:
+    ...     for label in CLASSES:
+    ...         Path("PACS", domain, label).mkdir(parents=True, exist_ok=True)
+    ...         for number in range(2):
+    ...             Path("PACS", domain, label, f"{number}.jpg").touch()
+    >>> [len(domain) for domain in pacs_domains(Path("."), pixels)]
+    [14, 14, 14, 14]
     """
     domains = []
     for index, name in enumerate(DOMAINS):

@@ -27,7 +27,9 @@ class PixelRange:
     """
 
     low: Float[Tensor, " channels"]
+    """The value of black in each channel."""
     high: Float[Tensor, " channels"]
+    """The value of white in each channel."""
 
     def pictures(self, x: Float[Tensor, "*batch channels height width"]) -> Tensor:
         """Convert inputs of the network to images in which black is 0 and white is 1."""

@@ -33,6 +33,16 @@ def audit_page(record: AuditRecord) -> str:
 
     Raises:
         ValueError: an image is not WebP in base64.
+
+    >>> from contam.auditing.records import Interval, Score, SetScores, Verdict
+    >>> score = Score(correct=9, count=10, accuracy=Interval(value=0.9))
+    >>> record = AuditRecord(
+    ...     contam="1.0", model="ResNet", classes=("cat", "dog"),
+    ...     verdict=Verdict(
+    ...         cause="healthy", heading="Healthy", sentence="No failure.", reasons=(), steps=()),
+    ...     sets=(SetScores(name="photo", role="id", overall=score, by_class={}),))
+    >>> "Audit of ResNet" in audit_page(record)
+    True
     """
     figures, table = _figures(record), record.neurons
     examples, room = [], IMAGE_BYTES
