@@ -229,7 +229,7 @@ class FolderDomain(Domain):
     workers: int
     augment: Augmentation | None
     skipped: tuple[Path, ...]
-    """Files that `readable` left out."""
+    """Files that `readable` omitted because they are unreadable."""
 
     def __init__(
         self,

@@ -233,7 +233,7 @@ def from_loader(
         classes: names of the classes in the order of the logits.
 
     Returns:
-        The examples of the loader, without augmentation by its order.
+        The examples in the dataset's order.
 
     Raises:
         ValueError: an example can't be read, or a label is none of the classes.
