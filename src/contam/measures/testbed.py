@@ -1,0 +1,86 @@
+"""Accuracies of 201 ImageNet models on ImageNet's shifts, and lines of the standard ones.
+
+`testbed_models.csv` holds top-1 accuracies in percent. They are the columns of
+`robustness_top1s.csv` in the repository modestyachts/imagenet-testbed at commit 28477dc, rounded to
+three decimals, without its three rows of models for a part of the classes. The kinds follow that
+repository's `plotting/model_types.py`, but models trained on a part of the images are a kind of
+their own.
+"""
+
+import csv
+import functools
+from dataclasses import dataclass
+from importlib import resources
+from typing import Literal
+
+import torch
+
+from contam.measures.robustness import Axis, Line, fit_line
+
+Kind = Literal["standard", "subset", "robust", "lp-adversarial", "more-data"]
+
+
+@dataclass(frozen=True)
+class ImageNetModel:
+    """Top-1 accuracies of a published ImageNet model."""
+
+    name: str
+    kind: Kind
+    """How it was trained: on ImageNet alone without intervention, on a part of ImageNet's images,
+    with a robustness intervention, with adversarial training or randomized smoothing, or with more
+    data than ImageNet's training set."""
+    accuracies: dict[str, float]
+    """Accuracy on each test set in percent; sets that were not measured are absent."""
+
+
+@functools.cache
+def imagenet_models() -> tuple[ImageNetModel, ...]:
+    """Return the models, from the highest to the lowest accuracy on ImageNet's validation set.
+
+    Source: ours, after Taori et al. (2020), who published the accuracies.
+
+    >>> best = imagenet_models()[0]
+    >>> best.kind, best.accuracies["ImageNet"]
+    ('more-data', 88.322)
+    """
+    text = (resources.files("contam.measures") / "testbed_models.csv").read_text(encoding="utf-8")
+    return tuple(
+        ImageNetModel(
+            row.pop("model"),
+            row.pop("kind"),  # pyright: ignore[reportArgumentType]
+            {name: float(accuracy) for name, accuracy in row.items() if accuracy},
+        )
+        for row in csv.DictReader(text.splitlines())
+    )
+
+
+def imagenet_line(shift: str, *, same_classes: bool = False, axis: Axis = "logit") -> Line:
+    """Fit the line of the testbed's standard models for a shift of ImageNet.
+
+    Both conventions for the ID accuracy are in use, and their slopes differ: on all of ImageNet's
+    validation set, or only on its images of the shift's classes, as in the testbed's own plots.
+
+    Args:
+        shift: Name of the shift, such as "ImageNet-R".
+        same_classes: Whether the ID accuracy is on the shift's classes only, which the table has
+            for ImageNet-R, ImageNet-A and ObjectNet.
+        axis: Scale.
+
+    Raises:
+        ValueError: If the table has no such column.
+
+    Source: ours, by the protocol of Taori et al. (2020).
+
+    >>> [round(imagenet_line("ImageNet-R", same_classes=same).slope, 2) for same in (False, True)]
+    [0.9, 0.63]
+    """
+    indistribution = f"ImageNet on the classes of {shift}" if same_classes else "ImageNet"
+    pairs = [
+        (model.accuracies[indistribution], model.accuracies[shift])
+        for model in imagenet_models()
+        if model.kind == "standard" and {indistribution, shift} <= model.accuracies.keys()
+    ]
+    if not pairs:
+        raise ValueError(f"the table has no columns {indistribution!r} and {shift!r}")
+    x, y = torch.tensor(pairs, dtype=torch.float64).T / 100
+    return fit_line(x, y, axis=axis)
