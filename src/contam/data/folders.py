@@ -300,6 +300,7 @@ def leave_one_out(
     *,
     seed: int = 0,
     third: bool = True,
+    held_share: float = 1.0,
 ) -> Shift:
     """Return the problem of training on all domains except one and testing on that one.
 
@@ -314,6 +315,8 @@ def leave_one_out(
         ood: name of the domain to leave out.
         seed: random seed of the split.
         third: whether to split the 20 %; False uses all of it for both, as DomainBed does.
+        held_share: the share of the left-out domain that is the OOD test. DomainBed reports on
+            0.8, its in-split.
 
     Raises:
         ValueError: the domain is unknown, or there is no other one.
@@ -335,6 +338,7 @@ def leave_one_out(
             f"unknown domain {ood!r}, or no other domain to train on; choose from {near}"
         )
     held = next(domain for domain in domains if domain.name == ood)
+    ood_test = held if held_share == 1 else parted(held, (held_share,), seed=seed)[0]
     shares = (0.8, 0.1) if third else (0.8,)
     parts = [parted(domain, shares, seed=seed) for domain in domains if domain is not held]
     return Shift(
@@ -343,5 +347,5 @@ def leave_one_out(
         train=tuple(part[0] for part in parts),
         id_val=merged("ID validation", [part[1] for part in parts]),
         id_test=merged("ID test", [part[-1] for part in parts]),
-        ood_tests=(held,),
+        ood_tests=(ood_test,),
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from PIL import Image, ImageOps
+from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
 from contam.batch import Batch, Domain
@@ -212,6 +212,52 @@ def cropped_and_flipped(side: int, *, scale: tuple[float, float] = (0.9, 1.0)) -
         return ImageOps.mirror(image) if torch.rand((), generator=generator) < 0.5 else image
 
     return augment
+
+
+def domainbed_augmentation(side: int) -> Augmentation:
+    """Return DomainBed's augmentation: a random box, mirroring, color jitter and rare grayscale.
+
+    The box covers 70 to 100 % of the area. Brightness, contrast and saturation are multiplied by
+    0.7 to 1.3 and the hue is rotated by up to 0.3 of the circle, in random order. A tenth of the
+    images become gray.
+
+    Args:
+        side: side of the result in pixels; use the network's input size.
+
+    Raises:
+        ValueError: the side is less than 1.
+
+    Source: App. E.4; Gulrajani & Lopez-Paz (2021).
+
+    >>> augment = domainbed_augmentation(8)
+    >>> augment(Image.new("RGB", (20, 10)), torch.Generator().manual_seed(0)).size
+    (8, 8)
+    """
+    if side < 1:
+        raise ValueError(f"an image has a side of at least 1 pixel, got {side}")
+
+    def augment(image: Image.Image, generator: torch.Generator) -> Image.Image:
+        image = image.crop(crop_box(image.size, generator, scale=(0.7, 1.0)))
+        image = image.resize((side, side), Image.Resampling.BILINEAR)
+        if torch.rand((), generator=generator) < 0.5:
+            image = ImageOps.mirror(image)
+        factors = (0.6 * torch.rand(4, generator=generator) - 0.3).tolist()
+        for which in torch.randperm(4, generator=generator).tolist():
+            image = _recolored(image, which, factors[which])
+        gray = torch.rand((), generator=generator) < 0.1
+        return image.convert("L").convert("RGB") if gray else image
+
+    return augment
+
+
+def _recolored(image: Image.Image, which: int, change: float) -> Image.Image:
+    """Change brightness (0), contrast (1), saturation (2) or hue (3)."""
+    if which < 3:
+        enhance = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)[which]
+        return enhance(image).enhance(1 + change)
+    hue, saturation, value = image.convert("HSV").split()
+    rotated = hue.point([(level + int(255 * change)) % 256 for level in range(256)])
+    return Image.merge("HSV", (rotated, saturation, value)).convert("RGB")
 
 
 class FolderDomain(Domain):

@@ -67,8 +67,23 @@ class TrainingExamples:
             nonempty = [part for part in parts if len(part.y)]
             yield Batch(*map(torch.cat, zip(*nonempty, strict=True))).pick(back)
 
-    def minibatches(self, size: int, *, purpose: str, seed: int, start: int) -> Iterator[Pick]:
-        """Yield full minibatches without end, from minibatch `start` on, shuffled every epoch."""
+    def minibatches(
+        self, size: int, *, purpose: str, seed: int, start: int, per_domain: bool = False
+    ) -> Iterator[Pick]:
+        """Yield minibatches without end, from minibatch `start` on.
+
+        Args:
+            size: Examples of a minibatch.
+            purpose: Name of the training, for random numbers.
+            seed: Random seed.
+            start: First minibatch.
+            per_domain: Whether every domain gives `size` examples, drawn with replacement as in
+                DomainBed. Otherwise all examples are shuffled together every epoch, and those that
+                do not fill a last minibatch are left out.
+        """
+        if per_domain:
+            yield from self._from_every_domain(size, purpose=purpose, seed=seed, start=start)
+            return
         full = len(self) // size
         epoch, skipped = divmod(start, full)
         while True:
@@ -81,8 +96,28 @@ class TrainingExamples:
             yield from itertools.islice(drawn, skipped, full)
             epoch, skipped = epoch + 1, 0
 
+    def _from_every_domain(
+        self, size: int, *, purpose: str, seed: int, start: int
+    ) -> Iterator[Pick]:
+        """Yield `size` examples of every domain, drawn with replacement."""
+        for step in itertools.count(start):
+            source = generator_for(seed, f"{purpose}/every domain, step {step}")
+            picks = [
+                int(end) - len(domain) + torch.randint(len(domain), (size,), generator=source)
+                for domain, end in zip(self.domains, self._ends, strict=True)
+            ]
+            yield torch.cat(picks), torch.randint(2**62, (size * len(picks),), generator=source)
+
     def micro_batches(
-        self, size: int, *, parts: int, own: range, purpose: str, seed: int, start: int
+        self,
+        size: int,
+        *,
+        parts: int,
+        own: range,
+        purpose: str,
+        seed: int,
+        start: int,
+        per_domain: bool = False,
     ) -> Iterator[tuple[MicroBatch, ...]]:
         """Yield the micro-batches of this process for each minibatch from `start` on.
 
@@ -93,8 +128,12 @@ class TrainingExamples:
             purpose: Name of the training, for random numbers.
             seed: Random seed.
             start: First minibatch.
+            per_domain: As for `minibatches`.
         """
-        minibatches = self.minibatches(size, purpose=purpose, seed=seed, start=start)
+        minibatches = self.minibatches(
+            size, purpose=purpose, seed=seed, start=start, per_domain=per_domain
+        )
+        whole = size * len(self.domains) if per_domain else size
         cut = (
             (step, f"{step}" if parts == 1 else f"{step}, part {part}", *_part(pick, part, parts))
             for step, pick in enumerate(minibatches, start)
@@ -103,7 +142,7 @@ class TrainingExamples:
         picks, names = itertools.tee(cut)
         batches = self.fetch((numbers, draws) for _, _, numbers, draws in picks)
         micro_batches = (
-            MicroBatch(batch, numbers, step, place, len(numbers) / size)
+            MicroBatch(batch, numbers, step, place, len(numbers) / whole)
             for (step, place, numbers, _), batch in zip(names, batches, strict=True)
         )
         # The same iterator several times groups the micro-batches of each minibatch.

@@ -46,14 +46,22 @@ class Recipe:
     """Whether the step size warms up and follows a cosine; otherwise it is constant."""
     clip: float | None = None
     """Maximum norm of the gradient; None does not clip it."""
+    per_domain: bool = False
+    """Whether every training domain gives `batch_size` examples to a step, as in DomainBed.
+
+    They are drawn with replacement, so there are no epochs.
+    """
 
     def length(self, examples: int) -> int:
         """Return the number of steps for a number of examples.
 
         Raises:
-            ValueError: If not exactly one of epochs and steps is set, if it is less than 1, or if
-                a minibatch is larger than the training set.
+            ValueError: If not exactly one of epochs and steps is set, if it is less than 1, if a
+                minibatch is larger than the training set, or if there are epochs of minibatches
+                that every domain gives.
         """
+        if self.per_domain and self.steps is None:
+            raise ValueError("minibatches from every domain have no epochs; set steps instead")
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(
                 f"set either epochs or steps, got epochs={self.epochs} and steps={self.steps}"
@@ -184,8 +192,9 @@ def descend(
 
     own = range(group.rank * compute.accumulate, (group.rank + 1) * compute.accumulate)
     micro_batches = examples.micro_batches(
-        recipe.batch_size, parts=parts, own=own, purpose=purpose, seed=seed, start=done
-    )
+        recipe.batch_size, parts=parts, own=own, purpose=purpose, seed=seed, start=done,
+        per_domain=recipe.per_domain,
+    )  # fmt: skip
     for progress in train(step, micro_batches, steps=steps, report_every=report_every, done=done):
         yield TrainingState(progress.step, steps, progress.losses, model, optimizer)
 

@@ -23,6 +23,7 @@ def fit(
     warmup: int | None = None,
     cosine: bool = True,
     clip: float | None = None,
+    per_domain: bool = False,
     seed: int,
     report_every: int,
     resume: Mapping[str, Tensor] | None = None,
@@ -44,6 +45,7 @@ def fit(
         warmup: Number of warm-up steps.
         cosine: Whether the step size follows a schedule or is constant.
         clip: Maximum norm of the gradient.
+        per_domain: Whether every training domain gives `batch_size` examples to a step.
         seed: Random seed.
         report_every: Number of steps between two reports.
         resume: Checkpoint of a state. With the same other arguments, a training on the CPU
@@ -74,7 +76,7 @@ def fit(
 
     recipe = Recipe(
         step_size, weight_decay, batch_size,
-        epochs=epochs, steps=steps, warmup=warmup, cosine=cosine, clip=clip,
+        epochs=epochs, steps=steps, warmup=warmup, cosine=cosine, clip=clip, per_domain=per_domain,
     )  # fmt: skip
     yield from descend(
         model, TrainingExamples(shift.train), risk, recipe,
