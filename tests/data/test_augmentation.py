@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.stats import ks_2samp
 
-from contam.data.images import FolderDomain, centered, crop_box, cropped_and_flipped, pixels
+from contam.data.images import (
+    FolderDomain,
+    centered,
+    crop_box,
+    cropped_and_flipped,
+    domainbed_augmentation,
+    pixels,
+)
 from contam.models.torchvision_import import import_torchvision
 from contam.rng import generator_for
 
@@ -125,3 +132,36 @@ def test_a_transform_to_the_same_size_keeps_the_pixels(tmp_path):
 def test_invalid_crop_sizes_are_rejected(side, scale):
     with pytest.raises(ValueError, match=r"cannot crop shares .* such as cropped_and_flipped"):
         cropped_and_flipped(side, scale=scale)
+
+
+def test_colors_change_as_torchvision_changes_them():
+    """DomainBed's jitter, replayed with torchvision's functions and the same random numbers."""
+    import_torchvision()
+    from torchvision.transforms import functional
+
+    image = noise(9, 7)
+    changes = (
+        functional.adjust_brightness,
+        functional.adjust_contrast,
+        functional.adjust_saturation,
+        lambda image, factor: functional.adjust_hue(image, factor - 1),
+    )
+    seen = set()
+    for seed in range(30):
+        found = domainbed_augmentation(8)(image, generator_for(seed, "jitter"))
+        again = generator_for(seed, "jitter")
+        expected = image.crop(crop_box(image.size, again, scale=(0.7, 1.0)))
+        expected = expected.resize((8, 8), Image.Resampling.BILINEAR)
+        if torch.rand((), generator=again) < 0.5:
+            expected = functional.hflip(expected)
+        factors = (0.7 + 0.6 * torch.rand(4, generator=again)).tolist()
+        for which in torch.randperm(4, generator=again).tolist():
+            expected = changes[which](expected, factors[which])
+        gray = bool(torch.rand((), generator=again) < 0.1)
+        if gray:
+            expected = functional.to_grayscale(expected, 3)
+        seen.add(gray)
+        # Rounding may take a neighboring level of the hue.
+        difference = np.abs(np.array(found).astype(int) - np.array(expected).astype(int))
+        assert np.median(difference) <= 1 and difference.mean() < 3
+    assert seen == {True, False}

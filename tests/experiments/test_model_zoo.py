@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from support import trees
-from support.sources import tiny_source, write_weights
+from support.sources import tiny_source, tiny_source_with_head, write_weights
 
 from contam.experiments.support.model_zoo import STORE, ModelZoo
 from contam.experiments.support.networks import (
@@ -29,7 +30,7 @@ from contam.experiments.support.networks import (
 from contam.run import RunError
 from contam.training.distill import Distillation
 from contam.training.optimize import Recipe
-from contam.training.probe import FullBatch
+from contam.training.probe import FullBatch, Minibatches
 
 
 def trained(root: Path, *specs: NetworkSpec, config: Networks = TINY_NETWORKS) -> ModelZoo:
@@ -159,6 +160,92 @@ def test_the_same_pipeline_runs_on_folders(tmp_path):
         assert [row["test"] for row in zoo.judge(spec)][1:] == ["sketch"]
     again = ModelZoo(config, 0, tmp_path / "runs")
     assert again.judge(STUDENT) == zoo.judge(STUDENT)
+
+
+def files_of(tmp_path: Path, data: str, **changes) -> Networks:
+    """A config on files of the true layout, with a small teacher whose weights are in a file."""
+    make = {"iwildcam": trees.iwildcam, "domainnet": trees.whole_domainnet, "pacs": trees.pacs}
+    settings = {
+        "data": data,
+        "folder": make[data](tmp_path / "data"),
+        "weights": tmp_path / "weights",
+        "teacher": write_weights(tmp_path / "weights", tiny_source),
+        "standard": None,
+        "student_recipe": Distillation(1e-2, 0.0, 3, epochs=1),
+        "probe": FullBatch(iterations=5),
+    }
+    return Networks(**(settings | changes))
+
+
+def test_the_benchmark_decides_the_side_and_the_resizing(tmp_path):
+    config = files_of(tmp_path, "iwildcam", probe=FullBatch())
+    for side, expected in ((None, 448), (16, 16)):
+        config = config.model_copy(update={"side": side})
+        transform = ModelZoo(config, 0, tmp_path).benchmark(TEACHER).shift.id_test.transform
+        assert (transform.resize, transform.crop, transform.squash) == (expected, expected, True)
+        assert transform.mean == tiny_source().transform.mean
+        assert transform.interpolation == "bilinear"
+
+
+def test_a_teacher_is_fine_tuned_from_weights(tmp_path):
+    config = files_of(
+        tmp_path, "iwildcam", side=16, teacher_recipe=Recipe(1e-2, 0.0, 3, epochs=1, cosine=False)
+    )
+    with pytest.raises(ValueError, match="no pre-training for iwildcam: set teacher_start_from"):
+        trained(tmp_path / "refused", TEACHER, config=config)
+    start = {"teacher_start_from": config.teacher}
+    tuned = trained(
+        tmp_path / "tuned", TEACHER, STUDENT, config=config.model_copy(update=start)
+    ).network(TEACHER)
+    still = config.model_copy(
+        update=start | {"teacher_recipe": Recipe(1e-12, 0.0, 3, epochs=1, cosine=False)}
+    )
+    kept = trained(tmp_path / "still", TEACHER, config=still).network(TEACHER)
+    file = tiny_source().encoder
+    file.load_state_dict(load_file(next((tmp_path / "weights").iterdir())))
+    weight = file.get_parameter("0.weight")
+    torch.testing.assert_close(kept.encoder.get_parameter("0.weight"), weight, rtol=0, atol=1e-9)
+    assert not torch.allclose(tuned.encoder.get_parameter("0.weight"), weight, atol=1e-4)
+
+
+def test_missing_weights_of_a_fine_tuned_teacher_are_asked_for_as_what_they_are(tmp_path):
+    config = files_of(tmp_path, "iwildcam", teacher="torchvision:resnet18")
+    with pytest.raises(ValueError, match=r"fine-tuned on iwildcam \(or set teacher_recipe"):
+        trained(tmp_path, TEACHER, config=config)
+    config = config.model_copy(
+        update={
+            "teacher_recipe": Recipe(1e-2, 0.0, 3, epochs=1),
+            "teacher_start_from": "torchvision:resnet18",
+        }
+    )
+    with pytest.raises(ValueError, match="pre-trained; it is fine-tuned on iwildcam here at"):
+        trained(tmp_path, TEACHER, config=config)
+
+
+def test_a_standard_network_is_fine_tuned_from_weights_with_another_head(tmp_path):
+    """As Table 5's, from every training domain."""
+    name = write_weights(tmp_path / "weights", tiny_source_with_head)
+    config = files_of(
+        tmp_path, "pacs", side=8, standard=name, standard_start_from=name,
+        standard_recipe=Recipe(1e-2, 0.0, 2, steps=3, cosine=False, per_domain=True),
+    )  # fmt: skip
+    zoo = trained(tmp_path / "runs", ERM, config=config)
+    assert [row["role"] for row in zoo.judge(ERM)] == ["id", "ood"]
+
+
+def test_probes_of_domainnet_learn_from_augmented_images(tmp_path):
+    """On the published path: minibatches from every domain, and the best of the candidates."""
+    probe = Minibatches(
+        3e-3, 1e-6, 8, epochs=None, steps=4, optimizer="adam", per_domain=True
+    )  # fmt: skip
+    config = files_of(tmp_path, "domainnet", probe=probe, side=8)
+    zoo = trained(tmp_path / "runs", TEACHER, config=config)
+    first = zoo.network(TEACHER).head.weight
+    again = trained(tmp_path / "again", TEACHER, config=config).network(TEACHER).head.weight
+    assert torch.equal(first, again)
+    plain = config.model_copy(update={"probe": FullBatch(iterations=5)})
+    other = trained(tmp_path / "other", TEACHER, config=plain).network(TEACHER).head.weight
+    assert not torch.equal(first, other)
 
 
 SCRIPT = """

@@ -140,8 +140,9 @@ def test_every_step_draws_a_new_augmentation_from_the_seed():
     assert draws[:15] == draws[15:30]
 
 
-def test_distillation_equals_plain_pytorch_with_clipping_and_blocks():
-    recipe = replace(RECIPE, clip=0.5, blocks=0.1, cosine=False)
+@pytest.mark.parametrize("average", [True, False])
+def test_distillation_equals_plain_pytorch_with_clipping_and_blocks(average):
+    recipe = replace(RECIPE, clip=0.5, blocks=0.1, cosine=False, average=average)
     teacher, ours, plain = encoder(seed=5), encoder(), encoder()
     last(distill(ours, teacher, toy(), recipe, seed=0, report_every=100, read=blocks))
     optimizer = torch.optim.AdamW(plain.parameters(), 1e-2, weight_decay=0.05)
@@ -154,9 +155,10 @@ def test_distillation_equals_plain_pytorch_with_clipping_and_blocks():
         wanted, wanted_blocks = blocks(teacher, batch.x)
         with seeded(0, f"distill/step {step}"):
             found, found_blocks = blocks(plain, batch.x)
-        loss = 16 * F.mse_loss(found, wanted.detach())
-        for one, other in zip(found_blocks, wanted_blocks, strict=True):
-            loss = loss + 0.1 * one.shape[-1] * F.mse_loss(one, other.detach())
+        pairs = zip(found_blocks, wanted_blocks, strict=True)
+        apart = [F.mse_loss(one, other.detach()) for one, other in pairs]
+        loss = F.mse_loss(found, wanted.detach()) + 0.1 * sum(apart) / len(apart)
+        loss = loss if average else 16 * loss
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
@@ -192,6 +194,24 @@ def test_distillation_depends_only_on_the_seed_and_pools_domains():
     assert_same_weights(models[0], models[1])
     weights = [m.get_parameter("conv1.weight") for m in models]
     assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize("average", [True, False])
+def test_blocks_weigh_as_published_relative_to_the_features(average):
+    """A tenth of the features' mean squared error, whatever the widths and the number of blocks."""
+    shift, teacher, student = toy(), nn.Linear(3, 4), nn.Linear(3, 4)
+
+    def read(model: nn.Module, x: torch.Tensor):
+        apart = 0.0 if model is teacher else 2.0
+        shapes = ((len(x), 5, 8), (len(x), 3, 8), (len(x), 1, 2))
+        features = torch.full((len(x), 4), apart) + 0 * model(x[:, :, 0, 0])
+        return features, [torch.full(shape, apart) for shape in shapes]
+
+    recipe = replace(RECIPE, blocks=0.1, average=average)
+    stages = distill(student, teacher, shift, recipe, seed=0, report_every=1, read=read)
+    scale = 1 if average else 4
+    expected = {"distance": pytest.approx(4 * scale), "blocks": pytest.approx(0.4 * scale)}
+    assert next(stages).losses == expected
 
 
 def test_published_training_lengths():

@@ -166,3 +166,34 @@ def test_teacher_and_student_get_the_same_inputs(domains):
     list(distill(student, teacher, shift, Distillation(1e-3, 0, 10, 2), seed=0, report_every=100))
     assert len(seen["teacher"]) == 6
     assert all(map(torch.equal, seen["teacher"], seen["student"]))
+
+
+def test_every_domain_gives_as_many_examples_and_a_later_start_gives_the_same(domains):
+    examples = TrainingExamples(in_memory(domains))
+
+    def picks(start: int, count: int) -> list[torch.Tensor]:
+        found = examples.minibatches(5, purpose="test", seed=0, start=start, per_domain=True)
+        return [numbers for numbers, _ in itertools.islice(found, count)]
+
+    ends = torch.tensor(SIZES).cumsum(0)
+    for numbers in picks(0, 50):
+        assert torch.bucketize(numbers, ends, right=True).bincount().tolist() == [5, 5, 5]
+    assert torch.cat(picks(0, 50)).unique().tolist() == list(range(sum(SIZES)))
+    assert torch.equal(torch.stack(picks(3, 4)), torch.stack(picks(0, 7)[3:]))
+
+
+def test_parts_of_minibatches_from_every_domain_weigh_one_together(domains):
+    found = TrainingExamples(in_memory(domains)).micro_batches(
+        5, parts=4, own=range(4), purpose="test", seed=0, start=0, per_domain=True
+    )
+    parts = next(found)
+    assert sum(part.weight for part in parts) == pytest.approx(1)
+    assert sum(len(part.numbers) for part in parts) == 15
+
+
+def test_minibatches_from_every_domain_have_no_epochs(domains):
+    shift = Shift("three", ("a", "b", "c"), tuple(in_memory(domains)), domains[0], ())
+    recipe = Distillation(1e-3, 0.0, 5, epochs=1, per_domain=True)
+    encoder = small_cnn(3, width=4).encoder
+    with pytest.raises(ValueError, match="no epochs; set steps"):
+        next(distill(encoder, encoder, shift, recipe, seed=0, report_every=1))

@@ -3,21 +3,24 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load, save
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from contam.batch import Batch, Domain
+from contam.batch import Batch, Domain, Shift
 from contam.models.small import small_cnn
 from contam.training.probe import (
     PUBLISHED,
     FullBatch,
     Minibatches,
     Probe,
+    SelectedHead,
     extract,
     extracting,
     fit_probe,
+    probe_images,
     top1_accuracy,
 )
 
@@ -204,3 +207,43 @@ def test_invalid_arguments_are_rejected():
 def test_a_probe_can_have_classes_without_examples():
     x, y = blobs()
     assert fit_probe(x, y, classes=5)(x).shape == (60, 5)
+
+
+def image_probe(resume=None, *, steps: int = 40) -> tuple[SelectedHead, list[bytes]]:
+    """A probe of blobs, which an encoder moves; and its check-points after every ten steps."""
+    x, y = blobs()
+    domains = tuple(Domain(name, Batch(x, y, torch.full_like(y, k))) for k, name in enumerate("ab"))
+    shift = Shift("blobs", ("a", "b", "c"), domains, domains[0], ())
+    encoder = nn.Sequential(nn.Linear(5, 5), nn.BatchNorm1d(5), nn.Dropout(0.5))
+    nn.init.eye_(encoder[0].weight)
+    nn.init.zeros_(encoder[0].bias)
+    recipe = Minibatches(0.1, 0.0, 8, epochs=None, steps=steps, optimizer="adam", per_domain=True)
+    head = SelectedHead(5, 3, seed=0)
+    stages = probe_images(
+        head, encoder, shift, recipe, validation=(x, y), seed=0, report_every=10, resume=resume
+    )
+    kept = [save(stage.checkpoint()) for stage in stages]
+    assert encoder.training and encoder.get_buffer("1.num_batches_tracked") == 0
+    return head, kept
+
+
+def test_a_probe_of_images_learns_and_resumes_to_the_same_bits():
+    head, kept = image_probe()
+    x, y = blobs()
+    assert top1_accuracy(F.linear(x, head.best_weight, head.best_bias), y) > 0.9
+    for checkpoint in kept[:-1]:
+        again, _ = image_probe(load(checkpoint))
+        assert torch.equal(again.best_weight, head.best_weight)
+
+
+def test_the_head_keeps_its_best_weights():
+    head = SelectedHead(2, 2, seed=0)
+    head.select(0.5)
+    best = head.weight.detach().clone()
+    for score in (0.4, 0.5):
+        with torch.no_grad():
+            head.weight += 1
+        head.select(score)
+    assert torch.equal(head.best_weight, best)
+    head.select(0.6)
+    assert torch.equal(head.best_weight, head.weight)

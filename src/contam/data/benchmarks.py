@@ -1,7 +1,7 @@
 """Published OOD benchmarks by name, each with its protocol.
 
 A benchmark is a `Shift` with what the published protocols differ in: the classes of each OOD test,
-the metric, and the data for model selection.
+the metric, the data for model selection, and how images are resized and augmented.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,12 @@ from torch import Tensor
 from contam.batch import Domain, Shift
 from contam.data.domainnet import domainnet
 from contam.data.imagenet import imagenet, natural_tests
-from contam.data.images import Transform
+from contam.data.images import (
+    Augmentation,
+    Transform,
+    cropped_and_flipped,
+    domainbed_augmentation,
+)
 from contam.data.layout import check
 from contam.data.pacs import pacs
 from contam.data.wilds import WILDS
@@ -25,6 +30,41 @@ Metric = Literal["accuracy", "macro F1"]
 
 SHOWN = 8
 """Maximum number of problems that an error message lists."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a benchmark's images are resized for a network, and augmented for its training.
+
+    The colors are always normalized as the network's weights need it.
+    """
+
+    side: int | None = None
+    """Pixels of the square input; None takes the network's own."""
+    squash: bool = False
+    """Whether images are resized to the square (bilinear) at any aspect ratio, and not cropped."""
+    augmentation: Callable[[int], Augmentation] | None = None
+    """From the side to the random change of images in distillation and supervised training."""
+    augmented_probes: bool = False
+    """Whether probes that learn from minibatches get augmented images, too."""
+
+
+PROTOCOLS: Mapping[Kind, Protocol] = {
+    "shapes": Protocol(),
+    "imagenet": Protocol(augmentation=cropped_and_flipped),
+    "iwildcam": Protocol(side=448, squash=True),
+    "camelyon17": Protocol(),
+    "domainnet": Protocol(squash=True, augmentation=domainbed_augmentation, augmented_probes=True),
+    "pacs": Protocol(squash=True, augmentation=domainbed_augmentation),
+}
+"""The published protocols.
+
+ImageNet has the augmentation of the published code, since the paper describes none. The paper
+refers to the WILDS repository, which augments neither iWildCam nor Camelyon17, and to DomainBed for
+DomainNet. It says nothing about PACS, which has DomainBed's protocol here.
+
+Source: App. E.1, App. E.2, App. E.3, App. E.4.
+"""
 
 
 @dataclass(frozen=True)

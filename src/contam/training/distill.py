@@ -47,9 +47,7 @@ PUBLISHED: dict[tuple[str, str], Distillation] = {
         1e-4, 0.1, 256, epochs=200, warmup=10_000, blocks=0.1, average=True
     ),
     # For these two the paper names no schedule: the step size is constant.
-    ("iwildcam", "resnet50"): Distillation(
-        1e-4, 0.1, 128, epochs=150, cosine=False, average=True
-    ),
+    ("iwildcam", "resnet50"): Distillation(1e-4, 0.1, 128, epochs=150, cosine=False, average=True),
     ("camelyon17", "ViT-B-16"): Distillation(
         1e-4, 0.1, 128, epochs=120, cosine=False, average=True
     ),

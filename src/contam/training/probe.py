@@ -1,6 +1,6 @@
 """Linear probes of frozen features."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,12 +9,20 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from contam.batch import Shift
 from contam.models.observe import observe
+from contam.models.preserve import evaluating
 from contam.rng import generator_for
+from contam.training.minibatches import MicroBatch, TrainingExamples
+from contam.training.optimize import Recipe, TrainingState, descend
+from contam.training.precision import PLAIN, ComputeConfig, full
 from contam.training.schedule import warmup_cosine
 
 Labeled = tuple[Tensor, Tensor]
 """Features (examples, width), and their classes (examples,)."""
+
+SELECT_EVERY = 1000
+"""Steps between two candidates of `probe_images`, as DomainBed has them for DomainNet."""
 
 _OPTIMIZERS = {
     "adamw": torch.optim.AdamW,
@@ -58,6 +66,8 @@ class Minibatches:
     cosine: bool = True
     """Whether the step size falls along a half cosine, without a warm-up."""
     standardize: bool = False
+    per_domain: bool = False
+    """Whether every training domain gives `batch_size` examples to a step; for `probe_images`."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +95,11 @@ PUBLISHED: dict[tuple[str, str], Minibatches] = {
         (("camelyon17", "teacher"), ("camelyon17", "student")),
         Minibatches(1e-3, 0.01, 32, epochs=10, optimizer="sgd", cosine=False),
     ),
-    # Published for the student; we use the same for the teacher.
+    # Published for the student; we use the same for the teacher. "Batch size 32" is read as in
+    # DomainBed: 32 images of every training domain.
     **dict.fromkeys(
         (("domainnet", "teacher"), ("domainnet", "student")),
-        Minibatches(3e-3, 1e-6, 32, epochs=None, steps=5000, optimizer="adam"),
+        Minibatches(3e-3, 1e-6, 32, epochs=None, steps=5000, optimizer="adam", per_domain=True),
     ),
 }
 """The paper's settings of probes, by data set and network.
@@ -214,6 +225,133 @@ def fit_probe(
     return best
 
 
+class SelectedHead(nn.Module):
+    """A linear classifier in training, with the best weights so far.
+
+    Args:
+        width: Number of features.
+        classes: Number of classes.
+        seed: Random seed of the initial weights.
+    """
+
+    best_weight: Tensor
+    best_bias: Tensor
+    best_score: Tensor
+
+    def __init__(self, width: int, classes: int, *, seed: int) -> None:
+        super().__init__()
+        self.weight, self.bias = map(nn.Parameter, _initial(classes, width, seed))
+        self.register_buffer("best_weight", self.weight.detach().clone())
+        self.register_buffer("best_bias", self.bias.detach().clone())
+        self.register_buffer("best_score", torch.tensor(-torch.inf))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the logits of the current weights."""
+        return F.linear(features, self.weight, self.bias)
+
+    def select(self, score: float) -> None:
+        """Keep the current weights if their score is higher than that of all earlier ones."""
+        if score > self.best_score:
+            self.best_score.fill_(score)
+            self.best_weight.copy_(self.weight.detach())
+            self.best_bias.copy_(self.bias.detach())
+
+
+@dataclass(frozen=True)
+class _HeadRecipe(Recipe):
+    """Settings of a head, with one of the probe's optimizers."""
+
+    kind: Literal["adamw", "adam", "sgd"] = "adamw"
+
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return _OPTIMIZERS[self.kind](parameters, lr=self.step_size, weight_decay=self.weight_decay)
+
+
+def probe_images(
+    head: SelectedHead,
+    encoder: nn.Module,
+    shift: Shift,
+    recipe: Minibatches,
+    *,
+    validation: Labeled,
+    score: Callable[[Tensor, Tensor], float] = top1_accuracy,
+    seed: int,
+    report_every: int,
+    resume: Mapping[str, Tensor] | None = None,
+    compute: ComputeConfig = PLAIN,
+) -> Iterator[TrainingState]:
+    """Train a linear classifier of a frozen encoder on images that are augmented in every step.
+
+    The encoder is in evaluation mode. Every `SELECT_EVERY` steps and at the end, the weights with
+    the highest validation score are kept in the head.
+
+    Args:
+        head: Classifier to train, in place; its best weights are the result.
+        encoder: Network that returns features of shape (batch, width).
+        shift: Data; only its training domains are used.
+        recipe: Settings.
+        validation: Features and classes of the data for model selection.
+        score: Function of logits and classes that the selection maximizes.
+        seed: Random seed.
+        report_every: Number of steps between two stages; a divisor of `SELECT_EVERY`.
+        resume: Check-point of a stage. With the same other arguments, a training on the CPU
+            continues bit for bit.
+        compute: Precision, accumulation and memory format.
+
+    Returns:
+        An iterator of stages, every `report_every` steps and at the end.
+
+    Raises:
+        ValueError: If the recipe standardizes features or does not fit the data, or the loss is
+            not finite.
+
+    Source: App. E.4; Gulrajani & Lopez-Paz (2021).
+
+    >>> from contam.batch import Batch, Domain
+    >>> x, y = torch.eye(4), torch.arange(4) % 2
+    >>> domain = Domain("data", Batch(x, y, 0 * y))
+    >>> shift = Shift("toy", ("a", "b"), (domain,), domain, (domain,))
+    >>> head, recipe = SelectedHead(4, 2, seed=0), Minibatches(0.1, 0.0, 4, epochs=9)
+    >>> stages = probe_images(head, nn.Identity(), shift, recipe, validation=(x, y), seed=0,
+    ...                       report_every=5)
+    >>> [stage.step for stage in stages], head.best_score.item()
+    ([5, 9], 1.0)
+    """
+    if recipe.standardize:
+        raise ValueError("features of augmented images are not known in advance to standardize")
+    features, y = (part.to(head.weight.device) for part in validation)
+
+    def loss(micro_batch: MicroBatch) -> dict[str, Tensor]:
+        with evaluating(encoder):
+            x = encoder(micro_batch.batch.x)
+        return {"risk": F.cross_entropy(head(full(x)), micro_batch.batch.y)}
+
+    settings = _HeadRecipe(
+        recipe.step_size, recipe.weight_decay, recipe.batch_size, epochs=recipe.epochs,
+        steps=recipe.steps, warmup=0, cosine=recipe.cosine, per_domain=recipe.per_domain,
+        kind=recipe.optimizer,
+    )  # fmt: skip
+    for stage in descend(
+        head, TrainingExamples(shift.train), loss, settings,
+        purpose="probe", seed=seed, report_every=report_every, resume=resume, compute=compute,
+    ):  # fmt: skip
+        if stage.step % SELECT_EVERY == 0 or stage.step == stage.steps:
+            with torch.no_grad():
+                head.select(score(head(features.float()), y))
+        yield stage
+
+
+def _initial(classes: int, width: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Draw weights and biases as `nn.Linear` does: uniform, within one over the root of width."""
+    draws = generator_for(seed, "probe/weights")
+    bound = width**-0.5
+    weight, bias = (
+        (2 * torch.rand(*shape, generator=draws) - 1) * bound
+        for shape in ((classes, width), (classes,))
+    )
+    return weight, bias
+
+
 def _checked(x: Tensor, y: Tensor, classes: int | None) -> int:
     """Return the number of classes, or reject data that no probe can be fitted to."""
     if not len(x) == len(y) > 0:
@@ -272,12 +410,8 @@ def _by_minibatches(
         raise ValueError(
             f"expected at least one epoch and one example in a minibatch, got {recipe}"
         )
-    draws = generator_for(seed, "probe/weights")
-    # The initialization of nn.Linear: uniform, within one over the root of the width.
-    bound = x.shape[1] ** -0.5
     weight, bias = (
-        ((2 * torch.rand(*shape, generator=draws) - 1) * bound).to(x.device).requires_grad_()
-        for shape in ((classes, x.shape[1]), (classes,))
+        drawn.to(x.device).requires_grad_() for drawn in _initial(classes, x.shape[1], seed)
     )
     optimizer = _OPTIMIZERS[recipe.optimizer](
         [weight, bias], lr=recipe.step_size, weight_decay=recipe.weight_decay

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from contam.batch import Batch, Domain, Shift
 from contam.data.backgrounds import ID, OOD
-from contam.data.benchmarks import Benchmark, on_disk
-from contam.data.images import FolderDomain, Transform, cropped_and_flipped
+from contam.data.benchmarks import PROTOCOLS, Benchmark, Protocol, on_disk
+from contam.data.images import FolderDomain, Transform
 from contam.data.shapes import pretraining, shapes
 from contam.data.wilds import macro_f1
 from contam.experiment import Stage
@@ -36,10 +36,17 @@ from contam.rng import seeded
 from contam.run import Run, RunError
 from contam.training.checkpointed import Training, checkpointed
 from contam.training.distill import PUBLISHED as DISTILLED
-from contam.training.distill import distill, features_alone
+from contam.training.distill import SCRIPTS, distill, features_alone
 from contam.training.optimize import Recipe, TrainingState
 from contam.training.probe import PUBLISHED as PROBED
-from contam.training.probe import extract, fit_probe, top1_accuracy
+from contam.training.probe import (
+    Minibatches,
+    SelectedHead,
+    extract,
+    fit_probe,
+    probe_images,
+    top1_accuracy,
+)
 from contam.training.supervised import fit
 
 STORE = ".networks"
@@ -113,7 +120,7 @@ class ModelZoo:
             raise RunError(f"{self.root}: holds no {spec.name} of seed {self.seed}; train it first")
         if spec.part not in self._networks:
             store = Run.find(self.root, self.config.data, self._key)
-            model, _ = self._built(spec, self.benchmark(spec), from_file=False)
+            model, _ = self._built(spec, self.benchmark(spec), None)
             model.load_state_dict(store.arrays(spec.part))
             self._networks[spec.part] = model.eval()
         return self._networks[spec.part]
@@ -188,9 +195,7 @@ class ModelZoo:
         for spec in specs:
             if self._kept(spec):
                 continue
-            name = self._architecture_of(spec)
-            if not self._is_trained(spec):
-                missing += _refused(lambda name=name: _weights(self.config.weights, name))
+            missing += _refused(lambda spec=spec: self._file(spec))
             missing += _refused(lambda spec=spec: self.benchmark(spec))
         if missing:
             raise ValueError(". Also: ".join(dict.fromkeys(missing)))
@@ -198,7 +203,7 @@ class ModelZoo:
     def _make(self, spec: NetworkSpec, store: Run) -> Iterator[float]:
         """Train one network, write it, and yield the share done."""
         benchmark = self.benchmark(spec)
-        model, own_head = self._built(spec, benchmark, from_file=not self._is_trained(spec))
+        model, own_head = self._built(spec, benchmark, self._file(spec))
         training = self._training(spec, model, benchmark)
         # A trained encoder is kept before its probe, whose features must be those of one encoder:
         # on a GPU, a resumed training need not end with the same bits.
@@ -230,8 +235,27 @@ class ModelZoo:
             return self.config.standard_recipe is not None
         return spec.learns != "pretraining" or self.config.teacher_recipe is not None
 
+    def _file(self, spec: NetworkSpec) -> Path | None:
+        """The file of the weights that the network has or starts from; None for random ones.
+
+        Raises:
+            ValueError: there is no such file; the message says what to put where.
+        """
+        config, data, name = self.config, self.config.data, self._architecture_of(spec)
+        if not self._is_trained(spec):
+            use = f", trained on {data}" if spec.learns == "labels" else ""
+            if data == "iwildcam" and not use:
+                use = ", fine-tuned on iwildcam (or set teacher_recipe to fine-tune it here)"
+            return _weights(config.weights, name, f"{what_to_fetch(name)}{use}")
+        start = {"labels": config.standard_start_from, "pretraining": config.teacher_start_from}
+        name = start.get(spec.learns)
+        if name is None:
+            return None
+        pretrained = f"{what_to_fetch(name)}, pre-trained; it is fine-tuned on {data} here"
+        return _weights(config.weights, name, pretrained)
+
     def _built(
-        self, spec: NetworkSpec, benchmark: Benchmark, *, from_file: bool
+        self, spec: NetworkSpec, benchmark: Benchmark, file: Path | None
     ) -> tuple[Classifier, nn.Linear | None]:
         """The network before training, and the head in its file of weights, if any."""
         classes, name = len(benchmark.shift.classes), self._architecture_of(spec)
@@ -243,14 +267,14 @@ class ModelZoo:
                 seed=self.seed,
             )
             return model.to(_device()), None
-        if from_file:
-            source = load(name, weights=_weights(self.config.weights, name))
-        else:
-            source = load(name, seed=self.seed)
-        if source.head is not None and source.classes != classes:
+        source = load(name, weights=file, seed=self.seed if file is None else None)
+        # A head is used only if the network is neither trained nor probed here.
+        used = spec.learns == "labels" and not self._is_trained(spec)
+        if used and source.head is not None and source.classes != classes:
             raise ValueError(
                 f"the weights of {name} have a head of {source.classes} classes, but "
-                f"{self.config.data} has {classes}; provide weights that were trained on it"
+                f"{self.config.data} has {classes}; provide weights that were trained on it, or "
+                "set standard_recipe and standard_start_from to fine-tune these"
             )
         encoder = NORMALIZATIONS[spec.normalization](source.encoder)
         with seeded(self.seed, "lineup/head"):
@@ -259,7 +283,8 @@ class ModelZoo:
 
     def _transform(self, name: str) -> Transform:
         if name not in self._transforms:
-            self._transforms[name] = load(name, seed=0).transform
+            own = load(name, seed=0).transform
+            self._transforms[name] = _shown(own, PROTOCOLS[self.config.data], self.config.side)
         return self._transforms[name]
 
     def _training(
@@ -268,10 +293,11 @@ class ModelZoo:
         """The training of the network; None for one that is not trained."""
         config, seed = self.config, self.seed
         if spec.learns == "features":
-            known = DISTILLED.get((config.data, _plain(config.teacher)))
+            recipes = DISTILLED if config.published == "text" else SCRIPTS
+            known = recipes.get((config.data, _plain(config.teacher)))
             taught = _for(_known(config.student_recipe or known, "student_recipe", config), spec)
             teacher = self.network(TEACHER).encoder
-            shift = _augmented(_first(benchmark.shift, spec.examples))
+            shift = self._augmented(_first(benchmark.shift, spec.examples))
             return partial(
                 distill, model.encoder, teacher, shift, taught, seed=seed,
                 report_every=REPORT_EVERY, compute=config.machine,
@@ -281,13 +307,14 @@ class ModelZoo:
             return None
         learner: nn.Module = model
         if spec.learns == "labels":
-            recipe, shift = config.standard_recipe, _first(benchmark.shift, spec.examples)
+            recipe = config.standard_recipe
+            shift = self._augmented(_first(benchmark.shift, spec.examples))
         elif spec.learns == "captions":
             recipe, shift = config.teacher_recipe, self.captions(benchmark.shift)
             with seeded(seed, "lineup/captions"):
                 learner = Captioner(model, len(shift.train)).to(_device())
         else:
-            recipe, shift = config.teacher_recipe, self._pretraining(benchmark.shift)
+            recipe, shift = config.teacher_recipe, self._of_teacher(benchmark.shift)
         assert recipe is not None
         taken = _for(recipe, spec)
         return partial(
@@ -295,13 +322,35 @@ class ModelZoo:
             compute=config.machine,
         )  # fmt: skip
 
-    def _pretraining(self, shift: Shift) -> Shift:
-        """The training data of a small teacher: other images, on more families of backgrounds."""
+    def _augmented(self, shift: Shift) -> Shift:
+        """The shift with the benchmark's augmentation of training images that are files."""
+        augmentation = PROTOCOLS[self.config.data].augmentation
+        if augmentation is None:
+            return shift
+        return replace(
+            shift,
+            train=tuple(
+                domain.augmented(augmentation(domain.transform.crop))
+                if isinstance(domain, FolderDomain) and isinstance(domain.transform, Preparation)
+                else domain
+                for domain in shift.train
+            ),
+        )
+
+    def _of_teacher(self, shift: Shift) -> Shift:
+        """The training data of a teacher.
+
+        A small one learns from other images, on more families of backgrounds. One with published
+        weights is fine-tuned on the benchmark.
+        """
         if self.config.data != "shapes":
-            raise ValueError(
-                f"there is no pre-training for {self.config.data}; leave out teacher_recipe, and "
-                "the teacher's weights are read from a file"
-            )
+            if self.config.teacher_start_from is None:
+                raise ValueError(
+                    f"there is no pre-training for {self.config.data}: set teacher_start_from to "
+                    "fine-tune weights from a file, or leave out teacher_recipe to use them as "
+                    "they are"
+                )
+            return self._augmented(shift)
         families = pretraining(self.seed, n=self.config.teacher_examples)
         return Shift("pre-training", shift.classes, families, shift.id_test, ())
 
@@ -328,23 +377,43 @@ class ModelZoo:
         config = self.config
         role = "student" if spec.learns == "features" else "teacher"
         recipe = _known(config.probe or PROBED.get((config.data, role)), "probe", config)
-        learned = _first(benchmark.shift, spec.examples).train
+        own = _first(benchmark.shift, spec.examples)
+        score = _macro_f1 if benchmark.metric == "macro F1" else top1_accuracy
+        values = _features(
+            model.encoder, benchmark.chosen_on, store, f"{spec.part}/features/validation"
+        )
+        validation = torch.cat([*values]), benchmark.chosen_on.y
+        if PROTOCOLS[config.data].augmented_probes and isinstance(recipe, Minibatches):
+            head = SelectedHead(
+                model.head.in_features, len(own.classes), seed=self.seed
+            ).to(_device())  # fmt: skip
+            yield from checkpointed(
+                store,
+                f"{spec.part}/probe",
+                partial(
+                    probe_images, head, model.encoder, self._augmented(own), recipe,
+                    validation=validation, score=score, seed=self.seed,
+                    report_every=REPORT_EVERY, compute=config.machine,
+                ),
+            )  # fmt: skip
+            with torch.no_grad():
+                model.head.weight.copy_(head.best_weight)
+                model.head.bias.copy_(head.best_bias)
+            return
+        learned = own.train
         examples = sum(map(len, learned))
         parts: list[Tensor] = []
         for index, domain in enumerate(learned):
             for part in _features(model.encoder, domain, store, f"{spec.part}/features/{index}"):
                 parts.append(part)
                 yield sum(map(len, parts)) / examples
-        validation = _features(
-            model.encoder, benchmark.chosen_on, store, f"{spec.part}/features/validation"
-        )
         probe = fit_probe(
             torch.cat(parts),
             torch.cat([domain.y for domain in learned]),
             recipe,
             classes=len(benchmark.shift.classes),
-            validation=(torch.cat([*validation]), benchmark.chosen_on.y),
-            score=_macro_f1 if benchmark.metric == "macro F1" else top1_accuracy,
+            validation=validation,
+            score=score,
             seed=self.seed,
         )
         weight = probe.weight / probe.scale
@@ -408,17 +477,14 @@ def _first(shift: Shift, examples: int | None) -> Shift:
     return replace(shift, train=tuple(_span(domain, 0, count) for domain, count in pairs))
 
 
-def _augmented(shift: Shift) -> Shift:
-    """The shift with random crops and flips of the training images that are read from files."""
-    return replace(
-        shift,
-        train=tuple(
-            domain.augmented(cropped_and_flipped(domain.transform.crop))
-            if isinstance(domain, FolderDomain) and isinstance(domain.transform, Preparation)
-            else domain
-            for domain in shift.train
-        ),
-    )
+def _shown(own: Transform, protocol: Protocol, side: int | None) -> Transform:
+    """A network's preprocessing with the side and the resizing of a benchmark."""
+    if not isinstance(own, Preparation):  # of a user's function, which decides for itself
+        return own
+    side = side or protocol.side or own.crop
+    if protocol.squash:
+        return replace(own, resize=side, crop=side, squash=True, interpolation="bilinear")
+    return replace(own, resize=round(own.resize * side / own.crop), crop=side)
 
 
 def _span(domain: Domain, start: int, stop: int) -> Domain:
@@ -446,15 +512,19 @@ def _plain(name: str) -> str:
     return name.partition(":")[2].partition("/")[0]
 
 
-def _weights(folder: Path, name: str) -> Path:
-    """The file that holds a network's weights."""
+def _weights(folder: Path, name: str, what: str) -> Path:
+    """The file that holds a network's weights.
+
+    Raises:
+        ValueError: there is none; the message asks for `what`.
+    """
     stem = re.sub(r"[^\w.-]+", "-", name)
     places = [folder / f"{stem}{suffix}" for suffix in (".safetensors", ".pt", ".pth", ".bin")]
     for place in places:
         if place.is_file():
             return place
     raise ValueError(
-        f"no weights of {name}: nothing is downloaded, so put {what_to_fetch(name)} at {places[0]} "
+        f"no weights of {name}: nothing is downloaded, so put {what} at {places[0]} "
         "(a state dict of torch.save may end in .pt) and run the same command again"
     )
 

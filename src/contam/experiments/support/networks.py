@@ -28,11 +28,22 @@ class Networks(BaseModel, frozen=True, extra="forbid"):
     standard: str | None = "torchvision:resnet50"
     """The architecture of a network that learns ID data only; None for no such network."""
     teacher_recipe: Recipe | None = None
-    """Ours: how a teacher without published weights is pre-trained on the embedded benchmark."""
+    """How the teacher is trained here: pre-trained on the embedded benchmark (ours), or fine-tuned
+    on a published one from `teacher_start_from`. None takes its weights from a file."""
+    teacher_start_from: str | None = None
+    """The file in `weights` from which the teacher's training starts, named after this network."""
     student_recipe: Distillation | None = None
     """None takes the recipe that was published for this teacher and this data."""
     standard_recipe: Recipe | None = None
     """How a standard network is trained here; None takes its weights from a file."""
+    standard_start_from: str | None = None
+    """The file in `weights` from which the standard network's training starts, named after this
+    network; its head may have other classes. None starts from random weights."""
+    published: Literal["text", "scripts"] = "text"
+    """Where the recipe of a student without one is taken from: the paper or its published code."""
+    side: PositiveInt | None = None
+    """Pixels of the square inputs; None takes the benchmark's, such as 448 for iWildCam, or else
+    the network's own."""
     probe: FullBatch | Minibatches | None = None
     """None takes the recipe that was published for this data."""
     machine: ComputeConfig = PLAIN
