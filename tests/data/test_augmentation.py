@@ -137,8 +137,9 @@ def test_invalid_crop_sizes_are_rejected(side, scale):
 def test_colors_change_as_torchvision_changes_them():
     """DomainBed's jitter, replayed with torchvision's functions and the same random numbers."""
     import_torchvision()
-    from torchvision.transforms import functional
+    from torchvision.transforms import functional as torchvision_functional
 
+    functional: Any = torchvision_functional  # its annotations know tensors alone
     image = noise(9, 7)
     changes = (
         functional.adjust_brightness,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 from support import trees
 from support.sources import tiny_source, tiny_source_with_head, write_weights
 
+from contam.data.images import FolderDomain
 from contam.experiments.support.model_zoo import STORE, ModelZoo
 from contam.experiments.support.networks import (
     CENTERED,
@@ -181,9 +183,11 @@ def test_the_benchmark_decides_the_side_and_the_resizing(tmp_path):
     config = files_of(tmp_path, "iwildcam", probe=FullBatch())
     for side, expected in ((None, 448), (16, 16)):
         config = config.model_copy(update={"side": side})
-        transform = ModelZoo(config, 0, tmp_path).benchmark(TEACHER).shift.id_test.transform
+        test = ModelZoo(config, 0, tmp_path).benchmark(TEACHER).shift.id_test
+        assert isinstance(test, FolderDomain)
+        transform: Any = test.transform
         assert (transform.resize, transform.crop, transform.squash) == (expected, expected, True)
-        assert transform.mean == tiny_source().transform.mean
+        assert transform.mean == (0.5, 0.5, 0.5)
         assert transform.interpolation == "bilinear"
 
 

@@ -214,16 +214,14 @@ def image_probe(resume=None, *, steps: int = 40) -> tuple[SelectedHead, list[byt
     x, y = blobs()
     domains = tuple(Domain(name, Batch(x, y, torch.full_like(y, k))) for k, name in enumerate("ab"))
     shift = Shift("blobs", ("a", "b", "c"), domains, domains[0], ())
-    encoder = nn.Sequential(nn.Linear(5, 5), nn.BatchNorm1d(5), nn.Dropout(0.5))
-    nn.init.eye_(encoder[0].weight)
-    nn.init.zeros_(encoder[0].bias)
+    encoder = nn.Sequential(nn.BatchNorm1d(5), nn.Dropout(0.5))
     recipe = Minibatches(0.1, 0.0, 8, epochs=None, steps=steps, optimizer="adam", per_domain=True)
     head = SelectedHead(5, 3, seed=0)
     stages = probe_images(
         head, encoder, shift, recipe, validation=(x, y), seed=0, report_every=10, resume=resume
     )
     kept = [save(stage.checkpoint()) for stage in stages]
-    assert encoder.training and encoder.get_buffer("1.num_batches_tracked") == 0
+    assert encoder.training and encoder.get_buffer("0.num_batches_tracked") == 0
     return head, kept
 
 
@@ -242,7 +240,7 @@ def test_the_head_keeps_its_best_weights():
     best = head.weight.detach().clone()
     for score in (0.4, 0.5):
         with torch.no_grad():
-            head.weight += 1
+            head.weight.add_(1)
         head.select(score)
     assert torch.equal(head.best_weight, best)
     head.select(0.6)
