@@ -1,5 +1,6 @@
 """Figure 14 and Table 5: which images are read, what is told apart, and the paper's own data."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -142,9 +143,12 @@ def pacs_tree(root: Path) -> Path:
 def test_the_paper_preset_runs_on_pacs(tmp_path):
     """Teacher and standard network from files, on the true layout."""
     name = write_weights(tmp_path / "weights", tiny_source_with_head)
+    recipe = PAPER.networks.standard_recipe
+    assert recipe is not None
     networks = PAPER.networks.model_copy(
         update={"folder": pacs_tree(tmp_path / "data"), "weights": tmp_path / "weights"}
         | {"teacher": name, "standard": name, "probe": FullBatch(iterations=20)}
+        | {"standard_start_from": name, "standard_recipe": replace(recipe, steps=3)}
     )
     run = run_experiment(
         EXPERIMENT, PAPER.model_copy(update={"networks": networks, "drawn": 5}), tmp_path / "runs"

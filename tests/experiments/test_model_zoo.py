@@ -222,7 +222,7 @@ def test_missing_weights_of_a_fine_tuned_teacher_are_asked_for_as_what_they_are(
             "teacher_start_from": "torchvision:resnet18",
         }
     )
-    with pytest.raises(ValueError, match="pre-trained; it is fine-tuned on iwildcam here at"):
+    with pytest.raises(ValueError, match="which is fine-tuned on iwildcam here, at"):
         trained(tmp_path, TEACHER, config=config)
 
 

@@ -251,7 +251,7 @@ class ModelZoo:
         name = start.get(spec.learns)
         if name is None:
             return None
-        pretrained = f"{what_to_fetch(name)}, pre-trained; it is fine-tuned on {data} here"
+        pretrained = f"{what_to_fetch(name)}, which is fine-tuned on {data} here,"
         return _weights(config.weights, name, pretrained)
 
     def _built(
