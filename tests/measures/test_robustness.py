@@ -1,5 +1,6 @@
 """Effective robustness: by hand, against SciPy's regression, and its doubt against known limits."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit, logit
-from scipy.stats import linregress, norm
+from scipy.stats import linregress, norm, t
 
 from contam.measures.accuracy import Accuracy
 from contam.measures.robustness import (
@@ -101,11 +102,11 @@ def test_an_accuracy_of_zero_or_one_has_finite_effective_robustness():
 
 
 def test_the_interval_by_hand():
-    # None right in 40 and all right in 40 have their inner ends where a tail of 1/80 is.
-    end = (1 / 80) ** (1 / 40)
+    # None right in 40 and all right in 40 have their inner ends where a tail of 1/40 is.
+    end = (1 / 40) ** (1 / 40)
     low, high = robustness_interval(Accuracy(40, 40), Accuracy(0, 40), EVEN)
     assert low == pytest.approx(-100)
-    assert high == pytest.approx(100 * (1 - end - end))
+    assert high == pytest.approx(100 * (-1 + np.hypot(1 - end, 1 - end)))
 
 
 @given(st.integers(1, 400), st.integers(0, 400), st.integers(0, 400), st.sampled_from([0.5, 0.99]))
@@ -133,6 +134,47 @@ def test_the_interval_covers_the_true_value_at_its_confidence():
         )
         held += low <= truth <= high
     assert held / 2000 > 0.8
+
+
+@pytest.mark.parametrize("models_of_line", [4, 8, 30])
+def test_the_interval_covers_with_the_uncertainty_of_the_line(models_of_line):
+    """Close to its level, also when few standard models determine the line."""
+    generator = np.random.default_rng(models_of_line)
+    truth = 100 * (0.6 - expit(1.2 * logit(0.8) - 2))
+    held, known = 0, 0
+    for seed in range(600):
+        line = fit_line(*models(seed, n=models_of_line, noise=0.3))
+        id_right, ood_right = generator.binomial(400, [0.8, 0.6]).tolist()
+        for used in (line, replace(line, residual=None)):
+            low, high = robustness_interval(
+                Accuracy(id_right, 400), Accuracy(ood_right, 400), used
+            )
+            covers = low <= truth <= high
+            held, known = (held + covers, known) if used is line else (held, known + covers)
+    assert held / 600 >= 0.94
+    assert models_of_line > 8 or known < held
+
+
+def test_the_interval_of_a_line_covers_it_exactly():
+    at = torch.tensor([0.55, 0.75, 0.95]).double()
+    truth = torch.sigmoid(1.2 * scale(at) - 2)
+    held = torch.zeros(3)
+    for seed in range(1000):
+        low, high = fit_line(*models(seed, n=6)).interval(at)
+        held += (low <= truth) & (truth <= high)
+    assert (held / 1000 - 0.95).abs().max() < 0.025
+
+
+def test_the_interval_of_a_line_by_hand():
+    """For three models on the logits -1, 0, 1 whose OOD logits are 0, 1, 0."""
+    x, y = (torch.sigmoid(torch.tensor(v).double()) for v in ([-1.0, 0.0, 1.0], [0.0, 1.0, 0.0]))
+    line = fit_line(x, y)
+    assert line.residual == pytest.approx(np.sqrt(2 / 3))
+    assert (line.center, line.width) == (pytest.approx(0), pytest.approx(np.sqrt(2)))
+    low, high = line.interval(torch.tensor([0.5]))
+    half = t.ppf(0.975, 1) * np.sqrt(2 / 3) / np.sqrt(3)
+    assert logit(float(low)) == pytest.approx(1 / 3 - half)
+    assert logit(float(high)) == pytest.approx(1 / 3 + half)
 
 
 def test_the_band_has_the_width_of_least_squares_theory():

@@ -28,7 +28,6 @@ from contam.measures.published import imagenet_robustness, published
 from contam.measures.robustness import (
     IMAGENET_LINES,
     Line,
-    bootstrap_band,
     effective_robustness,
     fit_line,
     robustness_interval,
@@ -433,19 +432,16 @@ def _here(results: _Results) -> Figure:
     )
     drawn, fitted = [], ""
     if line is not None:
-        x, y = (torch.tensor(results.standard()[key].tolist(), dtype=torch.float64)
-                for key in ("id", "ood"))  # fmt: skip
         at = torch.linspace(0.02, 0.999, PLACES, dtype=torch.float64)
-        band = bootstrap_band(x, y, at)
-        columns = (at, line.expected(at), band.low, band.high)
+        columns = (at, line.expected(at), *line.interval(at))
         drawn = [
             {"id": id_, "ood": ood, "low": low, "high": high}
             for id_, ood, low, high in torch.stack(columns, dim=1).tolist()
         ]
         fitted = (
             f"The line is fitted to {line.count} standard networks (slope {line.slope:.2f}, "
-            f"intercept {line.intercept:.2f} on logits, R² {line.r_squared:.2f}); its band is a "
-            "95 % bootstrap. "
+            f"intercept {line.intercept:.2f} on logits, R² {line.r_squared:.2f}); its band is the "
+            "95 % interval of Student's t. "
         )
     panels = [
         accuracies(
