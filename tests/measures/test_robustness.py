@@ -146,9 +146,7 @@ def test_the_interval_covers_with_the_uncertainty_of_the_line(models_of_line):
         line = fit_line(*models(seed, n=models_of_line, noise=0.3))
         id_right, ood_right = generator.binomial(400, [0.8, 0.6]).tolist()
         for used in (line, replace(line, residual=None)):
-            low, high = robustness_interval(
-                Accuracy(id_right, 400), Accuracy(ood_right, 400), used
-            )
+            low, high = robustness_interval(Accuracy(id_right, 400), Accuracy(ood_right, 400), used)
             covers = low <= truth <= high
             held, known = (held + covers, known) if used is line else (held, known + covers)
     assert held / 600 >= 0.94
