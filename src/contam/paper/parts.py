@@ -93,7 +93,7 @@ PARTS: dict[str, tuple[Part, ...]] = {
         Part("data", "contam.data.wilds.iwildcam"),
         Part("macro F1", "contam.data.wilds.macro_f1"),
         Part("distillation", "contam.training.distill.PUBLISHED"),
-        Part("fine-tuning of the teacher", absent="its weights are given by the user"),
+        Part("fine-tuning of the teacher", "contam run fig01_distillation iwildcam"),
         Part("networks of Miller et al. trained from scratch", absent=_NO_LEADERBOARD),
     ),
     "Tab. 2": (
@@ -111,6 +111,7 @@ PARTS: dict[str, tuple[Part, ...]] = {
     ),
     "App. E.4": (
         Part("data, 40 classes and 4 domains", "contam.data.domainnet.domainnet"),
+        Part("augmentation of DomainBed", "contam.data.images.domainbed_augmentation"),
         Part("distillation", "contam.training.distill.PUBLISHED"),
         *(Part(f"baseline {name}", absent="not implemented") for name in _BASELINES),
     ),
