@@ -50,6 +50,7 @@ from contam.measures.feature_visualization import (
 )
 from contam.measures.intervals import bootstrap
 from contam.models.classifier import Classifier
+from contam.models.memory_format import channels_last, unsafe_in_channels_last
 from contam.models.resnet_cifar import resnet_cifar
 from contam.plots import Figure, Tile, bars, heat_maps
 from contam.rng import seeded
@@ -253,7 +254,7 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
             seed=seed,
             report_every=max(1, len(own.shift.train[0]) // config.recipe.batch_size),
             augment=own.augment,
-            compute=ComputeConfig(channels_last=True),
+            compute=ComputeConfig(channels_last=not unsafe_in_channels_last(model)),
         )
         for done in checkpointed(run, part, training):
             yield Stage((index + (1 - VISUALIZING) * done) / len(todo), part)
@@ -287,9 +288,9 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
 
 def network(config: Config, seed: int) -> Classifier:
     """Build the untrained network of a seed; it is the same for every frame."""
-    return resnet_cifar(
-        config.depth, width=config.width, stem_stride=config.stem_stride, seed=seed
-    ).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return channels_last(
+        resnet_cifar(config.depth, width=config.width, stem_stride=config.stem_stride, seed=seed)
+    )
 
 
 def _calibrated(config: Config, model: Classifier, on: Problem, seed: int) -> Classifier:

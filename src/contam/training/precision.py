@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from contam.models.memory_format import BLOCK, channels_last, unsafe_in_channels_last
+
 
 @dataclass(frozen=True)
 class ComputeConfig:
@@ -45,9 +47,20 @@ class ComputeConfig:
         return x
 
     def convert(self, model: nn.Module) -> None:
-        """Convert the model's filters to the memory format, in place."""
-        if self.channels_last:
-            model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        """Convert the model's filters to the memory format, in place.
+
+        Raises:
+            ValueError: a convolution of the model is unsafe in the channels-last format.
+        """
+        if not self.channels_last:
+            return
+        if unsafe := unsafe_in_channels_last(model):
+            raise ValueError(
+                f"channels_last: {unsafe[0]} is a strided 1 x 1 convolution of fewer than {BLOCK} "
+                "channels, where oneDNN corrupts memory on processors without AVX-512; train with "
+                "channels_last=False"
+            )
+        channels_last(model)
 
 
 PLAIN = ComputeConfig()
