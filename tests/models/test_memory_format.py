@@ -36,12 +36,9 @@ def test_strided_1x1_convolutions_of_few_channels_are_unsafe(model, names):
 
 @pytest.mark.parametrize("width", [4, 8])
 def test_networks_are_in_channels_last_where_that_is_safe(width):
-    model = resnet8(width=width)
-    weight = model.encoder.stage2.shortcut.conv.weight
-    assert model.encoder.stage1.conv1.weight.is_contiguous(
-        memory_format=torch.channels_last
-    ) == bool(width == 8)
+    weight = dict(resnet8(width=width).named_parameters())["encoder.stage2.conv1.weight"]
     assert weight.shape[1] == width
+    assert weight.is_contiguous(memory_format=torch.channels_last) == (width == 8)
 
 
 def test_a_training_in_channels_last_refuses_an_unsafe_network():
