@@ -23,7 +23,7 @@ def unsafe_in_channels_last(model: nn.Module) -> list[str]:
     Returns:
         The names of these convolutions in the model.
 
-    Source: oneDNN issue 6035; met with PyTorch 2.13 and `ONEDNN_MAX_CPU_ISA=AVX2`.
+    Source: ours; see issue 6035 of oneDNN, met with PyTorch 2.13 and `ONEDNN_MAX_CPU_ISA=AVX2`.
 
     >>> unsafe_in_channels_last(nn.Sequential(nn.Conv2d(4, 8, 1, stride=2), nn.Conv2d(8, 8, 3)))
     ['0']

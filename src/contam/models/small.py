@@ -33,6 +33,7 @@ def small_cnn(classes: int = 10, *, width: int = 16, seed: int = 0) -> Classifie
 
     Source: ours, as small as the padded digits allow.
 
+    >>> import torch
     >>> small_cnn(classes=3, width=4)(torch.zeros(2, 3, 16, 16)).shape
     torch.Size([2, 3])
     """
@@ -79,6 +80,7 @@ def resnet8(
     Raises:
         ValueError: there is no such normalization.
 
+    >>> import torch
     >>> resnet8(classes=3, width=4)(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 3])
     """
