@@ -12,8 +12,10 @@ from pydantic import BaseModel, PositiveFloat, PositiveInt, model_validator
 from contam.experiment import Claim, Experiment, NotJudged, Stage, Statement, judge_all
 from contam.experiments.support.two_layer_runs import NAMES
 from contam.plots import Figure, lines, over_seeds
+from contam.rng import bit_generator_for
 from contam.run import Run
 from contam.theory.coverage import uncovered
+from contam.theory.neurons import activation_probabilities, asymmetry, neuron_sets
 from contam.theory.population import predict_contamination
 from contam.theory.setting import Setting
 from contam.theory.summary import summary
@@ -21,6 +23,10 @@ from contam.theory.trajectory import simulate
 
 LEARNED = 0.5
 """Training risk below which a network counts as having learned: half of its initial value."""
+ASYMMETRIC = 0.75
+"""Activation asymmetry above which the neurons of Def. A.4 count as asymmetric, on average."""
+MOST_STEPS = 500
+"""Steps after which a network that learns nothing is given up."""
 REGIMES = {"d = 4 d0": "proportional", "d = d0^1.5 / 2": "larger"}
 """How the dimension grows with the features, and the name of this growth in the run."""
 NARROW, WIDE = REGIMES
@@ -36,13 +42,13 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     sizes: tuple[PositiveInt, ...] = (16, 64, 256, 1024)
     """Features d0 of the trained networks, half of them core; d = m = 4 d0."""
     widths: tuple[PositiveInt, ...] = (64, 128, 256, 512, 1024)
-    """Widths m for the time to learn."""
+    """Widths m for the time to learn, and for the number of neurons active for one class only."""
     step_sizes: tuple[PositiveFloat, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
     """Step sizes for the time to learn."""
     features: tuple[PositiveInt, ...] = (16, 32, 64, 128, 256)
     """Features d0 for the time to learn, half of them core."""
     dimensions: tuple[PositiveInt, ...] = (64, 256, 1024, 4096)
-    """Input dimensions d of the linear networks."""
+    """Input dimensions d of the linear networks, and for the time to become asymmetric."""
     predicted: tuple[PositiveInt, ...] = (64, 512, 4096, 32_768, 262_144, 1_048_576)
     """Features d0 of the population model's predictions, with d = 4 d0 and with d = d0^1.5 / 2."""
     neurons: PositiveInt = 4096
@@ -61,8 +67,8 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
-PAPER = Config()
-LAPTOP = PAPER.model_copy(
+FULL = Config()
+LAPTOP = FULL.model_copy(
     update={
         "setting": Setting(batch_size=500),
         "sizes": (16, 64, 256),
@@ -94,7 +100,12 @@ Part = tuple[str, Callable[[], dict[str, Any]]]
 
 def compute(config: Config, run: Run) -> Iterator[Stage]:
     """Predict large sizes, train small sizes, and measure how fast networks learn."""
-    parts = [*_predictions(config), *_trainings(config), *_learning_times(config)]
+    parts = [
+        *_predictions(config),
+        *_trainings(config),
+        *_learning_times(config),
+        *_asymmetries(config),
+    ]
     for index, (part, work) in enumerate(parts):
         yield Stage(index / len(parts), part)
         if not run.has(part):
@@ -167,7 +178,7 @@ def _learning_times(config: Config) -> Iterator[Part]:
                     setting = resized(config.setting, **{kind: int(value)})
                 ratio = setting.width / (setting.step_size * setting.data.features.size)
                 # Learning takes about 11 times the ratio; twice that is enough to observe it.
-                setting = replace(setting, steps=math.ceil(25 * ratio) + 5)
+                setting = replace(setting, steps=min(MOST_STEPS, math.ceil(25 * ratio) + 5))
                 work = partial(_time, setting, seed, kind=kind, value=value)
                 yield f"time/{kind}/{value}/seed{seed}", work
 
@@ -188,6 +199,54 @@ def time_to_learn(setting: Setting, seed: int) -> float | None:
     return None
 
 
+def _asymmetries(config: Config) -> Iterator[Part]:
+    """The time to become asymmetric over d, and the number of asymmetric neurons over m."""
+    for seed in range(config.seeds):
+        for d in config.dimensions:
+            # A quarter of the step size resolves the short times of large dimensions.
+            setting = replace(
+                resized(config.setting, dimension=d), step_size=config.setting.step_size / 4
+            )
+            ratio = setting.width / setting.step_size
+            ratio /= math.sqrt(d * setting.data.features.size)
+            setting = replace(setting, steps=min(MOST_STEPS, math.ceil(25 * ratio) + 5))
+            yield f"asymmetry/{d}/seed{seed}", partial(_asymmetry_time, setting, seed, d=d)
+        for m in config.widths:
+            # In proportion to m, so that all widths are trained equally far.
+            step_size = config.setting.step_size * m / config.setting.width
+            setting = replace(config.setting, width=m, step_size=step_size)
+            yield f"width/{m}/seed{seed}", partial(_train, config, setting, seed, m=m)
+
+
+def _asymmetry_time(setting: Setting, seed: int, **labels: Any) -> dict[str, Any]:
+    return labels | {"seed": seed, "steps": time_to_asymmetry(setting, seed)}
+
+
+def time_to_asymmetry(setting: Setting, seed: int, examples: int = 2000) -> float | None:
+    """Steps until the neurons of Def. A.4 are asymmetric, interpolated; None if they never are.
+
+    Args:
+        setting: a two-layer network with a fixed head.
+        seed: names all random draws.
+        examples: held-out examples for the activation probabilities.
+
+    Returns:
+        The number of steps until the mean asymmetry of the neurons that are in N_-1 or N_+1 at
+        initialization reaches `ASYMMETRIC`; 0 if it has at initialization.
+    """
+    sample = setting.data.sample(examples, bit_generator_for(seed, "asymmetry over time"))
+    members, before = None, 0.0
+    for state in simulate(setting, seed, range(setting.steps + 1)):
+        if members is None:
+            members = neuron_sets(state.W, state.a, setting.data).any(dim=0)
+        (probability,) = activation_probabilities(state.network, sample, setting.data)
+        mean = float(asymmetry(probability)[members].mean())
+        if mean >= ASYMMETRIC:
+            return max(0.0, state.step - (mean - ASYMMETRIC) / (mean - before))
+        before = mean
+    return None
+
+
 def slope(x: Sequence[float], y: Sequence[float]) -> float:
     """Least-squares slope of log y over log x; NaN when a value is missing or not positive.
 
@@ -205,9 +264,11 @@ class ScalingResults:
     def __init__(self, run: Run) -> None:
         self.config = Config.model_validate(run.config)
         tables: list[Table] = [
-            run.table(f"{part}/") for part in ("size", "time", "dimension", "predicted")
+            run.table(f"{part}/")
+            for part in ("size", "time", "dimension", "predicted", "asymmetry", "width")
         ]
-        self.sizes, self.times, self.dimensions, self._predicted = tables
+        self.sizes, self.times, self.dimensions, self._predicted = tables[:4]
+        self.asymmetries, self.widths = tables[4:]
 
     @property
     def nonlinear(self) -> Table:
@@ -246,6 +307,21 @@ def smallest_rises(results: ScalingResults) -> list[float]:
     return [float(risks.diff().min()) for _, risks in rows.groupby("seed")["ood_hinge"]]
 
 
+def good_neurons_over_width(results: ScalingResults) -> list[float]:
+    """Slopes over m of the number of neurons that are active for one class only."""
+    table = results.widths
+    return slopes(table.assign(good=table["good_share"] * table["m"]), "m", "good")
+
+
+def own_class_misses(results: ScalingResults) -> list[float]:
+    """The largest share of its own class that a good neuron misses, times sqrt(d0)."""
+    rates = zip(
+        sorted(results.config.predicted), results.predicted(WIDE, "own_class_rate"), strict=True
+    )
+    # A NaN, where no neuron is good, must not disappear in max().
+    return [float(np.max([(1 - rate) * math.sqrt(d0) for d0, rate in rates]))]
+
+
 CLAIMS: tuple[Statement, ...] = (
     Statement(
         "The other class's activation rate vanishes as d0 grows, when d >> d0", "Thm. 4.1",
@@ -256,6 +332,19 @@ CLAIMS: tuple[Statement, ...] = (
         "predicted other-class rate at d0 = {largest}, d = 4 d0",
         lambda r: r.predicted(NARROW, "other_class_rate")[-1:], low=0.01, high=0.04,
         published="o(1), for d large against d0"),
+    Statement(
+        "Neurons are active for nearly all of their own class, up to O(d0^-1/2)", "Thm. 4.1",
+        "largest (1 - own-class rate) * sqrt(d0) of neurons active for one class only, predicted, "
+        "d = d0^1.5 / 2", own_class_misses, high=0.1, published="O(1)"),
+    Statement(
+        "The number of neurons that are active for one class only grows like the width m",
+        "Thm. 4.1", "slope of this number over m (log-log)",
+        good_neurons_over_width, low=0.9, high=1.15, published="1, from Θ(m)"),
+    Statement(
+        "Neurons become asymmetric after a time that shrinks like 1 / sqrt(d)", "Thm. 4.1",
+        "slope of the steps to a mean asymmetry of 0.75 over d (log-log)",
+        lambda r: slopes(r.asymmetries, "d", "steps"), low=-0.55, high=-0.45,
+        published="-1/2, from T0 = Θ(m / (η sqrt(d)))"),
     Statement(
         "Learned core features stay of order one at any size", "Thm. 4.2",
         "slope of U over d0 (log-log)", over_size("U"), low=-0.1, high=0.1),
@@ -362,10 +451,21 @@ def _times(results: ScalingResults) -> Figure:
         ]  # fmt: skip
         panels.append(_panel(trained + theory, f"Over the {x}", x, "steps to learn"))
         rows += [{"over": kind} | row for row in trained + theory]
+    trained = _curve(results.asymmetries, "d", "steps", "trained")
+    first = trained[0]
+    theory = [
+        {"what": "m / (eta sqrt(d))", "x": row["x"],
+         "y": first["y"] * math.sqrt(first["x"] / row["x"])}
+        for row in trained
+    ]  # fmt: skip
+    panels.append(_panel(trained + theory, "Over the dimension", "dimension d",
+                         "steps to asymmetry"))  # fmt: skip
+    rows += [{"over": "dimension"} | row for row in trained + theory]
     return Figure(
         "How long learning takes",
         "Steps until the training risk has halved, and the order that the theorems give, "
-        "m / (eta d0), drawn through the middle point.",
+        "m / (eta d0), drawn through the middle point; and steps until neurons are asymmetric, "
+        f"with a mean asymmetry of {ASYMMETRIC}.",
         "Thm. 4.2",
         tuple(panels),
         tuple(rows),
@@ -438,7 +538,7 @@ EXPERIMENT = Experiment(
     "networks of several sizes are trained, and the population model predicts networks of a "
     "million features.",
     reproduces=("Thm. 4.1", "Thm. 4.2", "Thm. 4.3", "Thm. 4.4"),
-    presets={"paper": PAPER, "laptop": LAPTOP, "smoke": SMOKE},
+    presets={"full": FULL, "laptop": LAPTOP, "smoke": SMOKE},
     compute=compute,
     claims=claims,
     draw=draw,

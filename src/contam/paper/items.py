@@ -180,7 +180,6 @@ NAMED = {"Conjecture": "Sec. 6.1", "Takeaway 1": "Sec. 6", "Takeaway 2": "Sec. 6
          "Takeaway 3": "Sec. 6"}  # fmt: skip
 """What readers call statements that have no number of their own."""
 
-_RATE = "a rate with open constants, used in the proof of"
 _PROOF_STEPS = {
     "Lemma B.3": (23, 24, 25), "Lemma B.4": (28, 29), "Lemma B.6": (32, 33),
     "Lemma B.9": (36, 37, 38, 39, 40), "Thm. 4.1": (42, 43, 44), "Thm. 4.3": (47, 48),
@@ -188,13 +187,18 @@ _PROOF_STEPS = {
 }  # fmt: skip
 _REASONS: dict[str, str] = {
     "Fig. 2": "an illustration",
-    "Lemma B.3": f"{_RATE} Thm. 4.2; the projection itself is measured, see Lemma A.3",
-    "Lemma B.4": f"{_RATE} Thm. 4.2; the projection itself is measured, see Eq. 7",
-    "Lemma B.5": f"{_RATE} Lemma B.7; the projection itself is measured, see Lemma A.3",
-    "Lemma B.6": f"{_RATE} Thm. 4.3; the correlation itself is measured, see Def. A.4",
-    "Lemma B.7": f"{_RATE} Thm. 4.3; the correlation itself is measured, see Def. A.4",
-    "Lemma B.8": "a step in the proof of Thm. 4.1; the sets are measured, see Def. A.4",
-    "Lemma B.9": f"{_RATE} Thm. 4.1; the correlation itself is measured, see Def. A.4",
+    **{
+        f"Lemma B.{number}": f"{what}; tests/theory/test_growth_lemmas.py; measured by {by}"
+        for number, what, by in (
+            (3, "a rate", "Lemma A.3"),
+            (4, "a rate", "Eq. 7"),
+            (5, "a bound up to a constant", "Lemma A.3"),
+            (6, "a rate", "Lemma A.3"),
+            (7, "a bound up to a constant", "Lemma A.3"),
+            (8, "an inclusion of sets", "Def. A.4"),
+            (9, "a rate", "Lemma A.3"),
+        )
+    },
 }
 
 NOT_IN_CODE: dict[str, str] = (
