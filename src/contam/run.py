@@ -117,7 +117,7 @@ class Run:
     def start(cls, root: Path, experiment: str, config: BaseModel, *, wait: bool = False) -> "Run":
         """The run of `experiment` under `config` below `root`: a new one, or the one begun earlier.
 
-        While another process writes it, this one waits if it is told to.
+        With `wait`, wait while another process writes the run, instead of raising an error.
 
         Raises:
             RunError: another process writes it, it is damaged, or the folder is something else.
@@ -437,27 +437,27 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Turn what the file system refuses into one line with a mend."""
+    """Re-raise `OSError` as a `RunError` with a suggested fix."""
     try:
         yield
     except OSError as error:
         if isinstance(error, Timeout):
             raise
-        mend = {
+        fix = {
             errno.ENOSPC: "free some space and run the same command again: nothing done is lost",
             errno.EDQUOT: "free some space and run the same command again: nothing done is lost",
             errno.EACCES: "choose another --out, or change its permissions",
             errno.EROFS: "choose another --out",
-        }.get(error.errno or 0, "mend it and run the same command again: nothing done is lost")
-        raise RunError(f"{path}: can't be written ({error.strerror or error}); {mend}") from None
+        }.get(error.errno or 0, "fix this and run the same command again: nothing done is lost")
+        raise RunError(f"{path}: can't be written ({error.strerror or error}); {fix}") from None
 
 
 def _plain(value: Any) -> Any:
     """The value as JSON has it; a number that is not finite becomes null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [_plain(item) for item in value]
     if isinstance(value, Tensor) or hasattr(value, "tolist"):
         return _plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
@@ -502,7 +502,7 @@ def _session() -> Session:
 
 
 def _processor() -> str:
-    """The processor's name where the system tells it."""
+    """Return the name of the processor, or "unknown"."""
     with contextlib.suppress(OSError):
         found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
         if found:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from contam import plots
 from contam.plots.curves import PLACES
-from contam.plots.style import dashes, legend_of, log_limits
+from contam.plots.style import dashes, legend_above, log_limits
 
 TEXT: Any = {"title": "t"}
 AXES: Any = {"x": ("step", "step"), "y": ("value", "risk"), "series": ("net", "network")}
@@ -289,11 +289,11 @@ def test_over_seeds_by_hand() -> None:
 
 def test_a_legend_has_the_columns_that_a_phone_has_room_for() -> None:
     def columns(*names: str) -> int:
-        return legend_of("", names, above="y").to_dict()["columns"]
+        return legend_above("", names, axis_title="y").to_dict()["columns"]
 
     assert columns("ID", "OOD", "worst") == 3
     assert columns("a name of some length", "b") == 1
-    assert legend_of("", ["alone"], above="y") is None
+    assert legend_above("", ["alone"], axis_title="y") is None
 
 
 def domains(chart: Any) -> set[tuple[str, ...]]:
@@ -305,19 +305,19 @@ def test_a_series_has_the_color_of_the_figures_fullest_panel() -> None:
     alone = plots.lines(curve(3, "linear"), **AXES, **TEXT)
     third = plots.lines(curve(3, "linear") + curve(3, "tanh"), **AXES, **TEXT)
     whole = plots.lines(curve(3, "tanh") + curve(3, "linear") + curve(3, "relu"), **AXES, **TEXT)
-    charts = plots.in_agreement([both, third])
+    charts = plots.match_series([both, third])
     assert [domains(chart) for chart in charts] == [{("relu", "linear")}, {("linear", "tanh")}]
     assert charts[0] is both.chart
-    charts = plots.in_agreement([third, whole])
+    charts = plots.match_series([third, whole])
     assert domains(charts[0]) == {("tanh", "linear", "relu")} == domains(charts[1])
     line = next(each["encoding"] for each in charts[0]["layer"] if "strokeDash" in each["encoding"])  # pyright: ignore[reportOptionalSubscript]
     assert line["strokeDash"]["scale"]["range"] == dashes(["tanh", "linear", "relu"])
     assert line["strokeDash"]["legend"]["values"] == ["linear", "tanh"]
     assert domains(third.chart) == {("linear", "tanh")}
-    assert domains(plots.in_agreement([alone])[0]) == {("linear",)}
+    assert domains(plots.match_series([alone])[0]) == {("linear",)}
 
 
 def test_pictures_and_bars_without_series_are_left_alone() -> None:
     picture = plots.contact_sheet([[np.zeros((2, 2, 3))]], **TEXT)
     bars = plots.bars(CELLS[:1], **GROUPS | {"series": None}, **TEXT)
-    assert plots.in_agreement([picture, bars, bars]) == [None, bars.chart, bars.chart]
+    assert plots.match_series([picture, bars, bars]) == [None, bars.chart, bars.chart]

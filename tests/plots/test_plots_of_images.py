@@ -197,7 +197,7 @@ def test_shapes_agree_between_panels_as_colors_do() -> None:
     panels = [
         plots.scatter(rows, **CLOUD, shape=("class", "class"), **TEXT) for rows in (whole, part)
     ]
-    first, second = (each["encoding"] for each in plots.in_agreement(panels))  # pyright: ignore[reportOptionalSubscript]
+    first, second = (each["encoding"] for each in plots.match_series(panels))  # pyright: ignore[reportOptionalSubscript]
     assert second["shape"]["scale"]["domain"] == ["u", "v", "w"]
     assert second["shape"]["legend"]["values"] == ["v", "w"]
     assert first["shape"]["scale"]["domain"] == ["u", "v", "w"]
@@ -213,13 +213,13 @@ def histograms() -> list[plots.Panel]:
 
 def test_panels_on_the_same_axes_reach_as_far() -> None:
     high, low = histograms()
-    for panel in plots.on_same_axes([high, low]):
+    for panel in plots.share_axes([high, low]):
         assert panel.small
         for each in chart(panel)["layer"]:
             assert each["encoding"]["y"]["scale"]["domain"] == [0.0, 1.0]
             assert each["encoding"]["x"]["scale"]["domain"] == [0.0, 1.0]
     assert "scale" not in chart(low)["layer"][0]["encoding"]["y"]
-    (only_y,) = plots.on_same_axes([low], "y")
+    (only_y,) = plots.share_axes([low], "y")
     assert chart(only_y)["layer"][0]["encoding"]["y"]["scale"]["domain"] == [0.0, 0.25]
     assert "domain" not in chart(only_y)["layer"][0]["encoding"]["x"]["scale"]
 
@@ -228,7 +228,7 @@ def test_bands_count_and_pictures_are_left_alone() -> None:
     rows = [{"s": i, "n": "a", "v": 2.0 + i, "low": 1.0, "high": 9.0} for i in range(3)]
     lines = plots.lines(rows, x=("s", "s"), y=("v", "v"), series=("n", ""), **TEXT)
     picture = plots.contact_sheet([[np.zeros((2, 2, 3))]], **TEXT)
-    drawn, same = plots.on_same_axes([lines, picture])
+    drawn, same = plots.share_axes([lines, picture])
     assert same is picture
     assert chart(drawn)["layer"][0]["encoding"]["y"]["scale"]["domain"] == [0.0, 9.0]
     assert chart(drawn)["layer"][0]["encoding"]["x"]["scale"]["domain"] == [0, 2]
@@ -237,8 +237,8 @@ def test_bands_count_and_pictures_are_left_alone() -> None:
 def test_axes_of_names_cannot_agree() -> None:
     bars = plots.bars([{"g": "a", "v": 1.0}], x=("g", ""), y=("v", ""), **TEXT)
     with pytest.raises(ValueError, match="the x axis of a panel has names"):
-        plots.on_same_axes([bars])
-    (agreed,) = plots.on_same_axes([bars], "y")
+        plots.share_axes([bars])
+    (agreed,) = plots.share_axes([bars], "y")
     assert chart(agreed)["layer"][0]["encoding"]["y"]["scale"]["domain"] == [0.0, 1.0]
 
 

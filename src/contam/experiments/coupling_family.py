@@ -36,7 +36,7 @@ from contam.measures.attenuation import class_profile_attenuation
 from contam.measures.class_means import ClassMeans
 from contam.measures.correlation import Correlation, rank_correlation
 from contam.measures.variance import variance_shares
-from contam.plots import Figure, bars, matrix, on_same_axes, over_seeds, scatter
+from contam.plots import Figure, bars, matrix, over_seeds, scatter, share_axes
 from contam.rng import generator_for
 from contam.run import DataFrame, Run
 from contam.training.probe import extract
@@ -362,7 +362,7 @@ def _against_drop(results: FamilyResults) -> Figure:
         "interaction) and attenuation are of the last features; titles give the untrained "
         "network's value.",
         "ours",
-        on_same_axes(panels, "y"),
+        share_axes(panels, "y"),
         tuple(points.drop(columns=["part", "chance", "kind"]).to_dict("records")),
     )
 

@@ -27,7 +27,7 @@ from contam.experiments.support.per_network import (
 )
 from contam.measures.activation import activation_asymmetry, class_rates
 from contam.models.blocks import blocks_of
-from contam.plots import Figure, Panel, histogram, lines, on_same_axes, over_seeds
+from contam.plots import Figure, Panel, histogram, lines, over_seeds, share_axes
 from contam.run import DataFrame, Run
 
 NEAR_ZERO = 0.1
@@ -219,7 +219,7 @@ def _by_block(run: Run, table: DataFrame, kind: str, *, x: str, y: str) -> tuple
         )[0]
         for number, block in blocks.items()
     ]
-    return on_same_axes(panels)
+    return share_axes(panels)
 
 
 def _by_depth(table: DataFrame) -> Figure:

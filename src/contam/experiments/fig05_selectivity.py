@@ -33,7 +33,7 @@ from contam.measures.selectivity import selectivity
 from contam.models.blocks import blocks_of
 from contam.models.hooks import forward_once
 from contam.models.observe import layers_of
-from contam.plots import Figure, bars, histogram, matrix, on_same_axes, over_seeds
+from contam.plots import Figure, bars, histogram, matrix, over_seeds, share_axes
 from contam.rng import generator_for
 from contam.run import DataFrame, Run
 
@@ -290,7 +290,7 @@ def _distributions(run: Run, table: DataFrame) -> Figure:
         "All OOD tests and all seeds together. Neurons with negative activations may have values "
         "outside [0, 1]; they count in the outermost bins.",
         "Fig. 5",
-        on_same_axes(panels, "y"),
+        share_axes(panels, "y"),
         tuple(shown.to_dict("records")),
     )
 

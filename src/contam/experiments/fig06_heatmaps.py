@@ -45,7 +45,7 @@ from contam.measures.gradcam import (
 from contam.measures.selectivity import selectivity
 from contam.models.blocks import blocks_of
 from contam.models.observe import observe
-from contam.plots import Figure, Panel, Tile, bars, lines, on_same_axes, over_seeds
+from contam.plots import Figure, Panel, Tile, bars, lines, over_seeds, share_axes
 from contam.plots import heat_maps as heat_sheet
 from contam.rng import generator_for
 from contam.run import DataFrame, Run
@@ -582,7 +582,7 @@ def _shares(table: DataFrame) -> Figure:
         "share of the area) even where the heat itself falls. The finer maps of an earlier block "
         "show more. Images without any heat are left out.",
         "ours",
-        on_same_axes(panels, "y"),
+        share_axes(panels, "y"),
         tuple(rows),
     )
 

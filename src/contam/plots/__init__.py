@@ -1,17 +1,18 @@
-"""One style for every figure: rows of numbers in, charts out.
+"""Charts in one style: functions from rows of numbers to Vega-Lite specifications.
 
-A `Panel` is one Vega-Lite view as wide as the place it is put in; a `Figure` is one or more panels
-under one title. Colors come from the page's theme by position (light and dark differ), so a chart
-names series and never a color; line dashes repeat what color says, and panels of a figure agree.
+A `Panel` is one Vega-Lite view as wide as its container; a `Figure` is one or more panels under one
+title. A chart names its series, and the page's theme assigns colors by position, since the light
+and the dark theme differ. Line dashes repeat what colors encode. A series has the same color in all
+panels of a figure.
 """
 
 from contam.plots.accuracies import accuracies
-from contam.plots.agree import in_agreement, on_same_axes
 from contam.plots.curves import histogram, lines
 from contam.plots.figure import Figure, Panel, Row, over_seeds
 from contam.plots.heat import Tile, heat_maps
 from contam.plots.marks import bars, matrix, scatter
 from contam.plots.pictures import contact_sheet
+from contam.plots.shared_scales import match_series, share_axes
 from contam.plots.style import PALETTE
 
 __all__ = [
@@ -25,10 +26,10 @@ __all__ = [
     "contact_sheet",
     "heat_maps",
     "histogram",
-    "in_agreement",
     "lines",
+    "match_series",
     "matrix",
-    "on_same_axes",
     "over_seeds",
     "scatter",
+    "share_axes",
 ]

@@ -1,6 +1,6 @@
 """Accuracy out of distribution against accuracy in distribution, where standard models form a line.
 
-An accuracy stands at its logit or probit, and the ticks say the accuracy itself.
+Accuracies are placed at their logit or probit, and the ticks show the accuracies themselves.
 """
 
 import math
@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import altair as alt
 
-from contam.plots.alt_text import FEW, clouds, described
+from contam.plots.alt_text import FEW, clouds, describe
 from contam.plots.figure import Panel, Row, Rows, panel, records
-from contam.plots.style import axis, finite, legend_below, legend_of, tip
+from contam.plots.style import axis, finite, legend_above, legend_below, tooltip
 
 HEIGHT = 300
 TICKS = (
@@ -23,9 +23,9 @@ TICKS = (
     tuple(half / 200 for half in range(1, 200)),
     tuple(permille / 1000 for permille in range(1, 1000)),
 )
-"""Accuracies that an axis may name; the first of these with three of them in sight is taken."""
+"""Candidate ticks; an axis uses the first list with at least three in its range."""
 MARGIN = 0.06
-"""How far an axis goes beyond its outermost mark, as a share of what the marks span."""
+"""Margin between the outermost mark and the end of an axis, as a share of the range of marks."""
 LINE, DIAGONAL = "fit of standard models", "OOD = ID"
 DASHES = {LINE: [1, 0], DIAGONAL: [2, 4]}
 
@@ -33,7 +33,7 @@ AXIS_SCALES = {
     "logit": (lambda share: math.log(share / (1 - share)), "1 / (1 + exp(-datum.value))"),
     "probit": (NormalDist().inv_cdf, "cumulativeNormal(datum.value)"),
 }
-"""Where an accuracy stands, and the accuracy that stands there as a Vega expression."""
+"""Function from an accuracy to its place, and its inverse as a Vega expression."""
 
 Ends = tuple[float, float]
 
@@ -51,18 +51,31 @@ def accuracies(
     join: str = "",
     wide: bool = False,
 ) -> Panel:
-    """One mark for each model, above or below the line of standard models and the diagonal.
+    """Draw OOD accuracy over ID accuracy, with the line of standard models and the diagonal.
 
-    `x`, `y` and `series` are (field, axis title); accuracies are shares in [0, 1]. For a field
-    `id`, rows that have `id_low` and `id_high` get an error bar; so it is upwards. `name` is the
-    field that says which model one points at. Rows of `line` have the fields of `x` and `y`, and
-    `low` and `high` where there is a band. Rows with the same value in the field `join`, other than
-    None, are connected: a teacher and its student.
+    Accuracies of 0 and 1 have no place on these axes; the title of the x axis counts their models.
 
-    Accuracies of 0 and 1 have no place on these axes: the title of the x axis counts their models.
+    Args:
+        rows: One row for each model; rows without finite accuracies are left out. For a field `id`,
+            rows that have `id_low` and `id_high` get an error bar.
+        title: Title of the panel.
+        x: Field of the ID accuracy, as a share in [0, 1], and axis title.
+        y: Field of the OOD accuracy, as a share in [0, 1], and axis title.
+        series: Field of the series, and legend title.
+        name: Field with the model's name, for tooltips.
+        line: Points of the line of standard models, with the fields of `x` and `y`, and `low` and
+            `high` if there is a band.
+        scale: "logit" or "probit".
+        join: Field whose equal values connect models, such as a teacher and its student.
+        wide: See `Panel`.
 
     Raises:
-        ValueError: another word for the scale, or an accuracy that is no share.
+        ValueError: the scale is unknown, or an accuracy is not in [0, 1].
+
+    >>> rows = [{"id": 0.9, "ood": 0.5, "kind": "ERM"}]
+    >>> axes = {"x": ("id", "ID"), "y": ("ood", "OOD"), "series": ("kind", "")}
+    >>> accuracies(rows, title="Models", **axes).description
+    'Scatter plot, Models (ID; OOD). ERM: 90.0%, 50.0%.'
     """
     if scale not in AXIS_SCALES:
         raise ValueError(f"the scale is 'logit' or 'probit', not {scale!r}")
@@ -77,11 +90,11 @@ def accuracies(
     note = f" ({gone} of {len(models)} models not shown: at 0 or 100 %)" if gone else ""
     right, top = _ends(data, "x"), _ends(data, "y")
     across = axis(x[1] + note, ticks=accuracy_ticks(right, scale)) | _domain(right)
-    up = axis(y[1], up=True, ticks=accuracy_ticks(top, scale)) | _domain(top)
+    up = axis(y[1], vertical=True, ticks=accuracy_ticks(top, scale)) | _domain(top)
     at = {"x": alt.X("x:Q", **across), "y": alt.Y("y:Q", **up)}
 
     names = list(dict.fromkeys(model["series"] for model in data))
-    legend = legend_of(series[1], names, above=y[1])
+    legend = legend_above(series[1], names, axis_title=y[1])
     color = alt.Color("series:N", scale=alt.Scale(domain=names), legend=legend)
     shape = alt.Shape("series:N", scale=alt.Scale(domain=names), legend=legend)
     base = alt.Chart().encode(**at)
@@ -94,11 +107,15 @@ def accuracies(
         layers.append(bars.encode(color=color, x=alt.X("x_low:Q", **across), x2="x_high:Q"))
     if any("y_low" in model for model in data):
         layers.append(bars.encode(color=color, y=alt.Y("y_low:Q", **up), y2="y_high:Q"))
-    tips = [tip("name:N", "model")] if name else []
-    tips += [tip("series:N", series[1] or "series"), tip("x_says:N", x[1]), tip("y_says:N", y[1])]
+    tooltips = [tooltip("name:N", "model")] if name else []
+    tooltips += [
+        tooltip("series:N", series[1] or "series"),
+        tooltip("x_says:N", x[1]),
+        tooltip("y_says:N", y[1]),
+    ]
     marks = base.mark_point(filled=True, size=70 if len(data) <= 60 else 30, opacity=0.85)
-    layers.append(marks.encode(color=color, shape=shape, tooltip=tips))
-    chart = alt.layer(*layers, data=alt.Data(values=_whole(data, right, top)))
+    layers.append(marks.encode(color=color, shape=shape, tooltip=tooltips))
+    chart = alt.layer(*layers, data=alt.Data(values=_clipped(data, right, top)))
     facts = [
         f"{model['name'] if name else model['series']}: {model['x_says']}, {model['y_says']}"
         for model in models
@@ -109,12 +126,12 @@ def accuracies(
             for row in records(rows)
         ]
         facts = clouds([share for share in shares if None not in (share["x"], share["y"])])
-    said = described("Scatter plot", title, facts, axes=(x[1], y[1]))
+    said = describe("Scatter plot", title, facts, axes=(x[1], y[1]))
     return panel(chart, title, said, wide=wide, height=HEIGHT)
 
 
 def _placed(row: Row, fields: Mapping[str, str], scale: str) -> dict[str, Any]:
-    """Where a row's accuracies stand, between which ends, and what pointing at them tells."""
+    """Return the places of a row's accuracies, of their error bars, and their tooltips."""
     placed: dict[str, Any] = {}
     for channel, field in fields.items():
         placed[channel] = _place(row[field], scale)
@@ -128,7 +145,7 @@ def _placed(row: Row, fields: Mapping[str, str], scale: str) -> dict[str, Any]:
 
 
 def _place(share: float, scale: str) -> float | None:
-    """Where an accuracy stands; 0 and 1 stand nowhere."""
+    """Return the place of an accuracy on its axis; None for 0 and 1."""
     if not 0 <= share <= 1:
         raise ValueError(
             f"accuracies are shares in [0, 1], and one is {share:.4g}; divide percent by 100"
@@ -137,34 +154,42 @@ def _place(share: float, scale: str) -> float | None:
 
 
 def _ends(models: Sequence[Row], channel: str) -> Ends:
-    """From where to where an axis goes, so that every mark and every end of a bar is inside."""
+    """Return the limits of an axis that contains all marks and error bars."""
     fields = (channel, f"{channel}_low", f"{channel}_high")
-    seen = [model[field] for model in models for field in fields if model.get(field) is not None]
-    low, high = min(seen, default=-1.0), max(seen, default=1.0)
+    places = [model[field] for model in models for field in fields if model.get(field) is not None]
+    low, high = min(places, default=-1.0), max(places, default=1.0)
     beyond = MARGIN * (high - low) or 0.5
     return low - beyond, high + beyond
 
 
-def _whole(models: Sequence[Row], right: Ends, top: Ends) -> list[dict[str, Any]]:
-    """The models, whose error bars end where an axis does if they reach an accuracy of 0 or 1."""
+def _clipped(models: Sequence[Row], right: Ends, top: Ends) -> list[dict[str, Any]]:
+    """Return the models, with error bars to 0 or 1 cut at the end of the axis."""
     edges = {"x_low": right[0], "x_high": right[1], "y_low": top[0], "y_high": top[1]}
     return [
         {
             key: edges[key] if key in edges and value is None else value
-            for key, value in each.items()
+            for key, value in model.items()
         }
-        for each in models
+        for model in models
     ]
 
 
 def accuracy_ticks(ends: Ends, scale: str) -> dict[str, Any]:
-    """The round accuracies in sight, and how to write them."""
+    """Return the tick options of an axis of accuracies.
+
+    Args:
+        ends: Limits of the axis, as logits or probits.
+        scale: "logit" or "probit".
+
+    >>> accuracy_ticks((-2.5, 2.5), "logit")["tickCount"]
+    5
+    """
     place, accuracy = AXIS_SCALES[scale]
     inside = [
         [place(tick) for tick in ticks if ends[0] <= place(tick) <= ends[1]] for ticks in TICKS
     ]
     values = next((ticks for ticks in inside if len(ticks) > 2), inside[-1])
-    # Vega leaves out every other value of more than it counts on.
+    # Vega leaves out every other tick if there are more than `tickCount`.
     look = {"values": values, "tickCount": len(values)}
     return look | {"labelExpr": f"format({accuracy}, '.2~%')"}
 
@@ -180,14 +205,14 @@ def _references(
     at: Mapping[str, Any],
     ends: tuple[Ends, Ends],
 ) -> list[Any]:
-    """The band and the line of standard models, and the line on which both accuracies agree."""
+    """Return layers for the band and the line of standard models, and for the diagonal."""
     curve = []
     for row in line:
         point = {channel: _place(row[field], scale) for channel, field in fields.items()}
         point |= {end: _place(row[end], scale) for end in ("low", "high") if end in row}
         if None not in point.values():
             curve.append(point | {"line": LINE})
-    low, high = max(each[0] for each in ends), min(each[1] for each in ends)
+    low, high = max(start for start, _ in ends), min(end for _, end in ends)
     equal = [{"x": end, "y": end, "line": DIAGONAL} for end in (low, high) if low < high]
     kinds = list(dict.fromkeys(point["line"] for point in curve + equal))
     if not kinds:
@@ -196,7 +221,7 @@ def _references(
     dash = alt.StrokeDash(
         "line:N",
         scale=alt.Scale(domain=kinds, range=[DASHES[kind] for kind in kinds]),
-        legend=legend_below("", kinds, symbol="stroke"),
+        legend=legend_below("", kinds, stroke=True),
     )
     lines = alt.Chart(alt.Data(values=curve + equal)).encode(**at, strokeDash=dash)
     layers = [lines.mark_line(strokeWidth=1.8, **look)]

@@ -1,6 +1,6 @@
-"""Descriptions of charts in words, generated from the numbers that they show.
+"""Alternative text of charts, generated from the numbers that they show.
 
-A screen reader reads them, and a page shows them where charts can't be drawn.
+Screen readers read it, and a page shows it where charts can't be drawn.
 """
 
 import math
@@ -12,13 +12,19 @@ import numpy as np
 Point = Mapping[str, Any]
 
 FEW = 12
-"""Values that a description lists one by one; of more it gives the first and the last."""
+"""Number of values up to which a description lists all of them; otherwise the first and last."""
 
 
-def described(kind: str, title: str, facts: Iterable[str], *, axes: Iterable[str] = ()) -> str:
-    """A description: what kind of chart, of what, over which axes, and its numbers.
+def describe(kind: str, title: str, facts: Iterable[str], *, axes: Iterable[str] = ()) -> str:
+    """Describe a chart in one line.
 
-    >>> described("Bar chart", "Accuracy", ["a: 0.5"], axes=["share"])
+    Args:
+        kind: Kind of chart, such as "Bar chart".
+        title: Title of the chart.
+        facts: Statements about its numbers, without a full stop.
+        axes: Axis titles; empty ones are left out.
+
+    >>> describe("Bar chart", "Accuracy", ["a: 0.5"], axes=["share"])
     'Bar chart, Accuracy (share). a: 0.5.'
     """
     named = [" ".join(axis.split()) for axis in axes if axis.strip()]
@@ -27,48 +33,61 @@ def described(kind: str, title: str, facts: Iterable[str], *, axes: Iterable[str
 
 
 def curves(points: Sequence[Point]) -> list[str]:
-    """The first and the last value of each series: points have `series`, `x` and `y`.
+    """State the first and the last value of each series.
+
+    Args:
+        points: Points with `series`, `x` and `y`.
 
     >>> curves([{"series": "ID", "x": step, "y": 1 / step} for step in (1, 2, 4)])
     ['ID: 1 at 1, 0.25 at 4']
     """
     facts = []
-    for name, some in _by_series(points).items():
-        ends = [some[0], some[-1]] if len(some) > 1 else some
+    for name, series in _by_series(points).items():
+        ends = [series[0], series[-1]] if len(series) > 1 else series
         facts.append(f"{name}: " + ", ".join(f"{_short(p['y'])} at {_short(p['x'])}" for p in ends))
     return facts
 
 
 def groups(points: Sequence[Point]) -> list[str]:
-    """The bars of each series: points have `group`, `y`, and `series` if there are several.
+    """State the height of the bars of each series.
+
+    Args:
+        points: Bars with `group`, `y`, and `series` if there are several.
 
     >>> groups([{"group": "red", "y": 0.9}, {"group": "cyan", "y": 0.25}])
     ['red 0.9, cyan 0.25']
     """
     facts = []
-    for name, some in _by_series(points).items():
-        shown = some if len(points) <= FEW or len(some) < 3 else [some[0], some[-1]]
-        text = ", ".join(f"{' '.join(p['group'].split())} {_short(p['y'])}" for p in shown)
+    for name, series in _by_series(points).items():
+        few = len(points) <= FEW or len(series) < 3
+        listed = series if few else [series[0], series[-1]]
+        text = ", ".join(f"{' '.join(p['group'].split())} {_short(p['y'])}" for p in listed)
         facts.append(f"{name}: {text}" if name else text)
     return facts
 
 
 def clouds(points: Sequence[Point]) -> list[str]:
-    """How many marks each series has and where their center is: `series`, `x` and `y`.
+    """State the number of marks of each series and their center.
+
+    Args:
+        points: Marks with `series`, `x` and `y`.
 
     >>> clouds([{"series": "a", "x": 0, "y": 1}, {"series": "a", "x": 2, "y": 1}])
     ['a: 2 marks around 1, 1']
     """
     facts = []
-    for name, some in _by_series(points).items():
-        right, up = (sum(point[axis] for point in some) / len(some) for axis in ("x", "y"))
-        marks = "1 mark at" if len(some) == 1 else f"{len(some)} marks around"
-        facts.append(f"{name}: {marks} {_short(right)}, {_short(up)}")
+    for name, series in _by_series(points).items():
+        x, y = (sum(point[axis] for point in series) / len(series) for axis in ("x", "y"))
+        marks = "1 mark at" if len(series) == 1 else f"{len(series)} marks around"
+        facts.append(f"{name}: {marks} {_short(x)}, {_short(y)}")
     return facts
 
 
 def cells(points: Sequence[Point]) -> list[str]:
-    """The lowest and the highest cell of a table: points have `row`, `column` and `value`.
+    """State the size of a table, and its lowest and highest cell.
+
+    Args:
+        points: Cells with `row`, `column` and `value`.
 
     >>> cells([{"row": "a", "column": c, "value": v} for c, v in (("ID", 0.9), ("OOD", 0.2))])
     ['1 row, 2 columns', 'lowest 0.2 (a, OOD)', 'highest 0.9 (a, ID)']
@@ -84,7 +103,7 @@ def cells(points: Sequence[Point]) -> list[str]:
 
 
 def samples(values: Mapping[str, np.ndarray]) -> list[str]:
-    """The mean and the range of each sample; NaN counts nowhere.
+    """State the mean and the range of each sample, without NaN.
 
     >>> samples({"ReLU": np.array([0.0, 0.5, 1.0, np.nan])})
     ['ReLU: mean 0.5, 0 to 1']
@@ -99,14 +118,14 @@ def samples(values: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def _by_series(points: Sequence[Point]) -> dict[str, list[Point]]:
-    """The points that have a value, by their series."""
-    found: dict[str, list[Point]] = {}
+    """Group the points that have a value by series."""
+    series: dict[str, list[Point]] = {}
     for point in points:
         if point.get("y") is not None:
-            found.setdefault(point.get("series", ""), []).append(point)
-    return found
+            series.setdefault(point.get("series", ""), []).append(point)
+    return series
 
 
 def _short(value: float) -> str:
-    """A number in three digits."""
+    """Format a number with three significant digits."""
     return f"{value:.3g}" if math.isfinite(value) else str(value)

@@ -1,4 +1,4 @@
-"""Curves over an axis, and shares between edges."""
+"""Line charts and histograms."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -9,12 +9,21 @@ import altair as alt
 import numpy as np
 
 from contam.plots import alt_text
-from contam.plots.alt_text import described
+from contam.plots.alt_text import describe
 from contam.plots.figure import Panel, Row, Rows, panel, records
-from contam.plots.style import HEIGHT, SMALL, axis, dashes, drawn, finite, legend_of, tip
+from contam.plots.style import (
+    HEIGHT,
+    SMALL,
+    axis,
+    dashes,
+    finite,
+    legend_above,
+    plottable,
+    tooltip,
+)
 
 PLACES = 200
-"""Places along the x axis at which a long curve is drawn; a panel has few more pixels."""
+"""Number of bins along the x axis in which a long curve is thinned; about one per two pixels."""
 
 
 def lines(
@@ -28,12 +37,25 @@ def lines(
     points: bool = False,
     wide: bool = False,
 ) -> Panel:
-    """Curves with bands: `x`, `y` and `series` are (field, axis title).
+    """Draw a curve for each series.
 
-    Rows that have `low` and `high` get a band between them. `log` names logarithmic axes ("x",
-    "y", "xy"). Rows keep their order within a series. A curve breaks where its value is missing,
-    not finite, or not positive on a logarithmic axis; a long one keeps the lowest and the highest
-    value at each of `PLACES` places.
+    A curve breaks where its value is missing, not finite, or not positive on a logarithmic axis.
+    Of a long curve, the lowest and the highest point in each of `PLACES` bins are kept.
+
+    Args:
+        rows: Points in their order within a series. Those with `low` and `high` get a band.
+        title: Title of the panel.
+        x: Field of the horizontal coordinate, and axis title.
+        y: Field of the vertical coordinate, and axis title.
+        series: Field of the series, and legend title.
+        log: Logarithmic axes: "x", "y" or "xy".
+        points: Whether to mark each point.
+        wide: See `Panel`.
+
+    >>> rows = [{"step": step, "risk": 1 / step, "net": "ReLU"} for step in (1, 2, 4)]
+    >>> axes = {"x": ("step", "step"), "y": ("risk", "risk"), "series": ("net", "network")}
+    >>> lines(rows, title="Training", **axes).description
+    'Line chart, Training (step; risk). ReLU: 1 at 1, 0.25 at 4.'
     """
     curves = _curves(records(rows), x[0], y[0], series[0], log)
     data = [point for curve in curves.values() for point in curve]
@@ -41,7 +63,7 @@ def lines(
         for point in curve if points else curve[:: math.ceil(len(curve) / 40)]:
             point["tip"] = True
     names = list(curves)
-    legend = legend_of(series[1], names, above=y[1], symbol="stroke")
+    legend = legend_above(series[1], names, axis_title=y[1], stroke=True)
     color = alt.Color("series:N", scale=alt.Scale(domain=names), legend=legend)
     dash = alt.StrokeDash(
         "series:N", scale=alt.Scale(domain=names, range=dashes(names)), legend=legend
@@ -49,20 +71,20 @@ def lines(
     across = axis(x[1], log=_values(data, "x") if "x" in log else ())
     if "x" not in log:
         across["scale"] = alt.Scale(zero=False)
-    up = axis(y[1], up=True, log=_values(data, "y", "low", "high") if "y" in log else ())
+    up = axis(y[1], vertical=True, log=_values(data, "y", "low", "high") if "y" in log else ())
     base = alt.Chart(alt.Data(values=data)).encode(x=alt.X("x:Q", **across), color=color)
     curve = base.mark_line(strokeWidth=2.2).encode(y=alt.Y("y:Q", **up), strokeDash=dash)
-    # Dots carry the tooltips; unless they are wanted, or a curve is one dot, nobody sees them.
-    seen = points or any(len(curve) == 1 for curve in curves.values())
+    # Dots carry the tooltips. They are invisible, unless they were requested or a curve is one dot.
+    visible = points or any(len(curve) == 1 for curve in curves.values())
     dots = (
-        base.mark_point(filled=True, size=45 if seen else 150, opacity=1 if seen else 0)
+        base.mark_point(filled=True, size=45 if visible else 150, opacity=1 if visible else 0)
         .transform_filter("datum.tip")
         .encode(
             y=alt.Y("y:Q", **up),
             tooltip=[
-                tip("series:N", series[1] or "series"),
-                tip("x:Q", x[1], format=".4~g"),
-                tip("y:Q", y[1], format=".4~g"),
+                tooltip("series:N", series[1] or "series"),
+                tooltip("x:Q", x[1], number_format=".4~g"),
+                tooltip("y:Q", y[1], number_format=".4~g"),
             ],
         )
     )
@@ -70,8 +92,8 @@ def lines(
     if any("low" in point for point in data):
         band = base.mark_area(opacity=0.16, tooltip=None)
         layers.insert(0, band.encode(y=alt.Y("low:Q", **up), y2="high:Q"))
-    said = described("Line chart", title, alt_text.curves(data), axes=(x[1], y[1]))
-    return panel(alt.layer(*layers), title, said, wide=wide)
+    description = describe("Line chart", title, alt_text.curves(data), axes=(x[1], y[1]))
+    return panel(alt.layer(*layers), title, description, wide=wide)
 
 
 def histogram(
@@ -85,10 +107,27 @@ def histogram(
     wide: bool = False,
     small: bool = False,
 ) -> tuple[Panel, list[dict[str, Any]]]:
-    """Shares of each sample between `edges`, laid over one another; and the rows drawn.
+    """Draw a histogram of each sample, one over the other.
 
-    What lies beyond the edges counts in the outermost bins, and NaN nowhere. A `small` one is for
-    many side by side, a block of a network each; `on_same_axes` makes those comparable.
+    Values beyond the edges count in the outermost bins, and NaN in none of them.
+
+    Args:
+        samples: Values by name.
+        title: Title of the panel.
+        x: Title of the horizontal axis.
+        edges: Edges of the bins, increasing.
+        series: Title of the legend.
+        y: Title of the vertical axis, which shows the share of a sample in a bin.
+        wide: See `Panel`.
+        small: Whether it is one of many; `share_axes` makes those comparable.
+
+    Returns:
+        The panel; and a row for each bin of each sample, with `series`, `from`, `to` and `share`.
+
+    >>> edges = np.array([0.0, 0.5, 1.0])
+    >>> _, rows = histogram({"a": np.array([0.1, 0.9, 0.8])}, title="Rates", x="rate", edges=edges)
+    >>> [round(row["share"], 2) for row in rows]
+    [0.33, 0.67]
     """
     rows: list[dict[str, Any]] = []
     for name, sample in samples.items():
@@ -99,17 +138,17 @@ def histogram(
             {"series": name, "from": float(start), "to": float(end), "share": float(share)}
             for start, end, share in zip(edges[:-1], edges[1:], shares, strict=True)
         ]
-    # A step holds from its place to the next one, so the last bin is said again at its end.
+    # A step holds from its place to the next one, so the last bin is description again at its end.
     steps = []
     for name, bins in groupby(rows, key=lambda row: row["series"]):
         steps += [{"series": name, "x": bin_["from"], "y": bin_["share"]} for bin_ in bins]
         steps.append({"series": name, "x": float(edges[-1]), "y": steps[-1]["y"]})
     names = list(samples)
-    legend = legend_of(series, names, above=y, symbol="stroke")
+    legend = legend_above(series, names, axis_title=y, stroke=True)
     scale = alt.Scale(domain=names)
     base = alt.Chart(alt.Data(values=steps)).encode(
         x=alt.X("x:Q", **axis(x), scale=alt.Scale(zero=False, nice=False)),
-        y=alt.Y("y:Q", **axis(y, up=True, form="~%"), stack=None),
+        y=alt.Y("y:Q", **axis(y, vertical=True, label_format="~%"), stack=None),
         color=alt.Color("series:N", scale=scale, legend=legend),
     )
     dash = alt.StrokeDash(
@@ -122,32 +161,32 @@ def histogram(
     height = SMALL if small else HEIGHT
     chart = alt.layer(*layers)
     facts = alt_text.samples({name: np.ravel(sample) for name, sample in samples.items()})
-    said = described("Histogram", title, facts, axes=(x, y))
-    return panel(chart, title, said, wide=wide, height=height, small=small), rows
+    description = describe("Histogram", title, facts, axes=(x, y))
+    return panel(chart, title, description, wide=wide, height=height, small=small), rows
 
 
 def _curves(
     rows: Iterable[Row], x: str, y: str, series: str, log: str
 ) -> dict[str, list[dict[str, Any]]]:
-    """The points of each series in the order given, under the names that the charts use."""
+    """Return the points of each series with the fields that charts use."""
     curves: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         curve = curves.setdefault(str(row[series]), [])
         point: dict[str, Any] = {
             "series": str(row[series]),
-            "x": drawn(row[x], "x" in log),
-            "y": drawn(row[y], "y" in log),
+            "x": plottable(row[x], log="x" in log),
+            "y": plottable(row[y], log="y" in log),
         }
         if "low" in row and "high" in row:
-            point |= {"low": finite(row["low"]), "high": drawn(row["high"], "y" in log)}
+            point |= {"low": finite(row["low"]), "high": plottable(row["high"], log="y" in log)}
         if point["x"] is not None:
             curve.append(point)
-    shown = [point for curve in curves.values() for point in curve if point["y"] is not None]
-    if not shown:
+    known = [point for curve in curves.values() for point in curve if point["y"] is not None]
+    if not known:
         return {}
     if "y" in log:
-        # A band that reaches zero goes down to the lowest value that can be drawn.
-        floor = min(end for end in _values(shown, "y", "low") if end > 0)
+        # A band that reaches zero ends at the lowest value that can be drawn.
+        floor = min(end for end in _values(known, "y", "low") if end > 0)
         for curve in curves.values():
             for point in curve:
                 if point.get("low") is not None:
@@ -156,21 +195,23 @@ def _curves(
 
 
 def _values(points: Iterable[Row], *fields: str) -> list[float]:
-    """What the points have in these fields."""
+    """Return the values of these fields that are not missing."""
     return [point[field] for point in points for field in fields if point.get(field) is not None]
 
 
 def _thinned(curve: list[dict[str, Any]], log: bool) -> list[dict[str, Any]]:
-    """The curve as a few hundred pixels can show it: at each place its lowest and highest point."""
+    """Keep the lowest and the highest point in each of `PLACES` bins along the x axis."""
     if len(curve) <= 2 * PLACES:
         return curve
     at = [math.log(point["x"]) if log else point["x"] for point in curve]
     start = min(at)
     step = (max(at) - start) / PLACES or 1.0
     kept: list[int] = [0, len(curve) - 1]
-    for _, many in groupby(range(len(curve)), key=lambda i: int((at[i] - start) / step)):
-        here = list(many)
-        seen = sorted((i for i in here if curve[i]["y"] is not None), key=lambda i: curve[i]["y"])
-        # A place without a value keeps one point, so that the curve breaks there.
-        kept += [seen[0], seen[-1]] if seen else here[:1]
+    for _, indices in groupby(range(len(curve)), key=lambda i: int((at[i] - start) / step)):
+        points = list(indices)
+        known = sorted(
+            (i for i in points if curve[i]["y"] is not None), key=lambda i: curve[i]["y"]
+        )
+        # A bin without a value keeps one point, so that the curve breaks there.
+        kept += [known[0], known[-1]] if known else points[:1]
     return [curve[i] for i in sorted(set(kept))]

@@ -1,4 +1,4 @@
-"""What an experiment draws: figures made of panels."""
+"""Figures, made of panels, and the rows of numbers that they show."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -18,21 +18,21 @@ class Panel:
 
     title: str
     description: str
-    """What it shows, in words: for readers who can't see it."""
+    """Alternative text for screen readers."""
     chart: Mapping[str, Any] | None = None
-    """Vega-Lite, as a dictionary."""
+    """Vega-Lite specification as a dictionary."""
     picture: bytes | None = None
-    """WebP."""
+    """WebP image."""
     wide: bool = False
-    """Whether it wants a line of its own."""
+    """Whether the panel takes a whole line of the page."""
     least_width: int = 0
-    """Pixels below which it scrolls sideways rather than shrink."""
+    """Width in pixels below which the panel scrolls sideways instead of shrinking."""
     small: bool = False
     """Whether it is one of many; a figure of small panels alone has them closer together."""
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to see."""
+        """Whether the panel has neither a picture nor data."""
         return self.picture is None and not (self.chart or {}).get("data", {}).get("values")
 
 
@@ -43,14 +43,14 @@ class Figure:
     title: str
     caption: str
     source: str
-    """The figure of the paper that this one redraws, or 'ours'."""
+    """Figure of the paper that this one reproduces, or 'ours'."""
     panels: tuple[Panel, ...]
     rows: tuple[Row, ...] = ()
-    """The plotted numbers, for the table below the figure."""
+    """Plotted numbers, for the table below the figure."""
 
 
 def records(rows: Rows) -> Sequence[Row]:
-    """The rows of a list or of a pandas table, with None for what is missing.
+    """Return the rows of a list or of a pandas table, with None for missing values.
 
     >>> import pandas
     >>> records(pandas.DataFrame({"risk": [0.5, float("nan")]}))
@@ -62,22 +62,25 @@ def records(rows: Rows) -> Sequence[Row]:
 
 
 def over_seeds(rows: Rows, keys: Sequence[str], value: str) -> list[dict[str, Any]]:
-    """The mean of `value` over the rows that agree in `keys`, with its range.
+    """Average a field over the rows that agree in all keys, and give its range.
 
-    Rows without a finite value are left out.
+    Args:
+        rows: Rows of several seeds. Those without a finite value are left out.
+        keys: Fields that identify a group.
+        value: Field to average.
 
     Returns:
-        For each group, in the order of the rows, a row with the `keys`, `value` (the mean), `low`
-        and `high` (the range), and `seeds` (how many values there are).
+        A row for each group, in order of first appearance, with the `keys`, `value` (the mean),
+        `low` and `high` (minimum and maximum), and `seeds` (the number of values).
 
     >>> over_seeds([{"net": "a", "risk": 1.0}, {"net": "a", "risk": 3.0}], ["net"], "risk")
     [{'net': 'a', 'risk': 2.0, 'low': 1.0, 'high': 3.0, 'seeds': 2}]
     """
     groups: dict[tuple, list[float]] = {}
     for row in records(rows):
-        found = finite(row.get(value))
-        if found is not None:
-            groups.setdefault(tuple(row[key] for key in keys), []).append(found)
+        number = finite(row.get(value))
+        if number is not None:
+            groups.setdefault(tuple(row[key] for key in keys), []).append(number)
     return [
         dict(zip(keys, group, strict=True))
         | {value: statistics.fmean(values), "low": min(values), "high": max(values)}
@@ -96,7 +99,22 @@ def panel(
     least_width: int = 0,
     small: bool = False,
 ) -> Panel:
-    """The panel that holds an Altair chart, as wide as its place."""
+    """Make a panel of an Altair chart that is as wide as its container.
+
+    Args:
+        chart: Altair chart.
+        title: Title of the panel.
+        description: Alternative text.
+        wide: See `Panel`.
+        height: Height of the plot in pixels.
+        least_width: See `Panel`.
+        small: See `Panel`.
+
+    >>> import altair
+    >>> bar = altair.Chart(altair.Data(values=[{"y": 1}])).mark_bar().encode(y="y:Q")
+    >>> panel(bar, "One bar", "A bar of height 1.", wide=False).chart["width"]
+    'container'
+    """
     spec = chart.properties(width="container", height=height).to_dict(validate=False)
     spec.pop("config", None)
     spec["description"] = description

@@ -1,4 +1,4 @@
-"""Where networks look: heat laid over pictures, side by side."""
+"""Heat maps over images, in rows and columns."""
 
 import base64
 import math
@@ -10,9 +10,9 @@ import altair as alt
 import numpy as np
 from PIL import Image
 
-from contam.plots.alt_text import described
+from contam.plots.alt_text import describe
 from contam.plots.figure import Panel, panel
-from contam.plots.style import IN_LINES, LINE, heads, in_lines, tip
+from contam.plots.style import LINE, SPLIT_LABEL, column_labels, tooltip, wrap
 
 SIDE = 96
 """Pixels of a tile's longer side on the page; a smaller picture is enlarged by whole numbers."""
@@ -20,17 +20,17 @@ GAP = 6
 NOTE = 18
 """Pixels of the line below a tile."""
 COVER = 0.6
-"""How much of a tile's color is the heat's; the rest is the picture in gray."""
+"""Opacity of the heat over the gray image."""
 CIVIDIS = (
     "002051", "0a326a", "2b446e", "4d566d", "696970", "7f7c75", "948f78", "ada476", "caba6a",
     "ead156", "fdea45",
 )  # fmt: skip
-"""Colors from no heat to the most, evenly spaced: told apart by their lightness alone, too."""
+"""Evenly spaced colors from no heat to the maximum; their lightness increases."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture with its place in the sheet, and what a network made of it."""
+    """An image with its place in the sheet and the heat map of a network."""
 
     column: str
     row: str
@@ -39,7 +39,7 @@ class Tile:
     heat: np.ndarray | None = None
     """(rows, columns) of any resolution, not negative; None shows the picture itself."""
     note: str = ""
-    """What stands below it, in few characters."""
+    """Short text below the tile."""
 
 
 def heat_maps(
@@ -51,14 +51,26 @@ def heat_maps(
     heat: str = "heat",
     wide: bool = True,
 ) -> Panel:
-    """Pictures and heat over pictures in rows and columns that have names.
+    """Draw images with heat maps in named rows and columns.
 
-    Heat has one scale from 0 to the most that its row has, which stands below the row's name: in a
-    row, brighter is more. `x`, `y` and `heat` say what columns, rows and heat are.
+    All heat maps of a row share a scale from 0 to the maximum of the row, which is printed below
+    the row's name.
+
+    Args:
+        tiles: Images of one size.
+        title: Title of the panel.
+        x: Title of the columns.
+        y: Title of the rows.
+        heat: Name of the quantity that the heat shows.
+        wide: See `Panel`.
 
     Raises:
         ValueError: pictures of several sizes, heat that is negative or not finite, or two tiles in
             one place.
+
+    >>> tile = Tile("ID", "teacher", np.zeros((2, 2, 3)), heat=np.ones((2, 2)))
+    >>> heat_maps([tile], title="Grad-CAM").description
+    'Heat maps, Grad-CAM. teacher, ID: mean heat 1.'
     """
     sizes = {np.shape(tile.picture) for tile in tiles}
     if len(sizes) > 1:
@@ -71,18 +83,18 @@ def heat_maps(
         )
     most = _most(tiles)
     names = {
-        row: [*in_lines(row, 16), *([f"{heat} 0 to {top:.3g}"] if top else [])]
+        row: [*wrap(row, 16), *([f"{heat} 0 to {top:.3g}"] if top else [])]
         for row, top in most.items()
     }
     label = {row: "\n".join(lines) for row, lines in names.items()}
     columns = list(dict.fromkeys(tile.column for tile in tiles))
-    height, width = _shown(next(iter(sizes))[:2]) if sizes else (SIDE, SIDE)
-    head, top = heads(columns, width // 7, labelOverlap=False, titleAnchor="start")
+    height, width = _tile_size(next(iter(sizes))[:2]) if sizes else (SIDE, SIDE)
+    head, top = column_labels(columns, width // 7, labelOverlap=False, titleAnchor="start")
     data = [
         {
             "x": head[tile.column],
             "y": label[tile.row],
-            "url": _drawn(tile, most[tile.row]),
+            "url": _data_uri(tile, most[tile.row]),
             "note": tile.note,
             "top": 0 if tile.heat is None else 1,
             "column": tile.column,
@@ -96,7 +108,7 @@ def heat_maps(
     # The lines of a label run down from where it stands, which is the middle of tile and note.
     lift = (LINE * (max(map(len, names.values()), default=1) - 1) + below) / 2
     side = alt.Axis(
-        labelExpr=IN_LINES, labelLineHeight=LINE, labelOffset=-lift, labelLimit=150,
+        labelExpr=SPLIT_LABEL, labelLineHeight=LINE, labelOffset=-lift, labelLimit=150,
         labelOverlap=False, ticks=False, grid=False, domain=False,
     )  # fmt: skip
     across = alt.Scale(range=[0, steps[0] * len(columns)], paddingInner=0, paddingOuter=0)
@@ -105,16 +117,20 @@ def heat_maps(
         y=alt.Y("y:N", title=y or None, sort=list(label.values()), axis=side,
                 scale=alt.Scale(paddingInner=0, paddingOuter=0)),
     )  # fmt: skip
-    tips = [tip("column:N", x or "column"), tip("row:N", y or "row"), tip("mean:N", f"mean {heat}")]
+    tooltips = [
+        tooltip("column:N", x or "column"),
+        tooltip("row:N", y or "row"),
+        tooltip("mean:N", f"mean {heat}"),
+    ]
     pictures = base.mark_image(width=width, height=height, yOffset=-below / 2).encode(
-        url="url:N", tooltip=tips
+        url="url:N", tooltip=tooltips
     )
     notes = base.mark_text(fontSize=12, baseline="bottom", yOffset=steps[1] / 2 - GAP / 2).encode(
         text="note:N"
     )
     layers = [pictures, notes]
     if any(most.values()):
-        # Nobody sees these points: they are there for the legend.
+        # These points are invisible; they create the legend.
         bar = alt.Legend(
             type="gradient", orient="bottom", direction="horizontal", title=heat, values=[0, 1],
             labelExpr="datum.value ? 'most in the row' : '0'", gradientLength=160,
@@ -131,7 +147,7 @@ def heat_maps(
     return panel(
         alt.layer(*layers),
         title,
-        described("Heat maps", title, facts, axes=(x, y)),
+        describe("Heat maps", title, facts, axes=(x, y)),
         wide=wide,
         height=steps[1] * len(label),
         least_width=steps[0] * len(columns) + 130,
@@ -139,7 +155,7 @@ def heat_maps(
 
 
 def _most(tiles: Sequence[Tile]) -> dict[str, float]:
-    """The highest heat of each row; 0 for one of pictures alone."""
+    """Return the maximum heat of each row; 0 for a row without heat."""
     most: dict[str, float] = {}
     for tile in tiles:
         low, high = (0.0, 0.0) if tile.heat is None else (np.min(tile.heat), np.max(tile.heat))
@@ -152,14 +168,14 @@ def _most(tiles: Sequence[Tile]) -> dict[str, float]:
     return most
 
 
-def _shown(size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of a tile on the page."""
+def _tile_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Return height and width of a tile on the page, in pixels."""
     height, width = size
     return round(SIDE * height / max(size)), round(SIDE * width / max(size))
 
 
-def _drawn(tile: Tile, most: float) -> str:
-    """The picture, under its heat if it has any, as a data URI."""
+def _data_uri(tile: Tile, most: float) -> str:
+    """Encode the image, under its heat map if it has one, as a data URI."""
     pixels = np.asarray(tile.picture, np.float64).clip(0, 1)
     times = math.ceil(SIDE / max(pixels.shape[:2]))
     pixels = pixels.repeat(times, 0).repeat(times, 1)
@@ -177,7 +193,17 @@ def _drawn(tile: Tile, most: float) -> str:
 
 
 def cividis(shares: np.ndarray) -> np.ndarray:
-    """The colors of shares in [0, 1], as red, green and blue in [0, 1] along a last axis."""
-    colors = np.array([[int(each[i : i + 2], 16) for i in (0, 2, 4)] for each in CIVIDIS]) / 255
+    """Map values in [0, 1] to colors.
+
+    Args:
+        shares: Values of any shape.
+
+    Returns:
+        Red, green and blue in [0, 1] along a further, last axis.
+
+    >>> cividis(np.array([0.0, 1.0])).shape
+    (2, 3)
+    """
+    colors = np.array([[int(code[i : i + 2], 16) for i in (0, 2, 4)] for code in CIVIDIS]) / 255
     places = np.linspace(0, 1, len(colors))
     return np.stack([np.interp(shares, places, colors[:, i]) for i in range(3)], axis=-1)

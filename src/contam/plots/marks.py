@@ -1,24 +1,24 @@
-"""Bars, points and colored cells."""
+"""Bar charts, scatter plots and tables of colored cells."""
 
 from typing import Any
 
 import altair as alt
 
 from contam.plots import alt_text
-from contam.plots.alt_text import described
+from contam.plots.alt_text import describe
 from contam.plots.figure import Panel, Rows, panel, records
 from contam.plots.style import (
     HEIGHT,
-    IN_LINES,
     NARROW,
+    SPLIT_LABEL,
     axis,
+    column_labels,
     finite,
-    heads,
-    in_lines,
+    legend_above,
     legend_below,
-    legend_of,
     rounded,
-    tip,
+    tooltip,
+    wrap,
 )
 
 
@@ -31,16 +31,29 @@ def bars(
     series: tuple[str, str] | None = None,
     wide: bool = False,
 ) -> Panel:
-    """Bars, side by side within a group when there are series.
+    """Draw a bar chart, with the bars of a group side by side.
 
-    Rows with `low` and `high` get whiskers. Bars whose labels don't fit side by side lie down.
+    Bars are horizontal if their labels do not fit side by side.
+
+    Args:
+        rows: One row for each bar; rows without a finite value are left out. Those with `low` and
+            `high` get whiskers.
+        title: Title of the panel.
+        x: Field of the group, and axis title.
+        y: Field of the value, and axis title.
+        series: Field of the series, and legend title; None for a single series.
+        wide: See `Panel`.
+
+    >>> rows = [{"net": "ReLU", "risk": 0.85}, {"net": "linear", "risk": 0.31}]
+    >>> bars(rows, title="Risk", x=("net", ""), y=("risk", "OOD risk")).description
+    'Bar chart, Risk (OOD risk). ReLU 0.85, linear 0.31.'
     """
     rows = records(rows)
     groups = list(dict.fromkeys(str(row[x[0]]) for row in rows))
     names = list(dict.fromkeys(str(row[series[0]]) for row in rows)) if series else []
-    room = max(NARROW // max(len(groups), 1) - 1, 4)
-    lying = any(max(map(len, in_lines(group, room))) > room for group in groups)
-    label = {group: "\n".join(in_lines(group, 24 if lying else room)) for group in groups}
+    width = max(NARROW // max(len(groups), 1) - 1, 4)
+    horizontal = any(max(map(len, wrap(group, width))) > width for group in groups)
+    label = {group: "\n".join(wrap(group, 24 if horizontal else width)) for group in groups}
     data = []
     for row in rows:
         bar = {"group": label[str(row[x[0]])], "y": finite(row[y[0]])}
@@ -48,42 +61,41 @@ def bars(
         data.append(bar | ({"series": str(row[series[0]])} if series else {}))
     data = [bar for bar in data if bar["y"] is not None]
 
-    place, shift, size, end = (
-        (alt.Y, alt.YOffset, alt.X, "x2") if lying else (alt.X, alt.XOffset, alt.Y, "y2")
+    group_axis, offset, value_axis, end = (
+        (alt.Y, alt.YOffset, alt.X, "x2") if horizontal else (alt.X, alt.XOffset, alt.Y, "y2")
     )
-    names_axis = alt.Axis(labelAngle=0, labelExpr=IN_LINES, ticks=False, grid=False)
+    ticks = alt.Axis(labelAngle=0, labelExpr=SPLIT_LABEL, ticks=False, grid=False)
     encoding: list[Any] = [
-        place("group:N", title=x[1] or None, sort=list(label.values()), axis=names_axis,
-              scale=alt.Scale(domain=list(label.values()), paddingInner=0.25, paddingOuter=0.15))
-    ]  # fmt: skip
-    tips = [
-        tip("group:N", x[1] or "group"),
-        tip("y:Q", y[1], format=".4~g"),
-    ]
-    paint: list[Any] = []
-    if series is not None:
-        legend = legend_of(series[1], names, above="" if lying else y[1])
-        if lying and legend is not None:
-            legend.columns = 1
-        encoding.append(shift("series:N", scale=alt.Scale(domain=names)))
-        paint.append(
-            alt.Color(
-                "series:N",
-                scale=alt.Scale(domain=names),
-                legend=legend,
-            )
+        group_axis(
+            "group:N",
+            title=x[1] or None,
+            sort=list(label.values()),
+            axis=ticks,
+            scale=alt.Scale(domain=list(label.values()), paddingInner=0.25, paddingOuter=0.15),
         )
-        tips.insert(0, tip("series:N", series[1] or "series"))
-    value = axis(y[1], up=not lying)
+    ]
+    tooltips = [
+        tooltip("group:N", x[1] or "group"),
+        tooltip("y:Q", y[1], number_format=".4~g"),
+    ]
+    colors: list[Any] = []
+    if series is not None:
+        legend = legend_above(series[1], names, axis_title="" if horizontal else y[1])
+        if horizontal and legend is not None:
+            legend.columns = 1
+        encoding.append(offset("series:N", scale=alt.Scale(domain=names)))
+        colors.append(alt.Color("series:N", scale=alt.Scale(domain=names), legend=legend))
+        tooltips.insert(0, tooltip("series:N", series[1] or "series"))
+    value = axis(y[1], vertical=not horizontal)
     base = alt.Chart(alt.Data(values=data)).encode(*encoding)
-    layers = [base.mark_bar().encode(size("y:Q", **value), *paint, tooltip=tips)]
+    layers = [base.mark_bar().encode(value_axis("y:Q", **value), *colors, tooltip=tooltips)]
     if any("low" in bar for bar in data):
-        # The halo parts a whisker from a bar of nearly its own lightness.
+        # The halo separates a whisker from a bar of nearly the same lightness.
         for whisker in (base.mark_rule(style="halo"), base.mark_rule(strokeWidth=1.5)):
-            layers.append(whisker.encode(size("low:Q", **value), **{end: "high:Q"}))
-    height = (18 * max(len(names), 1) + 14) * len(groups) if lying else HEIGHT
-    said = described("Bar chart", title, alt_text.groups(data), axes=(x[1], y[1]))
-    return panel(alt.layer(*layers), title, said, wide=wide, height=height)
+            layers.append(whisker.encode(value_axis("low:Q", **value), **{end: "high:Q"}))
+    height = (18 * max(len(names), 1) + 14) * len(groups) if horizontal else HEIGHT
+    description = describe("Bar chart", title, alt_text.groups(data), axes=(x[1], y[1]))
+    return panel(alt.layer(*layers), title, description, wide=wide, height=height)
 
 
 def scatter(
@@ -96,49 +108,63 @@ def scatter(
     shape: tuple[str, str] | None = None,
     wide: bool = False,
 ) -> Panel:
-    """One mark for each row; its shape repeats what its color says, or says something of its own.
+    """Draw a scatter plot with a mark for each row.
 
-    Coordinates are rounded to what a screen can show. Two thousand marks are easily drawn; there
-    are eight shapes.
+    Coordinates are rounded to a ten-thousandth of their range. Two thousand marks are drawn without
+    delay.
+
+    Args:
+        rows: One row for each mark; rows without finite coordinates are left out.
+        title: Title of the panel.
+        x: Field of the horizontal coordinate, and axis title.
+        y: Field of the vertical coordinate, and axis title.
+        series: Field that the color shows, and legend title.
+        shape: Field that the shape shows, with at most eight values, and legend title; by default
+            the series.
+        wide: See `Panel`.
+
+    >>> rows = [{"id": 0.9, "ood": 0.5, "kind": "ERM"}]
+    >>> axes = {"x": ("id", "ID"), "y": ("ood", "OOD"), "series": ("kind", "")}
+    >>> scatter(rows, title="Models", **axes).description
+    'Scatter plot, Models (ID; OOD). ERM: 1 mark at 0.9, 0.5.'
     """
     shape = shape or series
-    seen = [row for row in records(rows) if None not in (finite(row[x[0]]), finite(row[y[0]]))]
+    known = [row for row in records(rows) if None not in (finite(row[x[0]]), finite(row[y[0]]))]
+    across, up = (rounded([row[field] for row in known]) for field in (x[0], y[0]))
     data = [
-        {"series": str(row[series[0]]), "shape": str(row[shape[0]]), "x": right, "y": up}
-        for row, right, up in zip(
-            seen, rounded([r[x[0]] for r in seen]), rounded([r[y[0]] for r in seen]), strict=True
-        )
+        {"series": str(row[series[0]]), "shape": str(row[shape[0]]), "x": x_, "y": y_}
+        for row, x_, y_ in zip(known, across, up, strict=True)
     ]
-    names, kinds = (list(dict.fromkeys(point[of] for point in data)) for of in ("series", "shape"))
-    legend = legend_of(series[1], names, above=y[1])
+    names, shapes = (list(dict.fromkeys(point[of] for point in data)) for of in ("series", "shape"))
+    legend = legend_above(series[1], names, axis_title=y[1])
     color = alt.Color("series:N", scale=alt.Scale(domain=names), legend=legend)
-    tips = [
-        tip("series:N", series[1] or "series"),
-        tip("x:Q", x[1], format=".3~g"),
-        tip("y:Q", y[1], format=".3~g"),
+    tooltips = [
+        tooltip("series:N", series[1] or "series"),
+        tooltip("x:Q", x[1], number_format=".3~g"),
+        tooltip("y:Q", y[1], number_format=".3~g"),
     ]
     if shape == series:
         for point in data:
             del point["shape"]
-        look = alt.Shape("series:N", scale=alt.Scale(domain=names), legend=legend)
+        encoding = alt.Shape("series:N", scale=alt.Scale(domain=names), legend=legend)
     else:
-        look = alt.Shape(
-            "shape:N", scale=alt.Scale(domain=kinds), legend=legend_below(shape[1], kinds)
+        encoding = alt.Shape(
+            "shape:N", scale=alt.Scale(domain=shapes), legend=legend_below(shape[1], shapes)
         )
-        tips.insert(1, tip("shape:N", shape[1] or "kind"))
+        tooltips.insert(1, tooltip("shape:N", shape[1] or "kind"))
     chart = (
         alt.Chart(alt.Data(values=data))
         .mark_point(opacity=0.75, size=28, strokeWidth=1.4)
         .encode(
             x=alt.X("x:Q", **axis(x[1])),
-            y=alt.Y("y:Q", **axis(y[1], up=True)),
+            y=alt.Y("y:Q", **axis(y[1], vertical=True)),
             color=color,
-            shape=look,
-            tooltip=tips,
+            shape=encoding,
+            tooltip=tooltips,
         )
     )
-    said = described("Scatter plot", title, alt_text.clouds(data), axes=(x[1], y[1]))
-    return panel(chart, title, said, wide=wide)
+    description = describe("Scatter plot", title, alt_text.clouds(data), axes=(x[1], y[1]))
+    return panel(chart, title, description, wide=wide)
 
 
 def matrix(
@@ -150,16 +176,30 @@ def matrix(
     value: tuple[str, str],
     wide: bool = True,
 ) -> Panel:
-    """A table as colored cells with the number in each; values lie in [0, 1]."""
+    """Draw a table of numbers in [0, 1] as colored cells.
+
+    Args:
+        rows: One row for each cell; a cell without a finite value shows a dash.
+        title: Title of the panel.
+        x: Field of the column, and axis title.
+        y: Field of the row, and axis title.
+        value: Field of the number, and its name.
+        wide: See `Panel`.
+
+    >>> rows = [{"trained": "red", "shown": s, "v": v} for s, v in (("red", 1), ("cyan", 0))]
+    >>> axes = {"x": ("shown", ""), "y": ("trained", ""), "value": ("v", "accuracy")}
+    >>> matrix(rows, title="Frames", **axes).description.split(". ")[1:3]
+    ['1 row, 2 columns', 'lowest 0 (red, cyan)']
+    """
     rows = records(rows)
-    label, top = heads(list(dict.fromkeys(str(row[x[0]]) for row in rows)), 9)
+    label, top = column_labels(list(dict.fromkeys(str(row[x[0]]) for row in rows)), 9)
     names = list(dict.fromkeys(str(row[y[0]]) for row in rows))
     data = []
     for row in rows:
-        found = finite(row[value[0]])
-        text = "–" if found is None else f"{found:.2f}"
+        number = finite(row[value[0]])
+        text = "–" if number is None else f"{number:.2f}"
         place = {"x": label[str(row[x[0]])], "column": str(row[x[0]]), "y": str(row[y[0]])}
-        data.append(place | {"value": found, "text": text})
+        data.append(place | {"value": number, "text": text})
     side = alt.Axis(labelLimit=150, ticks=False, grid=False, domain=False)
     base = alt.Chart(alt.Data(values=data)).encode(
         x=alt.X("x:N", title=x[1] or None, sort=list(label.values()), axis=top),
@@ -169,9 +209,9 @@ def matrix(
     cells = base.mark_rect().encode(
         color=alt.Color("value:Q", legend=None, scale=scale),
         tooltip=[
-            tip("y:N", y[1] or "row"),
-            tip("column:N", x[1] or "column"),
-            tip("value:Q", value[1], format=".3f"),
+            tooltip("y:N", y[1] or "row"),
+            tooltip("column:N", x[1] or "column"),
+            tooltip("value:Q", value[1], number_format=".3f"),
         ],
     )
     # Cividis is light from the middle up, in both themes, so the ink depends on the cell alone.
@@ -187,7 +227,7 @@ def matrix(
     return panel(
         alt.layer(cells, numbers),
         title,
-        described("Table of colored cells", title, facts, axes=(value[1],)),
+        describe("Table of colored cells", title, facts, axes=(value[1],)),
         wide=wide,
         height=32 * len(names),
         least_width=46 * len(label) + 7 * min(max(map(len, names), default=0), 22) + 20,

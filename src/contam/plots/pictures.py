@@ -1,4 +1,4 @@
-"""Pictures of data, side by side."""
+"""Contact sheets: images in rows and columns."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -6,15 +6,28 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from contam.plots.alt_text import described
+from contam.plots.alt_text import describe
 from contam.plots.figure import Panel
 
 
 def contact_sheet(pictures: Sequence[Sequence[np.ndarray]], *, title: str, scale: int = 3) -> Panel:
-    """Rows of pictures, each (height, width, 3) with values in [0, 1], as one WebP image.
+    """Arrange images in rows as one lossless WebP image.
+
+    Args:
+        pictures: Rows of images, each (height, width, 3) with values in [0, 1]; values outside are
+            clipped. Rows may have different lengths.
+        title: Title of the panel.
+        scale: Pixels of the sheet for each pixel of an image.
+
+    Returns:
+        A panel with a picture instead of a chart. Gaps between images are transparent.
 
     Raises:
-        ValueError: there are none, or they differ in size.
+        ValueError: there is no image, or images differ in size.
+
+    >>> panel = contact_sheet([[np.zeros((2, 2, 3)), np.ones((2, 2, 3))]], title="Samples")
+    >>> panel.description
+    'Pictures, Samples. 1 row of 2 pictures.'
     """
     sizes = {np.shape(picture) for row in pictures for picture in row}
     if len(sizes) != 1:
@@ -23,8 +36,8 @@ def contact_sheet(pictures: Sequence[Sequence[np.ndarray]], *, title: str, scale
         )
     height, width = (scale * side for side in next(iter(sizes))[:2])
     gap = 4
-    across = max(len(row) for row in pictures)
-    shape = (len(pictures) * (height + gap) - gap, across * (width + gap) - gap, 4)
+    columns = max(len(row) for row in pictures)
+    shape = (len(pictures) * (height + gap) - gap, columns * (width + gap) - gap, 4)
     sheet = np.zeros(shape, np.uint8)
     for i, row in enumerate(pictures):
         for j, picture in enumerate(row):
@@ -34,6 +47,6 @@ def contact_sheet(pictures: Sequence[Sequence[np.ndarray]], *, title: str, scale
             sheet[top : top + height, left : left + width, 3] = 255
     file = BytesIO()
     Image.fromarray(sheet, "RGBA").save(file, "WEBP", lossless=True)
-    facts = [f"{len(pictures)} row{'s' * (len(pictures) != 1)} of {across} pictures"]
-    said = described("Pictures", title, facts)
-    return Panel(title, said, picture=file.getvalue(), wide=True)
+    facts = [f"{len(pictures)} row{'s' * (len(pictures) != 1)} of {columns} pictures"]
+    description = describe("Pictures", title, facts)
+    return Panel(title, description, picture=file.getvalue(), wide=True)

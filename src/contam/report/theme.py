@@ -3,7 +3,7 @@
 from typing import Any
 
 from contam.plots import PALETTE
-from contam.plots.style import LIFT, LINE
+from contam.plots.style import LINE, TITLE_Y
 
 COLORS = {
     "light": {
@@ -114,7 +114,7 @@ def chart_config(name: str) -> dict[str, Any]:
             "titleAnchor": "start",
             "titleBaseline": "bottom",
             "titleX": 0,
-            "titleY": LIFT,
+            "titleY": TITLE_Y,
         },
         "legend": words
         | {

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel
 
 from contam.experiment import Claim, Experiment
-from contam.plots import Figure, Panel, in_agreement
+from contam.plots import Figure, Panel, match_series
 from contam.report.strip import Strip, strip
 from contam.run import Run, RunError, Session
 
@@ -189,7 +189,7 @@ def figure_view(figure: Figure, number: int) -> FigureView:
     """
     anchor = f"figure-{number}"
     panels = []
-    charts = in_agreement(figure.panels)
+    charts = match_series(figure.panels)
     for index, (panel, chart) in enumerate(zip(figure.panels, charts, strict=True), 1):
         picture = None
         if panel.picture is not None:

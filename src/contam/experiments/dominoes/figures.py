@@ -16,8 +16,8 @@ from contam.plots import (
     histogram,
     lines,
     matrix,
-    on_same_axes,
     over_seeds,
+    share_axes,
 )
 from contam.run import Run
 
@@ -251,7 +251,7 @@ def _counterexamples(results: Results) -> Figure:
         "of their nearest neighbors with another label, or by the network's loss. Bands and "
         "whiskers: all seeds.",
         "ours",
-        (*on_same_axes(panels[:2], "y"), panels[2]),
+        (*share_axes(panels[:2], "y"), panels[2]),
         (*rows, *means),
     )
 
@@ -286,6 +286,6 @@ def _information(results: Results) -> Figure:
         "spurious feature or the background, which is independent of the class in these tests. "
         "Both have one bit. What untrained networks pass on was not learned. Bands: all seeds.",
         "ours",
-        on_same_axes(panels),
+        share_axes(panels),
         tuple(rows),
     )
