@@ -153,7 +153,7 @@ def tooltip(field: str, title: str, *, number_format: str = "") -> Any:
     >>> tooltip("y:Q", "OOD\naccuracy", number_format=".3f").to_dict()["title"]
     'OOD accuracy'
     """
-    options = {"format": number_format} if number_format else {}
+    options: dict[str, Any] = {"format": number_format} if number_format else {}
     return alt.Tooltip(field, title=" ".join(title.split()), **options)
 
 
