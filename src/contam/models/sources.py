@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from contam.models import efficientnet_lite
 from contam.models.preparation import Preparation
 from contam.models.torchvision_import import import_torchvision
 from contam.rng import seeded
@@ -254,6 +255,8 @@ def _timm(name: str, model: str, state: dict[str, Tensor] | None, download: bool
     timm = _library("timm")
     if not timm.is_model(model.partition(".")[0]):
         raise ValueError(f"timm knows no {model!r}; timm.list_models() has the names")
+    if state is not None and name == efficientnet_lite.NAME:
+        state = efficientnet_lite.renamed(state)
     last = timm.get_pretrained_cfg(model).classifier
     options = {}
     if state is not None and isinstance(last, str) and f"{last}.weight" in state:
