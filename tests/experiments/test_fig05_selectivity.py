@@ -100,7 +100,7 @@ def test_a_transformer_is_read_at_every_activation_of_its_last_block():
     assert fig05.feature_layers(resnet8(10, width=4), images) == ["encoder"]
 
 
-def made_up(root: Path, found: dict[str, tuple[float, float]]) -> Run:
+def made_up(root: Path, found: dict[str, tuple[float, float]], *, signed: bool = False) -> Run:
     """A run in which networks have an ID and an OOD selectivity, a little apart in each seed."""
     config = Config(networks=SMOKE.networks, seeds=2)
     with Run.start(root, EXPERIMENT.name, config) as run:
@@ -110,7 +110,8 @@ def made_up(root: Path, found: dict[str, tuple[float, float]]) -> Run:
                 rows = [
                     {"network": name, "seed": seed, "role": role, "test": test, "classes": 2}
                     | {"images": 8, "selectivity": value - 0.001 * seed, "median": value}
-                    | {"against_others": value}
+                    | {"against_others": value, "median_others": value}
+                    | {"signed": signed, "outside": 0.0}
                     for role, test, value in places
                 ]
                 arrays = {f"{role}/{test}": torch.full((4,), v) for role, test, v in places}
@@ -158,3 +159,25 @@ def test_the_published_presets_say_what_to_put_where(preset, tmp_path):
     config = config.model_copy(update={"networks": nowhere})
     with pytest.raises(ValueError, match=r"is not a complete imagenet: missing .*none"):
         run_experiment(EXPERIMENT, config, tmp_path)
+
+
+def test_claims_use_the_median_of_signed_features(tmp_path):
+    """The made-up medians do not differ between seeds, and the made-up means do."""
+    signed, plain = (
+        EXPERIMENT.claims(made_up(tmp_path / str(s), AS_PRINTED, signed=s)) for s in (True, False)
+    )
+    assert [claim.holds for claim in signed] == [claim.holds for claim in plain]
+    assert signed[2].spread == pytest.approx(0, abs=1e-12)
+    assert plain[2].spread is not None and plain[2].spread > 1e-4
+
+
+@pytest.mark.parametrize("sign", [0.0, 1.0])
+def test_signed_features_leave_the_range(sign):
+    """Where class means are signed, a few neurons decide the mean, and the median is stable."""
+    draws = torch.Generator().manual_seed(0)
+    means = torch.randn(10, 2000, generator=draws).abs() + 0.01
+    means = torch.where(torch.rand(means.shape, generator=draws) < 0.5 * sign, -means, means)
+    values = selectivity(means)
+    outside = ((values < 0) | (values > 1)).float().mean()
+    assert (outside > 0.01) == bool(sign)
+    assert 0 < values.median() < 1.2

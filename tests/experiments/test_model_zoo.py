@@ -19,6 +19,7 @@ from support.sources import tiny_source, tiny_source_with_head, write_weights
 from contam.data.images import FolderDomain
 from contam.experiments.support.model_zoo import STORE, ModelZoo
 from contam.experiments.support.networks import (
+    CALIBRATED,
     CENTERED,
     ERM,
     STUDENT,
@@ -250,6 +251,27 @@ def test_probes_of_domainnet_learn_from_augmented_images(tmp_path):
     plain = config.model_copy(update={"probe": FullBatch(iterations=5)})
     other = trained(tmp_path / "other", TEACHER, config=plain).network(TEACHER).head.weight
     assert not torch.equal(first, other)
+
+
+def test_the_calibrated_control_has_the_untrained_weights_and_statistics_of_the_data(tmp_path):
+    zoo = trained(tmp_path, UNTRAINED, CALIBRATED)
+    drawn, calibrated = (zoo.network(spec).encoder for spec in (UNTRAINED, CALIBRATED))
+    for one, other in zip(drawn.parameters(), calibrated.parameters(), strict=True):
+        assert torch.equal(one, other)
+    x = torch.cat([domain.data.x for domain in zoo.benchmark(UNTRAINED).shift.train])
+    seen = {}
+    for network in (drawn, calibrated):
+        norm = next(m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d))
+        handle = norm.register_forward_hook(
+            lambda _m, _x, y, n=network: seen.update({n: (y.mean((0, 2, 3)), y.std((0, 2, 3)))})
+        )
+        with torch.no_grad():
+            network(x)
+        handle.remove()
+    means, spreads = seen[calibrated]
+    torch.testing.assert_close(means, torch.zeros_like(means), rtol=0, atol=0.02)
+    torch.testing.assert_close(spreads, torch.ones_like(spreads), rtol=0.02, atol=0.02)
+    assert (seen[drawn][1] - 1).abs().max() > 0.1
 
 
 SCRIPT = """

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from contam.batch import Batch, Domain
-from contam.experiments.support.networks import ERM, STUDENT, TEACHER, TINY_NETWORKS, UNTRAINED
+from contam.experiments.support.networks import (
+    CALIBRATED,
+    ERM,
+    STUDENT,
+    TEACHER,
+    TINY_NETWORKS,
+    UNTRAINED,
+)
 from contam.experiments.support.per_network import (
     BATCH,
     arrays_of,
@@ -67,8 +74,8 @@ def test_classes_that_occur_are_numbered_in_their_order():
 
 
 def test_the_standard_network_is_compared_where_there_is_one():
-    assert specs(TINY_NETWORKS) == (TEACHER, STUDENT, ERM, UNTRAINED)
-    assert specs(TINIEST) == (TEACHER, STUDENT, UNTRAINED)
+    assert specs(TINY_NETWORKS) == (TEACHER, STUDENT, ERM, UNTRAINED, CALIBRATED)
+    assert specs(TINIEST) == (TEACHER, STUDENT, UNTRAINED, CALIBRATED)
 
 
 def test_each_network_has_a_part_and_is_measured_once(tmp_path):
@@ -85,7 +92,9 @@ def test_each_network_has_a_part_and_is_measured_once(tmp_path):
     with Run.start(tmp_path, "measuring", TINIEST) as run:
         shares = done(run)
         assert shares == sorted(shares) and 0 <= shares[0] <= shares[-1] <= 1
-        expected = [(s, n) for s in (0, 1) for n in ("teacher", "student", "untrained")]
+        expected = [
+            (s, n) for s in (0, 1) for n in ("teacher", "student", "untrained", "calibrated")
+        ]
         assert measured == expected
         assert not done(run) and measured == expected
 
@@ -93,5 +102,5 @@ def test_each_network_has_a_part_and_is_measured_once(tmp_path):
     assert [*zip(table.seed, table.network, strict=True)] == expected
     assert trained(table) == ["teacher", "student"]
     rows = table.to_dict("records")
-    for row, arrays in zip(rows[::3], arrays_of(run, "teacher"), strict=True):
+    for row, arrays in zip(rows[::4], arrays_of(run, "teacher"), strict=True):
         assert row["norm"] == pytest.approx(float(arrays["weight"].norm()))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from contam.batch import Domain
 from contam.experiment import Claim, Experiment, Stage, Statement, judge_all
 from contam.experiments.support.model_zoo import ModelZoo
-from contam.experiments.support.networks import STUDENT, TEACHER, UNTRAINED, NetworkSpec
+from contam.experiments.support.networks import STUDENT, TEACHER, NetworkSpec
 from contam.experiments.support.per_network import (
     LAPTOP,
     PAPER,
@@ -22,6 +22,7 @@ from contam.experiments.support.per_network import (
     arrays_of,
     by_network,
     contiguous,
+    largest_control,
     measure_each,
     network_table,
     one_image,
@@ -71,13 +72,15 @@ def measure(zoo: ModelZoo, spec: NetworkSpec) -> tuple[list[dict[str, Any]], dic
     rows: list[dict[str, Any]] = []
     arrays: dict[str, Tensor] = {}
     for role, test, by_layer in profiles:
-        values = _selectivity(by_layer)
+        values, others = _selectivity(by_layer), _selectivity(by_layer, "others")
         counts = next(iter(by_layer.values())).counts
         rows.append(
             {"role": role, "test": test, "layers": layers, "neurons": len(values)}
             | {"classes": len(counts), "images": int(counts.sum())}
             | {"selectivity": float(values.mean()), "median": float(values.median())}
-            | {"against_others": float(_selectivity(by_layer, "others").mean())}
+            | {"against_others": float(others.mean()), "median_others": float(others.median())}
+            | {"signed": any(bool((p.means < 0).any()) for p in by_layer.values())}
+            | {"outside": float(((values < 0) | (values > 1)).double().mean())}
         )
         arrays[f"{role}/{test}"] = values.float()
     return rows, arrays
@@ -155,16 +158,30 @@ def alike(
     return labels[0], labels[1]
 
 
-def _kept(table: DataFrame, column: str = "selectivity") -> DataFrame:
+def typical(table: DataFrame, against: Literal["all", "others"] = "all") -> str:
+    """The column of a network's selectivity: its mean over neurons, or median for signed features.
+
+    The denominator of Eq. 61 crosses zero where class means have both signs, as those of CLIP's
+    attention pool do. A few neurons then decide the mean.
+
+    Source: ours.
+    """
+    if table.signed.any():
+        return "median" if against == "all" else "median_others"
+    return "selectivity" if against == "all" else "against_others"
+
+
+def _kept(table: DataFrame, against: Literal["all", "others"] = "all") -> DataFrame:
     """OOD selectivity over that of as many ID images, mean over the tests; seeds by networks."""
+    column = typical(table, against)
     ood, own = (by_network(table[table.role == role], column) for role in ("ood", "id"))
     return ood / own
 
 
 def _rise(table: DataFrame, names: Sequence[str]) -> list[float]:
-    """The least selectivity of some networks on ID data, minus the untrained one's."""
-    values = by_network(table[table.role == "whole"], "selectivity")
-    return (values[list(names)].min(axis=1) - values[UNTRAINED.name]).tolist()
+    """The least selectivity of some networks on ID data, minus that of the larger control."""
+    values = by_network(table[table.role == "whole"], typical(table))
+    return (values[list(names)].min(axis=1) - largest_control(values)).tolist()
 
 
 def _teacher_advantage(table: DataFrame) -> list[float]:
@@ -173,16 +190,17 @@ def _teacher_advantage(table: DataFrame) -> list[float]:
 
 
 def _fall_by_training(table: DataFrame) -> list[float]:
-    ood, own = (by_network(table[table.role == role], "selectivity") for role in ("ood", "id"))
+    column = typical(table)
+    ood, own = (by_network(table[table.role == role], column) for role in ("ood", "id"))
     fall = own - ood
-    return (fall[STUDENT.name] - fall[UNTRAINED.name]).tolist()
+    return (fall[STUDENT.name] - largest_control(fall)).tolist()
 
 
 STATEMENTS = (
     Statement(
         "A distilled network is much more selective than a random one",
         "Fig. 5",
-        "selectivity on ID data, student minus untrained",
+        "selectivity on ID data, student minus untrained (the larger of both controls)",
         lambda table: _rise(table, [STUDENT.name]),
         low=0.1,
         every_seed=True,
@@ -190,7 +208,7 @@ STATEMENTS = (
     Statement(
         "Other trained networks are much more selective than a random one, too",
         "ours",
-        "selectivity on ID data, the least of the others minus untrained",
+        "selectivity on ID data, the least of the others minus untrained (the larger control)",
         lambda table: _rise(table, [name for name in trained(table) if name != STUDENT.name]),
         low=0.1,
         every_seed=True,
@@ -214,7 +232,7 @@ STATEMENTS = (
     Statement(
         "Selectivity falls because of training: an untrained network has little to lose",
         "ours",
-        "ID minus OOD selectivity, student minus untrained",
+        "ID minus OOD selectivity, student minus untrained (the larger of both controls)",
         _fall_by_training,
         low=0.05,
         every_seed=True,
@@ -223,7 +241,7 @@ STATEMENTS = (
         "Selectivity against the other classes alone falls under shift, too",
         "ours",
         "the same ratio with the mean over the other classes, where it is largest",
-        lambda table: _kept(table, "against_others")[trained(table)].max(axis=1).tolist(),
+        lambda table: _kept(table, "others")[trained(table)].max(axis=1).tolist(),
         high=0.95,
         every_seed=True,
     ),
@@ -242,15 +260,17 @@ def draw(run: Run) -> Sequence[Figure]:
 
 
 def _means(table: DataFrame) -> Figure:
+    column = typical(table)
+    average = "median" if table.signed.any() else "mean"
     paired = table[table.role != "whole"]
     paired = paired.assign(data=paired.role.map({"id": "ID", "ood": "OOD"}))
-    by_seed = paired.groupby(["network", "data", "seed"], sort=False).selectivity.agg(fmean)
-    means = over_seeds(by_seed.reset_index(), ["network", "data"], "selectivity")
+    by_seed = paired.groupby(["network", "data", "seed"], sort=False)[column].agg(fmean)
+    means = over_seeds(by_seed.reset_index(), ["network", "data"], column)
     panel = bars(
         means,
-        title="Mean selectivity of the last features",
+        title=f"{average.title()} selectivity of the last features",
         x=("network", ""),
-        y=("selectivity", "selectivity, mean over neurons"),
+        y=(column, f"selectivity, {average} over neurons"),
         series=("data", ""),
         wide=True,
     )
@@ -283,12 +303,12 @@ def _distributions(run: Run, table: DataFrame) -> Figure:
         )[0]
         for role in ("id", "ood")
     ]
-    columns = ["network", "seed", "test", "classes", "images", "selectivity", "median"]
+    columns = ["network", "seed", "test", "classes", "images", "selectivity", "median", "outside"]
     shown = table.assign(data=table.role.map(ROLES))[["data", *columns]]
     return Figure(
         "Selectivity, neuron by neuron",
         "All OOD tests and all seeds together. Neurons with negative activations may have values "
-        "outside [0, 1]; they count in the outermost bins.",
+        "outside [0, 1]; they count in the outermost bins, and `outside` is their share.",
         "Fig. 5",
         share_axes(panels, "y"),
         tuple(shown.to_dict("records")),
@@ -297,13 +317,15 @@ def _distributions(run: Run, table: DataFrame) -> Figure:
 
 def _tests(table: DataFrame) -> Figure:
     """Every network on every test."""
-    means = over_seeds(table[table.role != "id"], ["network", "test"], "selectivity")
+    column = typical(table)
+    average = "Median" if table.signed.any() else "Mean"
+    means = over_seeds(table[table.role != "id"], ["network", "test"], column)
     panel = matrix(
         means,
-        title="Mean selectivity by test set",
+        title=f"{average} selectivity by test set",
         x=("test", ""),
         y=("network", ""),
-        value=("selectivity", "selectivity"),
+        value=(column, "selectivity"),
     )
     return Figure(
         "Selectivity on each test",
@@ -320,11 +342,12 @@ def summarize(run: Run) -> str:
     table = network_table(run)
 
     def means(role: str) -> str:
-        values = by_network(table[table.role == role], "selectivity")
+        values = by_network(table[table.role == role], typical(table))
         return ", ".join(f"{name} {fmean(values[name]):.2f}" for name in values)
 
+    average = "Median" if table.signed.any() else "Mean"
     return (
-        f"Mean selectivity of the last features on ID images: {means('id')}. On OOD images: "
+        f"{average} selectivity of the last features on ID images: {means('id')}. On OOD images: "
         f"{means('ood')}."
     )
 

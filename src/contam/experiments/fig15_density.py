@@ -10,7 +10,7 @@ from torch import Tensor
 
 from contam.experiment import Claim, Experiment, Stage, Statement, judge_all
 from contam.experiments.support.model_zoo import ModelZoo
-from contam.experiments.support.networks import ERM, STUDENT, TEACHER, UNTRAINED, NetworkSpec
+from contam.experiments.support.networks import ERM, STUDENT, TEACHER, NetworkSpec
 from contam.experiments.support.per_network import (
     LAPTOP,
     PAPER,
@@ -21,6 +21,7 @@ from contam.experiments.support.per_network import (
     measure_each,
     network_table,
     one_image,
+    trained,
 )
 from contam.measures.accuracy import Hits
 from contam.measures.density import Density, common_edges
@@ -107,8 +108,7 @@ def _histograms(run: Run, table: DataFrame) -> Figure:
             for name in table.network.unique()
         }
 
-    means = pooled("mean")
-    del means[UNTRAINED.name]
+    means = {name: values for name, values in pooled("mean").items() if name in trained(table)}
     edges = common_edges([torch.from_numpy(values) for values in means.values()], bins=BINS)
     first, shares = histogram(
         means,
@@ -128,8 +128,8 @@ def _histograms(run: Run, table: DataFrame) -> Figure:
     return Figure(
         "Density of the first residual block",
         "A unit is one position of one channel after the block's last activation; denser networks "
-        f"have more of them to the right. {seeds}The untrained network is only in the right panel: "
-        "its activations have another scale.",
+        f"have more of them to the right. {seeds}The untrained networks are only in the right "
+        "panel: their activations have another scale.",
         "Fig. 15",
         (first, second),
         tuple(shares),
@@ -137,7 +137,7 @@ def _histograms(run: Run, table: DataFrame) -> Figure:
 
 
 def _means(table: DataFrame) -> Figure:
-    """Both measures of every network, including the untrained one."""
+    """Both measures of every network, including the untrained ones."""
     panels = [
         bars(over_seeds(table, ["network"], key), title=title, x=("network", ""), y=(key, unit))
         for key, title, unit in (

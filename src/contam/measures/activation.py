@@ -3,6 +3,9 @@
 `ClassMeans` of the readings `rate_over_space` or `rate_over_tokens` gives a table of rates: entry
 [c, j] is the share of (example of class c, position) at which channel j is positive. ReLU and GELU
 are positive exactly where their inputs are.
+
+The formula of the activation rate in App. F.2 is lost in the available text; "the share at which
+the activation is positive" is our reading of it.
 """
 
 import torch

@@ -16,7 +16,9 @@ def selectivity(
 
     For nonnegative means and K classes the result lies in [0, (K - 1) / (K + 1)], and with
     `against="others"` in [0, 1]: 0 for a neuron that ignores the class, the maximum for one that
-    fires for a single class. Negative activations (GELU) can leave this range.
+    fires for a single class. Means of both signs, as those of CLIP's attention pool or of GELU, can
+    leave this range without bound, since the denominator can vanish. Then report the median over
+    neurons and the share of neurons outside the range.
 
     Args:
         class_means: Mean activation of each neuron, after its nonlinearity, for each class.

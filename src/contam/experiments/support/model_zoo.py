@@ -11,12 +11,14 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from contam.batch import Batch, Domain, Shift
 from contam.data.backgrounds import ID, OOD
@@ -37,6 +39,7 @@ from contam.run import Run, RunError
 from contam.training.checkpointed import Training, checkpointed
 from contam.training.distill import PUBLISHED as DISTILLED
 from contam.training.distill import SCRIPTS, distill, features_alone
+from contam.training.minibatches import TrainingExamples
 from contam.training.optimize import Recipe, TrainingState
 from contam.training.probe import PUBLISHED as PROBED
 from contam.training.probe import (
@@ -57,6 +60,10 @@ REPORT_EVERY = 20
 """Steps between two reports of a training."""
 TOGETHER = 4096
 """Examples whose features share a check-point; a multiple of the batch size of `extract`."""
+
+CALIBRATION_BATCH = 256
+CALIBRATION_BATCHES = 40
+"""Size and largest number of the batches from which batch norms get their statistics."""
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 Found = TypeVar("Found")
@@ -204,6 +211,8 @@ class ModelZoo:
         """Train one network, write it, and yield the share done."""
         benchmark = self.benchmark(spec)
         model, own_head = self._built(spec, benchmark, self._file(spec))
+        if spec.learns == "statistics":
+            _calibrate(model, benchmark.shift, self.seed)
         training = self._training(spec, model, benchmark)
         # A trained encoder is kept before its probe, whose features must be those of one encoder:
         # on a GPU, a resumed training need not end with the same bits.
@@ -303,7 +312,7 @@ class ModelZoo:
                 report_every=REPORT_EVERY, compute=config.machine,
                 read=with_blocks if taught.blocks else features_alone,
             )  # fmt: skip
-        if spec.learns == "nothing" or not self._is_trained(spec):
+        if spec.learns in ("nothing", "statistics") or not self._is_trained(spec):
             return None
         learner: nn.Module = model
         if spec.learns == "labels":
@@ -475,6 +484,15 @@ def _first(shift: Shift, examples: int | None) -> Shift:
         )
     pairs = zip(shift.train, counts, strict=True)
     return replace(shift, train=tuple(_span(domain, 0, count) for domain, count in pairs))
+
+
+def _calibrate(model: nn.Module, shift: Shift, seed: int) -> None:
+    """Set the statistics of batch norms to those of training data, with the weights as they are."""
+    examples = TrainingExamples(shift.train)
+    size = min(CALIBRATION_BATCH, len(examples))
+    picks = examples.minibatches(size, purpose="statistics", seed=seed, start=0)
+    batches = examples.fetch(islice(picks, min(CALIBRATION_BATCHES, len(examples) // size)))
+    update_bn((batch.x for batch in batches), model, next(model.parameters()).device)
 
 
 def _shown(own: Transform, protocol: Protocol, side: int | None) -> Transform:

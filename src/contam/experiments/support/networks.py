@@ -90,9 +90,10 @@ class NetworkSpec(NamedTuple):
 
     name: str
     """The name in tables and figures."""
-    learns: Literal["nothing", "labels", "features", "pretraining", "captions"]
+    learns: Literal["nothing", "statistics", "labels", "features", "pretraining", "captions"]
     """Labels of the training data, the teacher's features of it, or a teacher's own data.
 
+    Statistics are those of batch norms alone; the weights stay random.
     Captions also name the background, and belong to images of the ID and of the OOD families.
     """
     examples: int | None = None
@@ -118,6 +119,9 @@ class NetworkSpec(NamedTuple):
 
 
 UNTRAINED = NetworkSpec("untrained", "nothing")
+CALIBRATED = NetworkSpec("calibrated", "statistics")
+"""Random weights, with the statistics of its batch norms on the training data; without batch norms
+it is the untrained network."""
 TEACHER = NetworkSpec("teacher", "pretraining")
 CAPTIONED = NetworkSpec("captioned teacher", "captions")
 """On the embedded benchmark: its training data holds the OOD families, with their names."""

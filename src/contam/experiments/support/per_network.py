@@ -13,6 +13,7 @@ from contam.batch import Domain
 from contam.experiment import NotJudged, Stage
 from contam.experiments.support.model_zoo import ModelZoo
 from contam.experiments.support.networks import (
+    CALIBRATED,
     ERM,
     SMALL_NETWORKS,
     STUDENT,
@@ -30,6 +31,9 @@ TRAINING = 0.9
 """The share of the time that training takes, roughly; the rest is measuring."""
 BATCH = 64
 """Images in a batch: few enough to hold all layers of a large network."""
+
+CONTROLS = (UNTRAINED, CALIBRATED)
+"""Networks with random weights: as they are drawn, and with calibrated batch norms."""
 
 Measure = Callable[[ModelZoo, NetworkSpec], tuple[list[dict[str, Any]], Mapping[str, Tensor]]]
 """Rows and arrays of one network."""
@@ -49,15 +53,15 @@ SMOKE = Config(networks=TINY_NETWORKS, seeds=2)
 
 
 def specs(networks: Networks) -> tuple[NetworkSpec, ...]:
-    """The networks that the paper's figures compare, and an untrained one as a control.
+    """The networks that the paper's figures compare, and untrained ones as controls.
 
     Source: ours.
 
     >>> [spec.name for spec in specs(VIT.networks)]
-    ['teacher', 'student', 'untrained']
+    ['teacher', 'student', 'untrained', 'calibrated']
     """
     standard = (ERM,) if networks.standard is not None else ()
-    return (TEACHER, STUDENT, *standard, UNTRAINED)
+    return (TEACHER, STUDENT, *standard, *CONTROLS)
 
 
 def measure_each(
@@ -105,7 +109,7 @@ def network_table(run: Run, chosen: Sequence[NetworkSpec] | None = None) -> Data
 
     Source: ours.
     """
-    names = [spec.name for spec in chosen or (TEACHER, STUDENT, ERM, UNTRAINED)]
+    names = [spec.name for spec in chosen or (TEACHER, STUDENT, ERM, *CONTROLS)]
     table = run.table("net/")
     table["order"] = table.network.map(names.index)
     ordered = table.sort_values(["seed", "order"], kind="stable", ignore_index=True)
@@ -142,11 +146,20 @@ def compared(table: DataFrame, column: str, *networks: NetworkSpec) -> list[Any]
 
 
 def trained(table: DataFrame) -> list[str]:
-    """The names of the networks except for the untrained one, in their order.
+    """The names of the networks except for the untrained ones, in their order.
 
     Source: ours.
     """
-    return [name for name in table.network.unique() if name != UNTRAINED.name]
+    controls = {spec.name for spec in CONTROLS}
+    return [name for name in table.network.unique() if name not in controls]
+
+
+def largest_control(values: DataFrame) -> Any:
+    """The largest value of the untrained networks that a table of `by_network` has, by seed.
+
+    Source: ours; what training adds is measured against both controls.
+    """
+    return values[[spec.name for spec in CONTROLS if spec.name in values]].max(axis=1)
 
 
 def arrays_of(run: Run, network: str) -> list[Mapping[str, Tensor]]:
