@@ -259,15 +259,15 @@ def test_the_calibrated_control_has_the_untrained_weights_and_statistics_of_the_
     for one, other in zip(drawn.parameters(), calibrated.parameters(), strict=True):
         assert torch.equal(one, other)
     x = torch.cat([domain.data.x for domain in zoo.benchmark(UNTRAINED).shift.train])
-    seen = {}
+    seen: dict[torch.nn.Module, tuple[torch.Tensor, torch.Tensor]] = {}
     for network in (drawn, calibrated):
         norm = next(m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d))
-        handle = norm.register_forward_hook(
-            lambda _m, _x, y, n=network: seen.update({n: (y.mean((0, 2, 3)), y.std((0, 2, 3)))})
-        )
+        kept: list[torch.Tensor] = []
+        handle = norm.register_forward_hook(lambda _m, _x, y, kept=kept: kept.append(y))
         with torch.no_grad():
             network(x)
         handle.remove()
+        seen[network] = kept[0].mean((0, 2, 3)), kept[0].std((0, 2, 3))
     means, spreads = seen[calibrated]
     torch.testing.assert_close(means, torch.zeros_like(means), rtol=0, atol=0.02)
     torch.testing.assert_close(spreads, torch.ones_like(spreads), rtol=0.02, atol=0.02)
