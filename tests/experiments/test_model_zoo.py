@@ -263,7 +263,11 @@ def test_the_calibrated_control_has_the_untrained_weights_and_statistics_of_the_
     for network in (drawn, calibrated):
         norm = next(m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d))
         kept: list[torch.Tensor] = []
-        handle = norm.register_forward_hook(lambda _m, _x, y, kept=kept: kept.append(y.clone()))
+
+        def keep(_module: Any, _inputs: Any, output: Any, kept: Any = kept) -> None:
+            kept.append(output.clone())
+
+        handle = norm.register_forward_hook(keep)
         with torch.no_grad():
             network(x)
         handle.remove()
