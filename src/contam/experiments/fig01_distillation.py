@@ -39,6 +39,8 @@ from contam.training.probe import extract
 
 PLACES = 60
 """Points along a drawn line."""
+HALF = (0.45, 0.55)
+"""What "about half" means in every claim."""
 PUBLISHED_PAIRS = (
     (2, "iWildCam", "ImageNet RN50", "Distilled RN50"),
     (3, "Camelyon17", "CLIP-ViT-B/16", "Distilled ViT-B/16"),
@@ -279,7 +281,7 @@ PUBLISHED = (
               "Tab. 1", "least effective robustness of {pairs} students, points",
               _published_robustness, low=0.0),
     Statement("Published: students keep about half of it", "Sec. 2",
-              "share kept, mean over {pairs} pairs", _published_share, low=0.45, high=0.55,
+              "share kept, mean over {pairs} pairs", _published_share, low=HALF[0], high=HALF[1],
               published="about half"),
 )  # fmt: skip
 ROBUSTNESS = {
@@ -294,7 +296,7 @@ ROBUSTNESS = {
     STUDENT: Statement(
         "Distillation keeps about half of the teacher's effective robustness", "Sec. 2",
         "share of the teacher's effective robustness that the student keeps", _kept,
-        low=0.3, high=0.7, published="about half"),
+        low=HALF[0], high=HALF[1], published="about half"),
 }  # fmt: skip
 REMEDIES = (
     *(Statement(f"A standard network is more robust when trained with {change}", "ours",
