@@ -11,7 +11,7 @@ from torch import nn
 
 from contam.batch import Batch, Domain
 from contam.experiments import coupling_family as family
-from contam.experiments.coupling_family import EXPERIMENT, LAPTOP, MEASURES, PAPER, SMOKE, Config
+from contam.experiments.coupling_family import EXPERIMENT, LAPTOP, MEASURES, FULL, SMOKE, Config
 from contam.experiments.support.networks import Networks
 from contam.training.distill import Distillation
 from contam.training.probe import FullBatch
@@ -116,7 +116,7 @@ def test_claims_that_a_problem_without_masks_can_not_judge_say_so(tmp_path):
         probe=FullBatch(iterations=20),
     )
     run = run_experiment(
-        EXPERIMENT, PAPER.model_copy(update={"networks": networks, "least_id": 0.0}), tmp_path
+        EXPERIMENT, FULL.model_copy(update={"networks": networks, "least_id": 0.0}), tmp_path
     )
     judged = {claim.quantity: claim for claim in EXPERIMENT.claims(run)}
     assert judged["attenuation, ID to OOD: student minus teacher"].found is not None
@@ -127,9 +127,9 @@ def test_claims_that_a_problem_without_masks_can_not_judge_say_so(tmp_path):
 
 
 def test_the_paper_preset_says_what_to_put_where(tmp_path):
-    config = PAPER.model_copy(
+    config = FULL.model_copy(
         update={
-            "networks": PAPER.networks.model_copy(
+            "networks": FULL.networks.model_copy(
                 update={"folder": tmp_path / "none", "teacher": "torchvision:resnet18"}
             )
         }

@@ -81,7 +81,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     seeds: PositiveInt = 1
 
 
-PAPER = Config()
+FULL = Config()
 LAPTOP = Config(networks=SMALL_NETWORKS, family=True, seeds=3)
 SMOKE = LAPTOP.model_copy(
     update={"networks": TINY_NETWORKS, "images": 200, "objects": 20, "least_id": 0.0, "good": 0.0}
@@ -454,7 +454,7 @@ EXPERIMENT = Experiment(
     "background additively. Coupling is correlated with failure: a new background changes how "
     "strongly a network responds to the class.",
     reproduces=(),
-    presets={"paper": PAPER, "laptop": LAPTOP, "smoke": SMOKE},
+    presets={"full": FULL, "laptop": LAPTOP, "smoke": SMOKE},
     compute=compute,
     claims=claims,
     draw=draw,
