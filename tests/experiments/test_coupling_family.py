@@ -11,7 +11,7 @@ from torch import nn
 
 from contam.batch import Batch, Domain
 from contam.experiments import coupling_family as family
-from contam.experiments.coupling_family import EXPERIMENT, LAPTOP, MEASURES, FULL, SMOKE, Config
+from contam.experiments.coupling_family import EXPERIMENT, FULL, LAPTOP, MEASURES, SMOKE, Config
 from contam.experiments.support.networks import Networks
 from contam.training.distill import Distillation
 from contam.training.probe import FullBatch
