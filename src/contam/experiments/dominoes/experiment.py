@@ -100,7 +100,7 @@ def _train(config: Config, run: Run, case: Case, seed: int) -> Iterator[float]:
             report_every=epoch,
         ),
         measure=lambda stage: snapshot(model, stage.step // epoch),
-        before=lambda: information(model, "untrained"),
+        before=lambda: snapshot(model, 0) + information(model, "untrained"),
     )
     rows += information(model, "trained")
     arrays = None
@@ -114,17 +114,18 @@ def _snapshots(
 ) -> Callable[[nn.Module, int], list[dict[str, Any]]]:
     """Return a function that measures depth and accuracy after an epoch.
 
-    It does so after the first and the last epoch, and with counter-examples after every epoch.
+    It does so before training (epoch 0), after the first and the last epoch, and with
+    counter-examples after every epoch.
     """
 
     def measure(model: nn.Module, epoch: int) -> list[dict[str, Any]]:
-        if case.agreement == 1 and epoch not in (1, config.epochs):
+        if case.agreement == 1 and epoch not in (0, 1, config.epochs):
             return []
         depth = depth_row(model, shift, per_class=config.per_class, rule=config.rule, seed=seed)
         with_interval = case.kind in ("over", "background") and epoch == config.epochs
         accuracy = accuracy_row(model, shift, interval=with_interval)
         row = {"what": "snapshot", "epoch": epoch} | depth | accuracy
-        if case.agreement == 1 or epoch > 1:
+        if case.agreement == 1 or epoch != 1:
             return [row]
         found = counterexample_row(model, shift.train[0], k=config.rule.k)
         return [row, {"what": "counter-examples"} | found]

@@ -46,8 +46,19 @@ class Results:
         cases = [Case("over", feature) for feature in self.config.spurious]
         return np.stack([self.values(case, column) for case in cases], axis=1)
 
+    def order(self, feature: str) -> np.ndarray:
+        """(seeds,) -1 if a feature alone is easier than the core, 1 if harder, 0 if unclear.
+
+        The order is clear if the 95 % intervals of the two mean depths do not overlap.
+        """
+        low, high = (
+            self.values(Case("alone", feature), key) for key in ("depth_low", "depth_high")
+        )
+        core_low, core_high = (self.values(self.core, key) for key in ("depth_low", "depth_high"))
+        return (low > core_high).astype(int) - (high < core_low).astype(int)
+
     def shares(self, case: Case) -> np.ndarray:
-        """(seeds, probes) shares of the ID test whose depth is each probe, after training."""
+        """(seeds, probes) shares of the defined depths at each probe, after training."""
         keys = [(case.name, seed, self.config.epochs) for seed in self.seeds]
         return np.array(self.snapshots["shares"].loc[keys].tolist())
 

@@ -1,5 +1,6 @@
 """Measurements of a network that learns dominoes, as rows of numbers."""
 
+import math
 from typing import Any
 
 import torch
@@ -8,12 +9,13 @@ from torch import Tensor, nn
 
 from contam.batch import Domain, Shift
 from contam.measures.accuracy_drop import accuracy_drop
+from contam.measures.correlation import spearman
 from contam.measures.depth import Rule, model_depths
 from contam.measures.example_difficulty import DifficultyLog, auc
 from contam.measures.layerwise import layerwise, over_grid, predictions
 from contam.measures.neighbors import vote
-from contam.measures.usable_information import usable_information
-from contam.models.observe import layers_of
+from contam.measures.usable_information import pointwise_information, usable_information
+from contam.models.observe import layers_of, observe
 
 EARLY = 1
 """The last early probe: the input and the first layer are early."""
@@ -30,22 +32,53 @@ def probed(model: nn.Module, domain: Domain) -> list[str]:
 def depth_row(
     model: nn.Module, shift: Shift, *, per_class: int, rule: Rule, seed: int
 ) -> dict[str, Any]:
-    """Return the prediction depth on the ID test.
+    """Return the prediction depth on the ID test, among the pictures whose depth is defined.
 
-    `depth` is the mean of the defined depths, `early` the share of all pictures with a depth of at
-    most `EARLY`, `shares` the share of all pictures at each depth, `undefined` the rest.
+    `depth` is the mean depth, with its 95 % bootstrap interval `depth_low` to `depth_high` over
+    pictures; `early` is the share with a depth of at most `EARLY`, and `shares` the share at each
+    depth. `undefined` is the share of all pictures without a depth. `information_correlation` is
+    the rank correlation of depth and the pointwise usable information of the network's output.
+    Numbers that are not defined are nan.
     """
     depths = model_depths(
         model, shift.train[0], shift.id_test, probed(model, shift.id_test),
         per_class=per_class, rule=rule, seed=seed, at_once=AT_ONCE,
     )  # fmt: skip
-    depth = depths.depth
-    return {
-        "depth": float(depth.nanmean()),
-        "early": float((depth <= EARLY).double().mean()),
-        "undefined": float(depth.isnan().double().mean()),
-        "shares": [float((depth == probe).double().mean()) for probe in range(len(depths.probes))],
+    (depth,) = depths.depth
+    defined = depth[~depth.isnan()]
+    row: dict[str, Any] = {"undefined": 1 - len(defined) / len(depth)}
+    if not len(defined):
+        missing = ("depth", "depth_low", "depth_high", "early", "information_correlation")
+        return row | dict.fromkeys(missing, math.nan) | {"shares": [0.0] * len(depths.probes)}
+    mean = depths.mean(seed=seed)
+    bits = output_information(model, shift.id_test)[~depth.isnan()]
+    return row | {
+        "depth": mean.value,
+        "depth_low": mean.low,
+        "depth_high": mean.high,
+        "early": float((defined <= EARLY).double().mean()),
+        "shares": [
+            float((defined == probe).double().mean()) for probe in range(len(depths.probes))
+        ],
+        "information_correlation": _rank_correlation(defined, bits),
     }
+
+
+def output_information(model: nn.Module, domain: Domain) -> Float[Tensor, " examples"]:
+    """Return the bits that the network's output gains on each example over the class frequencies.
+
+    Source: Ethayarajh et al. (2022), the pointwise usable information of the network itself.
+    """
+    logits = torch.cat([seen.logits.cpu() for seen in observe(model, domain, layers=())])
+    prior = torch.bincount(domain.y, minlength=logits.shape[1]).double() / len(domain.y)
+    return pointwise_information(logits.double().log_softmax(dim=1), domain.y, prior)
+
+
+def _rank_correlation(depth: Tensor, bits: Tensor) -> float:
+    """Spearman's correlation; nan where a side is constant."""
+    if len(depth) < 2 or any(len(side.unique()) < 2 for side in (depth, bits)):
+        return math.nan
+    return spearman(depth, bits)
 
 
 def accuracy_row(model: nn.Module, shift: Shift, *, interval: bool = False) -> dict[str, Any]:
