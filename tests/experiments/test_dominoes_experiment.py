@@ -22,7 +22,7 @@ from contam.experiments.dominoes.cases import (
     profiled,
     shift_of,
 )
-from contam.experiments.dominoes.experiment import EXPERIMENT, LAPTOP, PAPER, SMOKE
+from contam.experiments.dominoes.experiment import EXPERIMENT, LAPTOP, FULL, SMOKE
 from contam.measures.depth import Rule
 from contam.run import Run
 
@@ -207,7 +207,7 @@ def test_figures_need_only_the_run(smoke, monkeypatch):
 
 
 def test_missing_files_and_unknown_halves_are_reported(tmp_path):
-    nowhere = PAPER.model_copy(update={"folder": tmp_path})
+    nowhere = FULL.model_copy(update={"folder": tmp_path})
     with pytest.raises(ValueError, match=r"no .*kmnist.*images"):
         run_experiment(EXPERIMENT, nowhere, tmp_path / "runs")
     with pytest.raises(ValueError, match="no half 'core' from files; choose from square, mnist"):
@@ -233,7 +233,7 @@ def written_as_idx(folder: Path) -> None:
 def test_experiment_runs_on_halves_from_files(tmp_path):
     for kind in ("kmnist", "mnist"):
         written_as_idx(tmp_path / "data" / kind)
-    config = PAPER.model_copy(
+    config = FULL.model_copy(
         update={
             "folder": tmp_path / "data",
             "spurious": ("square", "mnist"),

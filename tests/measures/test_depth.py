@@ -140,6 +140,19 @@ def test_a_constant_added_to_features_changes_nothing(seed):
     )
 
 
+def test_a_certain_end_needs_a_clear_vote_at_the_last_probe_but_one():
+    """Layers of one feature: clear, then mixed (its votes are within the margin), then clear."""
+    y = torch.arange(40) % 2
+    clear, mixed = 1.0 * y[:, None], torch.zeros(40, 1)
+    support = draw_support(y, per_class=20)
+    layers = [Layer(str(i), x, x) for i, x in enumerate((clear, mixed, clear))]
+    rule = Rule(k=5, margin=0.49, reference="label")
+    plain = depths(layers, support, y, rule=rule)
+    certain = depths(layers, support, y, rule=replace(rule, certain_end=True))
+    assert torch.equal(plain.depth, torch.full((1, 40), 2.0).double())
+    assert certain.depth.isnan().all()
+
+
 def test_support_examples_are_not_their_own_neighbors():
     """With one neighbor, an example that saw itself would always be right."""
     y = torch.tensor([0, 1, 0, 1])

@@ -42,6 +42,10 @@ class Rule:
     The code of Murali et al. (2023) uses 0.12 but rounds shares, so that 18 of 29 votes are too
     few; the equivalent here is 0.13."""
 
+    certain_end: bool = False
+    """Whether depth is undefined, too, where the last probe but one is within the margin, as in
+    the chest X-ray code of Murali et al. (2023)."""
+
 
 @dataclass(frozen=True, eq=False)
 class Support:
@@ -277,6 +281,8 @@ def depths(
         raise ValueError("a depth needs at least one layer")
     table = torch.stack(decided, dim=1)
     depth = prediction_depth(table, table[:, -1] if reference is None else reference.cpu()[None])
+    if rule.certain_end and len(probes) > 1:
+        depth = depth.masked_fill(table[:, -2] == UNCERTAIN, torch.nan)
     return Depths(tuple(probes), depth, table, torch.stack(tied), rule, support, reading)
 
 

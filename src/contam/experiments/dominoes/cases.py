@@ -30,7 +30,7 @@ CONTRAST = 0.25
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
-    """Defaults are those of the published dominoes unless a field says otherwise."""
+    """Defaults are the sizes of Murali et al. (2023); what a field calls ours differs from them."""
 
     folder: Path | None = Path("data")
     """Folder with a folder for each data set, such as data/kmnist; None uses embedded halves."""

@@ -36,7 +36,7 @@ from contam.training.supervised import fit
 SHOWN = 10
 """Number of pictures of a case in a figure."""
 
-PAPER = Config()
+FULL = Config()
 LAPTOP = Config(
     folder=None,
     core="core",
@@ -179,7 +179,7 @@ EXPERIMENT = Experiment(
     "only if the upper half is easier, and that prediction depth shows it early in training. Here "
     "the upper half goes from easy to hard, which gives the accuracy drop as a curve.",
     reproduces=(),
-    presets={"paper": PAPER, "laptop": LAPTOP, "smoke": SMOKE},
+    presets={"full": FULL, "laptop": LAPTOP, "smoke": SMOKE},
     compute=compute,
     claims=claims,
     draw=draw,
