@@ -22,7 +22,7 @@ from contam.experiments.dominoes.cases import (
     profiled,
     shift_of,
 )
-from contam.experiments.dominoes.experiment import EXPERIMENT, LAPTOP, FULL, SMOKE
+from contam.experiments.dominoes.experiment import EXPERIMENT, FULL, LAPTOP, SMOKE
 from contam.measures.depth import Rule
 from contam.run import Run
 
