@@ -20,6 +20,8 @@ VERDICTS = {True: "holds", False: "does not hold", None: "not judged"}
 """The outcome of a claim in words."""
 SETTINGS_DIFFER = "settings differ from those of the claim"
 """Why a claim is not judged by a run of other sizes, steps or data."""
+NULL_STEP_SIZE = 1e-9
+"""Step size of a null run: nothing is learned, and everything else is computed as ever."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,18 @@ class Claim:
     """For claims about every seed: whether each seed's number lies in [low, high]."""
     not_judged: str | None = None
     """Why the claim was not judged."""
+    about_learning: bool = True
+    """Whether the claim is about what training does, so that it must not hold in a null run."""
 
     @property
     def holds(self) -> bool | None:
         """Whether the claim holds in this run; None when it was not judged."""
-        if self.found is None or self.not_judged is not None:
+        return None if self.not_judged is not None else self.in_range
+
+    @property
+    def in_range(self) -> bool | None:
+        """Whether the number lies in the expected range, judged or not; None without a number."""
+        if self.found is None:
             return None
         if self.in_every_seed is not None:
             return self.in_every_seed
@@ -96,6 +105,7 @@ class Claim:
             "of": self.of,
             "holds": self.holds,
             "not_judged": self.not_judged,
+            "about_learning": self.about_learning,
         }
 
 
@@ -109,6 +119,7 @@ def judge(
     high: float | None = None,
     published: str | None = None,
     every_seed: bool = False,
+    about_learning: bool = True,
 ) -> Claim:
     """Judge the claim that the mean of `values` lies in [low, high].
 
@@ -121,6 +132,7 @@ def judge(
         high: the highest mean for which the claim holds; None is open.
         published: the number that the paper gives.
         every_seed: whether each value has to lie in the range.
+        about_learning: whether the claim must not hold in a null run.
 
     >>> judge("ReLU fails", [0.8, 0.9], source="ours", quantity="risk", low=0.5).holds
     True
@@ -128,7 +140,7 @@ def judge(
     numbers = [math.nan if value is None else float(value) for value in values]
     if not numbers:
         return Claim(says, source, quantity, low=low, high=high, published=published,
-                     not_judged="no seed was run")  # fmt: skip
+                     not_judged="no seed was run", about_learning=about_learning)  # fmt: skip
     return Claim(
         says,
         source,
@@ -140,6 +152,7 @@ def judge(
         high=high,
         published=published,
         in_every_seed=all(_within(value, low, high) for value in numbers) if every_seed else None,
+        about_learning=about_learning,
     )
 
 
@@ -177,6 +190,11 @@ class Statement:
     high: float | None = None
     published: str | None = None
     every_seed: bool = False
+    given: Callable[[Any], object] | None = None
+    """A condition, which raises `NotJudged` where a run is no evidence. What a network does not do
+    ("no background is learned") is a claim about networks that learned their task."""
+    about_learning: bool = True
+    """Whether the claim is about what training does, so that it must not hold in a null run."""
 
     def judge(self, results: Any, **words: object) -> Claim:
         """The claim with the number that the results give.
@@ -186,8 +204,13 @@ class Statement:
             words: values for the fields of `says` and `quantity`.
         """
         says, quantity = self.says.format(**words), self.quantity.format(**words)
-        ends: dict[str, Any] = {"low": self.low, "high": self.high, "published": self.published}
+        ends: dict[str, Any] = {
+            "low": self.low, "high": self.high, "published": self.published,
+            "about_learning": self.about_learning,
+        }  # fmt: skip
         try:
+            if self.given is not None:
+                self.given(results)
             values = self.measure(results)
         except NotJudged as reason:
             return Claim(says, self.source, quantity, not_judged=str(reason), **ends)
@@ -265,3 +288,6 @@ class Experiment:
     """The result in plain words, with the numbers."""
     alert: Callable[[Run], str] = lambda run: ""
     """One sentence that warns of a bad result, for the top of the page; empty if all is well."""
+    null: Callable[[Any], Any] | None = None
+    """From a config to one whose step sizes are `NULL_STEP_SIZE`: no claim about learning may hold
+    in its run."""

@@ -99,15 +99,26 @@ def run_experiment(name: str, arguments: Sequence[str]) -> int:
         record,
         flags,
         prog=f"contam run {experiment.name} {preset}",
-        default=record(config, RUNS, None, False),
+        default=record(config, RUNS, None, False, False),
         constructors=registry,
     )
+    settings = parsed.settings
+    if parsed.null:
+        if experiment.null is None:
+            raise ValueError(f"{experiment.name} has no null run")
+        settings = experiment.null(settings)
     if parsed.print_config:
-        print(config_to_yaml(parsed.settings, f"contam run {experiment.name}"), end="")
+        print(config_to_yaml(settings, f"contam run {experiment.name}"), end="")
         return 0
-    run = _compute(experiment, parsed.settings, parsed.out)
+    run = _compute(experiment, settings, parsed.out)
     if _is_main_process():
         print_claims(run)
+        if parsed.null:
+            about = [claim for claim in experiment.claims(run) if claim.about_learning]
+            print(
+                f"null run: {sum(claim.in_range is True for claim in about)} of {len(about)} "
+                "claims about learning have a number in their range; none should"
+            )
         print(f"the run is in {run.folder}; its page: contam report {run.folder}")
     return 0
 
@@ -125,6 +136,7 @@ def flags_of(experiment: "Experiment") -> Any:
             ("settings", settings),
             ("out", Annotated[Path, tyro.conf.arg(help="folder that holds the runs")]),
             ("config", Annotated[Path | None, tyro.conf.arg(help="YAML file of fields")]),
+            ("null", Annotated[bool, tyro.conf.arg(help="step sizes of 1e-9: nothing is learned")]),
             ("print_config", Annotated[bool, tyro.conf.arg(help="print the fields as YAML; stop")]),
         ],
         namespace={"__doc__": f"{experiment.title}.\n\n{experiment.about}"},

@@ -31,7 +31,12 @@ from contam.experiments.support.networks import (
     Networks,
     NetworkSpec,
 )
-from contam.experiments.support.per_network import compared, measure_each, network_table
+from contam.experiments.support.per_network import (
+    compared,
+    measure_each,
+    network_table,
+    null,
+)
 from contam.measures.attenuation import class_profile_attenuation
 from contam.measures.class_means import ClassMeans
 from contam.measures.correlation import Correlation, rank_correlation
@@ -459,5 +464,6 @@ EXPERIMENT = Experiment(
     claims=claims,
     draw=draw,
     summary=summarize,
+    null=null,
 )
 """Source: ours, measures of contamination beside the failure that they should predict."""

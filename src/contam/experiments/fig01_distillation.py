@@ -22,7 +22,7 @@ from contam.experiments.support.networks import (
     Networks,
     NetworkSpec,
 )
-from contam.experiments.support.per_network import by_network
+from contam.experiments.support.per_network import by_network, null
 from contam.measures.accuracy import Accuracy
 from contam.measures.published import imagenet_robustness, published
 from contam.measures.robustness import (
@@ -559,5 +559,6 @@ EXPERIMENT = Experiment(
     claims=claims,
     draw=draw,
     summary=summarize,
+    null=null,
 )  # fmt: skip
 """Source: Fig. 1, Tab. 1, Tab. 2, Tab. 3, Tab. 4."""

@@ -10,7 +10,15 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, PositiveFloat, PositiveInt, model_validator
 
-from contam.experiment import SETTINGS_DIFFER, Claim, Experiment, NotJudged, Stage, Statement
+from contam.experiment import (
+    NULL_STEP_SIZE,
+    SETTINGS_DIFFER,
+    Claim,
+    Experiment,
+    NotJudged,
+    Stage,
+    Statement,
+)
 from contam.experiments.support.two_layer_runs import NAMES, curve, ends, report_steps, train_into
 from contam.plots import Figure, lines, scatter
 from contam.run import Run
@@ -37,7 +45,9 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     regression_steps: PositiveInt = 20_000
     """Steps of regression, from the published code."""
     long_steps: PositiveInt = 3000
-    """Ours: steps of size 1 on fresh examples, for the background norm in the long run."""
+    """Ours: steps on fresh examples, for the background norm in the long run."""
+    long_step_size: PositiveFloat = 1.0
+    """Ours: their size."""
     test_examples: PositiveInt = 10_000
     """Ours: held-out examples for each risk and each rate."""
     points: PositiveInt = 40
@@ -76,6 +86,17 @@ SMOKE = LAPTOP.model_copy(
 )
 
 
+def null(config: Config) -> Config:
+    """The config with step sizes at which nothing is learned."""
+    return config.model_copy(
+        update={
+            "setting": replace(config.setting, step_size=NULL_STEP_SIZE),
+            "regression_step_size": NULL_STEP_SIZE,
+            "long_step_size": NULL_STEP_SIZE,
+        }
+    )
+
+
 def networks(config: Config) -> dict[str, Setting]:
     """The setting of every network of the experiment, by the name of its part."""
     classification = config.setting
@@ -90,7 +111,11 @@ def networks(config: Config) -> dict[str, Setting]:
         steps=config.regression_steps,
     )
     long = replace(
-        classification, optimizer="sgd", step_size=1.0, examples=None, steps=config.long_steps
+        classification,
+        optimizer="sgd",
+        step_size=config.long_step_size,
+        examples=None,
+        steps=config.long_steps,
     )
     tasks = {"classification": classification, "regression": regression, "long": long}
     settings = {
@@ -511,5 +536,6 @@ EXPERIMENT = Experiment(
     claims=claims,
     draw=draw,
     summary=summarize,
+    null=null,
 )
 """Source: Fig. 3, Fig. 7, Fig. 8, Fig. 9."""

@@ -22,6 +22,7 @@ from contam.experiments.support.per_network import (
     largest_control,
     measure_each,
     network_table,
+    null,
     one_image,
     profiled,
     trained,
@@ -283,5 +284,6 @@ EXPERIMENT = Experiment(
     claims=claims,
     draw=draw,
     summary=summarize,
+    null=null,
 )
 """Source: Fig. 4, Fig. 11, Fig. 12."""

@@ -25,6 +25,7 @@ from contam.experiments.support.per_network import (
     largest_control,
     measure_each,
     network_table,
+    null,
     one_image,
     profiled,
     trained,
@@ -364,5 +365,6 @@ EXPERIMENT = Experiment(
     claims=claims,
     draw=draw,
     summary=summarize,
+    null=null,
 )
 """Source: Fig. 5."""

@@ -32,6 +32,7 @@ from contam.experiments.support.per_network import (
     by_network,
     measure_each,
     network_table,
+    null,
     one_image,
 )
 from contam.measures.class_means import ClassMeans
@@ -680,5 +681,6 @@ EXPERIMENT = Experiment(
     claims=claims,
     draw=draw,
     summary=summarize,
+    null=null,
 )
 """Source: Fig. 6."""

@@ -40,7 +40,7 @@ from contam.batch import Batch, Domain, Shift
 from contam.data import digits
 from contam.data.cifar import BORDER, CLASSES, SIDE, images_of, padded
 from contam.data.digits import frame_color, padded_digits
-from contam.experiment import Claim, Experiment, Stage, judge
+from contam.experiment import NULL_STEP_SIZE, Claim, Experiment, Stage, judge
 from contam.measures.accuracy import accuracy
 from contam.measures.feature_visualization import (
     displayed,
@@ -512,5 +512,6 @@ EXPERIMENT = Experiment(
     claims=claims,
     draw=draw,
     summary=summarize,
+    null=lambda config: config.model_copy(update={"step_size": NULL_STEP_SIZE}),
 )
 """Source: App. F.4, Fig. 6, Fig. 13."""

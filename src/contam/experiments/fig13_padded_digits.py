@@ -9,7 +9,7 @@ from pydantic import BaseModel, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from contam.batch import Domain
 from contam.data.digits import FRAMES, frame_color, padded_digits
-from contam.experiment import Claim, Experiment, Stage, Statement, judge_all
+from contam.experiment import NULL_STEP_SIZE, Claim, Experiment, Stage, Statement, judge_all
 from contam.measures.accuracy import clopper_pearson
 from contam.measures.activation import activation_asymmetry
 from contam.measures.class_profiles import class_profiles
@@ -480,5 +480,6 @@ EXPERIMENT = Experiment(
     claims=claims,
     draw=draw,
     summary=summarize,
+    null=lambda config: config.model_copy(update={"step_size": NULL_STEP_SIZE}),
 )
 """Source: App. F.4."""

@@ -33,7 +33,12 @@ from contam.experiments.support.networks import (
     Networks,
     NetworkSpec,
 )
-from contam.experiments.support.per_network import compared, measure_each, network_table
+from contam.experiments.support.per_network import (
+    compared,
+    measure_each,
+    network_table,
+    null,
+)
 from contam.measures.correlation import spearman
 from contam.measures.published import published
 from contam.measures.separability import domain_error, held_out, principal_plane
@@ -441,5 +446,6 @@ EXPERIMENT = Experiment(
     claims=claims,
     draw=draw,
     summary=summarize,
+    null=null,
 )
 """Source: Fig. 14, Tab. 5, App. G.1."""

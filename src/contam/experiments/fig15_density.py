@@ -20,6 +20,7 @@ from contam.experiments.support.per_network import (
     compared,
     measure_each,
     network_table,
+    null,
     one_image,
     trained,
 )
@@ -179,5 +180,6 @@ EXPERIMENT = Experiment(
     claims=claims,
     draw=draw,
     summary=summarize,
+    null=null,
 )
 """Source: Fig. 15."""

@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, PositiveFloat, PositiveInt, model_validator
 
-from contam.experiment import Claim, Experiment, NotJudged, Stage, Statement, judge_all
+from contam.experiment import (
+    NULL_STEP_SIZE,
+    Claim,
+    Experiment,
+    NotJudged,
+    Stage,
+    Statement,
+    judge_all,
+)
 from contam.experiments.support.two_layer_runs import NAMES
 from contam.plots import Figure, lines, over_seeds
 from contam.rng import bit_generator_for
@@ -110,6 +118,16 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
         yield Stage(index / len(parts), part)
         if not run.has(part):
             run.write(part, [work()])
+
+
+def null(config: Config) -> Config:
+    """The config with step sizes at which nothing is learned."""
+    return config.model_copy(
+        update={
+            "setting": replace(config.setting, step_size=NULL_STEP_SIZE),
+            "step_sizes": tuple(NULL_STEP_SIZE * size for size in config.step_sizes),
+        }
+    )
 
 
 def resized(
@@ -543,4 +561,5 @@ EXPERIMENT = Experiment(
     claims=claims,
     draw=draw,
     summary=summarize,
+    null=null,
 )

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from contam.batch import Shift
-from contam.experiment import Experiment, Stage
+from contam.experiment import NULL_STEP_SIZE, Experiment, Stage
 from contam.experiments.dominoes.cases import (
     Case,
     Config,
@@ -184,5 +184,6 @@ EXPERIMENT = Experiment(
     claims=claims,
     draw=draw,
     summary=summarize,
+    null=lambda config: config.model_copy(update={"step_size": NULL_STEP_SIZE}),
 )
 """Source: ours; Murali et al. (2023)."""

@@ -1,11 +1,13 @@
 """The networks that the image experiments compare: what each learns, and from which data."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, PositiveInt
 
 from contam.data.benchmarks import Kind
+from contam.experiment import NULL_STEP_SIZE
 from contam.training.distill import Distillation
 from contam.training.optimize import Recipe
 from contam.training.precision import PLAIN, ComputeConfig
@@ -83,6 +85,29 @@ TINY_NETWORKS = SMALL_NETWORKS.model_copy(
     }
 )
 """For tests: trains in seconds and learns little."""
+
+
+def without_learning(networks: Networks) -> Networks:
+    """The same networks, trained with step sizes at which nothing is learned; probes are fitted.
+
+    Source: ours.
+
+    Raises:
+        ValueError: a network's weights come from a file, or its recipe is looked up.
+
+    >>> without_learning(TINY_NETWORKS).student_recipe.step_size
+    1e-09
+    """
+    recipes = {
+        name: getattr(networks, name)
+        for name in ("teacher_recipe", "student_recipe", "standard_recipe")
+        if name != "standard_recipe" or networks.standard is not None
+    }
+    if missing := [name for name, recipe in recipes.items() if recipe is None]:
+        raise ValueError(f"a null run trains all networks here; set {' and '.join(missing)}")
+    return networks.model_copy(
+        update={name: replace(recipe, step_size=NULL_STEP_SIZE) for name, recipe in recipes.items()}
+    )
 
 
 class NetworkSpec(NamedTuple):

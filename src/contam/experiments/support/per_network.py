@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Int
@@ -22,6 +22,7 @@ from contam.experiments.support.networks import (
     UNTRAINED,
     Networks,
     NetworkSpec,
+    without_learning,
 )
 from contam.measures.class_profiles import ClassProfiles, Profile
 from contam.models.observe import observe
@@ -50,6 +51,21 @@ PAPER = Config()
 VIT = Config(networks=Networks(teacher="open_clip:ViT-B-16/openai", standard=None))
 LAPTOP = Config(networks=SMALL_NETWORKS, seeds=3)
 SMOKE = Config(networks=TINY_NETWORKS, seeds=2)
+
+
+Described = TypeVar("Described", bound=BaseModel)
+
+
+def null(config: Described) -> Described:
+    """A config with a field `networks`, without any learning but that of probes.
+
+    Source: ours.
+
+    Raises:
+        ValueError: a network's weights come from a file.
+    """
+    networks = without_learning(getattr(config, "networks"))  # noqa: B009
+    return config.model_copy(update={"networks": networks})
 
 
 def specs(networks: Networks) -> tuple[NetworkSpec, ...]:
