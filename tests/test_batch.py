@@ -15,7 +15,7 @@ def domain(name: str = "d", n: int = 10, classes: int = 3) -> Domain:
 
 
 @given(n=st.integers(1, 50), size=st.integers(1, 60), seed=st.none() | st.integers(0, 5))
-def test_a_pass_shows_every_example_once(n, size, seed):
+def test_an_epoch_yields_every_example_once(n, size, seed):
     batches = list(
         domain(n=n).batches(size, None if seed is None else generator_for(seed, "order"))
     )
@@ -28,7 +28,7 @@ def test_a_pass_shows_every_example_once(n, size, seed):
         assert x.tolist() == list(range(n))
 
 
-def test_an_order_depends_on_its_generator_alone():
+def test_order_depends_only_on_the_generator():
     orders = [
         torch.cat([b.x for b in domain().batches(4, generator_for(seed, "order"))])
         for seed in (0, 0, 1)
@@ -38,14 +38,14 @@ def test_an_order_depends_on_its_generator_alone():
 
 
 @pytest.mark.parametrize("which", [slice(2, 4), torch.tensor([2, 3]), torch.arange(10).eq(2)])
-def test_picking_keeps_the_three_fields_together(which):
+def test_pick_selects_the_same_examples_of_all_fields(which):
     picked = domain().data.pick(which)
     assert picked.x[0, 0] == 2
     assert picked.y[0] == 2
     assert len(picked.x) == len(picked.y) == len(picked.domain)
 
 
-def test_a_domain_needs_a_label_for_every_input():
+def test_a_domain_requires_a_label_for_every_input():
     with pytest.raises(ValueError, match="10 inputs, 9 labels and 10 domain indices"):
         Domain("d", Batch(torch.zeros(10, 1), torch.zeros(9).long(), torch.zeros(10).long()))
 

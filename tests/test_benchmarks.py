@@ -20,20 +20,18 @@ conclude = runpy.run_path(str(ROOT / "benchmarks" / "outcome.py"))["conclude"]
         ({}, "ratio 3 (wanted nothing on this machine)", 0),
     ],
 )
-def test_the_last_line_is_the_ratio_and_a_ratio_outside_its_limits_fails(
-    limits, line, code, capsys
-):
+def test_a_ratio_outside_its_limits_fails(limits, line, code, capsys):
     assert conclude(3.0, **limits) == code
     assert capsys.readouterr().out.splitlines()[-1] == line
 
 
-def test_a_wrong_outcome_fails_whatever_the_ratio_is(capsys):
+def test_a_wrong_result_fails_at_any_ratio(capsys):
     assert conclude(3.0, at_least=2, wrong=["values: they differ"]) == 1
     assert capsys.readouterr().out == "WRONG values: they differ\nratio 3 (wanted at least 2)\n"
     assert conclude(float("nan"), at_least=2) == 1
 
 
-def test_make_benchmarks_runs_each_that_can_be_run():
+def test_make_benchmarks_runs_every_benchmark():
     runnable = {
         file.stem
         for file in (ROOT / "benchmarks").glob("*.py")

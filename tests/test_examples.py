@@ -43,7 +43,7 @@ def run(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
-def test_notebooks_are_kept_with_the_outputs_of_one_run_from_top_to_bottom(notebook):
+def test_notebooks_contain_the_outputs_of_one_complete_run(notebook):
     code = cells(notebook, "code")
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
     for cell in code:
@@ -59,7 +59,7 @@ def test_notebooks_are_kept_with_the_outputs_of_one_run_from_top_to_bottom(noteb
 
 
 @pytest.mark.slow
-def test_the_ten_cells_of_the_theory_show_what_their_text_states():
+def test_outputs_of_the_theory_notebook_match_its_text():
     assert len(cells(EXAMPLES / "theory.ipynb", "code")) == 10
     names = run("theory.ipynb")
     core, label = names["CORE"], names["with_label"]

@@ -28,24 +28,24 @@ def test_by_hand():
         ([1.0, math.nan], 0.0, 2.0, False),
     ],
 )
-def test_the_mean_is_judged_by_the_range(values, low, high, holds):
+def test_a_claim_holds_if_the_mean_is_in_the_range(values, low, high, holds):
     assert claim(values, low=low, high=high).holds is holds
 
 
-def test_in_every_seed_is_stricter_than_on_average():
+def test_every_seed_is_stricter_than_the_mean():
     assert claim([0.0, 4.0], low=1.0).holds is True
     assert claim([0.0, 4.0], low=1.0, every_seed=True).holds is False
     assert "in every seed" in claim([0.0, 4.0], low=1.0, every_seed=True).expected_range
 
 
-def test_no_seed_is_no_verdict():
+def test_a_claim_without_seeds_is_not_judged():
     found = claim([], low=1.0)
     assert found.holds is None
     assert found.found is None
     assert found.not_judged
 
 
-def test_a_number_may_stand_unjudged():
+def test_a_claim_without_a_range_is_not_judged():
     assert (
         Claim("says", "ours", "q", found=1.0, n=1, low=2.0, not_judged="other sizes").holds is None
     )
@@ -69,7 +69,7 @@ def test_one_seed_has_no_spread():
         (1e6, "1.0e+06"),
     ],
 )
-def test_numbers_as_printed(value, text):
+def test_format_of_numbers(value, text):
     assert number(value) == text
 
 
@@ -77,20 +77,20 @@ def double(values):
     return [2 * value for value in values]
 
 
-def test_a_statement_is_judged_by_what_it_measures():
+def test_a_statement_is_judged_by_its_measure():
     statement = Statement("{who} doubles", "ours", "twice {who}", double, low=3.0, every_seed=True)
     claim = statement.judge([1.0, 2.0], who="it")
     assert (claim.says, claim.quantity) == ("it doubles", "twice it")
     assert (claim.found, claim.holds, claim.in_every_seed) == (3.0, False, False)
 
 
-def test_a_statement_may_be_about_one_number_of_all_seeds():
+def test_a_statement_may_pool_all_seeds():
     statement = Statement("s", "ours", "q", lambda rows: Pooled(sum(rows), len(rows), "pair"))
     claim = statement.judge([1.0, 2.0])
     assert (claim.found, claim.spread, claim.n, claim.of) == (3.0, None, 2, "pair")
 
 
-def test_what_a_run_lacks_is_the_reason_why_a_statement_is_not_judged():
+def test_a_statement_that_is_not_judged_has_a_reason():
     def measure(rows):
         raise NotJudged("there is no student")
 

@@ -69,14 +69,14 @@ def test_no_item_has_both_an_address_and_a_reason():
     assert not set(PARTS) & set(NOT_IN_CODE)
 
 
-def test_what_has_no_single_address_has_parts():
+def test_items_without_an_address_have_parts():
     one_address = ("Eq.", "Def.", "Lemma", "Thm.")
     promised = {item for item in ITEMS if not item.startswith(one_address)}
     assert set(PARTS) == promised - set(NOT_IN_CODE)
 
 
 @pytest.mark.parametrize(("item", "part"), EVERY_PART, ids=lambda each: str(each)[:60])
-def test_every_part_exists_or_is_absent_for_a_reason(item, part):
+def test_every_part_exists_or_has_a_reason(item, part):
     assert bool(part.address) != bool(part.absent)
     assert len(part.absent.split()) != 1
     assert not part.address or exists(part.address)
@@ -86,7 +86,7 @@ def test_every_part_exists_or_is_absent_for_a_reason(item, part):
     "address",
     ["contam.nothing", "contam.paper.where.more", "contam run dominoes none", "docs/none.md"],
 )
-def test_an_address_that_does_not_exist_is_noticed(address):
+def test_an_address_that_does_not_exist_is_reported(address):
     assert not exists(address)
 
 
@@ -106,7 +106,7 @@ def test_every_baseline_is_a_part():
 @pytest.mark.parametrize(
     ("item", "panels"), [("Fig. 6", "abc"), ("Murali Fig. 7", "ab"), ("Fig. 3", "d")]
 )
-def test_panels_that_differ_in_kind_are_parts(item, panels):
+def test_panels_of_different_kinds_are_parts(item, panels):
     for panel in panels:
         assert any(part.what.startswith(f"({panel})") for part in PARTS[item])
 
@@ -139,12 +139,12 @@ def test_every_number_of_the_papers_is_an_item():
     assert sum(len(chapter) for chapter in CONTENTS.values()) == len(ITEMS)
 
 
-def test_equations_come_in_the_paper_s_order():
+def test_equations_are_in_the_order_of_the_paper():
     numbers = [int(item.split()[1]) for item in ITEMS if item.startswith("Eq.")]
     assert numbers == list(range(1, 62))
 
 
-def test_references_between_items_lead_to_items():
+def test_references_between_items_name_items():
     assert {*PART_OF, *PART_OF.values(), *RESTATED.values(), *NOT_IN_CODE} <= set(ITEMS)
     named = re.compile(r"(?:Eq\.|Def\.|Thm\.|Fig\.|Tab\.|App\.|Lemma) [A-G]?\.?\d+(?:\.\d+)?")
     for reason in NOT_IN_CODE.values():
@@ -159,7 +159,7 @@ def test_sources_of_claims_name_items_of_the_paper():
                     assert source == "ours" or isinstance(paper.cited(source), list), path
 
 
-def test_what_an_experiment_redraws_has_its_address_there():
+def test_items_that_an_experiment_reproduces_have_their_address_there():
     found = places()
     for experiment in EXPERIMENTS:
         for item in experiment.reproduces:
@@ -171,7 +171,7 @@ def test_what_an_experiment_redraws_has_its_address_there():
                 )
 
 
-def test_files_that_reasons_point_to_exist():
+def test_files_named_in_reasons_exist():
     for item, reason in NOT_IN_CODE.items():
         for path in re.findall(r"\S+\.py", reason):
             assert (ROOT / path).is_file(), f"{item}: {path}"
@@ -182,7 +182,7 @@ def test_the_page_of_the_documentation_is_up_to_date():
     assert written == paper.markdown(), "run: python -m contam.paper > docs/paper-map.md"
 
 
-def test_asking_needs_no_torch_and_little_time():
+def test_lookup_does_not_import_torch_and_is_fast():
     code = "import sys, contam.paper as p; p.where('Eq. 4'); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
     start = time.process_time()
@@ -231,7 +231,7 @@ def test_spellings(asked, item):
 
 
 @pytest.mark.parametrize("item", ITEMS)
-def test_every_item_is_found_under_its_own_name_and_answered(item):
+def test_every_item_has_an_answer(item):
     assert spelled(item) == item
     first, *rest = where(item)
     assert first == f"{item}: {ITEMS[item]}"
@@ -252,7 +252,7 @@ def test_every_item_is_found_under_its_own_name_and_answered(item):
         ("banana", "Eq. 61"),
     ],
 )
-def test_an_unknown_item_is_refused_with_the_nearest(asked, nearest):
+def test_an_unknown_item_raises_with_the_nearest_name(asked, nearest):
     with pytest.raises(ValueError, match=f"no item '{asked}'.*{nearest}"):
         where(asked)
 
@@ -315,14 +315,14 @@ def test_addresses_name_modules_classes_methods_and_attributes(package):
         ("ours; Murali et al. (2023), Fig. 9.", "no item 'Murali Fig. 9'"),
     ],
 )
-def test_a_malformed_source_line_is_named_with_its_file_and_line(package, source, fault):
+def test_a_malformed_source_line_is_reported_with_file_and_line(package, source, fault):
     folder = package(f'X = 1\n\n\ndef f():\n    """What it is.\n\n    Source: {source}\n    """\n')
     with pytest.raises(ValueError, match=rf"toy/module\.py:7: .*{re.escape(fault)}"):
         places(folder)
 
 
 @pytest.mark.parametrize("item", ["Eq. 4", "Def. 3.1", "Lemma A.1", "Thm. 4.1"])
-def test_a_second_address_of_a_formula_or_statement_is_refused(package, item):
+def test_a_formula_or_statement_has_one_address(package, item):
     twice = (
         f'def f():\n    """One. Source: {item}."""\n\n\ndef g():\n    """Two. Source: {item}."""\n'
     )
@@ -338,7 +338,7 @@ def test_a_figure_table_or_section_may_have_several_parts(package, item):
     assert len(places(package(twice))[item]) == 2
 
 
-def test_an_equation_lives_with_its_statement_unless_it_is_named(package):
+def test_an_equation_has_the_address_of_its_statement_by_default(package):
     text = (
         'def f():\n    """Lemma. Source: Lemma D.2."""\n\n\n'
         'def g():\n    """Its variance. Source: Eq. 54."""\n'

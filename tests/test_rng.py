@@ -9,7 +9,7 @@ from contam.rng import bit_generator_for, generator_for
 
 
 @given(seed=st.integers(0, 2**40), purpose=st.text(max_size=20))
-def test_a_name_gives_its_own_numbers_again(seed, purpose):
+def test_equal_seed_and_purpose_give_equal_numbers(seed, purpose):
     first, again = (torch.rand(4, generator=generator_for(seed, purpose)) for _ in range(2))
     assert torch.equal(first, again)
     assert np.array_equal(
@@ -18,7 +18,7 @@ def test_a_name_gives_its_own_numbers_again(seed, purpose):
     )
 
 
-def test_seeds_and_purposes_do_not_share_numbers():
+def test_different_seeds_or_purposes_give_different_numbers():
     names = [(seed, purpose) for seed in range(20) for purpose in ("a", "b", "a/b", "1/a", "")]
     drawn = {tuple(torch.rand(2, generator=generator_for(*name)).tolist()) for name in names}
     assert len(drawn) == len(names)
@@ -26,7 +26,7 @@ def test_seeds_and_purposes_do_not_share_numbers():
     assert len(raw) == len(names)
 
 
-def test_nothing_touches_the_global_state():
+def test_the_global_state_is_unchanged():
     torch.manual_seed(0)
     before = torch.get_rng_state()
     torch.rand(3, generator=generator_for(1, "x"))
@@ -34,6 +34,6 @@ def test_nothing_touches_the_global_state():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_stream_is_as_uniform_as_it_should_be():
+def test_a_generator_is_uniform():
     drawn = torch.rand(20_000, generator=generator_for(3, "uniform"), dtype=torch.float64)
     assert abs(float(drawn.mean()) - 0.5) < 4 * (1 / 12 / 20_000) ** 0.5

@@ -29,7 +29,7 @@ def one_part(root: Path, config: Config | None = None) -> Path:
         return run.folder
 
 
-def test_what_is_written_comes_back(tmp_path):
+def test_read_returns_what_was_written(tmp_path):
     run = Run.load(one_part(tmp_path))
     assert run.read("curve/seed0") == [{"step": 1, "loss": 0.5}]
     torch.testing.assert_close(run.arrays("curve/seed0")["W"], torch.arange(6.0).view(2, 3))
@@ -44,7 +44,7 @@ def test_the_folder_is_named_by_the_resolved_config(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_starting_again_goes_on_and_keeps_what_was_done(tmp_path):
+def test_start_resumes_and_keeps_finished_parts(tmp_path):
     one_part(tmp_path)
     with Run.start(tmp_path, "toy", Config()) as run:
         assert run.has("curve/seed0")
@@ -57,14 +57,14 @@ def test_starting_again_goes_on_and_keeps_what_was_done(tmp_path):
         assert len(run.sessions) == 2
 
 
-def test_a_run_says_by_what_it_was_made(tmp_path):
+def test_a_run_records_versions_and_hardware(tmp_path):
     (session,) = Run.load(one_part(tmp_path)).sessions
     assert session.versions["torch"] == torch.__version__
     assert int(session.hardware["cores"]) >= 1
     assert session.process == os.getpid()
 
 
-def test_a_checkpoint_lives_until_its_part_is_written(tmp_path):
+def test_writing_a_part_deletes_its_checkpoint(tmp_path):
     with Run.start(tmp_path, "toy", Config()) as run:
         assert run.checkpoint("part") is None
         run.save_checkpoint("part", {"W": torch.ones(2)}, [{"step": 1}])
@@ -116,28 +116,28 @@ def test_the_type_of_a_column_follows_from_its_values(tmp_path, values, dtype):
         assert run.table("part").value.dtype == dtype
 
 
-def test_a_table_of_no_part_is_empty(tmp_path):
+def test_a_table_without_parts_is_empty(tmp_path):
     with Run.start(tmp_path, "toy", Config()) as run:
         assert len(run.table("net/")) == 0
 
 
-def test_importing_runs_does_not_import_pandas():
+def test_import_does_not_import_pandas():
     code = "import sys, contam.run; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_loaded_run_can_only_be_read(tmp_path):
+def test_a_loaded_run_is_read_only(tmp_path):
     with pytest.raises(RunError, match="for reading only"):
         Run.load(one_part(tmp_path)).finish()
 
 
 @pytest.mark.parametrize("name", ["../out", "a b", "", "/etc/passwd", "a//b"])
-def test_parts_have_plain_names(tmp_path, name):
+def test_an_invalid_part_name_is_rejected(tmp_path, name):
     with Run.start(tmp_path, "toy", Config()) as run, pytest.raises(ValueError, match="part name"):
         run.write(name, [])
 
 
-def test_two_processes_on_one_run(tmp_path):
+def test_a_run_is_locked_while_a_process_writes_it(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from contam.run import Run\n"
         "from pydantic import BaseModel\n"
@@ -184,7 +184,7 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch, when):
     assert Run.load(folder).read("curve/seed1") == [{"step": 1}]
 
 
-def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):
+def test_a_folder_with_other_files_is_not_changed(tmp_path):
     folder = tmp_path / f"toy-{digest('toy', Config().model_dump(mode='json'))}"
     folder.mkdir()
     (folder / "thesis.tex").write_text("years of work")
@@ -193,7 +193,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):
     assert (folder / "thesis.tex").read_text() == "years of work"
 
 
-def test_what_a_killed_writer_left_half_done_is_cleared_away(tmp_path):
+def test_temporary_files_of_a_killed_process_are_deleted(tmp_path):
     folder = tmp_path / f"toy-{digest('toy', Config().model_dump(mode='json'))}"
     folder.mkdir()
     (folder / ".writing-1-run.json").write_text("{")
@@ -203,7 +203,7 @@ def test_what_a_killed_writer_left_half_done_is_cleared_away(tmp_path):
     assert not list(folder.rglob(".writing-*"))
 
 
-def test_written_files_are_as_readable_as_any_other(tmp_path):
+def test_files_have_the_default_permissions(tmp_path):
     (tmp_path / "plain").write_text("")
     path = one_part(tmp_path) / "run.json"
     assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
@@ -214,14 +214,14 @@ def test_written_files_are_as_readable_as_any_other(tmp_path):
     [
         ("", "is not JSON"),
         ("{", "is not JSON"),
-        ("[]", "not a run of ours"),
+        ("[]", "not a run folder"),
         ("{}", "field 'format'"),
         ('{"format": 99}', "use the version of contam"),
         ('{"format": 1, "experiment": "toy", "config": {}, "surprise": 1}', "field 'surprise'"),
         ("[" * 100_000, "is not JSON"),
     ],
 )
-def test_a_damaged_or_foreign_manifest(tmp_path, content, line):
+def test_a_damaged_manifest_is_rejected(tmp_path, content, line):
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(RunError, match=line) as caught:
         Run.load(tmp_path)
@@ -229,19 +229,19 @@ def test_a_damaged_or_foreign_manifest(tmp_path, content, line):
     assert "run.json" in str(caught.value)
 
 
-def test_no_run_at_all(tmp_path):
+def test_a_folder_without_a_run_is_rejected(tmp_path):
     with pytest.raises(RunError, match=r"has no run\.json"):
         Run.load(tmp_path)
     with pytest.raises(RunError, match="is not a folder"):
         Run.load(tmp_path / "nowhere")
 
 
-def test_a_config_that_was_edited_by_hand(tmp_path):
+def test_an_edited_config_is_rejected(tmp_path):
     path = one_part(tmp_path) / "run.json"
     content = json.loads(path.read_text())
     content["config"]["steps"] = 4
     path.write_text(json.dumps(content))
-    with pytest.raises(RunError, match="another config"):
+    with pytest.raises(RunError, match="does not match the folder"):
         Run.start(tmp_path, "toy", Config())
 
 
@@ -254,7 +254,7 @@ def test_a_config_that_was_edited_by_hand(tmp_path):
     flip=st.integers(1, 255),
     harm=st.sampled_from(["cut", "change"]),
 )
-def test_damage_anywhere_is_noticed(tmp_path, which, where, flip, harm):
+def test_damage_of_any_file_is_detected(tmp_path, which, where, flip, harm):
     """Cut or change any file anywhere: reading gives what was written, or one line."""
     folder = one_part(tmp_path)
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != ".lock")
@@ -275,7 +275,7 @@ def test_damage_anywhere_is_noticed(tmp_path, which, where, flip, harm):
         path.write_bytes(whole)
 
 
-def test_a_damaged_checkpoint_names_the_file_to_delete(tmp_path):
+def test_a_damaged_checkpoint_is_reported_with_the_file_to_delete(tmp_path):
     with Run.start(tmp_path, "toy", Config()) as run:
         run.save_checkpoint("part", {"W": torch.ones(200)})
         path = run.folder / "checkpoints" / "part.safetensors"
@@ -285,7 +285,7 @@ def test_a_damaged_checkpoint_names_the_file_to_delete(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_process_killed_at_any_moment_leaves_a_valid_run(tmp_path):
+def test_a_killed_process_leaves_a_valid_run(tmp_path):
     """Each part is there whole or not at all, whenever the writer dies."""
     code = (
         "from pathlib import Path; import itertools, torch; from contam.run import Run\n"

@@ -1,17 +1,17 @@
-"""A run is a folder, and this file is the only one that writes it.
+"""Writes and reads run folders; no other module writes them.
 
     <experiment>-<hash of the resolved config>/
-      run.json               what was run, by which versions, how far it came, a digest of each file
-      tables/<part>.jsonl      records, one JSON object a line
+      run.json               config, versions, sessions, and a digest of each file
+      tables/<part>.jsonl      records, one JSON object per line
       arrays/<part>.safetensors
       checkpoints/<part>.safetensors   only while a part is unfinished
 
-A part (say, one seed of one network) is written whole or not at all: its files are renamed into
-place first and entered in `run.json` last, so a process that is killed anywhere leaves a valid
-folder, and the same command takes up the work where it stood.
+A part (for example one seed of one network) is written atomically: its files are renamed into
+place first and entered in `run.json` last. A process that is killed at any point leaves a valid
+folder, and the same command resumes the run.
 
-Of several processes that compute one run together, the main one writes. The others know of each
-part when it is written, and write nothing.
+When several processes compute one run, only the main process writes. `Run.write` waits until the
+part is written before it returns in the other processes.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ from contam.training.distributed import barrier, processes, rank
 
 FORMAT = 1
 UNFINISHED = ".writing-"
-"""How the name of a file starts until it is whole."""
+"""Prefix of the names of temporary files, which are renamed when they are complete."""
 PART_NAME = re.compile(r"[A-Za-z0-9_.=+-]+(/[A-Za-z0-9_.=+-]+)*")
 
 DataFrame: TypeAlias = Any
@@ -51,32 +51,32 @@ DataFrame: TypeAlias = Any
 
 
 class RunError(ValueError):
-    """A run folder that can't be used, with what to do about it in one line."""
+    """A run folder can't be used; the message suggests a fix."""
 
 
 class Session(BaseModel):
-    """One stretch of computing: when, how long, on what."""
+    """One process that computed parts of a run: start, duration, versions and hardware."""
 
     started: str
     """Coordinated universal time, ISO 8601."""
     seconds: float = 0.0
-    """Wall time until the last thing that was written."""
+    """Wall time from the start to the last write."""
     process: int
     versions: dict[str, str]
     hardware: dict[str, str | int]
     commit: str | None
-    """Git commit of contam itself, with '+changes' behind it when the tree was not clean."""
+    """Git commit of contam, with the suffix '+changes' when the working tree was not clean."""
 
 
 class Written(BaseModel):
-    """The digest of a file as it was written."""
+    """Digest and size of a file when it was written."""
 
     sha256: str
     bytes: int
 
 
 class Manifest(BaseModel):
-    """The content of run.json."""
+    """Content of run.json."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -89,10 +89,10 @@ class Manifest(BaseModel):
 
 
 class Run:
-    """One experiment under one config, on disk.
+    """The results of one experiment under one config, in a folder.
 
-    `Run.start` makes or resumes one for writing, `Run.load` opens one for reading. Used as a
-    context manager, a started run releases its lock at the end.
+    `Run.start` creates or resumes a run for writing; `Run.load` opens one for reading. As a context
+    manager, a run that was started releases its lock on exit.
 
     >>> import tempfile
     >>> class Config(BaseModel):
@@ -110,17 +110,35 @@ class Run:
         self.folder = folder
         self._manifest = manifest
         self._lock = lock
-        self._follows = follows  # the main process, which writes
+        self._follows = follows  # True in processes that do not write
         self._clock = time.monotonic()
 
     @classmethod
     def start(cls, root: Path, experiment: str, config: BaseModel, *, wait: bool = False) -> "Run":
-        """The run of `experiment` under `config` below `root`: a new one, or the one begun earlier.
+        """Create the run of an experiment under a config, or resume it, and lock it for writing.
 
-        With `wait`, wait while another process writes the run, instead of raising an error.
+        Args:
+            root: the folder of all runs; it is created if it does not exist.
+            experiment: name of the experiment.
+            config: the resolved config; it decides the folder's name.
+            wait: wait while another process writes the run, instead of raising an error.
+
+        Returns:
+            The run, open for writing. If it was finished, its parts are all there.
 
         Raises:
-            RunError: another process writes it, it is damaged, or the folder is something else.
+            RunError: another process writes the run, its files are damaged, the folder holds other
+                files, or it can't be written.
+
+        >>> import tempfile
+        >>> class Config(BaseModel):
+        ...     seeds: int = 2
+        >>> root = Path(tempfile.mkdtemp())
+        >>> with Run.start(root, "toy", Config()) as run:
+        ...     run.write("seed0", [{"accuracy": 0.5}])
+        >>> with Run.start(root, "toy", Config()) as resumed:
+        ...     resumed.has("seed0"), resumed.has("seed1"), resumed.finished
+        (True, False, False)
         """
         values = config.model_dump(mode="json")
         folder = cls.place(root, experiment, config)
@@ -140,18 +158,18 @@ class Run:
                 f"{folder}: another process is writing this run; wait for it, or stop it"
             ) from None
         try:
-            for left in folder.rglob(f"{UNFINISHED}*"):
-                left.unlink()
+            for temporary in folder.rglob(f"{UNFINISHED}*"):
+                temporary.unlink()
             if (folder / "run.json").exists():
                 manifest = _read_manifest(folder)
                 if manifest.experiment != experiment or manifest.config != values:
                     raise RunError(
-                        f"{folder}/run.json: holds another config than the folder's name says; "
+                        f"{folder}/run.json: its config does not match the folder's name; "
                         "move the folder away and run again"
                     )
             elif foreign := [p.name for p in folder.iterdir() if p.name != ".lock"]:
                 raise RunError(
-                    f"{folder}: has no run.json but holds {foreign[0]!r}; it is not a run of ours: "
+                    f"{folder}: has no run.json but holds {foreign[0]!r}; it is not a run folder: "
                     "choose another --out, or move it away"
                 )
             else:
@@ -163,22 +181,30 @@ class Run:
         except BaseException:
             lock.release()
             raise
-        barrier()  # It is there now; and nothing is added to it before the others have read it.
-        barrier()
+        barrier()  # The other processes may read the manifest now.
+        barrier()  # They have read it; parts may be added now.
         return run
 
     @classmethod
     def load(cls, folder: Path) -> "Run":
-        """A run for reading; each file is checked against its digest when it is read.
+        """Open a run for reading; each file is checked against its digest when it is read.
+
+        Args:
+            folder: the folder of the run.
 
         Raises:
-            RunError: there is none, it is damaged, or it comes from a newer version.
+            RunError: the folder has no run.json, or it is damaged or in another format.
         """
         return cls(folder, _read_manifest(folder), None)
 
     @classmethod
     def find(cls, root: Path, experiment: str, config: BaseModel) -> "Run":
-        """The run of `experiment` under `config` below `root`, for reading.
+        """Open the run of an experiment under a config for reading.
+
+        Args:
+            root: the folder of all runs.
+            experiment: name of the experiment.
+            config: the resolved config.
 
         Raises:
             RunError: as for `load`.
@@ -187,7 +213,18 @@ class Run:
 
     @classmethod
     def place(cls, root: Path, experiment: str, config: BaseModel) -> Path:
-        """The folder of `experiment` under `config` below `root`, whether it is there or not."""
+        """Return the folder of an experiment under a config; it need not exist.
+
+        Args:
+            root: the folder of all runs.
+            experiment: name of the experiment.
+            config: the resolved config.
+
+        >>> class Config(BaseModel):
+        ...     seeds: int = 1
+        >>> Run.place(Path("runs"), "toy", Config()).name
+        'toy-407205e7'
+        """
         return root / f"{experiment}-{digest(experiment, config.model_dump(mode='json'))}"
 
     def __enter__(self) -> "Run":
@@ -209,20 +246,20 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether every part was computed."""
+        """Whether `finish` was called: every part is written."""
         return self._manifest.finished
 
     @property
     def sessions(self) -> list[Session]:
-        """The stretches of computing that made the run, in order."""
+        """The processes that computed the run, in order."""
         return self._manifest.sessions
 
     def has(self, part: str) -> bool:
-        """Whether the part was computed."""
+        """Whether the part is written."""
         return _table(part) in self._manifest.files
 
     def parts(self, prefix: str = "") -> list[str]:
-        """Names of the parts computed so far that start with `prefix`, sorted."""
+        """Sorted names of the written parts that start with `prefix`."""
         names = (
             path.removeprefix("tables/").removesuffix(".jsonl")
             for path in self._manifest.files
@@ -236,7 +273,26 @@ class Run:
         records: Iterable[Mapping[str, Any]],
         arrays: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Write a part whole: its records and, when given, its arrays; drop its check-points."""
+        """Write a part atomically, and delete its checkpoints.
+
+        Args:
+            part: name of the part: letters, digits, "_", "-", "=", "." and "/".
+            records: rows of the part's table. Tensors and arrays become lists, and numbers that
+                are not finite become null.
+            arrays: tensors to keep beside the table, by name.
+
+        Raises:
+            ValueError: the name of the part has other characters.
+            RunError: the run is open for reading only, or the folder can't be written.
+
+        >>> import tempfile
+        >>> class Config(BaseModel):
+        ...     seeds: int = 1
+        >>> with Run.start(Path(tempfile.mkdtemp()), "toy", Config()) as run:
+        ...     run.write("seed0", [{"loss": float("nan")}], {"weight": torch.ones(2)})
+        >>> run.read("seed0"), run.arrays("seed0")
+        ([{'loss': None}], {'weight': tensor([1., 1.])})
+        """
         lines = "".join(json.dumps(_plain(record)) + "\n" for record in records).encode()
         files = {_table(part): lines}
         if arrays is not None:
@@ -255,14 +311,24 @@ class Run:
         barrier()
 
     def read(self, part: str) -> list[dict[str, Any]]:
-        """The records of a part. Raises RunError when it is missing or damaged."""
+        """Read the records of a part.
+
+        Args:
+            part: name of the part.
+
+        Returns:
+            The records as they were written; missing values are None.
+
+        Raises:
+            RunError: the part is not written yet, or its file is damaged.
+        """
         return [json.loads(line) for line in self._content(_table(part)).decode().splitlines()]
 
     def table(self, prefix: str = "") -> DataFrame:
-        """The records of all parts that start with `prefix`, one row each.
+        """Read the records of all parts that start with `prefix` as one table.
 
         Args:
-            prefix: the name of a part, or how the names of several start: `"net/"`.
+            prefix: the name of a part, or a prefix that several parts share, such as `"net/"`.
 
         Returns:
             Rows in the order of `parts(prefix)`, with the part's name in the column `part` and a
@@ -295,21 +361,60 @@ class Run:
         )
 
     def arrays(self, part: str) -> dict[str, Tensor]:
-        """The arrays of a part. Raises RunError when they are missing or damaged."""
+        """Read the tensors that were written with a part.
+
+        Args:
+            part: name of the part.
+
+        Returns:
+            The tensors by name, on the CPU.
+
+        Raises:
+            RunError: the part is not written yet or has no tensors, or its file is damaged.
+        """
         self._content(_arrays(part))
         return _load_tensors(self.folder / _arrays(part))[0]
 
     def save_checkpoint(
         self, part: str, state: Mapping[str, Tensor], records: Iterable[Mapping[str, Any]] = ()
     ) -> None:
-        """Keep an unfinished part's state, and the records that it has so far."""
-        kept = json.dumps([_plain(record) for record in records])
+        """Write the state of an unfinished part, so that an interrupted run can resume.
+
+        Args:
+            part: name of the part.
+            state: the tensors to resume from, by name.
+            records: the records of the part up to now.
+
+        Raises:
+            ValueError: the name of the part has characters that are not allowed.
+            RunError: the folder can't be written.
+        """
+        header = json.dumps([_plain(record) for record in records])
         self._put(
-            self._checkpoint_path(part), to_safetensors(_contiguous(state), {"records": kept})
+            self._checkpoint_path(part), to_safetensors(_contiguous(state), {"records": header})
         )
 
     def checkpoint(self, part: str) -> tuple[dict[str, Tensor], list[dict[str, Any]]] | None:
-        """The state and records of an unfinished part, or None when there are none."""
+        """Read the checkpoint of an unfinished part.
+
+        Args:
+            part: name of the part.
+
+        Returns:
+            The tensors and the records that `save_checkpoint` wrote last; None if there is no
+            checkpoint.
+
+        Raises:
+            RunError: the file is damaged.
+
+        >>> import tempfile
+        >>> class Config(BaseModel):
+        ...     seeds: int = 1
+        >>> with Run.start(Path(tempfile.mkdtemp()), "toy", Config()) as run:
+        ...     run.save_checkpoint("seed0", {"weight": torch.zeros(2)}, [{"step": 10}])
+        ...     run.checkpoint("seed0")
+        ({'weight': tensor([0., 0.])}, [{'step': 10}])
+        """
         path = self._checkpoint_path(part)
         if not path.exists():
             return None
@@ -317,7 +422,7 @@ class Run:
         return tensors, json.loads(metadata["records"])
 
     def finish(self) -> None:
-        """Say that every part was computed."""
+        """Mark the run as finished, after every part is written."""
         self._manifest.finished = True
         self._save_manifest()
         barrier()
@@ -326,11 +431,11 @@ class Run:
         return self.folder / "checkpoints" / f"{_named(part)}.safetensors"
 
     def _content(self, path: str) -> bytes:
-        """A file's bytes, checked against the digest that was noted when it was written."""
+        """Read a file, and check it against its digest in the manifest."""
         full = self.folder / path
-        noted = self._manifest.files.get(path)
-        if noted is None:
-            raise RunError(f"{full}: was not computed yet; run the experiment to its end")
+        expected = self._manifest.files.get(path)
+        if expected is None:
+            raise RunError(f"{full}: is not computed yet; run the experiment to its end")
         try:
             content = full.read_bytes()
         except OSError as error:
@@ -338,9 +443,9 @@ class Run:
                 f"{full}: can't be read ({error.strerror}); restore it, or delete {self.folder} "
                 "and run again"
             ) from None
-        if len(content) != noted.bytes or hashlib.sha256(content).hexdigest() != noted.sha256:
+        if len(content) != expected.bytes or hashlib.sha256(content).hexdigest() != expected.sha256:
             raise RunError(
-                f"{full}: is not as it was written (damaged or edited); restore it, or delete "
+                f"{full}: does not match its digest (damaged or edited); restore it, or delete "
                 f"{self.folder} and run again"
             )
         return content
@@ -353,9 +458,7 @@ class Run:
         if self._follows:
             return
         if self._lock is None:
-            raise RunError(
-                f"{self.folder}: is open for reading only; 'Run.start' opens for writing"
-            )
+            raise RunError(f"{self.folder}: is open for reading only; use 'Run.start' to write")
         self._manifest.sessions[-1].seconds = round(time.monotonic() - self._clock, 2)
         write_atomically(
             self.folder / "run.json", self._manifest.model_dump_json(indent=1).encode() + b"\n"
@@ -363,7 +466,18 @@ class Run:
 
 
 def digest(experiment: str, config: Mapping[str, Any]) -> str:
-    """Eight hexadecimal digits that name an experiment under a config."""
+    """Hash the name of an experiment and its config.
+
+    Args:
+        experiment: name of the experiment.
+        config: the resolved config as JSON values; the order of keys does not matter.
+
+    Returns:
+        Eight hexadecimal digits.
+
+    >>> digest("toy", {"seeds": 1, "steps": 10}) == digest("toy", {"steps": 10, "seeds": 1})
+    True
+    """
     text = json.dumps([FORMAT, experiment, config], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -401,10 +515,10 @@ def _read_manifest(folder: Path) -> Manifest:
         ) from None
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the whole"
+        field = ".".join(str(part) for part in first["loc"]) or "(root)"
         raise RunError(
-            f"{path}: field {field!r}: {first['msg'].lower()}; it is not a run of ours, or it is "
-            "damaged: give another folder, or delete it and run again"
+            f"{path}: field {field!r}: {first['msg'].lower()}; it is not a run folder, or it "
+            "is damaged: give another folder, or delete it and run again"
         ) from None
 
 
@@ -414,13 +528,27 @@ def _load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise RunError(
-            f"{path}: can't be read ({error}); delete this file and run again: only its own part "
-            "starts anew"
+            f"{path}: can't be read ({error}); delete this file and run again: only its part "
+            "is computed again"
         ) from None
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Put `content` at `path` in one piece: other readers see the old file or the new one."""
+    """Write a file so that other processes see either the old content or the new one.
+
+    Args:
+        path: the file; missing parent folders are created.
+        content: the new content.
+
+    Raises:
+        RunError: the file can't be written; the message suggests a fix.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "notes" / "a.txt"
+    >>> write_atomically(path, b"abc")
+    >>> path.read_bytes()
+    b'abc'
+    """
     temporary = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")
     with _explained(path):
         try:
@@ -444,16 +572,16 @@ def _explained(path: Path) -> Iterator[None]:
         if isinstance(error, Timeout):
             raise
         fix = {
-            errno.ENOSPC: "free some space and run the same command again: nothing done is lost",
-            errno.EDQUOT: "free some space and run the same command again: nothing done is lost",
+            errno.ENOSPC: "free some space and run the same command again: finished parts are kept",
+            errno.EDQUOT: "free some space and run the same command again: finished parts are kept",
             errno.EACCES: "choose another --out, or change its permissions",
             errno.EROFS: "choose another --out",
-        }.get(error.errno or 0, "fix this and run the same command again: nothing done is lost")
+        }.get(error.errno or 0, "fix this and run the same command again: finished parts are kept")
         raise RunError(f"{path}: can't be written ({error.strerror or error}); {fix}") from None
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON has it; a number that is not finite becomes null."""
+    """Convert a value to JSON values; a number that is not finite becomes None."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -466,7 +594,7 @@ def _plain(value: Any) -> Any:
 
 
 def _dtype(values: Iterable[Any]) -> str:
-    """The pandas type of a column of JSON values, where None is a missing value."""
+    """Return the pandas type of a column of JSON values, where None is a missing value."""
     kinds = {type(value) for value in values}
     present = kinds - {type(None)}
     if present == {int}:
@@ -504,14 +632,14 @@ def _session() -> Session:
 def _processor() -> str:
     """Return the name of the processor, or "unknown"."""
     with contextlib.suppress(OSError):
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-        if found:
-            return found[1].strip()
+        match = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        if match:
+            return match[1].strip()
     return platform.processor() or "unknown"
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this file belongs to, or None when it is in no checkout."""
+    """Return the git commit of the checkout of this file, or None if it is in no checkout."""
 
     def git(*arguments: str) -> str:
         here = Path(__file__)

@@ -160,7 +160,7 @@ def test_fields_of_nested_recipes_have_flags(capsys):
     assert networks["teacher"] == "torchvision:resnet18"
 
 
-def test_a_prediction_that_takes_a_while_shows_the_time_left(capsys, monkeypatch):
+def test_a_long_prediction_shows_the_time_left(capsys, monkeypatch):
     monkeypatch.setattr("contam.cli.progress.QUIET_SECONDS", 0.0)
     size = ("--core", 5000, "--background", 5000, "--dimension", 40000, "--width", 10000)
     code, out, err = run_contam(capsys, "predict", *size, "--neurons", 64, "--steps", 50)
@@ -288,7 +288,7 @@ def test_a_damaged_table_is_reported(capsys, folder):
     table.write_bytes(whole[:-10])
     try:
         assert table.name in fails(capsys, "claims", folder)
-        assert "not as it was written" in fails(capsys, "report", folder)
+        assert "does not match its digest" in fails(capsys, "report", folder)
     finally:
         table.write_bytes(whole)
 
@@ -322,7 +322,7 @@ def command(root: Path) -> list[str]:
 def test_an_interrupted_command_resumes_with_the_same_bytes(tmp_path, how):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     subprocess.run(command(whole), capture_output=True, check=True)
-    # A check-point at every report, so that a resumed part starts in its middle.
+    # A checkpoint at every report, so that a resumed part starts in its middle.
     often = (
         "import sys; from contam.training import checkpointed; from contam.cli import main\n"
         "print('imported', flush=True)\n"
@@ -353,9 +353,7 @@ def test_an_interrupted_command_resumes_with_the_same_bytes(tmp_path, how):
         assert path.read_bytes() == (other / path.relative_to(one)).read_bytes()
 
 
-def test_an_interrupt_that_a_library_turns_into_another_error_stops_all_the_same(
-    monkeypatch, capsys
-):
+def test_an_interrupt_converted_by_a_library_still_stops_the_command(monkeypatch, capsys):
     def interrupted_import(*_):
         try:
             signal.raise_signal(signal.SIGINT)
@@ -369,7 +367,7 @@ def test_an_interrupt_that_a_library_turns_into_another_error_stops_all_the_same
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_a_closed_output_pipe_is_no_error():
+def test_a_closed_output_pipe_is_not_an_error():
     code = "import sys; from contam.cli import main; sys.exit(main(['list']))"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=os.environ)
     assert process.stdout is not None

@@ -39,7 +39,7 @@ def correlations(rows: list[dict]) -> dict:
     return family.correlated(LAPTOP, pandas.DataFrame(rows)).correlations
 
 
-def test_the_drop_is_the_share_of_what_is_above_guessing():
+def test_the_drop_is_a_share_of_above_chance_accuracy():
     row = {"network": "ERM", "seed": 0, "id": 0.9, "ood": 0.5, "chance": 0.1}
     (drop,) = points(LAPTOP, row)["drop"]
     assert drop == pytest.approx(0.5)
@@ -49,7 +49,7 @@ def test_the_drop_is_the_share_of_what_is_above_guessing():
     assert points(SMOKE, guessing).empty
 
 
-def test_a_measure_that_goes_with_the_drop_is_told_from_one_that_goes_against_it():
+def test_correlation_with_the_drop_has_the_right_sign():
     found = correlations(made_up(attenuation=1.0, both=-1.0))
     assert found["attenuation", False, False].value == pytest.approx(1)
     assert found["both", False, False].value == pytest.approx(-1)
@@ -58,7 +58,7 @@ def test_a_measure_that_goes_with_the_drop_is_told_from_one_that_goes_against_it
     assert ("error", True, False) not in found
 
 
-def test_few_networks_are_not_correlated():
+def test_too_few_networks_give_no_correlation():
     assert correlations(made_up(family.ENOUGH - 1)) == {}
     some = made_up(family.ENOUGH)
     for row in some[1:]:
@@ -74,7 +74,7 @@ class Additive(nn.Module):
         return torch.stack([x[:, 0, 16, 16], x[:, 0, 0, 0]], dim=1)
 
 
-def test_a_background_that_is_added_has_a_share_and_no_coupling():
+def test_an_additive_background_has_variance_but_no_coupling():
     """By hand: two classes on two backgrounds, and a network that reads each by itself."""
     y = torch.arange(20) % 2
     before = []
@@ -92,7 +92,7 @@ def test_a_background_that_is_added_has_a_share_and_no_coupling():
     assert row["both"] == pytest.approx((row["class"] * row["background"]) ** 0.5)
 
 
-def test_only_backgrounds_are_altered():
+def test_altered_images_differ_only_in_the_background():
     altered = family.altered_images(SMOKE, 0)
     shown = family.splits(0, train=40, id_val=40, id_test=SMOKE.images, ood_test=10)["id_test"]
     assert torch.equal(altered.plain.data.x, shown.x)
@@ -104,7 +104,7 @@ def test_only_backgrounds_are_altered():
     assert len(altered.before) == 18
 
 
-def test_claims_that_a_problem_without_masks_can_not_judge_say_so(tmp_path):
+def test_claims_that_need_masks_are_not_judged_without_them(tmp_path):
     """The paper preset's pipeline, on DomainNet's layout with a source of one's own."""
     networks = Networks(
         data="domainnet",
@@ -126,7 +126,7 @@ def test_claims_that_a_problem_without_masks_can_not_judge_say_so(tmp_path):
     assert "class profile" in EXPERIMENT.summary(run)
 
 
-def test_the_paper_preset_says_what_to_put_where(tmp_path):
+def test_the_paper_preset_reports_missing_files(tmp_path):
     config = FULL.model_copy(
         update={
             "networks": FULL.networks.model_copy(

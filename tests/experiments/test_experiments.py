@@ -47,7 +47,7 @@ def finished(smoke: dict[str, Path], experiment: Experiment) -> Run:
 
 
 @EACH
-def test_claims_are_judged_from_disk_alone(experiment, smoke):
+def test_claims_need_only_the_run(experiment, smoke):
     records = [c.record(experiment.name) for c in experiment.claims(finished(smoke, experiment))]
     assert records
     for record in json.loads(json.dumps(records)):
@@ -63,7 +63,7 @@ def test_claims_are_judged_from_disk_alone(experiment, smoke):
 
 
 @EACH
-def test_figures_are_drawn_from_disk_alone(experiment, smoke):
+def test_figures_need_only_the_run_folder(experiment, smoke):
     figures = experiment.draw(finished(smoke, experiment))
     assert figures
     for figure in figures:
@@ -75,7 +75,7 @@ def test_figures_are_drawn_from_disk_alone(experiment, smoke):
 
 
 @EACH
-def test_presets_begin_with_the_largest_and_survive_yaml(experiment):
+def test_presets_start_with_the_largest_and_round_trip_through_yaml(experiment):
     """A preset called `paper` is as published; the full size of a setting of ours is `full`."""
     first, *_, last = presets = list(experiment.presets)
     assert first in ("paper", "full") and last == "smoke" and "laptop" in presets
@@ -86,7 +86,7 @@ def test_presets_begin_with_the_largest_and_survive_yaml(experiment):
 
 
 @EACH_AGAIN
-def test_two_runs_of_the_same_config_write_the_same_bytes(experiment, smoke, tmp_path):
+def test_runs_of_the_same_config_are_equal_byte_by_byte(experiment, smoke, tmp_path):
     first = finished(smoke, experiment)
     config = experiment.presets["smoke"]
     share_networks(smoke, experiment, tmp_path)
@@ -96,8 +96,8 @@ def test_two_runs_of_the_same_config_write_the_same_bytes(experiment, smoke, tmp
 
 
 @EACH_AGAIN
-def test_a_run_stopped_anywhere_goes_on_to_the_same_bytes(experiment, smoke, tmp_path, monkeypatch):
-    """Stop after every few stages, with a check-point at each report, and start again."""
+def test_a_resumed_run_writes_the_same_bytes(experiment, smoke, tmp_path, monkeypatch):
+    """Stop after every few stages, with a checkpoint at each report, and start again."""
     whole = finished(smoke, experiment)
     config = experiment.presets["smoke"]
     monkeypatch.setattr("contam.training.checkpointed.CHECKPOINT_EVERY", 0.0)
@@ -165,14 +165,14 @@ def test_experiments_are_found_by_name_and_by_item(asked, name):
         ("Eq. 61", "no experiment redraws Eq. 61"),
     ],
 )
-def test_what_is_not_found_gets_the_nearest(asked, line):
+def test_an_unknown_name_raises_with_the_nearest_name(asked, line):
     with pytest.raises(ValueError, match=line):
         find(asked)
     with pytest.raises(ValueError, match="no experiment"):
         named("nothing of the kind")
 
 
-def test_every_item_that_an_experiment_reproduces_is_the_papers_own():
+def test_every_reproduced_item_is_an_item_of_the_paper():
     claimed = [item for each in EXPERIMENTS for item in each.reproduces]
     assert set(claimed) <= set(paper.ITEMS)
     assert len(claimed) == len(set(claimed))

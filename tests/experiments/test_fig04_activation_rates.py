@@ -83,7 +83,7 @@ def verdicts(run: Run) -> dict[str, bool | None]:
     return {begin: c.holds for c in judged for begin in SAYS if c.says.startswith(begin)}
 
 
-def test_what_the_paper_saw_holds(tmp_path):
+def test_claims_hold_for_rates_as_in_the_paper(tmp_path):
     trained = ([0.2, 0.5], 0.9)
     run = made_up(
         tmp_path,
@@ -102,7 +102,7 @@ def test_what_the_paper_saw_holds(tmp_path):
         ("untrained", ([0.01, 0.02], 0.1), {3}),
     ],
 )
-def test_each_claim_fails_by_itself(tmp_path, network, changed, fails):
+def test_each_claim_can_fail_alone(tmp_path, network, changed, fails):
     trained = ([0.2, 0.5], 0.9)
     found = {"teacher": trained, "student": trained, "ERM": trained}
     run = made_up(tmp_path, found | {"untrained": ([0.1, 0.2], 0.1)} | {network: changed})
@@ -110,12 +110,12 @@ def test_each_claim_fails_by_itself(tmp_path, network, changed, fails):
     assert {place for place, held in enumerate(holds) if not held} == fails
 
 
-def test_nothing_near_zero_is_said(tmp_path):
+def test_claims_on_rates_near_zero_can_fail(tmp_path):
     run = made_up(tmp_path, {"teacher": ([0.2, 0.5], 0.4), "untrained": ([0.1, 0.2], 0.9)})
     assert list(verdicts(run).values())[4:] == [False, False]
 
 
-def test_networks_with_other_blocks_have_panels_of_their_own(tmp_path):
+def test_networks_with_different_blocks_have_separate_figures(tmp_path):
     trained = ([0.2, 0.5], 0.9)
     found = {"teacher": trained, "student": trained, "ERM": ([0.1, 0.2, 0.3, 0.3, 0.3], 0.5)}
     run = made_up(tmp_path, found | {"untrained": ([0.1, 0.2], 0.1)})
@@ -128,7 +128,7 @@ def test_networks_with_other_blocks_have_panels_of_their_own(tmp_path):
 
 
 @pytest.mark.parametrize("preset", ["paper", "vit"])
-def test_the_published_presets_say_what_to_put_where(preset, tmp_path):
+def test_published_presets_report_missing_files(preset, tmp_path):
     config = EXPERIMENT.presets[preset]
     assert isinstance(config, Config) and isinstance(config.networks, Networks)
     nowhere = config.networks.model_copy(update={"folder": tmp_path / "none"})

@@ -24,14 +24,14 @@ from contam.training.probe import extract
 LABELS = st.lists(st.integers(0, 5), min_size=1, max_size=40)
 
 
-def test_meanings_are_those_of_the_logits_that_a_test_looks_at():
+def test_meanings_follow_the_scoring_of_a_test():
     assert meanings(torch.eye(3)).tolist() == [0, 1, 2]
     several = max_over(torch.eye(6), ((4,), (1, 3)))
     assert meanings(several).tolist() == [-1, 1, -1, 1, 0, -1]
 
 
 @given(LABELS, LABELS, st.permutations([-1, 0, 1, 2, 3, 4]), st.integers(0, 3))
-def test_both_sides_have_the_same_classes_and_as_many_of_each(own, other, meant, seed):
+def test_balanced_sets_have_equal_class_counts(own, other, meant, seed):
     own, other, meant = (torch.tensor(each) for each in (own, other, meant))
     mine, theirs = alike(own, other, meant, seed=seed)
     shared = sorted({*meant[own].tolist()} & {*other.tolist()})
@@ -45,7 +45,7 @@ def test_both_sides_have_the_same_classes_and_as_many_of_each(own, other, meant,
     assert torch.equal(again[0], mine) and torch.equal(again[1], theirs)
 
 
-def test_fewer_images_look_more_selective_and_as_many_do_not():
+def test_selectivity_is_compared_on_equally_many_images():
     """Why both sides are counted alike: pure noise has no class that it prefers."""
     noise = torch.rand(4000, 50, generator=torch.Generator().manual_seed(0))
     y = torch.arange(4000) % 10
@@ -62,7 +62,7 @@ def test_fewer_images_look_more_selective_and_as_many_do_not():
     assert torch.equal(theirs, y[:200])
 
 
-def test_selectivity_is_that_of_the_features(tmp_path):
+def test_rows_contain_the_selectivity_of_the_features(tmp_path):
     zoo = ModelZoo(SMOKE.networks, 0, tmp_path)
     list(zoo.train([UNTRAINED]))
     rows, arrays = fig05.measure(zoo, UNTRAINED)
@@ -86,7 +86,7 @@ def test_selectivity_is_that_of_the_features(tmp_path):
         assert found["id", test]["images"] == found["ood", test]["images"]
 
 
-def test_a_transformer_is_read_at_every_activation_of_its_last_block():
+def test_a_transformer_is_measured_at_every_activation_of_its_last_block():
     import_torchvision()
     from timm.models.vision_transformer import VisionTransformer
 
@@ -141,7 +141,7 @@ def test_claims_follow_from_the_numbers(tmp_path, changed, fails):
     assert {place for place, held in enumerate(holds) if not held} == fails
 
 
-def test_the_figures_show_both_sides_with_as_many_images(tmp_path):
+def test_figures_compare_equally_many_id_and_ood_images(tmp_path):
     run = made_up(tmp_path, AS_PRINTED)
     means, neurons, tests = EXPERIMENT.draw(run)
     shown = {(row["network"], row["data"]): row["selectivity"] for row in means.rows}
@@ -152,7 +152,7 @@ def test_the_figures_show_both_sides_with_as_many_images(tmp_path):
 
 
 @pytest.mark.parametrize("preset", ["paper", "vit"])
-def test_the_published_presets_say_what_to_put_where(preset, tmp_path):
+def test_published_presets_report_missing_files(preset, tmp_path):
     config = EXPERIMENT.presets[preset]
     assert isinstance(config, Config)
     nowhere = config.networks.model_copy(update={"folder": tmp_path / "none"})

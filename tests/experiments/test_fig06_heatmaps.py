@@ -40,7 +40,7 @@ def rows_of(run: Run) -> list[dict]:
     return [row for part in run.parts("net/") for row in run.read(part)]
 
 
-def test_the_natural_tests_show_the_same_objects_before_other_backgrounds():
+def test_natural_tests_show_the_same_objects_on_other_backgrounds():
     zoo = fig06.ModelZoo(SMOKE.networks, 0, Path("nowhere"))
     own, *ood = fig06.embedded_tests(SMOKE, zoo)
     assert [test.images.name for test in ood] == list(fig06.OOD)
@@ -50,14 +50,14 @@ def test_the_natural_tests_show_the_same_objects_before_other_backgrounds():
 
 
 @pytest.mark.parametrize("ood", [1, 2, 5])
-def test_pictures_of_the_id_test_show_the_objects_of_those_of_the_ood_tests(ood):
+def test_shown_id_and_ood_images_have_the_same_objects(ood):
     own = fig06.pictured(0, ood, 40)
     others = [40 * (t - 1) + fig06.pictured(t, ood, 40) for t in range(1, ood + 1)]
     assert sorted(own.tolist()) == sorted(torch.cat(others).tolist())
     assert len(own) == fig06.SHOWN
 
 
-def test_heat_is_read_at_the_last_maps_and_at_the_last_finer_ones():
+def test_heat_layers_are_the_last_block_and_the_last_finer_block():
     model = fig06.ScoredNetwork(resnet8(10, width=4), fig06.unchanged)
     shown = fig06.blended(0, 0.0, n=200)
     images = fig06.Domain("some", shown.batch)
@@ -76,7 +76,7 @@ def test_heat_is_read_at_the_last_maps_and_at_the_last_finer_ones():
     assert row["area"] == pytest.approx(float(mask.double().mean()), rel=1e-6)
 
 
-def test_a_network_without_smaller_maps_is_read_at_its_last_ones_alone():
+def test_heat_layers_of_a_network_with_one_map_size_are_equal():
     model = resnet8(10, width=4)
     for name in ("stage2", "stage3"):
         stage = model.encoder.get_submodule(name)
@@ -89,7 +89,7 @@ def test_a_network_without_smaller_maps_is_read_at_its_last_ones_alone():
     assert found == dict.fromkeys(("last", "fine"), "network.encoder.stage3")
 
 
-def test_answers_and_heat_are_those_of_the_scores_that_a_test_asks_for():
+def test_predictions_and_heat_follow_the_scores_of_a_test():
     """A test that knows two of the classes alone, in a numbering of its own."""
     network = resnet8(10, width=4)
     batch = fig06.blended(0, 1.0, n=200).batch
@@ -104,14 +104,14 @@ def test_answers_and_heat_are_those_of_the_scores_that_a_test_asks_for():
     assert torch.equal(seen.predicted, (logits[:, 3] > logits[:, 7]).long())
 
 
-def test_pictures_have_eight_bits_and_colors_that_a_transform_moved_are_stretched():
+def test_eight_bit_images_stretch_values_outside_the_unit_range():
     own = torch.tensor([0.0, 0.5, 0.8]).reshape(3, 1, 1)
     assert fig06.eight_bits(own).flatten().tolist() == [0, 128, 204]
     moved = torch.tensor([-1.0, 0.0, 3.0]).reshape(3, 1, 1)
     assert fig06.eight_bits(moved).flatten().tolist() == [0, 64, 255]
 
 
-def test_all_networks_see_the_same_objects_along_the_shift(smoke):
+def test_the_controlled_shift_has_the_same_objects_for_all_networks(smoke):
     rows = [row for row in rows_of(smoke) if row["set"] == "shift" and row["what"] == "heat"]
     assert len({row["area"] for row in rows if row["seed"] == 0}) == 1
     assert {row["strength"] for row in rows} == set(fig06.STRENGTHS)
@@ -160,7 +160,7 @@ def test_claims_about_the_shift_follow_from_the_numbers(smoke, left, all_fall, l
     assert fewest[0].found == pytest.approx(left["teacher"] - max(left["student"], left["ERM"]))
 
 
-def test_what_is_kept_is_the_mean_over_ood_tests_over_the_id_test_of_each_seed():
+def test_natural_shift_ratio_is_mean_ood_over_id_for_each_seed():
     found = [(0, "id", 4.0), (0, "ood", 1.0), (0, "ood", 3.0)]
     found += [(1, "id", 2.0), (1, "ood", 2.0), (1, "ood", 4.0)]
     about = {"set": "natural", "network": "student"}
@@ -173,13 +173,13 @@ def test_what_is_kept_is_the_mean_over_ood_tests_over_the_id_test_of_each_seed()
     assert fig06.under_natural_shift(nothing, "object").isna().all(axis=None)
 
 
-def test_the_paper_preset_says_what_to_put_where(tmp_path):
+def test_the_paper_preset_reports_missing_files(tmp_path):
     nowhere = PAPER.networks.model_copy(update={"folder": tmp_path / "none"})
     with pytest.raises(ValueError, match=r"is not a complete domainnet: missing .*none"):
         run_experiment(EXPERIMENT, PAPER.model_copy(update={"networks": nowhere}), tmp_path)
 
 
-def test_folders_go_through_the_same_code_without_what_needs_masks(tmp_path):
+def test_experiment_runs_on_folders_without_masks(tmp_path):
     networks = Networks(
         data="domainnet",
         folder=trees.whole_domainnet(tmp_path / "data", side=16),
@@ -212,7 +212,7 @@ def test_folders_go_through_the_same_code_without_what_needs_masks(tmp_path):
     assert "of the picture" in EXPERIMENT.summary(run)
 
 
-def test_a_network_without_maps_is_refused(tmp_path):
+def test_a_network_without_residual_blocks_is_rejected(tmp_path):
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU())
     images = fig06.Domain("flat", fig06.Batch(torch.rand(4, 3, 2, 2), *2 * [torch.arange(4)]))
     with pytest.raises(ValueError, match="no residual blocks"):

@@ -70,7 +70,7 @@ def test_the_paper_preset_has_the_published_settings():
 
 
 @pytest.mark.parametrize("padding", ["resize", "crop"])
-def test_cifar_10_from_files_goes_all_the_way(folder, tmp_path, padding):
+def test_experiment_runs_on_cifar_10_from_files(folder, tmp_path, padding):
     config = Config.model_validate(SMALL | {"folder": folder, "padding": padding})
     run = finished(config, tmp_path)
     assert len(claims(run)) == 4
@@ -81,7 +81,7 @@ def test_cifar_10_from_files_goes_all_the_way(folder, tmp_path, padding):
     assert all(not panel.empty for figure in figures for panel in figure.panels)
 
 
-def test_frames_differ_in_color_alone_and_their_borders_have_it(folder):
+def test_frames_of_an_image_differ_only_in_color(folder):
     red, gray = (problem(Config(folder=folder), frame, 0).shift for frame in ("red", "gray"))
     x, other = (shift.train[0].data.x for shift in (red, gray))
     assert len(x) == 5 * IMAGES and len(red.id_test) == IMAGES
@@ -89,7 +89,7 @@ def test_frames_differ_in_color_alone_and_their_borders_have_it(folder):
     torch.testing.assert_close(x[:, :, 12:20, 12:20], other[:, :, 12:20, 12:20])
 
 
-def test_a_crop_shows_the_whole_image_only_from_the_middle(folder):
+def test_only_the_center_crop_contains_the_whole_image(folder):
     """Published: a frame of 8 pixels, a crop of 32 pixels in training, plain images in the test."""
     config = Config(folder=folder, padding="crop")
     framed, plain = (problem(config, frame, 0).shift for frame in ("red", "none"))
@@ -99,7 +99,7 @@ def test_a_crop_shows_the_whole_image_only_from_the_middle(folder):
     assert framed.id_test.data.x.equal(plain.id_test.data.x)
 
 
-def test_a_crop_is_a_window_of_its_image_and_every_other_one_is_flipped():
+def test_half_of_the_crops_are_flipped_windows_of_their_image():
     x = torch.arange(200 * 40 * 40.0).view(200, 1, 40, 40).expand(200, 3, 40, 40)
     with seeded(0, "test/crop"):
         cropped = cropped_and_flipped(x)
@@ -151,7 +151,7 @@ def test_a_wrong_config_is_rejected(change, line):
         Config.model_validate(change)
 
 
-def test_the_numbers_in_the_table_are_those_of_the_pictures(tmp_path):
+def test_the_table_matches_the_figures(tmp_path):
     run = finished(SMOKE.model_copy(update={"seeds": 1}), tmp_path)
     rows = run.read("net/gray/seed0")
     for state, pictures in run.arrays("net/gray/seed0").items():

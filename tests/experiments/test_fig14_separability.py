@@ -25,7 +25,7 @@ def zoo(root: Path = Path("nowhere")) -> ModelZoo:
     return ModelZoo(TINY_NETWORKS, 0, root)
 
 
-def test_no_object_is_on_both_sides():
+def test_no_object_is_in_both_train_and_test_images():
     """The OOD tests show the ID test's objects: one that is held out is so on every background."""
     parts = fig14.domains_of(zoo().benchmark(ERM).shift)
     own, *ood = parts
@@ -37,7 +37,7 @@ def test_no_object_is_on_both_sides():
     assert not torch.equal(test, fig14.unseen_objects(parts, 1))
 
 
-def test_an_id_test_that_is_shorter_than_the_others_keeps_its_objects_apart():
+def test_a_short_id_test_shares_no_object_between_train_and_test():
     def domain(count: int) -> Domain:
         zeros = torch.zeros(count, dtype=torch.int64)
         return Domain("some", Batch(torch.zeros(count, 1), zeros, zeros))
@@ -60,7 +60,7 @@ class Backgrounds(nn.Module):
         return torch.nn.functional.one_hot(families, 11).float()
 
 
-def test_features_that_are_the_background_have_no_error_and_constants_that_of_guessing(
+def test_domain_error_is_zero_for_backgrounds_and_chance_for_constants(
     monkeypatch,
 ):
     some = zoo()
@@ -79,7 +79,7 @@ def test_features_that_are_the_background_have_no_error_and_constants_that_of_gu
     assert row["error"] > 0.75 and row["guessing"] > 0.75
 
 
-def test_colors_stand_for_domains_and_many_id_domains_share_one():
+def test_many_id_domains_share_one_color():
     row = {"network": "net", "id_domains": ["a", "b"], "classes": ["x", "y"]}
     arrays = {
         "points": torch.tensor([[1.0, 2.0], [3.0, 4.0]]),
@@ -92,7 +92,7 @@ def test_colors_stand_for_domains_and_many_id_domains_share_one():
     assert [each["domain"] for each in many] == ["ID", "c"]
 
 
-def test_a_captioner_minimizes_the_sum_of_both_losses():
+def test_the_loss_of_captions_is_the_sum_of_both_losses():
     """By another way: the log-likelihood of a pair is that of the object plus the background's."""
     model = resnet8(10, width=4)
     captioner = Captioner(model, 9).eval()
@@ -104,7 +104,7 @@ def test_a_captioner_minimizes_the_sum_of_both_losses():
     torch.testing.assert_close(loss(captioner(x), 9 * y + behind), apart)
 
 
-def test_captions_name_the_object_and_the_background():
+def test_classes_of_captions_are_pairs_of_object_and_background():
     some = zoo()
     shift = some.benchmark(TEACHER).shift
     seen = some.captions(shift)
@@ -118,7 +118,7 @@ def test_captions_name_the_object_and_the_background():
         ModelZoo(elsewhere, 0, Path("nowhere")).captions(shift)
 
 
-def test_a_captioned_teacher_is_trained_and_kept(tmp_path):
+def test_a_captioned_teacher_is_trained_and_saved(tmp_path):
     for _ in zoo(tmp_path).train([CAPTIONED]):
         pass
     again = zoo(tmp_path)
@@ -164,7 +164,7 @@ def test_the_paper_preset_runs_on_pacs(tmp_path):
     assert "on features: teacher" in EXPERIMENT.summary(run)
 
 
-def test_without_pacs_the_paper_preset_says_what_to_put_where(tmp_path):
+def test_the_paper_preset_reports_missing_pacs_files(tmp_path):
     networks = PAPER.networks.model_copy(
         update={"folder": tmp_path / "none", "teacher": "torchvision:resnet18"}
     )

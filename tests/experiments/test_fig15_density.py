@@ -16,7 +16,7 @@ from contam.models.readings import flat
 from contam.run import Run
 
 
-def test_units_are_the_positions_behind_the_first_block(tmp_path):
+def test_units_are_the_positions_after_the_first_block(tmp_path):
     """Against a pass that keeps every activation."""
     zoo = ModelZoo(SMOKE.networks, 0, tmp_path)
     list(zoo.train([UNTRAINED]))
@@ -66,7 +66,7 @@ def test_claims_follow_from_the_numbers(tmp_path, changed, holds):
     assert [claim.holds for claim in EXPERIMENT.claims(run)] == holds
 
 
-def test_without_a_standard_network_its_claim_is_not_judged(tmp_path):
+def test_claims_on_a_missing_network_are_not_judged(tmp_path):
     found = {name: each for name, each in AS_PRINTED.items() if name != "ERM"}
     run = made_up(tmp_path, found)
     *_, last = EXPERIMENT.claims(run)
@@ -77,7 +77,7 @@ def test_without_a_standard_network_its_claim_is_not_judged(tmp_path):
     assert "teacher 70%" in EXPERIMENT.summary(run)
 
 
-def test_the_paper_preset_says_what_to_put_where(tmp_path):
+def test_the_paper_preset_reports_missing_files(tmp_path):
     nowhere = PAPER.networks.model_copy(update={"folder": tmp_path / "none"})
     config = PAPER.model_copy(update={"networks": nowhere})
     with pytest.raises(ValueError, match=r"is not a complete imagenet: missing .*none"):

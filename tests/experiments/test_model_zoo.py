@@ -54,12 +54,12 @@ def whole(tmp_path_factory) -> Path:
     return root
 
 
-def test_a_student_brings_its_teacher(tmp_path):
+def test_training_a_student_trains_its_teacher(tmp_path):
     zoo = trained(tmp_path, STUDENT)
     assert zoo.network(TEACHER) is not zoo.network(STUDENT)
 
 
-def test_networks_are_read_back_as_they_were_trained(whole):
+def test_loaded_networks_equal_the_trained_ones(whole):
     fresh = ModelZoo(TINY_NETWORKS, 0, whole)
     again = trained(whole, TEACHER, STUDENT, ERM)
     for spec in (TEACHER, STUDENT, ERM):
@@ -69,7 +69,7 @@ def test_networks_are_read_back_as_they_were_trained(whole):
         assert fresh.judge(spec) == again.judge(spec)
 
 
-def test_one_network_alone_is_the_same_as_among_others(whole, tmp_path):
+def test_a_network_does_not_depend_on_the_other_networks(whole, tmp_path):
     trained(tmp_path, ERM)
     assert weights(tmp_path)["labels.safetensors"] == weights(whole)["labels.safetensors"]
 
@@ -84,7 +84,7 @@ def test_a_standard_network_follows_every_field_of_its_recipe(whole, tmp_path, c
     assert weights(tmp_path)["labels.safetensors"] != weights(whole)["labels.safetensors"]
 
 
-def test_a_student_begins_where_a_standard_network_begins(tmp_path):
+def test_student_and_standard_network_have_equal_initial_weights(tmp_path):
     still = TINY_NETWORKS.model_copy(
         update={
             "student_recipe": Distillation(1e-12, 0.0, 40, epochs=1),
@@ -97,7 +97,7 @@ def test_a_student_begins_where_a_standard_network_begins(tmp_path):
         torch.testing.assert_close(mine, other, rtol=0, atol=1e-9)
 
 
-def test_the_probe_replaces_the_head_and_reads_the_same(whole):
+def test_the_head_of_the_network_is_its_probe(whole):
     """Folding the standardization into the head changes no prediction."""
     zoo = ModelZoo(TINY_NETWORKS, 0, whole)
     rows = zoo.judge(TEACHER)
@@ -110,20 +110,20 @@ def test_the_probe_replaces_the_head_and_reads_the_same(whole):
     assert rows[0]["score"] == rows[0]["correct"] / rows[0]["count"]
 
 
-def test_members_that_differ_have_places_that_differ():
+def test_different_specs_have_different_parts():
     specs = (UNTRAINED, TEACHER, STUDENT, ERM, CENTERED, *SWEEP)
     assert len({spec.part for spec in specs}) == len(specs)
     assert NetworkSpec("another name", "labels").part == ERM.part
 
 
-def test_fewer_examples_are_the_first_of_each_family(tmp_path):
+def test_a_subset_takes_the_first_examples_of_each_family(tmp_path):
     few = NetworkSpec("few", "labels", examples=90, epochs=1)
     trained(tmp_path, few)
     with pytest.raises(ValueError, match=r"5000 training examples.* there are 200 in all"):
         trained(tmp_path, NetworkSpec("many", "labels", examples=5000))
 
 
-def test_what_was_not_trained_is_said(tmp_path):
+def test_a_network_that_is_not_trained_is_reported(tmp_path):
     with pytest.raises(RunError, match="holds no ERM of seed 0; train it first"):
         ModelZoo(TINY_NETWORKS, 0, tmp_path).network(ERM)
     no_standard = TINY_NETWORKS.model_copy(update={"standard": None})
@@ -132,7 +132,7 @@ def test_what_was_not_trained_is_said(tmp_path):
 
 
 @pytest.mark.parametrize("data", ["imagenet", "iwildcam", "camelyon17", "domainnet"])
-def test_a_problem_without_its_files_says_what_to_put_where(data, tmp_path):
+def test_missing_files_of_a_benchmark_are_reported(data, tmp_path):
     config = Networks(
         data=data, folder=tmp_path / "none", weights=tmp_path, teacher="torchvision:resnet18"
     )
@@ -213,7 +213,7 @@ def test_a_teacher_is_fine_tuned_from_weights(tmp_path):
     assert not torch.allclose(tuned.encoder.get_parameter("0.weight"), weight, atol=1e-4)
 
 
-def test_missing_weights_of_a_fine_tuned_teacher_are_asked_for_as_what_they_are(tmp_path):
+def test_missing_weights_of_a_fine_tuned_teacher_are_reported(tmp_path):
     config = files_of(tmp_path, "iwildcam", teacher="torchvision:resnet18")
     with pytest.raises(ValueError, match=r"fine-tuned on iwildcam \(or set teacher_recipe"):
         trained(tmp_path, TEACHER, config=config)
@@ -295,7 +295,7 @@ for stage in model_zoo.ModelZoo(TINY_NETWORKS, 0, Path(sys.argv[1])).train(
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_the_same_command_gives_the_same_bytes(whole, tmp_path):
+def test_a_killed_training_resumes_with_the_same_bytes(whole, tmp_path):
     """In the teacher's training, in distillation, in the probes and between them."""
     draws = np.random.default_rng(1)
     kills = 0
@@ -314,7 +314,7 @@ def test_killed_at_any_moment_the_same_command_gives_the_same_bytes(whole, tmp_p
 
 
 @pytest.mark.slow
-def test_two_processes_that_want_the_same_networks_share_them(whole, tmp_path):
+def test_two_processes_share_networks(whole, tmp_path):
     command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     for process in both:

@@ -26,7 +26,7 @@ def files(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["residual", "transformer"])
-def test_folders_go_through_the_same_code(kind, files):
+def test_experiment_runs_on_image_folders(kind, files):
     networks = Networks(
         data="domainnet",
         folder=files / "data",

@@ -36,7 +36,7 @@ def some(n: int = 2 * BATCH + 10) -> Domain:
     return Domain("some", Batch(x, torch.arange(n) % 3, torch.zeros(n, dtype=torch.long)))
 
 
-def test_one_labeling_is_the_profile_of_the_classes():
+def test_one_labeling_gives_the_profile_of_the_classes():
     model, images = resnet8(3, width=4), some()
     (found,) = profiled(model, images, LAYERS, [images.y])
     alone = class_profiles(model, images, LAYERS, classes=3).layers
@@ -45,7 +45,7 @@ def test_one_labeling_is_the_profile_of_the_classes():
             torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-12)
 
 
-def test_every_labeling_is_the_profile_of_the_examples_that_it_labels():
+def test_every_labeling_gives_the_profile_of_its_examples():
     """Among them one without any example in the first batch, and one that renames classes."""
     model, images = resnet8(3, width=4), some()
     late = torch.where(torch.arange(len(images)) >= BATCH, images.y, -1)
@@ -63,22 +63,22 @@ def test_every_labeling_is_the_profile_of_the_examples_that_it_labels():
             assert torch.equal(found[layer].counts, torch.bincount(counting[kept]))
 
 
-def test_a_labeling_with_a_gap_is_an_error():
+def test_a_labeling_with_a_gap_is_rejected():
     images = some()
     with pytest.raises(ValueError, match=r"no example of class \[1\]"):
         profiled(resnet8(3, width=4), images, LAYERS, [2 * (images.y % 2)])
 
 
-def test_classes_that_occur_are_numbered_in_their_order():
+def test_contiguous_keeps_the_order_of_labels():
     assert contiguous(torch.tensor([7, 2, 7, 90])).tolist() == [1, 0, 1, 2]
 
 
-def test_the_standard_network_is_compared_where_there_is_one():
+def test_specs_include_the_standard_network_of_the_config():
     assert specs(TINY_NETWORKS) == (TEACHER, STUDENT, ERM, UNTRAINED, CALIBRATED)
     assert specs(TINIEST) == (TEACHER, STUDENT, UNTRAINED, CALIBRATED)
 
 
-def test_each_network_has_a_part_and_is_measured_once(tmp_path):
+def test_each_network_is_measured_once(tmp_path):
     measured = []
 
     def measure(zoo, spec):

@@ -61,7 +61,7 @@ PANELS = {
 
 
 @pytest.mark.parametrize("kind", PANELS)
-def test_vega_draws_every_kind_with_the_title_and_the_names(kind: str) -> None:
+def test_vega_renders_every_kind_of_chart_with_title_and_labels(kind: str) -> None:
     spec = json.loads(json.dumps(PANELS[kind]().chart, allow_nan=False)) | {"width": 400}
     svg = vl_convert.vegalite_to_svg(spec, "6.4")
     names = {"lines": ("network", "relu", "linear", "step", "risk"), "bars": ("red", "a", "c"),
@@ -89,19 +89,19 @@ def test_a_chart_describes_its_numbers_in_words(kind: str, text: str) -> None:
     assert panel.chart["description"] == panel.description
 
 
-def test_a_description_has_one_line_whatever_stands_in_the_titles() -> None:
+def test_a_description_has_one_line_for_any_title() -> None:
     rows = [{"g": "two\nlines", "v": 0.5}]
     panel = plots.bars(rows, title="a\ntitle", x=("g", "an\naxis"), y=("v", "v"))
     assert panel.description == "Bar chart, a title (an axis; v). two lines 0.5."
 
 
-def test_many_bars_are_described_by_the_first_and_the_last() -> None:
+def test_a_description_of_many_bars_names_the_first_and_the_last() -> None:
     rows = [{"g": f"class {i}", "v": i / 100} for i in range(100)]
     panel = plots.bars(rows, title="t", x=("g", ""), y=("v", "share"))
     assert panel.description == "Bar chart, t (share). class 0 0, class 99 0.99."
 
 
-def test_rows_may_be_a_pandas_table() -> None:
+def test_rows_may_be_a_data_frame() -> None:
     rows = [*curve(20), {"step": 20, "net": "relu", "value": None}]
     table = pandas.DataFrame(rows)
     assert plots.lines(table, **AXES, **TEXT) == plots.lines(rows, **AXES, **TEXT)
@@ -117,14 +117,14 @@ def test_series_keep_the_order_of_the_rows_in_color_dash_and_legend() -> None:
     assert line["strokeDash"]["scale"]["domain"] == ["z", "a"]
 
 
-def test_a_second_round_of_colors_has_other_dashes() -> None:
+def test_dashes_change_when_colors_repeat() -> None:
     colors = len(plots.PALETTE["light"])
     looks = [(i % colors, tuple(dash)) for i, dash in enumerate(dashes(["x"] * 3 * colors))]
     assert len(set(looks)) == len(looks)
 
 
 @pytest.mark.parametrize("log", ["", "x"])
-def test_a_long_curve_stays_light_and_keeps_its_ends_and_its_extremes(log: str) -> None:
+def test_a_thinned_curve_keeps_its_ends_and_its_extremes(log: str) -> None:
     rows = curve(50_000)[1:]
     rows[777]["value"], rows[-300]["value"] = 9.0, -9.0
     drawn = values(plots.lines(rows, **AXES, **TEXT, log=log))
@@ -136,7 +136,7 @@ def test_a_long_curve_stays_light_and_keeps_its_ends_and_its_extremes(log: str) 
     assert [point["x"] for point in drawn] == sorted(point["x"] for point in drawn)
 
 
-def test_a_short_curve_is_drawn_whole() -> None:
+def test_a_short_curve_is_not_thinned() -> None:
     rows = curve(2 * PLACES)
     assert [point["y"] for point in values(plots.lines(rows, **AXES, **TEXT))] == pytest.approx(
         [row["value"] for row in rows], rel=1e-5
@@ -152,7 +152,7 @@ def test_a_curve_breaks_where_its_value_is_missing(missing: float | None) -> Non
     assert drawn.count(None) == 1
 
 
-def test_what_a_logarithmic_axis_cannot_show_is_left_out() -> None:
+def test_a_logarithmic_axis_omits_values_that_are_not_positive() -> None:
     rows = [
         {"step": step, "net": "a", "value": value, "low": low, "high": 4.0}
         for step, value, low in ((0, 1.0, 1.0), (1, 0.0, 0.0), (10, 0.5, -1.0), (100, 2.0, 1.0))
@@ -191,7 +191,7 @@ def test_logarithmic_axes_enclose_their_values_with_few_ticks(given: list[float]
 
 @pytest.mark.parametrize("kind", ["lines", "bars", "scatter", "matrix"])
 @pytest.mark.parametrize("rows", [[], [{"step": 1, "frame": "f", "net": "n", "value": None}]])
-def test_without_numbers_a_panel_is_empty(kind: str, rows: list[dict[str, Any]]) -> None:
+def test_a_panel_without_numbers_is_empty(kind: str, rows: list[dict[str, Any]]) -> None:
     cells: Any = {"x": ("frame", ""), "y": ("net", ""), "value": ("value", "")}
     draw = {
         "lines": lambda: plots.lines(rows, **AXES, **TEXT, log="xy"),
@@ -203,7 +203,7 @@ def test_without_numbers_a_panel_is_empty(kind: str, rows: list[dict[str, Any]])
     assert draw().empty == (kind != "matrix" or not rows)
 
 
-def test_a_lonely_point_is_seen() -> None:
+def test_a_curve_of_a_single_point_is_visible() -> None:
     def opacity(panel: plots.Panel) -> float:
         return next(each["mark"] for each in layers(panel) if each["mark"]["type"] == "point")[
             "opacity"
@@ -214,7 +214,7 @@ def test_a_lonely_point_is_seen() -> None:
     assert opacity(plots.lines(curve(2), **AXES, **TEXT, points=True)) == 1
 
 
-def test_bars_lie_down_when_their_labels_do_not_fit() -> None:
+def test_bars_are_horizontal_when_their_labels_do_not_fit() -> None:
     standing, lying = PANELS["bars"](), PANELS["lying bars"]()
     assert layers(standing)[0]["encoding"]["x"]["field"] == "group"
     assert layers(lying)[0]["encoding"]["y"]["field"] == "group"
@@ -237,14 +237,14 @@ def test_shares_of_a_histogram_by_hand() -> None:
     assert steps[:3] == [("a", 0.0, 0.5), ("a", 0.5, 0.5), ("a", 1.0, 0.5)]
 
 
-def test_a_matrix_writes_every_number_and_a_dash_where_there_is_none() -> None:
+def test_a_matrix_prints_a_dash_for_missing_values() -> None:
     rows = [{"c": c, "r": "r", "v": v} for c, v in (("x", 0.125), ("y", None), ("z", math.nan))]
     panel = plots.matrix(rows, x=("c", ""), y=("r", ""), value=("v", "v"), **TEXT)
     assert [cell["text"] for cell in values(panel)] == ["0.12", "–", "–"]
     assert panel.least_width > 3 * 40
 
 
-def test_long_column_names_end_on_one_line() -> None:
+def test_long_column_names_are_aligned_at_their_end() -> None:
     rows = [{"c": c, "r": "r", "v": 0.5} for c in ("red", "a frame of many words")]
     panel = plots.matrix(rows, x=("c", ""), y=("r", ""), value=("v", "v"), **TEXT)
     lines = [cell["x"].split("\n") for cell in values(panel)]
@@ -253,7 +253,7 @@ def test_long_column_names_end_on_one_line() -> None:
     assert [cell["column"] for cell in values(panel)] == ["red", "a frame of many words"]
 
 
-def test_a_contact_sheet_holds_its_pictures() -> None:
+def test_a_contact_sheet_contains_its_images() -> None:
     red, blue = np.zeros((2, 3, 3)), np.zeros((2, 3, 3))
     red[..., 0], blue[..., 2] = 1, 2  # values beyond 1 are cut
     panel = plots.contact_sheet([[red, blue], [blue]], **TEXT, scale=2)
@@ -267,7 +267,7 @@ def test_a_contact_sheet_holds_its_pictures() -> None:
 
 
 @pytest.mark.parametrize("pictures", [[], [[]], [[np.zeros((2, 2, 3)), np.zeros((3, 2, 3))]]])
-def test_a_contact_sheet_of_nothing_or_of_many_sizes_is_refused(pictures: Any) -> None:
+def test_a_contact_sheet_without_images_or_of_several_sizes_is_rejected(pictures: Any) -> None:
     with pytest.raises(ValueError, match="pictures of one size"):
         plots.contact_sheet(pictures, **TEXT)
 
@@ -287,7 +287,7 @@ def test_over_seeds_by_hand() -> None:
     ]
 
 
-def test_a_legend_has_the_columns_that_a_phone_has_room_for() -> None:
+def test_legend_columns_fit_on_a_phone() -> None:
     def columns(*names: str) -> int:
         return legend_above("", names, axis_title="y").to_dict()["columns"]
 
@@ -300,7 +300,7 @@ def domains(chart: Any) -> set[tuple[str, ...]]:
     return {tuple(layer["encoding"]["color"]["scale"]["domain"]) for layer in chart["layer"]}
 
 
-def test_a_series_has_the_color_of_the_figures_fullest_panel() -> None:
+def test_a_series_has_the_same_color_in_all_panels() -> None:
     both = plots.lines(curve(3, "relu") + curve(3, "linear"), **AXES, **TEXT)
     alone = plots.lines(curve(3, "linear"), **AXES, **TEXT)
     third = plots.lines(curve(3, "linear") + curve(3, "tanh"), **AXES, **TEXT)
@@ -317,7 +317,7 @@ def test_a_series_has_the_color_of_the_figures_fullest_panel() -> None:
     assert domains(plots.match_series([alone])[0]) == {("linear",)}
 
 
-def test_pictures_and_bars_without_series_are_left_alone() -> None:
+def test_images_and_bars_without_series_are_unchanged() -> None:
     picture = plots.contact_sheet([[np.zeros((2, 2, 3))]], **TEXT)
     bars = plots.bars(CELLS[:1], **GROUPS | {"series": None}, **TEXT)
     assert plots.match_series([picture, bars, bars]) == [None, bars.chart, bars.chart]

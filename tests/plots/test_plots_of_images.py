@@ -54,7 +54,7 @@ def layer(panel: plots.Panel, mark: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("axis", ["logit", "probit"])
-def test_models_stand_where_the_measure_places_them(axis: Any) -> None:
+def test_marks_are_at_the_values_of_the_measure(axis: Any) -> None:
     data = chart(plots.accuracies(MODELS, **AXES, **TEXT, scale=axis))["data"]["values"]
     for channel, field in (("x", "id"), ("y", "ood")):
         shares = torch.tensor([each[field] for each in MODELS], dtype=torch.float64)
@@ -64,7 +64,7 @@ def test_models_stand_where_the_measure_places_them(axis: Any) -> None:
 
 
 @pytest.mark.parametrize("axis", ["logit", "probit"])
-def test_the_ticks_say_accuracies(axis: Any) -> None:
+def test_tick_labels_are_accuracies(axis: Any) -> None:
     panel = plots.accuracies(
         [model("a", 0.04, 0.04), model("b", 0.992, 0.992)], **AXES, **TEXT, scale=axis
     )
@@ -73,7 +73,7 @@ def test_the_ticks_say_accuracies(axis: Any) -> None:
 
 
 @given(st.floats(1e-4, 0.9999), st.floats(1e-4, 0.9999), st.sampled_from(["logit", "probit"]))
-def test_an_axis_has_few_ticks_and_all_of_them_in_sight(a: float, b: float, axis: str) -> None:
+def test_an_axis_has_few_ticks_within_its_range(a: float, b: float, axis: str) -> None:
     place = AXIS_SCALES[axis][0]
     low, high = sorted((place(a), place(b)))
     ticks = accuracy_ticks((low, high), axis)["values"]
@@ -83,7 +83,7 @@ def test_an_axis_has_few_ticks_and_all_of_them_in_sight(a: float, b: float, axis
         assert place(0.5) in ticks
 
 
-def test_error_bars_stand_on_both_axes_and_end_with_the_axis_at_one() -> None:
+def test_error_bars_on_both_axes_are_clipped_at_one() -> None:
     rows = [model("a", 0.9, 0.5, id_low=0.8, id_high=1.0, ood_low=0.4, ood_high=0.6),
             model("b", 0.7, 0.6)]  # fmt: skip
     panel = plots.accuracies(rows, **AXES, **TEXT)
@@ -109,14 +109,14 @@ def test_an_axis_encloses_its_marks_with_a_margin() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_models_without_a_place_are_counted_in_the_title(share: float) -> None:
+def test_models_that_cannot_be_plotted_are_counted_in_the_title(share: float) -> None:
     rows = [*MODELS, model("ERM", share, 0.4), model("ERM", 0.8, share)]
     panel = plots.accuracies(rows, **AXES, **TEXT)
     assert len(chart(panel)["data"]["values"]) == 3
     assert "2 of 5 models" in " ".join(layer(panel, "point")[0]["encoding"]["x"]["title"])
 
 
-def test_the_line_its_band_and_the_diagonal_are_named() -> None:
+def test_legend_names_the_line_its_band_and_the_diagonal() -> None:
     shown = svg(plots.accuracies(MODELS, **AXES, **TEXT, line=LINE))
     assert ">fit of standard models<" in shown
     assert ">OOD = ID<" in shown
@@ -126,7 +126,7 @@ def test_the_line_its_band_and_the_diagonal_are_named() -> None:
     assert layer(without, "area") == []
 
 
-def test_the_diagonal_lies_where_both_axes_go() -> None:
+def test_the_diagonal_covers_the_range_common_to_both_axes() -> None:
     panel = plots.accuracies(MODELS, **AXES, **TEXT)
     (line,) = layer(panel, "line")
     (start, end) = line["data"]["values"]
@@ -135,7 +135,7 @@ def test_the_diagonal_lies_where_both_axes_go() -> None:
     assert layer(plots.accuracies(apart, **AXES, **TEXT), "line") == []
 
 
-def test_pairs_are_connected_only_if_asked_for() -> None:
+def test_pairs_are_connected_only_on_request() -> None:
     joined = plots.accuracies(MODELS, **AXES, **TEXT, join="pair")
     assert [each["pair"] for each in chart(joined)["data"]["values"]] == ["a", "a", None]
     assert (
@@ -144,14 +144,14 @@ def test_pairs_are_connected_only_if_asked_for() -> None:
     )
 
 
-def test_accuracies_in_percent_and_other_scales_are_refused() -> None:
+def test_accuracies_in_percent_and_unknown_scales_are_rejected() -> None:
     with pytest.raises(ValueError, match="divide percent by 100"):
         plots.accuracies([model("a", 75.1, 40.0)], **AXES, **TEXT)
     with pytest.raises(ValueError, match="'logit' or 'probit', not 'log'"):
         plots.accuracies(MODELS, **AXES, **TEXT, scale="log")  # pyright: ignore[reportArgumentType]
 
 
-def test_without_models_there_is_nothing_to_see() -> None:
+def test_without_models_the_chart_is_empty() -> None:
     assert plots.accuracies([], **AXES, **TEXT, line=LINE).empty
     assert plots.accuracies([model("a", math.nan, 0.5)], **AXES, **TEXT).empty
 
@@ -169,7 +169,7 @@ def cloud(domains: str, count: int = 10) -> list[dict[str, Any]]:
     ]
 
 
-def test_color_and_shape_say_two_things() -> None:
+def test_color_and_shape_encode_two_columns() -> None:
     panel = plots.scatter(cloud("ab"), **CLOUD, shape=("class", "class"), **TEXT)
     encoding = chart(panel)["encoding"]
     assert encoding["color"]["scale"]["domain"] == ["a", "b"]
@@ -180,19 +180,19 @@ def test_color_and_shape_say_two_things() -> None:
     assert "shape" not in alone["data"]["values"][0]
 
 
-def test_two_thousand_points_stay_light() -> None:
+def test_two_thousand_points_make_a_small_file() -> None:
     panel = plots.scatter(cloud("ab", 333), **CLOUD, shape=("class", "class"), **TEXT)
     assert len(json.dumps(panel.chart)) < 65 * 2000
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1))
-def test_rounding_is_finer_than_a_screen(values: list[float]) -> None:
+def test_rounding_error_is_below_one_pixel(values: list[float]) -> None:
     span = max(values) - min(values)
     for exact, shown in zip(values, rounded(values), strict=True):
         assert abs(exact - shown) <= max(span / 10_000, 1e-6)
 
 
-def test_shapes_agree_between_panels_as_colors_do() -> None:
+def test_panels_share_shapes_and_colors() -> None:
     whole, part = cloud("ab"), [row for row in cloud("ba") if row["class"] != "u"]
     panels = [
         plots.scatter(rows, **CLOUD, shape=("class", "class"), **TEXT) for rows in (whole, part)
@@ -211,7 +211,7 @@ def histograms() -> list[plots.Panel]:
     ]
 
 
-def test_panels_on_the_same_axes_reach_as_far() -> None:
+def test_shared_axes_have_the_same_range() -> None:
     high, low = histograms()
     for panel in plots.share_axes([high, low]):
         assert panel.small
@@ -224,7 +224,7 @@ def test_panels_on_the_same_axes_reach_as_far() -> None:
     assert "domain" not in chart(only_y)["layer"][0]["encoding"]["x"]["scale"]
 
 
-def test_bands_count_and_pictures_are_left_alone() -> None:
+def test_shared_axes_include_bands_and_ignore_images() -> None:
     rows = [{"s": i, "n": "a", "v": 2.0 + i, "low": 1.0, "high": 9.0} for i in range(3)]
     lines = plots.lines(rows, x=("s", "s"), y=("v", "v"), series=("n", ""), **TEXT)
     picture = plots.contact_sheet([[np.zeros((2, 2, 3))]], **TEXT)
@@ -234,7 +234,7 @@ def test_bands_count_and_pictures_are_left_alone() -> None:
     assert chart(drawn)["layer"][0]["encoding"]["x"]["scale"]["domain"] == [0, 2]
 
 
-def test_axes_of_names_cannot_agree() -> None:
+def test_categorical_axes_cannot_be_shared() -> None:
     bars = plots.bars([{"g": "a", "v": 1.0}], x=("g", ""), y=("v", ""), **TEXT)
     with pytest.raises(ValueError, match="the x axis of a panel has names"):
         plots.share_axes([bars])
@@ -250,7 +250,7 @@ def pixels(cell: dict[str, Any]) -> np.ndarray:
     return np.asarray(Image.open(file).convert("RGB")) / 255
 
 
-def test_heat_is_colored_on_the_scale_of_its_row() -> None:
+def test_heat_uses_the_color_scale_of_its_row() -> None:
     heats = [np.full((2, 2), top) for top in (4.0, 2.0, 0.0)]
     tiles = [plots.Tile(f"c{i}", "net", GRAY, heat) for i, heat in enumerate(heats)]
     tiles.append(plots.Tile("c0", "other", GRAY, np.full((1, 1), 0.1)))
@@ -269,7 +269,7 @@ def test_heat_is_colored_on_the_scale_of_its_row() -> None:
     assert pixels(cells[0]).shape == (4 * 12, SIDE, 3)
 
 
-def test_heat_lies_where_it_was_found() -> None:
+def test_heat_is_drawn_at_its_position() -> None:
     heat = np.zeros((8, 8))
     heat[1, 6] = 1.0
     panel = plots.heat_maps([plots.Tile("c", "r", np.zeros((64, 64, 3)), heat)], **TEXT)
@@ -279,7 +279,7 @@ def test_heat_lies_where_it_was_found() -> None:
     assert abs(left / light.shape[1] - 6.5 / 8) < 0.03
 
 
-def test_the_heat_of_pictures_is_the_heat_of_charts() -> None:
+def test_heat_maps_and_charts_use_the_same_colors() -> None:
     places = [i / 20 for i in range(21)]
     color = alt.Color("v:Q", scale=alt.Scale(scheme="cividis", domain=[0, 1]), legend=None)
     values = alt.Data(values=[{"v": place} for place in places])
@@ -291,7 +291,7 @@ def test_the_heat_of_pictures_is_the_heat_of_charts() -> None:
     assert np.abs(np.array(found) - 255 * cividis(np.array(places))).max() <= 5
 
 
-def test_the_sheet_names_rows_columns_notes_and_the_scale() -> None:
+def test_the_sheet_labels_rows_columns_notes_and_scale() -> None:
     tiles = [plots.Tile("ID", "teacher", GRAY, np.ones((2, 2)), "61 %")]
     names = re.findall(r">([^<>]+)<", svg(plots.heat_maps(tiles, **TEXT, heat="logit")))
     assert {"ID", "teacher", "logit 0 to 1", "61 %", "most in the row"} <= set(names)
@@ -306,10 +306,10 @@ def test_the_sheet_names_rows_columns_notes_and_the_scale() -> None:
         ([plots.Tile("c", "r", GRAY)] * 2, "two tiles are in column 'c' of row 'r'"),
     ],
 )
-def test_a_sheet_of_what_cannot_be_drawn_is_refused(tiles: Any, said: str) -> None:
+def test_a_sheet_of_invalid_tiles_is_rejected(tiles: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         plots.heat_maps(tiles, **TEXT)
 
 
-def test_a_sheet_of_nothing_is_empty() -> None:
+def test_a_sheet_without_tiles_is_empty() -> None:
     assert plots.heat_maps([], **TEXT).empty

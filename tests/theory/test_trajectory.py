@@ -125,7 +125,7 @@ def test_a_checkpoint_holds_the_reported_state(engine):
     setting = replace(SMALL, engine=engine, optimizer="momentum", step_size=0.1)
     states = simulate(setting, 0, report_at=(10, 60))
     early = next(states)
-    final = next(states)  # training has gone on before the check-point is asked for
+    final = next(states)  # training has gone on before the checkpoint is asked for
     assert torch.equal(last(setting, resume=early.checkpoint()).W, final.W)
 
 

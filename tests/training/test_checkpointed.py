@@ -1,4 +1,4 @@
-"""The loop that keeps check-points: an interrupted training ends like one that never stopped."""
+"""The loop that keeps checkpoints: an interrupted training ends like one that never stopped."""
 
 from dataclasses import dataclass, field
 
@@ -65,7 +65,7 @@ def finished(generator):
 
 @pytest.fixture
 def eager(monkeypatch):
-    """A check-point at every report."""
+    """A checkpoint at every report."""
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 0.0)
     monkeypatch.setattr(loop, "CHECKPOINT_SHARE", 1e9)
 
@@ -98,7 +98,7 @@ def test_the_last_step_writes_no_checkpoint(eager):
 
 
 def test_expensive_checkpoints_are_written_less_often(monkeypatch):
-    """A check-point that takes as long as a step is written at every 20th step, not at each."""
+    """A checkpoint that takes as long as a step is written at every 20th step, not at each."""
     clock = [0.0]
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 0.5)
     monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])

@@ -36,7 +36,7 @@ def toy(n: int = 90, parts: int = 1) -> Shift:
 
 
 def encoder(seed: int = 0) -> nn.Sequential:
-    """With what a check-point can forget: running statistics and dropout."""
+    """With what a checkpoint can forget: running statistics and dropout."""
     network = small_cnn(3, width=4, seed=seed).encoder
     network.add_module("drop", nn.Dropout(0.1))
     assert isinstance(network, nn.Sequential)

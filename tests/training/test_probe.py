@@ -210,7 +210,7 @@ def test_a_probe_can_have_classes_without_examples():
 
 
 def image_probe(resume=None, *, steps: int = 40) -> tuple[SelectedHead, list[bytes]]:
-    """A probe of blobs, which an encoder moves; and its check-points after every ten steps."""
+    """A probe of blobs, which an encoder moves; and its checkpoints after every ten steps."""
     x, y = blobs()
     domains = tuple(Domain(name, Batch(x, y, torch.full_like(y, k))) for k, name in enumerate("ab"))
     shift = Shift("blobs", ("a", "b", "c"), domains, domains[0], ())

@@ -32,7 +32,7 @@ def changed(change: dict[str, Any]) -> dict[str, Any]:
 
 
 def network(seed: int = 0) -> nn.Module:
-    """With what a check-point can forget: running statistics, dropout, memory layout, no head."""
+    """With what a checkpoint can forget: running statistics, dropout, memory layout, no head."""
     model = small_cnn(3, width=4, seed=seed)
     model.encoder.add_module("drop", nn.Dropout(0.2))
     return model
@@ -76,7 +76,7 @@ def test_an_interrupted_training_continues_bit_for_bit(stop):
         if stage.step == stop:
             file = save(stage.checkpoint())
             break
-    resumed = network(seed=1)  # another start, so that nothing but the check-point can help
+    resumed = network(seed=1)  # another start, so that nothing but the checkpoint can help
     torch.rand(3)  # another place in the global stream
     rest = list(fit(resumed, brightest_channel(), **RECIPE, report_every=1, resume=load(file)))
     assert [s.step for s in rest] == list(range(stop + 1, 16))

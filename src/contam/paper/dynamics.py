@@ -40,7 +40,7 @@ CONTENTS: dict[str, dict[str, str]] = {
         "Murali Fig. 8": "pneumothorax on NIH chest X-rays",
     },
     "Second paper: detection of spurious features": {
-        "Murali Step 1": "train, and keep early check-points",
+        "Murali Step 1": "train, and keep early checkpoints",
         "Murali Step 2": "look for a peak at low layers in the histogram of prediction depths",
         "Murali Step 3": "look at Grad-CAM at the layers of the peak",
     },

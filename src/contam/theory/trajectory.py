@@ -96,14 +96,14 @@ def simulate(
         setting: the data, the network and the optimizer.
         seed: names all random draws.
         report_at: steps whose states are yielded, by default the last one; 0 is the initial state.
-        resume: the check-point of an earlier state of the same setting and seed, from which
+        resume: the checkpoint of an earlier state of the same setting and seed, from which
             training continues; only `steps` may differ. Its own step is not yielded again.
 
     Yields:
         States in the order of their steps.
 
     Raises:
-        ValueError: a step beyond the last one, a check-point of another run, or, during training,
+        ValueError: a step beyond the last one, a checkpoint of another run, or, during training,
             a loss that is not finite.
 
     Source: ours, the training of App. F.1 with any setting.
@@ -120,7 +120,7 @@ def simulate(
         )
     if resume is not None and int(resume["fingerprint"]) != _fingerprint(setting, seed):
         raise ValueError(
-            "the check-point belongs to another setting or seed; resume with its own setting and "
+            "the checkpoint belongs to another setting or seed; resume with its own setting and "
             "seed, or start without resume"
         )
     _warn_of_large_steps(setting)

@@ -1,4 +1,4 @@
-"""The training loop that keeps check-points and resumes from them."""
+"""The training loop that keeps checkpoints and resumes from them."""
 
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -7,24 +7,24 @@ from typing import Any, Protocol, TypeVar
 from torch import Tensor
 
 CHECKPOINT_EVERY = 5.0
-"""Seconds between two check-points, at least."""
+"""Seconds between two checkpoints, at least."""
 CHECKPOINT_SHARE = 0.05
-"""The largest share of the time that writing check-points may take."""
+"""The largest share of the time that writing checkpoints may take."""
 
 Record = Mapping[str, Any]
 
 
 class CheckpointStore(Protocol):
-    """Where check-points are kept; `contam.run.Run` is one."""
+    """Where checkpoints are kept; `contam.run.Run` is one."""
 
     def checkpoint(self, part: str) -> tuple[dict[str, Tensor], list[dict[str, Any]]] | None:
-        """The last check-point of an unfinished part: its tensors and its records so far."""
+        """The last checkpoint of an unfinished part: its tensors and its records so far."""
         ...
 
     def save_checkpoint(
         self, part: str, state: Mapping[str, Tensor], records: Iterable[Record] = ()
     ) -> None:
-        """Replace the check-point of an unfinished part."""
+        """Replace the checkpoint of an unfinished part."""
         ...
 
 
@@ -51,7 +51,7 @@ ReportedT_co = TypeVar("ReportedT_co", bound=TrainingStage, covariant=True)
 
 
 class Training(Protocol[ReportedT_co]):
-    """A training that reports on its way, from the beginning or from a check-point's tensors."""
+    """A training that reports on its way, from the beginning or from a checkpoint's tensors."""
 
     def __call__(self, *, resume: Mapping[str, Tensor] | None) -> Iterator[ReportedT_co]: ...
 
@@ -64,14 +64,14 @@ def checkpointed(
     measure: Callable[[StageT], Iterable[Record]] | None = None,
     before: Callable[[], Iterable[Record]] | None = None,
 ) -> Generator[float, None, tuple[StageT, list[dict[str, Any]]]]:
-    """Train to the end, keep check-points on the way, and yield the share that is done.
+    """Train to the end, keep checkpoints on the way, and yield the share that is done.
 
-    A part with a check-point resumes from it and ends with the same state and the same records as
+    A part with a checkpoint resumes from it and ends with the same state and the same records as
     one that was never interrupted. Writing the part at the end is left to the caller.
 
     Args:
-        store: where check-points are kept.
-        part: the name of the check-point.
+        store: where checkpoints are kept.
+        part: the name of the checkpoint.
         training: starts the training, such as `partial(fit, model, shift, ...)`; it yields at
             each report.
         measure: the records of one report.

@@ -147,7 +147,7 @@ def distill(
 
     Raises:
         ValueError: If the recipe does not fit the data, the representations differ in shape, blocks
-            have a weight but are not read, the loss is not finite, or the check-point belongs to
+            have a weight but are not read, the loss is not finite, or the checkpoint belongs to
             another model or training.
 
     Source: App. E.1.

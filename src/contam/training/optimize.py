@@ -1,7 +1,7 @@
 """Minimization of a loss on minibatches, with exact resuming.
 
 The order of the examples, the step size and the random numbers of a step (dropout) are functions of
-the seed and the step. So a check-point holds only the weights, the optimizer's state and the number
+the seed and the step. So a checkpoint holds only the weights, the optimizer's state and the number
 of steps.
 """
 
@@ -143,7 +143,7 @@ def descend(
 
     Raises:
         ValueError: If the recipe does not fit the data or the number of processes, if the loss is
-            not finite, or if the check-point belongs to another model or training.
+            not finite, or if the checkpoint belongs to another model or training.
     """
     steps = recipe.length(len(examples))
     group = ProcessGroup()
@@ -223,11 +223,11 @@ def _copy(tensor: Tensor) -> Tensor:
 def _restore(
     checkpoint: Mapping[str, Tensor], model: nn.Module, optimizer: Optimizer, steps: int
 ) -> int:
-    """Load a check-point; return the number of completed steps."""
+    """Load a checkpoint; return the number of completed steps."""
     done = int(checkpoint["step"])
     if done > steps:
         raise ValueError(
-            f"the check-point is from step {done}, but this training has {steps} steps; "
+            f"the checkpoint is from step {done}, but this training has {steps} steps; "
             "resume with the epochs and batch size of the original training"
         )
     weights = {
@@ -238,7 +238,7 @@ def _restore(
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"the check-point belongs to another model: {error}") from error
+        raise ValueError(f"the checkpoint belongs to another model: {error}") from error
     state = optimizer.state_dict()
     for index, parameter in enumerate(model.parameters()):
         prefix = f"optimizer/{index}/"

@@ -58,7 +58,7 @@ def fit(
     Raises:
         ValueError: If not exactly one of epochs and steps is given, if a minibatch is larger than
             the training set or smaller than the number of its parts, if the loss is not finite, or
-            if the check-point belongs to another model or training.
+            if the checkpoint belongs to another model or training.
 
     >>> import torch
     >>> from contam.batch import Batch, Domain, Shift

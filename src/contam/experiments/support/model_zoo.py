@@ -59,7 +59,7 @@ TRAINING = 0.95
 REPORT_EVERY = 20
 """Steps between two reports of a training."""
 TOGETHER = 4096
-"""Examples whose features share a check-point; a multiple of the batch size of `extract`."""
+"""Examples whose features share a checkpoint; a multiple of the batch size of `extract`."""
 
 CALIBRATION_BATCH = 256
 CALIBRATION_BATCHES = 40
@@ -457,7 +457,7 @@ class _Key(BaseModel, frozen=True):
 
 
 def _features(encoder: nn.Module, domain: Domain, store: Run, part: str) -> Iterator[Tensor]:
-    """The features of a domain's examples in order, kept in the store's check-points below `part`.
+    """The features of a domain's examples in order, kept in the store's checkpoints below `part`.
 
     They follow from the store's config and seed, and are dropped when the network is written.
     """

@@ -1,4 +1,4 @@
-"""Networks of the theory in a run: trained with check-points, and read as tables and curves."""
+"""Networks of the theory in a run: trained with checkpoints, and read as tables and curves."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -40,7 +40,7 @@ def train_into(
 ) -> Iterator[float]:
     """Train a network, measure it along the way, and write the results as one part of a run.
 
-    A finished part is left alone. An interrupted one resumes from its check-point and ends with the
+    A finished part is left alone. An interrupted one resumes from its checkpoint and ends with the
     same bytes as a part that was never interrupted.
 
     Args:
