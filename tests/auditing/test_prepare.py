@@ -400,25 +400,25 @@ BAD: dict[str, tuple[dict, str]] = {
     "a label too large": ({"id": (X, Y + 1)}, r"labels 1\.\.3, and there are 3 classes"),
     "a negative label": ({"id": (X, Y - 1)}, r"labels -1\.\.1"),
     "an OOD label too large": ({"ood": (X, Y + 7)}, r"'OOD' has labels 7\.\.9"),
-    "labels that are no classes": ({"id": (X, Y / 2)}, "want whole ones"),
+    "labels that are no classes": ({"id": (X, Y / 2)}, "expected whole numbers"),
     "soft labels": ({"id": (X, torch.full((12, 3), 1 / 3))}, "not one-hot"),
     "fewer labels than inputs": ({"id": (X, Y[:5])}, "12 inputs and 5 labels"),
-    "no labels at all": ({"id": [(X,)]}, r"want \(x, y\)"),
+    "no labels at all": ({"id": [(X,)]}, r"expected \(x, y\)"),
     "dicts without labels": ({"id": [{"image": X}]}, "no label among"),
     "dicts without inputs": ({"id": [{"label": Y}]}, "no input among"),
-    "labels of no kind": ({"id": [(X, object())]}, "want whole numbers or names"),
+    "labels of no kind": ({"id": [(X, object())]}, "expected whole numbers or names"),
     "inputs of words": ({"id": [(["a", "b"], [0, 1])]}, "inputs are"),
     "inputs of truth values": ({"id": (X > 0, Y)}, "real numbers"),
     "complex inputs": ({"id": (X.to(torch.complex64), Y)}, "real numbers"),
-    "a number": ({"id": 7}, "'ID' is a int; want a folder"),
-    "nothing": ({"id": None}, "'ID' is a NoneType; want"),
+    "a number": ({"id": 7}, "'ID' is a int; expected a folder"),
+    "nothing": ({"id": None}, "'ID' is a NoneType; expected"),
     "a folder that is not there": ({"id": "/no/such/folder"}, "no folder /no/such/folder"),
     "all examples lost": ({"id": Pairs(lambda i: 1 / 0)}, "gives ZeroDivisionError"),
     "a loader that raises at once": ({"id": Stream([])}, "no examples"),
     "images of two sizes": (
-        {"id": Pairs(lambda i: (X[i, :, : 4 + i % 2], Y[i]))}, "want one shape"
+        {"id": Pairs(lambda i: (X[i, :, : 4 + i % 2], Y[i]))}, "expected one shape"
     ),
-    "OOD images of another size": ({"ood": inputs(side=10)}, "want one shape"),
+    "OOD images of another size": ({"ood": inputs(side=10)}, "expected one shape"),
     "batches of two shapes": ({"id": [(X, Y), inputs(side=10)]}, "and then"),
     "a split dataset": (
         {"id": type("Splits", (dict,), {"column_names": []})(train=1, test=2)}, "give one of them"
@@ -433,9 +433,9 @@ BAD: dict[str, tuple[dict, str]] = {
     ),
     "a layer that is not there": ({"layers": ["rellu"]}, r"did you mean one of \['relu'\]"),
     "a layer as a word": ({"layers": "rlu"}, r"did you mean one of \['relu'\]"),
-    "masks of another size": ({"masks": torch.zeros(12, 1, 5, 5)}, r"want \(12, 1, 8, 8\)"),
+    "masks of another size": ({"masks": torch.zeros(12, 1, 5, 5)}, r"expected \(12, 1, 8, 8\)"),
     "masks for other examples": ({"masks": torch.zeros(3, 1, 8, 8)}, "3 masks for the 12"),
-    "masks beyond shares": ({"masks": torch.full((12, 8, 8), 7.0)}, "want shares"),
+    "masks beyond shares": ({"masks": torch.full((12, 8, 8), 7.0)}, "expected shares"),
     "masks from nowhere": ({"masks": "/no/masks"}, "no folder /no/masks"),
     "masks for no set": ({"masks": {"nix": torch.zeros(12, 8, 8)}}, "none of the sets"),
     "too few backgrounds": ({"background": [0, 1]}, "2 background labels for the 12"),
@@ -452,7 +452,10 @@ BAD: dict[str, tuple[dict, str]] = {
     "a model of other classes": (
         {"model": network(7), "classes": ["a", "b", "c"]}, "3 classes .* 7 logits"
     ),
-    "a model that returns maps": ({"model": nn.Conv2d(3, 3, 1)}, r"want logits \(batch, classes\)"),
+    "a model that returns maps": (
+        {"model": nn.Conv2d(3, 3, 1)},
+        r"expected logits \(batch, classes\)",
+    ),
     "a model that returns words": ({"model": "word"}, "returned a str"),
     "a model that returns NaN": ({"model": "nan"}, "holds NaN"),
     "a model that changes its shape": ({"model": "changing"}, "3 logits .* and then 4"),

@@ -231,12 +231,12 @@ def test_a_domain_is_strict_and_a_set_notes_what_it_leaves_out(case):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (7, "is a int; want a folder"),
-        (None, "is a NoneType; want a folder"),
+        (7, "is a int; expected a folder"),
+        (None, "is a NoneType; expected a folder"),
         ("/no/such/folder", "no folder /no/such/folder"),
         ((X, Y[:5]), "48 inputs and 5 labels"),
-        ((X, Y / 2), "want whole ones"),
-        ([(X,)], r"want \(x, y\)"),
+        ((X, Y / 2), "expected whole numbers"),
+        ([(X,)], r"expected \(x, y\)"),
         ([{"image": X}], "no label among"),
         ((X[:0], Y[:0]), "it is empty"),
         ((X, Y - 1), r"labels -1\.\.1"),

@@ -84,5 +84,5 @@ def test_accuracy_without_examples_is_rejected():
 
 @pytest.mark.parametrize("asked", [(3, 2, 0.95), (-1, 2, 0.95), (0, 0, 0.95), (1, 2, 95.0)])
 def test_invalid_counts_and_confidences_are_rejected(asked):
-    with pytest.raises(ValueError, match="want 0 <= correct <= count"):
+    with pytest.raises(ValueError, match="expected 0 <= correct <= count"):
         clopper_pearson(*asked)

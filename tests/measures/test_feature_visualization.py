@@ -168,7 +168,7 @@ def test_a_displayed_image_spans_the_full_range():
     ("change", "line"),
     [
         ({"layer": "1"}, r"no layer '1'; its convolutions are \['0'\]"),
-        ({"channels": [2]}, r"shape \(1, 2, 8, 8\); want"),
+        ({"channels": [2]}, r"shape \(1, 2, 8, 8\); expected"),
         ({"channels": [-1]}, "channels -1 to -1"),
         ({"blur": 4}, "an odd blur"),
         ({"steps": 0}, "positive restarts, steps"),

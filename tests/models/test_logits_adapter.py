@@ -121,7 +121,7 @@ class Changing(nn.Module):
 BAD = {
     "words": (Wrapped(lambda z: "cat"), "returned a str"),
     "whole numbers": (Wrapped(lambda z: z.argmax(1)), "returned a Tensor"),
-    "maps": (nn.Conv2d(3, 3, 1), r"want logits \(batch, classes\)"),
+    "maps": (nn.Conv2d(3, 3, 1), r"expected logits \(batch, classes\)"),
     "NaN": (Wrapped(lambda z: z * torch.nan), "holds NaN"),
     "an exception": (nn.Linear(5, 3), "can't be run on inputs of shape"),
     "another width": (Changing(), "3 logits .* and then 4"),

@@ -243,7 +243,7 @@ def test_a_user_function_is_imported_from_the_working_directory(tmp_path, monkey
     save_file({"1.weight": torch.ones(5, 12), "1.bias": torch.zeros(5)}, "w.safetensors")
     filled = load("mynetworks:flat", weights="w.safetensors").encoder
     assert filled.get_parameter("1.weight").eq(1).all()
-    with pytest.raises(ValueError, match="returned a int; want a contam Source"):
+    with pytest.raises(ValueError, match="returned a int; expected a contam Source"):
         load("mynetworks:wrong")
     with pytest.raises(ValueError, match="can't find mynetworks:none"):
         load("mynetworks:none")
@@ -310,7 +310,7 @@ def test_an_exported_program_runs_no_code_when_it_is_loaded(tmp_path, monkeypatc
 
 def test_weights_are_never_unpickled(tmp_path):
     torch.save(Unsafe(), tmp_path / "model.pt")
-    with pytest.raises(ValueError, match=r"can't read weights .* want safetensors, or a state"):
+    with pytest.raises(ValueError, match=r"can't read weights .* expected safetensors, or a state"):
         read_weights(tmp_path / "model.pt")
     torch.save({"epoch": 3}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="no named tensors"):
@@ -328,7 +328,7 @@ def test_state_dicts_inside_checkpoints_are_found(tmp_path):
 @pytest.mark.parametrize(
     ("name", "given", "message"),
     [
-        ("RN50", {}, "no encoder 'RN50'; want open_clip:NAME"),
+        ("RN50", {}, "no encoder 'RN50'; expected open_clip:NAME"),
         ("none.pt2", {}, "no exported program"),
         ("open_clip:RN50/openai", {}, "safetensors of 'timm/resnet50_clip.openai'"),
         ("timm:resnet50", {}, r"no weights for timm:resnet50: fetch its state dict"),

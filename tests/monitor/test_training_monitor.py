@@ -307,18 +307,18 @@ def test_a_subset_of_many_classes_is_monitored():
     ("data", "settings", "says"),
     [
         (domain().data._replace(y=domain().y + 1), {}, "labels 1..3 .* with 3 logits"),
-        (domain().data._replace(y=domain().y - 1), {}, "labels -1..1; want 0 or more"),
-        (domain(count=3), {}, "want two classes .* of 3 examples"),
+        (domain().data._replace(y=domain().y - 1), {}, "labels -1..1; expected 0 or more"),
+        (domain(count=3), {}, "expected two classes .* of 3 examples"),
         (domain(count=0), {}, "examples"),
         (None, {"layers": ["1", "nope"]}, "no layer 'nope'"),
         (None, {"layers": "1"}, r"give \['1'\]"),
-        (None, {"every": 0}, "every and k of at least 1"),
+        (None, {"every": 0}, "every and k must be at least 1"),
         (None, {"on_error": "shout"}, "'note' or 'raise'"),
         (iter(BATCHES), {}, "is an iterator"),
         ([{"pixels": 1}], {}, r"no input among \['pixels'\]"),
-        ([torch.zeros(3)], {}, r"want \(x, y\)"),
-        ([(torch.zeros(3, 2), torch.rand(3))], {}, "want whole ones"),
-        ([("names", torch.zeros(3))], {}, "want a tensor of real numbers"),
+        ([torch.zeros(3)], {}, r"expected \(x, y\)"),
+        ([(torch.zeros(3, 2), torch.rand(3))], {}, "expected whole numbers"),
+        ([("names", torch.zeros(3))], {}, "expected a tensor of real numbers"),
         ([], {}, "no examples"),
         ([7], {}, "a batch is"),
     ],
@@ -330,7 +330,7 @@ def test_invalid_arguments_are_rejected_before_training_in_one_line(data, settin
 
 
 def test_a_network_without_logits_is_rejected():
-    with pytest.raises(ValueError, match=r"want logits \(batch, classes\)"):
+    with pytest.raises(ValueError, match=r"expected logits \(batch, classes\)"):
         quiet(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()))
 
 

@@ -50,7 +50,7 @@ class Audits(TrainingListener):
         **settings: Any,
     ) -> None:
         if every < 1:
-            raise ValueError(f"want an audit every 1 epoch or more, not every {every}")
+            raise ValueError(f"every must be at least 1 epoch, not {every}")
         if on_error not in ("note", "raise"):
             raise ValueError(f"on_error is 'note' or 'raise', not {on_error!r}")
         self.settings = {"progress": False, **settings}
@@ -120,7 +120,7 @@ def lightning(**settings: Any) -> Any:
     >>> lightning(every=0, id=(torch.rand(2, 2), torch.tensor([0, 1])))
     Traceback (most recent call last):
         ...
-    ValueError: want an audit every 1 epoch or more, not every 0
+    ValueError: every must be at least 1 epoch, not 0
     """
     return lightning_callback(Audits(**settings))
 

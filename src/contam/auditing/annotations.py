@@ -48,8 +48,8 @@ def with_masks(sample: Sample, table: RawSet, masks: Any) -> Sample:
         masks = as_inputs(masks)
         if len(masks) != table.total:
             raise ValueError(
-                f"{len(masks)} masks for the {table.total} examples of {table.name!r}; want one "
-                "for each"
+                f"{len(masks)} masks for the {table.total} examples of {table.name!r}; expected "
+                "one for each"
             )
         masks = masks[table.numbers][table.read_positions()]
     if masks is None:
@@ -58,14 +58,14 @@ def with_masks(sample: Sample, table: RawSet, masks: Any) -> Sample:
     shape = (len(sample), 1, *table.shape[-2:])
     if len(table.shape) != 3 or masks.ndim != 4 or (masks[:, :1]).shape != shape:
         raise ValueError(
-            f"masks of {table.name!r} have the shape {tuple(masks.shape)}; want {shape}, the size "
-            "of the network's input"
+            f"masks of {table.name!r} have the shape {tuple(masks.shape)}; expected {shape}, the "
+            "size of the network's input"
         )
     masks = masks[:, :1].float()
     if masks.min() < 0 or masks.max() > 1:
         raise ValueError(
-            f"masks of {table.name!r} lie in [{masks.min():.3g}, {masks.max():.3g}]; want shares "
-            "of each pixel in [0, 1]"
+            f"masks of {table.name!r} lie in [{masks.min():.3g}, {masks.max():.3g}]; expected "
+            "shares of each pixel in [0, 1]"
         )
     return replace(sample, masks=masks)
 
@@ -124,7 +124,7 @@ def with_backgrounds(
             if len(column) != table.total:
                 raise ValueError(
                     f"{len(column)} background labels for the {table.total} examples of "
-                    f"{table.name!r}; want one for each"
+                    f"{table.name!r}; expected one for each"
                 )
             column = pick(column, table.numbers)
         columns.append(None if column is None else pick(column, table.read_positions()))

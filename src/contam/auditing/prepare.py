@@ -191,7 +191,7 @@ def _tables(id: Any, ood: Any, options: Options) -> list[RawSet]:
         if table.shape != first.shape:
             raise ValueError(
                 f"inputs of {table.name!r} have the shape {table.shape}, those of {first.name!r} "
-                f"{first.shape}; want one shape, so resize them in the transform"
+                f"{first.shape}; expected one shape, so resize them in the transform"
             )
     return tables
 

@@ -279,5 +279,7 @@ def _names(classes: Sequence[str] | None) -> tuple[str, ...] | None:
 def _domain_of(raw: Any, classes: tuple[str, ...] | None) -> Domain:
     y = numbered(raw.y, raw.classes)[0] if classes is None else labeled(raw, classes, renamed=True)
     if isinstance(y, Tensor) and int(y.min()) < 0:
-        raise ValueError(f"{raw.name!r} has labels {int(y.min())}..{int(y.max())}; want 0 or more")
+        raise ValueError(
+            f"{raw.name!r} has labels {int(y.min())}..{int(y.max())}; expected 0 or more"
+        )
     return raw.make_domain(y, origins([raw])[0][0].long(), None)

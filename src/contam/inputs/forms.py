@@ -152,7 +152,7 @@ def read_raw(name: str | None, data: Any, role: str, options: Options) -> RawSet
     if isinstance(data, Iterable) and not isinstance(data, Mapping):
         raw = read_batches(name, data, options.keys, options.transform, options.limit)
         return _within_budget(raw, options)
-    raise ValueError(f"{name!r} is a {type(data).__name__}; want {ACCEPTED}")
+    raise ValueError(f"{name!r} is a {type(data).__name__}; expected {ACCEPTED}")
 
 
 def _is_whole_dict(data: Any) -> TypeGuard[Mapping[str, Any]]:
@@ -209,8 +209,8 @@ def stream(data: Any, size: int, options: Options) -> Iterator[Batch]:
         x, origin = as_inputs(item.x), as_domains(item.domain)
         if len(x) != len(y):
             raise ValueError(
-                f"a batch has inputs of shape {tuple(x.shape)} and {len(y)} labels; want one label "
-                "for each input"
+                f"a batch has inputs of shape {tuple(x.shape)} and {len(y)} labels; expected one "
+                "label for each input"
             )
         if origin is None:
             origin = torch.zeros_like(y)
@@ -230,7 +230,7 @@ def _items(data: Any, size: int, options: Options) -> Iterator[Batch | Parts]:
                 yield batch
         return
     if not isinstance(data, Iterable):
-        raise ValueError(f"data are a {type(data).__name__}; want {ACCEPTED}")
+        raise ValueError(f"data are a {type(data).__name__}; expected {ACCEPTED}")
     singles: list[Parts] = []
     for item in data:
         if isinstance(item, Batch):
@@ -334,7 +334,7 @@ def _folder(root: Path, name: str | None, options: Options) -> RawSet:
             y += [label] * len(images)
             origin += [index] * len(images)
     if not files:
-        raise ValueError(f"{root} holds no images; want root/class/image")
+        raise ValueError(f"{root} holds no images; expected root/class/image")
     transform = options.transform or _one_size(files)
     domain = FolderDomain(
         name or root.name, files, torch.tensor(y), torch.tensor(origin), transform

@@ -41,7 +41,9 @@ def class_names(sets: Sequence[RawSet], given: Sequence[str] | None, width: int)
         )
     if len(set(classes)) < len(classes):
         twice = next(name for name in classes if classes.count(name) > 1)
-        raise ValueError(f"the class {twice!r} is there twice; want {len(classes)} different names")
+        raise ValueError(
+            f"the class {twice!r} is there twice; expected {len(classes)} different names"
+        )
     return classes
 
 

@@ -151,8 +151,8 @@ class FileDecoder:
             return
         if self.shape not in (None, tuple(x.shape)):
             raise ValueError(
-                f"inputs have the shape {self.shape}, and then {tuple(x.shape)}; want one shape, "
-                "so resize them in the transform"
+                f"inputs have the shape {self.shape}, and then {tuple(x.shape)}; expected one "
+                "shape, so resize them in the transform"
             )
         self.shape = tuple(x.shape)
         if number not in self._tried:

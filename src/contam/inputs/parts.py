@@ -54,7 +54,8 @@ def parts(item: Any, keys: Mapping[str, str]) -> Parts:
         for part, what in (("x", "input"), ("y", "label")):
             if values[part] is None:
                 raise ValueError(
-                    f"no {what} among {sorted(map(str, item))[:8]}; want one of {list(KEYS[part])}"
+                    f"no {what} among {sorted(map(str, item))[:8]}; "
+                    f"expected one of {list(KEYS[part])}"
                 )
         return Parts(**values)
     if isinstance(item, Sequence) and not isinstance(item, str) and len(item) >= 2:
@@ -68,7 +69,7 @@ def parts(item: Any, keys: Mapping[str, str]) -> Parts:
     kind = f"a {type(item).__name__}"
     if isinstance(item, Sequence) and not isinstance(item, str):
         kind += f" of {len(item)}"
-    raise ValueError(f"an example or a batch is {kind}; want (x, y), (x, y, meta) or a dict")
+    raise ValueError(f"an example or a batch is {kind}; expected (x, y), (x, y, meta) or a dict")
 
 
 def _part(item: Mapping[Any, Any], part: str, keys: Mapping[str, str]) -> Any:
@@ -108,7 +109,7 @@ def as_input(x: Any, transform: Transform | None) -> Tensor:
     if isinstance(x, Image.Image):
         if transform is None:
             raise ValueError(
-                "examples are images, and how the network wants them is not known; give "
+                "examples are images, and the preprocessing of the network is not known; give "
                 "transform=, a function from an image to a tensor"
             )
         return as_input(transform(x.convert("RGB")), None)
@@ -137,12 +138,12 @@ def as_inputs(x: Any) -> Tensor:
             x = torch.from_numpy(np.array(x))
         except (TypeError, ValueError):
             raise ValueError(
-                f"inputs are a {type(x).__name__} that makes no tensor of numbers; want tensors "
-                "of one shape"
+                f"inputs are a {type(x).__name__} that makes no tensor of numbers; expected "
+                "tensors of one shape"
             ) from None
     if not isinstance(x, Tensor) or x.is_complex() or x.dtype == torch.bool:
         kind = x.dtype if isinstance(x, Tensor) else f"a {type(x).__name__}"
-        raise ValueError(f"inputs are {kind}; want a tensor of real numbers")
+        raise ValueError(f"inputs are {kind}; expected a tensor of real numbers")
     x = x.detach().cpu()
     if x.dtype == torch.uint8:
         return x.float() / 255
@@ -154,7 +155,8 @@ def _stacked(inputs: Sequence[Tensor]) -> Tensor:
         if x.shape != inputs[0].shape:
             raise ValueError(
                 f"example {index} of a batch has the shape {tuple(x.shape)}, the first "
-                f"{tuple(inputs[0].shape)}; want one shape, so give transform= with a fixed size"
+                f"{tuple(inputs[0].shape)}; expected one shape, so give transform= with "
+                "a fixed size"
             )
     return torch.stack(list(inputs))
 
@@ -185,23 +187,27 @@ def as_labels(y: Any, what: str = "labels") -> Tensor | list[str]:
     try:
         labels = y.detach().cpu() if isinstance(y, Tensor) else torch.as_tensor(np.asarray(y))
     except (TypeError, ValueError):
-        raise ValueError(f"{what} are a {type(y).__name__}; want whole numbers or names") from None
+        raise ValueError(
+            f"{what} are a {type(y).__name__}; expected whole numbers or names"
+        ) from None
     if labels.ndim == 2 and labels.shape[1] > 1:
         one = (labels == 1).sum(1) == 1
         if not bool(((labels == 0) | (labels == 1)).all() and one.all()):
             raise ValueError(
-                f"{what} have the shape {tuple(labels.shape)} and are not one-hot; want one class "
-                "for each example"
+                f"{what} have the shape {tuple(labels.shape)} and are not one-hot; expected one "
+                "class for each example"
             )
         labels = labels.int().argmax(1)
     labels = labels.flatten(1) if labels.ndim > 1 else labels[:, None]
     if labels.shape[1] != 1:
-        raise ValueError(f"{what} come in {labels.shape[1]} columns; want one for each example")
+        raise ValueError(f"{what} come in {labels.shape[1]} columns; expected one for each example")
     labels = labels[:, 0]
     if labels.is_complex() or (
         labels.is_floating_point() and not bool((labels == labels.round()).all())
     ):
-        raise ValueError(f"{what} are numbers such as {labels[0].item():.3g}; want whole ones")
+        raise ValueError(
+            f"{what} are numbers such as {labels[0].item():.3g}; expected whole numbers"
+        )
     return labels.long()
 
 

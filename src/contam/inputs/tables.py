@@ -120,12 +120,12 @@ class RawSetBuilder:
         x, y = as_inputs(batch.x), as_labels(batch.y)
         if x.ndim < 2 or len(x) != len(y) or len(x) != len(numbers):
             raise ValueError(
-                f"a batch has inputs of shape {tuple(x.shape)} and {len(y)} labels; want one label "
-                "for each input"
+                f"a batch has inputs of shape {tuple(x.shape)} and {len(y)} labels; expected one "
+                "label for each input"
             )
         if self.shape not in (None, tuple(x.shape[1:])):
             raise ValueError(
-                f"inputs have the shape {self.shape}, and then {tuple(x.shape[1:])}; want one "
+                f"inputs have the shape {self.shape}, and then {tuple(x.shape[1:])}; expected one "
                 "shape, so resize them in the transform"
             )
         self.shape = tuple(x.shape[1:])

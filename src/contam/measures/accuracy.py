@@ -98,7 +98,7 @@ def clopper_pearson(correct: int, count: int, confidence: float = 0.95) -> tuple
     if not (0 <= correct <= count and count > 0 and 0 < confidence < 1):
         raise ValueError(
             f"no interval for {correct} in {count} at confidence {confidence}; "
-            "want 0 <= correct <= count, at least one example and a confidence in (0, 1)"
+            "expected 0 <= correct <= count, at least one example and a confidence in (0, 1)"
         )
     # Beta quantiles, about 300 times as fast as the root finding of `binomtest`.
     tail = (1 - confidence) / 2

@@ -73,7 +73,7 @@ class ClassProfiles:
         for layer, moments in observation.layers.items():
             if moments.ndim != 3 or moments.shape[1] != 2:
                 raise ValueError(
-                    f"layer {layer!r}: want moments of shape (batch, 2, neurons), not "
+                    f"layer {layer!r}: expected moments of shape (batch, 2, neurons), not "
                     f"{tuple(moments.shape)}; observe with reduce='moments'"
                 )
             self.tables[layer].update(moments.flatten(1), observation.batch.y)

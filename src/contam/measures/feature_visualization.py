@@ -126,7 +126,7 @@ def channel_means(maps: Tensor, channels: Tensor) -> Float[Tensor, " pictures"]:
     """
     if maps.ndim != 4 or int(channels.min()) < 0 or int(channels.max()) >= maps.shape[1]:
         raise ValueError(
-            f"the layer's output has shape {tuple(maps.shape)}; want (batch, channels, height, "
+            f"the layer's output has shape {tuple(maps.shape)}; expected (batch, channels, height, "
             f"width) with channels {int(channels.min())} to {int(channels.max())}"
         )
     return maps[torch.arange(len(maps), device=maps.device), channels].mean(dim=(1, 2))

@@ -49,7 +49,7 @@ def find_network(
         return _by_name(model, weights, transform)
     if not isinstance(model, nn.Module):
         raise ValueError(
-            f"the model is a {type(model).__name__}; want a torch.nn.Module, or a name such as "
+            f"the model is a {type(model).__name__}; expected a torch.nn.Module, or a name such as "
             "'timm:resnet50' with weights="
         )
     if weights is not None:
@@ -74,7 +74,7 @@ def find_network(
 
 
 def _timm_transform(model: nn.Module) -> Transform | None:
-    """How a network of timm wants its images, which its configuration says."""
+    """Return the preprocessing of images from the configuration of a timm network."""
     config = getattr(model, "pretrained_cfg", None)
     if not isinstance(config, Mapping) or not {"input_size", "mean", "std"} <= set(config):
         return None
@@ -114,7 +114,7 @@ def _with_head(source: Source) -> nn.Module:
         if source.name.endswith(".pt2"):
             return source.encoder
         raise ValueError(
-            f"{source.name} came without a head, so it names no class; want weights with one "
+            f"{source.name} came without a head, so it names no class; expected weights with one "
             f"({what_to_fetch(source.name)}, or a Classifier's), or audit its features"
         )
     model = Classifier(source.encoder, source.head.out_features, source.head.in_features)

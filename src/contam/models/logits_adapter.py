@@ -95,14 +95,14 @@ class LogitsAdapter(nn.Module):
         if logits.ndim != 2 or len(logits) != len(x):
             raise ValueError(
                 f"the network returned a tensor of shape {tuple(logits.shape)} for {len(x)} "
-                "examples; want logits (batch, classes)"
+                "examples; expected logits (batch, classes)"
             )
         if logits.shape[1] == 1:
             logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
         if self.width not in (None, logits.shape[1]):
             raise ValueError(
                 f"the network returned {self.width} logits for an example, and then "
-                f"{logits.shape[1]}; want as many for every batch"
+                f"{logits.shape[1]}; expected the same number for every batch"
             )
         self.width = logits.shape[1]
         logits = logits.float()
@@ -176,8 +176,8 @@ def logits_of(output: Any) -> Tensor:
     logits = output_tensor(output)
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         raise ValueError(
-            f"the network returned a {type(output).__name__}; want logits as a tensor of numbers, "
-            "as .logits, first in a tuple, or in a dict under 'logits'"
+            f"the network returned a {type(output).__name__}; expected logits as a tensor of "
+            "numbers, as .logits, first in a tuple, or in a dict under 'logits'"
         )
     return logits
 

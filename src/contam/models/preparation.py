@@ -36,7 +36,7 @@ class Preparation:
     def __post_init__(self) -> None:
         if not 1 <= self.crop <= self.resize:
             raise ValueError(
-                f"can't crop {self.crop} pixels from {self.resize}; want 1 <= crop <= resize"
+                f"can't crop {self.crop} pixels from {self.resize}; expected 1 <= crop <= resize"
             )
         if self.interpolation.upper() not in Image.Resampling.__members__:
             raise ValueError(f"no interpolation {self.interpolation!r}; choose bicubic or bilinear")

@@ -83,7 +83,7 @@ def load(
     kind, colon, model = name.partition(":")
     if not (colon and model):
         raise ValueError(
-            f"no encoder {name!r}; want open_clip:NAME, timm:NAME, torchvision:NAME, "
+            f"no encoder {name!r}; expected open_clip:NAME, timm:NAME, torchvision:NAME, "
             "package.module:function or the path of a .pt2 file"
         )
     if kind not in _BUILDERS:
@@ -122,7 +122,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     except Exception as error:  # each reader raises its own kinds for a damaged file
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"can't read weights from {path}: {message[:150]}; want safetensors, or a state "
+            f"can't read weights from {path}: {message[:150]}; expected safetensors, or a state "
             "dict saved by torch.save (neither a whole pickled model nor TorchScript)"
         ) from error
     for key in ("state_dict", "model"):
@@ -155,7 +155,7 @@ def with_blocks(encoder: nn.Module, x: Tensor) -> tuple[Tensor, Sequence[Tensor]
         head: Any = encoder.forward_head
         return head(last), [torch.cat((prefix, tokens), dim=1) for tokens, prefix in seen]
     raise ValueError(
-        f"can't read the blocks of a {type(encoder).__name__}; want a vision transformer of "
+        f"can't read the blocks of a {type(encoder).__name__}; expected a vision transformer of "
         "open_clip or timm, or write such a function for yours"
     )
 
@@ -333,7 +333,7 @@ def _of_function(name: str, weights: str | Path | None, seed: int | None) -> Sou
         with seeded(0 if seed is None else seed, f"load/{name}"):
             source = make()
     if not isinstance(source, Source):
-        raise ValueError(f"{name}() returned a {type(source).__name__}; want a contam Source")
+        raise ValueError(f"{name}() returned a {type(source).__name__}; expected a contam Source")
     if weights is not None:
         fill(source.encoder, read_weights(weights), name)
     source.encoder.eval()
@@ -379,7 +379,7 @@ def _exported(path: str) -> Source:
     except Exception as error:
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"can't read {path}: {message[:150]}; want a file of torch.export.save that holds "
+            f"can't read {path}: {message[:150]}; expected a file of torch.export.save that holds "
             "nothing but a graph and tensors"
         ) from error
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
@@ -389,7 +389,7 @@ def _exported(path: str) -> Source:
     if [len(s) for s in inputs] != [4] or [len(s) for s in outputs] != [2]:
         raise ValueError(
             f"{path} takes {[tuple(s) for s in inputs]} and returns {[tuple(s) for s in outputs]}; "
-            "want (batch, 3, side, side) and (batch, width)"
+            "expected (batch, 3, side, side) and (batch, width)"
         )
     if isinstance(inputs[0][0], int):
         raise ValueError(f"{path} takes only batches of {inputs[0][0]}; export a dynamic batch")

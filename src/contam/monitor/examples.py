@@ -147,7 +147,8 @@ def draw_examples(sources: Sources, *, outputs: int, per_class: int | None, seed
     enough = (counts >= 2).nonzero().flatten()
     if len(enough) < 2:
         raise ValueError(
-            f"want two classes or more with 2 examples for the support and 2 queries; of {len(y)} "
+            "expected two classes or more with 2 examples for the support and 2 queries; "
+            f"of {len(y)} "
             f"examples, {len(enough)} have them: give more data"
         )
     left_out = list(sources.notes)
@@ -177,7 +178,7 @@ def _labels(pools: Sequence[Domain], outputs: int) -> Tensor:
     if len(y) and not 0 <= int(y.min()) <= int(y.max()) < outputs:
         raise ValueError(
             f"labels {int(y.min())}..{int(y.max())} in {pools[0].name!r} don't fit a network with "
-            f"{outputs} logits; want 0..{outputs - 1}"
+            f"{outputs} logits; expected 0..{outputs - 1}"
         )
     return y
 

@@ -272,7 +272,7 @@ def watch(
     """
     if every < 1 or k < 1 or (per_class is not None and per_class < 2):
         raise ValueError(
-            f"want every and k of at least 1 and per_class of at least 2, not {every}, {k} and "
+            f"every and k must be at least 1 and per_class at least 2, not {every}, {k} and "
             f"{per_class}"
         )
     if on_error not in ("note", "raise"):

@@ -124,7 +124,7 @@ def places(package: Path = PACKAGE) -> dict[str, tuple[Place, ...]]:
     for item, homes in found.items():
         if item.startswith(_ONE_HOME) and len(homes) > 1:
             faults.append(
-                f"{item} has {len(homes)} addresses, wants one: {', '.join(map(str, homes))}"
+                f"{item} has {len(homes)} addresses, expected one: {', '.join(map(str, homes))}"
             )
     if faults:
         raise ValueError("\n".join(faults))
