@@ -102,3 +102,25 @@ def test_a_statement_that_is_not_judged_has_a_reason():
 def test_a_table_of_statements_keeps_its_order():
     table = [Statement(f"s{i}", "ours", "q", double) for i in range(3)]
     assert [claim.says for claim in judge_all(table, [1.0])] == ["s0", "s1", "s2"]
+
+
+def test_a_number_outside_the_settings_of_its_claim_may_still_lie_in_the_range():
+    found = Claim("says", "ours", "q", found=1.0, n=1, low=0.5, not_judged="other sizes")
+    assert (found.holds, found.in_range) == (None, True)
+    assert Claim("says", "ours", "q", not_judged="nothing measured").in_range is None
+
+
+def test_a_statement_is_judged_only_under_its_condition():
+    def require(rows):
+        if not rows:
+            raise NotJudged("nothing was learned")
+
+    statement = Statement("s", "ours", "q", double, low=1.0, given=require)
+    assert statement.judge([1.0]).holds
+    assert statement.judge([]).not_judged == "nothing was learned"
+
+
+def test_claims_are_about_learning_unless_they_say_otherwise():
+    statement = Statement("s", "ours", "q", double, about_learning=False)
+    assert claim([1.0]).record("toy")["about_learning"] is True
+    assert statement.judge([1.0]).record("toy")["about_learning"] is False

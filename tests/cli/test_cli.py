@@ -18,6 +18,7 @@ from support.command_line import run_contam
 
 import contam
 from contam import cli, experiments
+from contam.experiment import NULL_STEP_SIZE
 from contam.theory.distribution import Beta, DataModel, TwoPoint
 from contam.theory.features import FeatureModel
 from contam.theory.setting import Setting
@@ -150,6 +151,17 @@ def test_every_experiment_can_be_started_from_the_command_line(capsys, name):
     smoke: Any = experiments.named(name).presets["smoke"]
     read = type(smoke).model_validate(yaml.safe_load(out))
     assert read == smoke.model_copy(update={"seeds": 7})
+
+
+def test_a_null_run_has_step_sizes_at_which_nothing_is_learned(capsys, tmp_path):
+    null = ("run", "fig10_activations", "smoke", "--null", "--steps", 2)
+    code, out, _ = run_contam(capsys, *null, "--out", tmp_path)
+    assert code == 0
+    assert re.search(r"null run: 0 of \d+ claims about learning", out)
+    _, out, _ = run_contam(capsys, *null, "--print-config")
+    assert yaml.safe_load(out)["setting"]["step_size"] == NULL_STEP_SIZE
+    code, _, err = run_contam(capsys, "run", "fig15_density", "paper", "--null")
+    assert code == 2 and "set teacher_recipe and student_recipe" in err
 
 
 def test_fields_of_nested_recipes_have_flags(capsys):

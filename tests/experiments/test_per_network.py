@@ -1,9 +1,11 @@
 """Measuring several networks: under several labelings in one pass, with a part for each."""
 
+import pandas
 import pytest
 import torch
 
 from contam.batch import Batch, Domain
+from contam.experiment import NotJudged
 from contam.experiments.support.networks import (
     CALIBRATED,
     ERM,
@@ -19,6 +21,7 @@ from contam.experiments.support.per_network import (
     measure_each,
     network_table,
     profiled,
+    require_learning,
     specs,
     trained,
 )
@@ -104,3 +107,16 @@ def test_each_network_is_measured_once(tmp_path):
     rows = table.to_dict("records")
     for row, arrays in zip(rows[::4], arrays_of(run, "teacher"), strict=True):
         assert row["norm"] == pytest.approx(float(arrays["weight"].norm()))
+
+
+def test_networks_that_gain_nothing_over_an_untrained_one_did_not_learn():
+    rows = [
+        {"network": network, "seed": seed, "id": accuracy}
+        for network, accuracies in (("ERM", (0.9, 0.35)), ("untrained", (0.3, 0.3)))
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    table = pandas.DataFrame(rows)
+    require_learning(table[table.seed == 0], "id")
+    require_learning(table[table.network == "ERM"], "id")
+    with pytest.raises(NotJudged, match=r"ERM did not learn.*\+0\.05"):
+        require_learning(table, "id")

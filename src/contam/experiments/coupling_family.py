@@ -36,6 +36,7 @@ from contam.experiments.support.per_network import (
     measure_each,
     network_table,
     null,
+    require_learning,
 )
 from contam.measures.attenuation import class_profile_attenuation
 from contam.measures.class_means import ClassMeans
@@ -268,6 +269,7 @@ def _correlation(
             raise NotJudged(NO_MASKS)
         if (key, given, good) not in results.correlations:
             raise NotJudged(FEW)
+        require_learning(results.table, "id", results.points.network.unique())
         return Pooled(results.correlations[key, given, good].value, results.config.seeds)
 
     kind = "partial rank correlation given ID accuracy" if given else "rank correlation"
@@ -282,6 +284,7 @@ def _difference(says: str, one: NetworkSpec, other: NetworkSpec, key: str) -> St
         if key not in results.measures:
             raise NotJudged(NO_MASKS)
         first, second = compared(results.table, key, one, other)
+        require_learning(results.table, "id", [s.name for s in (one, other) if s is not UNTRAINED])
         return (first - second).tolist()
 
     quantity = f"{MEASURES[key]}: {one.name} minus {other.name}"

@@ -34,6 +34,7 @@ from contam.experiments.support.per_network import (
     network_table,
     null,
     one_image,
+    require_learning,
 )
 from contam.measures.class_means import ClassMeans
 from contam.measures.gradcam import (
@@ -374,12 +375,18 @@ def under_natural_shift(table: DataFrame, column: str, **which: Any) -> DataFram
     return _ratio(ood, id_, column)
 
 
+def _require_learning(table: DataFrame, *names: str) -> None:
+    """Require that networks learned, by their accuracy on the natural ID test."""
+    require_learning(_where(table, set="natural", role="id", what="answers"), "accuracy", names)
+
+
 def _compared(
     better: str, worse: str, of: str, column: str, source: str, **which: Any
 ) -> Statement:
     """A claim that one network keeps more of a quantity than another on the natural tests."""
 
     def measure(table: DataFrame) -> list[float]:
+        _require_learning(table, better, worse)
         ratios = under_natural_shift(table, column, **which)
         return (ratios[better] - ratios[worse]).tolist()
 
@@ -395,9 +402,11 @@ def _falling(
     """Claims that the controlled shift lowers a quantity in all networks, in the teacher least."""
 
     def largest(table: DataFrame) -> list[float]:
+        _require_learning(table, *trained)
         return under_shift(table, column, **which)[trained].max(axis=1, skipna=False).tolist()
 
     def advantage(table: DataFrame) -> list[float]:
+        _require_learning(table, *trained)
         ratios = under_shift(table, column, **which)
         return (ratios.teacher - ratios[trained[1:]].max(axis=1, skipna=False)).tolist()
 
@@ -417,7 +426,7 @@ def _share_falls(where: str, name: str) -> Statement:
         f"On the {name} maps, the share of the student's heat on the object falls with the shift",
         "ours", f"share of heat ({PLAIN}) after the shift over before, {name} maps",
         lambda table: under_shift(table, "share", **which).student.tolist(),
-        high=0.9, every_seed=True,
+        high=0.9, every_seed=True, given=lambda table: _require_learning(table, "student"),
     )  # fmt: skip
 
 
@@ -446,7 +455,7 @@ def statements(config: Config) -> list[Statement]:
                 "The fall is learned: an untrained network keeps its heat", "ours",
                 f"heat on the object ({PLUS}) after the shift over before, untrained",
                 lambda table: under_shift(table, "object", formula=PLUS, **heat).untrained.tolist(),
-                low=0.95,
+                low=0.95, about_learning=False,
             )
         )  # fmt: skip
     return [*table, _share_falls("fine", "finer"), _share_falls("last", "last")]

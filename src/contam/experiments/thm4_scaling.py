@@ -293,12 +293,15 @@ class ScalingResults:
         """Rows of the networks that are not linear, over sizes."""
         return self.sizes[self.sizes["activation"] == self.config.setting.activation]
 
-    def predicted(self, regime: str, column: str) -> list[float]:
-        """A column of the predictions, in the order of d0."""
+    def predictions(self, regime: str) -> Table:
+        """Rows of the predictions, in the order of d0."""
         if self._predicted.empty:
             raise NotJudged("the population model does not cover this setting")
-        rows = self._predicted[self._predicted["regime"] == regime].sort_values("d0")
-        return rows[column].tolist()
+        return self._predicted[self._predicted["regime"] == regime].sort_values("d0")
+
+    def predicted(self, regime: str, column: str) -> list[float]:
+        """A column of the predictions, in the order of d0."""
+        return self.predictions(regime)[column].tolist()
 
 
 def slopes(table: Table, x: str, y: str) -> list[float]:
@@ -340,6 +343,17 @@ def own_class_misses(results: ScalingResults) -> list[float]:
     return [float(np.max([(1 - rate) * math.sqrt(d0) for d0, rate in rates]))]
 
 
+def learned(rows: Callable[[ScalingResults], Table]) -> Callable[[ScalingResults], None]:
+    """Require that every network of a table learned: its ID hinge risk is below `LEARNED`."""
+
+    def require(results: ScalingResults) -> None:
+        risk = float(rows(results)["id_hinge"].max())
+        if not risk < LEARNED:
+            raise NotJudged(f"a network did not learn: ID hinge risk {risk:.2f}")
+
+    return require
+
+
 CLAIMS: tuple[Statement, ...] = (
     Statement(
         "The other class's activation rate vanishes as d0 grows, when d >> d0", "Thm. 4.1",
@@ -349,7 +363,8 @@ CLAIMS: tuple[Statement, ...] = (
         "The other class's activation rate levels off when d is a fixed multiple of d0", "Thm. 4.1",
         "predicted other-class rate at d0 = {largest}, d = 4 d0",
         lambda r: r.predicted(NARROW, "other_class_rate")[-1:], low=0.01, high=0.04,
-        published="o(1), for d large against d0"),
+        published="o(1), for d large against d0",
+        given=learned(lambda r: r.predictions(NARROW).tail(1))),
     Statement(
         "Neurons are active for nearly all of their own class, up to O(d0^-1/2)", "Thm. 4.1",
         "largest (1 - own-class rate) * sqrt(d0) of neurons active for one class only, predicted, "
@@ -357,7 +372,8 @@ CLAIMS: tuple[Statement, ...] = (
     Statement(
         "The number of neurons that are active for one class only grows like the width m",
         "Thm. 4.1", "slope of this number over m (log-log)",
-        good_neurons_over_width, low=0.9, high=1.15, published="1, from Θ(m)"),
+        good_neurons_over_width, low=0.9, high=1.15, published="1, from Θ(m)",
+        given=learned(lambda r: r.widths)),
     Statement(
         "Neurons become asymmetric after a time that shrinks like 1 / sqrt(d)", "Thm. 4.1",
         "slope of the steps to a mean asymmetry of 0.75 over d (log-log)",
@@ -365,10 +381,12 @@ CLAIMS: tuple[Statement, ...] = (
         published="-1/2, from T0 = Θ(m / (η sqrt(d)))"),
     Statement(
         "Learned core features stay of order one at any size", "Thm. 4.2",
-        "slope of U over d0 (log-log)", over_size("U"), low=-0.1, high=0.1),
+        "slope of U over d0 (log-log)", over_size("U"), low=-0.1, high=0.1,
+        given=learned(lambda r: r.nonlinear)),
     Statement(
         "Learned background features stay of order one, too", "Thm. 4.2",
-        "slope of V over d0 (log-log)", over_size("V"), low=-0.1, high=0.25),
+        "slope of V over d0 (log-log)", over_size("V"), low=-0.1, high=0.25,
+        given=learned(lambda r: r.nonlinear)),
     Statement(
         "Learning takes longer in proportion to the width m", "Thm. 4.2",
         "slope of the steps to learn over m (log-log)",
@@ -393,7 +411,8 @@ CLAIMS: tuple[Statement, ...] = (
         "slope of the largest background projection over d (log-log)",
         # The column is in units of 1 / sqrt(d).
         lambda r: [value - 0.5 for value in slopes(r.dimensions, "d", "largest_background")],
-        low=-0.6, high=-0.4, published="-1/2, up to logarithms"),
+        low=-0.6, high=-0.4, published="-1/2, up to logarithms",
+        given=learned(lambda r: r.dimensions)),
 )  # fmt: skip
 """Theorems 4.1 to 4.4 as slopes, and the outcome where a condition of theirs fails."""
 

@@ -53,6 +53,9 @@ LAPTOP = Config(networks=SMALL_NETWORKS, seeds=3)
 SMOKE = Config(networks=TINY_NETWORKS, seeds=2)
 
 
+GAIN = 0.1
+"""ID accuracy above that of an untrained network with a fitted head that shows learning."""
+
 Described = TypeVar("Described", bound=BaseModel)
 
 
@@ -159,6 +162,29 @@ def compared(table: DataFrame, column: str, *networks: NetworkSpec) -> list[Any]
         if spec.name not in values:
             raise NotJudged(f"there is no {spec.name} in this run")
     return [values[spec.name] for spec in networks]
+
+
+def require_learning(table: DataFrame, column: str, names: Sequence[str] = ()) -> None:
+    """Require that networks recognize more ID images than an untrained network with a fitted head.
+
+    Args:
+        table: rows of the networks; a run without an untrained network meets the condition.
+        column: the ID accuracy.
+        names: the networks; none stands for all trained ones.
+
+    Source: ours; what networks do not do is claimed of those that learned.
+
+    Raises:
+        NotJudged: a network did not learn.
+    """
+    accuracy = by_network(table, column)
+    if UNTRAINED.name not in accuracy:
+        return
+    for name in names or trained(table):
+        if name in accuracy and (gain := (accuracy[name] - accuracy[UNTRAINED.name]).min()) < GAIN:
+            raise NotJudged(
+                f"{name} did not learn: its ID accuracy is {gain:+.2f} from an untrained network's"
+            )
 
 
 def trained(table: DataFrame) -> list[str]:
