@@ -61,10 +61,10 @@ def step_sizes(fields, path=""):
     return found
 
 
-def test_a_claim_that_cannot_fail_is_noticed(root):
+def test_a_claim_that_cannot_fail_is_noticed(tmp_path):
     """The largest background projection of a linear network is small before training, too."""
     experiment = named("fig03_two_layer")
-    run = run_experiment(experiment, experiment.null(experiment.presets["smoke"]), root)
+    run = run_experiment(experiment, experiment.null(experiment.presets["smoke"]), tmp_path)
     ((_, statement),) = [row for row in CLAIMS if "largest background" in row[1].quantity]
     results = TwoLayerResults(run)
     assert replace(statement, given=None).judge(results).in_range
