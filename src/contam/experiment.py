@@ -259,6 +259,10 @@ class Stage(NamedTuple):
     """What it works on, in a few words."""
 
 
+def _without_null_run(config: Any) -> Any:
+    raise ValueError("this experiment has no null run")
+
+
 @dataclass(frozen=True)
 class Experiment:
     """A figure, table or theorem of a paper, as a value with three acts.
@@ -288,6 +292,6 @@ class Experiment:
     """The result in plain words, with the numbers."""
     alert: Callable[[Run], str] = lambda run: ""
     """One sentence that warns of a bad result, for the top of the page; empty if all is well."""
-    null: Callable[[Any], Any] | None = None
+    null: Callable[[Any], Any] = _without_null_run
     """From a config to one whose step sizes are `NULL_STEP_SIZE`: no claim about learning may hold
-    in its run."""
+    in its run. Raises `ValueError` where there is no such config."""

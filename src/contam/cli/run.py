@@ -102,11 +102,7 @@ def run_experiment(name: str, arguments: Sequence[str]) -> int:
         default=record(config, RUNS, None, False, False),
         constructors=registry,
     )
-    settings = parsed.settings
-    if parsed.null:
-        if experiment.null is None:
-            raise ValueError(f"{experiment.name} has no null run")
-        settings = experiment.null(settings)
+    settings = experiment.null(parsed.settings) if parsed.null else parsed.settings
     if parsed.print_config:
         print(config_to_yaml(settings, f"contam run {experiment.name}"), end="")
         return 0
