@@ -515,7 +515,7 @@ def test_a_baseline_gives_effective_robustness(tmp_path):
         ("model,fog\na,0.5\n", "needs 'clean' or 'id'"),
         ("clean,fog\n0.5,much\n", "not numbers"),
         ("clean,fog\n0.5,0.4\n", "a line needs two"),
-        ("clean,fog\n50,40\n60,50\n", "divide percent"),
+        ("clean,fog\n50,0.4\n60,0.5\n", "divide percent"),
     ],
     ids=["empty", "no ID column", "words", "one model", "percent"],
 )

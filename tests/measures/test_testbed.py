@@ -80,5 +80,5 @@ def test_the_slope_depends_on_the_classes_of_the_id_accuracy(shift, slope):
 
 
 def test_a_shift_outside_the_table_is_refused():
-    with pytest.raises(ValueError, match="no columns"):
+    with pytest.raises(ValueError, match="no column"):
         line_of("ImageNetV2", same_classes=True)

@@ -1,12 +1,10 @@
 """Lines of standard models, the baseline of effective robustness."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-
-from contam.measures.robustness import IMAGENET_LINES, Line, fit_line
+from contam.measures.robustness import IMAGENET_LINES, Line
+from contam.measures.standard_models import read_models
 
 IMAGENET_CLASSES = 1000
 
@@ -21,9 +19,9 @@ def find_lines(
     """Return the lines of standard models for OOD sets.
 
     Args:
-        baseline: a CSV table of standard models' accuracies in [0, 1] with one column for the ID
-            set, under its name or `id`, and one for each OOD set, under its name; or fitted lines
-            by name of the set. None selects our ImageNet lines for a network of 1000 classes.
+        baseline: a CSV table of standard models, as `contam.measures.standard_models.read_models` reads
+            it, with one column for the ID set, under its name or `id`, and one for each OOD set,
+            under its name; or fitted lines by name of the set. None selects our ImageNet lines for a network of 1000 classes.
         sets: names of the OOD sets.
         id_name: name of the ID set.
         classes: number of classes.
@@ -49,30 +47,15 @@ def find_lines(
             return {}, []
         plain = {_plain(name): line for name, line in IMAGENET_LINES.items()}
         return {name: plain[_plain(name)] for name in sets if _plain(name) in plain}, []
-    path = Path(baseline)
-    try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"can't read the baseline {path}: {error}") from None
-    columns = list(rows[0]) if rows else []
-    own = next((name for name in (id_name, "id") if name in columns), None)
+    table = read_models(baseline)
+    own = next((name for name in (id_name, "id") if name in table.columns), None)
     if own is None:
         raise ValueError(
-            f"the baseline {path} has the columns {columns}; it needs {id_name!r} or 'id', and "
-            "one for each OOD set"
+            f"the baseline {baseline} has the columns {[*table.columns]}; it needs {id_name!r} or "
+            "'id', and one for each OOD set"
         )
-    lines = {}
-    for name in sets:
-        if name in columns:
-            try:
-                both = [[float(row[column]) for row in rows] for column in (own, name)]
-            except (TypeError, ValueError):
-                raise ValueError(
-                    f"the baseline {path} has values that are not numbers under {own!r} or {name!r}"
-                ) from None
-            x, y = torch.tensor(both, dtype=torch.float64)
-            lines[name] = fit_line(x, y)
-    return lines, _missing([name for name in sets if name not in lines], path.name)
+    lines = {name: table.line(own, name) for name in sets if name in table.columns}
+    return lines, _missing([name for name in sets if name not in lines], table.name)
 
 
 def _missing(missing: Sequence[str], where: str) -> list[str]:

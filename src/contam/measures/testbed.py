@@ -7,15 +7,12 @@ repository's `plotting/model_types.py`, but models trained on a part of the imag
 their own.
 """
 
-import csv
 import functools
 from dataclasses import dataclass
-from importlib import resources
 from typing import Literal
 
-import torch
-
-from contam.measures.robustness import Axis, Line, fit_line
+from contam.measures.robustness import Axis, Line
+from contam.measures.standard_models import shipped_models
 
 Kind = Literal["standard", "subset", "robust", "lp-adversarial", "more-data"]
 
@@ -43,14 +40,17 @@ def imagenet_models() -> tuple[ImageNetModel, ...]:
     >>> best.kind, best.accuracies["ImageNet"]
     ('more-data', 88.322)
     """
-    text = (resources.files("contam.measures") / "testbed_models.csv").read_text(encoding="utf-8")
     return tuple(
         ImageNetModel(
-            row.pop("model"),
-            row.pop("kind"),  # pyright: ignore[reportArgumentType]
-            {name: float(accuracy) for name, accuracy in row.items() if accuracy},
+            row["model"],
+            row["kind"],  # pyright: ignore[reportArgumentType]
+            {
+                name: float(accuracy)
+                for name, accuracy in row.items()
+                if accuracy and name not in ("model", "kind")
+            },
         )
-        for row in csv.DictReader(text.splitlines())
+        for row in shipped_models().rows
     )
 
 
@@ -75,12 +75,4 @@ def imagenet_line(shift: str, *, same_classes: bool = False, axis: Axis = "logit
     [0.9, 0.63]
     """
     indistribution = f"ImageNet on the classes of {shift}" if same_classes else "ImageNet"
-    pairs = [
-        (model.accuracies[indistribution], model.accuracies[shift])
-        for model in imagenet_models()
-        if model.kind == "standard" and {indistribution, shift} <= model.accuracies.keys()
-    ]
-    if not pairs:
-        raise ValueError(f"the table has no columns {indistribution!r} and {shift!r}")
-    x, y = torch.tensor(pairs, dtype=torch.float64).T / 100
-    return fit_line(x, y, axis=axis)
+    return shipped_models().line(indistribution, shift, axis=axis)
