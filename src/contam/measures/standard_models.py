@@ -110,7 +110,7 @@ class ModelTable:
 
 
 def read_models(path: str | Path) -> ModelTable:
-    """Read a table of standard models from a CSV file with a header.
+    r"""Read a table of standard models from a CSV file with a header.
 
     It has a row for each model and a column for each test set, in percent or in [0, 1]. What
     follows a number, such as a standard error in a leaderboard, is ignored, and an empty cell is an
@@ -126,7 +126,7 @@ def read_models(path: str | Path) -> ModelTable:
 
     Source: ours, for the testbed of Taori et al. (2020), leaderboards and a user's own models.
 
-    >>> _ = Path("models.csv").write_text("model,id,fog\\na,0.5,0.4\\nb,0.7,0.55\\n")
+    >>> _ = Path("models.csv").write_text("model,id,fog\na,0.5,0.4\nb,0.7,0.55\n")
     >>> read_models("models.csv").line("id", "fog").count
     2
     """
