@@ -19,9 +19,10 @@ def find_lines(
     """Return the lines of standard models for OOD sets.
 
     Args:
-        baseline: a CSV table of standard models, as `contam.measures.standard_models.read_models` reads
-            it, with one column for the ID set, under its name or `id`, and one for each OOD set,
-            under its name; or fitted lines by name of the set. None selects our ImageNet lines for a network of 1000 classes.
+        baseline: a CSV table of standard models, which
+            `contam.measures.standard_models.read_models` reads, with one column for the ID set,
+            under its name or `id`, and one for each OOD set, under its name; or fitted lines by
+            name of the set. None selects our ImageNet lines for a network of 1000 classes.
         sets: names of the OOD sets.
         id_name: name of the ID set.
         classes: number of classes.
