@@ -62,10 +62,10 @@ class ModelTable:
             ValueError: If a column is absent, a value is not a number, or some columns are in
                 percent and others in [0, 1].
 
-        >>> table = ModelTable("models.csv", ({"id": "71.2 (0.3)", "fog": "40"},
+        >>> table = ModelTable("models.csv", ({"id": "75.0 (0.3)", "fog": "40"},
         ...                                   {"id": "68", "fog": ""}))
         >>> table.accuracies("id", "fog").tolist()
-        [[0.712], [0.4]]
+        [[0.75], [0.4]]
         """
         if missing := [column for column in columns if column not in self.columns]:
             raise ValueError(f"{self.name} has no column {missing[0]!r}, only {[*self.columns]}")
