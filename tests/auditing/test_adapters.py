@@ -106,7 +106,7 @@ def test_an_audit_that_fails_does_not_end_a_training_by_default(caplog):
 @pytest.mark.parametrize(
     ("given", "error", "says"),
     [
-        ({"every": 0}, ValueError, "every 1 epoch or more"),
+        ({"every": 0}, ValueError, "at least 1 epoch"),
         ({"on_error": "shout"}, ValueError, "'note' or 'raise'"),
         ({"layer": "auto"}, TypeError, "'layer'"),
         ({"id": iter([domain().data])}, ValueError, "exhaust"),
