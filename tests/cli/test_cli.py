@@ -227,7 +227,7 @@ def test_a_config_round_trips_through_yaml(capsys, tmp_path):
         (["run"], "which experiment"),
         (["run", "fig3_two_layer"], "did you mean 'fig03_two_layer'"),
         (["run", "Fig. 99"], "no item 'Fig. 99'"),
-        (["run", "Fig. 2"], "no experiment redraws Fig. 2"),
+        (["run", "Fig. 2"], "no experiment reproduces Fig. 2"),
         (["run", "fig03_two_layer", "papr"], "did you mean 'paper'"),
         (["run", "fig03_two_layer", "smoke", "--stepz", "3"], "did you mean --steps"),
         (["run", "fig03_two_layer", "smoke", "--steps", "-3"], "steps=-3 must be at least 1"),

@@ -162,7 +162,7 @@ def test_experiments_are_found_by_name_and_by_item(asked, name):
         ("fig3_two_layers", "did you mean 'fig03_two_layer'"),
         ("zzz", "choose from"),
         ("Fig. 88", "no item 'Fig. 88'"),
-        ("Eq. 61", "no experiment redraws Eq. 61"),
+        ("Eq. 61", "no experiment reproduces Eq. 61"),
     ],
 )
 def test_an_unknown_name_raises_with_the_nearest_name(asked, line):

@@ -114,7 +114,7 @@ def test_classes_of_captions_are_pairs_of_object_and_background():
     objects = torch.cat([domain.y for domain in seen.train]) // 9
     assert torch.equal(objects.bincount(), torch.full((10,), len(objects) // 10))
     elsewhere = TINY_NETWORKS.model_copy(update={"data": "pacs"})
-    with pytest.raises(ValueError, match="no captions of pacs, only of shapes"):
+    with pytest.raises(ValueError, match="captions exist only for shapes, not for pacs"):
         ModelZoo(elsewhere, 0, Path("nowhere")).captions(shift)
 
 

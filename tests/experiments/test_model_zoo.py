@@ -119,7 +119,7 @@ def test_different_specs_have_different_parts():
 def test_a_subset_takes_the_first_examples_of_each_family(tmp_path):
     few = NetworkSpec("few", "labels", examples=90, epochs=1)
     trained(tmp_path, few)
-    with pytest.raises(ValueError, match=r"5000 training examples.* there are 200 in all"):
+    with pytest.raises(ValueError, match=r"5000 training examples.* all domains have 200"):
         trained(tmp_path, NetworkSpec("many", "labels", examples=5000))
 
 
@@ -127,7 +127,7 @@ def test_a_network_that_is_not_trained_is_reported(tmp_path):
     with pytest.raises(RunError, match="holds no ERM of seed 0; train it first"):
         ModelZoo(TINY_NETWORKS, 0, tmp_path).network(ERM)
     no_standard = TINY_NETWORKS.model_copy(update={"standard": None})
-    with pytest.raises(ValueError, match="there is no ERM"):
+    with pytest.raises(ValueError, match="no ERM: the config has no standard network"):
         trained(tmp_path, ERM, config=no_standard)
 
 
@@ -196,7 +196,7 @@ def test_a_teacher_is_fine_tuned_from_weights(tmp_path):
     config = files_of(
         tmp_path, "iwildcam", side=16, teacher_recipe=Recipe(1e-2, 0.0, 3, epochs=1, cosine=False)
     )
-    with pytest.raises(ValueError, match="no pre-training for iwildcam: set teacher_start_from"):
+    with pytest.raises(ValueError, match="iwildcam has no pre-training data: set teacher_start_from"):
         trained(tmp_path / "refused", TEACHER, config=config)
     start = {"teacher_start_from": config.teacher}
     tuned = trained(

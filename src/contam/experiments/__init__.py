@@ -43,31 +43,45 @@ IN_DEMO: dict[str, str] = {
     "thm4_scaling": "laptop",
     "fig03_two_layer": "laptop",
 }
-"""What `contam demo` runs, and by which preset: the longest first, so that two cores are busy."""
+"""Experiments and presets of `contam demo`, the longest first so that two processes are busy."""
 
 
 def named(name: str) -> Experiment:
-    """The experiment of that name. Raises ValueError, with the nearest name, when there is none."""
-    for each in EXPERIMENTS:
-        if each.name == name:
-            return each
-    names = [each.name for each in EXPERIMENTS]
+    """Return the experiment of a name.
+
+    Raises:
+        ValueError: there is none; the message suggests the nearest name.
+
+    >>> named("fig15_density").reproduces
+    ('Fig. 15', 'App. G.2')
+    """
+    for experiment in EXPERIMENTS:
+        if experiment.name == name:
+            return experiment
+    names = [experiment.name for experiment in EXPERIMENTS]
     close = get_close_matches(name, names, n=1, cutoff=0.4)
     hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(names)}"
     raise ValueError(f"no experiment {name!r}; {hint}")
 
 
 def find(text: str) -> Experiment:
-    """The experiment of that name, or the one that redraws that item: 'Fig. 8', 'theorem 4.3'.
+    """Return the experiment of a name, or the first that reproduces an item of the paper.
+
+    Args:
+        text: a name, or an item in any spelling, such as "Fig. 8" or "theorem 4.3".
 
     Raises:
-        ValueError: there is none; the line names the nearest, or what the item's own place is.
+        ValueError: there is none; the message suggests the nearest name, or lists the items that
+            experiments reproduce.
+
+    >>> find("figure 5").name
+    'fig05_selectivity'
     """
     if not any(character in text for character in " .") and not text.isdigit():
         return named(text)
     item = paper.spelled(text)
-    for each in EXPERIMENTS:
-        if item in each.reproduces:
-            return each
-    items = sorted({item for each in EXPERIMENTS for item in each.reproduces})
-    raise ValueError(f"no experiment redraws {item}; those that can be run: {', '.join(items)}")
+    for experiment in EXPERIMENTS:
+        if item in experiment.reproduces:
+            return experiment
+    items = sorted({item for experiment in EXPERIMENTS for item in experiment.reproduces})
+    raise ValueError(f"no experiment reproduces {item}; choose from: {', '.join(items)}")

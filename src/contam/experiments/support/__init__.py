@@ -1,1 +1,1 @@
-"""What experiments share: the model zoo, one part of a run per network, two-layer runs."""
+"""Code that experiments share: the model zoo, measurements per network, two-layer runs."""

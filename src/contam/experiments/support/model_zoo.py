@@ -1,10 +1,10 @@
-"""Trains, keeps and judges the networks that the image experiments compare.
+"""Trains, stores and evaluates the networks that the image experiments compare.
 
-Networks are trained when an experiment first needs them and kept in a hidden folder beside the
-runs, so that all experiments use the same ones. A network follows from the config, the seed and
-its `NetworkSpec`, whichever experiment trained it and however often that was interrupted.
+Networks are trained when an experiment first needs them and stored in a hidden folder beside the
+runs, so that all experiments use the same ones. The weights are determined by the config, the seed
+and the `NetworkSpec`, not by the experiment that trained the network or by interruptions.
 
-One pipeline serves the embedded benchmark and the published ones; the config chooses.
+The embedded benchmark and the published ones use the same code; the config selects the data.
 """
 
 import re
@@ -53,30 +53,30 @@ from contam.training.probe import (
 from contam.training.supervised import fit
 
 STORE = ".networks"
-"""The folder beside the runs that holds the networks; it can be deleted at any time."""
+"""Folder of the networks beside the runs; it can be deleted at any time."""
 TRAINING = 0.95
-"""The share of a network's time that its training takes; the rest is its probe's."""
+"""Fraction of the progress that is training; the rest is the linear probe."""
 REPORT_EVERY = 20
-"""Steps between two reports of a training."""
-TOGETHER = 4096
-"""Examples whose features share a checkpoint; a multiple of the batch size of `extract`."""
+"""Training steps between two progress reports."""
+FEATURES_PER_CHECKPOINT = 4096
+"""Examples per checkpoint of features; a multiple of the batch size of `extract`."""
 
 CALIBRATION_BATCH = 256
 CALIBRATION_BATCHES = 40
 """Size and largest number of the batches from which batch norms get their statistics."""
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
-Found = TypeVar("Found")
+Published = TypeVar("Published")
 
 
 class ModelZoo:
-    """The networks of one config and seed, kept below a folder of runs.
+    """The networks of one config and seed, stored below a folder of runs.
 
-    `train` trains those that are missing, `network` loads one, and `judge` scores it.
+    `train` trains the missing networks, `network` loads one, and `judge` evaluates it.
 
     Args:
         config: the data and the networks.
-        seed: decides initial weights, data and the order of examples.
+        seed: seed of the initial weights, the data and the order of examples.
         root: the folder of runs.
     """
 
@@ -89,36 +89,42 @@ class ModelZoo:
         self._transforms: dict[str, Transform] = {}
 
     def train(self, specs: Sequence[NetworkSpec]) -> Iterator[Stage]:
-        """Train every network that is missing, one after the other.
+        """Train the missing networks, one after the other.
 
-        A teacher is trained before its students. While another process trains the same networks,
-        this one waits.
+        The teacher is trained before its students. If another process trains the same networks,
+        wait for it.
+
+        Args:
+            specs: the networks; a teacher is added if a student needs it.
 
         Yields:
-            The progress over all networks.
+            Progress over all networks.
 
         Raises:
-            ValueError: data or weights are missing, with the files to provide; or a recipe does
-                not fit.
+            ValueError: files of data or weights are missing (the message lists them), or a recipe
+                does not fit the data.
         """
-        wanted = list(dict.fromkeys(specs))
-        if TEACHER not in wanted and any(spec.learns == "features" for spec in wanted):
-            wanted.insert(0, TEACHER)
-        wanted.sort(key=lambda spec: spec != TEACHER)
-        self._require_files(wanted)
-        for index, spec in enumerate(wanted):
+        ordered = list(dict.fromkeys(specs))
+        if TEACHER not in ordered and any(spec.learns == "features" for spec in ordered):
+            ordered.insert(0, TEACHER)
+        ordered.sort(key=lambda spec: spec != TEACHER)
+        self._require_files(ordered)
+        for index, spec in enumerate(ordered):
             doing = f"seed {self.seed}: {spec.name}"
-            yield Stage(index / len(wanted), doing)
+            yield Stage(index / len(ordered), doing)
             if self._kept(spec):
                 continue
             with Run.start(self.root, self.config.data, self._key, wait=True) as store:
                 if store.has(spec.part):
                     continue
                 for done in self._make(spec, store):
-                    yield Stage((index + done) / len(wanted), doing)
+                    yield Stage((index + done) / len(ordered), doing)
 
     def network(self, spec: NetworkSpec) -> Classifier:
-        """A trained encoder with a linear head for the benchmark's classes.
+        """Load a trained network in eval mode: an encoder and a linear head.
+
+        Args:
+            spec: the network.
 
         Raises:
             RunError: the network is not trained yet, or its file is damaged.
@@ -133,13 +139,16 @@ class ModelZoo:
         return self._networks[spec.part]
 
     def benchmark(self, spec: NetworkSpec) -> Benchmark:
-        """The benchmark, with its images preprocessed for this network."""
+        """Return the benchmark with the preprocessing of a network."""
         if self.config.data == "shapes":
             return self._shapes
         return self._on_disk(self._transform(self._architecture_of(spec)))
 
     def judge(self, spec: NetworkSpec) -> list[dict[str, Any]]:
-        """Score a network on the ID test and on every OOD test.
+        """Evaluate a network on the ID test and on every OOD test.
+
+        Args:
+            spec: the network.
 
         Returns:
             A row for each test: `network`, `seed`, `role` ("id" or "ood"), `test`, `score` (the
@@ -188,7 +197,7 @@ class ModelZoo:
         return self._benchmarks[transform]
 
     def _kept(self, spec: NetworkSpec) -> bool:
-        """Whether the network is in memory or on disk; takes no lock."""
+        """Whether the network is in memory or on disk; no lock is needed."""
         if spec.part in self._networks:
             return True
         folder = Run.place(self.root, self.config.data, self._key)
@@ -202,8 +211,8 @@ class ModelZoo:
         for spec in specs:
             if self._kept(spec):
                 continue
-            missing += _refused(lambda spec=spec: self._file(spec))
-            missing += _refused(lambda spec=spec: self.benchmark(spec))
+            missing += _error_message(lambda spec=spec: self._file(spec))
+            missing += _error_message(lambda spec=spec: self.benchmark(spec))
         if missing:
             raise ValueError(". Also: ".join(dict.fromkeys(missing)))
 
@@ -214,8 +223,8 @@ class ModelZoo:
         if spec.learns == "statistics":
             _calibrate(model, benchmark.shift, self.seed)
         training = self._training(spec, model, benchmark)
-        # A trained encoder is kept before its probe, whose features must be those of one encoder:
-        # on a GPU, a resumed training need not end with the same bits.
+        # The trained encoder is saved before its probe is fitted, so that all features come from
+        # the same weights: on a GPU, resumed training need not reproduce every bit.
         trained = store.checkpoint(f"{spec.part}/trained")
         if trained is not None:
             model.load_state_dict(trained[0])
@@ -235,20 +244,20 @@ class ModelZoo:
         if spec.learns != "labels":
             return self.config.teacher
         if self.config.standard is None:
-            raise ValueError(f"there is no {spec.name}: the config names no standard network")
+            raise ValueError(f"no {spec.name}: the config has no standard network; set 'standard'")
         return self.config.standard
 
     def _is_trained(self, spec: NetworkSpec) -> bool:
-        """Whether the network starts from random weights; otherwise they come from a file."""
+        """Whether the network is trained here; otherwise its weights come from a file."""
         if spec.learns == "labels":
             return self.config.standard_recipe is not None
         return spec.learns != "pretraining" or self.config.teacher_recipe is not None
 
     def _file(self, spec: NetworkSpec) -> Path | None:
-        """The file of the weights that the network has or starts from; None for random ones.
+        """The file of the network's (initial) weights; None for random weights.
 
         Raises:
-            ValueError: there is no such file; the message says what to put where.
+            ValueError: the file is missing; the message names it.
         """
         config, data, name = self.config, self.config.data, self._architecture_of(spec)
         if not self._is_trained(spec):
@@ -299,18 +308,20 @@ class ModelZoo:
     def _training(
         self, spec: NetworkSpec, model: Classifier, benchmark: Benchmark
     ) -> Training[TrainingState] | None:
-        """The training of the network; None for one that is not trained."""
+        """The training of a network; None if it is not trained."""
         config, seed = self.config, self.seed
         if spec.learns == "features":
             recipes = DISTILLED if config.published == "text" else SCRIPTS
-            known = recipes.get((config.data, _plain(config.teacher)))
-            taught = _for(_known(config.student_recipe or known, "student_recipe", config), spec)
+            published = recipes.get((config.data, _plain(config.teacher)))
+            recipe = _for(
+                _required(config.student_recipe or published, "student_recipe", config), spec
+            )
             teacher = self.network(TEACHER).encoder
             shift = self._augmented(_first(benchmark.shift, spec.examples))
             return partial(
-                distill, model.encoder, teacher, shift, taught, seed=seed,
+                distill, model.encoder, teacher, shift, recipe, seed=seed,
                 report_every=REPORT_EVERY, compute=config.machine,
-                read=with_blocks if taught.blocks else features_alone,
+                read=with_blocks if recipe.blocks else features_alone,
             )  # fmt: skip
         if spec.learns in ("nothing", "statistics") or not self._is_trained(spec):
             return None
@@ -325,9 +336,9 @@ class ModelZoo:
         else:
             recipe, shift = config.teacher_recipe, self._of_teacher(benchmark.shift)
         assert recipe is not None
-        taken = _for(recipe, spec)
+        recipe = _for(recipe, spec)
         return partial(
-            fit, learner, shift, **asdict(taken), seed=seed, report_every=REPORT_EVERY,
+            fit, learner, shift, **asdict(recipe), seed=seed, report_every=REPORT_EVERY,
             compute=config.machine,
         )  # fmt: skip
 
@@ -349,13 +360,13 @@ class ModelZoo:
     def _of_teacher(self, shift: Shift) -> Shift:
         """The training data of a teacher.
 
-        A small one learns from other images, on more families of backgrounds. One with published
-        weights is fine-tuned on the benchmark.
+        On the embedded benchmark it is pre-trained on other images, with more families of
+        backgrounds. With published weights it is fine-tuned on the benchmark.
         """
         if self.config.data != "shapes":
             if self.config.teacher_start_from is None:
                 raise ValueError(
-                    f"there is no pre-training for {self.config.data}: set teacher_start_from to "
+                    f"{self.config.data} has no pre-training data: set teacher_start_from to "
                     "fine-tune weights from a file, or leave out teacher_recipe to use them as "
                     "they are"
                 )
@@ -364,9 +375,16 @@ class ModelZoo:
         return Shift("pre-training", shift.classes, families, shift.id_test, ())
 
     def captions(self, shift: Shift) -> Shift:
-        """Images on all families, in a class for each pair of an object and a background."""
+        """Return images on all families, with a class for each pair of object and background.
+
+        Args:
+            shift: the embedded benchmark; its classes and its ID test are kept.
+
+        Raises:
+            ValueError: the data is not the embedded benchmark.
+        """
         if self.config.data != "shapes":
-            raise ValueError(f"there are no captions of {self.config.data}, only of shapes")
+            raise ValueError(f"captions exist only for shapes, not for {self.config.data}")
         pairs = len(shift.classes) * len(ID + OOD)
         count = max(self.config.teacher_examples // pairs, 1) * pairs
         families = pretraining(self.seed, "all", n=count)
@@ -382,10 +400,10 @@ class ModelZoo:
     def _probe(
         self, spec: NetworkSpec, model: Classifier, benchmark: Benchmark, store: Run
     ) -> Iterator[float]:
-        """Replace the network's head by a linear probe of the ID training data."""
+        """Fit the head as a linear probe on the ID training data."""
         config = self.config
         role = "student" if spec.learns == "features" else "teacher"
-        recipe = _known(config.probe or PROBED.get((config.data, role)), "probe", config)
+        recipe = _required(config.probe or PROBED.get((config.data, role)), "probe", config)
         own = _first(benchmark.shift, spec.examples)
         score = _macro_f1 if benchmark.metric == "macro F1" else top1_accuracy
         values = _features(
@@ -409,16 +427,15 @@ class ModelZoo:
                 model.head.weight.copy_(head.best_weight)
                 model.head.bias.copy_(head.best_bias)
             return
-        learned = own.train
-        examples = sum(map(len, learned))
+        examples = sum(map(len, own.train))
         parts: list[Tensor] = []
-        for index, domain in enumerate(learned):
+        for index, domain in enumerate(own.train):
             for part in _features(model.encoder, domain, store, f"{spec.part}/features/{index}"):
                 parts.append(part)
                 yield sum(map(len, parts)) / examples
         probe = fit_probe(
             torch.cat(parts),
-            torch.cat([domain.y for domain in learned]),
+            torch.cat([domain.y for domain in own.train]),
             recipe,
             classes=len(benchmark.shift.classes),
             validation=validation,
@@ -432,10 +449,14 @@ class ModelZoo:
 
 
 class Captioner(nn.Module):
-    """Scores pairs of an object and a background by the sum of two scores.
+    """Logits of pairs of object and background: the sum of an object and a background logit.
 
-    The cross-entropy of pairs is the objects' plus the backgrounds', so the encoder learns both
-    without a feature for each pair.
+    The cross-entropy of a pair is the sum of the two cross-entropies, so the encoder learns both
+    factors.
+
+    Args:
+        model: the encoder, and the number of objects in its head.
+        backgrounds: number of backgrounds.
     """
 
     def __init__(self, model: Classifier, backgrounds: int) -> None:
@@ -450,37 +471,37 @@ class Captioner(nn.Module):
 
 
 class _Key(BaseModel, frozen=True):
-    """Everything that decides the weights of a zoo's networks."""
+    """The settings that determine the weights of the networks."""
 
     networks: Networks
     seed: int
 
 
 def _features(encoder: nn.Module, domain: Domain, store: Run, part: str) -> Iterator[Tensor]:
-    """The features of a domain's examples in order, kept in the store's checkpoints below `part`.
+    """Extract the features of a domain in order, with checkpoints below `part` in the store.
 
-    They follow from the store's config and seed, and are dropped when the network is written.
+    The checkpoints are deleted when the network is written.
     """
-    for start in range(0, len(domain), TOGETHER):
+    for start in range(0, len(domain), FEATURES_PER_CHECKPOINT):
         kept = store.checkpoint(f"{part}/{start}")
         if kept is not None:
             yield kept[0]["features"]
             continue
-        values = extract(encoder, _span(domain, start, start + TOGETHER))
+        values = extract(encoder, _span(domain, start, start + FEATURES_PER_CHECKPOINT))
         store.save_checkpoint(f"{part}/{start}", {"features": values})
         yield values
 
 
 def _first(shift: Shift, examples: int | None) -> Shift:
-    """The shift with `examples` training examples in all, the first ones of each domain."""
+    """Keep `examples` training examples in total, the first ones of each domain."""
     if examples is None:
         return shift
     share, more = divmod(examples, len(shift.train))
     counts = [share + (index < more) for index in range(len(shift.train))]
     if short := [d.name for d, n in zip(shift.train, counts, strict=True) if len(d) < n]:
         raise ValueError(
-            f"can't take {examples} training examples: {short[0]!r} has too few; there are "
-            f"{sum(map(len, shift.train))} in all"
+            f"can't take {examples} training examples: {short[0]!r} has too few, and all "
+            f"domains have {sum(map(len, shift.train))}"
         )
     pairs = zip(shift.train, counts, strict=True)
     return replace(shift, train=tuple(_span(domain, 0, count) for domain, count in pairs))
@@ -496,8 +517,8 @@ def _calibrate(model: nn.Module, shift: Shift, seed: int) -> None:
 
 
 def _shown(own: Transform, protocol: Protocol, side: int | None) -> Transform:
-    """A network's preprocessing with the side and the resizing of a benchmark."""
-    if not isinstance(own, Preparation):  # of a user's function, which decides for itself
+    """The preprocessing of a network with the side and the resizing of a benchmark."""
+    if not isinstance(own, Preparation):  # a user's function is not changed
         return own
     side = side or protocol.side or own.crop
     if protocol.squash:
@@ -506,35 +527,36 @@ def _shown(own: Transform, protocol: Protocol, side: int | None) -> Transform:
 
 
 def _span(domain: Domain, start: int, stop: int) -> Domain:
-    """The examples from `start` up to `stop`, or as many of them as there are."""
+    """The examples from `start` up to `stop` or the end."""
     if isinstance(domain, FolderDomain):
         return domain.pick(torch.arange(start, min(stop, len(domain))))
     return Domain(domain.name, domain.data.pick(slice(start, stop)))
 
 
 def _for(recipe: AnyRecipe, spec: NetworkSpec) -> AnyRecipe:
-    """The recipe, with the epochs of the spec where it has its own."""
+    """The recipe with the epochs of the spec, if it has any."""
     return recipe if spec.epochs is None else replace(recipe, epochs=spec.epochs, steps=None)
 
 
-def _known(found: Found | None, field: str, config: Networks) -> Found:
-    if found is None:
+def _required(recipe: Published | None, field: str, config: Networks) -> Published:
+    """Return the recipe, or raise an error that names the field to set."""
+    if recipe is None:
         raise ValueError(
             f"no recipe was published for {config.teacher} on {config.data}; set {field}"
         )
-    return found
+    return recipe
 
 
 def _plain(name: str) -> str:
-    """The architecture in a network's name: RN50 in open_clip:RN50/openai."""
+    """The architecture in the name of a network: RN50 in open_clip:RN50/openai."""
     return name.partition(":")[2].partition("/")[0]
 
 
 def _weights(folder: Path, name: str, what: str) -> Path:
-    """The file that holds a network's weights.
+    """The file of a network's weights.
 
     Raises:
-        ValueError: there is none; the message asks for `what`.
+        ValueError: the file is missing; the message describes it with `what`.
     """
     stem = re.sub(r"[^\w.-]+", "-", name)
     places = [folder / f"{stem}{suffix}" for suffix in (".safetensors", ".pt", ".pth", ".bin")]
@@ -547,8 +569,8 @@ def _weights(folder: Path, name: str, what: str) -> Path:
     )
 
 
-def _refused(call: Callable[[], object]) -> list[str]:
-    """The message of the ValueError that a call raises, if it does."""
+def _error_message(call: Callable[[], object]) -> list[str]:
+    """The message of the ValueError that a call raises, or no message."""
     try:
         call()
     except ValueError as error:

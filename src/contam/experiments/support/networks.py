@@ -1,4 +1,4 @@
-"""The networks that the image experiments compare: what each learns, and from which data."""
+"""Configs and specs of the networks that the image experiments compare."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,40 +14,40 @@ from contam.training.precision import PLAIN, ComputeConfig
 from contam.training.probe import FullBatch, Minibatches
 
 SMALL = "resnet8"
-"""The network for the embedded benchmark; it is always trained here."""
+"""Name of the small network for the embedded benchmark; it is always trained here."""
 
 
 class Networks(BaseModel, frozen=True, extra="forbid"):
-    """Data, and the networks that learn from it. Defaults are App. E.1's unless a field says so."""
+    """Data and networks. Defaults are those of App. E.1 unless a field says otherwise."""
 
     data: Kind = "imagenet"
     folder: Path = Path("data")
-    """The folder with the files of a published benchmark; the embedded benchmark needs none."""
+    """Folder with the files of a published benchmark; the embedded benchmark needs none."""
     weights: Path = Path("weights")
-    """The folder with weights that are not trained here, in files named after their networks."""
+    """Folder with published weights, in files named after their networks."""
     teacher: str = "open_clip:RN50/openai"
     """A name for `contam.models.sources.load`, or resnet8; also the student's architecture."""
     standard: str | None = "torchvision:resnet50"
-    """The architecture of a network that learns ID data only; None for no such network."""
+    """Architecture of the network that is trained on ID labels only; None for no such network."""
     teacher_recipe: Recipe | None = None
     """How the teacher is trained here: pre-trained on the embedded benchmark (ours), or fine-tuned
     on a published one from `teacher_start_from`. None takes its weights from a file."""
     teacher_start_from: str | None = None
     """The file in `weights` from which the teacher's training starts, named after this network."""
     student_recipe: Distillation | None = None
-    """None takes the recipe that was published for this teacher and this data."""
+    """None uses the recipe that was published for this teacher and this data."""
     standard_recipe: Recipe | None = None
     """How a standard network is trained here; None takes its weights from a file."""
     standard_start_from: str | None = None
     """The file in `weights` from which the standard network's training starts, named after this
     network; its head may have other classes. None starts from random weights."""
     published: Literal["text", "scripts"] = "text"
-    """Where the recipe of a student without one is taken from: the paper or its published code."""
+    """Source of the student's recipe if there is no `student_recipe`: the paper or its code."""
     side: PositiveInt | None = None
     """Pixels of the square inputs; None takes the benchmark's, such as 448 for iWildCam, or else
     the network's own."""
     probe: FullBatch | Minibatches | None = None
-    """None takes the recipe that was published for this data."""
+    """None uses the recipe that was published for this data."""
     machine: ComputeConfig = PLAIN
     """Ours: precision, accumulation and memory layout; the published numbers are in float32."""
     width: PositiveInt = 16
@@ -84,7 +84,7 @@ TINY_NETWORKS = SMALL_NETWORKS.model_copy(
         "ood_examples": 40,
     }
 )
-"""For tests: trains in seconds and learns little."""
+"""For tests: it trains in seconds and learns little."""
 
 
 def without_learning(networks: Networks) -> Networks:
@@ -111,7 +111,7 @@ def without_learning(networks: Networks) -> Networks:
 
 
 class NetworkSpec(NamedTuple):
-    """One network of the zoo: what it learns from, and how it differs from the others."""
+    """One network of the zoo: its training data and its settings."""
 
     name: str
     """The name in tables and figures."""
@@ -122,16 +122,16 @@ class NetworkSpec(NamedTuple):
     Captions also name the background, and belong to images of the ID and of the OOD families.
     """
     examples: int | None = None
-    """How many of the first training images it learns from; None for all."""
+    """Number of training images, the first ones; None for all."""
     epochs: int | None = None
-    """None takes the recipe's."""
+    """None uses the number in the recipe."""
     width: int | None = None
-    """Channels of resnet8's first stage; None takes the config's."""
+    """Channels of the first stage of resnet8; None uses the config's."""
     normalization: Literal["batch", "centered", "instance"] = "batch"
 
     @property
     def part(self) -> str:
-        """Its part in the zoo's run: all fields except the name.
+        """Name of its part in the zoo's run: all fields except the name.
 
         >>> NetworkSpec("ERM, 3 epochs", "labels", epochs=3).part
         'labels+epochs=3'
@@ -149,7 +149,7 @@ CALIBRATED = NetworkSpec("calibrated", "statistics")
 it is the untrained network."""
 TEACHER = NetworkSpec("teacher", "pretraining")
 CAPTIONED = NetworkSpec("captioned teacher", "captions")
-"""On the embedded benchmark: its training data holds the OOD families, with their names."""
+"""A teacher of the embedded benchmark that is trained on captions, also of OOD families."""
 STUDENT = NetworkSpec("student", "features")
 ERM = NetworkSpec("ERM", "labels")
 CENTERED = NetworkSpec("ERM, centered maps", "labels", normalization="centered")
@@ -162,4 +162,4 @@ SWEEP = (
     NetworkSpec("ERM, half the width", "labels", width=8),
     NetworkSpec("ERM, a quarter of the width", "labels", width=4),
 )
-"""Weaker standard networks of the embedded benchmark; they lie on a line with `ERM`."""
+"""Weaker standard networks of the embedded benchmark, to fit a line of OOD on ID accuracy."""

@@ -1,4 +1,4 @@
-"""Measuring every network of a zoo in the same way, with one part of a run for each."""
+"""Measures the networks of a zoo, and writes one part of a run for each."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from statistics import fmean
@@ -29,15 +29,15 @@ from contam.models.observe import observe
 from contam.run import DataFrame, Run
 
 TRAINING = 0.9
-"""The share of the time that training takes, roughly; the rest is measuring."""
+"""Approximate fraction of the time for training; the rest is for measuring."""
 BATCH = 64
-"""Images in a batch: few enough to hold all layers of a large network."""
+"""Batch size; the outputs of all layers of a large network must fit in memory."""
 
 CONTROLS = (UNTRAINED, CALIBRATED)
 """Networks with random weights: as they are drawn, and with calibrated batch norms."""
 
 Measure = Callable[[ModelZoo, NetworkSpec], tuple[list[dict[str, Any]], Mapping[str, Tensor]]]
-"""Rows and arrays of one network."""
+"""Computes the rows and arrays of one network."""
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
@@ -92,39 +92,43 @@ def measure_each(
     chosen: Sequence[NetworkSpec] | None = None,
     name: Callable[[NetworkSpec], str] = lambda spec: spec.name,
 ) -> Iterator[Stage]:
-    """Train the networks that are missing, measure each, and write a part for each.
+    """Train the missing networks, measure every network, and write a part for each.
 
-    Parts that are written already are kept. Every row gets the columns `network` and `seed`.
+    Parts that are already written are skipped. The columns `network` and `seed` are added to rows.
 
     Args:
         run: the run to write.
         networks: the config of the zoo.
-        seeds: how many seeds.
-        measure: the rows and arrays of one network.
-        chosen: the networks; None takes `specs(networks)`.
-        name: how a network is called in the names of parts, `net/<name>/seed<seed>`.
+        seeds: number of seeds.
+        measure: computes the rows and arrays of one network.
+        chosen: the networks; None for `specs(networks)`.
+        name: returns the name of a network in the names of parts, `net/<name>/seed<seed>`.
 
     Source: ours.
 
     Raises:
-        ValueError: data or weights are missing, with the files to provide.
+        ValueError: files of data or weights are missing; the message lists them.
     """
     for seed in range(seeds):
-        todo = {f"net/{name(spec)}/seed{seed}": spec for spec in chosen or specs(networks)}
-        todo = {part: spec for part, spec in todo.items() if not run.has(part)}
+        parts = {f"net/{name(spec)}/seed{seed}": spec for spec in chosen or specs(networks)}
+        parts = {part: spec for part, spec in parts.items() if not run.has(part)}
         zoo = ModelZoo(networks, seed, run.folder.parent)
-        for stage in zoo.train([*todo.values()]):
+        for stage in zoo.train([*parts.values()]):
             yield Stage((seed + TRAINING * stage.done) / seeds, stage.doing)
-        for index, (part, spec) in enumerate(todo.items()):
-            done = TRAINING + (1 - TRAINING) * index / len(todo)
+        for index, (part, spec) in enumerate(parts.items()):
+            done = TRAINING + (1 - TRAINING) * index / len(parts)
             yield Stage((seed + done) / seeds, f"seed {seed}: measuring {spec.name}")
             rows, arrays = measure(zoo, spec)
-            row = {"network": spec.name, "seed": seed}
-            run.write(part, [row | more for more in rows], arrays or None)
+            key = {"network": spec.name, "seed": seed}
+            run.write(part, [key | row for row in rows], arrays or None)
 
 
 def network_table(run: Run, chosen: Sequence[NetworkSpec] | None = None) -> DataFrame:
-    """The rows of all networks, by seed, and in the order of `chosen` within a seed.
+    """Read the rows of all networks, sorted by seed and by the order of `chosen`.
+
+    Args:
+        run: the run to read.
+        chosen: the networks in order; None for the order of `specs`.
 
     Source: ours.
     """
@@ -136,7 +140,11 @@ def network_table(run: Run, chosen: Sequence[NetworkSpec] | None = None) -> Data
 
 
 def by_network(table: DataFrame, column: str) -> DataFrame:
-    """A column as a table of seeds by networks; several rows of a network are averaged.
+    """Pivot a column into a table of seeds by networks; rows of the same network are averaged.
+
+    Args:
+        table: rows with the columns `network` and `seed`.
+        column: the column of values.
 
     Source: ours.
 
@@ -150,7 +158,15 @@ def by_network(table: DataFrame, column: str) -> DataFrame:
 
 
 def compared(table: DataFrame, column: str, *networks: NetworkSpec) -> list[Any]:
-    """A column of some networks, one Series over the seeds for each.
+    """Return a column of some networks.
+
+    Args:
+        table: rows with the columns `network` and `seed`.
+        column: the column of values.
+        networks: the networks.
+
+    Returns:
+        One Series over the seeds for each network.
 
     Source: ours.
 
@@ -188,7 +204,7 @@ def require_learning(table: DataFrame, column: str, names: Sequence[str] = ()) -
 
 
 def trained(table: DataFrame) -> list[str]:
-    """The names of the networks except for the untrained ones, in their order.
+    """Return the names of the trained networks, in the order of the table.
 
     Source: ours.
     """
@@ -205,7 +221,7 @@ def largest_control(values: DataFrame) -> Any:
 
 
 def arrays_of(run: Run, network: str) -> list[Mapping[str, Tensor]]:
-    """The arrays of a network, one mapping for each seed.
+    """Read the arrays of a network, one mapping for each seed.
 
     Source: ours.
     """
@@ -213,7 +229,7 @@ def arrays_of(run: Run, network: str) -> list[Mapping[str, Tensor]]:
 
 
 def one_image(model: nn.Module, images: Domain) -> Tensor:
-    """The first image as a batch on the model's device, which is enough to find its layers.
+    """Return the first image as a batch on the model's device, to find the layers of the model.
 
     Source: ours.
     """
@@ -227,7 +243,7 @@ def profiled(
     layers: Collection[str],
     labelings: Sequence[Int[Tensor, " examples"]],
 ) -> list[dict[str, Profile]]:
-    """The class profiles of layers under several labelings of the same images, in one pass.
+    """Compute class profiles of layers under several labelings of the same images, in one pass.
 
     Args:
         model: the network.
@@ -239,28 +255,33 @@ def profiled(
     Returns:
         For each labeling, the profile of each layer.
 
-    Source: ours; one pass serves comparisons among different classes.
+    Source: ours, to compare sets of classes in one pass.
 
     Raises:
-        ValueError: no such layer, or a labeling that is not contiguous or leaves out every image.
+        ValueError: a layer does not exist, or a labeling has gaps or leaves out every image.
     """
     profiles = [ClassProfiles(int(labels.max()) + 1) for labels in labelings]
     start = 0
-    for seen in observe(model, images.batches(BATCH), layers, "moments"):
-        end = start + len(seen.batch.y)
+    for observation in observe(model, images.batches(BATCH), layers, "moments"):
+        batch = observation.batch
+        end = start + len(batch.y)
         for profile, labels in zip(profiles, labelings, strict=True):
-            y = labels[start:end].to(seen.batch.y.device)
+            y = labels[start:end].to(batch.y.device)
             kept = y >= 0
             if kept.any():
-                batch = seen.batch.pick(kept)._replace(y=y[kept])
-                moments = {layer: values[kept] for layer, values in seen.layers.items()}
-                profile.update(seen._replace(batch=batch, logits=seen.logits[kept], layers=moments))
+                profile.update(
+                    observation._replace(
+                        batch=batch.pick(kept)._replace(y=y[kept]),
+                        logits=observation.logits[kept],
+                        layers={name: values[kept] for name, values in observation.layers.items()},
+                    )
+                )
         start = end
     return [profile.compute().layers for profile in profiles]
 
 
 def contiguous(y: Int[Tensor, " examples"]) -> Int[Tensor, " examples"]:
-    """The labels renumbered from 0 without gaps: tests of many classes may lack some.
+    """Renumber labels from 0 without gaps, since a test may lack some classes.
 
     Source: ours.
 

@@ -1,4 +1,4 @@
-"""Networks of the theory in a run: trained with checkpoints, and read as tables and curves."""
+"""Trains two-layer networks into the parts of a run, and reads them as columns and curves."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -25,7 +25,7 @@ NAMES: dict[Activation, str] = {
 
 
 Columns = Callable[[str], list[float]]
-"""From the name of a column to its values, one per seed."""
+"""Maps the name of a column to its values, one per seed."""
 
 
 def train_into(
@@ -38,23 +38,23 @@ def train_into(
     measure: Callable[[State], Mapping[str, Any]],
     arrays: Callable[[State], Mapping[str, Tensor]] | None = None,
 ) -> Iterator[float]:
-    """Train a network, measure it along the way, and write the results as one part of a run.
+    """Train a two-layer network, measure it during training, and write one part of a run.
 
-    A finished part is left alone. An interrupted one resumes from its checkpoint and ends with the
+    A finished part is skipped. An interrupted one resumes from its checkpoint and ends with the
     same bytes as a part that was never interrupted.
 
     Args:
         run: the run to write.
         part: name of the part.
         setting: the data, the network and the optimizer.
-        seed: names all random draws.
-        points: number of measurements after the first, spread evenly over the steps.
-        measure: values of one record; `step` and `time` (steps times the step size, lengthened by
-            momentum) are added.
-        arrays: tensors of the last state to write.
+        seed: seed of all random numbers.
+        points: number of measurements after the initial one, evenly spaced over the steps.
+        measure: computes one record from a state; `step` and `time` (steps times the step size,
+            scaled by momentum) are added.
+        arrays: computes the tensors to write from the last state.
 
     Yields:
-        The share of the steps done.
+        The fraction of the steps that are done.
     """
     if run.has(part):
         return
@@ -71,7 +71,11 @@ def train_into(
 
 
 def report_steps(steps: int, points: int) -> list[int]:
-    """At most `points` + 1 even steps from 0 to `steps`, both included.
+    """Return at most `points` + 1 evenly spaced steps from 0 to `steps`, both included.
+
+    Args:
+        steps: number of training steps.
+        points: number of measurements after the initial one.
 
     >>> report_steps(10, 4)
     [0, 2, 5, 8, 10]
@@ -80,14 +84,15 @@ def report_steps(steps: int, points: int) -> list[int]:
 
 
 def ends(run: Run, name: str) -> tuple[Columns, Columns]:
-    """The first and the last record of every seed of a network.
+    """Read the first and the last record of every seed of a network.
 
     Args:
         run: a finished run.
         name: the network; its parts are `name/seed0` and so on.
 
     Returns:
-        The values of any column in the first record of each seed, and in the last.
+        Two functions from the name of a column to its values, one per seed: of the first records,
+        and of the last.
     """
     seeds = run.table(f"{name}/seed").groupby("part", sort=False)
     first, last = seeds.head(1), seeds.tail(1)
@@ -95,7 +100,7 @@ def ends(run: Run, name: str) -> tuple[Columns, Columns]:
 
 
 def curve(run: Run, name: str, x: str, column: str, label: str) -> list[dict[str, Any]]:
-    """The curve of a column, with its mean and range over the seeds of a network.
+    """Compute the curve of a column: mean and range over the seeds of a network.
 
     Args:
         run: a finished run.
@@ -103,6 +108,9 @@ def curve(run: Run, name: str, x: str, column: str, label: str) -> list[dict[str
         x: column of the horizontal axis.
         column: column of the vertical axis.
         label: name of the curve.
+
+    Returns:
+        A row for each value of `x`, with the mean in `value` and the range in `low` and `high`.
     """
     return [
         {x: row[x], "what": label, "value": row[column], "low": row["low"], "high": row["high"]}
