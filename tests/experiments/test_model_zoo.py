@@ -196,7 +196,9 @@ def test_a_teacher_is_fine_tuned_from_weights(tmp_path):
     config = files_of(
         tmp_path, "iwildcam", side=16, teacher_recipe=Recipe(1e-2, 0.0, 3, epochs=1, cosine=False)
     )
-    with pytest.raises(ValueError, match="iwildcam has no pre-training data: set teacher_start_from"):
+    with pytest.raises(
+        ValueError, match="iwildcam has no pre-training data: set teacher_start_from"
+    ):
         trained(tmp_path / "refused", TEACHER, config=config)
     start = {"teacher_start_from": config.teacher}
     tuned = trained(
