@@ -224,7 +224,7 @@ STATEMENTS = (
     ),
     Statement(
         "Under distribution shift the teacher's selectivity falls the least",
-        "Fig. 5",
+        "ours",
         "OOD selectivity over that of as many ID images, teacher minus the best other",
         _teacher_advantage,
         low=0.02,

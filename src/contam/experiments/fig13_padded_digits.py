@@ -186,14 +186,14 @@ def _read_by(frame: str) -> Callable[[DataFrame], None]:
 RED = (
     Statement(
         "A small network reads digits in the frame it was trained in",
-        "App. F.4",
+        "ours",
         "accuracy on held-out digits, red frame",
         lambda table: _accuracies(table, "red").red.tolist(),
         low=0.95,
     ),
     Statement(
         "Trained in red, it fails on the same digits when only the frame's color changes",
-        "App. F.4",
+        "ours",
         "accuracy lost in the worst other color, trained in red",
         lambda table: _loss(table, "red"),
         low=0.3,
@@ -203,7 +203,7 @@ RED = (
 CONTROLS = {
     "random": Statement(
         "A network trained with random frame colors does not fail in another frame",
-        "App. F.4",
+        "ours",
         "accuracy lost in the worst color, trained in random colors",
         lambda table: _loss(table, "random"),
         high=0.1,
@@ -220,7 +220,7 @@ CONTROLS = {
     ),
     "none": Statement(
         "A network trained without frames does not fail in one (its digits are larger)",
-        "App. F.4",
+        "ours",
         "accuracy lost in the worst frame, trained without one",
         lambda table: _loss(table, "none"),
         high=0.1,
@@ -230,7 +230,7 @@ CONTROLS = {
 AGAINST_RANDOM = (
     Statement(
         "The first layer responds to red more than after training in random colors",
-        "App. F.4",
+        "ours",
         "share of the filters' energy along red's hue, red minus random frames",
         lambda table: (_stems(table, "red").red - _stems(table, "random").red).tolist(),
         low=0.05,
@@ -238,7 +238,7 @@ AGAINST_RANDOM = (
     ),
     Statement(
         "In the last layer the classes move together when the frame turns cyan",
-        "Sec. 5",
+        "ours",
         "between-class variance in cyan over that in the training frame",
         lambda table: _spread(table, "red"),
         high=0.8,
@@ -247,7 +247,7 @@ AGAINST_RANDOM = (
     ),
     Statement(
         "After training in random colors, the classes stay apart when the frame turns cyan",
-        "Sec. 5",
+        "ours",
         "between-class variance in cyan over that in random colors",
         lambda table: _spread(table, "random"),
         low=0.8,
@@ -283,7 +283,7 @@ LAST_LAYER = (
     Statement(
         "The shift lowers the last layer's asymmetry of the activation rates, more than before "
         "training",
-        "Fig. 4",
+        "ours",
         "asymmetry of the activation rates, cyan minus red frame, trained minus start",
         lambda table: _fall(table, "asymmetry"),
         high=-0.05,

@@ -573,7 +573,7 @@ EXPERIMENT = Experiment(
     title="The theorems as slopes over size, width, step size and dimension",
     about="The theorems speak of orders of magnitude. Here they become slopes on logarithmic axes: "
     "networks of several sizes are trained, and the population model predicts networks of a "
-    "million features.",
+    "million features. The theorems state orders; the expected ranges of the slopes are ours.",
     reproduces=("Thm. 4.1", "Thm. 4.2", "Thm. 4.3", "Thm. 4.4"),
     presets={"full": FULL, "laptop": LAPTOP, "smoke": SMOKE},
     compute=compute,
