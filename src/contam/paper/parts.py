@@ -125,7 +125,9 @@ PARTS: dict[str, tuple[Part, ...]] = {
         Part("classification and regression", "contam run fig03_two_layer paper"),
         Part("other activations, a non-linear task, AdamW", "contam run fig10_activations paper"),
     ),
-    "Fig. 7": (Part("correlations with both classes", "contam run fig03_two_layer paper"),),
+    "Fig. 7": (
+        Part("correlations with both classes during training", "contam run fig03_two_layer paper"),
+    ),
     "Fig. 8": (Part("(a) ReLU, (b) linear", "contam run fig03_two_layer paper"),),
     "Fig. 9": (Part("(a) ReLU, (b) linear", "contam run fig03_two_layer paper"),),
     "Fig. 10": (Part("ReLU, GELU, sigmoid, tanh", "contam run fig10_activations paper"),),
