@@ -597,7 +597,7 @@ EXPERIMENT = Experiment(
     title="Two-layer networks: ReLU learns the background, linear does not",
     about="Inputs are made of core features, which carry the label, and background features, which "
     "are independent of it. Two-layer networks learn to classify them, or to recover the core "
-    "features; then the background shifts. The paper states orders of magnitude; the expected ranges "
+    "features; then the background shifts. The paper gives orders of magnitude; expected ranges "
     "are ours.",
     reproduces=("Fig. 3", "Fig. 7", "Fig. 8", "Fig. 9"),
     presets={"paper": PAPER, "laptop": LAPTOP, "smoke": SMOKE},
