@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from contam.batch import Domain
-from contam.experiment import Claim, Experiment, Stage, Statement, judge_all
+from contam.experiment import Claim, Experiment, NotJudged, Stage, Statement, judge_all
 from contam.experiments.support.model_zoo import ModelZoo
 from contam.experiments.support.networks import STUDENT, TEACHER, NetworkSpec
 from contam.experiments.support.per_network import (
@@ -41,6 +41,8 @@ from contam.run import DataFrame, Run
 
 FEATURES = "encoder"
 """The layer of a classifier that is its encoder's output."""
+RISE = 0.1
+"""The least rise of selectivity, over untrained networks, that counts as learning."""
 BINS = 40
 ROLES = {"whole": "ID", "id": "ID, as many", "ood": "OOD"}
 """The roles of a row: the whole ID test, and an OOD test beside as many ID images."""
@@ -185,6 +187,13 @@ def _rise(table: DataFrame, names: Sequence[str]) -> list[float]:
     return (values[list(names)].min(axis=1) - largest_control(values)).tolist()
 
 
+def _selective(table: DataFrame) -> None:
+    """Require that training made every trained network more selective on ID data."""
+    rise = min(_rise(table, trained(table)))
+    if rise < RISE:
+        raise NotJudged(f"a network did not learn: its selectivity rose by {rise:.2f} only")
+
+
 def _teacher_advantage(table: DataFrame) -> list[float]:
     kept = _kept(table)[trained(table)]
     return (kept[TEACHER.name] - kept.drop(columns=TEACHER.name).max(axis=1)).tolist()
@@ -203,7 +212,7 @@ STATEMENTS = (
         "Fig. 5",
         "selectivity on ID data, student minus untrained (the larger of both controls)",
         lambda table: _rise(table, [STUDENT.name]),
-        low=0.1,
+        low=RISE,
         every_seed=True,
     ),
     Statement(
@@ -211,7 +220,7 @@ STATEMENTS = (
         "ours",
         "selectivity on ID data, the least of the others minus untrained (the larger control)",
         lambda table: _rise(table, [name for name in trained(table) if name != STUDENT.name]),
-        low=0.1,
+        low=RISE,
         every_seed=True,
     ),
     Statement(
@@ -221,6 +230,7 @@ STATEMENTS = (
         lambda table: _kept(table)[trained(table)].max(axis=1).tolist(),
         high=0.95,
         every_seed=True,
+        given=_selective,
     ),
     Statement(
         "Under distribution shift the teacher's selectivity falls the least",
@@ -229,6 +239,7 @@ STATEMENTS = (
         _teacher_advantage,
         low=0.02,
         every_seed=True,
+        given=_selective,
     ),
     Statement(
         "Selectivity falls because of training: an untrained network has little to lose",
@@ -245,6 +256,7 @@ STATEMENTS = (
         lambda table: _kept(table, "others")[trained(table)].max(axis=1).tolist(),
         high=0.95,
         every_seed=True,
+        given=_selective,
     ),
 )
 
