@@ -138,7 +138,14 @@ AS_PRINTED = {"teacher": (0.5, 0.45), "student": (0.5, 0.3), "ERM": (0.5, 0.3),
 def test_claims_follow_from_the_numbers(tmp_path, changed, fails):
     run = made_up(tmp_path, AS_PRINTED | changed)
     holds = [claim.holds for claim in EXPERIMENT.claims(run)]
-    assert {place for place, held in enumerate(holds) if not held} == fails
+    assert {place for place, held in enumerate(holds) if held is False} == fails
+
+
+def test_how_selectivity_falls_is_claimed_of_selective_networks_only(tmp_path):
+    judged = EXPERIMENT.claims(made_up(tmp_path, AS_PRINTED | {"ERM": (0.15, 0.1)}))
+    reasons = {place: claim.not_judged for place, claim in enumerate(judged) if claim.not_judged}
+    assert set(reasons) == {2, 3, 5}
+    assert all("rose by 0.05" in reason for reason in reasons.values())
 
 
 def test_figures_compare_equally_many_id_and_ood_images(tmp_path):
