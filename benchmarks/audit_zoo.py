@@ -170,7 +170,7 @@ def examined(parts: Iterable[str], folder: Path) -> Iterator[Case]:
 def chosen(examples: Sequence[Case]) -> dict[Threshold, float]:
     """For each question the threshold with the fewest errors, in the middle of the widest gap.
 
-    A question is asked about the networks that no earlier question is about.
+    Each question applies to the networks to which no earlier question applies.
     """
     # Without a least gain, every significant gain counts.
     (gain,) = (threshold for threshold in THRESHOLDS if threshold.cause == "head")

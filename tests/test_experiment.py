@@ -1,4 +1,4 @@
-"""Claims: what holds, what does not, and what is left unjudged."""
+"""Claims that hold, that fail, and that are not judged."""
 
 import math
 

@@ -223,7 +223,7 @@ def test_a_missing_class_is_reported_and_the_others_are_compared():
 
 
 class Broken(nn.Module):
-    """Its second layer is not finite wherever the first pixel is dark, and nobody uses it."""
+    """Its second layer is not finite wherever the first pixel is dark, and the head ignores it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -48,7 +48,7 @@ def package() -> ModuleType:
 @pytest.mark.parametrize("name", FORMULAS)
 @pytest.mark.parametrize("labels", [None, [0, 3, 1]])
 def test_agrees_with_the_grad_cam_package(package: ModuleType, name, layer, labels):
-    # The package adds 1e-6 to squared gradients; a steep head makes that as good as nothing.
+    # The package adds 1e-6 to squared gradients; a steep head makes that negligible.
     model, x = network(head=1e5), noise(3, 3, 16, 16).double()
     y = None if labels is None else torch.tensor(labels)
     found = heat_maps(model, x, layer, y, formula=FORMULAS[name])

@@ -279,7 +279,7 @@ def test_a_token_axis_before_the_batch_axis_is_rejected():
     assert seen["relu"].shape == (3, 4)
 
 
-# What is left behind: nothing
+# State that is restored
 
 
 def state(model: nn.Module) -> tuple:

@@ -43,8 +43,8 @@ def toy() -> Source:
 @needs_models
 def test_the_workaround_imports_torchvision_timm_and_open_clip():
     said = run_python(
-        "from contam.models.torchvision_import import import_torchvision as mend\n"
-        "mend(); mend()\n"
+        "from contam.models.torchvision_import import import_torchvision as patch\n"
+        "patch(); patch()\n"
         "import torchvision, timm, open_clip\n"
         "print(torchvision.transforms.CenterCrop(2), torchvision.models.resnet18().fc)\n"
     )
@@ -61,7 +61,7 @@ def test_the_workaround_removes_the_failed_import_and_is_needed_here():
         "import_torchvision()\n"
         "print(len(_declared), sys.modules['torchvision'].__version__)\n"
     )
-    # Where the wheel fits torch, nothing is mended.
+    # Where the wheel fits torch, nothing is patched.
     assert said.startswith("broken operator torchvision::nms") == (said.splitlines()[-1][0] == "1")
 
 

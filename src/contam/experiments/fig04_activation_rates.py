@@ -151,7 +151,7 @@ STATEMENTS = (
 
 
 def claims(run: Run) -> Sequence[Claim]:
-    """Training makes rates unequal, most of all in the last block; and what does not reproduce."""
+    """Judge whether training makes rates asymmetric, most of all in the last block."""
     return judge_all(STATEMENTS, network_table(run))
 
 

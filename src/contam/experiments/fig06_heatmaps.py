@@ -55,11 +55,11 @@ from contam.run import DataFrame, Run
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of the OOD background in the controlled shift."""
 PLUS, PLAIN = "Grad-CAM++", "Grad-CAM"
-"""The paper cites the first, which counts only evidence for a class; the second counts both."""
+"""The paper cites Grad-CAM++, which counts only evidence for a class; Grad-CAM counts both."""
 SHOWN = 4
 """ID images, and OOD images, in the figure of natural shifts."""
 KEPT = 40
-"""Objects of the controlled shift whose heat is kept, to choose one for a figure."""
+"""Objects of the controlled shift whose heat is stored, to choose one for a figure."""
 BATCH, SMALL_BATCH = 200, 32
 """Images in a batch; those from folders are larger, and their gradients need more memory."""
 OTHERS = {"ERM": ERM, "untrained": UNTRAINED}
@@ -123,9 +123,9 @@ def _natural(
     for index, test in enumerate(tests):
         model = ScoredNetwork(zoo.network(spec), test.scores)
         layers = layers or {"last": heat_layers(model, test.images)["last"]}
-        seen = observe_heat(model, test.images, layers)
+        observed = observe_heat(model, test.images, layers)
         where = {"set": "natural", "role": test.role, "test": test.images.name}
-        rows += [where | row for row in [seen.answers, *seen.heated(test.mask)]]
+        rows += [where | row for row in [observed.answers, *observed.heated(test.mask)]]
         which = pictured(index, len(tests) - 1, config.images) % len(test.images)
         if len(which):
             few = _pick(test.images, which)
@@ -139,11 +139,13 @@ def _natural(
 
 
 def pictured(index: int, ood: int, images: int) -> Tensor:
-    """The images of a test that a figure shows: OOD tests take turns, and ID shows their objects.
+    """Return the indices of the images of a test that a figure shows.
+
+    The OOD tests take turns, and the ID test shows the same objects.
 
     Args:
-        index: the test; 0 is the ID test.
-        ood: how many OOD tests there are.
+        index: index of the test; 0 is the ID test.
+        ood: number of OOD tests.
         images: images of each OOD test.
 
     Source: ours.
@@ -171,14 +173,16 @@ def _shifted(
         shown = blended(zoo.seed, strength, n=config.objects)
         images = Domain(f"shift of {strength}", shown.batch)
         layers = layers or heat_layers(model, images)
-        seen = observe_heat(model, images, layers)
-        means = ClassMeans(len(CLASSES), seen.features.shape[1]).update(seen.features, seen.y)
+        observed = observe_heat(model, images, layers)
+        means = ClassMeans(len(CLASSES), observed.features.shape[1]).update(
+            observed.features, observed.y
+        )
         prefers = {"selectivity": float(selectivity(means.compute()).mean())}
         where = {"set": "shift", "strength": strength}
         mask = shown.mask[:, 0] > 0.5
-        rows += [where | row for row in [seen.answers | prefers, *seen.heated(mask)]]
-        heat.append(seen.heat["last", PLUS][:KEPT])
-        predicted.append(seen.predicted[:KEPT])
+        rows += [where | row for row in [observed.answers | prefers, *observed.heated(mask)]]
+        heat.append(observed.heat["last", PLUS][:KEPT])
+        predicted.append(observed.predicted[:KEPT])
     return rows, {"shift_heat": torch.stack(heat), "shift_predicted": torch.stack(predicted)}
 
 
@@ -241,7 +245,7 @@ def _pick(domain: Domain, which: Tensor) -> Domain:
 
 
 def eight_bits(x: Tensor) -> Tensor:
-    """A network's input in eight bits; values outside [0, 1] stretch the scale.
+    """Convert a network's input to eight bits; values outside [0, 1] stretch the scale.
 
     Source: ours.
 
@@ -253,7 +257,7 @@ def eight_bits(x: Tensor) -> Tensor:
 
 
 class ScoredNetwork(nn.Module):
-    """A network whose outputs are a test's scores of its logits."""
+    """A network with the scoring of a test applied to its logits."""
 
     def __init__(self, network: nn.Module, scores: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -314,12 +318,12 @@ def observe_heat(model: nn.Module, images: Domain, layers: dict[str, str]) -> He
     y, predicted, features = [], [], []
     heat: dict[tuple[str, str], list[Tensor]] = {}
     size = SMALL_BATCH if isinstance(images, FolderDomain) else BATCH
-    for seen in observe(model, images.batches(size), ["network.encoder"]):
-        y.append(seen.batch.y.cpu())
-        predicted.append(seen.logits.argmax(dim=1).cpu())
-        features.append(seen.layers["network.encoder"].cpu())
+    for observation in observe(model, images.batches(size), ["network.encoder"]):
+        y.append(observation.batch.y.cpu())
+        predicted.append(observation.logits.argmax(dim=1).cpu())
+        features.append(observation.layers["network.encoder"].cpu())
         for where, layer in layers.items():
-            for formula, maps in _both(model, seen.batch, layer).items():
+            for formula, maps in _both(model, observation.batch, layer).items():
                 heat.setdefault((where, formula), []).append(maps.cpu())
     whole = {key: torch.cat(maps) for key, maps in heat.items()}
     return Heat(torch.cat(y), torch.cat(predicted), torch.cat(features), whole)
@@ -462,7 +466,7 @@ def statements(config: Config) -> list[Statement]:
 
 
 def claims(run: Run) -> Sequence[Claim]:
-    """Accuracy and heat fall with the shift, in the teacher least; and what does not show it."""
+    """Judge whether accuracy and heat fall with the shift, and least in the teacher."""
     config = Config.model_validate(run.config)
     return judge_all(statements(config), network_table(run, config.specs))
 
@@ -582,9 +586,9 @@ def _shares(table: DataFrame) -> Figure:
     panels, rows = [], []
     for (formula, side), some in sorted(heat.groupby(["formula", "side"]), key=_formula_and_size):
         title = f"{formula}, maps of {side} x {side}"
-        panel, found = _along(some, "share", title, "share of the heat on the object")
+        panel, curves = _along(some, "share", title, "share of the heat on the object")
         panels.append(panel)
-        rows += found
+        rows += curves
     return Figure(
         "Share of the heat on the object",
         "On the last maps the share hardly changes: a position covers much of the image, and its "

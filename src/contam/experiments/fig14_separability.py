@@ -50,7 +50,7 @@ from contam.training.optimize import Recipe
 from contam.training.probe import FullBatch, extract
 
 SHAPES = 7
-"""Classes in a scatter plot, as many as PACS has; more marker shapes are hard to tell apart."""
+"""Classes in a scatter plot, as many as PACS has; more marker shapes are hard to distinguish."""
 COLORS = 7
 """The most domains with colors of their own; of more, the ID domains share one color."""
 ENOUGH = 5

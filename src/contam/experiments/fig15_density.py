@@ -49,10 +49,10 @@ def measure(zoo: ModelZoo, spec: NetworkSpec) -> tuple[list[dict[str, Any]], dic
     model, images = zoo.network(spec), zoo.benchmark(spec).shift.id_test
     layer = blocks_of(model, one_image(model, images))[0].last
     density, hits = None, Hits()
-    for seen in observe(model, images.batches(BATCH), [layer], flat):
-        units = seen.layers[layer]
+    for observation in observe(model, images.batches(BATCH), [layer], flat):
+        units = observation.layers[layer]
         density = (density or Density(units.shape[1])).update(units)
-        hits.update(seen.logits, seen.batch.y)
+        hits.update(observation.logits, observation.batch.y)
     assert density is not None, "every test has an example"
     units = density.compute()
     mean, active = units.mean.float(), units.active.float()
