@@ -5,7 +5,7 @@ from statistics import fmean
 
 import pytest
 
-from contam.measures.published import imagenet_robustness, published
+from contam.measures.published import figure_1, imagenet_robustness, published
 from contam.measures.robustness import IMAGENET_LINES
 
 
@@ -56,3 +56,24 @@ def test_one_published_number_by_hand():
 def test_an_unknown_table_is_rejected(table):
     with pytest.raises(ValueError, match=f"tables 1 to 5, got {table}"):
         published(table)
+
+
+def test_figure_1_has_the_published_accuracies_as_shares():
+    networks = {(network.data, network.name): network for network in figure_1()}
+    assert len(networks) == 18
+    pair = networks["iwildcam", "ImageNet RN50"], networks["iwildcam", "Distilled RN50"]
+    assert [network.kind for network in pair] == ["teacher", "student"]
+    assert pair[0].pair == pair[1].pair
+    assert (pair[0].id, pair[1].ood) == pytest.approx((0.4930, 0.1383))
+
+
+def test_the_share_kept_is_the_same_by_either_convention():
+    for one, other in zip(imagenet_robustness(), imagenet_robustness("same_classes"), strict=True):
+        assert one.network == other.network
+        assert one.teacher != other.teacher
+        assert one.kept == pytest.approx(other.kept, abs=0.01)
+
+
+def test_an_unknown_convention_is_rejected():
+    with pytest.raises(ValueError, match="'all' or 'same_classes', not 'half'"):
+        imagenet_robustness("half")  # pyright: ignore[reportArgumentType]

@@ -76,3 +76,23 @@ def imagenet_line(shift: str, *, same_classes: bool = False, axis: Axis = "logit
     """
     indistribution = f"ImageNet on the classes of {shift}" if same_classes else "ImageNet"
     return shipped_models().line(indistribution, shift, axis=axis)
+
+
+def same_classes(shift: str) -> Line | None:
+    """Fit the accuracy on a shift's classes to that on all of ImageNet, over standard models.
+
+    Args:
+        shift: Name of the shift, such as "ImageNet-R".
+
+    Returns:
+        The line, or None for a shift with all classes.
+
+    Source: ours, to convert accuracies that were published for all classes.
+
+    >>> line = same_classes("ImageNet-R")
+    >>> line.r_squared > 0.99, same_classes("ImageNetV2")
+    (True, None)
+    """
+    column = f"ImageNet on the classes of {shift}"
+    models = shipped_models()
+    return models.line("ImageNet", column) if column in models.columns else None

@@ -1,0 +1,128 @@
+"""Figure 1 from published rows, runs and tables of standard models, without any training."""
+
+from pathlib import Path
+
+import pytest
+
+from contam.experiments.fig01_distillation import EXPERIMENT, Config
+from contam.experiments.support.networks import Networks
+from contam.measures.published import figure_1
+from contam.run import Run
+
+STANDARD = "model,id,ood\na,50 (1.0),40\nb,70,55\nc,90,80\n"
+
+
+def scores(network: str, own: int, other: int) -> list[dict]:
+    return [
+        {"what": "score", "network": network, "seed": 0, "role": role, "test": test}
+        | {"score": correct / 100, "correct": correct, "count": 100}
+        for role, test, correct in (("id", "ID", own), ("ood", "OOD", other))
+    ]
+
+
+def written(config: Config, root: Path, monkeypatch, rows: list[dict]) -> Run:
+    """A finished run with given scores; everything before the training is computed."""
+
+    def stop(*_):
+        raise InterruptedError
+
+    monkeypatch.setattr("contam.experiments.support.model_zoo.ModelZoo.train", stop)
+    with Run.start(root, EXPERIMENT.name, config) as run:
+        with pytest.raises(InterruptedError):
+            list(EXPERIMENT.compute(config, run))
+        run.write("seed0", rows)
+        run.finish()
+    return Run.load(run.folder)
+
+
+def config(data, *, distill=True, **fields) -> Config:
+    networks = Networks(data=data, teacher="open_clip:RN50/openai", standard=None)
+    return Config(networks=networks, distill=distill, **fields)
+
+
+def series(panel, kind: str) -> list[dict]:
+    return [row for row in panel.chart["data"]["values"] if row["series"] == kind]
+
+
+def test_one_figure_has_every_published_network_and_those_of_several_runs(tmp_path, monkeypatch):
+    table = tmp_path / "standard.csv"
+    table.write_text(STANDARD)
+    first = written(
+        config("camelyon17", distill=False, standard_models=table),
+        tmp_path,
+        monkeypatch,
+        scores("teacher", 95, 90),
+    )
+    distance = {"what": "distance", "seed": 0, "role": "id", "test": "ID", "distance": 0.1}
+    rows = scores("teacher", 90, 85) + scores("student", 89, 70) + [distance]
+    second = written(config("domainnet", also=(first.folder,)), tmp_path, monkeypatch, rows)
+    figure = EXPERIMENT.draw(second)[0]
+    assert figure.source == "Fig. 1"
+    assert {row.name for row in figure_1()} <= {row["model"] for row in figure.rows}
+    imagenet, iwildcam, camelyon17, domainnet = figure.panels
+    assert len(series(imagenet, "teacher, published")) == 5
+    assert len(series(imagenet, "standard model")) > 50
+    assert len(series(domainnet, "teacher, published")) == 3
+    (student,) = series(domainnet, "student, trained here")
+    (teacher,) = series(domainnet, "teacher, trained here")
+    assert student["pair"] == teacher["pair"]
+    assert len(series(camelyon17, "teacher, trained here")) == 1
+    assert len(series(camelyon17, "standard model")) == 3
+    assert "fit of standard models" in str(camelyon17.chart)
+    assert "fit of standard models" not in str(iwildcam.chart)
+
+
+def test_a_table_of_standard_models_gives_effective_robustness(tmp_path, monkeypatch):
+    table = tmp_path / "standard.csv"
+    table.write_text(STANDARD)
+    rows = scores("teacher", 70, 60)
+    run = written(
+        config("camelyon17", distill=False, standard_models=table), tmp_path, monkeypatch, rows
+    )
+    (point,) = EXPERIMENT.draw(run)[2].rows
+    assert point["robustness_low"] < point["robustness"] < point["robustness_high"]
+    assert 0 < point["robustness"] < 6
+    assert all("tudent" not in claim.quantity for claim in EXPERIMENT.claims(run)[4:])
+    assert "student" not in EXPERIMENT.summary(run)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("model,id\na,0.5\n", "no column 'ood'"), ("id,ood\n0.5,0.4\n", "two different ID")],
+)
+def test_a_bad_table_is_rejected_before_any_training(text, message, tmp_path):
+    table = tmp_path / "standard.csv"
+    table.write_text(text)
+    settings = config("camelyon17", standard_models=table)
+    with (
+        Run.start(tmp_path, EXPERIMENT.name, settings) as run,
+        pytest.raises(ValueError, match=message),
+    ):
+        next(iter(EXPERIMENT.compute(settings, run)))
+
+
+def test_only_finished_runs_of_the_experiment_are_added(tmp_path):
+    with Run.start(tmp_path, "another", Config()) as other:
+        other.finish()
+    settings = config("camelyon17", also=(other.folder,))
+    with (
+        Run.start(tmp_path, EXPERIMENT.name, settings) as run,
+        pytest.raises(ValueError, match="no finished run of fig01_distillation"),
+    ):
+        next(iter(EXPERIMENT.compute(settings, run)))
+
+
+def test_every_row_of_tables_1_to_4_has_a_preset():
+    """ImageNet RN50 is the ResNet-50 of torchvision, fine-tuned."""
+    pairs = {
+        (c.networks.data, c.networks.teacher.partition(":")[2].partition("/")[0], c.distill)
+        for name, c in EXPERIMENT.presets.items()
+        if name not in ("laptop", "demo", "smoke")
+    }
+    wanted = {
+        (row.data, architecture, row.pair is not None)
+        for row in figure_1()
+        if row.kind == "teacher"
+        for architecture in [row.name.split("-", 1)[-1].replace("/", "-")]
+    }
+    assert {(d, "ImageNet RN50" if a == "resnet50" else a, s) for d, a, s in pairs} == wanted
