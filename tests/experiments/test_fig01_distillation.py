@@ -117,7 +117,7 @@ def test_every_row_of_tables_1_to_4_has_a_preset():
     pairs = {
         (c.networks.data, c.networks.teacher.partition(":")[2].partition("/")[0], c.distill)
         for name, c in EXPERIMENT.presets.items()
-        if name not in ("laptop", "demo", "smoke")
+        if isinstance(c, Config) and name not in ("laptop", "demo", "smoke")
     }
     wanted = {
         (row.data, architecture, row.pair is not None)
