@@ -178,7 +178,7 @@ EXPERIMENT = Experiment(
     "upper one is correlated with it in training. Murali et al. (2023) state that this is harmful "
     "only if the upper half is easier, and that prediction depth shows it early in training. Here "
     "the upper half goes from easy to hard, which gives the accuracy drop as a curve.",
-    reproduces=(),
+    reproduces=("Murali Fig. 5",),
     presets={"full": FULL, "laptop": LAPTOP, "smoke": SMOKE},
     compute=compute,
     claims=claims,
@@ -186,4 +186,4 @@ EXPERIMENT = Experiment(
     summary=summarize,
     null=lambda config: config.model_copy(update={"step_size": NULL_STEP_SIZE}),
 )
-"""Source: ours; Murali et al. (2023)."""
+"""Source: ours; Murali et al. (2023), Fig. 5."""
