@@ -487,13 +487,13 @@ def _figure_1(results: _Results) -> Figure:
         marks = [row for row in rows if row["data"] == data]
         panels.append(
             accuracies(
-                around + marks,
+                marks + around,
                 title=title,
                 x=("id", "ID score" if data == "iwildcam" else "ID accuracy"),
                 y=("ood", "OOD score" if data == "iwildcam" else "OOD accuracy"),
                 series=("kind", ""),
                 name="model",
-                line=_curve(_fitted(standard), around + marks) if standard else (),
+                line=_curve(_fitted(standard), marks + around) if standard else (),
                 join="pair",
             )
         )
