@@ -164,3 +164,65 @@ def pacs(root: Path, *, images: int = 3) -> Path:
         tree(root / "PACS" / domain, classes, images=images)
     (root / "PACS" / "sketch" / "dog" / "n02103406_4068-1.png").write_bytes(b"\x89PNG, broken")
     return root
+
+
+def chest_xrays(root: Path, kind: str, *, patients: int = 16) -> Path:
+    """A set of chest X-rays in the layout of NIH, CheXpert, MIMIC-CXR, or a table of one's own.
+
+    Every second patient has a pneumothorax. The last quarter of the patients is the test.
+    """
+    marks = [(p, p % 2 == 1, p >= 3 * patients // 4) for p in range(patients)]
+    if kind == "nih-cxr":
+        header = [
+            "Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age",
+            "Patient Gender", "View Position", "OriginalImage[Width", "Height]",
+            "OriginalImagePixelSpacing[x", "y]", "",
+        ]  # fmt: skip
+        rows = []
+        for p, ill, _ in marks:
+            picture(root / f"images_{1 + p % 2:03d}" / "images" / f"{p:08d}_000.png")
+            finding = "Effusion|Pneumothorax" if ill else "No Finding"
+            rows.append([f"{p:08d}_000.png", finding, 0, p, 50, "FM"[p % 2], "PA", 8, 6, 1, 1, ""])
+        table(root / "Data_Entry_2017.csv", header, rows)
+        for name, is_test in (("train_val_list.txt", False), ("test_list.txt", True)):
+            chosen = [f"{p:08d}_000.png" for p, _, test in marks if test == is_test]
+            (root / name).write_text("\n".join(chosen) + "\n", encoding="utf-8")
+    elif kind == "chexpert":
+        header = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", "Pneumothorax",
+                  "Support Devices"]  # fmt: skip
+        for name, folder, is_test in (("train.csv", "train", False), ("valid.csv", "valid", True)):
+            rows = []
+            for p, ill, test in marks:
+                if test != is_test:
+                    continue
+                path = f"{folder}/patient{p:05d}/study1/view1_frontal.jpg"
+                picture(root / path)
+                label = "1.0" if ill else "-1.0" if p % 8 == 4 else "0.0" if p % 8 == 2 else ""
+                device = "1.0" if ill else ""
+                rows.append([f"CheXpert-v1.0-small/{path}", "Male", 50, "Frontal", "AP", label,
+                             device])  # fmt: skip
+            table(root / name, header, rows)
+    elif kind == "mimic-cxr":
+        split, labels, metadata = [], [], []
+        for p, ill, test in marks:
+            person, study, image = f"{10_000_000 + p}", f"{50_000_000 + p}", f"{p:08x}-0000"
+            picture(root / "files" / f"p{person[:2]}" / f"p{person}" / f"s{study}" / f"{image}.jpg")
+            part = "test" if test else "validate" if p < 4 else "train"
+            split.append([image, study, person, part])
+            labels.append([person, study, "1.0" if ill else "", "1.0" if ill else "0.0"])
+            metadata.append([image, person, study, "CHEST", "AP" if p % 2 else "PA"])
+        start = "mimic-cxr-2.0.0"
+        table(root / f"{start}-split.csv", ["dicom_id", "study_id", "subject_id", "split"], split)
+        table(root / f"{start}-chexpert.csv",
+              ["subject_id", "study_id", "Pneumothorax", "Support Devices"], labels)  # fmt: skip
+        table(root / f"{start}-metadata.csv",
+              ["dicom_id", "subject_id", "study_id", "PerformedProcedureStepDescription",
+               "ViewPosition"], metadata)  # fmt: skip
+    else:
+        rows = []
+        for p, ill, test in marks:
+            picture(root / "scans" / f"{p}.png")
+            part = "test" if test else "val" if p < 4 else "train"
+            rows.append([f"scans/{p}.png", part, int(ill), "drain" if ill else ""])
+        table(root / "table.csv", ["path", "split", "Pneumothorax", "drain"], rows)
+    return root

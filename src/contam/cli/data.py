@@ -40,7 +40,7 @@ def check_data(
 
     Args:
         kind: imagenet, iwildcam, camelyon17, domainnet, pacs, cifar10, mnist, kmnist,
-            fashion-mnist, svhn, folder or domains.
+            fashion-mnist, svhn, nih-cxr, chexpert, mimic-cxr, folder or domains.
         folder: folder of the data set.
     """
     from contam.data.layout import check

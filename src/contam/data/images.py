@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -274,6 +275,8 @@ class FolderDomain(Domain):
     transform: Transform
     workers: int
     augment: Augmentation | None
+    reader: Callable[[Path], Image.Image]
+    """Function from a file to an image, by default `read`."""
     skipped: tuple[Path, ...]
     """Files that `readable` omitted because they are unreadable."""
 
@@ -287,6 +290,7 @@ class FolderDomain(Domain):
         *,
         workers: int = 4,
         augment: Augmentation | None = None,
+        reader: Callable[[Path], Image.Image] = read,
         skipped: tuple[Path, ...] = (),
     ) -> None:
         files = tuple(files)
@@ -301,7 +305,7 @@ class FolderDomain(Domain):
         # The fields of a frozen dataclass are set once.
         vars(self).update(
             name=name, files=files, labels=y, origin=origin, transform=transform,
-            workers=workers, augment=augment, skipped=skipped,
+            workers=workers, augment=augment, reader=reader, skipped=skipped,
         )  # fmt: skip
 
     def __repr__(self) -> str:
@@ -381,7 +385,7 @@ class FolderDomain(Domain):
         return self._stacked(which, [job.result() for job in jobs])
 
     def _load(self, index: int, seed: int, augment: Augmentation | None) -> Tensor:
-        image = read(self.files[index])
+        image = self.reader(self.files[index])
         if augment is not None:
             image = augment(image, torch.Generator().manual_seed(seed))
         return self.transform(image)
@@ -402,20 +406,20 @@ class FolderDomain(Domain):
         return FolderDomain(
             name or self.name, [self.files[i] for i in which.tolist()], self.labels[which],
             self.origin[which], self.transform,
-            workers=self.workers, augment=self.augment, skipped=self.skipped,
+            workers=self.workers, augment=self.augment, reader=self.reader, skipped=self.skipped,
         )  # fmt: skip
 
     def augmented(self, augment: Augmentation) -> "FolderDomain":
         """Return the domain with an augmentation, which passes with a generator apply."""
         return FolderDomain(
             self.name, self.files, self.labels, self.origin, self.transform,
-            workers=self.workers, augment=augment, skipped=self.skipped,
+            workers=self.workers, augment=augment, reader=self.reader, skipped=self.skipped,
         )  # fmt: skip
 
     def readable(self) -> "FolderDomain":
         """Read every file once and return the readable images; `skipped` lists the others."""
         with ThreadPoolExecutor(max(1, self.workers)) as pool:
-            good = list(pool.map(_can_be_read, self.files))
+            good = list(pool.map(partial(_can_be_read, self.reader), self.files))
         kept = self.pick(torch.tensor(good, dtype=torch.bool).nonzero().flatten())
         bad = tuple(path for path, fine in zip(self.files, good, strict=True) if not fine)
         vars(kept).update(skipped=self.skipped + bad)
@@ -426,9 +430,9 @@ def _pairs(which: Tensor, drawn: Tensor) -> Iterator[tuple[int, int]]:
     return zip(which.tolist(), drawn.tolist(), strict=True)
 
 
-def _can_be_read(path: Path) -> bool:
+def _can_be_read(reader: Callable[[Path], Image.Image], path: Path) -> bool:
     try:
-        read(path)
+        reader(path)
     except ValueError:
         return False
     return True

@@ -14,6 +14,7 @@ import torch
 
 from contam.batch import Batch, Domain, Shift
 from contam.data import domainnet, pacs
+from contam.data.chest_xray import chest_xrays
 from contam.data.cifar import cifar10
 from contam.data.folders import image_domains, image_folder
 from contam.data.imagenet import NATURAL_TESTS, imagenet, wnids
@@ -152,6 +153,22 @@ def _cifar(root: Path) -> dict[str, Domain]:
     return {"training": shift.train[0], "validation": shift.id_val, "test": shift.id_test}
 
 
+def _chest(kind: str, label: str, root: Path) -> dict[str, Domain]:
+    shift = chest_xrays(kind, root, label=label).shift
+    learned, held, test = shift.train[0], shift.id_val, shift.id_test
+    assert all(isinstance(part, FolderDomain) for part in (learned, held))
+    files, y = (*learned.files, *held.files), torch.cat((learned.y, held.y))
+    return {
+        "training and validation": FolderDomain("both", files, y, 0, learned.transform),
+        "test": test,
+    }
+
+
+def _chest_parts(kind: str, table: str, train: int | None, test: int | None) -> tuple[_Part, ...]:
+    counts = {"training and validation": train, "test": test}
+    return (_Part(table, partial(_chest, kind, "Pneumothorax"), counts),)
+
+
 def _small(kind: str, part: str, title: str, root: Path) -> dict[str, Domain]:
     images, y = labeled_images(kind, root, part)
     return {title: Domain(title, Batch(images, y, torch.zeros_like(y)))}
@@ -239,6 +256,9 @@ KINDS: dict[str, Sequence[_Part]] = {
     "cifar10": (_Part("", _cifar, {"training": 45_000, "validation": 5_000, "test": 10_000}),),
     **{kind: _small_parts(kind, 60_000, 10_000) for kind in ("mnist", "kmnist", "fashion-mnist")},
     "svhn": _small_parts("svhn", 73_257, 26_032),
+    "nih-cxr": _chest_parts("nih-cxr", "", 86_524, 25_596),
+    "chexpert": _chest_parts("chexpert", "", 223_414, 234),
+    "mimic-cxr": _chest_parts("mimic-cxr", "files", None, None),
     "folder": (_Part("", _tree, {}),),
     "domains": (_Part("", _trees, {}),),
 }
