@@ -9,7 +9,14 @@ from PIL import Image
 from support import trees
 
 from contam.data.chest_xray import TABLES, chest_xrays, read, read_dicom
+from contam.data.images import FolderDomain
 from contam.data.layout import check
+
+
+def images(domain):
+    assert isinstance(domain, FolderDomain)
+    return domain
+
 
 GROUP = {
     "nih-cxr": ("Patient Gender", ("F", "M")),
@@ -37,7 +44,7 @@ def test_every_layout_gives_labels_groups_and_images(tmp_path, kind):
 @pytest.mark.parametrize("kind", ["nih-cxr", "chexpert"])
 def test_no_patient_is_in_training_and_validation(tmp_path, kind):
     shift = chest_xrays(kind, trees.chest_xrays(tmp_path, kind)).shift
-    parts = [set(part.files) for part in (shift.train[0], shift.id_val, shift.id_test)]
+    parts = [set(images(part).files) for part in (shift.train[0], shift.id_val, shift.id_test)]
     assert all(parts) and not parts[0] & parts[1] and not (parts[0] | parts[1]) & parts[2]
 
 
@@ -52,11 +59,11 @@ def test_uncertain_labels_are_treated_as_chosen(tmp_path, uncertain):
 
 def test_tables_may_be_gzipped(tmp_path):
     root = trees.chest_xrays(tmp_path, "mimic-cxr")
-    expected = chest_xrays("mimic-cxr", root).shift.train[0].files
+    expected = images(chest_xrays("mimic-cxr", root).shift.train[0]).files
     for path in list(root.glob("*.csv")):
         path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
         path.unlink()
-    assert chest_xrays("mimic-cxr", root).shift.train[0].files == expected
+    assert images(chest_xrays("mimic-cxr", root).shift.train[0]).files == expected
 
 
 def test_annotations_give_the_group_by_file_name(tmp_path):
@@ -64,7 +71,7 @@ def test_annotations_give_the_group_by_file_name(tmp_path):
     path = trees.table(tmp_path / "drains.csv", ["image", "group"], [["00000013_000.png", "drain"]])
     found = chest_xrays("nih-cxr", root, annotations=path)
     assert found.groups == ("drain", "none")
-    assert found.shift.id_test.origin.tolist() == [1, 0, 1, 1]
+    assert images(found.shift.id_test).origin.tolist() == [1, 0, 1, 1]
     trees.table(path, ["image", "group"], [["other.png", "drain"]])
     with pytest.raises(ValueError, match=r"names none of the images; expected .*00000000_000\.png"):
         chest_xrays("nih-cxr", root, annotations=path)
@@ -76,7 +83,7 @@ def test_data_check_counts_images_and_names_missing_ones(tmp_path, kind):
     report = check(kind, root)
     assert {c.part: c.images for c in report.found} == {"training and validation": 12, "test": 4}
     assert report.missing == report.wrong == ()
-    lost = chest_xrays(kind, root).shift.id_test.files[0]
+    lost = images(chest_xrays(kind, root).shift.id_test).files[0]
     lost.unlink()
     assert check(kind, root).wrong[0].startswith("test: 1 listed images are missing, such as")
 
@@ -250,6 +257,6 @@ def test_dicom_files_are_read_through_a_domain(tmp_path):
         dicom(path.with_suffix(".dcm"), VALUES)
         path.unlink()
     shift = chest_xrays("mimic-cxr", root).shift
-    assert {file.suffix for file in shift.train[0].files} == {".dcm"}
+    assert {file.suffix for file in images(shift.train[0]).files} == {".dcm"}
     batches = [torch.cat([b.x for b in shift.train[0].batches(3)]) for _ in range(2)]
     assert torch.equal(*batches)

@@ -156,7 +156,7 @@ def _cifar(root: Path) -> dict[str, Domain]:
 def _chest(kind: str, label: str, root: Path) -> dict[str, Domain]:
     shift = chest_xrays(kind, root, label=label).shift
     learned, held, test = shift.train[0], shift.id_val, shift.id_test
-    assert all(isinstance(part, FolderDomain) for part in (learned, held))
+    assert isinstance(learned, FolderDomain) and isinstance(held, FolderDomain)
     files, y = (*learned.files, *held.files), torch.cat((learned.y, held.y))
     return {
         "training and validation": FolderDomain("both", files, y, 0, learned.transform),
