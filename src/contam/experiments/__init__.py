@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from contam import paper
 from contam.experiment import Experiment
 from contam.experiments import (
+    chest_xray,
     coupling_family,
     fig01_distillation,
     fig03_two_layer,
@@ -34,6 +35,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     fig15_density.EXPERIMENT,
     coupling_family.EXPERIMENT,
     DOMINOES,
+    chest_xray.EXPERIMENT,
 )
 
 IN_DEMO: dict[str, str] = {

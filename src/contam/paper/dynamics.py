@@ -47,7 +47,7 @@ CONTENTS: dict[str, dict[str, str]] = {
 }
 
 _UNKNOWN = "the abstract and the published code do not say what it shows"
-_MEDICAL = "chest X-rays are not read"
+_NO_FILES = "the images need a data use agreement, so none were run"
 
 PARTS: dict[str, tuple[Part, ...]] = {
     "Murali Claim 1": (
@@ -107,10 +107,15 @@ PARTS: dict[str, tuple[Part, ...]] = {
         Part("correlation", absent="not measured; no code for it is published either"),
     ),
     "Murali Fig. 7": (
-        Part("(a) CheXpert and MIMIC-CXR", absent=_MEDICAL),
-        Part("(b) COVID-19", absent=_MEDICAL),
+        Part("(a) reader of CheXpert and MIMIC-CXR", "contam.data.chest_xray.chest_xrays"),
+        Part("(b) COVID-19, and results of both", absent=_NO_FILES),
     ),
-    "Murali Fig. 8": (Part("NIH with DenseNet-121", absent=_MEDICAL),),
+    "Murali Fig. 8": (
+        Part("reader of NIH's set", "contam.data.chest_xray.chest_xrays"),
+        Part("NIH with DenseNet-121", "contam run chest_xray paper"),
+        Part("in miniature, as claims", "contam run chest_xray laptop"),
+        Part("results", absent=_NO_FILES),
+    ),
     "Murali Step 1": (Part("during any training", "contam.monitor.training_monitor.watch"),),
     "Murali Step 2": (
         Part("depths with intervals", "contam.measures.depth.model_depths"),

@@ -1,0 +1,546 @@
+"""Chest X-rays whose drains give the disease away: AUC by group, and how early it shows."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from pydantic import BaseModel, NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from contam.batch import Domain, Shift
+from contam.data.chest_xray import chest_xrays
+from contam.data.drains import GROUPS, drawn_xrays
+from contam.data.images import FolderDomain, resized
+from contam.experiment import (
+    NULL_STEP_SIZE,
+    Claim,
+    Experiment,
+    NotJudged,
+    Stage,
+    Statement,
+    judge_all,
+)
+from contam.measures.depth import UNCERTAIN, Depths, Rule, model_depths
+from contam.measures.group_auc import auc_gap, group_auc
+from contam.models.classifier import Classifier
+from contam.models.observe import layers_of, observe
+from contam.models.small import resnet8
+from contam.models.sources import load
+from contam.plots import Figure, bars, contact_sheet, histogram, over_seeds
+from contam.rng import generator_for, seeded
+from contam.run import Run
+from contam.training.checkpointed import checkpointed
+from contam.training.minibatches import MicroBatch, TrainingExamples
+from contam.training.optimize import Recipe, descend
+
+MURALI = "Murali et al. (2023)"
+GRID = 8
+"""Published side of the grid to which maps are resized."""
+EARLY = 1 / 4
+"""Share of the probes that are early."""
+SHOWN = 8
+"""Pictures of each kind in a figure."""
+CHEST_RULE = Rule(k=29, metric="l1", reference="last probe", margin=0.13)
+"""The published rule for chest X-rays; the margin gives its votes. See `chest_depth`."""
+
+
+class Config(BaseModel, frozen=True, extra="forbid"):
+    """Defaults are those of the published code unless a field says otherwise."""
+
+    kind: str = "nih-cxr"
+    """A kind of `contam.data.chest_xray.chest_xrays`, or drawn."""
+    folder: Path = Path("data/nih-cxr")
+    label: str = "Pneumothorax"
+    group: str | None = None
+    """Column with the group of each image."""
+    annotations: Path | None = Path("data/nih-cxr/drains.csv")
+    """Table with columns image and group instead; NIH's set does not say who has a drain."""
+    with_drain: str = "drain"
+    """Name of the group whose positive images may be easier."""
+    network: str = "torchvision:densenet121"
+    """A name that `contam.models.sources.load` knows, or resnet8."""
+    side: PositiveInt = 128
+    epochs: PositiveInt = 25
+    batch_size: PositiveInt = 64
+    step_size: PositiveFloat = 1e-4
+    weight_decay: NonNegativeFloat = 1e-5
+    """L2 penalty of Adam in its AMSGrad variant."""
+    positive_weight: PositiveFloat | None = None
+    """Weight of positive images in the loss; None takes the number of negative over that of
+    positive training images, which was 20.16."""
+    rule: Rule = CHEST_RULE
+    per_class: PositiveInt = 500
+    """Ours: training images of each class in the support; the published size is not given."""
+    queries: PositiveInt = 1000
+    """Test images whose depth is measured."""
+    agreement: PositiveFloat = 0.9
+    """Ours, drawn X-rays: share of images whose drain agrees with the label."""
+    train: PositiveInt = 1600
+    """Ours: number of drawn training images."""
+    test: PositiveInt = 1200
+    """Ours: number of drawn images of each test."""
+    seeds: PositiveInt = 3
+    """Ours: one was published."""
+
+
+PAPER = Config()
+CHEXPERT = Config(
+    kind="chexpert", folder=Path("data/CheXpert-v1.0-small"), group="Support Devices",
+    annotations=None, with_drain="1.0",
+)  # fmt: skip
+LAPTOP = Config(
+    kind="drawn",
+    annotations=None,
+    network="resnet8",
+    side=32,
+    epochs=8,
+    batch_size=32,
+    step_size=3e-3,
+    per_class=300,
+    queries=300,
+)
+SMOKE = LAPTOP.model_copy(
+    update={
+        "epochs": 2, "batch_size": 20, "train": 160, "test": 80, "per_class": 30, "queries": 40,
+        "rule": Rule(k=9, metric="l1", reference="last probe", margin=0.13), "seeds": 2,
+    }
+)  # fmt: skip
+
+
+class Case(NamedTuple):
+    """A network: the data it learns from, and whether it learns."""
+
+    data: str
+    """`correlated` for the data as it is, `control` for drains independent of the label."""
+    state: str
+    """`trained`, or `untrained` for weights that do not move; batch norms are calibrated."""
+
+    def part(self, seed: int) -> str:
+        """The part of a run that holds its rows."""
+        return f"net/{self.data}-{self.state}/seed{seed}"
+
+
+CASES = tuple(Case(d, s) for d in ("correlated", "control") for s in ("trained", "untrained"))
+
+
+@dataclass(frozen=True)
+class AmsGrad(Recipe):
+    """A constant step size of Adam in its AMSGrad variant, with an L2 penalty."""
+
+    def optimizer(self, parameters: Any) -> Optimizer:
+        """Build the optimizer."""
+        return Adam(parameters, self.step_size, weight_decay=self.weight_decay, amsgrad=True)
+
+
+class DenseBlock(nn.Module):
+    """A dense block whose concatenated features can be read behind every second layer.
+
+    torchvision's dense layers return only their new features. The published probes are the first,
+    third, ... dense layer of each block with all features up to them.
+
+    Args:
+        layers: the dense layers, by name.
+    """
+
+    def __init__(self, layers: nn.ModuleDict) -> None:
+        super().__init__()
+        self.layers = list(layers)
+        for place, (name, layer) in enumerate(layers.items()):
+            self.add_module(name, layer)
+            if place % 2 == 0:
+                self.add_module(f"probe{place + 1}", nn.Identity())
+
+    def forward(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
+        features = [x]
+        for place, name in enumerate(self.layers):
+            features.append(self.get_submodule(name)(features))
+            if place % 2 == 0:
+                self.get_submodule(f"probe{place + 1}")(torch.cat(features, 1))
+        return torch.cat(features, 1)
+
+
+def network(name: str, seed: int) -> Classifier:
+    """Return a network with two classes and random weights; dense blocks become `DenseBlock`.
+
+    Source: ours; DenseNet-121 of Murali et al. (2023), Fig. 8.
+    """
+    if name == "resnet8":
+        model = resnet8(2, width=12, seed=seed)
+    else:
+        source = load(name, seed=seed)
+        for path, module in list(source.encoder.named_modules()):
+            if type(module).__name__ == "_DenseBlock":
+                parent, _, child = path.rpartition(".")
+                block = DenseBlock(nn.ModuleDict(dict(module.named_children())))
+                setattr(source.encoder.get_submodule(parent), child, block)
+        with seeded(seed, "chest X-rays/head"):
+            model = Classifier(source.encoder, 2, source.width)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def probes(model: nn.Module, x: Float[Tensor, "1 ..."]) -> list[str]:
+    """Return the probes: every second dense layer, or all activations of another network."""
+    dense = [name for name, _ in model.named_modules() if ".probe" in name]
+    return dense or layers_of(model, x.to(next(model.parameters()).device))
+
+
+def over_nearest(maps: Float[Tensor, "batch neurons ..."]) -> Float[Tensor, "batch cells"]:
+    """Resize maps to 8 x 8 by nearest neighbors, as published, and flatten them.
+
+    Source: ours; the published code.
+    """
+    return F.interpolate(maps, (GRID, GRID), mode="nearest").flatten(1)
+
+
+def chest_depth(depths: Depths) -> Float[Tensor, "draws queries"]:
+    """Return depths that are also undefined where the last probe but one is uncertain.
+
+    The published depths of DenseNet-121 are 4 (depth + 1).
+
+    Source: ours; the published code.
+    """
+    return depths.depth.masked_fill(depths.decided[:, -2] == UNCERTAIN, torch.nan)
+
+
+def shift_of(config: Config, data: str, seed: int) -> tuple[Shift, int]:
+    """Return the data of a case, and the index of the group with a drain.
+
+    Raises:
+        ValueError: files are missing, or there is no such group.
+    """
+    if config.kind == "drawn":
+        share = config.agreement if data == "correlated" else 0.5
+        shift = drawn_xrays(agreement=share, train=config.train, test=config.test, seed=seed)
+        return shift, GROUPS.index("drain")
+    found = chest_xrays(
+        config.kind, config.folder, label=config.label, group=config.group,
+        annotations=config.annotations, transform=resized(config.side),
+    )  # fmt: skip
+    if config.with_drain not in found.groups:
+        raise ValueError(
+            f"no image in {config.folder} is in the group {config.with_drain!r}, only in "
+            f"{', '.join(found.groups)}"
+        )
+    shift, drain = found.shift, found.groups.index(config.with_drain)
+    lost = [p for d in (*shift.train, shift.id_test) for p in _files(d) if not p.is_file()]
+    if lost:
+        raise ValueError(f"{len(lost):,} listed images are missing, such as {lost[0]}")
+    if data == "control":
+        shift = Shift(
+            f"{shift.name}, control", shift.classes,
+            tuple(decorrelated(part, seed) for part in shift.train), shift.id_test, (shift.id_test,)
+        )  # fmt: skip
+    return shift, drain
+
+
+def _files(domain: Domain) -> tuple[Path, ...]:
+    return domain.files if isinstance(domain, FolderDomain) else ()
+
+
+def decorrelated(domain: Domain, seed: int) -> Domain:
+    """Return as many images as possible whose group is independent of the label.
+
+    Of each group, the share among positive images equals that among negative ones.
+
+    Source: ours, a control that learns from the same images.
+
+    Raises:
+        ValueError: No group has both labels.
+    """
+    y, origin = domain.y, domain.origin if isinstance(domain, FolderDomain) else domain.data.domain
+    counts = torch.stack([origin[y == c].bincount(minlength=int(origin.max()) + 1) for c in (0, 1)])
+    shares = (counts / counts.sum(dim=1, keepdim=True)).amin(dim=0)
+    if not shares.any():
+        raise ValueError("no group has images of both labels, so there is no control")
+    shares /= shares.sum()
+    used = shares > 0
+    sizes = (counts[:, used] / shares[used]).amin(dim=1)
+    generator = generator_for(seed, "chest X-rays/control")
+    kept = []
+    for label in (0, 1):
+        for group in used.nonzero().flatten().tolist():
+            here = ((y == label) & (origin == group)).nonzero().flatten()
+            count = int(sizes[label] * shares[group] + 1e-6)
+            kept.append(here[torch.randperm(len(here), generator=generator)[:count]])
+    which = torch.cat(kept).sort().values
+    if isinstance(domain, FolderDomain):
+        return domain.pick(which, f"{domain.name}, control")
+    return Domain(f"{domain.name}, control", domain.data.pick(which))
+
+
+def compute(config: Config, run: Run) -> Iterator[Stage]:
+    """Train both networks of each seed, and measure them after the first and the last epoch."""
+    shift_of(config, "correlated", 0)  # Missing files are reported before any training.
+    todo = [(case, seed) for seed in range(config.seeds) for case in CASES]
+    for index, (case, seed) in enumerate(todo):
+        for done in _train(config, run, case, seed):
+            yield Stage((index + done) / len(todo), f"seed {seed}: {case.data}, {case.state}")
+
+
+def _train(config: Config, run: Run, case: Case, seed: int) -> Iterator[float]:
+    """Train one network and write its part; yield the share of the work done."""
+    if run.has(case.part(seed)):
+        return
+    shift, drain = shift_of(config, case.data, seed)
+    examples = TrainingExamples(shift.train)
+    ill = sum(int(part.y.sum()) for part in shift.train)
+    weight = config.positive_weight or (len(examples) - ill) / ill
+    learns = case.state == "trained"
+    epochs = config.epochs if learns else 1
+    recipe = AmsGrad(
+        config.step_size if learns else NULL_STEP_SIZE, config.weight_decay, config.batch_size,
+        epochs=epochs, cosine=False,
+    )  # fmt: skip
+
+    def risk(micro_batch: MicroBatch) -> dict[str, Tensor]:
+        x, y, _ = micro_batch.batch
+        losses = F.cross_entropy(model(x).float(), y, reduction="none")
+        return {"risk": (losses * torch.where(y == 1, weight, 1.0)).mean()}
+
+    model = network(config.network, seed)
+    epoch = len(examples) // config.batch_size
+
+    def measure(stage: Any) -> list[dict[str, Any]]:
+        done = stage.step // epoch
+        if done not in (1, epochs):
+            return []
+        row = {"data": case.data, "state": case.state, "seed": seed, "epoch": done}
+        row |= depth_row(config, model, shift, seed)
+        return [row | auc_row(model, shift.ood_tests[0], drain, "independent")
+                | auc_row(model, _as_is(config, shift, seed), drain, "as is")]  # fmt: skip
+
+    _, rows = yield from checkpointed(
+        run, case.part(seed),
+        partial(descend, model, examples, risk, recipe, purpose="chest X-rays", seed=seed,
+                report_every=epoch),
+        measure=measure,
+    )  # fmt: skip
+    arrays = None
+    if seed == 0 and case == CASES[0]:
+        arrays = {"pictures": _pictures(shift, drain)}
+    run.write(case.part(seed), rows, arrays)
+
+
+def _as_is(config: Config, shift: Shift, seed: int) -> Domain:
+    """Return the test set in which drains are correlated with the label, the same in all cases."""
+    if config.kind != "drawn":
+        return shift.id_test
+    return shift_of(config, "correlated", seed)[0].id_test
+
+
+def _pictures(shift: Shift, drain: int) -> Float[Tensor, "kinds shown ..."]:
+    """Return the first ill and healthy test images with and without a drain."""
+    test = shift.id_test
+    origin = test.origin if isinstance(test, FolderDomain) else test.data.domain
+    rows = []
+    for label in (1, 0):
+        for has in (True, False):
+            which = ((test.y == label) & ((origin == drain) == has)).nonzero().flatten()[:SHOWN]
+            if len(which) < SHOWN:
+                return torch.empty(0)
+            zeros = torch.zeros_like(which)
+            rows.append(next(iter(test.fetch([(which, zeros)]))).x)
+    return torch.stack(rows)
+
+
+def auc_row(model: nn.Module, test: Domain, drain: int, name: str) -> dict[str, Any]:
+    """Return the AUC of all, drained and other positive images, and the gap with its interval.
+
+    Without a positive image of both kinds there is no gap.
+    """
+    seen = [(one.logits.cpu(), one.batch.y, one.batch.domain) for one in observe(model, test, ())]
+    logits, y, origin = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    score, ill, has = logits[:, 1] - logits[:, 0], y == 1, origin == drain
+    row: dict[str, Any] = {f"auc, {name}": group_auc(score, ill, ill).value}
+    if 0 < int((ill & has).sum()) < int(ill.sum()):
+        gap = auc_gap(score, ill, has)
+        row |= {f"drained, {name}": group_auc(score, ill, has).value}
+        row |= {f"undrained, {name}": group_auc(score, ill, ~has).value}
+        row |= {f"gap, {name}": gap.value, f"low, {name}": gap.low, f"high, {name}": gap.high}
+    return row
+
+
+def depth_row(config: Config, model: nn.Module, shift: Shift, seed: int) -> dict[str, Any]:
+    """Return the distribution of prediction depths of a random part of the ID test."""
+    test = shift.id_test
+    which = torch.randperm(len(test), generator=generator_for(seed, "chest X-rays/queries"))
+    which = which[: config.queries].sort().values
+    batch = next(iter(test.fetch([(which, torch.zeros_like(which))])))
+    depths = model_depths(
+        model, shift.train[0], Domain("queries", batch), probes(model, batch.x[:1]),
+        per_class=config.per_class, seed=seed, rule=config.rule, reduce=over_nearest, ends=False,
+        at_once=4,
+    )  # fmt: skip
+    depth = chest_depth(depths)[0]
+    count = len(depths.probes)
+    defined = depth[~depth.isnan()]
+    return {
+        "depth": float(defined.mean()) if len(defined) else None,
+        "early": float((defined < EARLY * count).double().mean()) if len(defined) else None,
+        "undefined": float(depth.isnan().double().mean()),
+        "shares": [float((depth == place).double().mean()) for place in range(count)],
+        "probes": list(depths.probes),
+    }
+
+
+class Results:
+    """The rows of a run by case, seed and epoch."""
+
+    def __init__(self, run: Run) -> None:
+        self.config = Config.model_validate(run.config)
+        rows = run.table("net/")
+        self.rows = rows.set_index(["data", "state", "seed", "epoch"])
+
+    def values(
+        self, data: str, column: str, epoch: int | None = None, state: str = "trained"
+    ) -> np.ndarray:
+        """(seeds,) a column after an epoch, by default the last."""
+        last = self.config.epochs if state == "trained" else 1
+        keys = [(data, state, s, last if epoch is None else epoch) for s in self.seeds]
+        if column not in self.rows:
+            raise NotJudged("the test has no positive images both with and without a drain")
+        return self.rows[column].loc[keys].to_numpy(dtype=float)
+
+    @property
+    def seeds(self) -> range:
+        return range(self.config.seeds)
+
+    def minus_control(self, column: str, epoch: int | None = None) -> np.ndarray:
+        """(seeds,) a column of the network on correlated data minus that of the control."""
+        return self.values("correlated", column, epoch) - self.values("control", column, epoch)
+
+    def learned(self, column: str, epoch: int | None = None) -> list[float]:
+        """For each seed, `minus_control` minus the same difference of untrained networks."""
+        before = self.values("correlated", column, state="untrained")
+        before = before - self.values("control", column, state="untrained")
+        return (self.minus_control(column, epoch) - before).tolist()
+
+    def hidden(self) -> list[float]:
+        """For each seed, AUC of all minus that of undrained images, minus the control's."""
+        both = self.minus_control("auc, as is") - self.minus_control("undrained, as is")
+        return both.tolist()
+
+
+STATEMENTS = (
+    Statement("Without help from drains, the disease can be learned", "ours",
+              "AUC of the control, drains independent",
+              lambda r: r.values("control", "auc, independent").tolist(), low=0.7,
+              every_seed=True),
+    Statement("A network that learns from correlated drains recognizes treated patients better "
+              "than untreated ones", MURALI,
+              "gap of the AUC, drained minus undrained, minus the control's",
+              lambda r: r.minus_control("gap, as is").tolist(), low=0.1, every_seed=True),
+    Statement("The AUC over all patients hides it", MURALI,
+              "AUC of all minus AUC of undrained patients, minus the control's", Results.hidden,
+              low=0.05, every_seed=True),
+    Statement("The shortcut harms: where drains are independent of the disease, the AUC is lower "
+              "than the control's", MURALI, "AUC, drains independent, control minus correlated",
+              lambda r: (-r.minus_control("auc, independent")).tolist(), low=0.05,
+              every_seed=True),
+    Statement("After one epoch, training on correlated drains has moved decisions to early layers",
+              MURALI,
+              "share of defined depths in the first quarter of the probes, minus the control's, "
+              "minus the same untrained", lambda r: r.learned("early", 1), low=0.1,
+              every_seed=True),
+    Statement("Trained on correlated drains, decisions are made earlier than in the control",
+              MURALI, "mean depth minus the control's, minus the same untrained, probes",
+              lambda r: r.learned("depth"), high=-0.3, every_seed=True),
+)  # fmt: skip
+
+
+def claims(run: Run) -> Sequence[Claim]:
+    """Judge whether drains are a shortcut, and whether prediction depth shows it."""
+    return judge_all(STATEMENTS, Results(run))
+
+
+def draw(run: Run) -> Sequence[Figure]:
+    """Pictures, AUC by group, and the distribution of depths."""
+    results = Results(run)
+    figures = []
+    shown = run.arrays(CASES[0].part(0))["pictures"]
+    if shown.numel():
+        rows = [[x.permute(1, 2, 0).numpy() for x in kind] for kind in shown]
+        figures.append(Figure(
+            "Test images", "Rows: ill with a drain, ill without, healthy with a drain, healthy "
+            "without.", "ours", (contact_sheet(rows, title="Test images"),),
+        ))  # fmt: skip
+    rows = []
+    names = {"drained": "ill with drain", "undrained": "ill without", "auc": "all ill"}
+    for data in ("correlated", "control"):
+        for key, name in names.items():
+            column = f"{key}, as is"
+            if column in results.rows:
+                rows += [{"network": data, "patients": name, "AUC": value}
+                         for value in results.values(data, column)]  # fmt: skip
+    means = over_seeds(rows, ["network", "patients"], "AUC")
+    figures.append(Figure(
+        "AUC by group", "Ill patients of each group against all healthy ones, on the test in which "
+        "drains are correlated with the disease. The control learned from data in which they are "
+        "not. Bars: mean over seeds; whiskers: all seeds.", MURALI,
+        (bars(means, title="AUC by group", x=("network", "training data"), y=("AUC", "AUC"),
+              series=("patients", "")),), tuple(means),
+    ))  # fmt: skip
+    panels, table = [], []
+    for title, state, epoch in (("Untrained", "untrained", 1), ("After one epoch", "trained", 1),
+                                ("After training", "trained", results.config.epochs)):  # fmt: skip
+        samples = {}
+        for data in ("correlated", "control"):
+            keys = [(data, state, seed, epoch) for seed in results.seeds]
+            shares = np.mean(results.rows["shares"].loc[keys].tolist(), axis=0)
+            counts = np.rint(10_000 * shares).astype(int)
+            samples[data] = np.repeat(np.arange(len(shares)), counts).astype(float)
+        edges = np.arange(len(shares) + 1) - 0.5
+        if any(map(len, samples.values())):
+            chart, bins = histogram(samples, title=title, x="prediction depth, probes",
+                                    edges=edges, y="share of defined depths")  # fmt: skip
+            panels.append(chart)
+            table += [{"state": title} | row for row in bins]
+    figures.append(Figure(
+        "Prediction depth", f"Depth by the rule for chest X-rays: {results.config.rule.k} "
+        "neighbors, an uncertain band, maps resized to 8 x 8. A peak at low depths is the alarm of "
+        "the published procedure. The untrained networks show what the data alone decide.",
+        MURALI, tuple(panels), tuple(table),
+    ))  # fmt: skip
+    return figures
+
+
+def summarize(run: Run) -> str:
+    """The AUC of drained and undrained patients, in two sentences."""
+    results = Results(run)
+    mean = {
+        (data, key): float(np.mean(results.values(data, f"{key}, as is")))
+        for data in ("correlated", "control")
+        for key in ("auc", "drained", "undrained")
+    }
+    return (
+        f"Trained where drains are correlated with the disease, the network has an AUC of "
+        f"{mean['correlated', 'auc']:.3f}: {mean['correlated', 'drained']:.3f} for ill patients "
+        f"with a drain and {mean['correlated', 'undrained']:.3f} for those without. Trained where "
+        f"drains are independent, it has {mean['control', 'drained']:.3f} and "
+        f"{mean['control', 'undrained']:.3f}."
+    )
+
+
+EXPERIMENT = Experiment(
+    name="chest_xray",
+    title="Chest X-rays: the treatment gives the disease away",
+    about="Patients with a pneumothorax often have a chest drain in the image, because they are "
+    "treated. Murali et al. (2023) study networks that learn the drain instead of the disease. "
+    "Here the AUC is split by drain, with a network as control that learns from images whose "
+    "drains are independent of the disease.",
+    reproduces=(),
+    presets={"paper": PAPER, "chexpert": CHEXPERT, "laptop": LAPTOP, "smoke": SMOKE},
+    compute=compute,
+    claims=claims,
+    draw=draw,
+    summary=summarize,
+    null=lambda config: config.model_copy(update={"step_size": NULL_STEP_SIZE}),
+)
+"""Source: ours; Murali et al. (2023), Fig. 8."""

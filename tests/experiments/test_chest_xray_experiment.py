@@ -1,0 +1,98 @@
+"""The experiment on chest X-rays: its network, its depth rule, its control, and files."""
+
+import pytest
+import torch
+from support import trees
+from support.experiment_runs import run_experiment
+from torch import nn
+
+from contam.data.drains import drawn_xrays
+from contam.experiments.chest_xray import (
+    EXPERIMENT,
+    PAPER,
+    SMOKE,
+    DenseBlock,
+    chest_depth,
+    decorrelated,
+    over_nearest,
+)
+from contam.measures.depth import UNCERTAIN, Depths, Rule, Support, prediction_depth
+from contam.models.torchvision_import import import_torchvision
+
+
+def test_drains_agree_with_the_label_in_the_stated_share():
+    shift = drawn_xrays(agreement=0.9, train=200, test=100, seed=1)
+    for domain, share in ((shift.train[0], 0.9), (shift.id_test, 0.9), (shift.ood_tests[0], 0.5)):
+        assert float((domain.y == domain.data.domain).double().mean()) == pytest.approx(share)
+    again = drawn_xrays(agreement=0.9, train=200, test=100, seed=1)
+    assert torch.equal(shift.train[0].data.x, again.train[0].data.x)
+
+
+def test_the_control_keeps_images_whose_group_is_independent_of_the_label():
+    kept = decorrelated(drawn_xrays(agreement=0.9, train=400, test=10, seed=0).train[0], 0)
+    drain = kept.data.domain == 1
+    shares = [float(drain[kept.y == label].double().mean()) for label in (0, 1)]
+    assert shares[0] == pytest.approx(shares[1], abs=0.02) and 0 < shares[0] < 1
+
+
+def test_a_depth_is_undefined_where_the_last_probe_but_one_is_uncertain():
+    decided = torch.tensor([[1, 1, 0, 1], [1, UNCERTAIN, 1, 0], [1, 1, 1, 1]])[None]
+    depth = prediction_depth(decided, decided[:, -1])
+    none = torch.zeros(1, 1, dtype=torch.int64)
+    found = chest_depth(
+        Depths(
+            ("a", "b", "c"), depth, decided, torch.zeros(3), Rule(), Support(none, none, 1, 2, 0)
+        )
+    )
+    assert found.nan_to_num(-1).tolist() == [[0, -1, 1, 2]]
+
+
+def test_maps_are_resized_by_nearest_neighbors():
+    maps = torch.arange(4.0).view(1, 1, 2, 2)
+    assert over_nearest(maps).view(8, 8)[::4, ::4].tolist() == [[0, 1], [2, 3]]
+    large = torch.arange(256.0).view(1, 1, 16, 16)
+    assert torch.equal(over_nearest(large).view(8, 8), large[0, 0, ::2, ::2])
+
+
+def test_a_dense_block_gives_the_same_features_and_all_of_them_at_its_probes():
+    pytest.importorskip("torchvision")
+    import_torchvision()
+    from torchvision.models import DenseNet
+
+    block = DenseNet(4, (3,), 8, num_classes=2).features.denseblock1.eval()
+    ours = DenseBlock(nn.ModuleDict(dict(block.named_children()))).eval()
+    seen = {}
+    for name in ("probe1", "probe3"):
+        ours.get_submodule(name).register_forward_hook(
+            lambda _module, _inputs, output, name=name: seen.__setitem__(name, output)
+        )
+    x = torch.rand(2, 8, 5, 5)
+    with torch.no_grad():
+        assert torch.equal(ours(x), block(x))
+    assert torch.equal(seen["probe3"], ours(x)) and seen["probe1"].shape[1] == 12
+
+
+def test_missing_files_and_groups_are_reported_before_training(tmp_path):
+    config = PAPER.model_copy(update={"folder": tmp_path, "annotations": None})
+    with pytest.raises(ValueError, match=r"no .*Data_Entry_2017\.csv, no .*train_val_list"):
+        run_experiment(EXPERIMENT, config, tmp_path / "runs")
+    trees.chest_xrays(tmp_path, "nih-cxr")
+    with pytest.raises(ValueError, match="is in the group 'drain', only in none"):
+        run_experiment(EXPERIMENT, config, tmp_path / "runs")
+
+
+@pytest.mark.slow
+def test_densenet_121_runs_on_files_of_the_true_layout(tmp_path):
+    trees.chest_xrays(tmp_path, "nih-cxr", patients=64)
+    rows = [[f"{p:08d}_000.png", "drain"] for p in range(64) if p % 8 in (1, 2, 3)]
+    path = trees.table(tmp_path / "drains.csv", ["image", "group"], rows)
+    config = PAPER.model_copy(
+        update={
+            "folder": tmp_path, "annotations": path, "side": 32, "epochs": 1, "batch_size": 8,
+            "per_class": 5, "queries": 8, "rule": SMOKE.rule, "seeds": 1,
+        }
+    )  # fmt: skip
+    run = run_experiment(EXPERIMENT, config, tmp_path / "runs")
+    (row,) = run.read("net/correlated-trained/seed0")
+    assert len(row["probes"]) == 29 and "gap, as is" in row
+    assert EXPERIMENT.claims(run) and EXPERIMENT.draw(run) and EXPERIMENT.summary(run)
