@@ -59,7 +59,7 @@ def test_a_dense_block_gives_the_same_features_and_all_of_them_at_its_probes():
     import_torchvision()
     from torchvision.models import DenseNet
 
-    block = DenseNet(4, (3,), 8, num_classes=2).features.denseblock1.eval()
+    block = DenseNet(4, (3, 1, 1, 1), 8, num_classes=2).features.get_submodule("denseblock1").eval()
     ours = DenseBlock(nn.ModuleDict(dict(block.named_children()))).eval()
     seen = {}
     for name in ("probe1", "probe3"):

@@ -451,7 +451,7 @@ STATEMENTS = (
               every_seed=True),
     Statement("Trained on correlated drains, decisions are made earlier than in the control",
               MURALI, "mean depth minus the control's, minus the same untrained, probes",
-              lambda r: r.learned("depth"), high=-0.3, every_seed=True),
+              lambda r: r.learned("depth"), high=-0.5, every_seed=True),
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.optimize import brentq
+from scipy.optimize import bisect
 from scipy.stats import norm, rankdata
 from torch import Tensor
 
@@ -57,9 +57,9 @@ def group_auc(
         spread = 1 + extra * (1 - true) / (2 - true) + extra * true / (1 + true)
         return abs(value - true) - z * math.sqrt(true * (1 - true) * spread / (count * others))
 
-    low = 0.0 if value == 0 else brentq(excess, 0.0, min(value, 1 - TINY))
-    high = 1.0 if value == 1 else brentq(excess, max(value, TINY), 1.0)
-    return Estimate(value, float(low), float(high))
+    low = 0.0 if value == 0 else bisect(excess, 0.0, min(value, 1 - TINY))
+    high = 1.0 if value == 1 else bisect(excess, max(value, TINY), 1.0)
+    return Estimate(value, *(float(np.asarray(end)) for end in (low, high)))
 
 
 def auc_gap(
