@@ -46,7 +46,7 @@ def group_auc(
     >>> y = torch.tensor([False, False, True, True])
     >>> found = group_auc(torch.tensor([0.1, 0.2, 0.3, 0.4]), y, y)
     >>> found.value, round(found.low, 2), found.high
-    (1.0, 0.33, 1.0)
+    (1.0, 0.39, 1.0)
     """
     wins = _wins(score, positive & group, ~positive)
     value, count, others = float(wins[0].mean()), len(wins[0]), len(wins[1])
