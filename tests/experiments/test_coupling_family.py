@@ -119,7 +119,8 @@ def test_claims_that_need_masks_are_not_judged_without_them(tmp_path):
         EXPERIMENT, FULL.model_copy(update={"networks": networks, "least_id": 0.0}), tmp_path
     )
     judged = {claim.quantity: claim for claim in EXPERIMENT.claims(run)}
-    assert judged["attenuation, ID to OOD: student minus teacher"].found is not None
+    compared = judged["attenuation, ID to OOD: student minus teacher"]
+    assert compared.found is not None or "did not learn" in (compared.not_judged or "")
     missing = {claim.not_judged for claim in judged.values() if claim.found is None}
     assert {family.NO_MASKS, family.FEW, "there is no ERM in this run"} <= missing
     assert all(not panel.empty for figure in EXPERIMENT.draw(run) for panel in figure.panels)

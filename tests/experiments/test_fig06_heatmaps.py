@@ -133,6 +133,8 @@ def made_up(run: Run, left: dict[str, float]) -> list[dict]:
         if row.get("strength") == 1.0:
             begun = before[place(row)]
             row |= {key: left[row["network"]] * begun[key] for key in keys if key in row}
+        if row["set"] == "natural" and row["what"] == "answers":
+            row["accuracy"] = 0.2 if row["network"] == "untrained" else 0.9  # They learned.
     return rows
 
 
@@ -203,10 +205,9 @@ def test_experiment_runs_on_folders_without_masks(tmp_path):
     assert run.arrays("net/teacher/seed0")["pictures"].shape == (8, 3, 16, 16)
 
     judged = {claim.quantity: claim for claim in EXPERIMENT.claims(run)}
-    unmasked = [claim for claim in judged.values() if claim.not_judged]
-    assert {claim.not_judged for claim in unmasked} == {NO_MASKS}
-    assert len(judged) - len(unmasked) == 2
-    assert all("accuracy, OOD" in q or "picture" in q for q in judged if not judged[q].not_judged)
+    masked = [q for q, claim in judged.items() if claim.not_judged != NO_MASKS]
+    assert len(masked) == 2
+    assert all("accuracy, OOD" in quantity or "picture" in quantity for quantity in masked)
     sheet, apart = EXPERIMENT.draw(run)
     assert not sheet.panels[0].empty and len(apart.panels) == 3
     assert "of the picture" in EXPERIMENT.summary(run)

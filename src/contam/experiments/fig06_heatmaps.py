@@ -390,8 +390,8 @@ def _compared(
     """A claim that one network keeps more of a quantity than another on the natural tests."""
 
     def measure(table: DataFrame) -> list[float]:
-        _require_learning(table, better, worse)
         ratios = under_natural_shift(table, column, **which)
+        _require_learning(table, better, worse)
         return (ratios[better] - ratios[worse]).tolist()
 
     return Statement(
@@ -406,12 +406,13 @@ def _falling(
     """Claims that the controlled shift lowers a quantity in all networks, in the teacher least."""
 
     def largest(table: DataFrame) -> list[float]:
+        ratios = under_shift(table, column, **which)
         _require_learning(table, *trained)
-        return under_shift(table, column, **which)[trained].max(axis=1, skipna=False).tolist()
+        return ratios[trained].max(axis=1, skipna=False).tolist()
 
     def advantage(table: DataFrame) -> list[float]:
-        _require_learning(table, *trained)
         ratios = under_shift(table, column, **which)
+        _require_learning(table, *trained)
         return (ratios.teacher - ratios[trained[1:]].max(axis=1, skipna=False)).tolist()
 
     return [
@@ -426,11 +427,16 @@ def _falling(
 
 def _share_falls(where: str, name: str) -> Statement:
     which = {"what": "heat", "map": where, "formula": PLAIN}
+
+    def share(table: DataFrame) -> list[float]:
+        ratios = under_shift(table, "share", **which)
+        _require_learning(table, "student")
+        return ratios.student.tolist()
+
     return Statement(
         f"On the {name} maps, the share of the student's heat on the object falls with the shift",
         "ours", f"share of heat ({PLAIN}) after the shift over before, {name} maps",
-        lambda table: under_shift(table, "share", **which).student.tolist(),
-        high=0.9, every_seed=True, given=lambda table: _require_learning(table, "student"),
+        share, high=0.9, every_seed=True,
     )  # fmt: skip
 
 
