@@ -159,7 +159,9 @@ def test_the_paper_preset_runs_on_pacs(tmp_path):
     claims = EXPERIMENT.claims(run)
     assert claims[0].holds and claims[1].holds
     # Three steps on a few images teach little.
-    assert all(c.found is not None or "did not learn" in (c.not_judged or "") for c in claims[2:5:2])
+    assert all(
+        c.found is not None or "did not learn" in (c.not_judged or "") for c in claims[2:5:2]
+    )
     assert "no captioned teacher" in (claims[3].not_judged or "")
     assert "too few" in (claims[-1].not_judged or "")
     assert all(not panel.empty for figure in EXPERIMENT.draw(run) for panel in figure.panels)
