@@ -17,7 +17,7 @@ from torch import Tensor
 
 from contam.batch import Batch, Domain, Shift
 from contam.data.digits import scans
-from contam.data.small_images import CLASSES, labeled_images
+from contam.data.small_images import CLASSES, PADDED, labeled_images
 from contam.rng import generator_for
 
 SIDE = 16
@@ -135,6 +135,8 @@ class Pictures:
     train: tuple[UInt8[Tensor, "n 3 32 32"], UInt8[Tensor, "m 3 32 32"]]
     """The pictures of class 0, and those of class 1."""
     test: tuple[UInt8[Tensor, "n 3 32 32"], UInt8[Tensor, "m 3 32 32"]]
+    corner: int = 0
+    """Side in pixels of a white square in the upper left corner of the pictures of class 1."""
 
     def __call__(
         self, shows: Int[Tensor, " n"], part: str, *, seed: int, purpose: str
@@ -158,10 +160,13 @@ class Pictures:
                 )
             picked = pool[torch.randperm(len(pool), generator=draws)[:count]]
             x[here] = held[picked].float() / 255
+        x[shows == 1, :, : self.corner, : self.corner] = 1
         return x
 
 
-def pictures(kind: str, folder: Path, *, zero: int = 0, one: int = 1) -> Pictures:
+def pictures(
+    kind: str, folder: Path, *, zero: int = 0, one: int = 1, resize: bool = False, corner: int = 0
+) -> Pictures:
     """Read two classes of MNIST, KMNIST, Fashion-MNIST, CIFAR-10 or SVHN as a half.
 
     Args:
@@ -169,6 +174,8 @@ def pictures(kind: str, folder: Path, *, zero: int = 0, one: int = 1) -> Picture
         folder: the folder of the files.
         zero: label of the pictures of class 0.
         one: label of the pictures of class 1.
+        resize: whether images of 28 x 28 pixels are resized, as published, instead of padded.
+        corner: side in pixels of a white square on the pictures of class 1.
 
     Raises:
         ValueError: as for `labeled_images`; or the labels are not two of 0 to 9, or one has no
@@ -193,8 +200,18 @@ def pictures(kind: str, folder: Path, *, zero: int = 0, one: int = 1) -> Picture
         absent = [label for label in (zero, one) if not (y == label).any()]
         if absent:
             raise ValueError(f"{kind} in {folder} has no {part} picture of class {absent[0]}")
-        parts.append((images[y == zero], images[y == one]))
-    return Pictures(kind, *parts)
+        halves = images[y == zero], images[y == one]
+        if resize and kind in PADDED:
+            halves = tuple(_resized(half) for half in halves)
+        parts.append(halves)
+    return Pictures(f"{kind}-patch" if corner else kind, *parts, corner=corner)
+
+
+def _resized(padded: UInt8[Tensor, "n 3 32 32"]) -> UInt8[Tensor, "n 3 32 32"]:
+    """Return the inner 28 x 28 pixels, resized."""
+    inner = padded[:, :, 2:-2, 2:-2].float()
+    whole = F.interpolate(inner, padded.shape[2:], mode="bilinear", align_corners=False)
+    return whole.round().to(torch.uint8)
 
 
 def dominoes(

@@ -297,3 +297,6 @@ READERS: Mapping[str, Callable[[Path, str], tuple[Tensor, Tensor]]] = {
     "svhn": _svhn,
 }
 """The reader of each kind."""
+
+PADDED = ("mnist", "kmnist", "fashion-mnist")
+"""The kinds whose images of 28 x 28 pixels get a black frame of two pixels."""

@@ -49,12 +49,13 @@ class Rule:
 
 @dataclass(frozen=True, eq=False)
 class Support:
-    """Labeled examples that serve as neighbors: the same number of each class, in some draws."""
+    """Labeled examples that serve as neighbors, in some draws."""
 
     index: Int[Tensor, "draws examples"]
     """Indices in the pool, in increasing order."""
     y: Int[Tensor, "draws examples"]
-    per_class: int
+    per_class: int | None
+    """Number of examples of each class; None if the classes were not balanced."""
     classes: int
     """Number of classes, including those without examples."""
     seed: int
@@ -106,6 +107,32 @@ def draw_support(
         picked.append(torch.cat(drawn).sort().values)
     index = torch.stack(picked)
     return Support(index, y.cpu()[index], per_class, present[-1] + 1, seed)
+
+
+def draw_unbalanced_support(y: Int[Tensor, " examples"], size: int, *, seed: int = 0) -> Support:
+    """Draw examples without regard to their classes, once.
+
+    Args:
+        y: Class indices of the pool.
+        size: Number of examples.
+        seed: Random seed.
+
+    Raises:
+        ValueError: If the pool is smaller, or has a negative class.
+
+    Source: Murali et al. (2023), prediction depth, from the published code; a balanced support is
+        better, since votes favor frequent classes.
+
+    >>> draw_unbalanced_support(torch.tensor([0, 0, 0, 1]), size=4).y.tolist()
+    [[0, 0, 0, 1]]
+    """
+    if not 1 <= size <= len(y) or int(y.min()) < 0:
+        raise ValueError(
+            f"cannot draw {size} examples from a pool of {len(y)} with classes from 0 on"
+        )
+    generator = generator_for(seed, "support/unbalanced")
+    index = torch.randperm(len(y), generator=generator)[:size].sort().values[None]
+    return Support(index, y.cpu()[index], None, int(y.max()) + 1, seed)
 
 
 def decide(votes: Votes, margin: float = 0.0) -> Int[Tensor, " queries"]:
@@ -201,18 +228,21 @@ class Depths:
     def decided_by(
         self, probe: int, *, seed: int = 0, resamples: int = 1000, confidence: float = 0.95
     ) -> Estimate:
-        """Return the share of all queries whose depth is at most `probe`, in [0, 1].
+        """Return the share of defined depths that are at most `probe`, in [0, 1].
 
         A high share at the first probes, early in training, means that an easy feature decides. It
-        does not show whether this feature is spurious.
+        does not show whether this feature is spurious. Report `undefined` beside it.
 
         Raises:
-            ValueError: If there is no such probe.
+            ValueError: If there is no such probe, or no depth is defined.
         """
         if not 0 <= probe < len(self.probes):
             raise ValueError(f"probe must be in 0..{len(self.probes) - 1}, got {probe}")
+        if self.depth.isnan().all():
+            raise ValueError("the last probe disagrees with every reference: no depth is defined")
+        early = torch.where(self.depth.isnan(), torch.nan, (self.depth <= probe).double())
         return bootstrap(
-            lambda d, q: (self.depth[d][:, q] <= probe).double().mean(),
+            lambda d, q: early[d][:, q].nanmean(),
             self.depth.shape,
             seed=seed, resamples=resamples, confidence=confidence,
         )  # fmt: skip
@@ -292,9 +322,10 @@ def model_depths(
     queries: Any,
     layers: Collection[str] | Literal["auto"] = "auto",
     *,
-    per_class: int,
+    per_class: int | None = None,
     draws: int = 1,
     seed: int = 0,
+    support: Support | None = None,
     rule: Rule = Rule(),
     itself: Int[Tensor, " queries"] | None = None,
     reduce: Reading = over_grid,
@@ -313,6 +344,7 @@ def model_depths(
         per_class: Support examples of each class.
         draws: Number of supports.
         seed: Random seed of the support.
+        support: Support drawn from the pool, instead of `per_class`, `draws` and `seed`.
         rule: Definition of depth.
         itself: Index of each query in the pool, or -1, if some queries are in it.
         reduce: Reading of the features of each layer.
@@ -321,7 +353,8 @@ def model_depths(
         at_once: Number of probes that are held in memory and read by one pass.
 
     Raises:
-        ValueError: As for `draw_support`, `layerwise` and `depths`.
+        ValueError: If not exactly one of `per_class` and `support` is given, or as for
+            `draw_support`, `layerwise` and `depths`.
 
     Source: ours; Baldock et al. (2021).
 
@@ -335,7 +368,11 @@ def model_depths(
     same = queries is pool
     pool = as_domain(pool)
     queries = pool if same else as_domain(queries)
-    support = draw_support(pool.y, per_class, draws=draws, seed=seed)
+    if (per_class is None) == (support is None):
+        raise ValueError("give either the support examples of each class or a support")
+    if per_class is not None:
+        support = draw_support(pool.y, per_class, draws=draws, seed=seed)
+    assert support is not None
     if itself is None and queries is pool:
         itself = torch.arange(len(pool))
     reference = None
@@ -389,6 +426,7 @@ def difference(
             f"the support's {name}": tuple(getattr(s.support, name) for s in sides)
             for name in ("per_class", "classes", "seed")
         },
+        "the support's size": tuple(s.support.index.shape[1] for s in sides),
         "draws": tuple(len(s.depth) for s in sides),
         "reading": tuple(s.reading for s in sides),
         "number of probes": (0, 0) if relative else tuple(len(s.probes) for s in sides),

@@ -86,6 +86,41 @@ def resnet_cifar(
     return model
 
 
+def resnet18_cifar(classes: int = 10, *, width: int = 64, seed: int = 0) -> Classifier:
+    """Build a ResNet-18 with a 3 x 3 stem and random weights, for images of 64 x 32 pixels.
+
+    The stem keeps the resolution. Four stages of two blocks have `width` to `8 * width` channels.
+    The maps of the last stage, 8 x 4 for these images, are averaged over squares of 4 x 4, so that
+    the head reads `16 * width` features: 1024 as published.
+
+    Args:
+        classes: number of classes.
+        width: channels of the first stage; 64 as published.
+        seed: seed of the random weights.
+
+    Source: ours; the network of Murali et al. (2023), Fig. 5, from the published code.
+
+    >>> model = resnet18_cifar(width=4)
+    >>> model(torch.zeros(2, 3, 64, 32)).shape
+    torch.Size([2, 10])
+    """
+    encoder = nn.Sequential()
+    with seeded(seed, "resnet18_cifar"):
+        encoder.add_module("conv1", nn.Conv2d(3, width, 3, 1, 1, bias=False))
+        encoder.add_module("bn1", nn.BatchNorm2d(width))
+        encoder.add_module("relu", nn.ReLU(inplace=True))
+        channels = width
+        for stage in (1, 2, 3, 4):
+            outputs = width * 2 ** (stage - 1)
+            first = BasicBlock(channels, outputs, stride=1 if stage == 1 else 2)
+            blocks = nn.Sequential(first, BasicBlock(outputs, outputs, stride=1))
+            encoder.add_module(f"layer{stage}", blocks)
+            channels = outputs
+        encoder.add_module("avgpool", nn.AvgPool2d(4))
+        encoder.add_module("flatten", nn.Flatten())
+        return Classifier(encoder, classes, 2 * channels)
+
+
 class Standardize(nn.Module):
     """Subtract a mean from each color channel and divide by a standard deviation."""
 

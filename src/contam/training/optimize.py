@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 
 from contam.batch import Batch
 from contam.rng import seeded
@@ -31,7 +31,7 @@ Loss = Callable[[MicroBatch], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is descended with AdamW."""
+    """How a network is descended, by default with AdamW."""
 
     step_size: float
     weight_decay: float
@@ -46,6 +46,13 @@ class Recipe:
     """Whether the step size warms up and follows a cosine; otherwise it is constant."""
     clip: float | None = None
     """Maximum norm of the gradient; None does not clip it."""
+    momentum: float | None = None
+    """Momentum of SGD; None is AdamW."""
+    schedule_epochs: int | None = None
+    """Epochs in which the cosine reaches 0, without a warm-up; None is the length of the training.
+
+    A training that is shorter stops in the middle of the cosine.
+    """
     per_domain: bool = False
     """Whether every training domain gives `batch_size` examples to a step, as in DomainBed.
 
@@ -74,16 +81,33 @@ class Recipe:
                 f"cannot draw a minibatch of {self.batch_size} from {examples} training "
                 f"examples; choose a batch size between 1 and {examples}"
             )
+        if self.schedule_epochs is not None and self.schedule_epochs < (self.epochs or math.inf):
+            raise ValueError(
+                f"a schedule of {self.schedule_epochs} epochs ends before a training of "
+                f"{self.epochs}; set at least as many epochs"
+            )
         return self.steps or (self.epochs or 0) * (examples // self.batch_size)
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
-        """Build the optimizer of this recipe: AdamW."""
+        """Build the optimizer of this recipe: AdamW, or SGD with momentum.
+
+        >>> recipe = Recipe(0.1, 5e-4, batch_size=4, epochs=1, momentum=0.9)
+        >>> type(recipe.optimizer(nn.Linear(2, 2).parameters())).__name__
+        'SGD'
+        """
+        if self.momentum is not None:
+            return SGD(
+                parameters, self.step_size, momentum=self.momentum, weight_decay=self.weight_decay
+            )
         return AdamW(parameters, self.step_size, weight_decay=self.weight_decay)
 
     def size(self, step: int, *, steps: int) -> float:
         """Return the step size at a step, counted from 0."""
         if not self.cosine:
             return self.step_size
+        if self.schedule_epochs is not None and self.epochs is not None:
+            steps = steps * self.schedule_epochs // self.epochs
+            return self.step_size * warmup_cosine(step, steps=steps, warmup=0)
         warmup = math.ceil(WARM_UP * steps) if self.warmup is None else min(self.warmup, steps)
         return self.step_size * warmup_cosine(step, steps=steps, warmup=warmup)
 

@@ -23,6 +23,8 @@ def fit(
     warmup: int | None = None,
     cosine: bool = True,
     clip: float | None = None,
+    momentum: float | None = None,
+    schedule_epochs: int | None = None,
     per_domain: bool = False,
     seed: int,
     report_every: int,
@@ -45,6 +47,8 @@ def fit(
         warmup: Number of warm-up steps.
         cosine: Whether the step size follows a schedule or is constant.
         clip: Maximum norm of the gradient.
+        momentum: Momentum of SGD; None is AdamW.
+        schedule_epochs: Epochs in which the cosine reaches 0, without a warm-up; at least `epochs`.
         per_domain: Whether every training domain gives `batch_size` examples to a step.
         seed: Random seed.
         report_every: Number of steps between two reports.
@@ -76,7 +80,8 @@ def fit(
 
     recipe = Recipe(
         step_size, weight_decay, batch_size,
-        epochs=epochs, steps=steps, warmup=warmup, cosine=cosine, clip=clip, per_domain=per_domain,
+        epochs=epochs, steps=steps, warmup=warmup, cosine=cosine, clip=clip,
+        momentum=momentum, schedule_epochs=schedule_epochs, per_domain=per_domain,
     )  # fmt: skip
     yield from descend(
         model, TrainingExamples(shift.train), risk, recipe,

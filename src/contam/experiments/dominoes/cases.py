@@ -14,6 +14,7 @@ from contam.data import small_images
 from contam.data.dominoes import CORE, DOSES, EASY, SIDE, Half, Patch, dominoes, pictures
 from contam.measures.depth import Rule
 from contam.models.classifier import Classifier
+from contam.models.resnet_cifar import resnet18_cifar
 from contam.models.small import resnet8
 from contam.models.sources import load
 from contam.rng import generator_for, seeded
@@ -22,6 +23,10 @@ SCANNED = {half.name: half for half in (CORE, EASY, *DOSES)}
 """Halves that need no files, by name."""
 SQUARE = "square"
 """A white square on noise, for use with pictures from files."""
+PATCH = "-patch"
+"""Ending of a data set's name: its pictures of class 1 have a white square in the corner."""
+CORNER = 5
+"""Side in pixels of that square, as published."""
 REVERSED = "backgrounds reversed"
 STRENGTH = (0.5, 1.0)
 """Range of the strength of a background, drawn for each picture."""
@@ -45,20 +50,35 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     class 0 and coats as class 1."""
     agreement: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Ours: share of training examples whose halves agree, in the cases with counter-examples."""
+    resize: bool = False
+    """Whether images of 28 x 28 pixels are resized to 32 x 32, as published, instead of padded."""
     network: str = "torchvision:resnet18"
-    """A name that `contam.models.sources.load` knows, or resnet8."""
+    """A name that `contam.models.sources.load` knows, resnet18_cifar (published), or resnet8."""
     width: PositiveInt = 12
-    """Ours: channels of the first stage of resnet8."""
+    """Channels of the first stage of resnet8 (ours) or resnet18_cifar (64 published)."""
+    outputs: Annotated[int, Field(ge=2)] = 2
+    """Number of logits; 10 were published, for two classes."""
     epochs: PositiveInt = 50
     batch_size: PositiveInt = 256
     step_size: PositiveFloat = 1e-3
     """Ours: maximum step size of AdamW; SGD with 0.1 was published."""
     weight_decay: NonNegativeFloat = 0.05
     """Ours, for AdamW."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Momentum of SGD; None is AdamW."""
+    schedule_epochs: PositiveInt | None = None
+    """Epochs in which the cosine reaches 0; None is a warm-up and a cosine over the training."""
     train: PositiveInt = 7000
     test: PositiveInt = 1600
     per_class: PositiveInt = 1000
     """Training pictures of each class in the support of prediction depth."""
+    support: PositiveInt | None = None
+    """Size of a support without balanced classes, as published, instead of `per_class`."""
+    queries: PositiveInt | None = None
+    """Test pictures whose depth is measured; None for all."""
+    probes: Literal["activations", "convolutions"] = "activations"
+    """Probes of prediction depth: input, pooled activations and softmax (ours), or, as published,
+    the first normalization and all 3 x 3 convolutions behind it, at full resolution."""
     rule: Rule = Rule()
     """Ours: Baldock's rule, which has an input, a softmax and a matrix product."""
     seeds: PositiveInt = 3
@@ -115,7 +135,7 @@ def profiled(config: Config) -> dict[Case, str]:
 
 
 @cache
-def half_of(name: str, folder: Path | None) -> Half:
+def half_of(name: str, folder: Path | None, resize: bool = False) -> Half:
     """Return a half by name, from scikit-learn's digits or from the files of a data set.
 
     Source: ours; the halves of Murali et al. (2023).
@@ -130,13 +150,33 @@ def half_of(name: str, folder: Path | None) -> Half:
     if name == SQUARE:
         return Patch(SQUARE, size=5, side=small_images.SIDE)
     kind, _, labels = name.partition(":")
+    patched = kind.endswith(PATCH)
+    kind = kind.removesuffix(PATCH)
     if kind not in small_images.READERS:
         known = ", ".join((SQUARE, *small_images.READERS))
         raise ValueError(f"no half {name!r} from files; choose from {known}")
     if not re.fullmatch("[0-9]{2}", labels or "01"):
         raise ValueError(f"expected two digits after the colon, such as {kind}:24, got {name!r}")
     zero, one = map(int, labels or "01")
-    return pictures(kind, folder / kind, zero=zero, one=one)
+    return pictures(
+        kind, folder / kind, zero=zero, one=one, resize=resize, corner=CORNER if patched else 0
+    )
+
+
+def check_halves(config: Config) -> None:
+    """Read the halves of a config, so that all that is missing is reported at once.
+
+    Raises:
+        ValueError: at least one half is unknown, or its files are missing or malformed.
+    """
+    problems = {}
+    for feature in (config.core, *config.spurious):
+        try:
+            half_of(feature, config.folder, config.resize)
+        except ValueError as problem:
+            problems[str(problem)] = feature
+    if problems:
+        raise ValueError("; ".join(problems))
 
 
 def shift_of(config: Config, case: Case, seed: int, agreement: float | None = None) -> Shift:
@@ -147,8 +187,8 @@ def shift_of(config: Config, case: Case, seed: int, agreement: float | None = No
     Raises:
         ValueError: as `half_of` and `dominoes`.
     """
-    core = half_of(config.core, config.folder)
-    feature = half_of(case.feature, config.folder)
+    core = half_of(config.core, config.folder, config.resize)
+    feature = half_of(case.feature, config.folder, config.resize)
     noise = Patch("noise", size=0, side=SIDE if config.folder is None else small_images.SIDE)
     top, bottom = {
         "alone": (noise, core) if case.feature == config.core else (feature, noise),
@@ -197,21 +237,24 @@ def on_background(domain: Domain, seed: int, *, sign: float = 1.0, name: str = "
     return Domain(name or domain.name, Batch(shown, domain.y, which))
 
 
-def network(name: str, width: int, seed: int) -> Classifier:
-    """Return a network with two classes and random weights.
+def network(name: str, width: int, seed: int, outputs: int = 2) -> Classifier:
+    """Return a network with random weights.
 
     Args:
-        name: resnet8, or a name that `contam.models.sources.load` knows.
-        width: channels of the first stage of resnet8.
+        name: resnet8, resnet18_cifar, or a name that `contam.models.sources.load` knows.
+        width: channels of the first stage of resnet8 or resnet18_cifar.
         seed: random seed of the weights.
+        outputs: number of logits, of which two are classes.
 
     Raises:
         ValueError: the name is unknown.
     """
     if name == "resnet8":
-        model = resnet8(2, width=width, seed=seed)
+        model = resnet8(outputs, width=width, seed=seed)
+    elif name == "resnet18_cifar":
+        model = resnet18_cifar(outputs, width=width, seed=seed)
     else:
         source = load(name, seed=seed)
         with seeded(seed, "cues/head"):
-            model = Classifier(source.encoder, 2, source.width)
+            model = Classifier(source.encoder, outputs, source.width)
     return model.to("cuda" if torch.cuda.is_available() else "cpu")

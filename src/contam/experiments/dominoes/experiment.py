@@ -13,7 +13,7 @@ from contam.experiments.dominoes.cases import (
     Case,
     Config,
     cases,
-    half_of,
+    check_halves,
     network,
     pictured,
     profiled,
@@ -49,6 +49,28 @@ LAPTOP = Config(
     test=800,
     per_class=500,
 )
+MURALI = Config(
+    core="kmnist",
+    spurious=("kmnist-patch", "mnist", "svhn"),
+    resize=True,
+    network="resnet18_cifar",
+    width=64,
+    outputs=10,
+    step_size=0.1,
+    weight_decay=5e-4,
+    momentum=0.9,
+    schedule_epochs=200,
+    support=2000,
+    queries=20,
+    probes="convolutions",
+    rule=Rule(k=29, metric="l1", reference="last probe"),
+    seeds=1,
+)
+"""The published pairs over KMNIST, with the settings of the published code."""
+MURALI_FASHION = MURALI.model_copy(
+    update={"core": "fashion-mnist", "spurious": ("svhn", "cifar10")}
+)
+"""The published pairs over Fashion-MNIST."""
 SMOKE = LAPTOP.model_copy(
     update={
         "spurious": ("easy", "hard"),
@@ -67,8 +89,7 @@ SMOKE = LAPTOP.model_copy(
 
 def compute(config: Config, run: Run) -> Iterator[Stage]:
     """Train a network on every case for each seed, and measure it during training."""
-    for feature in (config.core, *config.spurious):
-        half_of(feature, config.folder)  # Missing files are reported before any training.
+    check_halves(config)  # Missing files are reported before any training.
     todo = [(case, seed) for seed in range(config.seeds) for case in cases(config)]
     for index, (case, seed) in enumerate(todo):
         for done in _train(config, run, case, seed):
@@ -81,7 +102,7 @@ def _train(config: Config, run: Run, case: Case, seed: int) -> Iterator[float]:
     if run.has(part):
         return
     shift = shift_of(config, case, seed)
-    model = network(config.network, config.width, seed)
+    model = network(config.network, config.width, seed, config.outputs)
     snapshot = _snapshots(config, case, shift, seed)
     information = _information(config, case, shift, seed)
     epoch = config.train // config.batch_size
@@ -96,6 +117,8 @@ def _train(config: Config, run: Run, case: Case, seed: int) -> Iterator[float]:
             batch_size=config.batch_size,
             step_size=config.step_size,
             weight_decay=config.weight_decay,
+            momentum=config.momentum,
+            schedule_epochs=config.schedule_epochs,
             seed=seed,
             report_every=epoch,
         ),
@@ -121,7 +144,10 @@ def _snapshots(
     def measure(model: nn.Module, epoch: int) -> list[dict[str, Any]]:
         if case.agreement == 1 and epoch not in (0, 1, config.epochs):
             return []
-        depth = depth_row(model, shift, per_class=config.per_class, rule=config.rule, seed=seed)
+        depth = depth_row(
+            model, shift, per_class=config.per_class, rule=config.rule, seed=seed,
+            support=config.support, queries=config.queries, probes=config.probes,
+        )  # fmt: skip
         with_interval = case.kind in ("over", "background") and epoch == config.epochs
         accuracy = accuracy_row(model, shift, interval=with_interval)
         row = {"what": "snapshot", "epoch": epoch} | depth | accuracy
@@ -179,7 +205,13 @@ EXPERIMENT = Experiment(
     "only if the upper half is easier, and that prediction depth shows it early in training. Here "
     "the upper half goes from easy to hard, which gives the accuracy drop as a curve.",
     reproduces=("Murali Fig. 5",),
-    presets={"full": FULL, "laptop": LAPTOP, "smoke": SMOKE},
+    presets={
+        "murali": MURALI,
+        "murali-fashion": MURALI_FASHION,
+        "full": FULL,
+        "laptop": LAPTOP,
+        "smoke": SMOKE,
+    },
     compute=compute,
     claims=claims,
     draw=draw,
