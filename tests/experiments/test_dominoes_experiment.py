@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from scipy.io import savemat
 from support.experiment_runs import run_experiment
 
 from contam.experiments.dominoes import snapshots
@@ -22,7 +24,14 @@ from contam.experiments.dominoes.cases import (
     profiled,
     shift_of,
 )
-from contam.experiments.dominoes.experiment import EXPERIMENT, FULL, LAPTOP, SMOKE
+from contam.experiments.dominoes.experiment import (
+    EXPERIMENT,
+    FULL,
+    LAPTOP,
+    MURALI,
+    MURALI_FASHION,
+    SMOKE,
+)
 from contam.measures.depth import Rule
 from contam.run import Run
 
@@ -254,3 +263,80 @@ def test_the_published_network_has_reproducible_weights_and_two_classes():
     with torch.no_grad():
         assert torch.equal(model.eval()(x), again.eval()(x))
     assert model(x).shape == (4, 2)
+
+
+def written_as_svhn(folder: Path) -> None:
+    """Random pictures in the format of SVHN."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for part, n in (("train", 600), ("test", 400)):
+        images = random.integers(0, 256, (32, 32, 3, n), dtype=np.uint8)
+        labels = (np.arange(n)[:, None] % 10 + 1).astype(float)
+        savemat(folder / f"{part}_32x32.mat", {"X": images, "y": labels})
+
+
+@pytest.mark.slow
+def test_the_published_preset_runs_on_small_files_of_the_published_formats(tmp_path):
+    written_as_idx(tmp_path / "data" / "kmnist")
+    written_as_svhn(tmp_path / "data" / "svhn")
+    config = MURALI.model_copy(
+        update={
+            "folder": tmp_path / "data",
+            "spurious": ("kmnist-patch", "svhn"),
+            "width": 2,
+            "epochs": 1,
+            "batch_size": 20,
+            "train": 20,
+            "test": 10,
+            "support": 20,
+            "queries": 4,
+            "rule": Rule(k=9, metric="l1", reference="last probe"),
+        }
+    )
+    run = run_experiment(EXPERIMENT, config, tmp_path / "runs")
+    rows = run.table("net/")
+    snapshots_only = rows[rows.what == "snapshot"]
+    assert set(snapshots_only["shares"].map(len)) == {17}
+    assert (snapshots_only["undefined"] == 0).all()  # The last probe agrees with itself.
+    assert all(claim.found is not None or claim.not_judged for claim in EXPERIMENT.claims(run))
+    assert len(EXPERIMENT.draw(run)) == 6
+
+
+@pytest.mark.parametrize("preset", [MURALI, MURALI_FASHION])
+def test_published_presets_report_every_missing_file_at_once(preset, tmp_path):
+    missing = preset.model_copy(update={"folder": tmp_path})
+    with pytest.raises(ValueError) as error:
+        run_experiment(EXPERIMENT, missing, tmp_path / "runs")
+    names = {name.removesuffix("-patch") for name in (preset.core, *preset.spurious)}
+    for name in names:
+        assert str(tmp_path / name) in str(error.value)
+    assert str(error.value).count(str(tmp_path / preset.core)) == 1
+
+
+def test_published_probes_are_a_normalization_and_sixteen_convolutions():
+    names = snapshots.convolutions(network("resnet18_cifar", 2, 0, 10))
+    assert len(names) == 17 and names[0] == "encoder.bn1"
+    assert all(name.rpartition(".")[2] in ("conv1", "conv2") for name in names[1:])
+
+
+def test_a_patched_picture_has_a_white_corner_for_class_one_only(tmp_path):
+    written_as_idx(tmp_path / "kmnist")
+    shows = torch.tensor([0, 1])
+    plain, patched = (
+        half_of(name, tmp_path, True)(shows, "test", seed=0, purpose="test")
+        for name in ("kmnist", "kmnist-patch")
+    )
+    assert torch.equal(patched[0], plain[0])
+    assert (patched[1, :, :5, :5] == 1).all()
+    assert torch.equal(patched[1, :, 5:], plain[1, :, 5:])
+
+
+def test_resized_pictures_have_no_black_frame(tmp_path):
+    written_as_idx(tmp_path / "mnist")
+    padded, resized = (
+        half_of("mnist", tmp_path, resize)(torch.ones(9).long(), "test", seed=0, purpose="test")
+        for resize in (False, True)
+    )
+    assert padded[:, :, :2].max() == 0 and resized[:, :, :2].min() > 0
+    whole = F.interpolate(padded[:, :, 2:-2, 2:-2], (32, 32), mode="bilinear")
+    torch.testing.assert_close(resized, whole, atol=0.5 / 255 + 1e-6, rtol=0)

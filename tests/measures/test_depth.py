@@ -20,6 +20,7 @@ from contam.measures.depth import (
     depths,
     difference,
     draw_support,
+    draw_unbalanced_support,
     model_depths,
     prediction_depth,
 )
@@ -318,3 +319,14 @@ def test_training_examples_are_excluded_from_their_own_neighbors():
     )
     torch.testing.assert_close(same.depth, told.depth, equal_nan=True)
     assert leaked.decided_by(0).value > same.decided_by(0).value
+
+
+def test_an_unbalanced_support_has_the_frequencies_of_the_pool():
+    y = (torch.arange(1000) % 10 == 0).long()
+    support = draw_unbalanced_support(y, 400)
+    assert support.per_class is None and len(support.index.unique()) == 400
+    assert abs(float(support.y.double().mean()) - 0.1) < 4 * (0.09 / 400) ** 0.5
+    with pytest.raises(ValueError, match="cannot draw 1001 examples"):
+        draw_unbalanced_support(y, 1001)
+    with pytest.raises(ValueError, match="either the support examples of each class or a support"):
+        model_depths(torch.nn.Identity(), (y[:, None], y), (y[:, None], y))

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from contam.models.classifier import Classifier
 from contam.models.small import small_cnn
 from contam.rng import seeded
 from contam.training.minibatches import TrainingExamples
+from contam.training.optimize import Recipe
 from contam.training.schedule import warmup_cosine
 from contam.training.supervised import fit
 
@@ -181,3 +183,23 @@ def test_training_with_a_red_frame_fails_under_other_frames_and_random_frames_do
             drop[frame, other] = found[f"{frame} frame"] - found[other]
     assert all(value > 0.3 for (frame, _), value in drop.items() if frame == "red")
     assert all(value < 0.1 for (frame, _), value in drop.items() if frame == "random")
+
+
+def test_sgd_with_momentum_follows_the_equations_of_torch_and_an_unfinished_cosine():
+    recipe = Recipe(0.1, 5e-4, batch_size=2, epochs=50, momentum=0.9, schedule_epochs=200)
+    sizes = [recipe.size(step, steps=500) for step in (0, 250, 499)]
+    assert sizes[0] == 0.1
+    assert sizes[1] == pytest.approx(0.05 * (1 + math.cos(math.pi * 250 / 2000)))
+    assert sizes[2] == pytest.approx(0.0854, abs=1e-3)
+    weight = torch.nn.Parameter(torch.tensor(1.0))
+    optimizer = recipe.optimizer([weight])
+    expected, velocity = 1.0, 0.0
+    for _ in range(3):
+        optimizer.zero_grad()
+        weight.square().backward()
+        optimizer.step()
+        velocity = 0.9 * velocity + 2 * expected + 5e-4 * expected
+        expected -= 0.1 * velocity
+    assert weight.item() == pytest.approx(expected)
+    with pytest.raises(ValueError, match="schedule of 20 epochs ends before"):
+        replace(recipe, schedule_epochs=20).length(4)

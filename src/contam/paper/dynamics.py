@@ -65,7 +65,7 @@ PARTS: dict[str, tuple[Part, ...]] = {
     "Murali Claim 4": (
         Part("usable information by layer",
              "contam.measures.usable_information.usable_information"),
-        Part("correlation with depth", absent="it is not measured; see Murali Tab. 2"),
+        Part("correlation with depth", "contam.experiments.dominoes.snapshots.depth_row"),
     ),
     "Murali Claim 5": (Part("as a claim", "contam run dominoes laptop"),),
     "Murali spurious feature": (
@@ -90,21 +90,29 @@ PARTS: dict[str, tuple[Part, ...]] = {
     "Murali Fig. 3": (Part("figure", absent=_UNKNOWN),),
     "Murali Fig. 4": (Part("figure", absent=_UNKNOWN),),
     "Murali reference axis": (
-        Part("MNIST, KMNIST, Fashion-MNIST, CIFAR-10, KMNIST with a patch",
-             absent="no experiment compares depths across data sets"),
+        Part("two classes of each set alone, in the figure of difficulty",
+             "contam run dominoes full"),
+        Part("ten classes of each set with VGG16", absent="no experiment trains on ten classes"),
     ),
     "Murali Fig. 5": (
         Part("in miniature, with digits and a patch", "contam run dominoes laptop"),
         Part("halves from the published data sets", "contam.data.dominoes.pictures"),
-        Part("published pairs and network", absent="the preset of files has other pairs"),
+        Part("published pairs over KMNIST", "contam run dominoes murali"),
+        Part("published pairs over Fashion-MNIST", "contam run dominoes murali-fashion"),
     ),
     "Murali Tab. 1": (
         Part("in miniature", "contam run dominoes laptop"),
         Part("published numbers", absent="they are in neither the abstract nor the code"),
     ),
-    "Murali Fig. 6": (Part("toy data with benign patches", absent="not built"),),
+    "Murali Fig. 6": (
+        Part("two classes with a patch in the corner", "contam.data.dominoes.pictures"),
+        Part("ten classes with patches at their own places",
+             absent="no experiment trains on ten classes"),
+    ),
     "Murali Tab. 2": (
-        Part("correlation", absent="not measured; no code for it is published either"),
+        Part("rank correlation, minus that of an untrained network",
+             "contam.experiments.dominoes.snapshots.depth_row"),
+        Part("published numbers", absent="they are in neither the abstract nor the code"),
     ),
     "Murali Fig. 7": (
         Part("(a) reader of CheXpert and MIMIC-CXR", "contam.data.chest_xray.chest_xrays"),
@@ -123,7 +131,8 @@ PARTS: dict[str, tuple[Part, ...]] = {
     ),
     "Murali Step 3": (
         Part("Grad-CAM of a class score", "contam.measures.gradcam.heat_maps"),
-        Part("Grad-CAM of the soft nearest-neighbor score", absent="not built"),
+        Part("Grad-CAM of the soft nearest-neighbor score",
+             "contam.measures.neighbor_heat.neighbor_heat"),
     ),
 }  # fmt: skip
 """Parts of the second paper's items, in its order."""

@@ -153,7 +153,7 @@ def _snapshots(
         row = {"what": "snapshot", "epoch": epoch} | depth | accuracy
         if case.agreement == 1 or epoch != 1:
             return [row]
-        found = counterexample_row(model, shift.train[0], k=config.rule.k)
+        found = counterexample_row(model, shift.train[0], k=config.rule.k, outputs=config.outputs)
         return [row, {"what": "counter-examples"} | found]
 
     return measure

@@ -132,7 +132,9 @@ def accuracy_row(model: nn.Module, shift: Shift, *, interval: bool = False) -> d
     return row
 
 
-def counterexample_row(model: nn.Module, train: Domain, *, k: int) -> dict[str, Any]:
+def counterexample_row(
+    model: nn.Module, train: Domain, *, k: int, outputs: int = 2
+) -> dict[str, Any]:
     """Return the areas under the curve of two scores that detect counter-examples.
 
     `neighbors` is the number of an example's nearest neighbors, in pixel space, with another
@@ -142,7 +144,7 @@ def counterexample_row(model: nn.Module, train: Domain, *, k: int) -> dict[str, 
     x, y = over_grid(train.data.x), train.y
     votes = vote(x, y, x, classes=2, k=k, itself=torch.arange(len(y)))
     other = votes.counts.gather(1, 1 - y[:, None])[:, 0].double()
-    log = DifficultyLog(len(y), 2).evaluate(1.0, model, train).compute()
+    log = DifficultyLog(len(y), outputs).evaluate(1.0, model, train).compute()
     return {"neighbors": auc(other, counter), "loss": auc(log.early_loss, counter)}
 
 
