@@ -286,7 +286,7 @@ def test_the_published_preset_runs_on_small_files_of_the_published_formats(tmp_p
             "width": 2,
             "epochs": 1,
             "batch_size": 20,
-            "train": 20,
+            "train": 40,
             "test": 10,
             "support": 20,
             "queries": 4,

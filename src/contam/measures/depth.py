@@ -120,8 +120,9 @@ def draw_unbalanced_support(y: Int[Tensor, " examples"], size: int, *, seed: int
     Raises:
         ValueError: If the pool is smaller, or has a negative class.
 
-    Source: Murali et al. (2023), prediction depth, from the published code; a balanced support is
-        better, since votes favor frequent classes.
+    Votes favor frequent classes, so `draw_support` is preferable.
+
+    Source: ours; Murali et al. (2023), prediction depth.
 
     >>> draw_unbalanced_support(torch.tensor([0, 0, 0, 1]), size=4).y.tolist()
     [[0, 0, 0, 1]]

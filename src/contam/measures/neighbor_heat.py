@@ -37,7 +37,7 @@ def neighbor_score(
     Raises:
         ValueError: If the scale is not positive, or the support has no member of a query's class.
 
-    Source: ours; Murali et al. (2023), Step 3, from the published code.
+    Source: ours; Murali et al. (2023), Step 3.
 
     >>> support, support_y = torch.tensor([[0.0], [1.0]]), torch.tensor([0, 1])
     >>> half, y = torch.tensor([[0.5]]), torch.tensor([1])
@@ -84,7 +84,7 @@ def neighbor_heat(
     Raises:
         ValueError: If the layer has no maps, or as for `neighbor_score` and `observe`.
 
-    Source: ours; Murali et al. (2023), Step 3, from the published code.
+    Source: ours; Murali et al. (2023), Step 3.
 
     >>> layers = nn.Conv2d(3, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     >>> data = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 0, 1])

@@ -98,7 +98,7 @@ def resnet18_cifar(classes: int = 10, *, width: int = 64, seed: int = 0) -> Clas
         width: channels of the first stage; 64 as published.
         seed: seed of the random weights.
 
-    Source: ours; the network of Murali et al. (2023), Fig. 5, from the published code.
+    Source: ours; Murali et al. (2023), Fig. 5.
 
     >>> model = resnet18_cifar(width=4)
     >>> model(torch.zeros(2, 3, 64, 32)).shape
