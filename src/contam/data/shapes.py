@@ -18,6 +18,7 @@ from torch import Tensor
 from contam.batch import Batch, Domain, Shift
 from contam.data.backgrounds import DIVERSE, FAMILIES, ID, MILD, OOD, SIDE, backgrounds
 from contam.data.objects import CLASSES, CORES, Core, Objects, objects
+from contam.data.style_transfer import restyled
 
 TOO_LIGHT = "paper"
 """A family without digits, because they are light and have no rim."""
@@ -286,6 +287,33 @@ def blended(seed: int, strength: float, *, n: int = 600, core: Core = "shapes") 
     new, domain = _behind(OOD, n, seed=seed, part="test")
     behind = torch.lerp(familiar, new, strength)
     return placed(objects(n, seed=seed, core=core), behind, domain, noisy=False)
+
+
+def stylized(seed: int, strength: float, *, n: int = 600, core: Core = "shapes") -> Scenes:
+    """Return images of the ID test in the style of OOD backgrounds, without noise.
+
+    The whole image is restyled, the object included, as by style transfer of photos: its shape
+    stays, and its colors change with those of the background. At strength 0 the images are those
+    of `blended`, and the style images are its OOD backgrounds.
+
+    Args:
+        seed: random seed.
+        strength: share of the transfer, in [0, 1].
+        n: number of images, a multiple of 200.
+        core: `shapes` or `digits`.
+
+    Raises:
+        ValueError: the strength is outside [0, 1], `n` is not a positive multiple of 200, or the
+            core is unknown.
+
+    Source: Fig. 6, with statistics of fixed filters in place of a trained network's.
+
+    >>> stylized(0, strength=0.5, n=200).x.shape
+    torch.Size([200, 3, 32, 32])
+    """
+    own = blended(seed, 0.0, n=n, core=core)
+    styles, domain = _behind(OOD, n, seed=seed, part="test")
+    return Scenes(restyled(own.x, styles, strength), own.y, domain, own.mask)
 
 
 def factorial(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from contam.batch import Batch, Domain
 from contam.data.backgrounds import OOD
 from contam.data.images import FolderDomain
-from contam.data.shapes import CLASSES, blended, splits
+from contam.data.shapes import CLASSES, Scenes, blended, splits, stylized
 from contam.experiment import Claim, Experiment, NotJudged, Stage, Statement, judge_all
 from contam.experiments.support.model_zoo import ModelZoo
 from contam.experiments.support.networks import (
@@ -62,6 +62,31 @@ KEPT = 40
 """Objects of the controlled shift whose heat is stored, to choose one for a figure."""
 BATCH, SMALL_BATCH = 200, 32
 """Images in a batch; those from folders are larger, and their gradients need more memory."""
+
+
+class ControlledShift(NamedTuple):
+    """A shift of the embedded benchmark with a strength."""
+
+    draw: Callable[..., Scenes]
+    """From a seed, a strength and a number of objects."""
+    axis: str
+    title: str
+    about: str
+
+
+SHIFTS = {
+    "shift": ControlledShift(
+        blended, "share of the OOD background", "while its background changes",
+        "The object does not change, and its background turns from an ID one into an OOD one.",
+    ),
+    "style": ControlledShift(
+        stylized, "strength of the style transfer", "in the style of an OOD background",
+        "The image takes the colors, the contrast and the strength of details of an OOD "
+        "background, by matching the mean and standard deviation of filter responses. The object "
+        "changes its colors too.",
+    ),
+}  # fmt: skip
+"""The exchange of backgrounds, and style transfer."""
 OTHERS = {"ERM": ERM, "untrained": UNTRAINED}
 PHRASES = {"teacher": "the teacher", "student": "the student", "ERM": "the standard network"}
 NO_MASKS = "the data has neither masks of its objects nor a controlled shift"
@@ -107,8 +132,9 @@ def measure(
     """Heat on natural tests, and under the controlled shift where the data has one."""
     rows, arrays = _natural(config, zoo, spec)
     if _masked(config):
-        more_rows, more_arrays = _shifted(config, zoo, spec)
-        rows, arrays = rows + more_rows, arrays | more_arrays
+        for shift in SHIFTS:
+            more_rows, more_arrays = _shifted(config, zoo, spec, shift)
+            rows, arrays = rows + more_rows, arrays | more_arrays
     return rows, arrays
 
 
@@ -162,28 +188,28 @@ def pictured(index: int, ood: int, images: int) -> Tensor:
 
 
 def _shifted(
-    config: Config, zoo: ModelZoo, spec: NetworkSpec
+    config: Config, zoo: ModelZoo, spec: NetworkSpec, shift: str
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-    """Predictions, selectivity and heat on the same objects while the background changes."""
+    """Predictions, selectivity and heat on the same objects while the image changes."""
     model = ScoredNetwork(zoo.network(spec), unchanged)
     rows: list[dict[str, Any]] = []
     heat, predicted = [], []
     layers: dict[str, str] = {}
     for strength in STRENGTHS:
-        shown = blended(zoo.seed, strength, n=config.objects)
-        images = Domain(f"shift of {strength}", shown.batch)
+        shown = SHIFTS[shift].draw(zoo.seed, strength, n=config.objects)
+        images = Domain(f"{shift} of {strength}", shown.batch)
         layers = layers or heat_layers(model, images)
         observed = observe_heat(model, images, layers)
         means = ClassMeans(len(CLASSES), observed.features.shape[1]).update(
             observed.features, observed.y
         )
         prefers = {"selectivity": float(selectivity(means.compute()).mean())}
-        where = {"set": "shift", "strength": strength}
+        where = {"set": shift, "strength": strength}
         mask = shown.mask[:, 0] > 0.5
         rows += [where | row for row in [observed.answers | prefers, *observed.heated(mask)]]
         heat.append(observed.heat["last", PLUS][:KEPT])
         predicted.append(observed.predicted[:KEPT])
-    return rows, {"shift_heat": torch.stack(heat), "shift_predicted": torch.stack(predicted)}
+    return rows, {f"{shift}_heat": torch.stack(heat), f"{shift}_predicted": torch.stack(predicted)}
 
 
 class HeatmapTest(NamedTuple):
@@ -355,15 +381,21 @@ def _ratio(table: DataFrame, over: DataFrame, column: str) -> DataFrame:
     return (by_network(table, column) / whole).where(whole != 0)
 
 
-def under_shift(table: DataFrame, column: str, **which: Any) -> DataFrame:
-    """A quantity under the whole controlled shift, over that without it; seeds by networks.
+def under_shift(table: DataFrame, column: str, *, shift: str = "shift", **which: Any) -> DataFrame:
+    """A quantity under a whole controlled shift, over that without it; seeds by networks.
+
+    Args:
+        table: the rows of all networks.
+        column: the quantity.
+        shift: a name of `SHIFTS`.
+        which: values of other columns that choose rows.
 
     Source: Fig. 6.
 
     Raises:
         NotJudged: the data has no controlled shift.
     """
-    start, end = (_where(table, set="shift", strength=STRENGTHS[k], **which) for k in (0, -1))
+    start, end = (_where(table, set=shift, strength=STRENGTHS[k], **which) for k in (0, -1))
     return _ratio(end, start, column)
 
 
@@ -425,6 +457,20 @@ def _falling(
     ]  # fmt: skip
 
 
+def _style(worse: str, of: str, column: str, **which: Any) -> Statement:
+    """A claim that style transfer takes more of a quantity from a network than from the teacher."""
+
+    def measure(table: DataFrame) -> list[float]:
+        ratios = under_shift(table, column, shift="style", **which)
+        return (ratios.teacher - ratios[worse]).tolist()
+
+    return Statement(
+        f"Under style transfer the teacher keeps more {of} than {PHRASES[worse]}", "Fig. 6",
+        f"{of} after style transfer over before: teacher minus {worse}", measure, low=0.0,
+        every_seed=True,
+    )  # fmt: skip
+
+
 def _share_falls(where: str, name: str) -> Statement:
     which = {"what": "heat", "map": where, "formula": PLAIN}
 
@@ -459,6 +505,10 @@ def statements(config: Config) -> list[Statement]:
         *(statement for formula, of in on_object.items()
           for statement in _falling(trained, of, "object", "Fig. 6", formula=formula, **heat)),
     ]  # fmt: skip
+    table += [
+        _style("student", "accuracy", "accuracy", what="answers"),
+        _style("student", f"heat on the object ({PLAIN})", "object", formula=PLAIN, **heat),
+    ]
     if UNTRAINED in config.specs:
         table.append(
             Statement(
@@ -483,7 +533,9 @@ def draw(run: Run) -> Sequence[Figure]:
     table = network_table(run, config.specs)
     figures = [_sheet(config, run, table)]
     if _masked(config):
-        figures += [_object(config, run), _curves(config, table), _shares(table)]
+        figures += [_object(config, run, shift) for shift in SHIFTS]
+        figures += [_curves(config, table, shift) for shift in SHIFTS]
+        figures.append(_shares(table))
     return [*figures, _natural_tests(config, table)]
 
 
@@ -520,10 +572,11 @@ def _sheet(config: Config, run: Run, table: DataFrame) -> Figure:
     )
 
 
-def _object(config: Config, run: Run) -> Figure:
-    """Figure 6b: one object while its background changes."""
-    predicted = run.arrays("net/student/seed0")["shift_predicted"]
-    scenes = [blended(0, strength, n=config.objects) for strength in STRENGTHS]
+def _object(config: Config, run: Run, shift: str) -> Figure:
+    """Figure 6b: one object under a growing shift."""
+    chosen_shift = SHIFTS[shift]
+    predicted = run.arrays("net/student/seed0")[f"{shift}_predicted"]
+    scenes = [chosen_shift.draw(0, strength, n=config.objects) for strength in STRENGTHS]
     y = scenes[0].y[: predicted.shape[1]]
     lost = (predicted[0] == y) & (predicted[-1] != y)
     chosen = int(lost.nonzero()[0]) if lost.any() else 0
@@ -533,21 +586,20 @@ def _object(config: Config, run: Run) -> Figure:
     for spec in config.specs:
         arrays = run.arrays(f"net/{spec.name}/seed0")
         for k, head in enumerate(heads):
-            answer = int(arrays["shift_predicted"][k, chosen])
+            answer = int(arrays[f"{shift}_predicted"][k, chosen])
             note = _note(CLASSES[answer], right=answer == int(y[chosen]))
-            heat = arrays["shift_heat"][k, chosen].numpy()
+            heat = arrays[f"{shift}_heat"][k, chosen].numpy()
             tiles.append(Tile(head, spec.name, pictures[k], heat, note))
     panel = heat_sheet(
         tiles,
-        title=f"A {CLASSES[int(y[chosen])]} while its background changes",
-        x="share of the OOD background",
+        title=f"A {CLASSES[int(y[chosen])]} {chosen_shift.title}",
+        x=chosen_shift.axis,
         y="network",
         heat="heat",
     )
     return Figure(
-        "One object under a growing shift",
-        "The object does not change, and its background turns from an ID one into an OOD one. "
-        f"{PLUS} for the true class at the last maps, not normalized. It is the first object that "
+        f"One object {chosen_shift.title}",
+        f"{chosen_shift.about} {PLUS} for the true class at the last maps, not normalized. It is the first object that "
         "the first seed's student recognizes before the shift and not after it, if there is one.",
         "Fig. 6",
         (panel,),
@@ -563,21 +615,21 @@ def _shown(picture: Tensor) -> np.ndarray:
     return picture.permute(1, 2, 0).float().div(255).numpy()
 
 
-def _curves(config: Config, table: DataFrame) -> Figure:
-    """The numbers of the controlled shift."""
+def _curves(config: Config, table: DataFrame, shift: str) -> Figure:
+    """The numbers of a controlled shift."""
     answers, heat = _where(table, what="answers"), _where(table, what="heat", map="last")
     curves = [
-        _along(answers, "accuracy", "Accuracy", "accuracy"),
-        _along(answers, "selectivity", "Selectivity", "mean selectivity of the features (Eq. 61)"),
+        _along(answers, "accuracy", "Accuracy", "accuracy", shift),
+        _along(answers, "selectivity", "Selectivity", "mean selectivity of the features (Eq. 61)",
+               shift),
         _along(_where(heat, formula=PLUS), "object", f"Heat on the object, {PLUS}",
-               "mean heat of its pixels"),
+               "mean heat of its pixels", shift),
         _along(_where(heat, formula=PLAIN), "object", f"Heat on the object, {PLAIN}",
-               "mean heat of its pixels, in units of the logit"),
+               "mean heat of its pixels, in units of the logit", shift),
     ]  # fmt: skip
     return Figure(
-        "A growing shift in numbers",
-        f"{config.objects} objects, the same at every strength, on mixtures of an ID and an OOD "
-        "background. Mean over seeds; bands: all seeds. Heat is of the true class, at the last "
+        f"{config.objects} objects {SHIFTS[shift].title}, in numbers",
+        f"{SHIFTS[shift].about} The objects are the same at every strength. Mean over seeds; bands: all seeds. Heat is of the true class, at the last "
         f"maps, and not normalized. {PLUS} sums only the evidence for the class, so its size can't "
         f"be compared between networks; {PLAIN} subtracts the evidence against it.",
         "Fig. 6",
@@ -613,10 +665,10 @@ def _formula_and_size(group: tuple[Any, DataFrame]) -> tuple[str, int]:
 
 
 def _along(
-    table: DataFrame, column: str, title: str, axis: str
+    table: DataFrame, column: str, title: str, axis: str, shift: str = "shift"
 ) -> tuple[Panel, list[dict[str, Any]]]:
-    """A curve for each network along the controlled shift, and its rows."""
-    table = _where(table, set="shift")
+    """A curve for each network along a controlled shift, and its rows."""
+    table = _where(table, set=shift)
     rows = over_seeds(table, ["network", "strength"], column)
     if column == "share":
         even = over_seeds(_where(table, network="teacher"), ["strength"], "area")
@@ -626,7 +678,7 @@ def _along(
     panel = lines(
         rows,
         title=title,
-        x=("strength", "share of the OOD background"),
+        x=("strength", SHIFTS[shift].axis),
         y=(column, axis),
         series=("network", ""),
         points=True,
@@ -692,8 +744,8 @@ EXPERIMENT = Experiment(
     title="Heat maps: the object's heat falls when the background shifts",
     about="A heat map shows how much each position of an image supports its class. Heat maps are "
     "drawn for a teacher, its student and a standard network: on natural shifts, and on objects "
-    "that do not change while their background does, with masks of the objects. The third part of "
-    "the figure, visualized features, is not included.",
+    "that do not change while their background does, or in the style of an OOD background, with "
+    "masks of the objects. The third part of the figure is `fig13_padded_cifar`.",
     reproduces=("Fig. 6",),
     presets={"paper": PAPER, "laptop": LAPTOP, "smoke": SMOKE},
     compute=compute,
