@@ -43,17 +43,11 @@ def test_levels_transfer_the_strength_of_fine_details():
     assert details[1] < details[0] / 10
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"strength": 1.5}, "strength must be in"),
-        ({"style": torch.zeros(1, 3, 8, 8)}, "same shape"),
-    ],
-)
-def test_invalid_input_is_rejected(change, message):
+@pytest.mark.parametrize("strength", [-0.1, 1.5])
+def test_a_strength_outside_0_and_1_is_rejected(strength):
     x, style = images()
-    with pytest.raises(ValueError, match=message):
-        restyled(**({"x": x, "style": style, "strength": 0.5} | change))
+    with pytest.raises(ValueError, match="strength must be in"):
+        restyled(x, style, strength)
 
 
 def test_the_stylized_shift_keeps_objects_and_starts_at_id_images():

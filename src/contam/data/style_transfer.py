@@ -70,7 +70,7 @@ def _pyramid(x: Tensor, levels: int) -> list[Tensor]:
 
 
 def _blurred(x: Tensor, step: int) -> Tensor:
-    """Average neighbors at a distance of `step` pixels with the weights 1, 2, 1 in both directions."""
+    """Average neighbors at a distance of `step` pixels with weights 1, 2, 1 in both axes."""
     line = torch.tensor([0.25, 0.5, 0.25])
     kernel = (line[:, None] * line).expand(x.shape[1], 1, 3, 3)
     padded = F.pad(x, (step,) * 4, mode="replicate")

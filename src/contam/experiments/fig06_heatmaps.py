@@ -461,6 +461,7 @@ def _style(worse: str, of: str, column: str, **which: Any) -> Statement:
     """A claim that style transfer takes more of a quantity from a network than from the teacher."""
 
     def measure(table: DataFrame) -> list[float]:
+        _require_learning(table, "teacher", worse)
         ratios = under_shift(table, column, shift="style", **which)
         return (ratios.teacher - ratios[worse]).tolist()
 
@@ -599,8 +600,9 @@ def _object(config: Config, run: Run, shift: str) -> Figure:
     )
     return Figure(
         f"One object {chosen_shift.title}",
-        f"{chosen_shift.about} {PLUS} for the true class at the last maps, not normalized. It is the first object that "
-        "the first seed's student recognizes before the shift and not after it, if there is one.",
+        f"{chosen_shift.about} {PLUS} for the true class at the last maps, not normalized. It is "
+        "the first object that the first seed's student recognizes before the shift and not after "
+        "it, if there is one.",
         "Fig. 6",
         (panel,),
     )
@@ -629,7 +631,8 @@ def _curves(config: Config, table: DataFrame, shift: str) -> Figure:
     ]  # fmt: skip
     return Figure(
         f"{config.objects} objects {SHIFTS[shift].title}, in numbers",
-        f"{SHIFTS[shift].about} The objects are the same at every strength. Mean over seeds; bands: all seeds. Heat is of the true class, at the last "
+        f"{SHIFTS[shift].about} The objects are the same at every strength. Mean over seeds; "
+        "bands: all seeds. Heat is of the true class, at the last "
         f"maps, and not normalized. {PLUS} sums only the evidence for the class, so its size can't "
         f"be compared between networks; {PLAIN} subtracts the evidence against it.",
         "Fig. 6",
