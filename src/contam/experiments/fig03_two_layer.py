@@ -160,8 +160,8 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
         ):
             yield Stage((index + share) / len(parts), part)
     for seed in range(config.seeds):
-        for share in _responses(config, run, f"responses/seed{seed}", seed):
-            yield Stage(share, "each neuron's responses")
+        for _ in _responses(config, run, f"responses/seed{seed}", seed):
+            yield Stage(1.0, "each neuron's responses")
         if uncovered(flow(config)) is None and not run.has(f"prediction/seed{seed}"):
             yield Stage(1.0, "the population model")
             run.write(f"prediction/seed{seed}", predicted(config, seed))
