@@ -55,7 +55,6 @@ def test_maps_are_resized_by_nearest_neighbors():
 
 
 def test_a_dense_block_gives_the_same_features_and_all_of_them_at_its_probes():
-    pytest.importorskip("torchvision")
     import_torchvision()
     from torchvision.models import DenseNet
 

@@ -39,20 +39,21 @@ def test_a_perfect_score_has_an_interval_with_a_width():
     assert gap.value == 0 and gap.low < -0.05 < 0.05 < gap.high
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", [(0.5, 0.5), (1.5, 0.5), (2.5, 0.0)])
 def test_intervals_cover_the_true_gap(shift):
     """A binormal model, whose AUC is the normal distribution function of shift / sqrt(2)."""
     true = np.diff([float(torch.special.ndtr(torch.tensor(s / 2**0.5))) for s in shift[::-1]])[0]
     covered, alone = [], []
-    for seed in range(300):
+    for seed in range(100):
         score, positive, group = sample(80, seed=seed, shift=shift)
         found = auc_gap(score, positive, group)
         covered.append(found.low <= true <= found.high)
         one = group_auc(score, positive, group)
         area = float(torch.special.ndtr(torch.tensor(shift[0] / 2**0.5)))
         alone.append(one.low <= area <= one.high)
-    # Four standard errors of 300 draws are .05.
-    assert np.mean(covered) > 0.90 and np.mean(alone) > 0.90
+    # Four standard errors of 100 draws are .09.
+    assert np.mean(covered) > 0.86 and np.mean(alone) > 0.86
 
 
 def test_a_group_without_positive_examples_and_nan_are_rejected():

@@ -335,8 +335,11 @@ def _as_is(config: Config, shift: Shift, seed: int) -> Domain:
     return shift_of(config, "correlated", seed)[0].id_test
 
 
-def _pictures(shift: Shift, drain: int) -> Float[Tensor, "kinds shown ..."]:
-    """Return the first ill and healthy test images with and without a drain."""
+def _pictures(shift: Shift, drain: int) -> Tensor:
+    """Return (4, shown, ...) ill and healthy test images with and without a drain.
+
+    Nothing is returned where a kind has too few images.
+    """
     test = shift.id_test
     origin = test.origin if isinstance(test, FolderDomain) else test.data.domain
     rows = []
