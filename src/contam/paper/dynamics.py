@@ -47,7 +47,7 @@ CONTENTS: dict[str, dict[str, str]] = {
 }
 
 _UNKNOWN = "the abstract and the published code do not say what it shows"
-_NO_FILES = "the images need a data use agreement, so none were run"
+_NO_FILES = "the images were not available, so none were run"
 
 PARTS: dict[str, tuple[Part, ...]] = {
     "Murali Claim 1": (
