@@ -45,7 +45,9 @@ def test_experiment_runs_on_image_folders(kind, files):
         assert stages == sorted(stages) and stages[-1] <= 1
         run = Run.load(run.folder)
         claims = experiment.claims(run)
-        assert {c.not_judged for c in claims if c.holds is None} <= {"there is no ERM in this run"}
+        reasons = [c.not_judged for c in claims if c.holds is None]
+        # One epoch on noise teaches nothing, so some claims ask for networks that learned.
+        assert all(r == "there is no ERM in this run" or "did not learn" in r for r in reasons)
         assert not any(panel.empty for figure in experiment.draw(run) for panel in figure.panels)
         assert experiment.summary(run)
         rows[experiment.name] = run.read("net/student/seed0")
