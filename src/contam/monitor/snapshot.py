@@ -189,8 +189,10 @@ def _neighbors(
     for place, probe in enumerate(probes):
         share = float((depth <= place).double().mean())
         snapshot.layers[probe.name]["decided"] = share
-        if place == EARLY:
-            snapshot.network["decided_early"] = share
+        if place == EARLY and not depth.isnan().all():
+            snapshot.network["decided_early"] = float(
+                (depth <= place).sum() / (~depth.isnan()).sum()
+            )
     snapshot.network["undefined"] = float(depth.isnan().double().mean())
 
 
