@@ -40,7 +40,12 @@ def trainer_library(_: str) -> SimpleNamespace:
     return SimpleNamespace(Callback=object, TrainerCallback=object)
 
 
-SETTINGS = {"id": domain(), "ood": {"other": domain(seed=1)}, "untrained": False}
+SETTINGS = {
+    "id": domain(),
+    "ood": {"other": domain(seed=1)},
+    "untrained": False,
+    "reference": None,
+}
 
 
 def test_audits_run_every_so_many_epochs_and_at_the_end():

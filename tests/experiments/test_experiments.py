@@ -17,7 +17,10 @@ ANOTHER_WORK = re.compile(r"[A-Z].* \(\d{4}\)")
 """How what is not this paper's is cited, here as in a docstring's source."""
 
 EACH = pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda each: each.name)
-LONG = {"chest_xray", "fig06_heatmaps", "fig14_separability", "coupling_family", "dominoes"}
+LONG = {
+    "chest_xray", "coupling_family", "dominoes", "fig01_distillation", "fig06_heatmaps",
+    "fig13_padded_cifar", "fig13_padded_digits", "fig14_separability",
+}  # fmt: skip
 """Experiments that take more than a few seconds when they are done again and again."""
 EACH_AGAIN = pytest.mark.parametrize(
     "experiment",

@@ -461,8 +461,8 @@ def _style(worse: str, of: str, column: str, **which: Any) -> Statement:
     """A claim that style transfer takes more of a quantity from a network than from the teacher."""
 
     def measure(table: DataFrame) -> list[float]:
-        _require_learning(table, "teacher", worse)
         ratios = under_shift(table, column, shift="style", **which)
+        _require_learning(table, "teacher", worse)
         return (ratios.teacher - ratios[worse]).tolist()
 
     return Statement(

@@ -206,9 +206,9 @@ EXPERIMENT = Experiment(
     "the upper half goes from easy to hard, which gives the accuracy drop as a curve.",
     reproduces=("Murali Fig. 5",),
     presets={
+        "full": FULL,
         "murali": MURALI,
         "murali-fashion": MURALI_FASHION,
-        "full": FULL,
         "laptop": LAPTOP,
         "smoke": SMOKE,
     },
