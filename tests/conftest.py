@@ -1,8 +1,14 @@
-"""What every test has: checked shapes, and no deadline on a machine that others use too."""
+"""What every test has: checked shapes, no deadline on a shared machine, and one browser.
+
+Playwright can run once in a process, so its fixture is registered here alone.
+"""
 
 from hypothesis import settings
 from jaxtyping import install_import_hook
 from support import shape_checks
+from support.browser import browser
+
+__all__ = ["browser"]
 
 install_import_hook("contam", f"{shape_checks.__name__}.{shape_checks.tensors_alone.__name__}")
 

@@ -8,11 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.browser import browser
 
 from contam.cli import main
-
-__all__ = ["browser"]
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))

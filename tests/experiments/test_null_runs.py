@@ -28,10 +28,13 @@ def root(tmp_path_factory):
     ids=lambda each: each.name,
 )
 def test_no_claim_about_learning_holds_without_learning(experiment, root):
-    """Claims that other settings leave unjudged count by their numbers."""
+    """Claims that other settings leave unjudged count by their numbers.
+
+    A claim that asks for networks that learned has no number here, which is a result, too.
+    """
     run = run_experiment(experiment, experiment.null(experiment.presets["smoke"]), root)
     claims = [claim for claim in experiment.claims(run) if claim.about_learning]
-    assert any(claim.in_range is False for claim in claims)
+    assert any(c.in_range is False or "did not learn" in str(c.not_judged) for c in claims)
     held = [f"{c.quantity}: {c.found}, expected {c.expected_range}" for c in claims if c.in_range]
     assert not held, "\n".join(held)
 

@@ -1,4 +1,4 @@
-"""Runs whose every text is hostile, the page about them, and one browser to open it."""
+"""Runs whose every text is hostile, and the page about them."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import BaseModel, PositiveInt
-from support.browser import browser
 
 from contam import report
 from contam.experiment import Claim, Experiment, judge
@@ -24,8 +23,6 @@ from contam.plots import (
     scatter,
 )
 from contam.run import Run
-
-__all__ = ["browser"]
 
 HOSTILE = "</script><script>alert('x')</script><!-- & \"quoted\" 'too' 日本語 𝒳 \u2028"
 LONG = "contamination" * 24
