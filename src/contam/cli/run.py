@@ -27,8 +27,8 @@ RUNS = Path("runs")
 def demo(out: Path = RUNS, page: Path = Path("contam-demo.html")) -> int:
     """Run the theory and the image experiments on this machine, and write a page about them.
 
-    Runs the laptop presets that are quick and smaller versions of others: two or three minutes on two
-    cores.
+    Runs the laptop presets that are quick and smaller versions of others, in two or three minutes
+    on two cores.
 
     Args:
         out: folder that holds the runs.
