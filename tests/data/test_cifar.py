@@ -139,6 +139,14 @@ def read_both_ways(folder: Path) -> torch.Tensor:
     return read_pickled(folder / "good")[0]
 
 
+@pytest.mark.parametrize("put", [b"r\xff\xff\xff\x7f", b"p2147483647\n", b"q\xff"])
+def test_a_few_bytes_cannot_ask_for_a_large_table(tmp_path, put):
+    path = tmp_path / "batch"
+    path.write_bytes(b"\x80\x02}" + put + b".")
+    with pytest.raises(ValueError, match="byte 3 numbers an object"):
+        read_pickled(path)
+
+
 @given(data=st.data())
 def test_damaged_files_give_images_or_one_line(tmp_path_factory, data):
     broken = bytearray(written(*content(0)))

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import pickletools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,7 @@ def read_pickled(path: Path) -> tuple[UInt8[Tensor, "n 3 32 32"], Int[Tensor, " 
     """
     content = _content(path)
     try:
+        _check_memo(content)
         entries = _Reader(content).load()
         named = {k.decode() if isinstance(k, bytes) else k: v for k, v in entries.items()}
         array, labels = named["data"].value, named["labels"]
@@ -195,6 +197,16 @@ def read_pickled(path: Path) -> tuple[UInt8[Tensor, "n 3 32 32"], Int[Tensor, " 
         raise ValueError(
             f"{path} is not a batch of CIFAR-10: {reason}; get it again, or use the binary version"
         ) from error
+
+
+def _check_memo(content: bytes) -> None:
+    """Raise an error if a pickle numbers an object beyond the objects that it can hold.
+
+    The unpickler allocates a table up to the largest number, so four bytes can ask for 16 GiB.
+    """
+    for opcode, number, position in pickletools.genops(content):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and number > position:
+            raise pickle.UnpicklingError(f"byte {position} numbers an object {number}")
 
 
 class _Array:
