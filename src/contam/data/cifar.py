@@ -205,7 +205,8 @@ def _check_memo(content: bytes) -> None:
     The unpickler allocates a table up to the largest number, so four bytes can ask for 16 GiB.
     """
     for opcode, number, position in pickletools.genops(content):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and number > position:
+        is_put = opcode.name in ("PUT", "BINPUT", "LONG_BINPUT")
+        if is_put and isinstance(number, int) and number > (position or 0):
             raise pickle.UnpicklingError(f"byte {position} numbers an object {number}")
 
 
