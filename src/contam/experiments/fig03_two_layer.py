@@ -22,7 +22,7 @@ from contam.experiments.support.two_layer_runs import NAMES, curve, ends, report
 from contam.plots import Figure, lines, over_seeds, scatter
 from contam.run import Run
 from contam.theory.coverage import uncovered
-from contam.theory.distribution import DataModel
+from contam.theory.distribution import Beta, DataModel
 from contam.theory.features import FeatureModel
 from contam.theory.initialization import initial_network
 from contam.theory.population import Neurons, predict_contamination
@@ -39,6 +39,11 @@ claimed of those only."""
 RESPONSE_TIMES = (0.0, 0.05, 0.1, 0.25, 1.0)
 """Shares of the training at which each neuron's responses are recorded. Ours: the paper says
 "during training"."""
+CLASSES = 4
+"""Ours: classes of the networks that learn more than two."""
+COUPLING, SKEWED = 0.3, Beta(2, 5)
+"""Ours: coupling of the background weights, and core weights that are mostly small, for data that
+are more general than those of Def. 3.1."""
 KINDS = ("no class", "one class", "both classes")
 """How many classes a neuron has a positive mean response to."""
 
@@ -128,6 +133,14 @@ def networks(config: Config) -> dict[str, Setting]:
         steps=config.long_steps,
     )
     tasks = {"classification": classification, "regression": regression, "long": long}
+    data = classification.data
+    if _has_several_classes(data):
+        tasks["several"] = replace(
+            classification, data=replace(data, classes=CLASSES), loss="logistic", head="trained"
+        )
+    tasks["general"] = replace(
+        classification, data=replace(data, core_weights=SKEWED, coupling=COUPLING)
+    )
     settings = {
         f"{task}/{activation}": replace(setting, activation=activation)
         for activation in (classification.activation, LINEAR)
@@ -139,6 +152,12 @@ def networks(config: Config) -> dict[str, Setting]:
     settings["script/relu"] = replace(classification, bias="hidden", **script)
     settings["script-regression/relu"] = replace(regression, bias="all", **script)
     return settings
+
+
+def _has_several_classes(data: DataModel) -> bool:
+    """Whether the data can have `CLASSES` classes instead of two."""
+    fits = data.classes == 2 and data.features.core % CLASSES == 0
+    return fits and data.correlation == 0 and data.core_shape == "weights"
 
 
 def compute(config: Config, run: Run) -> Iterator[Stage]:
@@ -219,6 +238,7 @@ class TwoLayerResults:
     def __init__(self, run: Run) -> None:
         self.config = Config.model_validate(run.config)
         self._ends = cache(lambda name: ends(run, name))
+        self._has = cache(lambda name: bool(run.parts(f"{name}/seed")))
         self.responses: Any = run.table("responses/seed")
 
     def at(self, when: Literal["first", "last"], network: str, column: str) -> list[float]:
@@ -228,6 +248,8 @@ class TwoLayerResults:
             raise NotJudged(f"the population model does not cover this setting: {reason}")
         if "/" not in network and network != "prediction":
             network = f"{network}/{setting.activation}"
+        if not self._has(network):
+            raise NotJudged(f"the run has no network {network!r}")
         return self._ends(network)[when == "last"](column.format(loss=setting.loss))
 
     @property
@@ -432,6 +454,38 @@ CLAIMS: tuple[tuple[str, Statement], ...] = (
         "From that initialization, background norms agree with the published code", "ours",
         "norm of the background projections from that initialization, mean over neurons",
         last("background_norm", "script/relu"), low=0.35, high=0.37)),
+    (ANY, Statement(
+        "With {classes} classes, {name} networks learn background features, too", "ours",
+        "V with {classes} classes, {name} minus linear",
+        difference(last("V", "several"), last("V", "several/identity")),
+        low=0.1, every_seed=True)),
+    (ANY, Statement(
+        "With {classes} classes, the shift costs {name} networks risk", "ours",
+        "OOD - ID logistic risk with {classes} classes",
+        difference(last("ood_logistic", "several"), last("id_logistic", "several")),
+        low=0.05, every_seed=True, given=learned("several", "logistic"))),
+    (ANY, Statement(
+        "With {classes} classes, the shift costs linear networks nothing", "ours",
+        "|OOD - ID| logistic risk of the linear network with {classes} classes",
+        magnitude(difference(last("ood_logistic", "several/identity"),
+                             last("id_logistic", "several/identity"))),
+        high=0.01, given=learned("several/identity", "logistic"))),
+    (STANDARD, Statement(
+        "With dependent background features, {name} networks learn the background, too", "ours",
+        "V with dependent backgrounds and skewed core weights, {name} minus linear",
+        difference(last("V", "general"), last("V", "general/identity")),
+        low=1.0, every_seed=True)),
+    (STANDARD, Statement(
+        "With dependent background features, {name} networks misclassify shifted examples", "ours",
+        "OOD - ID error with dependent backgrounds and skewed core weights",
+        difference(last("ood_error", "general"), last("id_error", "general")),
+        low=0.05, every_seed=True, given=learned("general"))),
+    (STANDARD, Statement(
+        "With dependent background features, the shift costs linear networks nothing", "ours",
+        "|OOD - ID| {loss} risk of the linear network with dependent backgrounds",
+        magnitude(difference(last("ood_{loss}", "general/identity"),
+                             last("id_{loss}", "general/identity"))),
+        high=0.01, given=learned("general/identity"))),
 )  # fmt: skip
 """The four theorems, the numbers of the standard setting, and Appendix F.1."""
 
@@ -440,7 +494,8 @@ def claims(run: Run) -> Sequence[Claim]:
     """Judge the table of claims."""
     results = TwoLayerResults(run)
     setting, long_steps = results.config.setting, results.config.long_steps
-    words = {"name": NAMES[setting.activation], "loss": setting.loss, "long_steps": long_steps}
+    words = {"name": NAMES[setting.activation], "loss": setting.loss, "long_steps": long_steps,
+             "classes": CLASSES}  # fmt: skip
     differ = f"{SETTINGS_DIFFER}: d0 64 of d 256, m 256 and training time 200"
     judged = []
     for sizes, statement in CLAIMS:
@@ -493,6 +548,7 @@ def draw(run: Run) -> Sequence[Figure]:
             (long_panel,),
             tuple(long),
         ),
+        _other_data(run, setting),
     ]
 
 
@@ -533,6 +589,35 @@ def _task(
             panels.append(_panel(curves, f"{name}: {title}", y))
             rows += [{"network": name} | row for row in curves]
     return tuple(panels), tuple(rows)
+
+
+def _other_data(run: Run, setting: Setting) -> Figure:
+    """Risks with several classes, and with more general data."""
+    panels, rows = [], []
+    for task, loss, title in (
+        ("several", "logistic", f"{CLASSES} classes"),
+        ("general", setting.loss, "Dependent backgrounds, skewed core weights"),
+    ):
+        if not run.parts(f"{task}/"):
+            continue
+        curves = [
+            row
+            for activation in (setting.activation, LINEAR)
+            for where in ("id", "ood")
+            for row in curve(run, f"{task}/{activation}", "time", f"{where}_{loss}",
+                             f"{NAMES[activation]}, {where.upper()}")
+        ]  # fmt: skip
+        panels.append(_panel(curves, title, f"{loss} risk"))
+        rows += [{"data": title} | row for row in curves]
+    return Figure(
+        "More classes, and more general data",
+        f"{NAMES[setting.activation]} networks also fail with {CLASSES} classes (logistic loss, "
+        f"trained head), and with background features that share a quantile with probability "
+        f"{COUPLING}; linear networks do not. Bands: all seeds.",
+        "ours",
+        tuple(panels),
+        tuple(rows),
+    )
 
 
 def _asymmetry(run: Run, setting: Setting) -> Figure:
