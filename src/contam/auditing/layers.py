@@ -49,7 +49,7 @@ def layer_evidence(
     """
     inputs, builder = passes.inputs, passes.layers
     left_out: list[str] = []
-    if not order:
+    if not order and any(inputs.model.children()):
         left_out.append(
             "No layer is examined: the network has no activation that can be observed; name layers "
             "with layers=."

@@ -149,7 +149,7 @@ class _PassRunner:
     def run(self) -> Generator[int, None, Passes]:
         inputs, passes = self.inputs, self.passes
         control = inputs.untrained if self.budget.control else None
-        if control is None:
+        if control is None and self.layers:
             passes.left_out.append(
                 "The numbers have no control: there is no untrained network; give one with "
                 "untrained=."

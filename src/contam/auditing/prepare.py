@@ -18,6 +18,7 @@ from contam.inputs.parts import pick
 from contam.inputs.pixel_range import PixelRange, Transform, pixel_range_of
 from contam.inputs.tables import RawSet
 from contam.models import efficientnet_lite
+from contam.models.black_box import NOTE, BlackBox
 from contam.models.find_network import FoundNetwork, find_network
 from contam.models.hooks import forward_once
 from contam.models.logits_adapter import LogitsAdapter, PixelEncoder
@@ -148,9 +149,8 @@ def prepare(
     chosen = _by_set(masks, tables, "masks")
     samples = [with_masks(s, t, chosen.get(t.name)) for s, t in zip(samples, tables, strict=True)]
     samples = with_backgrounds(samples, tables, _by_set(background, tables, "background"))
-    observed = find_layers(network, x[:1], layers)
-    if not observed:
-        notes.append("No layer is observed: the network has neither activations nor weights.")
+    observed, note = _observed(network, x[:1], layers)
+    notes += [note] if note else []
     random, note = _control(control, network, seed)
     if resolved is None:
         random, note = None, "No control by an untrained network: there are only features."
@@ -241,10 +241,27 @@ def _first_logits(network: nn.Module, x: Tensor) -> Tensor:
         raise ValueError("memory runs out on two examples; use a machine with more") from None
 
 
+def _observed(
+    network: LogitsAdapter, x: Tensor, layers: Sequence[str] | str
+) -> tuple[tuple[str, ...], str]:
+    """Return the names of the observed layers, and a note if there is none."""
+    if isinstance(network.network, BlackBox):
+        if layers != "auto":
+            raise ValueError(
+                f"{network.network.name} is a black box and has no layers; leave out layers="
+            )
+        return (), NOTE
+    names = find_layers(network, x, layers)
+    note = "No layer is observed: the network has neither activations nor weights."
+    return names, "" if names else note
+
+
 def _control(control: Any, network: LogitsAdapter, seed: int) -> tuple[nn.Module | None, str]:
     """Return the network with random weights, and a note."""
     if isinstance(control, nn.Module):
         return LogitsAdapter(control, network.pixel_range), ""
+    if isinstance(network.network, BlackBox):
+        return None, ""  # the note about black boxes says so
     if control is not True:
         return None, "No control by an untrained network: it is switched off."
     return untrained(network, seed)

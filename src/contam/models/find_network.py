@@ -1,7 +1,7 @@
 """The network that a user means: a module, or one by name with its weights from a file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,13 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from contam.data.images import Transform
+from contam.models.black_box import black_box, takes_a_batch
 from contam.models.classifier import Classifier
 from contam.models.logits_adapter import unwrapped
+from contam.models.onnx_file import load_onnx
 from contam.models.preparation import Preparation
-from contam.models.sources import Source, fill, load, read_weights, what_to_fetch
+from contam.models.sources import Source, fill, imported, load, read_weights, what_to_fetch
+from contam.rng import seeded
 
 WITH_HEAD = ("open_clip", "timm", "torchvision")
 """Kinds of sources whose files of weights hold a head, or nothing that a head could be made of."""
@@ -34,7 +37,9 @@ def find_network(
     """The network that was meant, without the wrappers of `torch.compile` or parallel training.
 
     Args:
-        model: a module, or a name such as `timm:resnet50` (see `contam.models.sources.load`).
+        model: a module, a function from a batch to scores, an object with `predict_proba`, the
+            path of an ONNX file, a name such as `timm:resnet50` (see `contam.models.sources.load`),
+            or `package.module:object`: one of the above, or a function that returns it.
         weights: a file for a network by name; it may hold a `Classifier` (`encoder.*`, `head.*`).
         transform: from an image to the network's input, where the network's own is not wanted.
 
@@ -48,10 +53,16 @@ def find_network(
     if isinstance(model, str):
         return _by_name(model, weights, transform)
     if not isinstance(model, nn.Module):
-        raise ValueError(
-            f"the model is a {type(model).__name__}; expected a torch.nn.Module, or a name such as "
-            "'timm:resnet50' with weights="
-        )
+        opaque = black_box(model)
+        if opaque is None:
+            kind = "class" if isinstance(model, type) else type(model).__name__
+            raise ValueError(
+                f"the model is a {kind}; expected a torch.nn.Module, a function from a batch to "
+                "scores, or a name such as 'timm:resnet50' with weights="
+            )
+        if weights is not None:
+            raise ValueError("weights= belongs to a network by name, not to a predict function")
+        return FoundNetwork(opaque.name, opaque, transform)
     if weights is not None:
         raise ValueError(
             "weights= belongs to a network by name; load them into your module, or give its name"
@@ -86,6 +97,15 @@ def _timm_transform(model: nn.Module) -> Transform | None:
 
 
 def _by_name(name: str, weights: str | Path | None, transform: Transform | None) -> FoundNetwork:
+    if name.endswith(".onnx"):
+        if weights is not None:
+            raise ValueError(f"{name} has its own weights; leave out weights=")
+        opaque, resizing = load_onnx(name)
+        return FoundNetwork(opaque.name, opaque, transform or resizing)
+    if ":" in name and name.partition(":")[0] not in WITH_HEAD and not name.endswith(".pt2"):
+        of_user = _of_user(name, weights, transform)
+        if of_user is not None:
+            return of_user
     if weights is not None:
         state = read_weights(weights)
         classifier = all(key.startswith(("encoder.", "head.")) for key in state)
@@ -106,6 +126,22 @@ def _by_name(name: str, weights: str | Path | None, transform: Transform | None)
         )
     source = load(name, weights=weights)
     return FoundNetwork(name, _with_head(source), transform or source.transform)
+
+
+def _of_user(
+    name: str, weights: str | Path | None, transform: Transform | None
+) -> FoundNetwork | None:
+    """A user's network or predict function; None for a function that returns a `Source`."""
+    model = imported(name)
+    if callable(model) and not isinstance(model, nn.Module) and not takes_a_batch(model):
+        with seeded(0, f"load/{name}"):
+            model = model()
+    if isinstance(model, Source):
+        return None
+    if isinstance(model, nn.Module) and weights is not None:
+        fill(model, read_weights(weights), name)
+    found = find_network(model, None if isinstance(model, nn.Module) else weights, transform)
+    return replace(found, name=name, model=found.model.eval())
 
 
 def _with_head(source: Source) -> nn.Module:

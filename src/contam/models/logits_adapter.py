@@ -174,6 +174,11 @@ def logits_of(output: Any) -> Tensor:
         ValueError: there is no tensor of floating-point numbers.
     """
     logits = output_tensor(output)
+    if isinstance(logits, Tensor) and logits.ndim < 2 and not logits.is_floating_point():
+        raise ValueError(
+            "the model returned one class for each example; expected a score for each class, "
+            "(batch, classes), such as logits, probabilities or one-hot rows"
+        )
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         raise ValueError(
             f"the network returned a {type(output).__name__}; expected logits as a tensor of "

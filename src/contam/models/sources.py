@@ -322,16 +322,34 @@ def _working_directory() -> Iterator[None]:
         sys.path.remove(directory)
 
 
+def imported(name: str) -> Any:
+    """Import an object by name, also from the working directory.
+
+    Args:
+        name: `package.module:object`.
+
+    Returns:
+        The object.
+
+    Raises:
+        ValueError: there is no such module, or no such object in it.
+
+    >>> imported("math:pi")
+    3.141592653589793
+    """
+    module, _, target = name.partition(":")
+    try:
+        with _working_directory():
+            return getattr(importlib.import_module(module), target)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"can't find {name}: {error}") from error
+
+
 def _of_function(name: str, weights: str | Path | None, seed: int | None) -> Source:
     """The `Source` that a user's function returns."""
-    module, _, function = name.partition(":")
-    with _working_directory():
-        try:
-            make = getattr(importlib.import_module(module), function)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ValueError(f"can't find {name}: {error}") from error
-        with seeded(0 if seed is None else seed, f"load/{name}"):
-            source = make()
+    make = imported(name)
+    with _working_directory(), seeded(0 if seed is None else seed, f"load/{name}"):
+        source = make()
     if not isinstance(source, Source):
         raise ValueError(f"{name}() returned a {type(source).__name__}; expected a contam Source")
     if weights is not None:
