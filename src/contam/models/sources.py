@@ -6,7 +6,6 @@ never runs code from it.
 """
 
 import importlib
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from contam.models import efficientnet_lite
 from contam.models.preparation import Preparation
+from contam.models.program_files import Program, load_program
 from contam.models.torchvision_import import import_torchvision
 from contam.rng import seeded
 
@@ -358,48 +358,8 @@ def _of_function(name: str, weights: str | Path | None, seed: int | None) -> Sou
     return source
 
 
-class _Program(nn.Module):
-    """An exported program as a network whose mode can be set, without effect on the program."""
-
-    def __init__(self, program: torch.export.ExportedProgram) -> None:
-        super().__init__()
-        self.program = program.module()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.program(x)
-
-    def train(self, mode: bool = True) -> "_Program":
-        self.training = mode
-        return self
-
-
-@contextmanager
-def _weights_only() -> Iterator[None]:
-    """Make `torch.load` inside `torch.export.load` unpickle tensors only."""
-    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
 def _exported(path: str) -> Source:
-    if not Path(path).is_file():
-        raise ValueError(f"no exported program at {path}")
-    try:
-        with _weights_only():
-            program = torch.export.load(path)
-    except Exception as error:
-        message = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"can't read {path}: {message[:150]}; expected a file of torch.export.save that holds "
-            "nothing but a graph and tensors"
-        ) from error
+    program = load_program(path)
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
     names = {name: value.shape for name, value in values.items() if isinstance(value, Tensor)}
     inputs = [names[key] for key in program.graph_signature.user_inputs if key in names]
@@ -413,4 +373,4 @@ def _exported(path: str) -> Source:
         raise ValueError(f"{path} takes only batches of {inputs[0][0]}; export a dynamic batch")
     side = int(inputs[0][-1])
     transform = Preparation(resize=side, crop=side, mean=(0.0,) * 3, std=(1.0,) * 3)
-    return Source(path, _Program(program), int(outputs[0][1]), transform)
+    return Source(path, Program(program), int(outputs[0][1]), transform)
