@@ -10,15 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import nn
 
-from contam.models import program_files
-from contam.models.program_files import check_expression, load_program
+from contam.models.program_files import check_expression
 from contam.models.sources import load, read_weights
 
 GRAPH = "models/model.json"
@@ -168,7 +167,7 @@ def test_a_graph_that_would_run_code_is_rejected(here, program, case):
 def test_the_marker_would_be_made_where_nothing_guards(here, program):
     graph = json.loads(program[GRAPH])
     size_of_the_input(graph).update(expr_str=CODE)
-    with pytest.raises(Exception), warnings.catch_warnings():  # noqa: B017, PT011
+    with pytest.raises(Exception), warnings.catch_warnings():  # noqa: B017
         warnings.simplefilter("ignore")
         logging.getLogger("torch.export").disabled = True
         torch.export.load(written(program | {GRAPH: json.dumps(graph).encode()}))
@@ -313,16 +312,16 @@ def test_a_changed_graph_gives_a_network_or_one_line(program, tmp_path_factory, 
 
 
 @settings(max_examples=25, derandomize=True)
-@given(st.integers(0, 255), st.floats(0, 1, exclude_max=True), st.booleans())
+@given(st.data())
 @pytest.mark.parametrize("kind", ["net.pt2", "weights.pt", "weights.safetensors"])
-def test_damaged_files_give_tensors_or_one_line(program, tmp_path_factory, kind, byte, where, cut):
+def test_damaged_files_give_tensors_or_one_line(program, tmp_path_factory, kind, data):
+    where, byte = data.draw(st.floats(0, 1, exclude_max=True)), data.draw(st.integers(0, 255))
+    cut = data.draw(st.booleans())
     folder = tmp_path_factory.mktemp("damaged")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         written(program)
         torch.save({"a": torch.ones(3)}, "weights.pt")
-        from safetensors.torch import save_file
-
         save_file({"a": torch.ones(3)}, "weights.safetensors")
         content = bytearray(Path(kind).read_bytes())
         place = int(where * len(content))
