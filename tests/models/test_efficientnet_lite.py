@@ -11,7 +11,8 @@ from contam.auditing.prepare import prepare
 from contam.models import efficientnet_lite
 from contam.models.efficientnet_lite import NAME, renamed, weights_file
 from contam.models.small import small_cnn
-from contam.models.sources import load, read_weights
+from contam.models.checkpoints import read_weights
+from contam.models.sources import load
 
 STAGES = ((1, 3, 1), (2, 3, 2), (2, 5, 2), (3, 3, 2), (3, 5, 1), (4, 5, 2), (1, 3, 1))
 """Blocks, kernel and first stride of each stage, from Table 1 of Tan and Le (2019)."""
@@ -61,7 +62,7 @@ def lite0(state: dict[str, Tensor], x: Tensor) -> Tensor:
 def test_the_renamed_weights_compute_what_their_own_names_say():
     path = weights_file()
     assert path is not None
-    state, source = read_weights(path), load(NAME, weights=path)
+    state, source = read_weights(path).state, load(NAME, weights=path)
     assert source.head is not None
     kernels = [weight.shape[-1] for name, weight in state.items() if "_depthwise_conv" in name]
     assert kernels == [kernel for blocks, kernel, _ in STAGES for _ in range(blocks)]

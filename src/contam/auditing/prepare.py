@@ -127,7 +127,7 @@ def prepare(
     pixel_range = shared_pixel_range(tables)
     if pixel_range is not None and pixel_range.is_unit:
         pixel_range = None
-    notes: list[str] = []
+    notes = [] if resolved is None else list(resolved.notes)
     samples = _samples(tables, pixel_range)
     if resolved is None:
         network, samples, tables = _from_features(tables, samples, classes, seed, notes)

@@ -1,6 +1,6 @@
 """The network that a user means: a module, or one by name with its weights from a file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ from torch.nn.parameter import UninitializedParameter
 
 from contam.data.images import Transform
 from contam.models.black_box import black_box, takes_a_batch
+from contam.models.checkpoints import fill, read_weights
 from contam.models.classifier import Classifier
 from contam.models.logits_adapter import unwrapped
 from contam.models.onnx_file import load_onnx
 from contam.models.preparation import Preparation
-from contam.models.sources import Source, fill, imported, load, read_weights, what_to_fetch
+from contam.models.sources import Source, imported, load, what_to_fetch
 from contam.rng import seeded
 
 WITH_HEAD = ("open_clip", "timm", "torchvision")
@@ -29,6 +30,8 @@ class FoundNetwork:
     name: str
     model: nn.Module
     transform: Transform | None = None
+    notes: tuple[str, ...] = ()
+    """Sentences about what was guessed or ignored."""
 
 
 def find_network(
@@ -107,7 +110,8 @@ def _by_name(name: str, weights: str | Path | None, transform: Transform | None)
         if of_user is not None:
             return of_user
     if weights is not None:
-        state = read_weights(weights)
+        checkpoint = read_weights(weights)
+        state = checkpoint.state
         classifier = all(key.startswith(("encoder.", "head.")) for key in state)
         if classifier and "head.weight" in state:
             classes, width = state["head.weight"].shape
@@ -117,15 +121,17 @@ def _by_name(name: str, weights: str | Path | None, transform: Transform | None)
             # A user's function may also return the whole classifier.
             if model.state_dict().keys() != state.keys():
                 model = Classifier(source.encoder, classes, width)
-            fill(model, state, name)
-            return FoundNetwork(name, model.eval(), transform or source.transform)
+            notes = fill(model, checkpoint, name)
+            return FoundNetwork(
+                name, model.eval(), transform or source.transform, (*source.notes, *notes)
+            )
     elif name.partition(":")[0] in WITH_HEAD:
         raise ValueError(
             f"no weights for {name}: fetch {what_to_fetch(name)}, and give its path as weights= or "
             "after --weights"
         )
     source = load(name, weights=weights)
-    return FoundNetwork(name, _with_head(source), transform or source.transform)
+    return FoundNetwork(name, _with_head(source), transform or source.transform, source.notes)
 
 
 def _of_user(
@@ -138,14 +144,17 @@ def _of_user(
             model = model()
     if isinstance(model, Source):
         return None
+    notes: Sequence[str] = ()
     if isinstance(model, nn.Module) and weights is not None:
-        fill(model, read_weights(weights), name)
+        notes = fill(model, read_weights(weights), name)
     found = find_network(model, None if isinstance(model, nn.Module) else weights, transform)
-    return replace(found, name=name, model=found.model.eval())
+    return replace(found, name=name, model=found.model.eval(), notes=(*found.notes, *notes))
 
 
 def _with_head(source: Source) -> nn.Module:
     """Encoder and head; an exported program is both."""
+    if source.network is not None:
+        return source.network.eval()
     if source.head is None:
         if source.name.endswith(".pt2"):
             return source.encoder

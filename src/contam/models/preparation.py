@@ -1,6 +1,6 @@
 """The preprocessing of images for pretrained networks, with Pillow and torch only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -41,13 +41,32 @@ class Preparation:
         if self.interpolation.upper() not in Image.Resampling.__members__:
             raise ValueError(f"no interpolation {self.interpolation!r}; choose bicubic or bilinear")
 
-    def __call__(self, image: Image.Image) -> Float[Tensor, "3 side side"]:
-        """The network's input for an image."""
-        image = image.convert("RGB")
+    def for_channels(self, channels: int) -> "Preparation":
+        """The same for a network of gray images; networks of other channels need one of their own.
+
+        >>> Preparation(32, 28).for_channels(1)(Image.new("RGB", (64, 48))).shape
+        torch.Size([1, 28, 28])
+        """
+        mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
+        return replace(self, mean=(mean,) * channels, std=(std,) * channels)
+
+    def __call__(self, image: Image.Image) -> Float[Tensor, "channels side side"]:
+        """The network's input for an image.
+
+        Raises:
+            ValueError: the network takes neither gray nor color images.
+        """
+        if len(self.mean) not in (1, 3):
+            raise ValueError(
+                f"the network takes {len(self.mean)} channels, which image files don't have; give "
+                "transform=, or tensors"
+            )
+        image = image.convert("L" if len(self.mean) == 1 else "RGB")
         image = image.resize(self._size(image), Image.Resampling[self.interpolation.upper()])
         left, top = (round((side - self.crop) / 2) for side in image.size)
         image = image.crop((left, top, left + self.crop, top + self.crop))
-        x = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+        values = np.array(image).reshape(self.crop, self.crop, -1)
+        x = torch.from_numpy(values).permute(2, 0, 1).float() / 255
         mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
         return (x - mean) / std
 

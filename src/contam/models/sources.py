@@ -1,24 +1,23 @@
 """Encoders by name: of open_clip, timm or torchvision, of a user's function, or exported programs.
 
-Nothing is downloaded unless `download=True`. Weights are read from safetensors, or from a state
-dict with `weights_only=True`, and exported programs under the same rule, so that opening a file
-never runs code from it.
+Nothing is downloaded unless `download=True`, and opening a file never runs code from it.
 """
 
+import copy
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from contam.models import efficientnet_lite
+from contam.models.checkpoints import Checkpoint, fill, read_weights
 from contam.models.preparation import Preparation
 from contam.models.program_files import Program, load_program
 from contam.models.torchvision_import import import_torchvision
@@ -26,6 +25,8 @@ from contam.rng import seeded
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+RGB = 3
+"""Channels of a color image."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,10 @@ class Source:
     """From an image to the encoder's input, as for evaluation."""
     head: nn.Linear | None = None
     """The linear classifier of the weights, on `width` features."""
+    network: nn.Module | None = None
+    """The whole classifier, where its head is no linear layer and its weights were loaded."""
+    notes: tuple[str, ...] = ()
+    """Sentences about what was guessed or ignored in the file of weights."""
 
     @property
     def classes(self) -> int | None:
@@ -65,7 +70,8 @@ def load(
             arguments, returns a `Source`, and is also imported from the working directory), or the
             path of a program that `torch.export` saved (`.pt2`; it takes pixels in [0, 1] and has
             its own weights).
-        weights: a file of weights.
+        weights: a file of weights, in any layout that `contam.models.checkpoints` reads; it also
+            determines the numbers of classes and of input channels.
         seed: random seed of the weights, where there is no file.
         download: whether the library may download weights.
 
@@ -95,43 +101,11 @@ def load(
             f"no weights for {name}: fetch {what_to_fetch(name)} and give its path as weights=, "
             "or allow download=True, or give seed= for an untrained network"
         )
-    state = None if weights is None else read_weights(weights)
+    checkpoint = None if weights is None else read_weights(weights)
     with seeded(0 if seed is None else seed, f"load/{kind}"):
-        source = _BUILDERS[kind](name, model, state, download)
+        source = _BUILDERS[kind](name, model, checkpoint, download)
     source.encoder.eval()
     return source
-
-
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read a state dict from a `.safetensors` file or from a file of `torch.save`.
-
-    A state dict inside a checkpoint is found under `state_dict` or `model`; the prefix `module.` of
-    data-parallel training is removed.
-
-    Raises:
-        ValueError: there is no such file, or it holds something other than named tensors.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"no file of weights at {path}")
-    try:
-        if path.suffix == ".safetensors":
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each reader raises its own kinds for a damaged file
-        message = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"can't read weights from {path}: {message[:150]}; expected safetensors, or a state "
-            "dict saved by torch.save (neither a whole pickled model nor TorchScript)"
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    named = isinstance(state, Mapping) and all(isinstance(v, Tensor) for v in state.values())
-    if not (named and state):
-        raise ValueError(f"{path} holds no named tensors; save the network's state_dict()")
-    return {str(key).removeprefix("module."): tensor for key, tensor in state.items()}
 
 
 def with_blocks(encoder: nn.Module, x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
@@ -186,29 +160,6 @@ def what_to_fetch(name: str) -> str:
     return "its state dict (.safetensors or .pt)"
 
 
-def fill(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    """Load weights into a network.
-
-    Args:
-        model: the network.
-        state: a state dict.
-        name: what messages call the network.
-
-    Raises:
-        ValueError: they don't fit; the message counts missing and unexpected weights.
-    """
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        wanted = model.state_dict()
-        missing, unexpected = wanted.keys() - state.keys(), state.keys() - wanted.keys()
-        message = f"{len(missing)} are missing, {len(unexpected)} are unexpected"
-        if not (missing or unexpected):
-            message = "some have other shapes"
-        first = min(missing | unexpected, default=str(error).splitlines()[-1].strip())
-        raise ValueError(f"the weights don't fit {name}: {message}, such as {first}") from error
-
-
 def _pretrained(open_clip: Any, model: str, tag: str) -> dict[str, Any]:
     """The configuration of one pre-training in open_clip."""
     known = open_clip.list_pretrained_tags_by_model(model)
@@ -217,7 +168,7 @@ def _pretrained(open_clip: Any, model: str, tag: str) -> dict[str, Any]:
     return open_clip.get_pretrained_cfg(model, tag)
 
 
-def _open_clip(name: str, model: str, state: dict[str, Tensor] | None, download: bool) -> Source:
+def _open_clip(name: str, model: str, weights: Checkpoint | None, download: bool) -> Source:
     open_clip = _library("open_clip")
     plain, _, tag = model.partition("/")
     config = open_clip.get_model_config(plain)
@@ -236,9 +187,9 @@ def _open_clip(name: str, model: str, state: dict[str, Tensor] | None, download:
             vision | {"timm_model_pretrained": False},
             quick_gelu=settings.get("quick_gelu", config.get("quick_gelu", False)),
         )
-    if state is not None:
-        image = {key: value for key, value in state.items() if key.startswith("visual.")}
-        fill(encoder, {k.removeprefix("visual."): v for k, v in (image or state).items()}, name)
+    if weights is not None:
+        # The rest of the file is the text tower.
+        fill(encoder, weights, name)
     side = vision["image_size"]
     transform = Preparation(
         resize=side,
@@ -251,20 +202,23 @@ def _open_clip(name: str, model: str, state: dict[str, Tensor] | None, download:
     return Source(name, encoder, config["embed_dim"], transform)
 
 
-def _timm(name: str, model: str, state: dict[str, Tensor] | None, download: bool) -> Source:
+def _timm(name: str, model: str, weights: Checkpoint | None, download: bool) -> Source:
     timm = _library("timm")
     if not timm.is_model(model.partition(".")[0]):
         raise ValueError(f"timm knows no {model!r}; timm.list_models() has the names")
-    if state is not None and name == efficientnet_lite.NAME:
-        state = efficientnet_lite.renamed(state)
-    last = timm.get_pretrained_cfg(model).classifier
-    options = {}
-    if state is not None and isinstance(last, str) and f"{last}.weight" in state:
-        options = {"num_classes": len(state[f"{last}.weight"])}
-    encoder = timm.create_model(model, pretrained=download, **options)
-    if state is not None:
-        fill(encoder, state, name)
-    head, width = encoder.get_classifier(), encoder.head_hidden_size
+    if weights is not None and name == efficientnet_lite.NAME:
+        weights = weights.renamed(efficientnet_lite.renamed)
+    published = timm.get_pretrained_cfg(model)
+    notes: Sequence[str] = ()
+    encoder = timm.create_model(model, pretrained=download)
+    if weights is not None:
+        options = _sizes(weights, encoder, published.first_conv, published.classifier)
+        if options:
+            encoder = timm.create_model(model, **options)
+        notes = fill(encoder, weights, name)
+    whole, head, width = encoder, encoder.get_classifier(), encoder.head_hidden_size
+    if weights is not None and not isinstance(head, nn.Linear):
+        whole = copy.deepcopy(encoder)
     encoder.reset_classifier(0)
     config = timm.data.resolve_model_data_config(encoder)
     side, share = config["input_size"][-1], config["crop_pct"]
@@ -276,21 +230,35 @@ def _timm(name: str, model: str, state: dict[str, Tensor] | None, download: bool
         interpolation=config["interpolation"],
         squash=config["crop_mode"] == "squash",
     )
-    return Source(name, encoder, width, transform, _learned(head, state, download))
+    channels = config["input_size"][0] if weights is None else _channels(whole)
+    source = Source(name, encoder, width, transform, _learned(head, weights, download))
+    return _with_notes(source, whole, channels, notes)
 
 
-def _torchvision(name: str, model: str, state: dict[str, Tensor] | None, download: bool) -> Source:
+def _torchvision(name: str, model: str, weights: Checkpoint | None, download: bool) -> Source:
     torchvision = _library("torchvision")
     if model not in torchvision.models.list_models(module=torchvision.models):
         raise ValueError(f"torchvision knows no {model!r}; try resnet50, or models.list_models()")
     published = torchvision.models.get_model_weights(model).DEFAULT
     encoder = torchvision.models.get_model(model, weights=published if download else None)
-    place, head = [pair for pair in encoder.named_modules() if isinstance(pair[1], nn.Linear)][-1]
-    if state is not None:
-        if f"{place}.weight" in state:
-            head = nn.Linear(head.in_features, len(state[f"{place}.weight"]))
-            encoder.set_submodule(place, head)
-        fill(encoder, state, name)
+    kinds = {
+        kind: [place for place, part in encoder.named_modules() if isinstance(part, kind)]
+        for kind in (nn.Linear, nn.Conv2d)
+    }
+    # SqueezeNet ends in a convolution.
+    first, place = kinds[nn.Conv2d][0], (kinds[nn.Linear] or kinds[nn.Conv2d])[-1]
+    notes: Sequence[str] = ()
+    if weights is not None:
+        options = _sizes(weights, encoder, first, place)
+        if "num_classes" in options:
+            encoder.set_submodule(place, _resized(encoder, place, out=options["num_classes"]))
+        if "in_chans" in options:
+            encoder.set_submodule(first, _resized(encoder, first, into=options["in_chans"]))
+        notes = fill(encoder, weights, name)
+    whole, head = encoder, encoder.get_submodule(place)
+    if weights is not None and not isinstance(head, nn.Linear):
+        whole = copy.deepcopy(encoder)
+    width = head.in_features if isinstance(head, nn.Linear) else head.in_channels
     encoder.set_submodule(place, nn.Identity())
     preset = published.transforms()
     transform = Preparation(
@@ -300,15 +268,76 @@ def _torchvision(name: str, model: str, state: dict[str, Tensor] | None, downloa
         std=tuple(preset.std),
         interpolation=preset.interpolation.value,
     )
-    return Source(name, encoder, head.in_features, transform, _learned(head, state, download))
+    source = Source(name, encoder, width, transform, _learned(head, weights, download))
+    return _with_notes(source, whole, _channels(encoder), notes)
+
+
+def _sizes(weights: Checkpoint, network: nn.Module, first: Any, last: Any) -> dict[str, int]:
+    """The numbers of classes and of input channels of the file where the network has others.
+
+    Args:
+        weights: the file.
+        network: the network with its usual sizes.
+        first: name of the first convolution, or several names.
+        last: name of the head, or several names.
+    """
+    wanted = network.state_dict()
+    fit = weights.fitted(wanted)
+    first, last = (name if isinstance(name, str) or not name else name[0] for name in (first, last))
+    sizes = {}
+    for option, name, axis in (("num_classes", last, 0), ("in_chans", first, 1)):
+        key = f"{name}.weight"
+        if fit and key in wanted and fit.state[key].ndim == wanted[key].ndim > 1:
+            new = fit.state[key].shape[axis]
+            sizes |= {option: new} if new != wanted[key].shape[axis] else {}
+    return sizes
+
+
+def _resized(network: nn.Module, place: str, *, out: int | None = None, into: int | None = None):
+    """A linear layer or convolution like one of a network, with another number of neurons."""
+    old = network.get_submodule(place)
+    if isinstance(old, nn.Linear):
+        return nn.Linear(old.in_features, out or old.out_features, bias=old.bias is not None)
+    assert isinstance(old, nn.Conv2d)
+    return nn.Conv2d(
+        into or old.in_channels, out or old.out_channels, _pair(old.kernel_size),
+        _pair(old.stride), cast(Any, old.padding), _pair(old.dilation), bias=old.bias is not None,
+    )  # fmt: skip
+
+
+def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:
+    return sizes[0], sizes[1]
+
+
+def _channels(network: nn.Module) -> int:
+    """The input channels of a network of images."""
+    filters = (p for p in network.parameters() if p.ndim == 4)
+    return next((p.shape[1] for p in filters), RGB)
+
+
+def _with_notes(
+    source: Source, whole: nn.Module, channels: int, notes: Sequence[str]
+) -> Source:
+    """Add the network where its head is no linear layer, and prepare images of other channels."""
+    network = whole if whole is not source.encoder else None
+    if channels == RGB or not isinstance(source.transform, Preparation):
+        return replace(source, network=network, notes=tuple(notes))
+    transform = source.transform.for_channels(channels)
+    note = f"The weights take {channels} input channel{'s' * (channels > 1)}"
+    if channels == 1:
+        note += (
+            f"; images are converted to gray and normalized with the mean {transform.mean[0]:.3f} "
+            f"and the deviation {transform.std[0]:.3f}, unless transform= is given"
+        )
+    return replace(source, network=network, transform=transform, notes=(*notes, f"{note}."))
 
 
 _BUILDERS = {"open_clip": _open_clip, "timm": _timm, "torchvision": _torchvision}
 
 
-def _learned(head: Any, state: Mapping[str, Tensor] | None, download: bool) -> nn.Linear | None:
+def _learned(head: Any, weights: Checkpoint | None, download: bool) -> nn.Linear | None:
     """The head, if its weights were loaded."""
-    return head if isinstance(head, nn.Linear) and (download or state is not None) else None
+    return head if isinstance(head, nn.Linear) and (download or weights is not None) else None
 
 
 @contextmanager
@@ -353,7 +382,8 @@ def _of_function(name: str, weights: str | Path | None, seed: int | None) -> Sou
     if not isinstance(source, Source):
         raise ValueError(f"{name}() returned a {type(source).__name__}; expected a contam Source")
     if weights is not None:
-        fill(source.encoder, read_weights(weights), name)
+        notes = fill(source.encoder, read_weights(weights), name)
+        source = replace(source, notes=(*source.notes, *notes))
     source.encoder.eval()
     return source
 
