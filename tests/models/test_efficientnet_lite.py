@@ -9,9 +9,9 @@ from torch import Tensor
 
 from contam.auditing.prepare import prepare
 from contam.models import efficientnet_lite
+from contam.models.checkpoints import read_weights
 from contam.models.efficientnet_lite import NAME, renamed, weights_file
 from contam.models.small import small_cnn
-from contam.models.checkpoints import read_weights
 from contam.models.sources import load
 
 STAGES = ((1, 3, 1), (2, 3, 2), (2, 5, 2), (3, 3, 2), (3, 5, 1), (4, 5, 2), (1, 3, 1))

@@ -331,8 +331,9 @@ def test_mismatched_weights_are_rejected(tmp_path):
     save_file({"fc.weight": torch.ones(3, 512), "odd": torch.ones(1)}, tmp_path / "w.safetensors")
     for name in ("timm:resnet18", "torchvision:resnet18"):
         with pytest.raises(
-            ValueError, match=r"don't fit .*resnet18: 101 of its 122 weights are missing, .* it wants 'conv1.weight', the "
-            r"file has 'odd'"
+            ValueError,
+            match=r"don't fit .*resnet18: 101 of its 122 weights are missing, 1 are unexpected; "
+            r"it wants 'conv1.weight', the file has 'odd'",
         ):
             load(name, weights=tmp_path / "w.safetensors")
 

@@ -315,9 +315,7 @@ def _channels(network: nn.Module) -> int:
     return next((p.shape[1] for p in filters), RGB)
 
 
-def _with_notes(
-    source: Source, whole: nn.Module, channels: int, notes: Sequence[str]
-) -> Source:
+def _with_notes(source: Source, whole: nn.Module, channels: int, notes: Sequence[str]) -> Source:
     """Add the network where its head is no linear layer, and prepare images of other channels."""
     network = whole if whole is not source.encoder else None
     if channels == RGB or not isinstance(source.transform, Preparation):
