@@ -8,6 +8,7 @@ import re
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
@@ -246,12 +247,12 @@ class _DictStandIn:
 
 
 def _unpickled(path: Path) -> Any:
-    try:
-        unknown = set(get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # files of torch before 1.6 are no archives; `torch.load` judges the others
-        unknown = set()
+    unknown: set[str] = set()
+    # Files of torch before 1.6 are no archives; `torch.load` below judges all files.
+    with suppress(Exception):
+        unknown |= {*get_unsafe_globals_in_checkpoint(path)}
     while True:
-        stand_ins = [
+        stand_ins: list[Any] = [
             (type(name, (_DictStandIn if name.lower().endswith("dict") else _StandIn,), {}), name)
             for name in unknown
         ]
@@ -261,7 +262,7 @@ def _unpickled(path: Path) -> Any:
                 return torch.load(path, map_location="cpu", weights_only=True)
         except UnpicklingError as error:
             named = re.search(r"GLOBAL (\S+) was not an allowed", str(error))
-            names = {named[1], f"builtins.{named[1]}"} - unknown if named else set()
+            names = {str(named[1]), f"builtins.{named[1]}"} - unknown if named else set()
             if not names:
                 raise
             unknown |= names
