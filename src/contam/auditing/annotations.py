@@ -10,9 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from contam.auditing.audit_inputs import Sample
-from contam.inputs.parts import as_inputs, as_labels, listed, pick
+from contam.inputs.parts import as_labels, as_masks, listed, pick
 from contam.inputs.pixel_range import mask_from
 from contam.inputs.tables import RawSet
+
+FAINTEST = 0.02
+"""Masks without a larger share were made with other numbers than 255, such as numbers of
+classes."""
 
 
 def with_masks(sample: Sample, table: RawSet, masks: Any) -> Sample:
@@ -45,7 +49,7 @@ def with_masks(sample: Sample, table: RawSet, masks: Any) -> Sample:
         if isinstance(masks, str):
             return replace(sample, read_notes=(*sample.read_notes, masks))
     else:
-        masks = as_inputs(masks)
+        masks = as_masks(masks)
         if len(masks) != table.total:
             raise ValueError(
                 f"{len(masks)} masks for the {table.total} examples of {table.name!r}; expected "
@@ -62,6 +66,11 @@ def with_masks(sample: Sample, table: RawSet, masks: Any) -> Sample:
             "size of the network's input"
         )
     masks = masks[:, :1].float()
+    if 0 < masks.max() < FAINTEST:
+        raise ValueError(
+            f"masks of {table.name!r} are almost black: the largest share is {masks.max():.2g}; "
+            "mark the object with 255 in files and with 1 in tensors"
+        )
     if masks.min() < 0 or masks.max() > 1:
         raise ValueError(
             f"masks of {table.name!r} lie in [{masks.min():.3g}, {masks.max():.3g}]; expected "

@@ -203,7 +203,7 @@ def _samples(tables: Sequence[RawSet], pixel_range: PixelRange | None) -> list[S
         Sample(
             table.name,
             table.make_domain(torch.zeros(len(table)).long(), place.long(), pixel_range),
-            read_notes=(*table.notes, *([table.budget_note] if table.budget_note else [])),
+            read_notes=(*table.notes, *table.remarks),
         )
         for table, place in zip(tables, places, strict=True)
     ]

@@ -20,6 +20,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
 from contam.batch import Batch, Domain
+from contam.data.image_modes import to_rgb
 
 Transform = Callable[[Image.Image], Tensor]
 """A deterministic function from an image to a tensor."""
@@ -30,6 +31,21 @@ AHEAD = 2
 """Number of batches that are read ahead."""
 TRIES = 10
 """Number of random boxes to try before the central one is used."""
+
+
+def opened(path: Path) -> Image.Image:
+    """Decode an image file without converting it; any error of Pillow passes through.
+
+    Args:
+        path: the file.
+
+    >>> Image.new("L", (4, 2), 255).save("gray.png")
+    >>> opened(Path("gray.png")).mode
+    'L'
+    """
+    with Image.open(path) as image:
+        image.load()
+        return image
 
 
 def read(path: Path, *, upright: bool = False) -> Image.Image:
@@ -48,9 +64,8 @@ def read(path: Path, *, upright: bool = False) -> Image.Image:
     ('RGB', (4, 2))
     """
     try:
-        with Image.open(path) as image:
-            image.load()
-            return _rgb(ImageOps.exif_transpose(image) if upright else image)
+        image = opened(path)
+        return to_rgb(ImageOps.exif_transpose(image) if upright else image)
     # Pillow can raise almost any error for a damaged file, and the fix is always the same.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -58,18 +73,6 @@ def read(path: Path, *, upright: bool = False) -> Image.Image:
             f"cannot read the image {path}: {reason}; replace it, or leave out such files with "
             "skip_unreadable=True"
         ) from error
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        # 16 bits; Pillow's conversion would clip values above 255.
-        deep = np.asarray(image).astype(np.int64)
-        return Image.fromarray((deep.clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise ValueError("pixels are floating-point numbers of unknown range; save it as PNG")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
 
 
 def pixels(image: Image.Image) -> Float[Tensor, "3 height width"]:

@@ -31,13 +31,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from contam.batch import Batch, Domain, Shift
 from contam.inputs.forms import ACCEPTED, Options, named_sets, read_raw, stream
 from contam.inputs.input_set import InputSet, pick_examples
-from contam.inputs.labels import labeled, origins
+from contam.inputs.labels import UNLABELED, labeled, origins
 from contam.inputs.parts import numbered
 from contam.inputs.pixel_range import PixelRange, Transform
 
@@ -64,12 +65,13 @@ def as_domain(
     transform: Transform | None = None,
     keys: Mapping[str, str] | None = None,
     classes: Sequence[str] | None = None,
+    domain: str | int | None = None,
     budget: int | None = None,
     seed: int = 0,
 ) -> Domain:
     """Convert data of any accepted form to a `Domain`.
 
-    A `Domain` is returned unchanged unless there is a budget.
+    A `Domain` is returned unchanged unless there is a budget or its inputs are bytes.
 
     Args:
         data: the data set.
@@ -77,6 +79,8 @@ def as_domain(
         transform: function from an image to the network's input; by default pixels in [0, 1].
         keys: names of the parts of dicts, such as `{"x": "scan"}`.
         classes: names of the classes in the order of the logits.
+        domain: name or number of the metadata column that is the domain; by default the first
+            that groups the examples.
         budget: maximum number of examples; they are drawn at random.
         seed: random seed of the budget's draw.
 
@@ -95,9 +99,9 @@ def as_domain(
     """
     if isinstance(data, Shift):
         data = data.id_test
-    if isinstance(data, Domain) and budget is None:
+    if isinstance(data, Domain) and budget is None and not _holds_bytes(data):
         return data
-    options = Options(transform, _names(classes), keys or {}, budget, seed)
+    options = Options(transform, _names(classes), keys or {}, budget, seed, domain=domain)
     raw = read_raw(name, data, "data", options)
     raw.refuse_left_out()
     return _domain_of(raw, options.classes)
@@ -110,6 +114,7 @@ def read_set(
     transform: Transform | None = None,
     keys: Mapping[str, str] | None = None,
     classes: Sequence[str] | None = None,
+    domain: str | int | None = None,
     budget: int | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -122,6 +127,8 @@ def read_set(
         transform: function from an image to the network's input; by default pixels in [0, 1].
         keys: names of the parts of dicts, such as `{"x": "scan"}`.
         classes: names of the classes in the order of the logits.
+        domain: name or number of the metadata column that is the domain; by default the first
+            that groups the examples.
         budget: maximum number of examples; they are drawn at random.
         limit: number of examples after which no further batch of a stream (a loader or an iterable
             without length) is read.
@@ -141,12 +148,11 @@ def read_set(
     """
     if isinstance(data, Shift):
         data = data.id_test
-    options = Options(transform, _names(classes), keys or {}, budget, seed, limit)
+    options = Options(transform, _names(classes), keys or {}, budget, seed, limit, domain)
     raw = read_raw(name, data, "data", options)
-    domain = _domain_of(raw, options.classes)
+    examples = _domain_of(raw, options.classes)
     names = options.classes or raw.classes
-    notes = (*raw.notes, *([raw.budget_note] if raw.budget_note else []))
-    return InputSet(raw.name, domain, None, None, names, notes)
+    return InputSet(raw.name, examples, None, None, names, (*raw.notes, *raw.remarks))
 
 
 def as_batches(
@@ -269,7 +275,13 @@ def from_tensors(
     >>> from_tensors(torch.zeros(2, 1), ["cat", "ant"]).y.tolist()
     [1, 0]
     """
-    return as_domain((x, y, domain), name=name, classes=classes)
+    parts = {"x": x, "y": y} | ({} if domain is None else {"domain": domain})
+    column = None if domain is None else 0
+    return as_domain(parts, name=name, classes=classes, domain=column)
+
+
+def _holds_bytes(domain: Domain) -> bool:
+    return type(domain) is Domain and domain.data.x.dtype in (torch.uint8, torch.uint16)
 
 
 def _names(classes: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -281,5 +293,6 @@ def _domain_of(raw: Any, classes: tuple[str, ...] | None) -> Domain:
     if isinstance(y, Tensor) and int(y.min()) < 0:
         raise ValueError(
             f"{raw.name!r} has labels {int(y.min())}..{int(y.max())}; expected 0 or more"
+            f"{UNLABELED if int(y.min()) == -1 else ''}"
         )
     return raw.make_domain(y, origins([raw])[0][0].long(), None)

@@ -14,13 +14,17 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 from contam.batch import Batch, Domain, Shift
 from contam.data.folders import classes_in, folders_in, images_in
 from contam.data.images import FolderDomain, centered, pixels
-from contam.inputs.indexed import IndexedReader, numbers_of, reader_of
-from contam.inputs.labels import origins
+from contam.inputs.image_conversion import change_notes, unit_bytes
+from contam.inputs.indexed import IndexedReader, numbers_of, one_worker, reader_of
+from contam.inputs.labels import choose_domain, origins
 from contam.inputs.parts import (
+    KEYS,
     Parts,
     as_domains,
     as_inputs,
     as_labels,
+    as_masks,
+    converted_inputs,
     numbered,
     parts,
     pick,
@@ -35,6 +39,10 @@ ACCEPTED = (
     "of (x, y)"
 )
 """The accepted forms, for messages."""
+
+
+READ_PER_KEPT = 20
+"""How many examples of a stream are read, at most, for each one that the budget keeps."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,15 @@ class Options:
     """Random seed of the budget's draw."""
     limit: int | None = None
     """Number of examples after which no further batch of a stream is read."""
+    domain: str | int | None = None
+    """Name or number of the metadata column that is the domain."""
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.keys) - set(KEYS))
+        if unknown:
+            raise ValueError(f"keys= has {unknown[0]!r}; expected some of {list(KEYS)}")
+        if isinstance(self.domain, str) and "domain" not in self.keys:
+            object.__setattr__(self, "keys", {**self.keys, "domain": self.domain})
 
 
 def named_sets(data: Any) -> list[tuple[str | None, Any]]:
@@ -74,10 +91,15 @@ def named_sets(data: Any) -> list[tuple[str | None, Any]]:
     if isinstance(data, Mapping) and not _is_set(data):
         return [(str(name), value) for name, value in data.items()]
     several = isinstance(data, list | tuple) and not _is_pair(data) and all(map(_is_set, data))
-    # A list of pairs of tensors is one set in batches.
-    if several and not all(map(_is_pair, data)):
+    # A list of pairs of tensors, or of dicts of them, is one set in batches.
+    if several and not all(_is_pair(part) or _is_whole_dict(part) for part in data):
         return [(None, value) for value in data]
     return [(None, data)]
+
+
+def _is_column(data: Any) -> bool:
+    """Whether this is one value for each of several examples."""
+    return isinstance(data, Tensor | np.ndarray | list) or hasattr(data, "to_numpy")
 
 
 def _is_set(data: Any) -> bool:
@@ -96,18 +118,23 @@ def _is_pair(data: Any) -> TypeGuard[Sequence[Any]]:
     if isinstance(data, list):
         # A list of tensors can't be a list of batches.
         return isinstance(x, Tensor) and isinstance(y, Tensor)
-    return isinstance(x, Tensor | np.ndarray | Mapping) and isinstance(
-        y, Tensor | np.ndarray | list
-    )
+    if isinstance(y, tuple) and hasattr(x, "shape") and len(x) == len(y):
+        return True
+    return (isinstance(x, Mapping) or (_is_column(x) and not isinstance(x, list))) and _is_column(y)
 
 
 def _is_indexed(data: Any) -> bool:
     """Whether examples can be read by number."""
-    return (
-        hasattr(data, "__getitem__")
-        and hasattr(data, "__len__")
-        and not isinstance(data, IterableDataset | list | tuple | Mapping)
-    )
+    if isinstance(data, IterableDataset | list | tuple | Mapping):
+        return False
+    return hasattr(data, "__getitem__") and _has_length(data)
+
+
+def _has_length(data: Any) -> bool:
+    try:
+        return len(data) >= 0
+    except Exception:  # The class of the data is the user's.
+        return False
 
 
 def read_raw(name: str | None, data: Any, role: str, options: Options) -> RawSet:
@@ -139,10 +166,8 @@ def read_raw(name: str | None, data: Any, role: str, options: Options) -> RawSet
         raise ValueError(
             f"{name!r} holds the splits {some_of(sorted(map(str, data)))}; give one of them"
         )
-    if _is_whole_dict(data):
-        data = tuple(parts(data, options.keys))[:3]
-    if _is_pair(data):
-        return _arrays(data, name, options)
+    if _is_whole_dict(data) or _is_pair(data):
+        return _arrays(parts(data, options.keys), name, options)
     if isinstance(data, DataLoader) and _is_indexed(data.dataset):
         reader = reader_of(data, options.keys, options.transform or pixels)
         return _indexed(name, reader, numbers_of(data), options)
@@ -150,8 +175,12 @@ def read_raw(name: str | None, data: Any, role: str, options: Options) -> RawSet
         reader = IndexedReader(data, options.keys, options.transform or pixels)
         return _indexed(name, reader, list(range(len(data))), options)
     if isinstance(data, Iterable) and not isinstance(data, Mapping):
-        raw = read_batches(name, data, options.keys, options.transform, options.limit)
-        return _within_budget(raw, options)
+        return _streamed(data, name, options)
+    if hasattr(data, "__getitem__") and not isinstance(data, Mapping):
+        raise ValueError(
+            f"{name!r} is a {type(data).__name__} without a length; give it __len__, or make it "
+            "an IterableDataset"
+        )
     raise ValueError(f"{name!r} is a {type(data).__name__}; expected {ACCEPTED}")
 
 
@@ -159,7 +188,7 @@ def _is_whole_dict(data: Any) -> TypeGuard[Mapping[str, Any]]:
     """Whether this is a dict of inputs and labels, each for all examples."""
     if not isinstance(data, Mapping) or hasattr(data, "column_names"):
         return False
-    values = [value for value in data.values() if isinstance(value, Tensor | np.ndarray | list)]
+    values = [v for v in data.values() if _is_column(v) or isinstance(v, tuple)]
     return len(values) > 1 and not all(map(_is_pair, values))
 
 
@@ -185,7 +214,7 @@ def stream(data: Any, size: int, options: Options) -> Iterator[Batch]:
     if isinstance(data, Shift):
         data = data.id_test
     if isinstance(data, Domain):
-        yield from data.batches(size)
+        yield from (batch._replace(x=unit_bytes(batch.x)) for batch in data.batches(size))
         return
     if _is_whole_dict(data) or isinstance(data, str | Path) or _is_pair(data):
         raw = read_raw(None, data, "data", options)
@@ -198,7 +227,7 @@ def stream(data: Any, size: int, options: Options) -> Iterator[Batch]:
     domains: dict[str, int] = {}
     for item in _items(data, size, options):
         if isinstance(item, Batch):
-            yield item
+            yield item._replace(x=unit_bytes(item.x))
             continue
         y = as_labels(item.y)
         if not isinstance(y, Tensor) and classes is None:
@@ -231,10 +260,13 @@ def _items(data: Any, size: int, options: Options) -> Iterator[Batch | Parts]:
         return
     if not isinstance(data, Iterable):
         raise ValueError(f"data are a {type(data).__name__}; expected {ACCEPTED}")
+    data = one_worker(data) if isinstance(data, DataLoader) else data
     singles: list[Parts] = []
     for item in data:
         if isinstance(item, Batch):
             yield item
+            continue
+        if item is None:
             continue
         batch = as_batch(given := parts(item, options.keys), options.transform)
         if batch is given:
@@ -262,9 +294,36 @@ def _domain(data: Domain, name: str, options: Options) -> RawSet:
     if isinstance(data, FolderDomain):
         return _files(data.pick(torch.arange(len(data)), name), None, options)
     if type(data) is Domain:
-        return _arrays(tuple(data.data), name, options)
+        return _arrays(Parts(*data.data), name, options, declared=True)
     raw = read_batches(name, data.batches(64), options.keys, None)
+    choose_domain(raw, None, declared=True)
     return _within_budget(raw, options)
+
+
+def _streamed(data: Iterable[Any], name: str, options: Options) -> RawSet:
+    """Read batches or examples that come one after another."""
+    remarks = []
+    if isinstance(data, DataLoader):
+        if data.num_workers > 1:
+            remarks.append(
+                f"{name!r} is a stream, which {data.num_workers} workers can each read whole; it "
+                "was read by one."
+            )
+        data = one_worker(data)
+    if isinstance(data, Sequence):
+        raw = read_batches(name, data, options.keys, options.transform, options.limit)
+        raw = _within_budget(raw, options)
+    else:
+        limit = options.limit
+        if limit is None and options.budget is not None:
+            limit = READ_PER_KEPT * options.budget
+        raw = read_batches(
+            name, data, options.keys, options.transform, limit, budget=options.budget,
+            seed=options.seed,
+        )  # fmt: skip
+    raw.remarks += remarks
+    choose_domain(raw, options.domain)
+    return raw
 
 
 def _indexed(name: str, reader: IndexedReader, numbers: list[int], options: Options) -> RawSet:
@@ -272,6 +331,7 @@ def _indexed(name: str, reader: IndexedReader, numbers: list[int], options: Opti
         raise ValueError(f"{name!r} has no examples: it is empty")
     kept = _drawn(len(numbers), name, options)
     raw = read_numbered(name, reader, [numbers[i] for i in kept.tolist()])
+    choose_domain(raw, options.domain)
     raw.classes = _classes_of(reader.dataset, options.keys)
     _note_budget(raw, len(numbers), options)
     raw.total = len(reader.dataset)
@@ -292,20 +352,27 @@ def _classes_of(dataset: Any, keys: Mapping[str, str]) -> tuple[str, ...] | None
     return tuple(map(str, names))
 
 
-def _arrays(data: Sequence[Any], name: str, options: Options) -> RawSet:
-    """Read a set that is in memory."""
-    x, y, *rest = data
-    x, y = as_inputs(x), as_labels(y)
-    domain = rest[0] if rest else None
-    if len(x) != len(y) or (domain is not None and len(domain) != len(x)):
+def _arrays(data: Parts, name: str, options: Options, *, declared: bool = False) -> RawSet:
+    """Read a set that is in memory; `declared` metadata are known to be domains."""
+    (x, change), y = converted_inputs(data.x), as_labels(data.y)
+    mask = None if data.mask is None else as_masks(data.mask)
+    beside = [data.domain, data.background, mask]
+    beside = [c.to_numpy() if hasattr(c, "to_numpy") else c for c in beside]
+    if len(x) != len(y) or any(c is not None and len(c) != len(x) for c in beside):
         raise ValueError(
             f"{name!r} has {len(x)} inputs and {len(y)} labels; every example needs one of each"
         )
     if len(x) == 0:
         raise ValueError(f"{name!r} has no examples: it is empty")
     chunks = (slice(start, start + 64) for start in range(0, len(x), 64))
-    batches = ((x[c], y[c], None if domain is None else domain[c]) for c in chunks)
-    return _within_budget(read_batches(name, batches, {}, None), options)
+    batches = ({"x": x[c], "y": y[c], **{
+        part: column[c] for part, column in zip(("domain", "background", "mask"), beside,
+                                                strict=True) if column is not None
+    }} for c in chunks)  # fmt: skip
+    raw = read_batches(name, batches, {}, None)
+    raw.remarks = [*change_notes(name, [change] * len(x), len(x)), *raw.remarks]
+    choose_domain(raw, options.domain, declared=declared)
+    return _within_budget(raw, options)
 
 
 def _folder(root: Path, name: str | None, options: Options) -> RawSet:
@@ -379,7 +446,7 @@ def _files(domain: FolderDomain, root: Path | None, options: Options) -> RawSet:
 
 def _note_budget(raw: RawSet, count: int, options: Options) -> None:
     if options.budget is not None and options.budget < count:
-        raw.budget_note = (
+        raw.remarks.append(
             f"Of {count} examples of {raw.name!r}, {options.budget} were drawn (budget)."
         )
 
@@ -398,8 +465,8 @@ def _within_budget(raw: RawSet, options: Options) -> RawSet:
 
     part = replace(
         raw, make_domain=make_domain, numbers=raw.numbers[kept], y=pick(raw.y, kept),
-        origin=pick(raw.origin, kept), background=pick(raw.background, kept),
-        masks=pick(raw.masks, kept),
+        origin=pick(raw.origin, kept), remarks=list(raw.remarks),
+        background=pick(raw.background, kept), masks=pick(raw.masks, kept),
     )  # fmt: skip
     _note_budget(part, count, options)
     return part

@@ -7,10 +7,16 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+)
 
 from contam.batch import Batch, Domain
-from contam.inputs.parts import Parts, as_input, as_inputs, parts
+from contam.inputs.parts import Parts, as_input, as_inputs, as_labels, converted_input, parts
 from contam.inputs.pixel_range import PixelRange, Transform
 from contam.rng import generator_for, seeded
 
@@ -49,10 +55,13 @@ class IndexedReader:
         with seeded(0, f"audit/example {number}"):
             try:
                 item = self.dataset[number]
+                if item is None:
+                    return number, Unreadable(number, "is None")
                 if self.collate is None:
                     item = parts(item, self.keys)
                     mask = None if item.mask is None else as_input(item.mask, self.transform)
-                    item = item._replace(x=as_input(item.x, self.transform), mask=mask)
+                    x, change = converted_input(item.x, self.transform)
+                    item = item._replace(x=x, mask=mask, change=change)
             except Exception as error:  # The dataset is the user's; its example is left out.
                 message = " ".join(str(error).split())[:200]
                 return number, Unreadable(number, f"gives {type(error).__name__}: {message}")
@@ -69,13 +78,37 @@ class IndexedReader:
             return numbers, None, unreadable
         try:
             if self.collate is not None:
-                with seeded(0, f"audit/batch {numbers[0]}"):
-                    return numbers, parts(self.collate(rows), self.keys), unreadable
+                return self._collated(numbers, rows, unreadable)
             columns = [list(column) for column in zip(*rows, strict=True)]
             complete = [c if all(v is not None for v in c) else None for c in columns]
             return numbers, Parts(as_inputs(complete[0]), *complete[1:]), unreadable
         except Exception as error:
             return numbers, " ".join(str(error).split()), unreadable
+
+    def _collated(
+        self, numbers: list[int], rows: list[Any], unreadable: list[Unreadable]
+    ) -> tuple[list[int], Parts | None, list[Unreadable]]:
+        """Make a batch with the user's function, which can drop items."""
+        assert self.collate is not None
+        with seeded(0, f"audit/batch {numbers[0]}"):
+            batch = _parts_or_none(self.collate(rows), self.keys)
+        if batch is not None and len(as_labels(batch.y)) == len(rows):
+            return numbers, batch, unreadable
+        kept = []
+        for place, row in enumerate(rows):
+            with seeded(0, f"audit/batch {numbers[place]}"):
+                single = _parts_or_none(self.collate([row]), self.keys)
+            if single is None or len(as_labels(single.y)) != 1:
+                dropped = Unreadable(numbers[place], "was dropped by the collate function")
+                unreadable = [*unreadable, dropped]
+            else:
+                kept.append(place)
+        if batch is None or len(as_labels(batch.y)) != len(kept):
+            raise ValueError(
+                f"the collate function makes {0 if batch is None else len(as_labels(batch.y))} "
+                f"examples of {len(rows)}; expected one for each, or None"
+            )
+        return [numbers[place] for place in kept], batch, unreadable
 
     def read(
         self, numbers: Sequence[int], size: int
@@ -98,6 +131,14 @@ class IndexedReader:
                 raise ValueError(f"no batch can be made of examples {kept[:3]}...: {batch}")
             if batch is not None or unreadable:
                 yield kept, batch, unreadable
+
+
+def _parts_or_none(batch: Any, keys: Mapping[str, str]) -> Parts | None:
+    """Return the parts of a batch, or None for an empty one."""
+    if batch is None or (isinstance(batch, Sequence) and not len(batch)):
+        return None
+    found = parts(batch, keys)
+    return found if len(as_labels(found.y)) else None
 
 
 class DatasetDomain(Domain):
@@ -196,6 +237,32 @@ def reader_of(
     return IndexedReader(loader.dataset, keys, transform, collate, min(loader.num_workers, cores))
 
 
+def one_worker(loader: DataLoader) -> DataLoader:
+    """Return a loader of a stream that reads with at most one worker process.
+
+    Several workers would each read the whole stream, unless its dataset divides it among them.
+
+    Args:
+        loader: the user's loader.
+
+    Returns:
+        The loader itself if it has at most one worker or its dataset has a length.
+
+    >>> class Stream(torch.utils.data.IterableDataset):
+    ...     def __iter__(self):
+    ...         yield from range(3)
+    >>> one_worker(DataLoader(Stream(), num_workers=2)).num_workers
+    1
+    """
+    if loader.num_workers < 2 or not isinstance(loader.dataset, IterableDataset):
+        return loader
+    return DataLoader(
+        loader.dataset, batch_size=loader.batch_size, collate_fn=loader.collate_fn, num_workers=1,
+        worker_init_fn=loader.worker_init_fn, generator=loader.generator, timeout=loader.timeout,
+        multiprocessing_context=loader.multiprocessing_context,
+    )  # fmt: skip
+
+
 def numbers_of(loader: DataLoader) -> list[int]:
     """Return the numbers of a loader's examples, in the dataset's order.
 
@@ -211,6 +278,8 @@ def numbers_of(loader: DataLoader) -> list[int]:
     """
     total = len(loader.dataset)  # pyright: ignore[reportArgumentType], a map-style dataset
     sampler, grouped = loader.sampler, loader.batch_sampler
+    if grouped is None and isinstance(sampler, BatchSampler):
+        sampler, grouped = sampler.sampler, sampler
     if grouped is None or type(grouped) is BatchSampler:
         shuffled = isinstance(sampler, RandomSampler) and sampler._num_samples is None
         if shuffled or isinstance(sampler, SequentialSampler):

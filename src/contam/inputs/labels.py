@@ -9,6 +9,11 @@ from contam.inputs.parts import listed, numbered, some_of
 from contam.inputs.pixel_range import PixelRange, measured_pixel_range, pixel_range_of
 from contam.inputs.tables import RawSet
 
+UNLABELED = "; -1 often marks examples without a label, so leave them out"
+"""Hint for labels of -1."""
+FEWEST = 8
+"""Number of examples from which metadata can be found to differ on almost every example."""
+
 
 def class_names(sets: Sequence[RawSet], given: Sequence[str] | None, width: int) -> list[str]:
     """Return the class names in the order of the logits.
@@ -91,9 +96,76 @@ def _within(raw: RawSet, y: Tensor, classes: Sequence[str]) -> Tensor:
     if low < 0 or high >= len(classes):
         raise ValueError(
             f"{raw.name!r} has labels {low}..{high}, and there are {len(classes)} classes, "
-            "numbered from 0"
+            f"numbered from 0{UNLABELED if low == -1 else ''}"
         )
     return y
+
+
+def choose_domain(raw: RawSet, wanted: str | int | None, *, declared: bool = False) -> None:
+    """Make one column of a set's metadata its domain, and note what was chosen.
+
+    By default, this is the first column with several values that are neither different on almost
+    every example (such as paths) nor the labels.
+
+    Args:
+        raw: the set; `origin` and `remarks` are changed.
+        wanted: name or number of the column; None for the default.
+        declared: whether the metadata are known to be domains.
+
+    Raises:
+        ValueError: there is no such column.
+
+    >>> from contam.inputs.forms import Options, read_raw
+    >>> columns = torch.tensor([[0, 5], [1, 5]])
+    >>> raw = read_raw("ID", (torch.zeros(2, 3), [0, 0], columns), "ID", Options())
+    >>> choose_domain(raw, 1)
+    >>> raw.origin.tolist()
+    [5, 5]
+    """
+    columns = raw.groupings
+    names = list(columns)
+    if wanted is not None:
+        if isinstance(wanted, int) and 0 <= wanted < len(names):
+            wanted = names[wanted]
+        # The key of a dict was resolved when the set was read, and leaves a column without a name.
+        key = "" if names == [""] and isinstance(wanted, str) else wanted
+        if key not in columns:
+            raise ValueError(
+                f"{raw.name!r} has no metadata column {wanted!r} for domain=; "
+                + (f"choose from {names}" if names else "its examples have no metadata")
+            )
+        raw.origin = columns[str(key)]
+        return
+    raw.origin, unique, others = None, [], []
+    for name, column in columns.items():
+        count = len(set(listed(column)))
+        if not declared and len(raw) >= FEWEST and count > len(raw) / 2:
+            unique.append(name)
+        elif raw.origin is None and count > 1 and (declared or not _same(column, raw.y)):
+            raw.origin = column
+            chosen = name
+        else:
+            others.append(name)
+    if raw.origin is None and others:
+        chosen = others[0]
+        raw.origin = columns[chosen]
+    if unique:
+        which = (
+            f"column{'s' if len(unique) > 1 else ''} {some_of(unique)} of " if any(unique) else ""
+        )
+        raw.remarks.append(
+            f"The metadata {which}{raw.name!r} have another value for almost every example, so "
+            "they are no domains."
+        )
+    if len(columns) > 1 and raw.origin is not None:
+        raw.remarks.append(
+            f"The metadata of {raw.name!r} have the columns {some_of(names)}; {chosen!r} is the "
+            "domain. Choose another with domain=."
+        )
+
+
+def _same(column: Tensor | list[str], y: Tensor | list[str]) -> bool:
+    return listed(column) == listed(y)
 
 
 def origins(sets: Sequence[RawSet]) -> tuple[list[Tensor], tuple[str, ...]]:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from contam.batch import Batch, Domain
-from contam.data.images import Transform, read
+from contam.inputs.image_conversion import change_notes, read
 from contam.inputs.indexed import CHUNK, Unreadable
-from contam.inputs.pixel_range import PixelRange
+from contam.inputs.parts import transformed
+from contam.inputs.pixel_range import PixelRange, Transform
 
 MAX_BYTES = 2**29
 """Maximum number of bytes of inputs that are kept in memory."""
@@ -49,6 +50,8 @@ class FileDecoder:
         """Whether an unreadable file raises instead of being left out."""
         self.unreadable: dict[int, Unreadable] = {}
         """Files that were left out, by number."""
+        self.changes: dict[int, str] = {}
+        """What the conversion to RGB changed, by number of the file."""
         self.shape: tuple[int, ...] | None = None
         """Shape of one input; None before the first is decoded."""
         self.low: Tensor | None = None
@@ -67,7 +70,7 @@ class FileDecoder:
         return kept.nonzero().flatten()
 
     @property
-    def notes(self) -> list[str]:
+    def left_out(self) -> list[str]:
         """A sentence about the files that were left out so far, or nothing."""
         if not self.unreadable:
             return []
@@ -76,6 +79,12 @@ class FileDecoder:
             f"{len(self.unreadable)} of {len(self.files)} examples of {self.name!r} were left "
             f"out; the first, number {first.index}, {first.reason}."
         ]
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences about what was left out or changed so far."""
+        changes = list(self.changes.values())
+        return [*self.left_out, *change_notes(self.name, changes, len(self.files))]
 
     def read_all(self) -> None:
         """Decode every file that was not tried yet, so that `positions` are final.
@@ -133,10 +142,16 @@ class FileDecoder:
         """Return the network's input, or the reason why it is left out."""
         file = self.files[number]
         try:
-            image = read(file)
+            image, change = read(file)
         except ValueError:
             return f"{file.name}, can't be read"
-        x = self.transform(image)
+        try:
+            x = transformed(image, self.transform)
+        except Exception as error:  # The transform is the user's.
+            message = " ".join(str(error).split())[:200]
+            return f"{file.name}, makes transform= raise {type(error).__name__}: {message}"
+        if change:
+            self.changes[number] = change
         return x if x.isfinite().all() else "holds values that are not finite"
 
     def _result(

@@ -12,25 +12,32 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Subset
 
 from contam.batch import Batch, Domain
 from contam.data.images import FolderDomain
+from contam.inputs.image_conversion import change_notes
 from contam.inputs.indexed import CHUNK, DatasetDomain, IndexedReader, Unreadable
 from contam.inputs.lazy_files import MAX_BYTES, FileDecoder, LazyFolderDomain
 from contam.inputs.parts import (
     Parts,
-    as_domains,
     as_input,
-    as_inputs,
     as_labels,
+    as_masks,
+    converted_input,
+    converted_inputs,
+    groupings,
     is_single,
+    listed,
     parts,
 )
 from contam.inputs.pixel_range import PixelRange, Transform, pixel_range_of
-from contam.rng import seeded
+from contam.rng import generator_for, seeded
 
 Column = Tensor | list[str]
 """One number or name per example."""
+SORTED = 50
+"""How many times the limit is read of streams that are sorted by class."""
 MakeDomain = Callable[[Tensor, Tensor, PixelRange | None], Domain]
 """Makes a domain from labels, domain indices, and the pixel range of the inputs."""
 
@@ -48,6 +55,8 @@ class RawSet:
     """(n,) positions of the readable examples in the user's data."""
     classes: tuple[str, ...] | None = None
     origin: Column | None = None
+    groupings: dict[str, Column] = field(default_factory=dict)
+    """Columns of the metadata; `chosen_domain` makes one of them the domain."""
     background: Column | None = None
     masks: Tensor | None = None
     low: Tensor | None = None
@@ -60,7 +69,8 @@ class RawSet:
     transform: Transform | None = None
     notes: list[str] = field(default_factory=list)
     """Sentences about what was left out when the set was read."""
-    budget_note: str = ""
+    remarks: list[str] = field(default_factory=list)
+    """Sentences about what was changed, guessed or drawn."""
     decoder: FileDecoder | None = None
     """Decoder of a set of files, which are read in the first pass."""
 
@@ -69,11 +79,7 @@ class RawSet:
 
     def left_out(self) -> list[str]:
         """Return sentences about what was left out so far, including undecodable files."""
-        return [*self.notes, *(self.decoder.notes if self.decoder else [])]
-
-    def all_notes(self) -> list[str]:
-        """Return sentences about what was left out and about the budget."""
-        return [*self.left_out(), *([self.budget_note] if self.budget_note else [])]
+        return [*self.notes, *(self.decoder.left_out if self.decoder else [])]
 
     def refuse_left_out(self) -> None:
         """Raise if an example was left out; later, raise for a file that can't be decoded.
@@ -94,13 +100,40 @@ class RawSet:
         return self.decoder.positions
 
 
+class ClassRuns:
+    """Finds out whether labels come sorted by class.
+
+    >>> runs = ClassRuns()
+    >>> runs.add(["cat", "cat", "dog"])
+    >>> runs.sorted
+    True
+    """
+
+    def __init__(self) -> None:
+        self._classes: set[Any] = set()
+        self._last: Any = None
+        self.sorted = True
+        """Whether the examples of every class came one after another."""
+
+    def add(self, labels: Iterable[Any]) -> None:
+        """Add the labels of more examples."""
+        for label in labels:
+            if label != self._last and label in self._classes:
+                self.sorted = False
+            self._classes.add(label)
+            self._last = label
+
+
 class RawSetBuilder:
     """Collects batches of examples; leaves out non-finite inputs."""
 
-    def __init__(self) -> None:
+    def __init__(self, grouping_names: Sequence[str] = ()) -> None:
+        self.grouping_names = grouping_names
         self.inputs: list[Tensor] | None = []
         self.bytes = 0
-        self.columns: dict[str, list[Any]] = {name: [] for name in Parts._fields[1:]}
+        self.columns: dict[str, list[Any]] = {name: [] for name in ("y", "background", "mask")}
+        self.groupings: dict[str, list[Any]] = {}
+        self.changes: list[str] = []
         self.numbers: list[int] = []
         self.unreadable: list[Unreadable] = []
         self.shape: tuple[int, ...] | None = None
@@ -117,7 +150,7 @@ class RawSetBuilder:
         Raises:
             ValueError: the numbers of inputs and labels differ, or inputs differ in shape.
         """
-        x, y = as_inputs(batch.x), as_labels(batch.y)
+        (x, change), y = converted_inputs(batch.x), as_labels(batch.y)
         if x.ndim < 2 or len(x) != len(y) or len(x) != len(numbers):
             raise ValueError(
                 f"a batch has inputs of shape {tuple(x.shape)} and {len(y)} labels; expected one "
@@ -140,16 +173,42 @@ class RawSetBuilder:
         self.numbers += [numbers[i] for i in kept]
         self._widen(x)
         columns = {
-            "y": y, "domain": as_domains(batch.domain),
+            "y": y,
             "background": None if batch.background is None else as_labels(batch.background),
-            "mask": None if batch.mask is None else as_inputs(batch.mask),
+            "mask": None if batch.mask is None else as_masks(batch.mask),
         }  # fmt: skip
         for name, values in columns.items():
             if values is not None:
                 self.columns[name] += [values[i] for i in kept]
+        for name, values in groupings(batch.domain, self.grouping_names).items():
+            self.groupings.setdefault(name, []).extend(values[i] for i in kept)
+        single = batch.change if isinstance(batch.change, list) else [change] * len(y)
+        self.changes += [single[i] for i in kept]
         self.bytes += x.numel() * x.element_size()
         if self.inputs is not None:
             self.inputs.append(x)
+
+    def keep_smallest(self, places: Sequence[float], count: int) -> list[float]:
+        """Keep the examples with the smallest of the given numbers, in the order they were read.
+
+        Args:
+            places: a number for each example so far.
+            count: number of examples to keep.
+
+        Returns:
+            The numbers of the examples that were kept.
+        """
+        kept = torch.tensor(places).argsort()[:count].sort().values
+        if self.inputs is not None:
+            self.inputs = [torch.cat(self.inputs)[kept]]
+            self.bytes = self.inputs[0].numel() * self.inputs[0].element_size()
+        for columns in (self.columns, self.groupings):
+            for name, values in columns.items():
+                whole = len(values) == len(self.numbers)
+                columns[name] = [values[i] for i in kept.tolist()] if whole else []
+        self.changes = [self.changes[i] for i in kept.tolist()]
+        self.numbers = [self.numbers[i] for i in kept.tolist()]
+        return [places[i] for i in kept.tolist()]
 
     def _widen(self, x: Tensor) -> None:
         """Widen the range of values by these inputs."""
@@ -161,7 +220,9 @@ class RawSetBuilder:
 
     def column(self, name: str) -> Column | None:
         """Return a column, or None if an example lacks it."""
-        values = self.columns[name]
+        return self._complete(self.columns[name])
+
+    def _complete(self, values: list[Any]) -> Column | None:
         if not values or len(values) != len(self.numbers):
             return None
         return values if isinstance(values[0], str) else torch.stack(values)
@@ -191,11 +252,14 @@ class RawSetBuilder:
                 f"{len(self.unreadable)} of {total} examples of {name!r} were left out; the first, "
                 f"number {first.index}, {first.reason}."
             )
+        columns = {name: self._complete(values) for name, values in self.groupings.items()}
         return RawSet(
             name, y, make_domain, self.shape, torch.tensor(self.numbers), None,
-            self.column("domain"), self.column("background"),
-            masks if isinstance(masks, Tensor) else None,
-            self.low, self.high, total, notes=notes,
+            background=self.column("background"),
+            masks=masks if isinstance(masks, Tensor) else None,
+            low=self.low, high=self.high, total=total, notes=notes,
+            remarks=change_notes(name, self.changes, total),
+            groupings={name: c for name, c in columns.items() if c is not None},
         )  # fmt: skip
 
 
@@ -218,6 +282,14 @@ def in_memory(name: str, inputs: Sequence[Tensor]) -> MakeDomain:
     return make_domain
 
 
+def _grouping_names(dataset: Any) -> Sequence[str]:
+    """Return the names of the columns of metadata in a WILDS dataset or a part of one."""
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    names = getattr(dataset, "metadata_fields", None)
+    return [str(name) for name in names] if isinstance(names, list | tuple) else []
+
+
 def read_numbered(name: str, reader: IndexedReader, numbers: Sequence[int]) -> RawSet:
     """Read examples of a map-style dataset.
 
@@ -236,7 +308,7 @@ def read_numbered(name: str, reader: IndexedReader, numbers: Sequence[int]) -> R
     >>> read_numbered("ID", reader, [1]).y
     ['dog']
     """
-    builder = RawSetBuilder()
+    builder = RawSetBuilder(_grouping_names(reader.dataset))
     for kept, batch, unreadable in reader.read(numbers, CHUNK):
         builder.unreadable += unreadable
         if batch is not None:
@@ -258,8 +330,14 @@ def read_batches(
     keys: Mapping[str, str],
     transform: Transform | None,
     limit: int | None = None,
+    *,
+    budget: int | None = None,
+    seed: int = 0,
 ) -> RawSet:
     """Read batches or single examples until the memory limit is reached.
+
+    With a limit, reading stops there. If the labels come sorted by class until then, reading goes
+    on, up to `SORTED` times the limit, so that more than the first classes are read.
 
     Args:
         name: name of the set, for messages.
@@ -267,6 +345,8 @@ def read_batches(
         keys: names of the parts of dicts.
         transform: function from an image to a tensor.
         limit: number of examples after which no further batch is read.
+        budget: maximum number of examples to keep; they are drawn at random from those read.
+        seed: random seed of the draw.
 
     Returns:
         The set in memory; a note says if it is incomplete.
@@ -277,13 +357,19 @@ def read_batches(
     >>> read_batches("ID", [(torch.zeros(2, 3), [0, 1])] * 3, {}, None, limit=4).y
     tensor([0, 1, 0, 1])
     """
-    builder, notes, total = RawSetBuilder(), [], 0
+    builder, notes, total, runs = RawSetBuilder(), [], 0, ClassRuns()
+    drawn = generator_for(seed, f"audit/budget of {name}")
+    places: list[float] = []
+    remarks: list[str] = []
     with seeded(0, "audit/batches"):
         iterator = iter(batches)
-        while builder.bytes <= MAX_BYTES and (limit is None or total < limit):
+        while builder.bytes <= MAX_BYTES:
+            if limit is not None and total >= limit * (SORTED if runs.sorted else 1):
+                break
             try:
                 item = next(iterator)
             except StopIteration:
+                limit = None
                 break
             except Exception as error:  # The iterator is the user's; keep the examples before.
                 message = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
@@ -293,17 +379,29 @@ def read_batches(
                     f"Only the first {total} examples of {name!r}, which raised {message}."
                 )
                 break
+            if item is None:  # A collate function dropped all examples of a batch.
+                remarks.append(f"Empty batches of {name!r} were passed over.")
+                continue
             batch = as_batch(parts(item, keys), transform)
-            count = len(as_labels(batch.y))
-            builder.add(range(total, total + count), batch)
-            total += count
+            y = as_labels(batch.y)
+            runs.add(listed(y))
+            builder.add(range(total, total + len(y)), batch)
+            total += len(y)
+            if budget is not None:
+                more = len(builder.numbers) - len(places)
+                places += torch.rand(more, generator=drawn, dtype=torch.float64).tolist()
+                if len(places) > 2 * budget:
+                    places = builder.keep_smallest(places, budget)
         else:
-            if builder.bytes > MAX_BYTES:
-                notes.append(
-                    f"Only the first {total} examples of {name!r}: more don't fit in memory."
-                )
+            notes.append(f"Only the first {total} examples of {name!r}: more don't fit in memory.")
+    if budget is not None and len(places) > budget:
+        builder.keep_smallest(places, budget)
+    if limit is not None or (budget is not None and total > budget):
+        kept = f", and {budget} of them were drawn (budget)" if budget and total > budget else ""
+        remarks.append(f"The first {total} examples of {name!r} were read{kept}.")
     raw = builder.build(name, in_memory(name, builder.inputs or []), total)
     raw.notes += notes
+    raw.remarks += dict.fromkeys(remarks)
     return raw
 
 
@@ -321,7 +419,8 @@ def as_batch(item: Parts, transform: Transform | None) -> Parts:
         return item
     mask = None if item.mask is None else as_input(item.mask, transform)[None]
     domain, background = (None if v is None else [v] for v in (item.domain, item.background))
-    return Parts(as_input(item.x, transform)[None], [item.y], domain, background, mask)
+    x, change = converted_input(item.x, transform)
+    return Parts(x[None], [item.y], domain, background, mask, [change])
 
 
 def read_files(files: FolderDomain, root: Path | None = None) -> RawSet:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from contam.batch import Batch, Domain, Shift
-from contam.inputs import read_set
+from contam.inputs import as_domain, read_set
 from contam.rng import generator_for, preserve_rng
 
 MAX_CLASSES = 20
@@ -88,7 +88,7 @@ def read_sources(data: Any, queries: Any, others: Mapping[str, Any], *, seed: in
     def read(value: Any, name: str) -> Domain:
         nonlocal classes
         if isinstance(value, Domain):
-            return value
+            return as_domain(value)
         if isinstance(value, Shift):
             raise ValueError(f"{name!r} is a shift; give one of its domains")
         if isinstance(value, Iterator):
@@ -105,7 +105,7 @@ def read_sources(data: Any, queries: Any, others: Mapping[str, Any], *, seed: in
 
     with preserve_rng(data, queries, *others.values()):
         if isinstance(data, Shift):
-            pools = data.train
+            pools = tuple(map(as_domain, data.train))
             if queries is None:
                 queries = data.id_test if data.id_val is None else data.id_val
         else:
