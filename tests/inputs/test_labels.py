@@ -99,7 +99,7 @@ METADATA = {
     "a column of groups": (HALVES, None, HALVES, ""),
     "paths": (PATHS, None, None, "another value for almost every example"),
     "positions": (torch.arange(N), None, None, "another value for almost every example"),
-    "nearly unique numbers": (torch.arange(N) // 2 * 2 + torch.arange(N) // 9, None, None, "another value"),
+    "nearly unique numbers": (torch.arange(N) * 3 // 4, None, None, "another value"),
     "pairs of examples": (torch.arange(N) // 2, None, torch.arange(N) // 2, ""),
     "a constant": (HALVES * 0 + 3, None, HALVES * 0 + 3, ""),
     "two columns": (torch.stack([HALVES, Y * 0], 1), None, HALVES, "'0' is the domain"),

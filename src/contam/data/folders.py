@@ -12,8 +12,8 @@ from contam.data.images import FolderDomain, Transform
 from contam.rng import generator_for
 
 SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".apng", ".bmp", ".gif", ".ppm", ".pgm", ".tif",
-    ".tiff", ".webp", ".avif",
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".apng", ".bmp", ".gif", ".ppm", ".pgm",
+    ".tif", ".tiff", ".webp", ".avif",
 )  # fmt: skip
 """Suffixes of image files, in lower or upper case; other files are ignored."""
 
