@@ -10,6 +10,7 @@ from support.noise import noise
 from torch import Tensor
 
 from contam.measures.separability import domain_error, held_out, principal_plane
+from contam.training.probe import WIDE
 
 
 def two_clouds(distance: float, n: int = 4000) -> tuple[Tensor, Tensor]:
@@ -108,3 +109,25 @@ def test_invalid_arguments_are_rejected():
         principal_plane(noise(5, 1))
     with pytest.raises(ValueError, match="no principal components"):
         principal_plane(torch.ones(5, 3))
+
+
+@pytest.mark.parametrize(
+    ("examples", "neurons"), [(40, 1025), (60, 20_000)], ids=["just wide", "a wide layer"]
+)
+def test_the_plane_of_many_neurons_is_the_plane_of_their_products(examples, neurons):
+    features = noise(examples, neurons) + 3 * noise(examples, 2, seed=1) @ noise(2, neurons, seed=2)
+    points, shares = principal_plane(features)
+    centered = features.double() - features.double().mean(dim=0)
+    values, vectors = torch.linalg.eigh(centered @ centered.T)
+    expected = (vectors * values.clamp(min=0).sqrt()).flip(1)[:, :2]
+    torch.testing.assert_close(points.abs(), expected.abs(), rtol=1e-6, atol=1e-6)
+    assert shares == pytest.approx((values.flip(0)[:2] / values.sum()).tolist())
+
+
+def test_the_error_on_many_neurons_is_that_without_the_constant_ones():
+    domain = torch.arange(120) % 3
+    few = noise(120, 90) + 0.6 * torch.nn.functional.one_hot(domain, 90)
+    test = held_out(domain, share=0.5)
+    # Constant neurons carry no information, but make the layer wide.
+    many = torch.cat([few, torch.ones(120, WIDE)], dim=1)
+    assert 0 < domain_error(few, domain, test) == domain_error(many, domain, test)

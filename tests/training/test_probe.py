@@ -4,7 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load, save
+from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.datasets import load_digits
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import nn
@@ -13,6 +15,8 @@ from contam.batch import Batch, Domain, Shift
 from contam.models.small import small_cnn
 from contam.training.probe import (
     PUBLISHED,
+    WIDE,
+    Discriminant,
     FullBatch,
     Minibatches,
     Probe,
@@ -245,3 +249,66 @@ def test_the_head_keeps_its_best_weights():
     assert torch.equal(head.best_weight, best)
     head.select(0.6)
     assert torch.equal(head.best_weight, head.weight)
+
+
+def in_classes(n: int, width: int, classes: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Examples around the center of their class, the classes in turn."""
+    draws = torch.Generator().manual_seed(seed)
+    centers = torch.randn(classes, width, generator=torch.Generator().manual_seed(99))
+    spread = torch.linspace(0.5, 2, width)
+    y = torch.arange(n) % classes
+    return centers[y] + spread * torch.randn(n, width, generator=draws), y
+
+
+@pytest.mark.parametrize(
+    ("n", "width", "classes"),
+    [(120, 10, 3), (600, 40, 60), (90, 200, 3), (60, 100, 30)],
+    ids=["few features", "many classes", "more features than examples", "two of each class"],
+)
+def test_the_closed_form_agrees_with_scikit_learn(n, width, classes):
+    x, y = in_classes(n, width, classes, seed=0)
+    test, _ = in_classes(n, width, classes, seed=1)
+    ours = fit_probe(x, y, Discriminant(standardize=False))
+    rest = x - torch.stack([x[y == k].mean(dim=0) for k in range(classes)])[y]
+    share = max(ledoit_wolf_shrinkage(rest.numpy(), assume_centered=True), 1e-4)
+    reference = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=share).fit(x.numpy(), y.numpy())
+    wanted = torch.from_numpy(reference.decision_function(test.numpy()))
+    # scikit-learn divides by the examples, and we by the degrees of freedom.
+    wanted = wanted * (n - classes) / n
+    found = ours(test).double()
+    torch.testing.assert_close(
+        found - found.mean(1, keepdim=True), wanted - wanted.mean(1, keepdim=True),
+        rtol=1e-3, atol=1e-3 * float(wanted.abs().max()),
+    )  # fmt: skip
+
+
+def test_one_example_of_each_class_gives_the_nearest_mean():
+    x, y = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]]), torch.tensor([0, 1, 2])
+    probe = fit_probe(x, y, Discriminant(standardize=False))
+    queries = torch.tensor([[1.0, 0.5], [3.0, 1.0], [1.0, 2.5]])
+    assert probe(queries).argmax(dim=1).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("width", [5, 50], ids=["few features", "more features than examples"])
+def test_the_closed_form_never_predicts_a_class_without_examples(width):
+    x, y = in_classes(30, width, 3, seed=0)
+    probe = fit_probe(x, 7 * y, Discriminant(), classes=21_841)
+    assert probe.bias.isneginf().sum() == 21_841 - 3
+    assert set(probe(x).argmax(dim=1).tolist()) == {0, 7, 14}
+
+
+@pytest.mark.parametrize("constant", [0.0, 3.0])
+def test_the_closed_form_takes_constant_features(constant):
+    x, y = in_classes(60, 6, 3, seed=0)
+    x[:, 2:4] = constant
+    assert accuracy(fit_probe(x, y, Discriminant()), (x, y)) > 0.5
+
+
+def test_an_optimum_in_the_span_of_the_examples_is_the_optimum():
+    x, y = in_classes(40, WIDE + 100, 4, seed=0)
+    probe = fit_probe(x, y, FullBatch((1e-2,)))
+    z = ((x - probe.mean) / probe.scale).double()
+    logits = z @ probe.weight.double().T + probe.bias.double()
+    slope = (logits.softmax(dim=1) - F.one_hot(y, 4)) / len(y)
+    gradient = slope.T @ z + 1e-2 * probe.weight.double()
+    assert gradient.abs().max() < 1e-5

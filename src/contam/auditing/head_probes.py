@@ -1,19 +1,96 @@
 """Linear probes of the representation that the network's head reads."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from contam.rng import generator_for
-from contam.training.probe import FullBatch, fit_probe
+from contam.training.probe import WIDE, Discriminant, FullBatch, fit_probe
 
 PROBE = FullBatch(penalties=(1e-3,), iterations=200)
-"""How heads and probes are fitted."""
+"""How heads and probes are fitted, within the budget."""
+EXACT_CLASSES = 50
+"""Classes up to which probes minimize the cross-entropy."""
+LARGEST_EXACT = 3 * 10**8
+"""Examples times neurons times classes up to which probes minimize the cross-entropy."""
+CLOSED_FORM = (
+    "With this many classes, neurons or examples, linear probes and fresh heads are linear "
+    "discriminants in closed form, because logistic regressions would take minutes."
+)
+"""Note on probes beyond the budget."""
+FEWEST_PER_CLASS = 4
+"""Mean number of ID examples per class below which no fresh head is fitted to many classes."""
 
 Features = tuple[Float[Tensor, "n width"], Int[Tensor, " n"]]
 """Features and class indices of a data set."""
+
+
+def probe_recipe(
+    features: Iterable[Float[Tensor, "n width"]], exact: FullBatch, *, classes: int
+) -> FullBatch | Discriminant:
+    """Return how probes are fitted: exactly within a budget, and in closed form beyond it.
+
+    All probes that are compared with each other need the same recipe, so it is chosen for all data
+    sets together.
+
+    Args:
+        features: features of each data set that is fitted to.
+        exact: recipe within the budget.
+        classes: number of classes.
+
+    Source: ours, since logistic regressions take minutes with many classes.
+
+    >>> probe_recipe([torch.ones(30, 8)], PROBE, classes=1000)
+    Discriminant(standardize=True)
+    """
+    # Of more neurons than examples, the span of the examples is used.
+    sizes = [len(x) * (min(x.shape) if x.shape[1] > WIDE else x.shape[1]) for x in features]
+    fits = classes <= EXACT_CLASSES and max(sizes, default=0) * classes <= LARGEST_EXACT
+    return exact if fits else Discriminant()
+
+
+def too_few_per_class(y: Int[Tensor, " n"]) -> bool:
+    """Return whether there are many classes with too few examples each to fit a head to a half.
+
+    >>> too_few_per_class(torch.arange(300)), too_few_per_class(torch.arange(300) % 60)
+    (True, False)
+    """
+    present = len(y.unique())
+    return present > EXACT_CLASSES and len(y) < FEWEST_PER_CLASS * present
+
+
+def linear_classifier(
+    features: Float[Tensor, "n width"],
+    y: Int[Tensor, " n"],
+    recipe: FullBatch | Discriminant,
+    *,
+    classes: int,
+) -> Callable[[Float[Tensor, "m width"]], Int[Tensor, " m"]]:
+    """Fit a probe, and return the function from features to predicted classes.
+
+    Args:
+        features: features of each example.
+        y: class indices.
+        recipe: how the probe is fitted. The closed form has weights for the classes that occur
+            only, which saves memory.
+        classes: number of classes.
+
+    Source: ours.
+
+    >>> x, y = torch.eye(2).repeat(4, 1), torch.tensor([7, 90] * 4)
+    >>> linear_classifier(x, y, Discriminant(), classes=100)(torch.eye(2)).tolist()
+    [7, 90]
+    """
+    if isinstance(recipe, FullBatch):
+        probe = fit_probe(features, y, recipe, classes=classes)
+        return lambda x: probe(x).argmax(dim=1)
+    known, labels = y.unique(return_inverse=True)
+    if len(known) == 1:
+        return lambda x: known.expand(len(x))
+    few = fit_probe(features, labels, recipe, classes=len(known))
+    return lambda x: known[few(x).argmax(dim=1)]
 
 
 def correct_with_fresh_head(
@@ -32,15 +109,28 @@ def correct_with_fresh_head(
 
     Source: ours, the accuracy that the features allow.
     """
-    head = fit_probe(*id_set, PROBE, classes=classes)
-    own = correct_by_other_half(*id_set, classes=classes, seed=seed)
-    return own, {name: head(x).argmax(dim=1) == y for name, (x, y) in ood_sets.items()}
+    recipe = probe_recipe([id_set[0]], PROBE, classes=classes)
+    head = linear_classifier(*id_set, recipe, classes=classes)
+    own = correct_by_other_half(*id_set, recipe, classes=classes, seed=seed)
+    return own, {name: head(x) == y for name, (x, y) in ood_sets.items()}
 
 
 def correct_by_other_half(
-    features: Float[Tensor, "n width"], y: Int[Tensor, " n"], *, classes: int, seed: int = 0
+    features: Float[Tensor, "n width"],
+    y: Int[Tensor, " n"],
+    recipe: FullBatch | Discriminant = PROBE,
+    *,
+    classes: int,
+    seed: int = 0,
 ) -> Bool[Tensor, " n"]:
     """Return which examples a probe that is fitted on the other half classifies correctly.
+
+    Args:
+        features: features of each example.
+        y: class indices.
+        recipe: how the probe is fitted.
+        classes: number of classes.
+        seed: seed of the halves.
 
     Source: ours, two-fold cross-fitting.
 
@@ -55,6 +145,6 @@ def correct_by_other_half(
     correct = torch.zeros(len(y), dtype=torch.bool)
     for fitted, judged in (halves, halves[::-1]):
         if len(fitted) and len(judged):
-            probe = fit_probe(features[fitted], y[fitted], PROBE, classes=classes)
-            correct[judged] = probe(features[judged]).argmax(dim=1) == y[judged]
+            probe = linear_classifier(features[fitted], y[fitted], recipe, classes=classes)
+            correct[judged] = probe(features[judged]) == y[judged]
     return correct

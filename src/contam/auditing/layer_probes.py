@@ -9,6 +9,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from contam.auditing.head_probes import (
+    CLOSED_FORM,
+    EXACT_CLASSES,
+    linear_classifier,
+    probe_recipe,
+)
 from contam.auditing.records import Interval, Projection
 from contam.auditing.single_pass import PassResult, balanced
 from contam.measures.accuracy import clopper_pearson
@@ -16,11 +22,9 @@ from contam.measures.depth import Rule, depths, draw_support
 from contam.measures.layerwise import OUTPUT, Layer
 from contam.measures.separability import domain_error, held_out, principal_plane
 from contam.measures.usable_information import usable_information
-from contam.training.probe import FullBatch, fit_probe
+from contam.training.probe import FullBatch
 
 RECIPE = FullBatch(penalties=(1e-2,), iterations=100)
-LARGEST_PROBE = 3 * 10**8
-"""Examples times neurons times classes up to which a layer has a linear probe."""
 MOST_DOMAINS = 20
 """Domains up to which they are separated; with more, each data set counts as one."""
 FEWEST_OF_DOMAIN = 5
@@ -120,22 +124,21 @@ def probe_classes(
         )
         return results
     layers = list(fitted.features)
+    recipe = probe_recipe(fitted.features.values(), RECIPE, classes=classes)
+    if recipe is not RECIPE:
+        results.left_out.append(CLOSED_FORM)
     for index, layer in enumerate(layers):
-        values = fitted.features[layer]
-        if values.numel() * classes <= LARGEST_PROBE:
-            probe = fit_probe(values.float(), fitted.y, RECIPE, classes=classes)
-            results.probe[layer] = {
-                name: _share(probe(part.features[layer].float()).argmax(1) == part.y)
-                for name, part in judged.items()
-            }
+        values = fitted.features[layer].float()
+        probe = linear_classifier(values, fitted.y, recipe, classes=classes)
+        results.probe[layer] = {
+            name: _share(probe(part.features[layer].float()) == part.y)
+            for name, part in judged.items()
+        }
         yield 0.7 * (index + 1) / len(layers)
-    missing = [layer for layer in layers if layer not in results.probe]
-    if missing:
-        results.left_out.append(
-            f"No linear probe of {missing[0]} and {len(missing) - 1} other layers: with {classes} "
-            "classes and this many neurons it would take minutes each."
-        )
     counts = torch.bincount(fitted.y, minlength=classes)[known]
+    # Votes are counted for the classes that occur, of which there are few among many logits.
+    numbers = known if classes > EXACT_CLASSES else torch.arange(classes)
+    fitted = fitted._replace(y=torch.searchsorted(numbers, fitted.y))
     neighbors = min(per_class, int(counts.min()))
     if neighbors < 2:
         results.left_out.append(
@@ -148,12 +151,17 @@ def probe_classes(
     for name, part in judged.items():
         pairs = [Layer(layer, near.features[layer], part.features[layer]) for layer in layers]
         output = Layer(OUTPUT, near.logits.softmax(dim=1), part.logits.softmax(dim=1))
+        predicted = part.logits.argmax(dim=1)
+        # A class without fitted examples has a number that no neighbor has.
+        fitted_class = torch.isin(predicted, numbers)
+        predicted = torch.where(fitted_class, torch.searchsorted(numbers, predicted), len(numbers))
         decision = depths(
-            [*pairs, output], support, part.logits.argmax(dim=1), rule=Rule(k=min(30, neighbors)),
+            [*pairs, output], support, predicted, rule=Rule(k=min(30, neighbors)),
             reading="over_space",
         )  # fmt: skip
         # The support is balanced, so the prior is even.
-        bits = usable_information(pairs, near.y, part.y, k=min(30, neighbors))
+        y = torch.searchsorted(numbers, part.y)
+        bits = usable_information(pairs, near.y, y, k=min(30, neighbors))
         for place, layer in enumerate(layers):
             share = float((decision.depth <= place).double().mean())
             results.decided.setdefault(layer, {})[name] = share

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from contam.auditing.alterations import altered, changes_of
 from contam.auditing.audit_inputs import AuditInputs, Sample
-from contam.auditing.head_probes import correct_with_fresh_head
+from contam.auditing.head_probes import correct_with_fresh_head, too_few_per_class
 from contam.auditing.layer_records import LayerRecordBuilder
 from contam.auditing.object_removal import has_border, object_boxes, removable, without_boxes
 from contam.auditing.single_pass import Keep, PassResult, balanced, run_pass
@@ -77,10 +77,13 @@ class Passes:
 
     @cached_property
     def fresh_correct(self) -> dict[str, Bool[Tensor, " n"]] | None:
-        """Whether a fresh linear head classifies each example correctly; None without a head."""
+        """Whether a fresh linear head classifies each example correctly.
+
+        None without a head, or with too few ID examples for many classes.
+        """
         features = {name: (result.head, result.y) for name, result in self.sets.items()}
         known = {name: (x, y) for name, (x, y) in features.items() if x is not None}
-        if self.inputs.id.name not in known:
+        if self.inputs.id.name not in known or too_few_per_class(self.id.y):
             return None
         own = known.pop(self.inputs.id.name)
         fresh, others = correct_with_fresh_head(

@@ -6,11 +6,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from contam.rng import generator_for
+from contam.training.probe import WIDE, in_span
+
+MANY_NEURONS = 1024
+"""Neurons above which their covariance is not computed, if there are fewer examples."""
 
 
 class Plane(NamedTuple):
@@ -50,8 +53,10 @@ def principal_plane(features: Float[Tensor, "batch neurons"]) -> Plane:
         raise ValueError(
             "all examples have the same features, so there are no principal components"
         )
-    # The randomized solver would draw from a global seed.
-    pca = PCA(n_components=2, svd_solver="covariance_eigh").fit(values.numpy())
+    # A thin singular value decomposition takes more neurons than examples in linear time. The
+    # randomized solver would draw from a global seed.
+    solver = "full" if values.shape[1] > max(MANY_NEURONS, len(values)) else "covariance_eigh"
+    pca = PCA(n_components=2, svd_solver=solver).fit(values.numpy())
     first, second = pca.explained_variance_ratio_.tolist()
     return Plane(torch.from_numpy(pca.transform(values.numpy())), (first, second))
 
@@ -125,6 +130,12 @@ def domain_error(
             f"expected test examples and two domains to fit, got {int(test.sum())} test examples "
             f"and domains {domain[~test].unique().tolist()}"
         )
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=10_000))
-    classifier.fit(values[~test].numpy(), domain[~test].numpy())
-    return 1 - float(classifier.score(values[test].numpy(), domain[test].numpy()))
+    scaler = StandardScaler().fit(values[~test].numpy())
+    fitted, judged = (
+        torch.from_numpy(scaler.transform(some.numpy())) for some in (values[~test], values[test])
+    )
+    if fitted.shape[1] > max(WIDE, len(fitted)):
+        fitted, basis = in_span(fitted)
+        judged = judged @ basis.T
+    classifier = LogisticRegression(max_iter=10_000).fit(fitted.numpy(), domain[~test].numpy())
+    return 1 - float(classifier.score(judged.numpy(), domain[test].numpy()))

@@ -21,6 +21,10 @@ from contam.training.schedule import warmup_cosine
 Labeled = tuple[Tensor, Tensor]
 """Features (examples, width), and their classes (examples,)."""
 
+WIDE = 4096
+"""Features above which an optimum is sought in the span of the examples, if these are fewer."""
+LEAST_SHRINKAGE = 1e-4
+"""Shrinkage of the covariance at least, so that it can be inverted where features are constant."""
 SELECT_EVERY = 1000
 """Steps between two candidates of `probe_images`, as DomainBed has them for DomainNet."""
 
@@ -80,6 +84,19 @@ class FullBatch:
     scikit-learn's `C` is 1 / (examples * penalty). Validation data select one of several."""
     iterations: int = 500
     """Maximum number of iterations for each penalty."""
+    standardize: bool = True
+
+
+@dataclass(frozen=True)
+class Discriminant:
+    """Linear discriminant analysis in closed form, for many classes or examples.
+
+    All classes share one covariance, shrunk toward a multiple of the identity (Ledoit and Wolf,
+    2004). The fit takes one factorization, of the smaller of examples and features, so its cost
+    hardly depends on the number of classes. Classes without examples are never predicted: their
+    bias is -inf.
+    """
+
     standardize: bool = True
 
 
@@ -168,19 +185,19 @@ def top1_accuracy(logits: Float[Tensor, "examples classes"], y: Int[Tensor, " ex
 def fit_probe(
     features: Float[Tensor, "examples width"],
     y: Int[Tensor, " examples"],
-    recipe: Minibatches | FullBatch = FullBatch(),
+    recipe: Minibatches | FullBatch | Discriminant = FullBatch(),
     *,
     classes: int | None = None,
     validation: Labeled | None = None,
     score: Callable[[Tensor, Tensor], float] = top1_accuracy,
     seed: int = 0,
 ) -> Probe:
-    """Fit a linear classifier to features by minimizing the cross-entropy.
+    """Fit a linear classifier to features: by minimizing the cross-entropy, or in closed form.
 
     Args:
         features: Features of each example.
         y: Class indices.
-        recipe: Training on minibatches or on the full batch.
+        recipe: Training on minibatches or on the full batch, or the closed form.
         classes: Number of classes; by default those of `y`.
         validation: Features and classes that select the best epoch (minibatches) or penalty (full
             batch), the first one if several are equal. Without them, the last epoch is used.
@@ -206,7 +223,9 @@ def fit_probe(
         # A constant feature carries no information, and stays 0.
         scale = torch.where(spread > 1e-7 * (1 + mean.abs()), spread, 1.0)
     x = (x - mean) / scale
-    if isinstance(recipe, FullBatch):
+    if isinstance(recipe, Discriminant):
+        candidates = iter([_discriminant(x, y, classes)])
+    elif isinstance(recipe, FullBatch):
         if len(recipe.penalties) != 1 and validation is None:
             raise ValueError(
                 f"got {len(recipe.penalties)} penalties; give one, or validation data to select "
@@ -223,6 +242,30 @@ def fit_probe(
             best, highest = probe, value
     assert best is not None
     return best
+
+
+def in_span(
+    x: Float[Tensor, "examples width"],
+) -> tuple[Float[Tensor, "examples rank"], Float[Tensor, "rank width"]]:
+    """Return coordinates of examples in an orthonormal basis of their span, and this basis.
+
+    Its cost grows with the width and not with its square: the basis comes from the products of the
+    examples. A penalized linear fit has the same optimum in these coordinates.
+
+    Args:
+        x: Features of each example, in double precision.
+
+    Source: ours, for layers with more neurons than examples.
+
+    >>> x = torch.tensor([[3.0, 0.0, 4.0], [6.0, 0.0, 8.0]], dtype=torch.float64)
+    >>> coordinates, basis = in_span(x)
+    >>> coordinates.shape, torch.allclose(coordinates @ basis, x)
+    (torch.Size([2, 1]), True)
+    """
+    values, vectors = torch.linalg.eigh(x @ x.T)
+    positive = values > 1e-12 * values[-1]
+    lengths, vectors = values[positive].sqrt(), vectors[:, positive]
+    return vectors * lengths, (vectors / lengths).T @ x
 
 
 class SelectedHead(nn.Module):
@@ -374,7 +417,10 @@ def _at_once(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the optimum for each penalty, starting from the previous optimum."""
     # In single precision the line search stops short of the optimum.
-    x = x.double()
+    x, basis = x.double(), None
+    if x.shape[1] > max(WIDE, len(x)):
+        # The optimum lies in the span of the examples, and L-BFGS does not depend on the basis.
+        x, basis = in_span(x)
     weight = x.new_zeros(classes, x.shape[1], requires_grad=True)
     bias = x.new_zeros(classes, requires_grad=True)
     for penalty in recipe.penalties:
@@ -393,7 +439,49 @@ def _at_once(
             return loss
 
         optimizer.step(closure)  # pyright: ignore[reportArgumentType], a tensor will do
-        yield weight.detach().float(), bias.detach().float()
+        found = weight.detach() if basis is None else weight.detach() @ basis
+        yield found.float(), bias.detach().float()
+
+
+def _discriminant(x: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Return weights and biases of linear discriminant analysis with a shrunk covariance."""
+    x = x.double()
+    n, width = x.shape
+    present, label, counts = y.unique(return_inverse=True, return_counts=True)
+    means = x.new_zeros(len(present), width).index_add_(0, label, x) / counts[:, None]
+    rest = x - means[label]
+    wide = width > n
+    # Both products have the same trace and the same norm.
+    product = rest @ rest.T if wide else rest.T @ rest
+    trace, square = product.trace() / n, product.square().sum() / n**2
+    level = trace / width
+    if not level > 0:
+        # No class has two different examples: the nearest mean.
+        weight = means
+    else:
+        fourth = rest.square().sum(dim=1).square().sum() / n
+        distance = square - trace**2 / width
+        noise = torch.minimum((fourth - square) / n, distance)
+        share = (noise / distance if noise > 0 else noise * 0).clamp(LEAST_SHRINKAGE, 1)
+        # The covariance is scale * rest.T @ rest + ridge * identity.
+        freedom = max(1, n - len(present))
+        scale, ridge = (1 - share) / freedom, share * level * n / freedom
+        if not wide:
+            product = scale * product
+            product.diagonal().add_(ridge)
+            weight = torch.cholesky_solve(means.T, torch.linalg.cholesky(product)).T
+        elif scale == 0:
+            weight = means / ridge
+        else:
+            # The inverse by Woodbury's identity, from a matrix over examples.
+            product.diagonal().add_(ridge / scale)
+            inside = torch.cholesky_solve(rest @ means.T, torch.linalg.cholesky(product))
+            weight = (means - inside.T @ rest) / ridge
+    bias = (counts / n).log() - (means * weight).sum(dim=1) / 2
+    weights = x.new_zeros(classes, width, dtype=torch.float32)
+    biases = x.new_full((classes,), -torch.inf, dtype=torch.float32)
+    weights[present], biases[present] = weight.float(), bias.float()
+    return weights, biases
 
 
 def _by_minibatches(

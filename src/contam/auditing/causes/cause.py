@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from contam.auditing.head_probes import FEWEST_PER_CLASS
 from contam.auditing.intervals import accuracy_lost, chance_accuracy
 from contam.auditing.passes import Passes
 from contam.auditing.records import Answer, CauseEvidence, Interval, Remedy, SetScores, Step
@@ -88,6 +89,17 @@ class Cause(ABC):
             threshold=self.threshold if threshold is None else threshold, leads_to=self.name,
             why=why,
         )  # fmt: skip
+
+
+def for_fresh_head(findings: Findings) -> str:
+    """Return what a comparison with a fresh head needs, for a network without one."""
+    evidence = findings.evidence.get("head")
+    if evidence is not None and evidence.n:
+        return (
+            f"At least {FEWEST_PER_CLASS} ID examples of each class, to fit a fresh head "
+            f"(you gave {evidence.n} examples)."
+        )
+    return "A network that ends in a linear layer: a fresh head separates features and head."
 
 
 def where(findings: Findings) -> str:

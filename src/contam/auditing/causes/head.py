@@ -6,7 +6,9 @@ from typing import final
 
 from scipy.stats import binomtest
 
-from contam.auditing.causes.cause import SIGNIFICANCE, Cause, Findings
+from contam.auditing.causes.cause import SIGNIFICANCE, Cause, Findings, for_fresh_head
+from contam.auditing.head_probes import CLOSED_FORM, FEWEST_PER_CLASS, probe_recipe
+from contam.auditing.head_probes import PROBE as EXACT
 from contam.auditing.intervals import chance_accuracy, points, scaled
 from contam.auditing.passes import Passes
 from contam.auditing.records import Answer, CauseEvidence, Interval, Number, Remedy, Step
@@ -50,14 +52,21 @@ class Head(Cause):
             "fitted on the other half of them."
         )
         title = "Is the classifier head to blame?"
-        if passes.fresh_correct is None:
+        features = passes.id.head
+        if features is None or passes.fresh_correct is None:
+            n, classes = len(passes.id.y), len(passes.id.y.unique())
+            reason = (
+                "the logits are not the output of a final linear layer."
+                if features is None
+                else f"{n} ID examples of {classes} classes are too few to fit it; give at least "
+                f"{FEWEST_PER_CLASS} of each class."
+            )
             return CauseEvidence(
                 cause=self.name, title=title, method=method,
-                left_out=(
-                    "The head was not compared with a fresh one: the logits are not the output of "
-                    "a final linear layer.",
-                ),
+                n=0 if features is None else n,
+                left_out=(f"The head was not compared with a fresh one: {reason}",),
             )  # fmt: skip
+        recipe = probe_recipe([features], EXACT, classes=len(passes.inputs.classes))
         numbers: list[Number] = []
         for name, fresh in passes.fresh_correct.items():
             own = passes.sets[name].correct
@@ -84,6 +93,7 @@ class Head(Cause):
             measured=f"largest gain in accuracy, on {best.on}",
             n=len(passes.sets[best.on].y),
             numbers=tuple(numbers),
+            left_out=() if recipe is EXACT else (CLOSED_FORM,),
         )
 
     def ask(self, findings: Findings, earlier: Sequence[Step] = ()) -> Step:
@@ -123,9 +133,7 @@ class Head(Cause):
     def to_provide(self, findings: Findings) -> str:
         evidence = findings.evidence.get(self.name)
         if evidence is None or evidence.effect is None:
-            return (
-                "A network that ends in a linear layer: a fresh head separates features and head."
-            )
+            return for_fresh_head(findings)
         n = findings.id_scores.overall.count
         return f"More ID images (you gave {n}): the gain of a fresh head may be chance."
 

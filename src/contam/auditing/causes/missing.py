@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from contam.auditing.causes.cause import Cause, Findings, where
-from contam.auditing.head_probes import correct_by_other_half
+from contam.auditing.head_probes import CLOSED_FORM, correct_by_other_half, probe_recipe
+from contam.auditing.head_probes import PROBE as EXACT
 from contam.auditing.intervals import (
     above_chance,
     accuracy_lost,
@@ -71,9 +72,13 @@ class MissingInformation(Cause):
             reference = {name: result.reference for name, result in passes.sets.items()}
             encoders[inputs.reference_name or "reference encoder"] = reference
         numbers: list[Number] = []
+        left_out: dict[str, None] = {}
         for encoder, features in encoders.items():
             known = {n: (x, passes.sets[n].y) for n, x in features.items() if x is not None}
             if inputs.ood and len(known) == len(passes.sets):
+                fitted = (x for x, _ in known.values())
+                if probe_recipe(fitted, EXACT, classes=len(inputs.classes)) is not EXACT:
+                    left_out[CLOSED_FORM] = None
                 accuracy = probe_accuracy(known, classes=len(inputs.classes), seed=inputs.seed)
                 numbers += [
                     Number(what=PROBE, on=name, part=encoder, value=value)
@@ -92,6 +97,7 @@ class MissingInformation(Cause):
             measured="highest OOD accuracy of a probe",
             n=min(len(result.y) for result in passes.sets.values()),
             numbers=tuple(numbers),
+            left_out=tuple(left_out),
         )
 
     def ask(self, findings: Findings, earlier: Sequence[Step] = ()) -> Step:
@@ -171,9 +177,10 @@ def probe_accuracy(
     (control, (x, y)), *others = sets.items()
     fewest = min(len(labels) for _, labels in sets.values())
     some = torch.randperm(len(y), generator=generator_for(seed, "audit/control"))[:fewest]
+    recipe = probe_recipe((x for x, _ in sets.values()), EXACT, classes=classes)
     return {
         name: share_correct(
-            correct_by_other_half(features, labels, classes=classes, seed=seed)
+            correct_by_other_half(features, labels, recipe, classes=classes, seed=seed)
         ).accuracy
         for name, (features, labels) in [(control, (x[some], y[some])), *others]
     }

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from contam.auditing.causes.cause import Cause, Findings
+from contam.auditing.causes.cause import Cause, Findings, for_fresh_head
 from contam.auditing.intervals import above_chance, chance_accuracy, compare, percent
 from contam.auditing.passes import Passes
 from contam.auditing.records import CauseEvidence, Number, Remedy, Step
@@ -16,10 +16,9 @@ FRESH = "ID accuracy with a fresh head"
 @final
 @dataclass(frozen=True)
 class Undertrained(Cause):
-    """The ID accuracy that a fresh linear head reaches on the network's features.
+    """The ID accuracy that a linear head reaches on the network's features, a fresh one or its own.
 
-    The network's own accuracy bounds that from below, so alone it can rule the cause out but not
-    show it.
+    The network's own accuracy alone can rule the cause out but not show it.
 
     Source: ours.
     """
@@ -60,12 +59,14 @@ class Undertrained(Cause):
     def ask(self, findings: Findings, earlier: Sequence[Step] = ()) -> Step:
         scores, evidence = findings.id_scores, findings.evidence.get(self.name)
         fresh = None if evidence is None else evidence.effect
-        accuracy = fresh or scores.overall.accuracy
+        own = scores.overall.accuracy
+        # A fresh head that is fitted to few examples can do worse than the network's own.
+        accuracy = own if fresh is None or own.value > fresh.value else fresh
         found = above_chance(accuracy, chance_accuracy(scores))
         answer = compare(found, self.threshold, below="yes")
         if fresh is None and answer != "no":
             answer = "undecided"
-        reader = "the network's own head" if fresh is None else "a fresh linear head"
+        reader = "the network's own head" if accuracy is own else "a fresh linear head"
         conclusion = {
             "yes": "the features do not solve even the ID data",
             "no": "the features solve the ID data",
@@ -86,8 +87,6 @@ class Undertrained(Cause):
 
     def to_provide(self, findings: Findings) -> str:
         if findings.evidence.get(self.name) is None:
-            return (
-                "A network that ends in a linear layer: a fresh head separates features and head."
-            )
+            return for_fresh_head(findings)
         n = findings.id_scores.overall.count
         return f"More ID examples (you gave {n}): the interval includes the threshold."

@@ -1,0 +1,137 @@
+"""The budget of probes: which are exact, which are in closed form, and which are not fitted."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from support.generators import returned
+from torch import Tensor, nn
+
+from contam.auditing.api import cause_evidence
+from contam.auditing.audit_inputs import AuditInputs, Sample
+from contam.auditing.causes.cause import Findings
+from contam.auditing.causes.head import Head
+from contam.auditing.causes.undertrained import Undertrained
+from contam.auditing.head_probes import (
+    CLOSED_FORM,
+    PROBE,
+    correct_by_other_half,
+    linear_classifier,
+    probe_recipe,
+    too_few_per_class,
+)
+from contam.auditing.passes import Budget, run_passes
+from contam.auditing.scores import set_scores
+from contam.batch import Batch, Domain
+from contam.training.probe import Discriminant, fit_probe
+
+
+def sized(*shapes: tuple[int, int]) -> list[Tensor]:
+    """Features of these shapes that take no memory."""
+    return [torch.zeros(1, 1).expand(*shape) for shape in shapes]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "classes", "exact"),
+    [
+        pytest.param([(300, 192)], 10, True, id="a small set"),
+        pytest.param([(300, 192)], 50, True, id="50 classes"),
+        pytest.param([(300, 192)], 51, False, id="51 classes"),
+        pytest.param([(300, 192)], 1000, False, id="ImageNet"),
+        pytest.param([(300, 192)], 21_841, False, id="ImageNet-21k"),
+        pytest.param([(50_000, 2048)], 10, False, id="many examples"),
+        pytest.param([(1200, 100_000)], 10, True, id="more neurons than examples"),
+        pytest.param([(300, 192), (50_000, 2048)], 10, False, id="one large set of two"),
+        pytest.param([], 10, True, id="no set"),
+    ],
+)
+def test_probes_are_exact_within_a_budget(shapes, classes, exact):
+    recipe = probe_recipe(sized(*shapes), PROBE, classes=classes)
+    assert recipe == (PROBE if exact else Discriminant())
+
+
+@pytest.mark.parametrize(
+    ("n", "classes", "few"),
+    [
+        pytest.param(12, 6, False, id="few classes may have few examples"),
+        pytest.param(300, 300, True, id="one of each of 300 classes"),
+        pytest.param(300, 60, False, id="five of each of 60 classes"),
+        pytest.param(239, 60, True, id="a little fewer than four of each"),
+        pytest.param(240, 60, False, id="four of each"),
+    ],
+)
+def test_a_head_needs_some_examples_of_each_of_many_classes(n, classes, few):
+    assert too_few_per_class(torch.arange(n) % classes) == few
+
+
+def noisy(y: Tensor, seed: int = 0) -> Tensor:
+    """One feature for each class, under noise."""
+    draws = torch.Generator().manual_seed(seed)
+    return F.one_hot(y).float() + 0.4 * torch.randn(len(y), 1 + int(y.max()), generator=draws)
+
+
+def test_small_sets_have_the_probes_that_they_had():
+    y = torch.arange(60) % 3
+    x = noisy(y)
+    probe = fit_probe(x, y, PROBE, classes=3)
+    predicted = linear_classifier(x, y, probe_recipe([x], PROBE, classes=3), classes=3)(x)
+    assert torch.equal(predicted, probe(x).argmax(dim=1))
+
+
+def test_both_recipes_agree_on_separable_classes():
+    y = torch.arange(120) % 6
+    x = noisy(y)
+    exact, closed = (
+        float(correct_by_other_half(x, y, recipe, classes=6).double().mean())
+        for recipe in (PROBE, Discriminant())
+    )
+    assert exact == pytest.approx(closed, abs=0.1) and closed > 0.7
+
+
+def test_a_single_class_is_always_predicted():
+    x, y = torch.ones(4, 3), torch.full((4,), 9)
+    assert linear_classifier(x, y, Discriminant(), classes=100)(x).tolist() == [9] * 4
+
+
+def evidence_of(classes: int, n: int, head: Tensor) -> Findings:
+    """The findings about a linear network on noisy features of each class."""
+    y = torch.arange(n) % classes
+    network = nn.Sequential(nn.Identity(), nn.Linear(classes, classes, bias=False))
+    network[1].weight = nn.Parameter(head)
+    sets = [Sample(s, Domain(s, Batch(noisy(y, k), y, y * 0))) for k, s in enumerate(("ID", "OOD"))]
+    names = tuple(map(str, range(classes)))
+    inputs = AuditInputs("linear", network, names, sets[0], (sets[1],))
+    passes = returned(run_passes(inputs, (), Budget(without_object=0, changed=0, control=0)))
+    scores = [
+        set_scores(result, name, names, "id" if name == "ID" else "ood")
+        for name, result in passes.sets.items()
+    ]
+    return Findings(tuple(scores), {e.cause: e for e in cause_evidence(passes)})
+
+
+def test_a_good_network_is_not_undertrained_for_lack_of_examples():
+    """One example of each of 80 classes: a fresh head can't know the classes that judge it."""
+    findings = evidence_of(80, 80, torch.eye(80))
+    assert findings.id_scores.overall.accuracy.value > 0.5
+    step = Undertrained().ask(findings)
+    assert step.answer != "yes" and "the network's own head" in step.why
+    assert Head().ask(findings).answer == "undecided"
+    (line,) = (n for n in findings.evidence["head"].left_out if "fresh" in n)
+    assert "80 ID examples of 80 classes are too few to fit it" in line
+    assert "At least 4 ID examples of each class" in Head().to_provide(findings)
+    assert Undertrained().to_provide(findings) == Head().to_provide(findings)
+
+
+def test_an_own_head_that_is_better_than_a_fresh_one_shows_what_the_features_solve():
+    findings = evidence_of(60, 240, torch.eye(60))
+    fresh = findings.evidence["undertrained"].effect
+    own = findings.id_scores.overall.accuracy
+    assert fresh is not None
+    step = Undertrained().ask(findings)
+    better = "a fresh linear head" if fresh.value >= own.value else "the network's own head"
+    assert better in step.why
+
+
+def test_a_bad_head_of_many_classes_is_found_in_closed_form():
+    findings = evidence_of(60, 480, torch.eye(60).roll(1, 0))
+    assert Head().ask(findings).answer == "yes"
+    assert CLOSED_FORM in findings.evidence["head"].left_out
