@@ -37,6 +37,7 @@ class Domain:
     Args:
         name: the name in messages and results.
         data: the examples.
+        classes: names of the classes by index, if they are known.
 
     Raises:
         ValueError: inputs, labels and domain indices differ in number.
@@ -49,6 +50,8 @@ class Domain:
 
     name: str
     data: Batch = field(repr=False)
+    classes: tuple[str, ...] | None = None
+    """Names of the classes by index, if they are known."""
 
     def __post_init__(self) -> None:
         x, y, domain = self.data

@@ -12,6 +12,7 @@ from torch import Tensor
 from contam.auditing.audit_inputs import Sample
 from contam.inputs.parts import as_labels, as_masks, listed, pick
 from contam.inputs.pixel_range import mask_from
+from contam.inputs.table_files import table_of
 from contam.inputs.tables import RawSet
 
 FAINTEST = 0.02
@@ -100,6 +101,18 @@ def _masks_beside(root: Path, table: RawSet) -> Float[Tensor, "n 1 height width"
     return torch.stack(masks)
 
 
+def _backgrounds_of(source: Any, table: RawSet) -> list[str]:
+    """Return the background of each file from a table of paths and backgrounds."""
+    if not table.files:
+        raise ValueError(
+            f"{table.name!r} does not come from files, so a table can't name their backgrounds; "
+            "give a label for each example"
+        )
+    listed_in = table_of(source)
+    assert listed_in is not None
+    return listed_in.values_of(table.files, table.root, "background")
+
+
 def with_backgrounds(
     samples: Sequence[Sample], tables: Sequence[RawSet], labels: Mapping[str, Any]
 ) -> list[Sample]:
@@ -108,8 +121,8 @@ def with_backgrounds(
     Args:
         samples: the data sets.
         tables: the same sets as they were read.
-        labels: (n,) indices or names by name of the set; sets without an entry take the labels that
-            came with the examples.
+        labels: (n,) indices or names by name of the set, or a table with columns for path and
+            background; sets without an entry take the labels that came with the examples.
 
     Returns:
         The data sets with (n,) background indices where there are labels.
@@ -128,8 +141,11 @@ def with_backgrounds(
     columns = []
     for table in tables:
         column = table.background
-        if table.name in labels:
-            column = as_labels(labels[table.name], "background labels")
+        given = labels.get(table.name)
+        if table_of(given) is not None:
+            column = _backgrounds_of(given, table)
+        elif given is not None:
+            column = as_labels(given, "background labels")
             if len(column) != table.total:
                 raise ValueError(
                     f"{len(column)} background labels for the {table.total} examples of "

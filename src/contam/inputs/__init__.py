@@ -1,10 +1,11 @@
 """Convert data of many forms to a `Domain`: the public entry point for data.
 
-Accepted everywhere: a folder (`class/image` or `domain/class/image`), a `DataLoader`, a `Dataset`
-(also iterable ones and those of Hugging Face), a pair (x, y) or a triple (x, y, domain) of tensors
-or arrays, a dict of them, a list of batches, a `Domain`, and a `Shift` (its ID test set). An
-example or a batch is (x, y), (x, y, metadata) or a dict; labels are class indices, whole floats,
-one-hot rows or names; bytes become shares in [0, 1]; images go through the transform.
+Accepted everywhere: a folder (`class/image` or `domain/class/image`), a table with a path and a
+label for each image (a CSV, Parquet or JSON file, a data frame, an `ImageTable`), a `DataLoader`, a
+`Dataset` (also iterable ones and those of Hugging Face), a pair (x, y) or a triple (x, y, domain)
+of tensors or arrays, a dict of them, a list of batches, a `Domain`, and a `Shift` (its ID test
+set). An example or a batch is (x, y), (x, y, metadata) or a dict; labels are class indices, whole
+floats, one-hot rows or names; bytes become shares in [0, 1]; images go through the transform.
 
 Three functions differ in how they treat examples that can't be read or hold non-finite values:
 
@@ -32,7 +33,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from contam.batch import Batch, Domain, Shift
@@ -41,9 +41,11 @@ from contam.inputs.input_set import InputSet, pick_examples
 from contam.inputs.labels import UNLABELED, labeled, origins
 from contam.inputs.parts import numbered
 from contam.inputs.pixel_range import PixelRange, Transform
+from contam.inputs.table_files import ImageTable
 
 __all__ = [
     "ACCEPTED",
+    "ImageTable",
     "InputSet",
     "PixelRange",
     "Transform",
@@ -51,6 +53,7 @@ __all__ = [
     "as_domain",
     "from_folder",
     "from_loader",
+    "from_table",
     "from_tensors",
     "named_sets",
     "pick_examples",
@@ -284,15 +287,69 @@ def _holds_bytes(domain: Domain) -> bool:
     return type(domain) is Domain and domain.data.x.dtype in (torch.uint8, torch.uint16)
 
 
+def from_table(
+    source: Any,
+    *,
+    path: str | None = None,
+    label: str | None = None,
+    domain: str | Sequence[str] | None = None,
+    where: Mapping[str, Any] | None = None,
+    root: str | Path | None = None,
+    transform: Transform | None = None,
+    classes: Sequence[str] | None = None,
+    name: str | None = None,
+) -> Domain:
+    """Read the images that a table lists; files are decoded in the first pass.
+
+    Columns that are not named are found by their usual names, such as `path` or `file_name`,
+    `label` or `class`, `domain` or `group`. To audit a network by name with its own transform, give
+    the audit the table's path or an `ImageTable` instead.
+
+    Args:
+        source: a file (.csv, .tsv, .parquet, .json, .jsonl), a pattern such as `shards/*.csv`, or
+            a data frame.
+        path: column of the images' paths.
+        label: column of the class names or indices.
+        domain: column of the domains, or several columns whose combinations are the domains.
+        where: values by column, such as `{"split": "val"}`; other rows are left out.
+        root: folder of relative paths; by default that of the file.
+        transform: function from an image to the network's input; by default pixels in [0, 1].
+        classes: names of the classes in the order of the logits; sorted by default.
+        name: name of the domain; by default the values of `where`, or the name of the file.
+
+    Returns:
+        The images in the order of the rows.
+
+    Raises:
+        ValueError: the table can't be read, lacks a column, or none of its images is a file.
+
+    >>> from PIL import Image
+    >>> for name in ("a.png", "b.png"):
+    ...     Image.new("RGB", (4, 4)).save(name)
+    >>> import pandas as pd
+    >>> animals = pd.DataFrame({"file": ["a.png", "b.png"], "animal": ["dog", "cat"]})
+    >>> domain = from_table(animals, label="animal")
+    >>> domain.y.tolist(), domain.classes
+    ([1, 0], ('cat', 'dog'))
+    """
+    table = ImageTable(source, path, label, domain, where=where or {}, root=root)
+    return as_domain(table, name=name, transform=transform, classes=classes)
+
+
 def _names(classes: Sequence[str] | None) -> tuple[str, ...] | None:
     return None if classes is None else tuple(map(str, classes))
 
 
 def _domain_of(raw: Any, classes: tuple[str, ...] | None) -> Domain:
-    y = numbered(raw.y, raw.classes)[0] if classes is None else labeled(raw, classes, renamed=True)
-    if isinstance(y, Tensor) and int(y.min()) < 0:
+    if classes is None:
+        y, names = numbered(raw.y, raw.classes)
+    else:
+        y, names = labeled(raw, classes, renamed=True), classes
+    if int(y.min()) < 0:
         raise ValueError(
             f"{raw.name!r} has labels {int(y.min())}..{int(y.max())}; expected 0 or more"
             f"{UNLABELED if int(y.min()) == -1 else ''}"
         )
-    return raw.make_domain(y, origins([raw])[0][0].long(), None)
+    domain = raw.make_domain(y, origins([raw])[0][0].long(), None)
+    vars(domain).update(classes=names or None)  # the fields of a frozen record are set once
+    return domain

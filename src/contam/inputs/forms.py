@@ -17,6 +17,7 @@ from contam.data.images import FolderDomain, centered, pixels
 from contam.inputs.image_conversion import change_notes, unit_bytes
 from contam.inputs.indexed import IndexedReader, numbers_of, one_worker, reader_of
 from contam.inputs.labels import choose_domain, origins
+from contam.inputs.lazy_files import LazyFolderDomain
 from contam.inputs.parts import (
     KEYS,
     Parts,
@@ -31,12 +32,13 @@ from contam.inputs.parts import (
     some_of,
 )
 from contam.inputs.pixel_range import PixelRange, Transform
+from contam.inputs.table_files import ImageTable, table_of
 from contam.inputs.tables import RawSet, as_batch, read_batches, read_files, read_numbered
 from contam.rng import generator_for
 
 ACCEPTED = (
-    "a folder, a DataLoader, a Dataset, a Domain, a Shift, a pair (x, y) of tensors, or batches "
-    "of (x, y)"
+    "a folder, a table, a DataLoader, a Dataset, a Domain, a Shift, a pair (x, y) of tensors, or "
+    "batches of (x, y)"
 )
 """The accepted forms, for messages."""
 
@@ -106,7 +108,9 @@ def _is_set(data: Any) -> bool:
     """Whether something is a whole data set and not a batch."""
     if isinstance(data, Mapping):
         return hasattr(data, "column_names") or _is_whole_dict(data)
-    kinds = (str, Path, DataLoader, Domain, Shift, Dataset)
+    kinds = (str, Path, ImageTable, DataLoader, Domain, Shift, Dataset)
+    if type(data).__name__ == "DataFrame":
+        return True
     return isinstance(data, kinds) or _is_pair(data) or hasattr(data, "column_names")
 
 
@@ -157,8 +161,9 @@ def read_raw(name: str | None, data: Any, role: str, options: Options) -> RawSet
     """
     if isinstance(data, Shift):
         data = data.id_test
-    if isinstance(data, str | Path):
-        return _folder(Path(data), name, options)
+    table = table_of(data)
+    if table is not None or isinstance(data, str | Path):
+        return _table(table, name, options) if table else _folder(Path(data), name, options)
     if isinstance(data, Domain):
         return _domain(data, name or data.name, options)
     name = name or role
@@ -216,7 +221,8 @@ def stream(data: Any, size: int, options: Options) -> Iterator[Batch]:
     if isinstance(data, Domain):
         yield from (batch._replace(x=unit_bytes(batch.x)) for batch in data.batches(size))
         return
-    if _is_whole_dict(data) or isinstance(data, str | Path) or _is_pair(data):
+    whole = _is_whole_dict(data) or _is_pair(data) or table_of(data) is not None
+    if whole or isinstance(data, str | Path):
         raw = read_raw(None, data, "data", options)
         y, _ = numbered(raw.y, options.classes or raw.classes)
         raw.refuse_left_out()
@@ -289,8 +295,19 @@ def _joined(singles: Sequence[Parts]) -> Parts:
 
 
 def _domain(data: Domain, name: str, options: Options) -> RawSet:
+    raw = _of_domain(data, name, options)
+    raw.classes = data.classes
+    return raw
+
+
+def _of_domain(data: Domain, name: str, options: Options) -> RawSet:
     if len(data) == 0:
         raise ValueError(f"{name!r} has no examples: it is empty")
+    if isinstance(data, LazyFolderDomain) and data.pixel_range is None:
+        data = FolderDomain(
+            data.name, data.decoder.files, data.labels, data.origins, data.decoder.transform,
+            workers=data.decoder.workers,
+        )  # fmt: skip
     if isinstance(data, FolderDomain):
         return _files(data.pick(torch.arange(len(data)), name), None, options)
     if type(data) is Domain:
@@ -410,6 +427,20 @@ def _folder(root: Path, name: str | None, options: Options) -> RawSet:
     raw.classes = classes
     assert isinstance(raw.origin, Tensor)
     raw.origin = [list(trees)[i] for i in raw.origin.tolist()] if len(trees) > 1 else None
+    return raw
+
+
+def _table(table: ImageTable, name: str | None, options: Options) -> RawSet:
+    """Read the images of a table."""
+    rows = table.rows(options.keys, options.classes)
+    transform = options.transform or _one_size(rows.files)
+    none = torch.zeros(len(rows.files), dtype=torch.int64)
+    raw = _files(
+        FolderDomain(name or table.name, rows.files, none, none, transform), rows.root, options
+    )
+    columns = (pick(column, raw.numbers) for column in (rows.y, rows.domain, rows.background))
+    raw.y, raw.origin, raw.background = columns
+    raw.notes += rows.notes
     return raw
 
 
