@@ -122,6 +122,13 @@ def test_several_group_columns_are_combined(place):
     assert domain.tolist() == [0, 1, 2, 2]
 
 
+def test_a_column_that_differs_on_every_row_is_no_domain_unless_it_is_named(place):
+    rows = pd.DataFrame(ROWS * 8).assign(domain=range(32))
+    plain, named = (ImageTable(rows, domain=d, root="images") for d in (None, "domain"))
+    assert read_set(plain).domain.data.domain.unique().tolist() == [0]
+    assert len(read_set(named).domain.data.domain.unique()) == 32
+
+
 LABELS = {
     "whole numbers": ([0, 11, 2, 1], [0, 11, 2, 1]),
     "whole numbers as texts": (["0", "11", "2", "1"], [0, 11, 2, 1]),

@@ -439,7 +439,11 @@ def _table(table: ImageTable, name: str | None, options: Options) -> RawSet:
         FolderDomain(name or table.name, rows.files, none, none, transform), rows.root, options
     )
     columns = (pick(column, raw.numbers) for column in (rows.y, rows.domain, rows.background))
-    raw.y, raw.origin, raw.background = columns
+    raw.y, domain, raw.background = columns
+    if domain is not None:
+        named = table.domain is not None or "domain" in options.keys
+        raw.groupings = {"domain": domain}
+        choose_domain(raw, None, declared=named)
     raw.notes += rows.notes
     return raw
 
