@@ -14,6 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, PositiveInt
+from safetensors.torch import save_file
 
 from contam.run import Run, RunError, digest
 
@@ -236,13 +237,66 @@ def test_a_folder_without_a_run_is_rejected(tmp_path):
         Run.load(tmp_path / "nowhere")
 
 
-def test_an_edited_config_is_rejected(tmp_path):
+EDITS = {
+    "its config": {"config": {"steps": 4, "rates": [0.1, 0.5]}},
+    "its state": {"finished": True},
+    "its experiment": {"experiment": "other"},
+    "the digest of a table": {"files": {}},
+    "its own digest": {"sha256": "0" * 64},
+}
+
+
+@pytest.mark.parametrize("case", EDITS)
+def test_an_edited_manifest_is_rejected(tmp_path, case):
     path = one_part(tmp_path) / "run.json"
     content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | EDITS[case]))
+    for read in (lambda: Run.load(path.parent), lambda: Run.start(tmp_path, "toy", Config())):
+        with pytest.raises(RunError, match=r"run\.json: does not match its digest.*edited"):
+            read()
+
+
+def test_a_manifest_with_other_white_space_or_without_a_digest_is_read(tmp_path):
+    path = one_part(tmp_path) / "run.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content, indent=4, sort_keys=True))
+    assert Run.load(path.parent).has("curve/seed0")
+    del content["sha256"]  # as earlier versions wrote it
+    path.write_text(json.dumps(content))
+    assert Run.load(path.parent).has("curve/seed0")
+
+
+def test_a_manifest_without_a_digest_must_fit_its_folder(tmp_path):
+    path = one_part(tmp_path) / "run.json"
+    content = json.loads(path.read_text())
+    del content["sha256"]
     content["config"]["steps"] = 4
     path.write_text(json.dumps(content))
     with pytest.raises(RunError, match="does not match the folder"):
         Run.start(tmp_path, "toy", Config())
+
+
+FOREIGN = {
+    "of another program": (None, "is not the checkpoint"),
+    "of another part": ({"records": "[]", "part": "toy-0/other"}, "is not the checkpoint"),
+    "with records that are not JSON": ({"records": "["}, "is not the checkpoint"),
+    "with records that are a number": ({"records": "3"}, "is not the checkpoint"),
+    "with records nested too deeply": ({"records": "[" * 100_000}, "is not the checkpoint"),
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_a_foreign_checkpoint_is_rejected(tmp_path, case):
+    metadata, line = FOREIGN[case]
+    with Run.start(tmp_path, "toy", Config()) as run:
+        run.save_checkpoint("part", {"W": torch.ones(2)})
+        path = run.folder / "checkpoints" / "part.safetensors"
+        save_file({"W": torch.ones(2)}, path, metadata)
+        with pytest.raises(
+            RunError, match=rf"part\.safetensors: {line}.*delete this file"
+        ) as caught:
+            run.checkpoint("part")
+        assert "\n" not in str(caught.value)
 
 
 @settings(

@@ -1,7 +1,7 @@
 """Writes and reads run folders; no other module writes them.
 
     <experiment>-<hash of the resolved config>/
-      run.json               config, versions, sessions, and a digest of each file
+      run.json               config, versions, sessions, and a digest of each file and of itself
       tables/<part>.jsonl      records, one JSON object per line
       arrays/<part>.safetensors
       checkpoints/<part>.safetensors   only while a part is unfinished
@@ -39,11 +39,14 @@ from safetensors import safe_open as open_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from contam.text_files import read_json
 from contam.training.distributed import barrier, processes, rank
 
 FORMAT = 1
 UNFINISHED = ".writing-"
 """Prefix of the names of temporary files, which are renamed when they are complete."""
+DIGEST = "sha256"
+"""Field of run.json with the digest of its other fields."""
 PART_NAME = re.compile(r"[A-Za-z0-9_.=+-]+(/[A-Za-z0-9_.=+-]+)*")
 
 DataFrame: TypeAlias = Any
@@ -389,10 +392,11 @@ class Run:
             ValueError: the name of the part has characters that are not allowed.
             RunError: the folder can't be written.
         """
-        header = json.dumps([_plain(record) for record in records])
-        self._put(
-            self._checkpoint_path(part), to_safetensors(_contiguous(state), {"records": header})
-        )
+        header = {
+            "records": json.dumps([_plain(record) for record in records]),
+            "part": self._checkpoint_name(part),
+        }
+        self._put(self._checkpoint_path(part), to_safetensors(_contiguous(state), header))
 
     def checkpoint(self, part: str) -> tuple[dict[str, Tensor], list[dict[str, Any]]] | None:
         """Read the checkpoint of an unfinished part.
@@ -405,7 +409,7 @@ class Run:
             checkpoint.
 
         Raises:
-            RunError: the file is damaged.
+            RunError: the file is damaged, or it is a checkpoint of something else.
 
         >>> import tempfile
         >>> class Config(BaseModel):
@@ -419,7 +423,16 @@ class Run:
         if not path.exists():
             return None
         tensors, metadata = _load_tensors(path)
-        return tensors, json.loads(metadata["records"])
+        name = self._checkpoint_name(part)
+        try:
+            if metadata.get("part", name) != name:
+                raise ValueError
+            return tensors, list(json.loads(metadata["records"]))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise RunError(
+                f"{path}: is not the checkpoint of {part!r} of this run; delete this file and run "
+                "again: only its part is computed again"
+            ) from None
 
     def finish(self) -> None:
         """Mark the run as finished, after every part is written."""
@@ -429,6 +442,9 @@ class Run:
 
     def _checkpoint_path(self, part: str) -> Path:
         return self.folder / "checkpoints" / f"{_named(part)}.safetensors"
+
+    def _checkpoint_name(self, part: str) -> str:
+        return f"{self.experiment}-{digest(self.experiment, self.config)}/{part}"
 
     def _content(self, path: str) -> bytes:
         """Read a file, and check it against its digest in the manifest."""
@@ -460,9 +476,9 @@ class Run:
         if self._lock is None:
             raise RunError(f"{self.folder}: is open for reading only; use 'Run.start' to write")
         self._manifest.sessions[-1].seconds = round(time.monotonic() - self._clock, 2)
-        write_atomically(
-            self.folder / "run.json", self._manifest.model_dump_json(indent=1).encode() + b"\n"
-        )
+        content = self._manifest.model_dump(mode="json")
+        text = json.dumps(content | {DIGEST: _sha256_of(content)}, indent=1)
+        write_atomically(self.folder / "run.json", text.encode() + b"\n")
 
 
 def digest(experiment: str, config: Mapping[str, Any]) -> str:
@@ -480,6 +496,11 @@ def digest(experiment: str, config: Mapping[str, Any]) -> str:
     """
     text = json.dumps([FORMAT, experiment, config], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _sha256_of(content: Mapping[str, Any]) -> str:
+    """Hash JSON values; the order of keys and white space do not matter."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _named(part: str) -> str:
@@ -502,17 +523,24 @@ def _read_manifest(folder: Path) -> Manifest:
         what = "has no run.json" if folder.is_dir() else "is not a folder"
         raise RunError(f"{folder}: {what}; give the folder that 'contam run' printed")
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
+    except ValueError as error:
+        raise RunError(f"{error}; restore it, or delete {folder} and run again") from None
+    try:
         if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:
             raise RunError(
                 f"{path}: field 'format' is {content['format']!r}, this version reads {FORMAT}; "
                 "use the version of contam that made it"
             )
-        return Manifest.model_validate(content)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise RunError(
-            f"{path}: is not JSON ({error}); restore it, or delete {folder} and run again"
-        ) from None
+        # Earlier versions wrote no digest of run.json itself.
+        written = content.pop(DIGEST, None) if isinstance(content, dict) else None
+        manifest = Manifest.model_validate(content)
+        if written is not None and written != _sha256_of(content):
+            raise RunError(
+                f"{path}: does not match its digest (damaged or edited); restore it, or delete "
+                f"{folder} and run again"
+            )
+        return manifest
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "(root)"

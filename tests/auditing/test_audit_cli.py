@@ -101,7 +101,7 @@ BAD = {
     "no such layer": (("--layer", "encoder.stage3.relu"), "did you mean one of"),
     "no such flag": (("--oodd", "x"), "Unrecognized options: --oodd"),
     "no such masks": (("--masks", "nix"), "no folder nix"),
-    "no such baseline": (("--baseline", "no.csv"), "can't read the table of models no.csv"),
+    "no such baseline": (("--baseline", "no.csv"), "no.csv: can't be read"),
     "no such reference": (("--reference", "nix"), "no encoder 'nix'"),
     "no such device": (("--device", "abacus"), "no device 'abacus'"),
     "a folder of no classes": (("--ood", "data"), "has a folder"),

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from contam.auditing.records import FORMAT, AuditRecord, Interval, Verdict
 from contam.run import write_atomically
+from contam.text_files import read_json
 
 RECORD, SCHEMA = "audit.json", "audit.schema.json"
 """Files of all results, and of their schema."""
@@ -137,17 +138,11 @@ class Audit:
             ValueError: there is no audit, it is damaged, or another version wrote it.
         """
         path = Path(folder) / RECORD
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        if not path.is_file():
             raise ValueError(
-                f"no audit in {folder}: {path.name} can't be read ({error}); give the folder that "
-                "save() or 'contam audit' wrote"
-            ) from None
-        try:
-            found = json.loads(text)
-        except json.JSONDecodeError:
-            raise ValueError(f"{path} is not JSON; run the audit again") from None
+                f"no {path.name} in {folder}; give the folder that save() or 'contam audit' wrote"
+            )
+        found = read_json(path)
         version = found.get("format", FORMAT) if isinstance(found, dict) else FORMAT
         if version != FORMAT:
             raise ValueError(
@@ -155,7 +150,7 @@ class Audit:
                 "run the audit again"
             )
         try:
-            return cls(AuditRecord.model_validate_json(text))
+            return cls(AuditRecord.model_validate(found))
         except ValidationError as error:
             fault = error.errors()[0]
             place = ".".join(map(str, fault["loc"]))

@@ -9,6 +9,7 @@ import tyro
 
 from contam.cli.parsing import nearest
 from contam.cli.progress import ProgressDisplay
+from contam.text_files import read_json
 
 MADE = "made.json"
 """File in a generated folder of data that records how it was generated."""
@@ -143,7 +144,7 @@ def _refuse_other_content(folder: Path, recipe: Mapping[str, Any]) -> None:
     note = folder / MADE
     if note.is_file():
         try:
-            noted = dict(json.loads(note.read_bytes()))
+            noted = dict(read_json(note))
         except (ValueError, TypeError):
             noted = {}
         if noted == recipe:

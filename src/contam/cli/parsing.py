@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
+from contam.text_files import read_yaml
+
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
@@ -97,15 +99,12 @@ def config_from_yaml(path: Path, base: "BaseModel") -> "BaseModel":
     Raises:
         ValueError: the file can't be read or has a bad field; names the file, one line.
     """
-    import yaml
     from pydantic import ValidationError
 
     try:
-        fields = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ValueError(f"--config {path}: can't be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"--config {path}: is not YAML: {error}") from None
+        fields = read_yaml(path)
+    except ValueError as error:
+        raise ValueError(f"--config {error}") from None
     if not isinstance(fields, dict):
         raise ValueError(f"--config {path}: needs lines 'field: value'; --print-config shows them")
     try:

@@ -4,7 +4,6 @@ A network returns 1000 logits in the order of the sorted WordNet ids (wnids). Th
 classes; if all 1000 logits compete, their accuracy is tens of percentage points too low.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from contam.data.folders import classes_in, folders_in, image_folder, images_in
 from contam.data.images import FolderDomain, Transform, without_border
+from contam.text_files import read_json, read_text
 
 CLASSES = 1000
 BORDER = 2
@@ -280,6 +280,7 @@ def objectnet_columns(mappings: Path) -> dict[str, tuple[int, ...]]:
     Raises:
         ValueError: a mapping file is missing, or they contradict each other.
 
+    >>> import json
     >>> files = {
     ...     "folder_to_objectnet_label.json": {"chair": "Chair"},
     ...     "objectnet_to_imagenet_1k.json": {"Chair": "folding chair; rocking chair"},
@@ -292,21 +293,21 @@ def objectnet_columns(mappings: Path) -> dict[str, tuple[int, ...]]:
     {'chair': (559, 765)}
     """
 
-    def lines(name: str) -> str:
+    def place(name: str) -> Path:
         if not (mappings / name).is_file():
             raise ValueError(f"no {mappings / name}; it is in the archive of ObjectNet")
-        return (mappings / name).read_text("utf-8")
+        return mappings / name
 
-    labels = json.loads(lines("folder_to_objectnet_label.json"))
-    known = json.loads(lines("objectnet_to_imagenet_1k.json"))
+    labels = read_json(place("folder_to_objectnet_label.json"))
+    known = read_json(place("objectnet_to_imagenet_1k.json"))
     column_of = {
         int(older): int(column)
-        for column, older in json.loads(lines("pytorch_to_imagenet_2012_id.json")).items()
+        for column, older in read_json(place("pytorch_to_imagenet_2012_id.json")).items()
     }
     # The line number is ImageNet's older class number, which differs from the column.
     older_of = {
         line.strip(): number
-        for number, line in enumerate(lines("imagenet_to_label_2012_v2").splitlines())
+        for number, line in enumerate(read_text(place("imagenet_to_label_2012_v2")).splitlines())
     }
     folder_of = {label: folder for folder, label in labels.items()}
     try:

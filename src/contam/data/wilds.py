@@ -1,6 +1,5 @@
 """iWildCam and Camelyon17 in the folders of the WILDS benchmark, read without its package."""
 
-import csv
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from contam.batch import Shift
 from contam.data.images import FolderDomain, Transform, pixels, resized
+from contam.text_files import read_csv
 
 UNUSED = 99999
 """The label of categories without images in iWildCam's list."""
@@ -160,19 +160,13 @@ def _table(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
     """Return columns of a CSV file as text."""
     if not path.is_file():
         raise ValueError(f"no {path}; give the folder that contains {path.parent.name}")
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = csv.reader(file)
-        header = next(lines, [])
-        missing = [name for name in columns if name not in header]
-        if missing:
-            raise ValueError(f"{path} has no column {missing[0]!r}, only {', '.join(header)}")
-        places = [header.index(name) for name in columns]
-        try:
-            rows = [tuple(line[place] for place in places) for line in lines if line]
-        except IndexError as error:
-            raise ValueError(
-                f"{path}, line {lines.line_num} has fewer columns than its header"
-            ) from error
+    lines = read_csv(path)
+    header = next(lines, [])
+    missing = [name for name in columns if name not in header]
+    if missing:
+        raise ValueError(f"{path} has no column {missing[0]!r}, only {', '.join(header)}")
+    places = [header.index(name) for name in columns]
+    rows = [tuple(line[place] for place in places) for line in lines]
     if not rows:
         raise ValueError(f"{path} has a header and no rows")
     return rows

@@ -3,7 +3,6 @@
 The line of standard models, the baseline of effective robustness, is fitted to such a table.
 """
 
-import csv
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from contam.measures.robustness import Axis, Line, fit_line
+from contam.text_files import read_csv
 
 SHIPPED = "testbed_models.csv"
 """The file in this package with the accuracies of ImageNet models."""
@@ -131,11 +131,7 @@ def read_models(path: str | Path) -> ModelTable:
     2
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"can't read the table of models {path}: {error}") from None
-    table = _parsed(path.name, text)
+    table = _table(path)
     if {"val", "imagenet-r"} - set(table.columns):
         return table
     kinds = {row["model"]: row["kind"] for row in shipped_models().rows}
@@ -156,9 +152,10 @@ def shipped_models() -> ModelTable:
     >>> len(shipped_models().rows)
     201
     """
-    file = resources.files("contam.measures") / SHIPPED
-    return _parsed(SHIPPED, file.read_text(encoding="utf-8"))
+    with resources.as_file(resources.files("contam.measures") / SHIPPED) as path:
+        return _table(path)
 
 
-def _parsed(name: str, text: str) -> ModelTable:
-    return ModelTable(name, tuple(csv.DictReader(text.splitlines())))
+def _table(path: Path) -> ModelTable:
+    header, *rows = [*read_csv(path)] or [[]]
+    return ModelTable(path.name, tuple(dict(zip(header, row, strict=False)) for row in rows))

@@ -58,21 +58,47 @@ LITERALS = {"Symbol": re.compile(r"[a-z]+\d+"), "Float": re.compile(r"-?[\d.e+-]
 POWERS = ("Pow", "PowByNatural")
 
 
-def load_program(path: str | Path) -> torch.export.ExportedProgram:
+class Program(nn.Module):
+    """An exported program as a network whose mode can be set, without effect on the program."""
+
+    inputs: list[torch.Size]
+    """Shape of each input; a size that is not fixed is a `SymInt`."""
+    outputs: list[torch.Size]
+    """Shape of each output."""
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        super().__init__()
+        # The guards of a file are Python code.
+        self.program = program.module(check_guards=False)
+        values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+        shapes = {name: value.shape for name, value in values.items() if isinstance(value, Tensor)}
+        signature = program.graph_signature
+        self.inputs = [shapes[name] for name in signature.user_inputs if name in shapes]
+        self.outputs = [shapes[name] for name in signature.user_outputs if name in shapes]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.program(x)
+
+    def train(self, mode: bool = True) -> "Program":
+        self.training = mode
+        return self
+
+
+def load_program(path: str | Path) -> Program:
     """Read an exported program; the file is checked first.
 
     Args:
         path: a file of `torch.export.save`.
 
     Returns:
-        The program. Its `module()` must be made with `check_guards=False`, because guards are code.
+        The program as a network.
 
     Raises:
         ValueError: there is no such file, it is damaged, or it holds more than a graph and tensors.
 
     >>> network = nn.Linear(4, 2)
     >>> torch.export.save(torch.export.export(network, (torch.zeros(3, 4),)), "net.pt2")
-    >>> load_program("net.pt2").module(check_guards=False)(torch.zeros(3, 4)).shape
+    >>> load_program("net.pt2")(torch.zeros(3, 4)).shape
     torch.Size([3, 2])
     """
     path = Path(path)
@@ -85,7 +111,7 @@ def load_program(path: str | Path) -> torch.export.ExportedProgram:
         from torch.export.pt2_archive._package import load_pt2
 
         with _weights_only():
-            return load_pt2(str(path)).exported_programs["model"]
+            return Program(load_pt2(str(path)).exported_programs["model"])
     except Exception as error:  # PyTorch raises its own kinds for damaged files
         reason = (str(error).splitlines() or [""])[0].strip() or type(error).__name__
         raise ValueError(
@@ -253,22 +279,6 @@ def _is_small(node: ast.expr) -> bool:
         case ast.Constant(value=int() as number):
             return number <= MAX_EXPONENT
     return False
-
-
-class Program(nn.Module):
-    """An exported program as a network whose mode can be set, without effect on the program."""
-
-    def __init__(self, program: torch.export.ExportedProgram) -> None:
-        super().__init__()
-        # The guards of a file are Python code.
-        self.program = program.module(check_guards=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.program(x)
-
-    def train(self, mode: bool = True) -> "Program":
-        self.training = mode
-        return self
 
 
 @contextmanager

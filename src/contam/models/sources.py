@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from contam.models import efficientnet_lite
 from contam.models.checkpoints import Checkpoint, fill, read_weights
 from contam.models.preparation import Preparation
-from contam.models.program_files import Program, load_program
+from contam.models.program_files import load_program
 from contam.models.torchvision_import import import_torchvision
 from contam.rng import seeded
 
@@ -388,10 +388,7 @@ def _of_function(name: str, weights: str | Path | None, seed: int | None) -> Sou
 
 def _exported(path: str) -> Source:
     program = load_program(path)
-    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
-    names = {name: value.shape for name, value in values.items() if isinstance(value, Tensor)}
-    inputs = [names[key] for key in program.graph_signature.user_inputs if key in names]
-    outputs = [names[key] for key in program.graph_signature.user_outputs if key in names]
+    inputs, outputs = program.inputs, program.outputs
     if [len(s) for s in inputs] != [4] or [len(s) for s in outputs] != [2]:
         raise ValueError(
             f"{path} takes {[tuple(s) for s in inputs]} and returns {[tuple(s) for s in outputs]}; "
@@ -401,4 +398,4 @@ def _exported(path: str) -> Source:
         raise ValueError(f"{path} takes only batches of {inputs[0][0]}; export a dynamic batch")
     side = int(inputs[0][-1])
     transform = Preparation(resize=side, crop=side, mean=(0.0,) * 3, std=(1.0,) * 3)
-    return Source(path, Program(program), int(outputs[0][1]), transform)
+    return Source(path, program, int(outputs[0][1]), transform)
