@@ -1,12 +1,16 @@
-"""What every test has: checked shapes, no deadline on a shared machine, and one browser.
+"""What every test has: checked shapes, no deadline on a shared machine, one browser, and runs.
 
 Playwright can run once in a process, so its fixture is registered here alone.
 """
 
+import os
+
+import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 from support import shape_checks
 from support.browser import browser
+from support.experiment_runs import SharedRuns
 
 __all__ = ["browser"]
 
@@ -14,3 +18,14 @@ install_import_hook("contam", f"{shape_checks.__name__}.{shape_checks.tensors_al
 
 settings.register_profile("shared machine", deadline=None, print_blob=True)
 settings.load_profile("shared machine")
+
+
+@pytest.fixture(scope="session")
+def shared_runs(tmp_path_factory: pytest.TempPathFactory) -> SharedRuns:
+    """Runs of experiments that all test processes share."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    root = base / "shared runs"
+    root.mkdir(exist_ok=True)
+    return SharedRuns(root)

@@ -330,8 +330,7 @@ def command(root: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill"])
-def test_an_interrupted_command_resumes_with_the_same_bytes(tmp_path, how):
+def test_an_interrupted_command_resumes_with_the_same_bytes(tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     subprocess.run(command(whole), capture_output=True, check=True)
     # A checkpoint at every report, so that a resumed part starts in its middle.
@@ -341,7 +340,8 @@ def test_an_interrupted_command_resumes_with_the_same_bytes(tmp_path, how):
         "checkpointed.CHECKPOINT_EVERY, checkpointed.CHECKPOINT_SHARE = 0.0, 1e9\n"
         "sys.exit(main(sys.argv[1:]))"
     )
-    for wait in (0.0, 0.3, 0.8, 1.5):
+    interrupt, kill = signal.SIGINT, signal.SIGKILL
+    for wait, how in ((0.0, interrupt), (0.3, kill), (0.8, interrupt), (1.5, kill)):
         process = subprocess.Popen(
             [sys.executable, "-c", often, *command(stopped)[3:]],
             stdout=subprocess.PIPE,

@@ -2,15 +2,12 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 
 from contam import paper
-from contam.experiment import Experiment
 from contam.experiments import EXPERIMENTS, find, named
-from contam.experiments.support.model_zoo import STORE
 from contam.run import Run
 
 ANOTHER_WORK = re.compile(r"[A-Z].* \(\d{4}\)")
@@ -32,26 +29,9 @@ EACH_AGAIN = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory) -> dict[str, Path]:
-    """The finished smoke run of each experiment, by name; made once, when first asked for."""
-    return {"": tmp_path_factory.mktemp("runs")}
-
-
-def finished(smoke: dict[str, Path], experiment: Experiment) -> Run:
-    if experiment.name not in smoke:
-        config = experiment.presets["smoke"]
-        with Run.start(smoke[""], experiment.name, config) as run:
-            stages = list(experiment.compute(config, run))
-            assert all(0 <= stage.done <= 1 for stage in stages)
-            run.finish()
-        smoke[experiment.name] = run.folder
-    return Run.load(smoke[experiment.name])
-
-
 @EACH
-def test_claims_need_only_the_run(experiment, smoke):
-    records = [c.record(experiment.name) for c in experiment.claims(finished(smoke, experiment))]
+def test_claims_need_only_the_run(experiment, shared_runs):
+    records = [c.record(experiment.name) for c in experiment.claims(shared_runs.smoke(experiment))]
     assert records
     for record in json.loads(json.dumps(records)):
         assert record["holds"] in (True, False, None)
@@ -66,15 +46,15 @@ def test_claims_need_only_the_run(experiment, smoke):
 
 
 @EACH
-def test_figures_need_only_the_run_folder(experiment, smoke):
-    figures = experiment.draw(finished(smoke, experiment))
+def test_figures_need_only_the_run_folder(experiment, shared_runs):
+    figures = experiment.draw(shared_runs.smoke(experiment))
     assert figures
     for figure in figures:
         assert figure.title and figure.caption and figure.panels
         for panel in figure.panels:
             assert panel.title and panel.description
             assert not panel.empty
-    assert experiment.summary(finished(smoke, experiment))
+    assert experiment.summary(shared_runs.smoke(experiment))
 
 
 @EACH
@@ -89,24 +69,19 @@ def test_presets_start_with_the_largest_and_round_trip_through_yaml(experiment):
 
 
 @EACH_AGAIN
-def test_runs_of_the_same_config_are_equal_byte_by_byte(experiment, smoke, tmp_path):
-    first = finished(smoke, experiment)
-    config = experiment.presets["smoke"]
-    share_networks(smoke, experiment, tmp_path)
-    with Run.start(tmp_path, experiment.name, config) as again:
-        list(experiment.compute(config, again))
-        assert written(again.folder) == written(first.folder)
+def test_a_resumed_run_writes_the_same_bytes(experiment, shared_runs, tmp_path, monkeypatch):
+    """Stop after every few stages, with a checkpoint at each report, and start again.
 
-
-@EACH_AGAIN
-def test_a_resumed_run_writes_the_same_bytes(experiment, smoke, tmp_path, monkeypatch):
-    """Stop after every few stages, with a checkpoint at each report, and start again."""
-    whole = finished(smoke, experiment)
+    The networks are those of the first run, except in one experiment that trains them again.
+    """
+    whole = shared_runs.smoke(experiment)
     config = experiment.presets["smoke"]
     monkeypatch.setattr("contam.training.checkpointed.CHECKPOINT_EVERY", 0.0)
     monkeypatch.setattr("contam.training.checkpointed.CHECKPOINT_SHARE", 1e9)
     monkeypatch.setattr("contam.experiments.support.model_zoo.REPORT_EVERY", 1)
-    shared = share_networks(smoke, experiment, tmp_path)
+    shared = hasattr(config, "networks") and experiment.name != "fig01_distillation"
+    if shared:
+        shared_runs.copy_networks(tmp_path)
     resumed = 0
     for patience in (2, 3, 7, 1, 12, 5, 10_000):
         with Run.start(tmp_path, experiment.name, config) as run:
@@ -118,20 +93,6 @@ def test_a_resumed_run_writes_the_same_bytes(experiment, smoke, tmp_path, monkey
     assert not list(tmp_path.rglob("checkpoints/**/*.safetensors"))
     if not shared and experiment.name != "thm4_scaling":  # whose parts take less than a second each
         assert resumed
-
-
-def share_networks(smoke: dict[str, Path], experiment: Experiment, root: Path) -> bool:
-    """Give a root the networks of the smoke runs, for all experiments but the one that is first.
-
-    That they are trained to the same bits, stopped or not, is tested with that one.
-    """
-    kept = smoke[""] / STORE
-    if experiment.name == "fig01_distillation" or not kept.exists():
-        return False
-    if not hasattr(experiment.presets["smoke"], "networks"):
-        return False
-    shutil.copytree(kept, root / STORE)
-    return True
 
 
 def written(folder: Path) -> dict[str, bytes]:

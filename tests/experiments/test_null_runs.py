@@ -13,12 +13,6 @@ SHORT = {"fig03_two_layer", "fig10_activations"}
 """Experiments whose null run takes less than two seconds."""
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """One folder for all runs, so that the image experiments share their networks."""
-    return tmp_path_factory.mktemp("null runs")
-
-
 @pytest.mark.parametrize(
     "experiment",
     [
@@ -27,12 +21,12 @@ def root(tmp_path_factory):
     ],
     ids=lambda each: each.name,
 )
-def test_no_claim_about_learning_holds_without_learning(experiment, root):
+def test_no_claim_about_learning_holds_without_learning(experiment, shared_runs):
     """Claims that other settings leave unjudged count by their numbers.
 
     A claim that asks for networks that learned has no number here, which is a result, too.
     """
-    run = run_experiment(experiment, experiment.null(experiment.presets["smoke"]), root)
+    run = shared_runs.run(experiment, experiment.null(experiment.presets["smoke"]))
     claims = [claim for claim in experiment.claims(run) if claim.about_learning]
     assert any(c.in_range is False or "did not learn" in str(c.not_judged) for c in claims)
     held = [f"{c.quantity}: {c.found}, expected {c.expected_range}" for c in claims if c.in_range]

@@ -5,22 +5,14 @@ from support.browser import until
 
 from contam import report
 from contam.experiments import EXPERIMENTS
-from contam.run import Run
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory) -> str:
-    root = tmp_path_factory.mktemp("runs")
-    runs = []
-    for each in EXPERIMENTS:
-        config = each.presets["smoke"]
-        with Run.start(root, each.name, config) as run:
-            list(each.compute(config, run))
-            run.finish()
-        runs.append(Run.load(run.folder))
-    path = root / "page.html"
+def address(shared_runs, tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    runs = [shared_runs.smoke(each) for each in EXPERIMENTS]
     report.write(runs, path, {each.name: each for each in EXPERIMENTS})
     assert path.stat().st_size < 3e6
     return path.as_uri()
