@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contam import text_files
-from contam.text_files import check_regular, read_csv, read_json, read_text, read_yaml
+from contam.text_files import check_file, read_csv, read_json, read_text, read_yaml
 
 BOM = b"\xef\xbb\xbf"
 
@@ -117,6 +117,7 @@ def test_other_files_are_refused_in_one_line(file, case):
         ("folder", "not a regular file"),
         ("pipe", "not a regular file"),
         ("device", "not a regular file"),
+        ("pointer of Git LFS", "only a pointer of Git LFS; run 'git lfs pull'"),
         ("large", "has 11 bytes, more than 10"),
     ],
 )
@@ -127,6 +128,8 @@ def test_what_is_no_file_of_text_is_refused_at_once(file, monkeypatch, read, kin
         os.mkfifo(file)
     elif kind == "device":
         file.symlink_to("/dev/zero")
+    elif kind == "pointer of Git LFS":
+        file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
     elif kind == "large":
         file.write_text("a: 12345678")
         monkeypatch.setattr(text_files, "MAX_BYTES", 10)
@@ -138,7 +141,7 @@ def test_what_is_no_file_of_text_is_refused_at_once(file, monkeypatch, read, kin
 def test_a_regular_file_may_be_behind_a_link(file):
     file.touch()
     Path("link").symlink_to(file)
-    check_regular(Path("link"))
+    check_file(Path("link"))
 
 
 @pytest.mark.parametrize("read", [read_json, read_yaml, read_csv])

@@ -1,4 +1,4 @@
-"""Reads text, JSON, YAML and CSV files of unknown origin, with limits on size and nesting.
+"""Checks files of unknown origin, and reads text, JSON, YAML and CSV with limits.
 
 Every fault is one line that names the file. No reader runs code, and none can be made to use up
 memory or to run without end by a small file.
@@ -15,21 +15,26 @@ MAX_BYTES = 256 * 2**20
 """Maximum size of a file in bytes."""
 MAX_YAML_BYTES = 100_000
 """Maximum size of a YAML file in bytes; configs have a few thousand."""
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""First bytes of a file that stands for another one in Git LFS."""
 MAX_VALUES = 10_000
 """Maximum number of values of a YAML file, with each alias written out."""
 
 
-def check_regular(path: Path) -> None:
-    """Raise an error unless a path is a file that ends; a pipe or a device may never end.
+def check_file(path: Path) -> None:
+    """Raise an error unless a path is a file with its content.
+
+    Reading a pipe or a device may never end. Where Git LFS is not installed, a clone has small text
+    files in place of large ones.
 
     Args:
         path: the path.
 
     Raises:
         FileNotFoundError: there is no such path.
-        OSError: it is a folder, a pipe, a socket or a device.
+        OSError: it is a folder, a pipe, a socket, a device or a pointer of Git LFS.
 
-    >>> check_regular(Path("/dev/zero"))
+    >>> check_file(Path("/dev/zero"))
     Traceback (most recent call last):
         ...
     OSError: it is not a regular file
@@ -37,6 +42,9 @@ def check_regular(path: Path) -> None:
     path.stat()
     if not path.is_file():
         raise OSError("it is not a regular file")
+    with path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise OSError("it is only a pointer of Git LFS; run 'git lfs pull' to get the file")
 
 
 def read_text(path: Path, *, max_bytes: int | None = None) -> str:
@@ -54,7 +62,7 @@ def read_text(path: Path, *, max_bytes: int | None = None) -> str:
     'good'
     """
     try:
-        check_regular(path)
+        check_file(path)
         size, limit = path.stat().st_size, MAX_BYTES if max_bytes is None else max_bytes
         if size > limit:
             raise OSError(f"it has {size:,} bytes, more than {limit:,}")

@@ -19,6 +19,7 @@ from PIL import Image
 from contam.batch import Shift
 from contam.data import images
 from contam.data.images import FolderDomain, Transform, resized
+from contam.text_files import check_file
 
 SIDE = 128
 """Published side of the input in pixels."""
@@ -155,7 +156,7 @@ def read(path: Path) -> Image.Image:
     if _is_dicom(path):
         return _gray(read_dicom(path))
     # Pillow can raise almost any error for a damaged file, and `images.read` reports them.
-    with suppress(Exception), Image.open(path) as image:
+    with suppress(Exception), images.open_image(path) as image:
         if image.mode.startswith("I"):
             return _gray(_stretched(np.asarray(image, dtype=np.float64)))
     return images.read(path)
@@ -177,6 +178,7 @@ def read_dicom(path: Path) -> np.ndarray:
     """
     pydicom = _pydicom()
     try:
+        check_file(path)
         file = pydicom.dcmread(path)
         if "PixelData" not in file:
             raise ValueError("it has no pixels")
@@ -198,8 +200,10 @@ def _is_dicom(path: Path) -> bool:
     """Return whether a file has the name or the signature of DICOM, which needs no suffix."""
     if path.suffix.lower() in DICOM:
         return True
-    with suppress(OSError), path.open("rb") as file:
-        return file.read(132).endswith(b"DICM")
+    with suppress(OSError):
+        check_file(path)
+        with path.open("rb") as file:
+            return file.read(132).endswith(b"DICM")
     return False
 
 

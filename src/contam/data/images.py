@@ -21,16 +21,44 @@ from torch import Tensor
 
 from contam.batch import Batch, Domain
 from contam.data.image_modes import to_rgb
+from contam.text_files import check_file
 
 Transform = Callable[[Image.Image], Tensor]
 """A deterministic function from an image to a tensor."""
 Augmentation = Callable[[Image.Image, torch.Generator], Image.Image]
 """A random change of an image before the transform, which draws only from the generator."""
 
+FORMATS = (
+    "JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "PPM", "TIFF", "WEBP", "AVIF", "HEIF", "JPEG2000",
+)  # fmt: skip
+"""Formats of image files; HEIF needs a plugin of Pillow."""
 AHEAD = 2
 """Number of batches that are read ahead."""
 TRIES = 10
 """Number of random boxes to try before the central one is used."""
+
+
+def open_image(path: Path) -> Image.Image:
+    """Open an image file and read its size and mode; use it in a `with` statement.
+
+    Only `FORMATS` are tried, whatever the suffix: Pillow would also start other programs
+    (EPS) and read formats that no data set uses, which had most of its security faults.
+
+    Args:
+        path: the file.
+
+    Raises:
+        Exception: the file is missing, is a pipe or a device, is no image, or states more than
+            twice `PIL.Image.MAX_IMAGE_PIXELS`; Pillow's errors have many kinds.
+
+    >>> Image.new("L", (4, 2)).save("gray.png")
+    >>> with open_image(Path("gray.png")) as image:
+    ...     image.size
+    (4, 2)
+    """
+    check_file(path)
+    Image.init()
+    return Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
 
 
 def opened(path: Path) -> Image.Image:
@@ -43,7 +71,7 @@ def opened(path: Path) -> Image.Image:
     >>> opened(Path("gray.png")).mode
     'L'
     """
-    with Image.open(path) as image:
+    with open_image(path) as image:
         image.load()
         return image
 

@@ -7,13 +7,12 @@ from typing import Any, TypeGuard
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from contam.batch import Batch, Domain, Shift
 from contam.data.folders import classes_in, folders_in, images_in
-from contam.data.images import FolderDomain, centered, pixels
+from contam.data.images import FolderDomain, centered, open_image, pixels
 from contam.inputs.image_conversion import change_notes, unit_bytes
 from contam.inputs.indexed import IndexedReader, numbers_of, one_worker, reader_of
 from contam.inputs.labels import choose_domain, origins
@@ -453,9 +452,9 @@ def _one_size(files: Sequence[Path]) -> Transform:
     sizes = set()
     for file in files:
         try:
-            with Image.open(file) as image:  # reads the file's first bytes only
+            with open_image(file) as image:  # reads the file's first bytes only
                 sizes.add(image.size)
-        except OSError:  # reported when the file is decoded
+        except Exception:  # reported when the file is decoded
             continue
         if len(sizes) > 1:
             return centered(224)

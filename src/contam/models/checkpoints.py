@@ -19,6 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from contam.models.program_files import check_archive
+
 AVERAGED = re.compile(r"(?:^|[_.])(?:ema|swa|averaged?|shadow)(?:$|[_.])")
 """Names of averaged weights, which are preferred, as timm does."""
 SKIPPED = re.compile(r"optim|sched|scaler|loops|callbacks|rng|hyper_parameters", re.IGNORECASE)
@@ -158,6 +160,7 @@ def read_weights(path: str | Path) -> Checkpoint:
     if foreign:
         raise ValueError(f"can't read weights from {path}: it is {foreign}")
     try:
+        check_archive(path)
         value = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
     except Exception as error:  # each reader raises its own kinds for a damaged file
         raise ValueError(

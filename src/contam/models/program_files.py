@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from contam.text_files import check_file
+
 MAX_GRAPH_BYTES = 256 * 2**20
 """Maximum size of the graph's JSON; graphs of large vision networks have a few MiB."""
 MAX_EXPRESSION = 10_000
@@ -105,6 +107,7 @@ def load_program(path: str | Path) -> Program:
     if not path.is_file():
         raise ValueError(f"no exported program at {path}")
     try:
+        check_file(path)
         check_archive(path)
         check_program(path)
         # `torch.export.load` would also read the older format, and print tracebacks.
