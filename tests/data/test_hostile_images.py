@@ -63,7 +63,9 @@ FILES: dict[str, tuple[bytes, str]] = {
     "a PPM of 60 000 x 60 000 pixels": (b"P6 60000 60000 255\n", "pixels"),
     "a PPM with a number of 5000 digits": (b"P6 " + b"9" * 5000 + b" 1 255\n", ""),
     "a GIF of 65 535 x 65 535 pixels": (b"GIF89a\xff\xff\xff\xff\0\0\0;", ""),
-    "a TIFF of 60 000 x 60 000 pixels": (tiff(width=60_000, height=60_000, strips=8, counts=8), "pixels"),
+    "a TIFF of 60 000 x 60 000 pixels": (
+        tiff(width=60_000, height=60_000, strips=8, counts=8), "pixels"
+    ),
     "a TIFF whose pixels lie outside the file": (
         tiff(width=9, height=9, strips=10**9, counts=81), ""
     ),
