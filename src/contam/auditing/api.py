@@ -58,6 +58,7 @@ def audit(
     transform: Transform | None = None,
     classes: Sequence[str] | None = None,
     keys: Mapping[str, str] | None = None,
+    domain: str | int | None = None,
     device: str | torch.device | None = None,
     progress: bool | Report = True,
     seed: int = 0,
@@ -92,6 +93,8 @@ def audit(
         transform: function from an image to the network's input.
         classes: names of the logits in their order.
         keys: names of the parts of dicts, as in `{"x": "scan"}`.
+        domain: name or number of the metadata column that is the domain; by default the first that
+            groups the examples.
         device: where a model by name runs.
         progress: whether to show a progress bar on standard error, or a function that is called
             after each `Stage`. If it raises, the audit stops and the network is as it was.
@@ -122,7 +125,7 @@ def audit(
         ready = prepare(
             found, id=id, ood=ood, layers=layers, background=background, masks=masks, budget=budget,
             reference=reference, control=untrained, transform=transform, classes=classes,
-            keys=keys, device=device, seed=seed,
+            keys=keys, domain=domain, device=device, seed=seed,
         )  # fmt: skip
         inputs = ready.subject
         if name is not None:

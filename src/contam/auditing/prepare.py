@@ -12,10 +12,13 @@ from torch import Tensor, nn
 from contam.auditing.annotations import with_backgrounds, with_masks
 from contam.auditing.audit_inputs import AuditInputs, Sample
 from contam.batch import Batch, Domain, Shift
-from contam.inputs.forms import Options, named_sets, read_raw
+from contam.data.image_tree import ImageTree
+from contam.inputs.forms import Options, named_sets, read_raw, tree_of
+from contam.inputs.image_sizes import one_size
 from contam.inputs.labels import class_names, labeled, origins, shared_pixel_range
 from contam.inputs.parts import pick
 from contam.inputs.pixel_range import PixelRange, Transform, pixel_range_of
+from contam.inputs.table_files import table_of
 from contam.inputs.tables import RawSet
 from contam.models import efficientnet_lite
 from contam.models.black_box import NOTE, BlackBox
@@ -36,6 +39,8 @@ SMALL_INPUT = 3 * 64 * 64
 SIDE_OF_SMALL = 128
 """Side of small images for EfficientNet-Lite0. Enlarged from 32 pixels, they are classified as well
 from its features as at 224 pixels, at a third of the cost."""
+NamedData = tuple[str | None, str, Any]
+"""Name, role and content of a data set."""
 BATCH_OF_SMALL, BATCH_OF_LARGE = 256, 64
 """Batch sizes for small and for large inputs."""
 
@@ -72,6 +77,7 @@ def prepare(
     transform: Transform | None = None,
     classes: Sequence[str] | None = None,
     keys: Mapping[str, str] | None = None,
+    domain: str | int | None = None,
     device: str | torch.device | None = None,
     seed: int = 0,
 ) -> Prepared:
@@ -93,6 +99,7 @@ def prepare(
         transform: function from an image to the network's input.
         classes: names of the classes in the order of the logits.
         keys: names of the parts of dicts.
+        domain: name or number of the metadata column that is the domain.
         device: device of a model given by name.
         seed: random seed of every draw.
 
@@ -122,6 +129,8 @@ def prepare(
     options = Options(
         resolved.transform if resolved is not None else transform,
         None if classes is None else tuple(map(str, classes)), keys or {}, budget, seed,
+        domain=domain, natural=resolved is not None and _is_of_timm(resolved),
+        outputs=None if resolved is None else _outputs(resolved.model),
     )  # fmt: skip
     tables = _tables(id, ood, options)
     pixel_range = shared_pixel_range(tables)
@@ -169,31 +178,75 @@ def prepare(
     return Prepared(subject, tuple(dict.fromkeys(notes)), provenance)
 
 
+def _is_of_timm(found: FoundNetwork) -> bool:
+    """Whether timm made a network, so that its classes are probably in timm's order."""
+    if found.name.startswith("timm:"):
+        return True
+    return type(found.model).__module__.partition(".")[0] == "timm"
+
+
+def _outputs(model: nn.Module) -> int | None:
+    """Return the probable number of classes of a network, from its last linear layer."""
+    heads = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    return max(2, heads[-1].out_features) if heads else None
+
+
 def _tables(id: Any, ood: Any, options: Options) -> list[RawSet]:
     """Read the ID set and the OOD sets, and give them different names."""
     pairs = named_sets(ood)
     if isinstance(id, Shift):
         pairs = named_sets(id) + pairs
-    tables = [read_raw(None, id, "ID", options)]
-    taken = {tables[0].name}
-    if tables[0].classes is not None and options.classes is None and tables[0].root is not None:
-        options = replace(options, classes=tables[0].classes)
+    named: list[NamedData] = [(None, "ID", id)]
     for place, (name, data) in enumerate(pairs, start=1):
-        role = "OOD" if len(pairs) == 1 else f"OOD {place}"
-        table = read_raw(name, data, role, options)
+        named.append((name, "OOD" if len(pairs) == 1 else f"OOD {place}", data))
+    first = None if _is_folder(id) else read_raw(None, id, "ID", options)
+    if first is not None and len(first.shape) == 3:
+        options = replace(options, size=(first.shape[2], first.shape[1]))
+    opened, options = _with_trees(named, options)
+    tables: list[RawSet] = []
+    taken: set[str] = set()
+    for place, (name, role, data) in enumerate(opened):
+        table = first if first and not place else read_raw(name, data, role, options)
         if table.name in taken:
             plain = f"{role}: {table.name}"
             table = replace(table, name=plain if plain not in taken else f"{plain} ({place})")
         taken.add(table.name)
         tables.append(table)
-    first = tables[0]
+    own = tables[0]
     for table in tables[1:]:
-        if table.shape != first.shape:
+        if table.shape != own.shape:
             raise ValueError(
-                f"inputs of {table.name!r} have the shape {table.shape}, those of {first.name!r} "
-                f"{first.shape}; expected one shape, so resize them in the transform"
+                f"inputs of {table.name!r} have the shape {table.shape}, those of {own.name!r} "
+                f"{own.shape}; expected one shape, so resize them in the transform"
             )
     return tables
+
+
+def _is_folder(data: Any) -> bool:
+    return isinstance(data, str | Path) and table_of(data) is None
+
+
+def _with_trees(sets: Sequence[NamedData], options: Options) -> tuple[list[NamedData], Options]:
+    """Find the files of all folders first: they have the ID set's classes and one size."""
+    opened: list[NamedData] = []
+    for name, role, data in sets:
+        if not _is_folder(data):
+            opened.append((name, role, data))
+            continue
+        tree = tree_of(data, name, options)
+        if not opened and options.classes is None:
+            options = replace(options, classes=tree.classes)
+        opened.append((name, role, tree))
+    places = [i for i, (_, _, data) in enumerate(opened) if isinstance(data, ImageTree)]
+    if options.transform is not None or not places:
+        return opened, options
+    trees = [(name or tree.root.name, tree.root, tree.files) for name, _, tree in opened
+             if isinstance(tree, ImageTree)]  # fmt: skip
+    transform, notes = one_size(trees, options.size)
+    for place, more in zip(places, notes, strict=True):
+        name, role, tree = opened[place]
+        opened[place] = (name, role, replace(tree, notes=(*tree.notes, *more)))
+    return opened, replace(options, one_size=transform)
 
 
 def _samples(tables: Sequence[RawSet], pixel_range: PixelRange | None) -> list[Sample]:

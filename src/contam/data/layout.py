@@ -16,7 +16,8 @@ from contam.batch import Batch, Domain, Shift
 from contam.data import domainnet, pacs
 from contam.data.chest_xray import chest_xrays
 from contam.data.cifar import cifar10
-from contam.data.folders import image_domains, image_folder
+from contam.data.folders import image_folder
+from contam.data.image_tree import Layout, image_tree
 from contam.data.imagenet import NATURAL_TESTS, imagenet, wnids
 from contam.data.images import FolderDomain, pixels
 from contam.data.small_images import labeled_images
@@ -48,6 +49,8 @@ class Report:
     """The missing parts, each with its expected path."""
     wrong: tuple[str, ...]
     """The parts that are present but not usable, each with the reason."""
+    notes: tuple[str, ...] = ()
+    """Sentences about what is passed over or guessed."""
 
     @property
     def complete(self) -> bool:
@@ -63,7 +66,8 @@ class Report:
             verdict = "found" if count.agrees else "differs"
             lines.append(f"  {verdict:8} {count.part}: {count.images:,} images{beside}")
         lines += [f"  missing  {part}" for part in self.missing]
-        return lines + [f"  wrong    {part}" for part in self.wrong]
+        lines += [f"  wrong    {part}" for part in self.wrong]
+        return lines + [f"  note     {note}" for note in self.notes]
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ class _Part:
     path: str
     open: Callable[[Path], Mapping[str, Domain]]
     published: Mapping[str, int | None]
+    notes: Callable[[Path], Sequence[str]] | None = None
+    """Sentences about what is passed over or guessed."""
 
 
 def check(kind: str, folder: Path) -> Report:
@@ -97,6 +103,7 @@ def check(kind: str, folder: Path) -> Report:
     found: list[Count] = []
     missing: list[str] = []
     wrong: list[str] = []
+    notes: list[str] = []
     for part in KINDS[kind]:
         names = ", ".join(part.published) or kind
         # A folder can be wrong in any way, and this function reports how.
@@ -107,9 +114,10 @@ def check(kind: str, folder: Path) -> Report:
             for name, domain in part.open(folder).items():
                 found.append(Count(name, len(domain), part.published.get(name)))
                 wrong += _absent(name, domain)
+            notes += part.notes(folder) if part.notes is not None else ()
         except Exception as error:
             wrong.append(f"{names}: {' '.join(str(error).split()) or type(error).__name__}")
-    return Report(kind, folder, tuple(found), tuple(missing), tuple(wrong))
+    return Report(kind, folder, tuple(found), tuple(missing), tuple(wrong), tuple(notes))
 
 
 def _absent(name: str, domain: Domain) -> list[str]:
@@ -181,12 +189,29 @@ def _small_parts(kind: str, train: int, test: int) -> tuple[_Part, ...]:
     )
 
 
-def _tree(root: Path) -> dict[str, Domain]:
-    return {root.name: image_folder(root, pixels)}
+def _tree(layout: Layout, root: Path) -> dict[str, Domain]:
+    """Open a folder as an audit does, and reject classes without an image."""
+    tree = image_tree(root, layout=layout)
+    domains = {}
+    for index, name in enumerate(tree.domains or (root.name,)):
+        which = (tree.origins == index).nonzero().flatten()
+        present = {tree.classes[label] for label in tree.labels[which].tolist()}
+        lacks = [label for label in tree.classes if label not in present]
+        if lacks:
+            raise ValueError(
+                f"{name}: no image of class {lacks[0]!r}; put some there, or remove the folder"
+            )
+        files = [tree.files[row] for row in which.tolist()]
+        domains[name] = FolderDomain(name, files, tree.labels[which], index, pixels)
+    return domains
 
 
-def _trees(root: Path) -> dict[str, Domain]:
-    return {domain.name: domain for domain in image_domains(root, pixels)[1]}
+def _tree_notes(layout: Layout, root: Path) -> tuple[str, ...]:
+    return image_tree(root, layout=layout).notes
+
+
+def _tree_parts(layout: Layout) -> tuple[_Part, ...]:
+    return (_Part("", partial(_tree, layout), {}, partial(_tree_notes, layout)),)
 
 
 def _natural_part(name: str, title: str, path: str, published: int | None) -> _Part:
@@ -259,7 +284,7 @@ KINDS: dict[str, Sequence[_Part]] = {
     "nih-cxr": _chest_parts("nih-cxr", "", 86_524, 25_596),
     "chexpert": _chest_parts("chexpert", "", 223_414, 234),
     "mimic-cxr": _chest_parts("mimic-cxr", "files", None, None),
-    "folder": (_Part("", _tree, {}),),
-    "domains": (_Part("", _trees, {}),),
+    "folder": _tree_parts("class"),
+    "domains": _tree_parts("domain"),
 }
 """The parts of each kind. Counts are the data sets' own; iWildCam's are from Koh et al. (2021)."""

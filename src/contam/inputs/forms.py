@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from contam.batch import Batch, Domain, Shift
-from contam.data.folders import classes_in, folders_in, images_in
-from contam.data.images import FolderDomain, centered, open_image, pixels
+from contam.data.image_tree import ImageTree, image_tree
+from contam.data.images import FolderDomain, pixels
 from contam.inputs.image_conversion import change_notes, unit_bytes
+from contam.inputs.image_sizes import one_size
 from contam.inputs.indexed import IndexedReader, numbers_of, one_worker, reader_of
 from contam.inputs.labels import choose_domain, origins
 from contam.inputs.lazy_files import LazyFolderDomain
@@ -63,6 +64,14 @@ class Options:
     """Number of examples after which no further batch of a stream is read."""
     domain: str | int | None = None
     """Name or number of the metadata column that is the domain."""
+    natural: bool = False
+    """Whether class folders are sorted as timm sorts them."""
+    outputs: int | None = None
+    """Number of logits, if it is known."""
+    one_size: Transform | None = None
+    """Transform of image files where the user gives none; by default, each set has its own."""
+    size: tuple[int, int] | None = None
+    """Width and height that image files should have where there is no transform."""
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.keys) - set(KEYS))
@@ -161,8 +170,10 @@ def read_raw(name: str | None, data: Any, role: str, options: Options) -> RawSet
     if isinstance(data, Shift):
         data = data.id_test
     table = table_of(data)
-    if table is not None or isinstance(data, str | Path):
-        return _table(table, name, options) if table else _folder(Path(data), name, options)
+    if table is not None or isinstance(data, str | Path | ImageTree):
+        if table is None:
+            return _folder(tree_of(data, name, options), name, options)
+        return _table(table, name, options)
     if isinstance(data, Domain):
         return _domain(data, name or data.name, options)
     name = name or role
@@ -391,52 +402,51 @@ def _arrays(data: Parts, name: str, options: Options, *, declared: bool = False)
     return _within_budget(raw, options)
 
 
-def _folder(root: Path, name: str | None, options: Options) -> RawSet:
+def tree_of(data: str | Path | ImageTree, name: str | None, options: Options) -> ImageTree:
+    """Return the labeled images of a folder; no file is opened.
+
+    Args:
+        data: the folder.
+        name: name of the set in notes.
+        options: options for reading.
+
+    Raises:
+        ValueError: as for `contam.data.image_tree.image_tree`.
+    """
+    if isinstance(data, ImageTree):
+        return data
+    return image_tree(
+        Path(data), name=name, classes=options.classes, natural=options.natural,
+        outputs=options.outputs,
+    )  # fmt: skip
+
+
+def _folder(tree: ImageTree, name: str | None, options: Options) -> RawSet:
     """Read a tree root/class/image or root/domain/class/image."""
-    above = classes_in(root)
-    # Folders that contain folders and no images are domains.
-    domains = [d for d in above if not images_in(root / d) and folders_in(root / d)]
-    if len(domains) == len(above):
-        trees = {domain: root / domain for domain in above}
-    else:
-        trees = {name or root.name: root}
-    classes = options.classes or tuple(sorted({c for t in trees.values() for c in classes_in(t)}))
-    files: list[Path] = []
-    y: list[int] = []
-    origin: list[int] = []
-    for index, tree in enumerate(trees.values()):
-        unknown = [folder for folder in classes_in(tree) if folder not in classes]
-        if unknown:
-            raise ValueError(
-                f"{tree} has a folder {unknown[0]!r}, which is none of the {len(classes)} classes "
-                f"{some_of(classes)}; rename it, or give classes= in the order of the logits"
-            )
-        for label, folder in enumerate(classes):
-            images = images_in(tree / folder) if (tree / folder).is_dir() else []
-            files += images
-            y += [label] * len(images)
-            origin += [index] * len(images)
-    if not files:
-        raise ValueError(f"{root} holds no images; expected root/class/image")
-    transform = options.transform or _one_size(files)
-    domain = FolderDomain(
-        name or root.name, files, torch.tensor(y), torch.tensor(origin), transform
+    name, root = name or tree.root.name, tree.root
+    transform, notes = options.transform or options.one_size, [[]]
+    if transform is None:
+        transform, notes = one_size([(name, root, tree.files)])
+    raw = _files(
+        FolderDomain(name, tree.files, tree.labels, tree.origins, transform), root, options
     )
-    raw = _files(domain, root, options)
-    raw.classes = classes
+    raw.classes = tree.classes
     assert isinstance(raw.origin, Tensor)
-    raw.origin = [list(trees)[i] for i in raw.origin.tolist()] if len(trees) > 1 else None
+    names = tree.domains
+    raw.origin = [names[i] for i in raw.origin.tolist()] if len(names) > 1 else None
+    raw.remarks = [*tree.notes, *notes[0], *raw.remarks]
     return raw
 
 
 def _table(table: ImageTable, name: str | None, options: Options) -> RawSet:
     """Read the images of a table."""
     rows = table.rows(options.keys, options.classes)
-    transform = options.transform or _one_size(rows.files)
+    name = name or table.name
+    transform, sizes = options.transform or options.one_size, [[]]
+    if transform is None:
+        transform, sizes = one_size([(name, rows.root, rows.files)], options.size)
     none = torch.zeros(len(rows.files), dtype=torch.int64)
-    raw = _files(
-        FolderDomain(name or table.name, rows.files, none, none, transform), rows.root, options
-    )
+    raw = _files(FolderDomain(name, rows.files, none, none, transform), rows.root, options)
     columns = (pick(column, raw.numbers) for column in (rows.y, rows.domain, rows.background))
     raw.y, domain, raw.background = columns
     if domain is not None:
@@ -444,21 +454,8 @@ def _table(table: ImageTable, name: str | None, options: Options) -> RawSet:
         raw.groupings = {"domain": domain}
         choose_domain(raw, None, declared=named)
     raw.notes += rows.notes
+    raw.remarks += sizes[0]
     return raw
-
-
-def _one_size(files: Sequence[Path]) -> Transform:
-    """Return plain pixels if all images have one size, else a centered crop of 224 pixels."""
-    sizes = set()
-    for file in files:
-        try:
-            with open_image(file) as image:  # reads the file's first bytes only
-                sizes.add(image.size)
-        except Exception:  # reported when the file is decoded
-            continue
-        if len(sizes) > 1:
-            return centered(224)
-    return pixels
 
 
 def _drawn(count: int, name: str, options: Options) -> Tensor:

@@ -64,7 +64,14 @@ class Examples:
         return len(self.support) // len(self.classes)
 
 
-def read_sources(data: Any, queries: Any, others: Mapping[str, Any], *, seed: int) -> Sources:
+def read_sources(
+    data: Any,
+    queries: Any,
+    others: Mapping[str, Any],
+    *,
+    seed: int,
+    domain: str | int | None = None,
+) -> Sources:
     """Read the data sets, in any form of `contam.inputs`; random states are preserved.
 
     Args:
@@ -72,6 +79,7 @@ def read_sources(data: Any, queries: Any, others: Mapping[str, Any], *, seed: in
         queries: the set of the queries; None takes the ID validation or test set of a `Shift`.
         others: other data sets by name.
         seed: random seed of the draw from sets with more than `MAX_READ` examples.
+        domain: name or number of the metadata column that is the domain.
 
     Returns:
         The data sets as domains.
@@ -97,8 +105,9 @@ def read_sources(data: Any, queries: Any, others: Mapping[str, Any], *, seed: in
                 "of its batches"
             )
         own = read_set(
-            value, name=name, classes=classes, budget=MAX_READ, limit=MAX_READ, seed=seed
-        )
+            value, name=name, classes=classes, budget=MAX_READ, limit=MAX_READ, seed=seed,
+            domain=domain,
+        )  # fmt: skip
         classes = classes or own.classes
         notes.extend(own.notes)
         return own.domain

@@ -216,6 +216,7 @@ def watch(
     others: Mapping[str, Any] | None = None,
     every: int = 200,
     layers: Collection[str] | Literal["auto"] = "auto",
+    domain: str | int | None = None,
     per_class: int | None = None,
     k: int = 10,
     seed: int = 0,
@@ -241,6 +242,8 @@ def watch(
         every: number of steps between snapshots.
         layers: names of layers; `auto` selects the last activations of the residual blocks, or at
             most eight activations.
+        domain: name or number of the metadata column that is the domain; by default the first that
+            groups the examples.
         per_class: number of support examples and of queries of every class; by default, about 200
             over all classes.
         k: number of neighbors that vote.
@@ -278,7 +281,7 @@ def watch(
     if on_error not in ("note", "raise"):
         raise ValueError(f"on_error is 'note' or 'raise', not {on_error!r}")
     network = unwrapped(model)
-    sources = read_sources(data, queries, others or {}, seed=seed)
+    sources = read_sources(data, queries, others or {}, seed=seed, domain=domain)
     whole = LogitsAdapter(network, allow_nan=True)
     with preserve_model(whole):
         x = sources.first_input.to(_device(network))
