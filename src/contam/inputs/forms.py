@@ -170,12 +170,10 @@ def read_raw(name: str | None, data: Any, role: str, options: Options) -> RawSet
     if isinstance(data, Shift):
         data = data.id_test
     table = table_of(data)
-    if table is not None or isinstance(data, str | Path | ImageTree):
-        if table is None:
-            return _folder(tree_of(data, name, options), name, options)
+    if table is not None:
         return _table(table, name, options)
-    if isinstance(data, Domain):
-        return _domain(data, name or data.name, options)
+    if isinstance(data, str | Path | ImageTree | Domain):
+        return _named(data, name, options)
     name = name or role
     if isinstance(data, Mapping) and hasattr(data, "column_names"):
         raise ValueError(
@@ -302,6 +300,13 @@ def _joined(singles: Sequence[Parts]) -> Parts:
     y = [single.y[0] for single in singles]
     origin = [None if single.domain is None else single.domain[0] for single in singles]
     return Parts(x, y, None if None in origin else origin)
+
+
+def _named(data: str | Path | ImageTree | Domain, name: str | None, options: Options) -> RawSet:
+    """Read a set that has a name of its own."""
+    if isinstance(data, Domain):
+        return _domain(data, name or data.name, options)
+    return _folder(tree_of(data, name, options), name, options)
 
 
 def _domain(data: Domain, name: str, options: Options) -> RawSet:
