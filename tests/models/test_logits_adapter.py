@@ -120,7 +120,7 @@ class Changing(nn.Module):
 
 BAD = {
     "words": (Wrapped(lambda z: "cat"), "returned a str"),
-    "whole numbers": (Wrapped(lambda z: z.argmax(1)), "returned a Tensor"),
+    "whole numbers": (Wrapped(lambda z: z.argmax(1)), "returned one class for each example"),
     "maps": (nn.Conv2d(3, 3, 1), r"expected logits \(batch, classes\)"),
     "NaN": (Wrapped(lambda z: z * torch.nan), "holds NaN"),
     "an exception": (nn.Linear(5, 3), "can't be run on inputs of shape"),
@@ -194,9 +194,9 @@ def test_layers_are_sorted_by_when_they_run():
     model = small_cnn(width=4)
     x = noise(2, 3, 16, 16)
     names = ("encoder.relu3", "encoder.relu1")
-    assert find_layers(model, x, names) == ("encoder.relu1", "encoder.relu3")
+    assert find_layers(model, x, names).names == ("encoder.relu1", "encoder.relu3")
     linear = nn.Sequential(nn.Flatten(), nn.Linear(768, 5), nn.Linear(5, 3))
-    assert find_layers(linear, x) == ("1", "2")
+    assert find_layers(linear, x).names == ("1", "2")
 
 
 # The untrained control

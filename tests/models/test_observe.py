@@ -485,7 +485,7 @@ def test_without_weights_three_axes_are_tokens_and_four_are_maps():
 def test_an_output_without_neurons_or_an_unknown_reading_is_rejected(blocks):
     model = Through(lambda x, relu: relu(x.sum(dim=1)), relu=nn.ReLU())
     with pytest.raises(ValueError, match=r"'relu' returns a tensor of shape \(2,\)"):
-        layers_observed(model, noise(2, 3), "auto", "moments")
+        layers_observed(model, noise(2, 3), ["relu"], "moments")
     with pytest.raises(ValueError, match="'moments', not 'mean'"):
         layers_observed(blocks, noise(2, 3, 6, 6), ["0.conv"], "mean")
 

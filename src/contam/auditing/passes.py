@@ -16,6 +16,7 @@ from contam.auditing.object_removal import has_border, object_boxes, removable, 
 from contam.auditing.single_pass import Keep, PassResult, balanced, run_pass
 from contam.batch import Batch, Domain
 from contam.experiment import Stage
+from contam.models.normalization import without_running_statistics
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,12 @@ class _PassRunner:
             passes.left_out.append(
                 "The numbers have no control: there is no untrained network; give one with "
                 "untrained=."
+            )
+        norms = without_running_statistics(inputs.model)
+        if norms:
+            passes.left_out.append(
+                f"Batch norm without running statistics ({norms[0]}, {len(norms)} in all) uses "
+                "those of each batch: predictions depend on the order of the examples."
             )
         yield from self._id_set(control)
         for sample in inputs.ood:

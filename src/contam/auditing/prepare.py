@@ -25,7 +25,7 @@ from contam.models.black_box import NOTE, BlackBox
 from contam.models.find_network import FoundNetwork, find_network
 from contam.models.hooks import forward_once
 from contam.models.logits_adapter import LogitsAdapter, PixelEncoder
-from contam.models.observe import find_layers
+from contam.models.observe import FoundLayers, find_layers
 from contam.models.preparation import Preparation
 from contam.models.sources import load
 from contam.models.untrained import untrained
@@ -158,8 +158,8 @@ def prepare(
     chosen = _by_set(masks, tables, "masks")
     samples = [with_masks(s, t, chosen.get(t.name)) for s, t in zip(samples, tables, strict=True)]
     samples = with_backgrounds(samples, tables, _by_set(background, tables, "background"))
-    observed, note = _observed(network, x[:1], layers)
-    notes += [note] if note else []
+    observed, missing = _observed(network, x[:1], layers)
+    notes += missing
     random, note = _control(control, network, seed)
     if resolved is None:
         random, note = None, "No control by an untrained network: there are only features."
@@ -294,19 +294,17 @@ def _first_logits(network: nn.Module, x: Tensor) -> Tensor:
         raise ValueError("memory runs out on two examples; use a machine with more") from None
 
 
-def _observed(
-    network: LogitsAdapter, x: Tensor, layers: Sequence[str] | str
-) -> tuple[tuple[str, ...], str]:
-    """Return the names of the observed layers, and a note if there is none."""
+def _observed(network: LogitsAdapter, x: Tensor, layers: Sequence[str] | str) -> FoundLayers:
+    """Return the names of the observed layers, and notes on the others."""
     if isinstance(network.network, BlackBox):
         if layers != "auto":
             raise ValueError(
                 f"{network.network.name} is a black box and has no layers; leave out layers="
             )
-        return (), NOTE
-    names = find_layers(network, x, layers)
+        return FoundLayers((), (NOTE,))
+    names, left_out = find_layers(network, x, layers)
     note = "No layer is observed: the network has neither activations nor weights."
-    return names, "" if names else note
+    return FoundLayers(names, left_out if names else (*left_out, note))
 
 
 def _control(control: Any, network: LogitsAdapter, seed: int) -> tuple[nn.Module | None, str]:

@@ -20,7 +20,8 @@ from contam.batch import Batch, Domain
 from contam.measures.class_means import ClassMeans, rank_within_class
 from contam.measures.class_profiles import Profile
 from contam.measures.selectivity import selectivity
-from contam.models.hooks import forward_once
+from contam.models.hooks import LayerError, forward_once
+from contam.models.normalization import without_running_statistics
 from contam.models.observe import Observation, Observer, layers_of
 from contam.models.preserve import evaluating
 from contam.rng import generator_for
@@ -214,6 +215,9 @@ def run_pass(
     if len(sample) == 0:
         raise ValueError(f"{sample.name!r} has no examples; an audit needs some of each class")
     keep = keep or Keep()
+    if without_running_statistics(model):
+        # A batch of one example has no statistics.
+        batch_size = next(n for n in range(batch_size, 0, -1) if len(sample) % n != 1 or n < 3)
     while True:
         accumulator = _Accumulator(sample, layers, classes, keep, compact=compact)
         batches = sample.domain.batches(batch_size)
@@ -437,12 +441,9 @@ def _observe(
                 if torch.cuda.is_initialized():
                     torch.cuda.empty_cache()
                 continue
-            except ValueError:
-                lost = [name for name in layers if not _runs(model, now, name)]
-                if not lost:
-                    raise
-                layers = tuple(name for name in layers if name not in lost)
-                accumulator.left_out += [_changing(name, accumulator.name) for name in lost]
+            except LayerError as error:
+                layers = tuple(name for name in layers if name not in error.layers)
+                accumulator.left_out += [_changing(n, accumulator.name) for n in error.layers]
                 waiting = [now, *waiting]
                 observer = Observer(model, layers, "moments", head=keep.head)
                 continue
@@ -451,14 +452,6 @@ def _observe(
 
 def _changing(layer: str, where: str) -> str:
     return f"Layer {layer} is left out: it does not run in the same way on all batches of {where}."
-
-
-def _runs(model: nn.Module, batch: Batch, layer: str) -> bool:
-    try:
-        Observer(model, [layer], "moments")(batch)
-    except ValueError:
-        return False
-    return True
 
 
 def running_layers(model: nn.Module, sample: Sample) -> tuple[str, ...]:

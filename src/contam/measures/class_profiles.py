@@ -39,6 +39,8 @@ class Profiles(NamedTuple):
     """In the order in which the layers ran."""
     accuracy: Accuracy | None
     """None for an encoder, whose output is not one logit for each class."""
+    left_out: tuple[str, ...] = ()
+    """Sentences about activations that can't be observed."""
 
 
 class ClassProfiles:
@@ -155,7 +157,9 @@ def class_profiles(
     [[2.0], [0.0]]
     """
     profiles = ClassProfiles(classes)
+    left_out: tuple[str, ...] = ()
     with preserve_rng(data):
         for observation in observe(model, data, layers, "moments", batch_size=batch_size):
             profiles.update(observation)
-    return profiles.compute()
+            left_out = observation.left_out
+    return profiles.compute()._replace(left_out=left_out)

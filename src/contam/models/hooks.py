@@ -8,10 +8,11 @@ calls as functions (`F.relu`, `torch.relu`, `Tensor.relu`, `F.linear`) are seen 
 
 import difflib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -27,6 +28,15 @@ ADDITIONS = ("add", "iadd", "radd")
 
 POSITIONS = {"linear": slice(1, -1), "conv2d": slice(2, None)}
 """Axes of positions in the output of the maps that can be a linear head."""
+
+
+class LayerError(ValueError):
+    """Layers that can't be observed on a batch."""
+
+    def __init__(self, message: str, layers: Sequence[str]) -> None:
+        super().__init__(message)
+        self.layers = tuple(layers)
+        """All of them; the message explains the first."""
 
 
 def forward_once(
@@ -54,7 +64,7 @@ def forward_once(
     Source: ours, the one pass behind `observe`.
 
     Raises:
-        ValueError: no such layer; or a layer that did not run, returned no tensor or not one row
+        LayerError: no such layer; or layers that did not run, returned no tensor or not one row
             for each example.
     """
     wanted = None if layers == "auto" else frozenset(layers)
@@ -64,8 +74,10 @@ def forward_once(
     recorder.finish(logits)
     missing = [name for name in wanted or () if name not in recorder.outputs]
     if missing:
-        modules = {name for name, _ in model.named_modules()}
-        raise ValueError(_missing_layer(missing[0], modules, recorder.calls))
+        faulty = [name for name in missing if name in recorder.faults]
+        if faulty:
+            raise LayerError(recorder.faults[faulty[0]], missing)
+        raise LayerError(_missing_layer(missing[0], model, recorder), missing)
     return logits, recorder
 
 
@@ -101,13 +113,20 @@ class LayerRecorder(TorchFunctionMode):
         """The modules that added two tensors of one shape, as residual blocks do."""
         self.calls: Counter[str] = Counter()
         """How often each layer ran."""
+        self.faults: dict[str, str] = {}
+        """Why the output of a layer could not be read, by layer."""
+        self.scripted: list[str] = []
+        """The outermost modules that TorchScript runs, without hooks."""
         self.head: Tensor | None = None
-        """(batch, width): the input of the linear map whose output the logits are."""
+        """(batch, width): the input of the linear map whose output the logits are; averaged over
+        positions where that is a convolution whose maps are averaged."""
         self.needs_functions = False
         """Whether hooks on modules alone would have recorded something else."""
         self._find_head = head
         self._last_linear: tuple[Tensor, Tensor, bool] | None = None
         """Input and output of the last linear map of one position; whether it was a function."""
+        self._last_maps: tuple[Tensor, Tensor, bool] | None = None
+        """The same of the last 1 x 1 convolution."""
         self._stack: list[tuple[str, bool]] = []
         """The running modules, outermost first; whether each is a linear map or a convolution."""
         self._paused = 0
@@ -121,6 +140,10 @@ class LayerRecorder(TorchFunctionMode):
         wanted = None if self.wanted is None else {n.partition("#")[0] for n in self.wanted}
         with ExitStack() as hooks:
             for name, module in model.named_modules():
+                if isinstance(module, torch.jit.ScriptModule):
+                    if not any(name.startswith(f"{outer}.") for outer in self.scripted):
+                        self.scripted.append(name)
+                    continue
                 activation = is_activation(type(module).__name__) and not any(module.children())
                 weights = _weights_of(module)
                 recorded = activation if wanted is None else name in wanted
@@ -152,12 +175,13 @@ class LayerRecorder(TorchFunctionMode):
     def _leave(
         self, name: str, *, activation: bool, weights: str, stacked: bool
     ) -> Callable[..., None]:
-        def leave(_module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             if stacked:
                 self._stack.pop()
                 self._paused -= activation
             if weights and not self._paused:
-                self._record_weights(weights, args, kwargs, output, function=False)
+                kernel = getattr(module, "kernel_size", ())
+                self._record_weights(weights, args, kwargs, output, kernel, function=False)
             self._record(name, output, activation=activation)
 
         return leave
@@ -171,8 +195,9 @@ class LayerRecorder(TorchFunctionMode):
         weights = (name == "linear" or name.startswith("conv")) and not (
             self._stack and self._stack[-1][1]
         )
-        if weights and not self._paused:
-            self._record_weights(name, args, kwargs, output, function=True)
+        if weights and not self._paused and isinstance(output, Tensor):
+            kernel = () if name == "linear" else (args[1:] or [kwargs["weight"]])[0].shape[2:]
+            self._record_weights(name, args, kwargs, output, kernel, function=True)
         if self._paused or not self._stack:
             return output
         here = self._stack[-1][0]
@@ -183,7 +208,14 @@ class LayerRecorder(TorchFunctionMode):
         return output
 
     def _record_weights(
-        self, name: str, args: Any, kwargs: Any, output: Tensor, *, function: bool
+        self,
+        name: str,
+        args: Any,
+        kwargs: Any,
+        output: Tensor,
+        kernel: Sequence[int],
+        *,
+        function: bool,
     ) -> None:
         """Note where a linear map or convolution puts its neurons, and keep it if it may be the
         head.
@@ -192,10 +224,14 @@ class LayerRecorder(TorchFunctionMode):
         self._weights = (axis, output.shape[axis])
         self.needs_functions |= function and self.reduce == "moments" and self.wanted != frozenset()
         positions = POSITIONS.get(name)
-        if not self._find_head or positions is None or output.shape[positions].numel() > 1:
-            # Over many positions it is no map of one representation, and copies would be dear.
+        if not self._find_head or positions is None:
             return
         entered = args[0] if args else kwargs["input"]
+        if name == "conv2d" and set(kernel) == {1}:
+            # Maps are not copied: after the head, nothing but an activation overwrites them.
+            self._last_maps = (entered, output, function)
+        if output.shape[positions].numel() > 1:
+            return
         if entered.shape[positions].numel() == 1:
             # A later layer may overwrite either in place.
             self._last_linear = (entered.clone(), output.clone(), function)
@@ -207,14 +243,25 @@ class LayerRecorder(TorchFunctionMode):
             once = {f"{name}#0": name for name, calls in self.calls.items() if calls == 1}
             self.outputs = {once.get(name, name): value for name, value in self.outputs.items()}
             self.enclosing = {once.get(name, name): s for name, s in self.enclosing.items()}
-        if self._last_linear is None or not isinstance(logits, Tensor):
+            self.faults = {once.get(name, name): fault for name, fault in self.faults.items()}
+        last, maps = self._last_linear, self._last_maps
+        self._last_linear, self._last_maps = None, None
+        if not isinstance(logits, Tensor) or logits.ndim < 2:
             return
-        entered, left, function = self._last_linear
-        left = left.flatten(1).to(logits.dtype)
-        # One logit for two classes may have got a column of zeros before it.
-        if left.shape[1] <= logits.shape[-1] and left.equal(logits[..., -left.shape[1] :]):
-            self.head = entered.flatten(1)
-            self.needs_functions |= function
+        if last is not None:
+            entered, left, function = last
+            left = left.flatten(1).to(logits.dtype)
+            # One logit for two classes may have got a column of zeros before it.
+            if left.shape[1] <= logits.shape[-1] and left.equal(logits[..., -left.shape[1] :]):
+                self.head = entered.flatten(1)
+                self.needs_functions |= function
+                return
+        if maps is not None and maps[1].shape[:2] == logits.shape:
+            entered, left, function = maps
+            for each in (left, left.relu()):
+                if torch.allclose(_pooled(each).to(logits.dtype), logits, rtol=1e-3, atol=1e-4):
+                    self.head = _pooled(entered)
+                    self.needs_functions |= function
 
     def _record(self, name: str, output: Any, *, activation: bool, function: bool = False) -> None:
         """Reduce one output under the names by which it is wanted."""
@@ -227,33 +274,55 @@ class LayerRecorder(TorchFunctionMode):
         if not names:
             return
         self.needs_functions |= function
+        try:
+            value = self._reading(name, output)
+        except LayerError as error:
+            # Inside the network's forward pass, its own handlers could catch the error.
+            self.faults |= dict.fromkeys(names, str(error))
+            for wanted in names:
+                self.outputs.pop(wanted, None)
+            return
+        for wanted in names:
+            self.faults.pop(wanted, None)
+            self.outputs.pop(wanted, None)
+            self.outputs[wanted] = value
+            self.enclosing[wanted] = tuple(module for module, _ in self._stack)
+
+    def _reading(self, name: str, output: Any) -> Tensor:
+        """What is kept of an output.
+
+        Raises:
+            LayerError: the output is no tensor, or has not one row for each example.
+        """
         if not isinstance(output, Tensor):
-            raise ValueError(
+            raise LayerError(
                 f"layer {name!r} returns a {type(output).__name__}, not a tensor; "
-                "observe a layer inside it"
+                "observe a layer inside it",
+                [name],
             )
+        if output.ndim == 0:
+            raise LayerError(f"layer {name!r} returns a single number", [name])
         # A reading may be a view of the output, and a later layer may overwrite that in place.
         self._paused += 1
         if isinstance(self.reduce, str):
             if output.ndim < 2:
-                raise ValueError(
+                raise LayerError(
                     f"layer {name!r} returns a tensor of shape {tuple(output.shape)}, which has "
-                    "no axis of neurons; observe another layer, or give a reading of your own"
+                    "no axis of neurons; observe another layer, or give a reading of your own",
+                    [name],
                 )
             value = channel_moments(self._neurons_second(output))
         else:
             value = self.reduce(output).clone()
         self._paused -= 1
         if len(value) != self.examples:
-            raise ValueError(
+            raise LayerError(
                 f"the reading of layer {name!r} has {len(value)} rows for {self.examples} "
                 f"examples; its output has shape {tuple(output.shape)}, so give a reading that "
-                "puts the examples first"
+                "puts the examples first",
+                [name],
             )
-        for wanted in names:
-            self.outputs.pop(wanted, None)
-            self.outputs[wanted] = value
-            self.enclosing[wanted] = tuple(module for module, _ in self._stack)
+        return value
 
     def _neurons_second(self, output: Tensor) -> Tensor:
         """A view with the neurons on the second axis.
@@ -280,7 +349,7 @@ def is_activation(name: str) -> bool:
 
 def _weights_of(module: nn.Module) -> str:
     """The function that a linear map or convolution calls; empty for all other modules."""
-    forward = type(module).forward
+    forward = getattr(type(module), "forward", None)
     if forward is nn.Linear.forward:
         return "linear"
     names = {nn.Conv1d.forward: "conv1d", nn.Conv2d.forward: "conv2d", nn.Conv3d.forward: "conv3d"}
@@ -292,11 +361,19 @@ def _of_one_shape(args: Any) -> bool:
     return len(shapes) == 2 and shapes[0] == shapes[1]
 
 
-def _missing_layer(name: str, modules: Collection[str], calls: Counter[str]) -> str:
+def _pooled(maps: Tensor) -> Tensor:
+    return maps.flatten(2).mean(dim=2)
+
+
+def _missing_layer(name: str, model: nn.Module, recorder: LayerRecorder) -> str:
     """Why a layer was not recorded, and which names are near."""
-    if name in modules:
-        return f"layer {name!r} did not run on this batch; choose one that the forward pass calls"
+    calls = recorder.calls
     plain = name.partition("#")[0]
+    for outer in recorder.scripted:
+        if plain == outer or plain.startswith(f"{outer}."):
+            return f"layer {name!r} is run by TorchScript, which calls no hooks; choose another"
+    if name in dict(model.named_modules()):
+        return f"layer {name!r} did not run on this batch; choose one that the forward pass calls"
     if plain in calls:
         return (
             f"layer {plain!r} ran {calls[plain]} times, numbered from #0 to #{calls[plain] - 1}; "

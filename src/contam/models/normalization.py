@@ -64,6 +64,25 @@ def with_instance_norm(model: nn.Module) -> nn.Module:
     return _converted(model, _instance)
 
 
+def without_running_statistics(model: nn.Module) -> list[str]:
+    """Name the batch norms that use the statistics of each batch, also in evaluation mode.
+
+    A network with one of them needs batches of several examples, and its logits for an example
+    depend on the others in the batch.
+
+    Source: ours.
+
+    >>> without_running_statistics(nn.Sequential(nn.BatchNorm1d(2, track_running_stats=False)))
+    ['0']
+    """
+    kind = nn.modules.batchnorm._BatchNorm
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, kind) and module.running_mean is None
+    ]
+
+
 def _converted(model: nn.Module, convert: Callable[[nn.BatchNorm2d], nn.Module]) -> nn.Module:
     """Copy a network and convert every batch norm; a shared layer stays shared."""
     model = copy.deepcopy(model)

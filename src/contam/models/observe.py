@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from contam.batch import Batch
 from contam.inputs import as_batches
-from contam.models.hooks import forward_once
+from contam.models.hooks import LayerError, forward_once
 from contam.models.readings import Reading, over_space
 
 
@@ -33,8 +33,10 @@ class Observation(NamedTuple):
     """(batch, neurons) for each layer, in the order in which they ran; for moments, (batch, 2,
     neurons)."""
     head: Tensor | None = None
-    """(batch, width): the representation that the linear head reads. None where it was not asked
-    for, or where the logits are not the output of a linear map."""
+    """(batch, width): the representation that the linear head reads. None where it was not
+    requested, or where the logits are not the output of a linear map."""
+    left_out: tuple[str, ...] = ()
+    """Sentences about activations that can't be observed; empty where layers were named."""
 
 
 class Observer:
@@ -77,6 +79,8 @@ class Observer:
         named = layers != "auto" and {name.partition("#")[0] for name in layers} <= modules
         self._functions = not named or head or (bool(layers) and reduce == "moments")
         self._settled = False
+        self._faulty: frozenset[str] = frozenset()
+        self._left_out: tuple[str, ...] = ()
 
     def __call__(self, batch: Batch) -> Observation:
         """Run one forward pass.
@@ -86,6 +90,9 @@ class Observer:
         """
         device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         batch = Batch(*(part.to(device) for part in batch))
+        if self.layers == "auto" and not self._settled and len(batch.x):
+            tried = _activations(self.model, batch.x)
+            self._faulty, self._left_out = tried.faulty, tried.left_out
         logits, recorder = forward_once(
             self.model, batch.x, self.layers, self.reduce,
             head=self.head, functions=self._functions,
@@ -95,7 +102,8 @@ class Observer:
             self._functions &= recorder.needs_functions
             # What one batch has no head for, the others have none for either.
             self.head &= recorder.head is not None
-        return Observation(batch, logits, recorder.outputs, recorder.head)
+        layers = {name: v for name, v in recorder.outputs.items() if name not in self._faulty}
+        return Observation(batch, logits, layers, recorder.head, self._left_out)
 
 
 def observe(
@@ -117,7 +125,8 @@ def observe(
     Args:
         model: any network; records, dicts and tuples of logits are understood.
         data: batches, or data of any form of `contam.inputs`; loaders keep their own batches.
-        layers: names of layers, or `auto` for every ReLU, GELU and their kin.
+        layers: names of layers, or `auto` for every ReLU, GELU and similar activation whose output
+            has one row for each example.
         reduce: what to keep of each output. `moments` reads each neuron's mean and how often it is
             positive, wherever a layer has its neurons: on the second axis, as convolutions put
             them, or on the last one, as linear maps do.
@@ -140,42 +149,131 @@ def observe(
     return map(Observer(model, layers, reduce, head=head), as_batches(data, batch_size))
 
 
+class FoundLayers(NamedTuple):
+    """The layers of a network that can be observed."""
+
+    names: tuple[str, ...]
+    """In the order in which they run."""
+    left_out: tuple[str, ...] = ()
+    """Sentences about layers that can't be observed, and why."""
+
+
 def layers_of(model: nn.Module, x: Float[Tensor, "batch ..."]) -> list[str]:
     """The activations that run when the model gets `x`, in order: what `auto` observes.
+
+    Activations whose output does not have one row for each example are left out.
 
     >>> layers_of(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), torch.zeros(1, 2))
     ['1']
     """
-    return list(forward_once(model, x, "auto", _no_values)[1].outputs)
+    return list(_activations(model, x).names)
 
 
 def find_layers(
     model: nn.Module, x: Float[Tensor, "batch ..."], layers: Sequence[str] | str = "auto"
-) -> tuple[str, ...]:
+) -> FoundLayers:
     """The layers that the names mean, in the order in which they run.
 
     Args:
         model: the network.
-        x: inputs, on the model's device.
+        x: inputs, on the model's device; only the first example is used.
         layers: names, or `auto` for all activations; for a network without activations, its linear
             maps and convolutions.
 
-    Raises:
-        ValueError: no such layer; the message names similar ones.
+    Returns:
+        The names, and sentences about what can't be observed.
 
-    >>> find_layers(nn.Sequential(nn.Linear(2, 2)), torch.zeros(1, 2))
+    Raises:
+        ValueError: no such layer, or one that can't be observed; the message names similar ones.
+
+    >>> find_layers(nn.Sequential(nn.Linear(2, 2)), torch.zeros(1, 2)).names
     ('0',)
     """
-    if layers == "auto":
-        activations = layers_of(model, x)
-        if activations:
-            return tuple(activations)
-        weights = (nn.Linear, nn.modules.conv._ConvNd)
-        names = [name for name, module in model.named_modules() if isinstance(module, weights)]
-        _, recorder = forward_once(model, x, "auto", _no_values)
-        return tuple(name for name in names if recorder.calls[name])
-    wanted = (layers,) if isinstance(layers, str) else tuple(layers)
-    return tuple(forward_once(model, x, wanted, _no_values)[1].outputs)
+    if layers != "auto":
+        names = (layers,) if isinstance(layers, str) else tuple(layers)
+        for some in _repeated(x):
+            _, recorder = forward_once(model, some, names, _no_values)
+            names = tuple(recorder.outputs)
+        return FoundLayers(names)
+    found = _activations(model, x)
+    *_, most = _repeated(x)
+    logits, recorder = forward_once(model, most, (), _no_values, functions=False)
+    notes = list(found.left_out)
+    if isinstance(logits, Tensor) and not torch.allclose(
+        logits.float(), found.logits.float(), rtol=1e-3, atol=1e-4, equal_nan=True
+    ):
+        change = float((logits.float() - found.logits.float()).abs().max())
+        notes.append(
+            f"The logits change by up to {change:.2g} while layers are observed, because the "
+            "network runs in another way when it has hooks; its layers may be measured wrongly."
+        )
+    if found.names:
+        return FoundLayers(found.names, tuple(notes))
+    weights = (nn.Linear, nn.modules.conv._ConvNd)
+    _, recorder = forward_once(model, most, "auto", _no_values)
+    names = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, weights) and recorder.calls[name]
+    ]
+    faulty: list[str] = []
+    while True:
+        try:
+            names = list(find_layers(model, x, names).names)
+        except LayerError as error:
+            faulty += error.layers
+            names = [name for name in names if name not in error.layers]
+        else:
+            return FoundLayers(tuple(names), (*notes, *_faults(faulty)))
+
+
+class _Activations(NamedTuple):
+    """The activations of a network, tried on two numbers of examples."""
+
+    names: tuple[str, ...]
+    """Those whose outputs have one row for each example."""
+    faulty: frozenset[str]
+    """The others."""
+    left_out: tuple[str, ...]
+    logits: Any
+    """What the network returned for three examples."""
+
+
+def _activations(model: nn.Module, x: Tensor) -> _Activations:
+    rows: list[dict[str, Tensor]] = []
+    faulty: dict[str, str] = {}
+    for some in _repeated(x):
+        logits, recorder = forward_once(model, some, "auto", "moments")
+        rows.append(recorder.outputs)
+        faulty |= recorder.faults
+    fewer, more = rows
+    names = tuple(name for name in fewer if name in more)
+    notes = _faults([*faulty])
+    if recorder.scripted:
+        few = _few(recorder.scripted)
+        notes.append(f"Layers inside {few} are left out, because TorchScript calls no hooks.")
+    return _Activations(names, frozenset(faulty), tuple(notes), logits)
+
+
+def _repeated(x: Tensor) -> Iterator[Tensor]:
+    """The first example, two and three times: an axis as long in both is no axis of examples."""
+    for times in (2, 3):
+        yield torch.cat([x[:1]] * times)
+
+
+def _faults(names: Sequence[str]) -> list[str]:
+    """A sentence about layers that can't be observed."""
+    if not names:
+        return []
+    return [
+        f"{len(names)} layers are left out, because their outputs do not have one row for each "
+        f"example: {_few(names)}."
+    ]
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first of these names, and the number of the others."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _no_values(output: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Two context managers that leave a model exactly as it was, also after an exception."""
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -13,6 +14,9 @@ from contam.rng import preserve_rng
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; restores modes and the random state on exit.
 
+    Compiled networks run as they were written, and attention without torch's fast path for
+    inference. Neither calls the hooks of all modules, and both round differently.
+
     Source: ours, one protection for every forward pass that measures.
 
     >>> model = nn.Dropout()
@@ -23,11 +27,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     True
     """
     modes = [(module, module.training) for module in model.modules()]
-    with preserve_rng(), torch.no_grad():
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    # Whoever compiled a network has imported the compiler, which takes seconds.
+    compiler = "torch._dynamo" in sys.modules
+    eager = torch.compiler.set_stance("force_eager") if compiler else nullcontext()
+    with preserve_rng(), torch.no_grad(), eager:
         try:
+            torch.backends.mha.set_fastpath_enabled(False)
             model.eval()
             yield
         finally:
+            torch.backends.mha.set_fastpath_enabled(fast_path)
             for module, mode in modes:
                 module.training = mode
 
@@ -35,6 +45,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def preserve_model(*models: nn.Module) -> Iterator[None]:
     """Restore train/eval modes, `.grad`, `requires_grad`, buffers and the random state on exit.
+
+    `torch.inference_mode` is off inside, since probes and heat maps need gradients.
 
     Source: ours, one protection for everything that works on a user's network.
 
@@ -51,7 +63,8 @@ def preserve_model(*models: nn.Module) -> Iterator[None]:
         for parameter in model.parameters()
     ]
     buffers = [(buffer, buffer.clone()) for model in models for buffer in model.buffers()]
-    with preserve_rng():
+    inference = torch.is_inference_mode_enabled()
+    with preserve_rng(), torch.inference_mode(False) if inference else nullcontext():
         try:
             yield
         finally:

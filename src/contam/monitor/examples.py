@@ -1,6 +1,6 @@
 """The examples of a monitor: a few of every class, the same in every snapshot."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from contam.batch import Batch, Domain, Shift
-from contam.inputs import as_domain, read_set
+from contam.inputs import as_domain, named_sets, read_set
 from contam.rng import generator_for, preserve_rng
 
 MAX_CLASSES = 20
@@ -67,7 +67,7 @@ class Examples:
 def read_sources(
     data: Any,
     queries: Any,
-    others: Mapping[str, Any],
+    others: Any,
     *,
     seed: int,
     domain: str | int | None = None,
@@ -77,7 +77,7 @@ def read_sources(
     Args:
         data: the set of the support; of a `Shift`, its training domains.
         queries: the set of the queries; None takes the ID validation or test set of a `Shift`.
-        others: other data sets by name.
+        others: other data sets: one, a list, or a dict by name.
         seed: random seed of the draw from sets with more than `MAX_READ` examples.
         domain: name or number of the metadata column that is the domain.
 
@@ -112,7 +112,12 @@ def read_sources(
         notes.extend(own.notes)
         return own.domain
 
-    with preserve_rng(data, queries, *others.values()):
+    named: dict[str, Any] = {}
+    pairs = named_sets(others)
+    for place, (name, value) in enumerate(pairs, start=1):
+        plain = name or getattr(value, "name", None) or "other"
+        named[plain if len(pairs) == 1 or name else f"{plain} {place}"] = value
+    with preserve_rng(data, queries, *named.values()):
         if isinstance(data, Shift):
             pools = tuple(map(as_domain, data.train))
             if queries is None:
@@ -120,7 +125,7 @@ def read_sources(
         else:
             pools = (read(data, "training"),)
         query_sets = () if queries is None else (read(queries, "queries"),)
-        other_sets = {name: read(value, name) for name, value in others.items()}
+        other_sets = {name: read(value, name) for name, value in named.items()}
     return Sources(pools, query_sets, other_sets, tuple(notes))
 
 

@@ -84,10 +84,11 @@ def layers_to_monitor(model: nn.Module, x: Float[Tensor, "batch ..."]) -> list[s
     >>> layers_to_monitor(model, torch.rand(1, 3))
     ['1']
     """
+    activations = layers_of(model, x)
     try:
-        layers = [block.last for block in blocks_of(model, x)]
+        layers = [block.last for block in blocks_of(model, x) if block.last in activations]
     except ValueError:
-        layers = layers_of(model, x)
+        layers = activations
     if len(layers) <= MAX_LAYERS:
         return layers
     last = len(layers) - 1

@@ -5,7 +5,8 @@ Monitoring does not change the weights of a training, bit for bit.
 
 import logging
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, TypeVar
@@ -14,9 +15,10 @@ import torch
 from pydantic import BaseModel, PositiveInt
 from torch import nn
 
+from contam.models.find_network import find_network
 from contam.models.hooks import forward_once
-from contam.models.logits_adapter import LogitsAdapter, unwrapped
-from contam.models.observe import find_layers
+from contam.models.logits_adapter import LogitsAdapter
+from contam.models.observe import FoundLayers, find_layers
 from contam.models.preserve import preserve_model
 from contam.monitor.examples import Examples, draw_examples, read_sources
 from contam.monitor.sinks import Sink, terminal
@@ -213,7 +215,7 @@ def watch(
     data: Any,
     *,
     queries: Any = None,
-    others: Mapping[str, Any] | None = None,
+    others: Any = None,
     every: int = 200,
     layers: Collection[str] | Literal["auto"] = "auto",
     domain: str | int | None = None,
@@ -237,8 +239,8 @@ def watch(
             training domains.
         queries: the data whose predictions are measured; by default the ID validation or test set
             of a `Shift`, or half of `data`.
-        others: other data sets with the same classes by name, such as OOD data. Without any, the
-            domains of the queries are compared with each other.
+        others: other data sets with the same classes, such as OOD data: one set, a list, or a dict
+            by name. Without any, the domains of the queries are compared with each other.
         every: number of steps between snapshots.
         layers: names of layers; `auto` selects the last activations of the residual blocks, or at
             most eight activations.
@@ -280,15 +282,20 @@ def watch(
         )
     if on_error not in ("note", "raise"):
         raise ValueError(f"on_error is 'note' or 'raise', not {on_error!r}")
-    network = unwrapped(model)
-    sources = read_sources(data, queries, others or {}, seed=seed, domain=domain)
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"the model is a {type(model).__name__}; expected the torch.nn.Module that is trained"
+        )
+    network = find_network(model).model
+    sources = read_sources(data, queries, others, seed=seed, domain=domain)
     whole = LogitsAdapter(network, allow_nan=True)
     with preserve_model(whole):
         x = sources.first_input.to(_device(network))
         outputs = forward_once(whole, x, (), "moments")[0].shape[1]
         examples = draw_examples(sources, outputs=outputs, per_class=per_class, seed=seed)
         adapter = LogitsAdapter(network, classes=examples.classes, allow_nan=True)
-        names = _layers(adapter, examples.queries.data.x[:1].to(x.device), layers)
+        names, left_out = _layers(adapter, examples.queries.data.x[:1].to(x.device), layers)
+        examples = replace(examples, left_out=(*examples.left_out, *left_out))
     config = MonitorConfig(
         name=name or f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}",
         model=type(network).__name__,
@@ -350,13 +357,14 @@ def session_of(part: str) -> int:
 
 def _layers(
     model: LogitsAdapter, x: torch.Tensor, layers: Collection[str] | Literal["auto"]
-) -> tuple[str, ...]:
-    """Return the layers to monitor, in the order in which they run."""
+) -> FoundLayers:
+    """Return the layers to monitor, in the order in which they run, and notes on the others."""
     if not isinstance(layers, str):
         return find_layers(model, x, list(layers))
     if layers != "auto":
         raise ValueError(f"layers is a list of names, or 'auto'; for one give [{layers!r}]")
-    return tuple(layers_to_monitor(model, x))
+    found = find_layers(model, x)
+    return FoundLayers(tuple(layers_to_monitor(model, x)), found.left_out)
 
 
 def _device(model: nn.Module) -> torch.device:
