@@ -93,9 +93,16 @@ def _drawn(module: nn.Module, reset: Callable[[], Any]) -> Iterator[Tensor]:
 
 def _computed(module: nn.Module) -> list[str]:
     """The names of the weights that a module computes from other parameters."""
-    names = [*module.parametrizations] if parametrize.is_parametrized(module) else []
+    names = [*_parametrizations(module)]
     hooks = [hook for hook in module._forward_pre_hooks.values() if _name_of(hook)]
     return names + [_name_of(hook) for hook in hooks]
+
+
+def _parametrizations(module: nn.Module) -> dict[str, nn.Module]:
+    """The parametrizations of a module's weights by name."""
+    if not parametrize.is_parametrized(module):
+        return {}
+    return dict(cast(nn.ModuleDict, module.parametrizations).items())
 
 
 def _name_of(hook: Any) -> str:
@@ -122,7 +129,7 @@ def _drawn_through(module: nn.Module, computed: list[str]) -> Iterator[Tensor]:
 
 def _plain(module: nn.Module, computed: list[str]) -> nn.Module:
     """A module of the original class in which the computed weights are parameters."""
-    kind = parametrize.type_before_parametrizations(module)
+    kind: Any = parametrize.type_before_parametrizations(module)
     plain = kind.__new__(kind)
     vars(plain).update(vars(module))
     own = {name: value for name, value in module.named_parameters(recurse=False)}
@@ -137,8 +144,8 @@ def _plain(module: nn.Module, computed: list[str]) -> nn.Module:
 
 def _set(module: nn.Module, name: str, value: Tensor) -> Iterator[Tensor]:
     """Set a computed weight by its originals, and yield those."""
-    if parametrize.is_parametrized(module, name):
-        originals = module.parametrizations[name]
+    originals = _parametrizations(module).get(name)
+    if originals is not None:
         training = originals.training
         try:
             setattr(module, name, value)
