@@ -18,6 +18,7 @@ from contam.auditing.baseline import find_lines
 from contam.auditing.causes import CAUSES
 from contam.auditing.example_images import example_images
 from contam.auditing.layers import LayerEvidence, layer_evidence
+from contam.auditing.logit_columns import Columns
 from contam.auditing.passes import BUDGET, Budget, Passes, run_passes
 from contam.auditing.prepare import prepare
 from contam.auditing.records import AuditRecord, CauseEvidence, Example, SetScores
@@ -29,7 +30,7 @@ from contam.experiment import Stage
 from contam.inputs.pixel_range import Transform
 from contam.measures.accuracy import Accuracy
 from contam.measures.robustness import Line
-from contam.models.find_network import find_network
+from contam.models.find_network import FoundNetwork, find_network
 from contam.models.preserve import preserve_model
 
 Result = TypeVar("Result")
@@ -57,9 +58,12 @@ def audit(
     weights: str | Path | None = None,
     transform: Transform | None = None,
     classes: Sequence[str] | None = None,
+    columns: Columns | None = None,
     keys: Mapping[str, str] | None = None,
     domain: str | int | None = None,
     device: str | torch.device | None = None,
+    batch_size: int | None = None,
+    workers: int | None = None,
     progress: bool | Report = True,
     seed: int = 0,
 ) -> Audit:
@@ -70,10 +74,12 @@ def audit(
 
     Args:
         model: a module that returns logits (as a tensor, `.logits`, a tuple or a dict), a name such
-            as `timm:resnet50` with `weights`, or None if `id` and `ood` hold features.
+            as `timm:resnet50` with `weights`, an ONNX file, a function from a batch to scores, a
+            scikit-learn classifier, or None if `id` and `ood` hold features.
         id: ID data that the network was not trained on: a folder `class/image` or
-            `domain/class/image`, a DataLoader, a Dataset, a Hugging Face dataset, a `Domain`, a
-            `Shift`, a pair of tensors (x, y), or batches of (x, y), (x, y, domain) or dicts.
+            `domain/class/image`, a table of images, a DataLoader, a Dataset, a Hugging Face
+            dataset, a `Domain`, a `Shift`, a pair of tensors (x, y), or batches of (x, y), (x, y,
+            domain) or dicts.
         ood: shifted data of the same kinds: one set, a list, or a dict by name. Without it,
             questions that need OOD data are reported as undecided.
         name: name of the model on the page and in the records.
@@ -92,10 +98,14 @@ def audit(
         weights: file of weights for a model by name.
         transform: function from an image to the network's input.
         classes: names of the logits in their order.
-        keys: names of the parts of dicts, as in `{"x": "scan"}`.
+        columns: the logits to compare, by index or name; class k is the k-th of them. `labeled`
+            takes the classes that have examples in every set, as for ImageNet-R. By default all.
+        keys: names of the parts of dicts and of the columns of tables, as in `{"x": "scan"}`.
         domain: name or number of the metadata column that is the domain; by default the first that
             groups the examples.
         device: where a model by name runs.
+        batch_size: number of examples in a forward pass; by default 64, or 256 small images.
+        workers: number of threads that decode image files, or of processes that read a dataset.
         progress: whether to show a progress bar on standard error, or a function that is called
             after each `Stage`. If it raises, the audit stops and the network is as it was.
         seed: random seed.
@@ -116,16 +126,20 @@ def audit(
     'undertrained'
     """
     started = time.monotonic()
-    found = None if model is None else find_network(model, weights, transform)
+    found = model
+    if model is not None and not isinstance(model, FoundNetwork):
+        found = find_network(model, weights, transform)
     if device is not None and isinstance(model, nn.Module):
         raise ValueError("device= is for models by name; move yours with model.to(...)")
     limits = BUDGET if altered else dataclasses.replace(BUDGET, without_object=0, changed=0)
-    modules = [m for m in (model, untrained, reference) if isinstance(m, nn.Module)]
+    own = model.model if isinstance(model, FoundNetwork) else model
+    modules = [m for m in (own, untrained, reference) if isinstance(m, nn.Module)]
     with preserve_model(*modules), _reporting(progress) as report:
         ready = prepare(
             found, id=id, ood=ood, layers=layers, background=background, masks=masks, budget=budget,
             reference=reference, control=untrained, transform=transform, classes=classes,
-            keys=keys, domain=domain, device=device, seed=seed,
+            columns=columns, keys=keys, domain=domain, device=device, batch_size=batch_size,
+            workers=workers, seed=seed,
         )  # fmt: skip
         inputs = ready.subject
         if name is not None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from contam.auditing.annotations import with_backgrounds, with_masks
 from contam.auditing.audit_inputs import AuditInputs, Sample
+from contam.auditing.logit_columns import Columns, Labels, find_labels
 from contam.batch import Batch, Domain, Shift
 from contam.data.image_tree import ImageTree
 from contam.inputs.forms import Options, named_sets, read_raw, tree_of
@@ -76,9 +77,12 @@ def prepare(
     weights: str | Path | None = None,
     transform: Transform | None = None,
     classes: Sequence[str] | None = None,
+    columns: Columns | None = None,
     keys: Mapping[str, str] | None = None,
     domain: str | int | None = None,
     device: str | torch.device | None = None,
+    batch_size: int | None = None,
+    workers: int | None = None,
     seed: int = 0,
 ) -> Prepared:
     """Read the data, run the network on two examples, and check that network and data match.
@@ -98,9 +102,12 @@ def prepare(
         weights: file with the weights of a model given by name.
         transform: function from an image to the network's input.
         classes: names of the classes in the order of the logits.
+        columns: the logits to compare, see `find_labels`.
         keys: names of the parts of dicts.
         domain: name or number of the metadata column that is the domain.
         device: device of a model given by name.
+        batch_size: number of examples in a forward pass.
+        workers: number of threads that decode image files, or of processes that read a dataset.
         seed: random seed of every draw.
 
     Returns:
@@ -115,8 +122,7 @@ def prepare(
     >>> prepared.subject.classes, prepared.provenance["id"]
     (('0', '1', '2'), '12 examples')
     """
-    if budget is not None and (isinstance(budget, bool) or budget < 1):
-        raise ValueError(f"budget is the maximum number of examples per set; got {budget}")
+    _check_counts(budget, batch_size, workers)
     resolved = model
     if model is not None and not isinstance(model, FoundNetwork):
         resolved = find_network(model, weights, transform)
@@ -130,7 +136,8 @@ def prepare(
         resolved.transform if resolved is not None else transform,
         None if classes is None else tuple(map(str, classes)), keys or {}, budget, seed,
         domain=domain, natural=resolved is not None and _is_of_timm(resolved),
-        outputs=None if resolved is None else _outputs(resolved.model),
+        outputs=None if resolved is None or columns else _outputs(resolved.model),
+        workers=workers,
     )  # fmt: skip
     tables = _tables(id, ood, options)
     pixel_range = shared_pixel_range(tables)
@@ -147,17 +154,18 @@ def prepare(
     with torch.no_grad():
         x = next(samples[0].domain.batches(2)).x.to(_device_of(network))
         width = _first_logits(network, x).shape[1]
-    names = class_names(tables, classes, width)
+    labels = find_labels(tables, classes, width, columns)
+    notes += labels.notes
+    if labels.columns is not None:
+        network.classes = torch.tensor(labels.columns)
     samples = [
-        replace(
-            sample,
-            domain=_relabeled(sample.domain, labeled(table, names, renamed=classes is not None)),
-        )
-        for sample, table in zip(samples, tables, strict=True)
+        replace(sample, domain=_relabeled(sample.domain, y))
+        for sample, y in zip(samples, labels.y, strict=True)
     ]
     chosen = _by_set(masks, tables, "masks")
     samples = [with_masks(s, t, chosen.get(t.name)) for s, t in zip(samples, tables, strict=True)]
     samples = with_backgrounds(samples, tables, _by_set(background, tables, "background"))
+    samples = [_of_chosen_classes(sample, labels) for sample in samples]
     observed, missing = _observed(network, x[:1], layers)
     notes += missing
     random, note = _control(control, network, seed)
@@ -168,9 +176,9 @@ def prepare(
     notes += [note] if note else []
     _, domains = origins(tables)
     subject = AuditInputs(
-        name, network, tuple(names), samples[0], tuple(samples[1:]), observed,
+        name, network, tuple(labels.names), samples[0], tuple(samples[1:]), observed,
         encoder, encoder_name, random, seed, domains,
-        BATCH_OF_SMALL if x[0].numel() <= SMALL_INPUT else BATCH_OF_LARGE,
+        batch_size or (BATCH_OF_SMALL if x[0].numel() <= SMALL_INPUT else BATCH_OF_LARGE),
     )  # fmt: skip
     provenance = {"model": name, "id": _origin(tables[0])}
     provenance |= {f"ood: {table.name}": _origin(table) for table in tables[1:]}
@@ -189,6 +197,17 @@ def _outputs(model: nn.Module) -> int | None:
     """Return the probable number of classes of a network, from its last linear layer."""
     heads = [module for module in model.modules() if isinstance(module, nn.Linear)]
     return max(2, heads[-1].out_features) if heads else None
+
+
+def _check_counts(budget: Any, batch_size: Any, workers: Any) -> None:
+    for what, count, least in (
+        ("budget is the maximum number of examples per set", budget, 1),
+        ("batch_size is the number of examples in a forward pass", batch_size, 1),
+        ("workers is the number of threads that decode images", workers, 0),
+    ):
+        whole = isinstance(count, int) and not isinstance(count, bool)
+        if count is not None and not (whole and count >= least):
+            raise ValueError(f"{what}; got {count!r}")
 
 
 def _tables(id: Any, ood: Any, options: Options) -> list[RawSet]:
@@ -270,6 +289,14 @@ def _relabeled(domain: Domain, y: Tensor) -> Domain:
     return domain
 
 
+def _of_chosen_classes(sample: Sample, labels: Labels) -> Sample:
+    """Leave out the examples of classes whose logits are not compared."""
+    if labels.columns is None:
+        return sample
+    kept = sample.domain.y.cpu() >= 0
+    return sample if bool(kept.all()) else sample.pick(kept.nonzero().flatten())
+
+
 def _device_of(network: nn.Module) -> torch.device:
     return next((value.device for value in network.parameters()), torch.device("cpu"))
 
@@ -310,7 +337,8 @@ def _observed(network: LogitsAdapter, x: Tensor, layers: Sequence[str] | str) ->
 def _control(control: Any, network: LogitsAdapter, seed: int) -> tuple[nn.Module | None, str]:
     """Return the network with random weights, and a note."""
     if isinstance(control, nn.Module):
-        return LogitsAdapter(control, network.pixel_range), ""
+        chosen = None if network.classes is None else network.classes.tolist()
+        return LogitsAdapter(control, network.pixel_range, chosen), ""
     if isinstance(network.network, BlackBox):
         return None, ""  # the note about black boxes says so
     if control is not True:

@@ -72,6 +72,13 @@ class Options:
     """Transform of image files where the user gives none; by default, each set has its own."""
     size: tuple[int, int] | None = None
     """Width and height that image files should have where there is no transform."""
+    workers: int | None = None
+    """Number of threads that decode image files, or of processes that read a dataset."""
+
+    @property
+    def threads(self) -> int:
+        """Number of threads that decode image files."""
+        return 4 if self.workers is None else self.workers
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.keys) - set(KEYS))
@@ -185,7 +192,8 @@ def read_raw(name: str | None, data: Any, role: str, options: Options) -> RawSet
         reader = reader_of(data, options.keys, options.transform or pixels)
         return _indexed(name, reader, numbers_of(data), options)
     if _is_indexed(data):
-        reader = IndexedReader(data, options.keys, options.transform or pixels)
+        transform = options.transform or pixels
+        reader = IndexedReader(data, options.keys, transform, workers=options.workers or 0)
         return _indexed(name, reader, list(range(len(data))), options)
     if isinstance(data, Iterable) and not isinstance(data, Mapping):
         return _streamed(data, name, options)
@@ -433,8 +441,10 @@ def _folder(tree: ImageTree, name: str | None, options: Options) -> RawSet:
     if transform is None:
         transform, notes = one_size([(name, root, tree.files)])
     raw = _files(
-        FolderDomain(name, tree.files, tree.labels, tree.origins, transform), root, options
-    )
+        FolderDomain(
+            name, tree.files, tree.labels, tree.origins, transform, workers=options.threads
+        ), root, options,
+    )  # fmt: skip
     raw.classes = tree.classes
     assert isinstance(raw.origin, Tensor)
     names = tree.domains
@@ -451,12 +461,13 @@ def _table(table: ImageTable, name: str | None, options: Options) -> RawSet:
     if transform is None:
         transform, sizes = one_size([(name, rows.root, rows.files)], options.size)
     none = torch.zeros(len(rows.files), dtype=torch.int64)
-    raw = _files(FolderDomain(name, rows.files, none, none, transform), rows.root, options)
+    domain = FolderDomain(name, rows.files, none, none, transform, workers=options.threads)
+    raw = _files(domain, rows.root, options)
     columns = (pick(column, raw.numbers) for column in (rows.y, rows.domain, rows.background))
-    raw.y, domain, raw.background = columns
-    if domain is not None:
+    raw.y, groups, raw.background = columns
+    if groups is not None:
         named = table.domain is not None or "domain" in options.keys
-        raw.groupings = {"domain": domain}
+        raw.groupings = {"domain": groups}
         choose_domain(raw, None, declared=named)
     raw.notes += rows.notes
     raw.remarks += sizes[0]

@@ -71,7 +71,7 @@ def forward_once(
     recorder = LayerRecorder(wanted, reduce, len(x), head=head)
     with evaluating(model), recorder.recording(model, functions=functions):
         logits = output_tensor(model(x))
-    recorder.finish(logits)
+    recorder.finish(logits, getattr(model, "classes", None))
     missing = [name for name in wanted or () if name not in recorder.outputs]
     if missing:
         faulty = [name for name in missing if name in recorder.faults]
@@ -236,8 +236,13 @@ class LayerRecorder(TorchFunctionMode):
             # A later layer may overwrite either in place.
             self._last_linear = (entered.clone(), output.clone(), function)
 
-    def finish(self, logits: Any) -> None:
-        """Name the layers, and decide whether the last linear map is the head of these logits."""
+    def finish(self, logits: Any, columns: Any = None) -> None:
+        """Name the layers, and decide whether the last linear map is the head of these logits.
+
+        Args:
+            logits: the network's output.
+            columns: (classes,) the outputs of the head that `logits` are; None for all.
+        """
         if self.wanted is None:
             # A name with a number is needed only where a layer ran more than once.
             once = {f"{name}#0": name for name, calls in self.calls.items() if calls == 1}
@@ -250,14 +255,14 @@ class LayerRecorder(TorchFunctionMode):
             return
         if last is not None:
             entered, left, function = last
-            left = left.flatten(1).to(logits.dtype)
+            left = _picked(left.flatten(1).to(logits.dtype), columns)
             # One logit for two classes may have got a column of zeros before it.
             if left.shape[1] <= logits.shape[-1] and left.equal(logits[..., -left.shape[1] :]):
                 self.head = entered.flatten(1)
                 self.needs_functions |= function
                 return
-        if maps is not None and maps[1].shape[:2] == logits.shape:
-            entered, left, function = maps
+        if maps is not None and (left := _picked(maps[1], columns)).shape[:2] == logits.shape:
+            entered, _, function = maps
             for each in (left, left.relu()):
                 if torch.allclose(_pooled(each).to(logits.dtype), logits, rtol=1e-3, atol=1e-4):
                     self.head = _pooled(entered)
@@ -336,6 +341,13 @@ class LayerRecorder(TorchFunctionMode):
         elif output.shape[1] != width == output.shape[-1]:
             axis = -1
         return output.movedim(axis, 1)
+
+
+def _picked(left: Tensor, columns: Any) -> Tensor:
+    """The chosen neurons of an output (batch, neurons, ...)."""
+    if isinstance(columns, Tensor) and int(columns.max()) < left.shape[1]:
+        return left[:, columns.to(left.device)]
+    return left
 
 
 def is_activation(name: str) -> bool:
