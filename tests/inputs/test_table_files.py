@@ -223,6 +223,7 @@ def test_what_can_not_be_read_gets_one_line(case, place):
 
 HOSTILE = {
     "an empty CSV": ("t.csv", b""),
+    "an empty list": ("t.json", b"[]"),
     "a CSV of another encoding": ("t.csv", "path,label\nä.png,ü\n".encode("latin-1")),
     "rows that are longer than the header": ("t.csv", b"path,label\na,b,c,d,e\nf,g,h,i,j,k\n"),
     "a NUL in JSON": ("t.json", b'[{"path": "\x00'),

@@ -5,27 +5,53 @@ from typing import Annotated, Any
 
 import tyro
 
+from contam.cli.audit_options import (
+    by_set,
+    columns_of,
+    keys_of,
+    listed,
+    named_data,
+    with_transform,
+)
 from contam.cli.parsing import nearest
 from contam.cli.progress import ProgressDisplay
+
+Several = tyro.conf.UseAppendAction[tuple[str, ...]]
+"""A flag that may be given again."""
 
 
 def audit(
     *,
     model: str,
-    id: Path,
-    ood: tyro.conf.UseAppendAction[tuple[Path, ...]] = (),
+    id: str,
+    ood: Several = (),
     weights: Path | None = None,
     name: str | None = None,
     out: Path = Path("audit"),
-    masks: Path | None = None,
-    layer: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    transform: str | None = None,
+    image_size: int | None = None,
+    mean: tuple[float, ...] = (),
+    std: tuple[float, ...] = (),
+    in_chans: int | None = None,
+    classes: str | None = None,
+    columns: str | None = None,
+    keys: tuple[str, ...] = (),
+    root: Path | None = None,
+    masks: Several = (),
+    background: Several = (),
+    layer: Several = (),
     baseline: Path | None = None,
     reference: str = "auto",
     reference_weights: Path | None = None,
+    control: bool = True,
+    altered: bool = True,
     budget: int | None = None,
+    batch_size: int | None = None,
+    workers: int | None = None,
     device: str | None = None,
     fail_on: str | None = None,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    quiet: bool = False,
     seed: int = 0,
 ) -> int:
     """Diagnose why a classifier fails on shifted data: contam audit --model M --weights W --id DIR.
@@ -34,27 +60,48 @@ def audit(
     code is 1 if the verdict is one of --fail-on.
 
     Args:
-        model: timm:NAME, torchvision:NAME, package.module:function, or a .pt2 file.
-        id: folder CLASS/IMAGE (or DOMAIN/CLASS/IMAGE) of held-out data from the training
-            distribution.
-        ood: folder of shifted data in the same layout; may be given again.
+        model: timm:NAME, torchvision:NAME, a .pt2 or .onnx file, or package.module:object: a
+            network, a function from a batch to scores, or a function that returns one of them.
+        id: held-out data from the training distribution: a folder CLASS/IMAGE (or
+            DOMAIN/CLASS/IMAGE), or a table of paths and labels (.csv, .tsv, .parquet, .json,
+            .jsonl); TABLE:split=val takes some of its rows.
+        ood: shifted data as --id, or NAME=PATH, or a quoted pattern of folders; may be given again.
         weights: safetensors or a state dict; may hold an encoder and its head.
         name: name of the model on the page and in the records.
         out: folder of the files to write.
+        transform: package.module:function from a Pillow image to the network's input.
+        image_size: pixels of the square that the network takes.
+        mean: mean of each channel of the pixels in [0, 1], one or three numbers.
+        std: their standard deviation.
+        in_chans: channels of the network's input; by default those of its first weight.
+        classes: names of the logits in their order: a file with one on each line, a JSON file, or a
+            list with commas.
+        columns: logits to compare: labeled (classes that have images in every set), a list such as
+            0-9,33 or cat,dog, or a file.
+        keys: columns of tables by part, such as x=scan y=diagnosis domain=hospital.
+        root: folder of the relative paths in tables; by default that of the table.
         masks: folder with a mask of each image of --id under the image's own path, white on the
-            object.
+            object; NAME=DIR for the set NAME; may be given again.
+        background: table with the columns path and background for --id; NAME=TABLE for the set
+            NAME; may be given again.
         layer: a layer to measure instead of every activation; may be given again.
         baseline: CSV of standard models' accuracies, with a column for each set.
         reference: encoder used to test whether the object is still visible, as --model; auto takes
             an installed one, none turns this test off.
         reference_weights: weights of the reference encoder.
+        control: whether to compare with an untrained copy of the network.
+        altered: whether to show changed images of --id to the network.
         budget: maximum number of images per set.
+        batch_size: number of images in a forward pass.
+        workers: number of threads that decode images.
         device: device of the network, such as cuda.
         fail_on: verdicts that exit with 1, such as contaminated,spurious, or any failure.
         as_json: print the whole record instead of the verdict.
+        quiet: print neither progress nor the verdict.
         seed: random seed.
     """
     from contam.auditing import api
+    from contam.models.find_network import find_network
 
     failing = failing_causes(fail_on)
     if out.exists() and not out.is_dir():
@@ -64,22 +111,47 @@ def audit(
         encoder = (reference, reference_weights)
     elif reference == "none":
         encoder = None
-    with ProgressDisplay("audit") as display:
+    pairs = named_data([id], root=root)
+    if len(pairs) > 1:
+        raise ValueError(f"--id {id}: matches {len(pairs)} folders; give one")
+    network = with_transform(
+        find_network(model, weights), transform=transform, image_size=image_size, mean=mean,
+        std=std, in_chans=in_chans,
+    )  # fmt: skip
+    with ProgressDisplay("audit", silent=quiet) as display:
         result = api.audit(
-            model, id=id, ood=list(ood), name=name, weights=weights, masks=masks,
-            layers=list(layer) or "auto", baseline=baseline, reference=encoder, budget=budget,
-            device=device, seed=seed,
+            network, id=pairs[0][1], ood=_unique(named_data(ood, root=root)), name=name,
+            weights=weights, masks=by_set(masks), background=by_set(background),
+            layers=list(layer) or "auto", baseline=baseline, reference=encoder,
+            untrained=control, altered=altered, budget=budget, batch_size=batch_size,
+            workers=workers, classes=listed(classes, "--classes"), columns=columns_of(columns),
+            keys=keys_of(keys), device=device, seed=seed,
             progress=lambda stage: display.update(stage.done, stage.doing),
         )  # fmt: skip
     result.save(out)
     page = result.report(out / "audit.html")
     if as_json:
         print(result.evidence.model_dump_json(indent=1))
-    else:
+    elif not quiet:
         print(result)
+        for line in result.evidence.left_out:
+            print(f"note: {line}")
         print(f"{out} has the evidence; open {page.resolve().as_uri()} in a browser")
     causes = {result.verdict.cause, *result.verdict.behind}
     return 1 if causes & failing else 0
+
+
+def _unique(pairs: list[tuple[str | None, Any]]) -> Any:
+    """Data sets as a list, or as a dict if one has a name."""
+    if all(name is None for name, _ in pairs):
+        return [data for _, data in pairs]
+    named: dict[str, Any] = {}
+    for name, data in pairs:
+        key = name or getattr(data, "name", None) or Path(str(data)).name
+        if key in named:
+            raise ValueError(f"--ood has two sets {key!r}; name one with --ood NAME=PATH")
+        named[key] = data
+    return named
 
 
 def failing_causes(fail_on: str | None) -> set[str]:

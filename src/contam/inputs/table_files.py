@@ -1,5 +1,6 @@
 """Tables with one row for each image: CSV, TSV, Parquet, JSON and JSON Lines files, data frames."""
 
+import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from contam.inputs.parts import KEYS, some_of
+from contam.text_files import check_regular, read_json, read_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -170,9 +172,7 @@ class ImageTable:
         if "*" not in str(self.source):
             file = Path(self.source)
             return file.name, [(file.parent, read_table(file))]
-        files = sorted(Path().glob(str(self.source))) if not Path(self.source).is_absolute() else (
-            sorted(Path("/").glob(str(Path(self.source).relative_to("/"))))
-        )  # fmt: skip
+        files = matching(str(self.source))
         if not files:
             raise ValueError(f"no file matches {self.source}")
         return str(self.source), [(file.parent, read_table(file)) for file in files]
@@ -295,48 +295,66 @@ def read_table(file: Path) -> "DataFrame":
     """
     import pandas as pd
 
-    if not file.is_file():
+    if not file.exists():
         raise ValueError(f"no table at {file}")
     suffix = file.suffix.lower()
+    if suffix in PARQUET:
+        return _of_parquet(file)
+    if suffix == ".json":
+        return _of_records(read_json(file), file)
+    text = read_text(file)
     try:
-        if suffix in PARQUET:
-            return pd.read_parquet(file, engine="pyarrow")
         if suffix in RECORDS:
-            return _of_records(file.read_text("utf-8-sig"), lines=suffix != ".json")
-        with file.open(encoding="utf-8-sig", newline="") as text:
-            header = text.readline(2**20)
-        separator = max(TEXT[suffix] + SEPARATORS, key=header.count)
-        return pd.read_csv(
-            file, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        )
+            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+            return _of_records(rows, file)
+        separator = max(TEXT[suffix] + SEPARATORS, key=text.partition("\n")[0].count)
+        return pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is no readable table: {_in_one_line(error)}") from None
+
+
+def _of_parquet(file: Path) -> "DataFrame":
+    import pandas as pd
+
+    try:
+        check_regular(file)
+        return pd.read_parquet(file, engine="pyarrow")
     except ImportError as error:
-        if suffix not in PARQUET:
-            raise
         raise ValueError(
             f"reading {file.name} needs pyarrow; run pip install -e '.[tables]' in a clone of "
             "contam, or save the table as CSV"
         ) from error
-    except OSError as error:
-        raise ValueError(f"{file} can't be read ({error.strerror or error})") from None
-    except (ValueError, RecursionError, MemoryError) as error:  # damaged in whatever way
-        message = " ".join(str(error).split())[:150]
-        raise ValueError(f"{file} is no readable table: {message}") from None
+    except Exception as error:  # a damaged file can raise almost anything
+        raise ValueError(f"{file} is no readable table: {_in_one_line(error)}") from None
 
 
-def _of_records(text: str, *, lines: bool) -> "DataFrame":
+def _of_records(content: Any, file: Path) -> "DataFrame":
     import pandas as pd
 
-    if lines:
-        content = [json.loads(line) for line in text.splitlines() if line.strip()]
-    else:
-        content = json.loads(text)
-    if isinstance(content, Mapping):
-        lists = [value for value in content.values() if isinstance(value, list)]
-        if not lists or len(lists) < len(content):
-            raise ValueError("expected a list of records, or a dict of columns")
-    elif not (isinstance(content, list) and all(isinstance(row, Mapping) for row in content)):
-        raise ValueError("expected a list of records, or a dict of columns")
+    columns = isinstance(content, Mapping) and all(isinstance(v, list) for v in content.values())
+    rows = isinstance(content, list) and all(isinstance(row, Mapping) for row in content)
+    if not content or not (columns or rows):
+        raise ValueError(f"{file} is no table: expected a list of records, or a dict of columns")
     return pd.DataFrame(content)
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:150]
+
+
+def matching(pattern: str) -> list[Path]:
+    """Return the files and folders that match a pattern with stars, sorted.
+
+    Args:
+        pattern: a relative or an absolute pattern, such as `data/*/labels.csv`.
+
+    >>> Path("b.csv").touch()
+    >>> matching("*.csv")
+    [PosixPath('b.csv')]
+    """
+    path = Path(pattern)
+    start = Path(path.anchor)
+    return sorted(start.glob(str(path.relative_to(start) if path.anchor else path)))
 
 
 def _texts(frame: "DataFrame", columns: Sequence[str]) -> list[str]:
