@@ -36,6 +36,7 @@ def audit(
     classes: str | None = None,
     columns: str | None = None,
     keys: tuple[str, ...] = (),
+    domain: str | None = None,
     root: Path | None = None,
     masks: Several = (),
     background: Several = (),
@@ -79,6 +80,7 @@ def audit(
         columns: logits to compare: labeled (classes that have images in every set), a list such as
             0-9,33 or cat,dog, or a file.
         keys: columns of tables by part, such as x=scan y=diagnosis domain=hospital.
+        domain: name or number of the metadata column that is the domain.
         root: folder of the relative paths in tables; by default that of the table.
         masks: folder with a mask of each image of --id under the image's own path, white on the
             object; NAME=DIR for the set NAME; may be given again.
@@ -126,6 +128,7 @@ def audit(
             untrained=control, altered=altered, budget=budget, batch_size=batch_size,
             workers=workers, classes=listed(classes, "--classes"), columns=columns_of(columns),
             keys=keys_of(keys), device=device, seed=seed,
+            domain=int(domain) if domain and domain.isdecimal() else domain,
             progress=lambda stage: display.update(stage.done, stage.doing),
         )  # fmt: skip
     result.save(out)

@@ -277,9 +277,10 @@ def _imported_transform(name: str) -> "Transform":
 
     if ":" not in name:
         raise ValueError(f"--transform {name}: expected package.module:function")
-    transform: Any = imported(name)
-    if isinstance(transform, type) or (callable(transform) and not takes_a_batch(transform)):
-        transform = transform()  # a function or class that makes the transform
-    if not callable(transform):
-        raise ValueError(f"--transform {name}: is a {type(transform).__name__}, not a function")
+    found = imported(name)
+    if isinstance(found, type) or (callable(found) and not takes_a_batch(found)):
+        found = found()  # a function or class that makes the transform
+    if not callable(found):
+        raise ValueError(f"--transform {name}: is a {type(found).__name__}, not a function")
+    transform: Any = found
     return transform

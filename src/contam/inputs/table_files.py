@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from contam.inputs.parts import KEYS, some_of
-from contam.text_files import check_regular, read_json, read_text
+from contam.text_files import check_file, read_json, read_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -317,7 +317,7 @@ def _of_parquet(file: Path) -> "DataFrame":
     import pandas as pd
 
     try:
-        check_regular(file)
+        check_file(file)
         return pd.read_parquet(file, engine="pyarrow")
     except ImportError as error:
         raise ValueError(
