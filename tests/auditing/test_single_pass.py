@@ -13,6 +13,7 @@ from contam.auditing.single_pass import (
     layers_with_positions,
     run_pass,
     running_layers,
+    table_rows,
 )
 from contam.measures.accuracy import accuracy
 from contam.measures.class_profiles import class_profiles
@@ -238,3 +239,37 @@ def test_a_balanced_selection_has_equal_class_counts_and_is_deterministic():
 def test_activations_are_listed_in_the_order_in_which_they_run():
     inputs = noise_subject(cnn(), (3, 8, 8))
     assert running_layers(inputs.model, inputs.id) == RELUS
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "most", "wanted"),
+    [
+        pytest.param([0, 2], [], 9, [0, 2], id="classes that occur"),
+        pytest.param([0, 2], [[4]], 9, [0, 2, 4], id="in any set"),
+        pytest.param([1, 1, 2, 3, 3], [], 2, [1, 3], id="the most frequent"),
+        pytest.param([1, 1, 1, 2, 3], [[2, 3]], 2, [2, 3], id="in both ID and OOD"),
+        pytest.param([1, 2, 3], [[1], [3]], 2, [1, 3], id="in any OOD set"),
+        pytest.param([4, 3, 2], [], 2, [2, 3], id="equal numbers: the first"),
+        pytest.param([4, 3, 2], [], 0, [2, 3], id="never fewer than two"),
+    ],
+)
+def test_classes_with_rows_in_the_tables(own, others, most, wanted):
+    y, new = torch.tensor(own), [torch.tensor(other) for other in others]
+    rows = table_rows(y, new, classes=6, most=most)
+    assert (rows >= 0).nonzero().flatten().tolist() == wanted
+    assert rows[rows >= 0].tolist() == list(range(len(wanted)))
+
+
+def test_tables_with_few_rows_hold_the_same_means():
+    y = torch.tensor([7, 3, 7, 5, 3, 7])
+    x = torch.arange(6.0)[:, None].repeat(1, 4)
+    data = sample("ID", x, y)
+    network = nn.Sequential(nn.ReLU(), nn.Linear(4, 9))
+    whole = returned(run_pass(network, data, ("0",), classes=9))
+    rows = table_rows(y, (), classes=9, most=2)
+    few = returned(run_pass(network, data, ("0",), classes=9, rows=rows))
+    assert torch.equal(few.tables["0"].means.sums, whole.tables["0"].means.sums[[3, 7]])
+    assert few.tables["0"].means.counts.tolist() == [2, 3]
+    # The class without a row has no part in the squares, either.
+    assert few.tables["0"].means.squares.tolist() == [(x[y != 5, 0] ** 2).sum().item()] * 4
+    assert torch.equal(few.predicted, whole.predicted)

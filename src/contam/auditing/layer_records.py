@@ -5,17 +5,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from contam.auditing.audit_inputs import AuditInputs
 from contam.auditing.neurons import NeuronColumns, neuron_columns
 from contam.auditing.records import Interval, LayerRecord
-from contam.auditing.single_pass import LayerTable, PassResult
+from contam.auditing.single_pass import LISTED, LayerTable, PassResult
 from contam.measures.activation import activation_asymmetry, class_rates
 from contam.measures.attenuation import attenuation_across_domains, class_profile_attenuation
 from contam.measures.intervals import Estimate
 
-LISTED = 100
-"""Classes up to which the rates of single classes are recorded."""
 UNTRAINED = "untrained"
 """Key of the untrained network in tables by data set."""
 ACROSS = "across domains"
@@ -38,6 +37,8 @@ class LayerRecordBuilder:
         self.neurons: list[NeuronColumns] = []
         self.left_out: list[str] = []
         self._own: Mapping[str, LayerTable] = {}
+        self._rows: Tensor | None = None
+        """The row of each class in the tables; None if rows are classes."""
         self._control: Mapping[str, LayerTable] = {}
         self._shifted: dict[str, LayerTable] = {}
         """All OOD sets together, or all changes where there is no OOD set."""
@@ -57,7 +58,7 @@ class LayerRecordBuilder:
 
     def add_id_set(self, name: str, result: PassResult) -> None:
         """Add the pass over the ID set."""
-        self._own = dict(result.tables)
+        self._own, self._rows = dict(result.tables), result.rows
         self._name_missing_classes(name, result)
         for layer, table in self._own.items():
             self._describe(layer, table, name)
@@ -66,9 +67,10 @@ class LayerRecordBuilder:
                 self.set(layer, "across_domains", self._interval(layer, lost, "ID domains"))
 
     def add_ood_set(self, name: str, result: PassResult) -> None:
-        """Add the pass over an OOD set."""
+        """Add the pass over an OOD set, and drop its tables one by one."""
         self._name_missing_classes(name, result)
-        for layer, table in result.tables.items():
+        for layer in [*result.tables]:
+            table = result.tables.pop(layer)
             self._describe(layer, table, name)
             if layer in self._own:
                 lost = class_profile_attenuation(self._own[layer].means, table.means)
@@ -127,7 +129,11 @@ class LayerRecordBuilder:
         for layer, table in self._own.items():
             self.neurons.append(
                 neuron_columns(
-                    layer, table, self._shifted.get(layer), unchanged=self._plain.get(layer)
+                    layer,
+                    table,
+                    self._shifted.get(layer),
+                    unchanged=self._plain.get(layer),
+                    rows=self._rows,
                 )
             )
         self._own, self._control, self._plain, self._shifted = {}, {}, {}, {}
@@ -156,7 +162,7 @@ class LayerRecordBuilder:
         self.set(layer, "rate", float(table.rate.mean()), key)
         self.set(layer, "density", float(profile.density.mean()), key)
         present = table.means.counts > 0
-        if len(present) <= LISTED:
+        if len(self.inputs.classes) <= LISTED:
             listed = torch.full((len(present),), torch.nan, dtype=torch.float64)
             listed[present] = class_rates(profile.rates)
             values = (None if math.isnan(value) else round(value, 4) for value in listed.tolist())

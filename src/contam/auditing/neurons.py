@@ -27,7 +27,12 @@ class NeuronColumns:
 
 
 def neuron_columns(
-    layer: str, own: LayerTable, new: LayerTable | None, *, unchanged: LayerTable | None = None
+    layer: str,
+    own: LayerTable,
+    new: LayerTable | None,
+    *,
+    unchanged: LayerTable | None = None,
+    rows: Int[Tensor, " classes"] | None = None,
 ) -> NeuronColumns:
     """Return the measures of each neuron of a layer.
 
@@ -36,12 +41,15 @@ def neuron_columns(
         own: class means on ID data.
         new: class means on other data.
         unchanged: the examples of `new` before they were changed, if they are changed ID images.
+        rows: row of each class in the tables, -1 without one; None if rows are classes.
 
     Source: ours, the measures of a layer for each neuron.
     """
     counts = own.means.counts
     means = own.means.sums / counts.clamp(min=1)[:, None]
     favorite = means.masked_fill(counts[:, None] == 0, -torch.inf).argmax(dim=0)
+    if rows is not None:
+        favorite = rows.argsort()[(rows < 0).sum() + favorite]
     unknown = torch.full_like(own.rate, torch.nan)
     attenuation, loss = unknown, torch.zeros_like(unknown)
     if new is not None:

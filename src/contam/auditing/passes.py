@@ -13,7 +13,16 @@ from contam.auditing.audit_inputs import AuditInputs, Sample
 from contam.auditing.head_probes import correct_with_fresh_head, too_few_per_class
 from contam.auditing.layer_records import LayerRecordBuilder
 from contam.auditing.object_removal import has_border, object_boxes, removable, without_boxes
-from contam.auditing.single_pass import Keep, PassResult, balanced, run_pass
+from contam.auditing.single_pass import (
+    LISTED,
+    MOST_CLASS_MEANS,
+    Keep,
+    PassResult,
+    balanced,
+    count_neurons,
+    run_pass,
+    table_rows,
+)
 from contam.batch import Batch, Domain
 from contam.experiment import Stage
 from contam.models.normalization import without_running_statistics
@@ -136,6 +145,26 @@ class _PassRunner:
         changed = min(budget.changed, budget.limited(budget.changed, len(y)))
         pool = self.without if len(self.without) >= changed else torch.arange(len(y))
         self.changed = pool[self._balanced(y[pool], changed, "audit/changes")]
+        self.rows = self._table_rows(y)
+        self.control_rows: Tensor | None = None
+
+    def _table_rows(self, y: Tensor) -> Tensor | None:
+        """The row of each of many classes in the tables; None if every class has one."""
+        inputs = self.inputs
+        classes = len(inputs.classes)
+        if classes <= LISTED:
+            return None
+        neurons = count_neurons(inputs.model, inputs.id, self.layers) if self.layers else 0
+        others = [sample.domain.y.cpu() for sample in inputs.ood]
+        most = MOST_CLASS_MEANS // max(1, neurons)
+        rows = table_rows(y, others, classes=classes, most=most)
+        present, kept = len(torch.cat([y, *others]).unique()), int(rows.max()) + 1
+        if kept < present:
+            self.passes.left_out.append(
+                f"Class means are of {kept} of the {present} classes that occur, those with the "
+                "most examples, because tables of all would not fit in memory."
+            )
+        return rows
 
     def _balanced(self, y: Tensor, most: int, purpose: str) -> Tensor:
         return balanced(y, most, seed=self.inputs.seed, purpose=purpose)
@@ -170,9 +199,10 @@ class _PassRunner:
             kept = self._balanced(sample.domain.y.cpu(), self.budget.queries, "audit/read")
             result = yield from self._main_pass(sample, kept, inputs=rows if control else None)
             passes.layers.add_ood_set(sample.name, result)
+            result.tables = {}
             if control is not None:
                 yield from self._control_pass(control, sample, result)
-            result.inputs, result.tables = None, {}
+            result.inputs = None
         passes.layers.finish()
         for result in passes.sets.values():
             result.tables, result.subset_tables, result.inputs = {}, {}, None
@@ -218,18 +248,24 @@ class _PassRunner:
             inputs=none if inputs is None else inputs, subset=none if subset is None else subset,
             by_domain=own, head=True, border=own, reference=self.inputs.reference,
         )  # fmt: skip
-        result = yield from self._pass(self.inputs.model, sample, keep)
+        result = yield from self._pass(self.inputs.model, sample, keep, rows=self.rows)
         self.passes.left_out += result.left_out
         self.passes.sets[sample.name] = result
         return result
 
     def _pass(
-        self, model: nn.Module, sample: Sample, keep: Keep, *, compact: bool = False
+        self,
+        model: nn.Module,
+        sample: Sample,
+        keep: Keep,
+        *,
+        compact: bool = False,
+        rows: Tensor | None = None,
     ) -> Generator[int, None, PassResult]:
         return (
             yield from run_pass(
                 model, sample, self.layers, classes=len(self.inputs.classes), keep=keep,
-                batch_size=self.inputs.batch_size, compact=compact,
+                batch_size=self.inputs.batch_size, compact=compact, rows=rows,
             )
         )  # fmt: skip
 
@@ -263,7 +299,11 @@ class _PassRunner:
             by_domain=own,
         )  # fmt: skip
         few = Sample(sample.name, Domain(sample.name, batch))
-        plain = yield from self._pass(control, few, keep)
+        if own and self.rows is not None:
+            # The control sees few examples, of fewer classes.
+            classes, most = len(self.inputs.classes), int(self.rows.max()) + 1
+            self.control_rows = table_rows(batch.y, (), classes=classes, most=most)
+        plain = yield from self._pass(control, few, keep, rows=self.control_rows)
         self.passes.left_out += [f"Untrained network: {line}" for line in plain.left_out]
         self.passes.controls[sample.name] = plain
         self.passes.layers.add_control(sample.name, plain, own=own)

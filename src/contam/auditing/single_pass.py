@@ -32,8 +32,12 @@ FEWEST_PARTS = 4
 """Groups where tables are large."""
 LARGE_TABLE = 2**26
 """Numbers in the class means of one pass above which there are fewer groups."""
-LARGEST_TABLE = 2**28
+LARGEST_TABLE = 2**27
 """Numbers in the class means of one pass above which domains have no separate means."""
+LISTED = 100
+"""Classes up to which every class has a row in tables, also one without examples."""
+MOST_CLASS_MEANS = 23_000_000
+"""Classes times neurons in the tables of one pass, at most; ResNet-50 has as many on ImageNet."""
 OUT_OF_MEMORY = (
     "memory runs out on a single example; use a machine with more memory, or smaller inputs"
 )
@@ -159,6 +163,8 @@ class PassResult:
     border: Tensor | None = None
     """(n, statistics) of the border of each image."""
     left_out: list[str] = field(default_factory=list)
+    rows: Tensor | None = None
+    """(classes,) row of each class in `tables`, -1 without one; None if rows are classes."""
 
     @property
     def correct(self) -> Bool[Tensor, " n"]:
@@ -185,6 +191,7 @@ def run_pass(
     keep: Keep | None = None,
     batch_size: int = 64,
     compact: bool = False,
+    rows: Int[Tensor, " classes"] | None = None,
 ) -> Generator[int, None, PassResult]:
     """Show every example of a data set to a network once.
 
@@ -199,6 +206,8 @@ def run_pass(
         keep: what to keep of single examples.
         batch_size: examples that are read at a time.
         compact: whether tables number the classes among those that occur, which saves memory.
+        rows: row of each class in tables, -1 for classes without class means, as `table_rows`
+            returns it.
 
     Yields:
         The number of examples that were shown in each step.
@@ -219,7 +228,7 @@ def run_pass(
         # A batch of one example has no statistics.
         batch_size = next(n for n in range(batch_size, 0, -1) if len(sample) % n != 1 or n < 3)
     while True:
-        accumulator = _Accumulator(sample, layers, classes, keep, compact=compact)
+        accumulator = _Accumulator(sample, layers, classes, keep, compact=compact, rows=rows)
         batches = sample.domain.batches(batch_size)
         for observation, encoded in _observe(model, batches, tuple(layers), keep, accumulator):
             yield len(observation.batch.y)
@@ -237,8 +246,16 @@ class _Accumulator:
     """Collects the results of a pass batch by batch."""
 
     def __init__(
-        self, sample: Sample, layers: Sequence[str], classes: int, keep: Keep, *, compact: bool
+        self,
+        sample: Sample,
+        layers: Sequence[str],
+        classes: int,
+        keep: Keep,
+        *,
+        compact: bool,
+        rows: Tensor | None,
     ) -> None:
+        self.table_rows = rows
         self.name, self.classes, self.keep = sample.name, classes, keep
         self.left_out: list[str] = []
         y = sample.domain.y.cpu()
@@ -246,11 +263,15 @@ class _Accumulator:
         subset = keep.subset[keep.subset < len(y)]
         labels = y.unique(return_inverse=True)[1] if compact else y
         size = int(labels.max()) + 1 if compact else classes
+        counted = None
+        if rows is not None:
+            labels, size = rows[y], int(rows.max()) + 1
+            counted, labels = labels >= 0, labels.clamp(min=0)
         origin = y * 0
         if keep.by_domain:
             origin = torch.cat([part.cpu() for part in _domain_indices(sample.domain)])
             origin = origin.unique(return_inverse=True)[1]
-        self.groups = _Groups(labels, size, origin)
+        self.groups = _Groups(labels, size, origin, counted)
         chosen = torch.zeros(len(y), dtype=torch.bool)
         chosen[subset] = True
         among = torch.zeros_like(y)
@@ -362,6 +383,7 @@ class _Accumulator:
             logits=columns["logits"],
             inputs=Batch(*map(torch.cat, zip(*self.inputs, strict=True))) if self.inputs else None,
             left_out=self.left_out,
+            rows=self.table_rows,
             **{n: v if v is not None and len(v) == self.done else None for n, v in known.items()},
         )  # fmt: skip
 
@@ -405,6 +427,49 @@ class _Groups:
             moments = moments[inside.to(moments.device)]
             label, part, domain = label[inside], part[inside], domain[inside]
         table.update(moments, label, part, domain if domains > 1 else domain * 0)
+
+
+def table_rows(
+    own: Int[Tensor, " n"], others: Sequence[Int[Tensor, " m"]], *, classes: int, most: int
+) -> Int[Tensor, " classes"]:
+    """Return the row of each class in tables of class means, -1 for classes without one.
+
+    Classes that do not occur have no row. If more than `most` occur, the classes with the most
+    examples in both the ID set and the OOD sets have one.
+
+    Args:
+        own: class indices of the ID set.
+        others: class indices of each OOD set.
+        classes: number of classes.
+        most: maximum number of rows.
+
+    Source: ours, since few of many classes occur in an audit.
+
+    >>> table_rows(torch.tensor([3, 3, 1, 5]), [torch.tensor([3, 5])], classes=7, most=2).tolist()
+    [-1, -1, -1, 0, -1, 1, -1]
+    """
+    known = torch.bincount(own, minlength=classes)
+    new = torch.zeros_like(known)
+    for y in others:
+        new += torch.bincount(y, minlength=classes)
+    order = known.argsort(descending=True, stable=True)
+    if others:
+        both = torch.minimum(known, new)
+        order = order[both[order].argsort(descending=True, stable=True)]
+    chosen = order[(known + new)[order] > 0][: max(2, most)].sort().values
+    rows = torch.full((classes,), -1)
+    rows[chosen] = torch.arange(len(chosen))
+    return rows
+
+
+def count_neurons(model: nn.Module, sample: Sample, layers: Sequence[str]) -> int:
+    """Return the number of neurons of these layers together; 0 if a layer can't be observed."""
+    batch = next(iter(sample.domain.batches(1)))
+    try:
+        observation = Observer(model, layers, "moments")(batch)
+    except ValueError:
+        return 0
+    return sum(moments.shape[2] for moments in observation.layers.values())
 
 
 def _within(rows: Tensor, here: slice) -> Tensor:

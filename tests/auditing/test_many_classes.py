@@ -1,0 +1,81 @@
+"""Audits of networks with hundreds to thousands of classes, of which few occur in the data."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import contam
+from contam.auditing import passes
+from contam.auditing.result import Audit
+
+WIDTH = 24
+
+
+def audit_of(classes: int, present: int, each: int = 6, *, first: int = 0) -> Audit:
+    """The audit of a linear network on examples around the center of their class.
+
+    The centers are single neurons, in which the OOD examples are shifted.
+    """
+    draws = torch.Generator().manual_seed(0)
+    y = first + torch.arange(present * each) % present
+    centers = 3 * F.one_hot(y % WIDTH, WIDTH) + F.one_hot((y // WIDTH) % WIDTH, WIDTH)
+    x = centers + 0.1 * torch.rand(len(y), WIDTH, generator=draws)
+    network = nn.Sequential(nn.ReLU(), nn.Linear(WIDTH, classes))
+    return contam.audit(
+        network, id=(x, y), ood=(0.5 * x, y), reference=None, untrained=False, progress=False,
+        classes=[f"class {k}" for k in range(classes)],
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def imagenet() -> Audit:
+    return audit_of(1000, 60, first=500)
+
+
+def test_neurons_prefer_classes_by_their_own_name(imagenet):
+    table = imagenet.evidence.neurons
+    assert table is not None
+    for neuron, favorite in zip(table.index, table.favorite, strict=True):
+        k = int(favorite.removeprefix("class "))
+        assert 500 <= k < 560 and neuron in (k % WIDTH, (k // WIDTH) % WIDTH)
+
+
+def test_halved_activations_are_half_attenuated_with_many_classes(imagenet):
+    (layer,) = imagenet.evidence.layers
+    assert layer.attenuation["OOD"].value == pytest.approx(0.5, abs=0.02)
+    assert layer.probe["ID"].value > 0.9
+    assert layer.decided and layer.information
+
+
+def test_the_closed_form_is_noted_once(imagenet):
+    assert sum("closed form" in line for line in imagenet.evidence.left_out) == 1
+
+
+def test_rates_by_class_are_recorded_up_to_100_classes(imagenet):
+    assert all(not layer.class_rates for layer in imagenet.evidence.layers)
+    (layer,) = audit_of(100, 30).evidence.layers
+    assert {len(rates) for rates in layer.class_rates.values()} == {100}
+
+
+def test_scores_are_of_the_classes_that_occur(imagenet):
+    for scores in imagenet.evidence.sets:
+        assert list(scores.by_class) == [f"class {k}" for k in range(500, 560)]
+
+
+def test_tables_of_too_many_classes_hold_the_most_frequent(monkeypatch):
+    monkeypatch.setattr(passes, "MOST_CLASS_MEANS", 10 * WIDTH)
+    record = audit_of(200, 60).evidence
+    (note,) = (line for line in record.left_out if "Class means" in line)
+    assert note.startswith("Class means are of 10 of the 60 classes that occur")
+    assert record.neurons is not None
+    assert set(record.neurons.favorite) <= {f"class {k}" for k in range(10)}
+
+
+def test_most_logits_may_have_no_examples():
+    record = audit_of(21_841, 4, each=20, first=20_000).evidence
+    assert record.sets[0].overall.count == 80
+    assert record.neurons is not None
+    assert set(record.neurons.favorite) <= {f"class {20_000 + k}" for k in range(4)}
+    (layer,) = record.layers
+    assert layer.information["ID"].value > 1
