@@ -154,6 +154,11 @@ def prepare(
     with torch.no_grad():
         x = next(samples[0].domain.batches(2)).x.to(_device_of(network))
         width = _first_logits(network, x).shape[1]
+    if network.output in ("sigmoid", "softmax"):
+        notes.append(
+            f"The network returns probabilities (of a {network.output}); they were converted to "
+            "logits."
+        )
     labels = find_labels(tables, classes, width, columns)
     notes += labels.notes
     if labels.columns is not None:

@@ -1,7 +1,7 @@
 """Any network as measures need it: a tensor goes in, logits (batch, classes) come out."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import torch
@@ -10,6 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from contam.inputs.pixel_range import PixelRange
+from contam.models.probabilities import (
+    OutputKind,
+    ProbabilityTrace,
+    logits_of_probabilities,
+    output_kind,
+)
 
 LOGITS = ("logits", "out", "output", "outputs", "y_hat", "scores")
 """The names under which a dict of a network's outputs may hold its logits."""
@@ -21,7 +27,8 @@ class LogitsAdapter(nn.Module):
     It shares the children, parameters and buffers of the network, so no layer is renamed and the
     network itself has no hook. Outputs become logits (batch, classes): a tensor, `.logits`, a tuple
     that begins with them, or a dict that names them. One number for each example is the logit of
-    the second of two classes.
+    the second of two classes. Probabilities (the results of a sigmoid or softmax) become logits;
+    the first batch decides.
 
     Args:
         network: any module.
@@ -57,6 +64,8 @@ class LogitsAdapter(nn.Module):
         self.classes = None if classes is None else torch.tensor(classes)
         self.allow_nan = allow_nan
         self.width: int | None = None
+        self.output: OutputKind | None = None
+        """What the network returns; None before the first batch."""
 
     @property
     def training(self) -> bool:
@@ -87,7 +96,9 @@ class LogitsAdapter(nn.Module):
             x = self.pixel_range.inputs(x)
         if weights is not None and x.is_floating_point():
             x = x.to(weights.dtype)
-        logits = logits_of(self._run(x))
+        trace = None if self.output else ProbabilityTrace()
+        with trace or nullcontext():
+            logits = logits_of(self._run(x))
         if logits.ndim > 2 and logits[0, 0].numel() == 1:
             logits = logits.flatten(1)
         if logits.ndim == 1 and len(logits) == len(x):
@@ -97,6 +108,10 @@ class LogitsAdapter(nn.Module):
                 f"the network returned a tensor of shape {tuple(logits.shape)} for {len(x)} "
                 "examples; expected logits (batch, classes)"
             )
+        if trace is not None:
+            self.output = output_kind(logits.detach(), trace.holds(logits))
+        if self.output != "logits":
+            logits = logits_of_probabilities(logits, exclusive=self.output == "softmax")
         if logits.shape[1] == 1:
             logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
         if self.width not in (None, logits.shape[1]):
