@@ -20,8 +20,8 @@ from contam.auditing.causes import head, shortcut
 from contam.auditing.records import AuditRecord
 from contam.auditing.result import TABLES, Audit
 from contam.data.backgrounds import ID
-from contam.data.images import read
 from contam.data.shapes import scenes
+from contam.inputs.image_conversion import Picture, read
 from contam.inputs.lazy_files import AHEAD
 from contam.measures.robustness import IMAGENET_LINES
 from contam.models.torchvision_import import import_torchvision
@@ -115,7 +115,7 @@ def test_records_are_flat_and_hold_every_number(found):
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (lambda folder: (folder / "audit.json").unlink(), "no audit in"),
+        (lambda folder: (folder / "audit.json").unlink(), "no audit.json in"),
         (lambda folder: (folder / "audit.json").write_text("{"), "is not JSON"),
         (lambda folder: (folder / "audit.json").write_text('{"format": 2}'), "is damaged at"),
         (lambda folder: (folder / "audit.json").write_text('{"format": 99}'), "has format 99"),
@@ -321,7 +321,7 @@ def decoded(monkeypatch) -> Counter[str]:
     """How often each image file is decoded, where no image stays in memory."""
     counts: Counter[str] = Counter()
 
-    def counting(file: Path) -> Image.Image:
+    def counting(file: Path) -> Picture:
         counts[str(file)] += 1
         return read(file)
 
