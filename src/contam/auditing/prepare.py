@@ -154,13 +154,8 @@ def prepare(
     with torch.no_grad():
         x = next(samples[0].domain.batches(2)).x.to(_device_of(network))
         width = _first_logits(network, x).shape[1]
-    if network.output in ("sigmoid", "softmax"):
-        notes.append(
-            f"The network returns probabilities (of a {network.output}); they were converted to "
-            "logits."
-        )
     labels = find_labels(tables, classes, width, columns)
-    notes += labels.notes
+    notes += [*_output_notes(network), *labels.notes]
     if labels.columns is not None:
         network.classes = torch.tensor(labels.columns)
     samples = [
@@ -213,6 +208,14 @@ def _check_counts(budget: Any, batch_size: Any, workers: Any) -> None:
         whole = isinstance(count, int) and not isinstance(count, bool)
         if count is not None and not (whole and count >= least):
             raise ValueError(f"{what}; got {count!r}")
+
+
+def _output_notes(network: LogitsAdapter) -> list[str]:
+    if network.output == "logits":
+        return []
+    return [
+        f"The network returns probabilities (of a {network.output}); they were converted to logits."
+    ]
 
 
 def _tables(id: Any, ood: Any, options: Options) -> list[RawSet]:
