@@ -24,6 +24,7 @@ from contam.data.objects import CLASSES, CORES, objects
 from contam.data.shapes import (
     Scenes,
     blended,
+    diverse_pretraining,
     factorial,
     mild,
     placed,
@@ -216,6 +217,21 @@ def test_pretraining_has_other_objects_and_its_named_families():
     assert len(looks.unique(dim=0)) == len(looks)
 
 
+def test_a_larger_dose_of_diversity_adds_families_behind_the_same_objects():
+    few, many = (diverse_pretraining(3, k, n=180) for k in (3, 9))
+    names = [domain.name for domain in many]
+    assert [domain.name for domain in few] == names[:3]
+    assert not {*names} & {*OOD} and len({*names}) == 9
+    assert {len(domain) for domain in few} == {60} and {len(domain) for domain in many} == {20}
+    orders = {diverse_pretraining(seed, 1, n=10)[0].name for seed in range(8)}
+    assert len(orders) > 2
+    everywhere = objects(180, seed=3, part="pretraining")
+    for dose in (few, many):
+        x = torch.cat([domain.data.x for domain in dose])
+        y = torch.cat([domain.y for domain in dose])
+        assert len(x) == 180 and torch.equal(y.bincount(), everywhere.y.bincount())
+
+
 def test_mild_shifts_contain_the_first_objects_of_the_id_test(shift):
     found = mild(0, each=40)
     assert tuple(d.name for d in found) == MILD
@@ -262,6 +278,9 @@ def test_colors_agree_with_the_standard_library():
         (lambda: shapes(ood_test=5), "multiple of 10, such as 10"),
         (lambda: shapes(id_val=0), "0 pictures"),
         (lambda: pretraining(kind="some"), "choose from .*'diverse', 'all'"),  # pyright: ignore
+        (lambda: diverse_pretraining(0, 12), "expected 1 to 11 families, got 12"),
+        (lambda: diverse_pretraining(0, 11, core="digits"), "expected 1 to 10 families"),
+        (lambda: diverse_pretraining(0, 9, n=80), "0 pictures"),
         (lambda: blended(0, 1.5), "must be in .0, 1., got 1.5"),
         (lambda: blended(0, 0.5, n=100), "multiple of 200"),
         (lambda: factorial(each=0), "at least 1 background"),

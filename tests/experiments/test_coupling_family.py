@@ -1,15 +1,12 @@
-"""Which measure goes with failure: what is measured where, and what is said of it."""
+"""Measures beside the failure that they should predict: drops, correlations and claims."""
 
 import numpy as np
 import pandas
 import pytest
-import torch
 from support import trees
 from support.experiment_runs import run_experiment
 from support.sources import tiny_source, write_weights
-from torch import nn
 
-from contam.batch import Batch, Domain
 from contam.experiments import coupling_family as family
 from contam.experiments.coupling_family import EXPERIMENT, FULL, LAPTOP, MEASURES, SMOKE, Config
 from contam.experiments.support.networks import Networks
@@ -65,43 +62,6 @@ def test_too_few_networks_give_no_correlation():
         row["id"] = 0.8  # Not good, so that only one is.
         row["id"] -= row["error"] / 1000
     assert {good for _, _, good in correlations(some)} == {False}
-
-
-class Additive(nn.Module):
-    """Features that add what the object's place says and what the background's color says."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.stack([x[:, 0, 16, 16], x[:, 0, 0, 0]], dim=1)
-
-
-def test_an_additive_background_has_variance_but_no_coupling():
-    """By hand: two classes on two backgrounds, and a network that reads each by itself."""
-    y = torch.arange(20) % 2
-    before = []
-    for k in range(family.EACH * len(family.ID) + 2):
-        x = torch.zeros(20, 3, 32, 32) + (k % 2)
-        x[:, :, 16, 16] = 0.5 + 0.3 * y[:, None].float()
-        before.append(Domain(str(k), Batch(x, y, torch.full_like(y, k))))
-    changed = {"negative": before[1], "recolored": before[0]}
-    row = family.counterfactual_row(Additive(), family.Altered(before[0], changed, before), 2)
-    for key in ("counterfactual", "negative", "recolored", "interaction", "dependent"):
-        assert row[key] == pytest.approx(0, abs=1e-6)
-    spread = {"class": 0.15**2, "background": 0.5**2}
-    for key, value in spread.items():
-        assert row[key] == pytest.approx(value / sum(spread.values()), rel=1e-5)
-    assert row["both"] == pytest.approx((row["class"] * row["background"]) ** 0.5)
-
-
-def test_altered_images_differ_only_in_the_background():
-    altered = family.altered_images(SMOKE, 0)
-    shown = family.splits(0, train=40, id_val=40, id_test=SMOKE.images, ood_test=10)["id_test"]
-    assert torch.equal(altered.plain.data.x, shown.x)
-    inside = shown.mask.expand_as(shown.x) > 0
-    for images in altered.changed.values():
-        assert torch.equal(images.data.x[inside], shown.x[inside])
-        assert not torch.equal(images.data.x, shown.x)
-        assert torch.equal(images.y, shown.y)
-    assert len(altered.before) == 18
 
 
 def test_claims_that_need_masks_are_not_judged_without_them(tmp_path):

@@ -15,8 +15,9 @@ ANOTHER_WORK = re.compile(r"[A-Z].* \(\d{4}\)")
 
 EACH = pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda each: each.name)
 LONG = {
-    "chest_xray", "coupling_family", "dominoes", "fig01_distillation", "fig06_heatmaps",
-    "fig13_padded_cifar", "fig13_padded_digits", "fig14_separability",
+    "chest_xray", "conjecture_pretraining", "coupling_family", "dominoes",
+    "fig01_distillation", "fig06_heatmaps", "fig13_padded_cifar", "fig13_padded_digits",
+    "fig14_separability",
 }  # fmt: skip
 """Experiments that take more than a few seconds when they are done again and again."""
 EACH_AGAIN = pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from support.experiment_runs import run_experiment
 from support.sources import tiny_source_with_head, write_weights
 from torch import nn
 
-from contam.batch import Batch, Domain
+from contam.batch import Domain
 from contam.data.pacs import CLASSES, DOMAINS
 from contam.experiments import fig14_separability as fig14
 from contam.experiments.fig14_separability import EXPERIMENT, PAPER, SMOKE
+from contam.experiments.support.domain_images import domains_of, origin
 from contam.experiments.support.model_zoo import Captioner, ModelZoo
 from contam.experiments.support.networks import CAPTIONED, ERM, TEACHER, TINY_NETWORKS
 from contam.models.small import resnet8
@@ -25,33 +26,12 @@ def zoo(root: Path = Path("nowhere")) -> ModelZoo:
     return ModelZoo(TINY_NETWORKS, 0, root)
 
 
-def test_no_object_is_in_both_train_and_test_images():
-    """The OOD tests show the ID test's objects: one that is held out is so on every background."""
-    parts = fig14.domains_of(zoo().benchmark(ERM).shift)
-    own, *ood = parts
-    assert torch.equal(own.y, torch.cat([part.y for part in ood]))
-    test = fig14.unseen_objects(parts, 0)
-    assert len(test) == sum(map(len, parts))
-    assert torch.equal(test[: len(own)], test[len(own) :])
-    assert int(test.sum()) == 2 * round(0.2 * len(own))
-    assert not torch.equal(test, fig14.unseen_objects(parts, 1))
-
-
-def test_a_short_id_test_shares_no_object_between_train_and_test():
-    def domain(count: int) -> Domain:
-        zeros = torch.zeros(count, dtype=torch.int64)
-        return Domain("some", Batch(torch.zeros(count, 1), zeros, zeros))
-
-    test = fig14.unseen_objects([domain(10), domain(20), domain(20)], 0)
-    assert torch.equal(test[:10], test[10:20]) and int(test[10:].sum()) == 8
-
-
 class Backgrounds(nn.Module):
     """Features that are the family of a background, and nothing else."""
 
     def __init__(self, parts: list[Domain]) -> None:
         super().__init__()
-        self.domain = torch.cat([fig14.origin(part) for part in parts])
+        self.domain = torch.cat([origin(part) for part in parts])
         self.seen = 0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -64,7 +44,7 @@ def test_domain_error_is_zero_for_backgrounds_and_chance_for_constants(
     monkeypatch,
 ):
     some = zoo()
-    parts = fig14.domains_of(some.benchmark(ERM).shift)
+    parts = domains_of(some.benchmark(ERM).shift)
     network = resnet8(10, width=4)
     monkeypatch.setattr(some, "network", lambda _member: network)
     network.encoder = Backgrounds(parts)

@@ -1,4 +1,4 @@
-"""The networks of a lineup: the same whoever trains them, and nothing without its data."""
+"""The networks of a model zoo: they do not depend on who trains them, and need their data."""
 
 import dataclasses
 import json
@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from support import trees
 from support.sources import tiny_source, tiny_source_with_head, write_weights
 
+from contam.data.backgrounds import OOD
 from contam.data.images import FolderDomain
 from contam.experiments.support.model_zoo import STORE, ModelZoo
 from contam.experiments.support.networks import (
@@ -114,6 +115,52 @@ def test_different_specs_have_different_parts():
     specs = (UNTRAINED, TEACHER, STUDENT, ERM, CENTERED, *SWEEP)
     assert len({spec.part for spec in specs}) == len(specs)
     assert NetworkSpec("another name", "labels").part == ERM.part
+
+
+PRETRAINED = NetworkSpec("pre-trained", "pretraining", families=3)
+TUNED = NetworkSpec("fine-tuned", "labels", families=3, start="pretraining")
+
+
+def test_the_names_of_parts_keep_settings_without_families():
+    """Stored networks are found by these names."""
+    assert [spec.part for spec in (TEACHER, ERM, CENTERED)] == [
+        "pretraining", "labels", "labels+normalization=centered",
+    ]  # fmt: skip
+    assert PRETRAINED.part == "pretraining+families=3" and TUNED.before is not None
+    assert TUNED.before.part == PRETRAINED.part and TUNED.part != ERM.part
+
+
+def test_fine_tuning_starts_from_the_pretrained_encoder_and_a_new_head(tmp_path):
+    """With a step size of almost zero, the encoder keeps its weights."""
+    still = Recipe(1e-12, 0.0, 40, epochs=1)
+    zoo = trained(
+        tmp_path, TUNED, ERM, config=TINY_NETWORKS.model_copy(update={"standard_recipe": still})
+    )
+    before, tuned, standard = (zoo.network(spec) for spec in (PRETRAINED, TUNED, ERM))
+    for mine, other in zip(
+        tuned.encoder.parameters(), before.encoder.parameters(), strict=True
+    ):  # fmt: skip
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-9)
+    torch.testing.assert_close(tuned.head.weight, standard.head.weight, rtol=0, atol=1e-9)
+    assert not torch.equal(tuned.head.weight, before.head.weight)
+
+
+def test_captions_of_some_families_name_these(tmp_path):
+    zoo = ModelZoo(TINY_NETWORKS, 0, tmp_path)
+    captioned = zoo.captions(zoo.benchmark(TEACHER).shift, 3)
+    assert len(captioned.classes) == 30 and len(captioned.train) == 3
+    assert not {*OOD} & {domain.name for domain in captioned.train}
+
+
+def test_published_data_has_no_families_for_pretraining(tmp_path):
+    config = files_of(
+        tmp_path, "pacs", teacher_recipe=Recipe(1e-2, 0.0, 2, epochs=1), side=8
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="pacs has no families of backgrounds"):
+        trained(
+            tmp_path / "runs", PRETRAINED,
+            config=config.model_copy(update={"teacher_start_from": config.teacher}),
+        )  # fmt: skip
 
 
 def test_a_subset_takes_the_first_examples_of_each_family(tmp_path):

@@ -19,6 +19,7 @@ from contam.batch import Batch, Domain, Shift
 from contam.data.backgrounds import DIVERSE, FAMILIES, ID, MILD, OOD, SIDE, backgrounds
 from contam.data.objects import CLASSES, CORES, Core, Objects, objects
 from contam.data.style_transfer import restyled
+from contam.rng import generator_for
 
 TOO_LIGHT = "paper"
 """A family without digits, because they are light and have no rim."""
@@ -257,6 +258,46 @@ def pretraining(
     families = kinds[kind]
     shown = scenes(families, n, seed=seed, part="pretraining", core=core)
     return _by_family(shown, families)
+
+
+def diverse_pretraining(
+    seed: int, families: int, *, n: int = 9000, core: Core = "shapes"
+) -> tuple[Domain, ...]:
+    """Return pre-training data whose diversity is a dose: the number of families of backgrounds.
+
+    The families are the first ones of a random order of all families but those of the OOD tests.
+    The order depends on the seed alone, so a larger number adds families. The objects are those of
+    `pretraining`, and the same for every number.
+
+    Args:
+        seed: random seed, also of the order of the families.
+        families: number of families.
+        n: number of images, rounded down to a multiple of 10 times the families.
+        core: `shapes` or `digits`.
+
+    Returns:
+        One domain for each family.
+
+    Raises:
+        ValueError: there are not that many families, there are too few images for them, or the
+            core is unknown.
+
+    Source: Sec. 6.1, "a sufficiently diverse dataset".
+
+    >>> one, three = (diverse_pretraining(0, families, n=60) for families in (1, 3))
+    >>> one[0].name == three[0].name, [len(domain) for domain in three]
+    (True, [20, 20, 20])
+    """
+    pool = [name for name in FAMILIES if name not in OOD]
+    if core == "digits":
+        pool.remove(TOO_LIGHT)
+    if not 1 <= families <= len(pool):
+        raise ValueError(f"expected 1 to {len(pool)} families, got {families}")
+    share = len(CLASSES) * families
+    order = torch.randperm(len(pool), generator=generator_for(seed, "shapes/pretraining families"))
+    chosen = [pool[k] for k in order[:families].tolist()]
+    shown = scenes(chosen, n // share * share, seed=seed, part="pretraining", core=core)
+    return _by_family(shown, chosen)
 
 
 def blended(seed: int, strength: float, *, n: int = 600, core: Core = "shapes") -> Scenes:

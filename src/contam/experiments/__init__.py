@@ -6,6 +6,7 @@ from contam import paper
 from contam.experiment import Experiment
 from contam.experiments import (
     chest_xray,
+    conjecture_pretraining,
     coupling_family,
     fig01_distillation,
     fig03_two_layer,
@@ -34,6 +35,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     fig14_separability.EXPERIMENT,
     fig15_density.EXPERIMENT,
     coupling_family.EXPERIMENT,
+    conjecture_pretraining.EXPERIMENT,
     DOMINOES,
     chest_xray.EXPERIMENT,
 )

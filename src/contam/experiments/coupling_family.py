@@ -1,21 +1,22 @@
 """Which measures predict, over a family of networks, the loss under a background shift?"""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from operator import attrgetter
 from statistics import fmean
 from typing import Annotated, Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, Field, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
-from contam.batch import Batch, Domain
-from contam.data.backgrounds import ID
-from contam.data.counterfactual import CHANGES, counterfactual
-from contam.data.shapes import factorial, splits
+from contam.batch import Domain
 from contam.experiment import Claim, Experiment, NotJudged, Pooled, Stage, Statement, judge_all
+from contam.experiments.support.altered_backgrounds import (
+    BackgroundEffects,
+    altered_images,
+    background_effects,
+)
 from contam.experiments.support.model_zoo import ModelZoo
 from contam.experiments.support.networks import (
     CAPTIONED,
@@ -41,9 +42,7 @@ from contam.experiments.support.per_network import (
 from contam.measures.attenuation import class_profile_attenuation
 from contam.measures.class_means import ClassMeans
 from contam.measures.correlation import Correlation, rank_correlation
-from contam.measures.variance import variance_shares
 from contam.plots import Figure, bars, matrix, over_seeds, scatter, share_axes
-from contam.rng import generator_for
 from contam.run import DataFrame, Run
 from contam.training.probe import extract
 
@@ -52,8 +51,6 @@ LESS = (
     NetworkSpec("student, 1000 images", "features", examples=1000),
 )
 """Students with fewer epochs or images."""
-EACH = 2
-"""Backgrounds of each family, on each of which all objects are shown."""
 ENOUGH = 8
 """The fewest networks for a correlation."""
 MEASURES = {
@@ -118,32 +115,6 @@ def _masked(config: Config) -> bool:
     return config.networks.data == "shapes"
 
 
-@dataclass(frozen=True)
-class Altered:
-    """The embedded benchmark's test objects on changed backgrounds."""
-
-    plain: Domain
-    """Images like those of the ID test."""
-    changed: dict[str, Domain]
-    """The same images under each change of their backgrounds."""
-    before: list[Domain]
-    """The same objects on one background each: those of ID families, then the others."""
-
-
-@lru_cache(maxsize=1)
-def altered_images(config: Config, seed: int) -> Altered:
-    # Nothing is trained on these images, so the training and validation splits are minimal.
-    shown = splits(seed, train=40, id_val=40, id_test=config.images, ood_test=10)["id_test"]
-    changed = {}
-    for change in CHANGES:
-        draws = generator_for(seed, f"coupling/{change}")
-        x = counterfactual(shown.x, shown.mask, change, generator=draws)
-        changed[change] = Domain(change, Batch(x, shown.y, shown.domain))
-    grid = factorial(seed, n=config.objects, each=EACH)
-    before = [Domain(str(k), scenes.batch) for k, scenes in enumerate(grid)]
-    return Altered(Domain("plain", shown.batch), changed, before)
-
-
 def measure(
     config: Config, zoo: ModelZoo, spec: NetworkSpec
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
@@ -175,34 +146,25 @@ def measure(
     lost = class_profile_attenuation(own, means(*plain), noise_corrected=False)
     row |= {"error": 1 - right[0], "attenuation": lost.value}
     if _masked(config):
-        row |= counterfactual_row(encoder, altered_images(config, zoo.seed), classes)
+        altered = altered_images(zoo.seed, images=config.images, objects=config.objects)
+        row |= counterfactual_row(background_effects(encoder, altered, classes))
     return [row], {}
 
 
-def counterfactual_row(encoder: nn.Module, altered: Altered, classes: int) -> dict[str, float]:
-    """The measures on objects whose backgrounds were changed."""
+def counterfactual_row(effects: BackgroundEffects) -> dict[str, float]:
+    """The measures on objects whose backgrounds were changed.
 
-    def means(images: Domain) -> ClassMeans:
-        values = extract(encoder, images)
-        return ClassMeans(classes, values.shape[1]).update(values, images.y)
-
-    plain = means(altered.plain)
-    lost = {
-        name: class_profile_attenuation(plain, means(images), paired=True).value
-        for name, images in altered.changed.items()
-    }
-    values = torch.stack([extract(encoder, images) for images in altered.before], dim=1)
-    y = altered.before[0].y
-    familiar = variance_shares(values[:, : EACH * len(ID)], y)
-    everywhere = variance_shares(values, y)
+    Source: ours.
+    """
+    lost, familiar, everywhere = effects
     return {
-        "counterfactual": float(torch.tensor([*lost.values()], dtype=torch.float64).mean()),
+        "counterfactual": effects.attenuation,
         **lost,
         "class": familiar.of_class,
         "background": familiar.of_background,
         "both": (familiar.of_class * familiar.of_background) ** 0.5,
         "interaction": everywhere.of_interaction,
-        "dependent": everywhere.of_interaction / (everywhere.of_class + everywhere.of_interaction),
+        "dependent": effects.dependent,
     }
 
 

@@ -10,8 +10,6 @@ import torch
 from pydantic import BaseModel, PositiveInt
 from torch import Tensor
 
-from contam.batch import Domain, Shift
-from contam.data.images import FolderDomain
 from contam.experiment import (
     Claim,
     Experiment,
@@ -21,6 +19,7 @@ from contam.experiment import (
     Statement,
     judge_all,
 )
+from contam.experiments.support.domain_images import domains_of, origin, unseen_objects
 from contam.experiments.support.model_zoo import ModelZoo
 from contam.experiments.support.networks import (
     CAPTIONED,
@@ -153,41 +152,6 @@ def separated(
     place = torch.bucketize(domain, domain.unique())
     picture = {"points": plane.points, "domain": place, "y": y}
     return row, {key: values[shown].float() for key, values in picture.items()}
-
-
-def domains_of(shift: Shift) -> list[Domain]:
-    """The images whose domains are classified: the tests of a generated benchmark, else all images.
-
-    The paper does not say which images of PACS it takes; without those that a network learned
-    from, few would remain.
-
-    Source: ours.
-    """
-    tests = (shift.id_test, *shift.ood_tests)
-    if not isinstance(shift.id_test, FolderDomain):
-        return [*tests]
-    validation = () if shift.id_val is None else (shift.id_val,)
-    return [*dict.fromkeys((*shift.train, *validation, *tests))]
-
-
-def origin(domain: Domain) -> Tensor:
-    """(n,) The index of each image's domain, without reading any image.
-
-    Source: ours.
-    """
-    return domain.origin if isinstance(domain, FolderDomain) else domain.data.domain
-
-
-def unseen_objects(parts: Sequence[Domain], seed: int) -> Tensor:
-    """A mask of a fifth of the objects, in all images that show them.
-
-    The OOD tests of the embedded benchmark show the objects of its ID test in the same order.
-
-    Source: ours.
-    """
-    own, *ood = map(len, parts)
-    chosen = held_out(torch.zeros(max(own, sum(ood)), dtype=torch.int64), seed=seed)
-    return torch.cat([chosen[:own], chosen[: sum(ood)]])
 
 
 def _drawn(domain: Tensor, y: Tensor, count: int, seed: int) -> Tensor:

@@ -48,10 +48,11 @@ PARTS: dict[str, tuple[Part, ...]] = {
     ),
     "Sec. 6": (Part("three takeaways", "docs/explanation/takeaways.md"),),
     "Sec. 6.1": (
-        Part("its two measures by network, without varying the pre-training",
-             "contam run coupling_family laptop"),
+        Part("diversity of pre-training varied", "contam run conjecture_pretraining laptop"),
+        Part("what the interaction mediates",
+             "contam.experiments.conjecture_pretraining.mediated"),
         Part("separability of domains", "contam.measures.separability.domain_error"),
-        Part("diversity of pre-training varied", absent="no experiment varies it"),
+        Part("its two measures over a family of networks", "contam run coupling_family laptop"),
     ),
     "Fig. 3": (
         Part("activation asymmetry, core and background", "contam run fig03_two_layer paper"),

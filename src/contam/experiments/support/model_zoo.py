@@ -24,7 +24,7 @@ from contam.batch import Batch, Domain, Shift
 from contam.data.backgrounds import ID, OOD
 from contam.data.benchmarks import PROTOCOLS, Benchmark, Protocol, on_disk
 from contam.data.images import FolderDomain, Transform
-from contam.data.shapes import pretraining, shapes
+from contam.data.shapes import diverse_pretraining, pretraining, shapes
 from contam.data.wilds import macro_f1
 from contam.experiment import Stage
 from contam.experiments.support.networks import SMALL, TEACHER, Networks, NetworkSpec
@@ -95,7 +95,8 @@ class ModelZoo:
         wait for it.
 
         Args:
-            specs: the networks; a teacher is added if a student needs it.
+            specs: the networks; a teacher is added if a student needs it, and so are networks
+                from which others start.
 
         Yields:
             Progress over all networks.
@@ -105,9 +106,12 @@ class ModelZoo:
                 does not fit the data.
         """
         ordered = list(dict.fromkeys(specs))
+        parts = {spec.part for spec in ordered}
+        starts = (spec.before for spec in specs if spec.before is not None)
+        ordered += [start for start in dict.fromkeys(starts) if start.part not in parts]
         if TEACHER not in ordered and any(spec.learns == "features" for spec in ordered):
             ordered.insert(0, TEACHER)
-        ordered.sort(key=lambda spec: spec != TEACHER)
+        ordered.sort(key=lambda spec: (spec != TEACHER, spec.before is not None))
         self._require_files(ordered)
         for index, spec in enumerate(ordered):
             doing = f"seed {self.seed}: {spec.name}"
@@ -220,6 +224,8 @@ class ModelZoo:
         """Train one network, write it, and yield the share done."""
         benchmark = self.benchmark(spec)
         model, own_head = self._built(spec, benchmark, self._file(spec))
+        if spec.before is not None:
+            model.encoder.load_state_dict(self.network(spec.before).encoder.state_dict())
         if spec.learns == "statistics":
             _calibrate(model, benchmark.shift, self.seed)
         training = self._training(spec, model, benchmark)
@@ -330,11 +336,11 @@ class ModelZoo:
             recipe = config.standard_recipe
             shift = self._augmented(_first(benchmark.shift, spec.examples))
         elif spec.learns == "captions":
-            recipe, shift = config.teacher_recipe, self.captions(benchmark.shift)
+            recipe, shift = config.teacher_recipe, self.captions(benchmark.shift, spec.families)
             with seeded(seed, "lineup/captions"):
                 learner = Captioner(model, len(shift.train)).to(_device())
         else:
-            recipe, shift = config.teacher_recipe, self._of_teacher(benchmark.shift)
+            recipe, shift = config.teacher_recipe, self._of_teacher(benchmark.shift, spec.families)
         assert recipe is not None
         recipe = _for(recipe, spec)
         return partial(
@@ -357,12 +363,15 @@ class ModelZoo:
             ),
         )
 
-    def _of_teacher(self, shift: Shift) -> Shift:
+    def _of_teacher(self, shift: Shift, number: int | None) -> Shift:
         """The training data of a teacher.
 
         On the embedded benchmark it is pre-trained on other images, with more families of
         backgrounds. With published weights it is fine-tuned on the benchmark.
         """
+        if number is not None:
+            families = self._diverse(number)
+            return Shift("pre-training", shift.classes, families, shift.id_test, ())
         if self.config.data != "shapes":
             if self.config.teacher_start_from is None:
                 raise ValueError(
@@ -374,20 +383,32 @@ class ModelZoo:
         families = pretraining(self.seed, n=self.config.teacher_examples)
         return Shift("pre-training", shift.classes, families, shift.id_test, ())
 
-    def captions(self, shift: Shift) -> Shift:
-        """Return images on all families, with a class for each pair of object and background.
+    def _diverse(self, number: int) -> tuple[Domain, ...]:
+        if self.config.data != "shapes":
+            raise ValueError(
+                f"{self.config.data} has no families of backgrounds for pre-training; use shapes"
+            )
+        return diverse_pretraining(self.seed, number, n=self.config.teacher_examples)
+
+    def captions(self, shift: Shift, number: int | None = None) -> Shift:
+        """Return pre-training images, with a class for each pair of object and background.
 
         Args:
             shift: the embedded benchmark; its classes and its ID test are kept.
+            number: number of families without those of the OOD tests; None for all ID and OOD
+                families.
 
         Raises:
             ValueError: the data is not the embedded benchmark.
         """
         if self.config.data != "shapes":
             raise ValueError(f"captions exist only for shapes, not for {self.config.data}")
-        pairs = len(shift.classes) * len(ID + OOD)
-        count = max(self.config.teacher_examples // pairs, 1) * pairs
-        families = pretraining(self.seed, "all", n=count)
+        if number is None:
+            pairs = len(shift.classes) * len(ID + OOD)
+            count = max(self.config.teacher_examples // pairs, 1) * pairs
+            families = pretraining(self.seed, "all", n=count)
+        else:
+            families = self._diverse(number)
         captioned = tuple(
             Domain(
                 family.name, Batch(family.data.x, len(families) * family.y + k, family.data.domain)

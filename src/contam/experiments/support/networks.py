@@ -128,6 +128,12 @@ class NetworkSpec(NamedTuple):
     width: int | None = None
     """Channels of the first stage of resnet8; None uses the config's."""
     normalization: Literal["batch", "centered", "instance"] = "batch"
+    families: int | None = None
+    """Families of backgrounds in the pre-training data of the embedded benchmark, none of which is
+    in its OOD tests; None uses those of the teacher or of the captioned teacher."""
+    start: Literal["pretraining", "captions"] | None = None
+    """What the encoder learned, from as many families, before the network learns labels with a new
+    head; None starts from random weights."""
 
     @property
     def part(self) -> str:
@@ -141,6 +147,17 @@ class NetworkSpec(NamedTuple):
             f"{key}={value}" for key, value in fields.items() if value not in (None, "batch")
         ]
         return "+".join([self.learns, *changed])
+
+    @property
+    def before(self) -> "NetworkSpec | None":
+        """The network from whose encoder the training starts.
+
+        >>> NetworkSpec("fine-tuned", "labels", families=3, start="pretraining").before.part
+        'pretraining+families=3'
+        """
+        if self.start is None:
+            return None
+        return NetworkSpec(f"before {self.name}", self.start, families=self.families)
 
 
 UNTRAINED = NetworkSpec("untrained", "nothing")

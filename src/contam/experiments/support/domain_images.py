@@ -1,0 +1,45 @@
+"""The images whose domains a linear classifier predicts, and the split of their objects."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from contam.batch import Domain, Shift
+from contam.data.images import FolderDomain
+from contam.measures.separability import held_out
+
+
+def domains_of(shift: Shift) -> list[Domain]:
+    """The images whose domains are classified: the tests of a generated benchmark, else all images.
+
+    The paper does not say which images of PACS it takes; without those that a network learned
+    from, few would remain.
+
+    Source: ours.
+    """
+    tests = (shift.id_test, *shift.ood_tests)
+    if not isinstance(shift.id_test, FolderDomain):
+        return [*tests]
+    validation = () if shift.id_val is None else (shift.id_val,)
+    return [*dict.fromkeys((*shift.train, *validation, *tests))]
+
+
+def origin(domain: Domain) -> Tensor:
+    """(n,) The index of each image's domain, without reading any image.
+
+    Source: ours.
+    """
+    return domain.origin if isinstance(domain, FolderDomain) else domain.data.domain
+
+
+def unseen_objects(parts: Sequence[Domain], seed: int) -> Tensor:
+    """A mask of a fifth of the objects, in all images that show them.
+
+    The OOD tests of the embedded benchmark show the objects of its ID test in the same order.
+
+    Source: ours.
+    """
+    own, *ood = map(len, parts)
+    chosen = held_out(torch.zeros(max(own, sum(ood)), dtype=torch.int64), seed=seed)
+    return torch.cat([chosen[:own], chosen[: sum(ood)]])
