@@ -149,13 +149,13 @@ def prepare(
         network, samples, tables = _from_features(tables, samples, classes, seed, notes)
         name = "a linear head on given features"
     else:
-        network = LogitsAdapter(resolved.model, pixel_range)
+        network = LogitsAdapter(resolved.model, pixel_range, labels=_label_count(tables, classes))
         name = resolved.name
     with torch.no_grad():
         x = next(samples[0].domain.batches(2)).x.to(_device_of(network))
         width = _first_logits(network, x).shape[1]
     labels = find_labels(tables, classes, width, columns)
-    notes += [*_output_notes(network), *labels.notes]
+    notes += [*network.notes, *labels.notes]
     if labels.columns is not None:
         network.classes = torch.tensor(labels.columns)
     samples = [
@@ -186,6 +186,14 @@ def prepare(
     return Prepared(subject, tuple(dict.fromkeys(notes)), provenance)
 
 
+def _label_count(tables: Sequence[RawSet], classes: Sequence[str] | None) -> int:
+    """Return the number of classes that the labels of the ID set have."""
+    first = tables[0]
+    if classes or first.classes:
+        return len(classes or first.classes or ())
+    return int(first.y.max()) + 1 if isinstance(first.y, Tensor) else len(set(first.y))
+
+
 def _is_of_timm(found: FoundNetwork) -> bool:
     """Whether timm made a network, so that its classes are probably in timm's order."""
     if found.name.startswith("timm:"):
@@ -208,14 +216,6 @@ def _check_counts(budget: Any, batch_size: Any, workers: Any) -> None:
         whole = isinstance(count, int) and not isinstance(count, bool)
         if count is not None and not (whole and count >= least):
             raise ValueError(f"{what}; got {count!r}")
-
-
-def _output_notes(network: LogitsAdapter) -> list[str]:
-    if network.output == "logits":
-        return []
-    return [
-        f"The network returns probabilities (of a {network.output}); they were converted to logits."
-    ]
 
 
 def _tables(id: Any, ood: Any, options: Options) -> list[RawSet]:
@@ -429,9 +429,7 @@ def _from_features(
             f"without a network, inputs are features (n, width), not of shape {first.shape}; give "
             "the network, or features"
         )
-    count = len(classes or first.classes or ()) or None
-    if count is None:
-        count = int(first.y.max()) + 1 if isinstance(first.y, Tensor) else len(set(first.y))
+    count = _label_count(tables, classes)
     names = class_names(tables, classes, count)
     y = labeled(first, names)
     # Sorted by class, so that both halves have the same number of each class.

@@ -26,7 +26,8 @@ class LogitsAdapter(nn.Module):
 
     It shares the children, parameters and buffers of the network, so no layer is renamed and the
     network itself has no hook. Outputs become logits (batch, classes): a tensor, `.logits`, a tuple
-    that begins with them, or a dict that names them. One number for each example is the logit of
+    that begins with them, or a dict that names them; where the number of labels is known, the first
+    tensor of a tuple or dict that has as many columns. One number for each example is the logit of
     the second of two classes. Probabilities (the results of a sigmoid or softmax) become logits;
     the first batch decides.
 
@@ -36,6 +37,7 @@ class LogitsAdapter(nn.Module):
             pictures in [0, 1].
         classes: columns of the logits to return, in this order; None returns all.
         allow_nan: whether logits may hold NaN.
+        labels: number of classes that the labels have; None if it is not known.
 
     Source: ours, since networks return records and work in half precision, too.
 
@@ -53,6 +55,7 @@ class LogitsAdapter(nn.Module):
         classes: Sequence[int] | None = None,
         *,
         allow_nan: bool = False,
+        labels: int | None = None,
     ) -> None:
         super().__init__()
         # Not as a child, which would be a layer around all others.
@@ -63,9 +66,22 @@ class LogitsAdapter(nn.Module):
         self.pixel_range = pixel_range
         self.classes = None if classes is None else torch.tensor(classes)
         self.allow_nan = allow_nan
+        self.labels = labels
+        self._choice = ""
         self.width: int | None = None
         self.output: OutputKind | None = None
         """What the network returns; None before the first batch."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about what the network returns besides logits, after the first batch."""
+        notes = [self._choice] if self._choice else []
+        if self.output not in (None, "logits"):
+            notes.append(
+                f"The network returns probabilities (of a {self.output}); they were converted to "
+                "logits."
+            )
+        return tuple(notes)
 
     @property
     def training(self) -> bool:
@@ -130,7 +146,7 @@ class LogitsAdapter(nn.Module):
     def _run(self, x: Tensor) -> Any:
         """What the network returns; its own exceptions become one line."""
         try:
-            return self.network(x)
+            output = self.network(x)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # the network's code is the user's
@@ -141,6 +157,10 @@ class LogitsAdapter(nn.Module):
                 f"the network can't be run on inputs of shape {tuple(x.shape)}, it raised "
                 f"{type(error).__name__}: {message}; give data as it was trained on, or transform="
             ) from error
+        if self.labels is None:
+            return output
+        output, self._choice = fitting_output(output, self.labels)
+        return output
 
 
 class PixelEncoder(nn.Module):
@@ -180,6 +200,51 @@ def output_tensor(output: Any) -> Any:
     if isinstance(logits, Sequence) and len(logits) and isinstance(logits[0], Tensor):
         return logits[0]
     return logits
+
+
+def fitting_output(output: Any, labels: int) -> tuple[Any, str]:
+    """The tensor of a tuple or dict that has as many columns as there are labels.
+
+    Args:
+        output: what a network returned.
+        labels: number of classes that the labels have.
+
+    Returns:
+        The first tensor that fits, or else the output itself; and a sentence about the choice,
+        which is empty where the output is one tensor or names its logits.
+
+    Source: ours, since many networks return their features, too.
+
+    >>> features, logits = torch.ones(1, 8), torch.zeros(1, 3)
+    >>> fitting_output((features, logits), 3)[0].tolist()
+    [[0.0, 0.0, 0.0]]
+    """
+    parts: Mapping[Any, Any] = {}
+    if isinstance(output, Mapping) and output_tensor(output) is output:
+        parts = output
+    elif isinstance(output, Sequence) and not hasattr(output, "logits"):
+        parts = dict(enumerate(output))
+    tensors = {
+        name: part
+        for name, part in parts.items()
+        if isinstance(part, Tensor) and part.is_floating_point() and part.ndim >= 1
+    }
+    if len(tensors) < 2:
+        return output, ""
+    fitting = [name for name, part in tensors.items() if _columns(part) == labels]
+    shapes = ", ".join(str(tuple(part.shape[1:])) for part in tensors.values())
+    said = f"The network returns {len(tensors)} tensors, of shapes {shapes} for each example"
+    if not fitting:
+        return output, f"{said}; none has a column for each of the {labels} classes."
+    chosen = fitting[0]
+    which = f"number {chosen + 1}" if isinstance(chosen, int) else repr(chosen)
+    more = f"; {len(fitting) - 1} more would fit" if len(fitting) > 1 else ""
+    return tensors[chosen], f"{said}; {which} is taken for the logits{more}."
+
+
+def _columns(part: Tensor) -> int:
+    """The classes that a tensor has logits for; one number for each example means two."""
+    return max(2, part[0].numel()) if len(part) else 0
 
 
 def logits_of(output: Any) -> Tensor:

@@ -265,10 +265,10 @@ def _faults(names: Sequence[str]) -> list[str]:
     """A sentence about layers that can't be observed."""
     if not names:
         return []
-    return [
-        f"{len(names)} layers are left out, because their outputs do not have one row for each "
-        f"example: {_few(names)}."
-    ]
+    what = "1 layer is left out, because its output does"
+    if len(names) > 1:
+        what = f"{len(names)} layers are left out, because their outputs do"
+    return [f"{what} not have one row for each example: {_few(names)}."]
 
 
 def _few(names: Sequence[str]) -> str:

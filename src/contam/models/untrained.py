@@ -163,7 +163,8 @@ def _set(module: nn.Module, name: str, value: Tensor) -> Iterator[Tensor]:
     if f"{name}_g" in parameters:  # weight norm: length and direction
         length, direction = parameters[f"{name}_g"], parameters[f"{name}_v"]
         direction.copy_(value)
-        over = [axis for axis in range(value.ndim) if length.shape[axis] == 1 or length.ndim == 0]
+        whole = length.ndim == 0
+        over = [axis for axis in range(value.ndim) if whole or length.shape[axis] == 1]
         length.copy_(torch.linalg.vector_norm(value, dim=over).reshape(length.shape))
         yield from (length, direction)
     elif f"{name}_orig" in parameters:  # spectral norm, and pruning, which keeps its mask

@@ -288,14 +288,15 @@ def watch(
         )
     network = find_network(model).model
     sources = read_sources(data, queries, others, seed=seed, domain=domain)
-    whole = LogitsAdapter(network, allow_nan=True)
+    labels = max((1 + int(pool.y.max()) for pool in sources.pools if len(pool)), default=None)
+    whole = LogitsAdapter(network, allow_nan=True, labels=labels)
     with preserve_model(whole):
         x = sources.first_input.to(_device(network))
         outputs = forward_once(whole, x, (), "moments")[0].shape[1]
         examples = draw_examples(sources, outputs=outputs, per_class=per_class, seed=seed)
-        adapter = LogitsAdapter(network, classes=examples.classes, allow_nan=True)
+        adapter = LogitsAdapter(network, classes=examples.classes, allow_nan=True, labels=labels)
         names, left_out = _layers(adapter, examples.queries.data.x[:1].to(x.device), layers)
-        examples = replace(examples, left_out=(*examples.left_out, *left_out))
+        examples = replace(examples, left_out=(*examples.left_out, *whole.notes, *left_out))
     config = MonitorConfig(
         name=name or f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}",
         model=type(network).__name__,
