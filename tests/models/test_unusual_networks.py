@@ -1,6 +1,7 @@
 """Networks that can only be observed in part, or in another way than the usual ones."""
 
 import warnings
+from typing import cast
 
 import pytest
 import torch
@@ -353,7 +354,7 @@ def custom(module: nn.Module) -> nn.Module:
     "wrap",
     [
         nn.Sequential, parametrizations.weight_norm, parametrizations.spectral_norm,
-        parametrizations.orthogonal, weight_norm, lambda m: weight_norm(m, dim=None),
+        parametrizations.orthogonal, weight_norm, lambda m: weight_norm(m, dim=cast(int, None)),
         spectral_norm, lambda m: prune.l1_unstructured(m, "weight", 0.5),
     ],
     ids=["plain", "weight norm", "spectral norm", "orthogonal", "old weight norm",
