@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from contam import inputs
     from contam.auditing.api import audit
+    from contam.auditing.multilabel import audit_multilabel
     from contam.auditing.result import Audit
     from contam.batch import Batch, Domain, Shift
     from contam.experiment import Claim, Experiment
@@ -44,6 +45,7 @@ __version__ = version("contam")
 _MODULES = {
     "Audit": "auditing.result",
     "audit": "auditing.api",
+    "audit_multilabel": "auditing.multilabel",
     "watch": "monitor.training_monitor",
     "Batch": "batch",
     "Domain": "batch",
@@ -90,6 +92,7 @@ __all__ = [
     "accuracy",
     "activation_asymmetry",
     "audit",
+    "audit_multilabel",
     "class_profile_attenuation",
     "class_profiles",
     "distill",

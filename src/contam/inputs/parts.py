@@ -303,7 +303,7 @@ def as_labels(y: Any, what: str = "labels") -> Tensor | list[str]:
         if not bool(((labels == 0) | (labels == 1)).all() and one.all()):
             raise ValueError(
                 f"{what} have the shape {tuple(labels.shape)} and are not one-hot; expected one "
-                "class for each example"
+                "class for each example (contam.audit_multilabel takes several)"
             )
         labels = labels.int().argmax(1)
     labels = labels.flatten(1) if labels.ndim > 1 else labels[:, None]
@@ -317,7 +317,8 @@ def as_labels(y: Any, what: str = "labels") -> Tensor | list[str]:
         and not bool(((labels == labels.round()) & (labels.abs() < LARGEST_INDEX)).all())
     ):
         raise ValueError(
-            f"{what} are numbers such as {labels[0].item():.3g}; expected whole numbers"
+            f"{what} are numbers such as {labels[0].item():.3g}; expected whole numbers, because a "
+            "regression has no classes"
         )
     return labels.long()
 

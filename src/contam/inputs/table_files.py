@@ -51,7 +51,8 @@ class ImageTable:
         source: a file (.csv, .tsv, .parquet, .json, .jsonl), a pattern of files such as
             `shards/*.csv`, or a data frame.
         path: column of the images' paths.
-        label: column of the class names or indices.
+        label: column of the class names or indices; several columns are the labels of
+            `contam.audit_multilabel`.
         domain: column of the domains, or several columns whose combinations are the domains.
         background: column of the background labels.
         where: values by column; other rows are left out.
@@ -65,7 +66,7 @@ class ImageTable:
 
     source: Any
     path: str | None = None
-    label: str | None = None
+    label: str | Sequence[str] | None = None
     domain: str | Sequence[str] | None = None
     background: str | None = None
     where: Mapping[str, Any] = field(default_factory=dict)
@@ -93,6 +94,10 @@ class ImageTable:
         Raises:
             ValueError: a file can't be read, a column is missing, or no row is left.
         """
+        if not isinstance(self.label, str | None):
+            raise ValueError(
+                "an audit takes one column of labels; contam.audit_multilabel takes several"
+            )
         what, frames = self._frames()
         files: list[Path] = []
         columns: dict[str, list[str]] = {"y": [], "domain": [], "background": []}

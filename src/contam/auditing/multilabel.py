@@ -1,0 +1,319 @@
+"""Audits of a network with several labels for each example: one audit for each label."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from contam.auditing.api import audit
+from contam.auditing.records import Score
+from contam.auditing.result import Audit
+from contam.inputs import as_batches
+from contam.inputs.lazy_files import MAX_BYTES
+from contam.inputs.parts import Parts, as_input, as_inputs, parts
+from contam.inputs.pixel_range import Transform
+from contam.inputs.table_files import ImageTable
+from contam.models.black_box import BlackBox
+from contam.models.find_network import FoundNetwork, find_network
+from contam.models.logits_adapter import LogitsAdapter
+from contam.models.preserve import evaluating
+from contam.run import write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SUMMARY = "summary.csv"
+
+
+class Labeled(NamedTuple):
+    """A set in memory with several labels for each example."""
+
+    x: Tensor
+    y: Tensor
+    """(n, labels) of 0 and 1."""
+    domain: Any = None
+
+
+@dataclass(frozen=True)
+class MultilabelAudit:
+    """The audits of a network by label."""
+
+    audits: dict[str, Audit]
+    left_out: tuple[str, ...] = ()
+    """Labels that were not audited and why, one sentence each."""
+
+    def summary(self) -> "pd.DataFrame":
+        """Return a table with a row for each label and set.
+
+        Returns:
+            Columns `label`, `verdict`, `data`, `accuracy`, `sensitivity` (accuracy on examples with
+            the label), `specificity` (on those without it), `with_label` (their number) and `n`.
+        """
+        import pandas as pd
+
+        rows = []
+        for label, result in self.audits.items():
+            for scores in result.evidence.sets:
+                without, having = (scores.by_class.get(name) for name in _names(label))
+                rows.append({
+                    "label": label, "verdict": result.verdict.cause, "data": scores.name,
+                    "accuracy": scores.overall.accuracy.value, "sensitivity": _value(having),
+                    "specificity": _value(without), "with_label": having.count if having else 0,
+                    "n": scores.overall.count,
+                })  # fmt: skip
+        return pd.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        table = self.summary().to_string(index=False, float_format=lambda x: f"{x:.3f}")
+        return "\n".join([table, *self.left_out])
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the summary, and the record and page of each audit in a folder of its own.
+
+        Args:
+            folder: where the files are written; label number k is in `k-LABEL`.
+
+        Raises:
+            ValueError: the folder can't be written.
+        """
+        folder = Path(folder)
+        for number, (label, result) in enumerate(self.audits.items()):
+            plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in label)
+            place = result.save(folder / f"{number:02}-{plain}"[:100])
+            result.report(place / "audit.html")
+        write_atomically(folder / SUMMARY, self.summary().to_csv(index=False).encode())
+        return folder
+
+
+def audit_multilabel(
+    model: Any,
+    *,
+    id: Any,
+    ood: Mapping[str, Any] | Any = None,
+    labels: Sequence[str] | None = None,
+    only: Sequence[str] | None = None,
+    name: str | None = None,
+    weights: str | Path | None = None,
+    transform: Transform | None = None,
+    keys: Mapping[str, str] | None = None,
+    layers: str | Sequence[str] = "auto",
+    budget: int | None = None,
+    reference: Any = "auto",
+    untrained: bool = True,
+    altered: bool = True,
+    progress: bool = True,
+    seed: int = 0,
+) -> MultilabelAudit:
+    """Audit a network with one logit for each of several labels, label by label.
+
+    Each audit is one of two classes, without and with the label, at a threshold of logit 0. Labels
+    that all ID examples have, or that none has, are left out. Data other than tables are read into
+    memory once; tables and network are read for each label.
+
+    Args:
+        model: as for `audit`; its output number k is the logit of label k.
+        id: ID data: a pair (x, y) or batches with y (n, labels) of 0 and 1, a loader or a dataset
+            of them, or an `ImageTable` whose `label` lists the columns of labels.
+        ood: one such set, or a dict of them by name.
+        labels: names of all labels in the order of the logits; by default the columns of the table,
+            or numbers.
+        only: names of the labels to audit; by default all.
+        name: name of the model on the pages.
+        weights: as for `audit`.
+        transform: as for `audit`.
+        keys: as for `audit`.
+        layers: as for `audit`.
+        budget: as for `audit`.
+        reference: as for `audit`.
+        untrained: as for `audit`.
+        altered: as for `audit`.
+        progress: whether to show a progress bar for each label.
+        seed: as for `audit`.
+
+    Returns:
+        The audits by label.
+
+    Raises:
+        ValueError: the labels are not rows of 0 and 1, or an argument does not fit.
+
+    Source: ours, because medical images and attributes have several labels for each image.
+
+    >>> x = torch.rand(40, 4, generator=torch.Generator().manual_seed(0))
+    >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> y = (x[:, :2] > 0.5).int()
+    >>> result = audit_multilabel(model, id=(x, y), labels=["wet", "cold"], progress=False)
+    >>> list(result.audits), len(result.summary())
+    (['wet', 'cold'], 2)
+    """
+    found = model if isinstance(model, FoundNetwork) else find_network(model, weights, transform)
+    sets = {"ID": id} | _named(ood)
+    columns = id.label if isinstance(id, ImageTable) else None
+    read = {
+        key: data if isinstance(data, ImageTable) else _read(key, data, keys or {}, found.transform)
+        for key, data in sets.items()
+    }
+    known = _label_names(labels, columns, read["ID"])
+    _check_width(found, read["ID"], known)
+    audits, left_out = {}, []
+    for label in known if only is None else _chosen(only, known):
+        number = known.index(label)
+        ones = {key: _of_label(data, number, known, key) for key, data in read.items()}
+        if isinstance(ones["ID"], tuple) and len(ones["ID"][1].unique()) < 2:
+            which = "all" if bool(ones["ID"][1][0]) else "none"
+            left_out.append(f"Label {label!r} is not audited: {which} of the ID examples has it.")
+            continue
+        own = replace(
+            found, model=_with_one_logit(found.model, number),
+            name=f"{name or found.name}: {label}",
+        )  # fmt: skip
+        audits[label] = audit(
+            own, id=ones.pop("ID"), ood=ones or None, weights=weights, classes=_names(label),
+            keys=keys, layers=layers, budget=budget, reference=reference, untrained=untrained,
+            altered=altered, progress=progress, seed=seed,
+        )  # fmt: skip
+    return MultilabelAudit(audits, tuple(left_out))
+
+
+def _names(label: str) -> tuple[str, str]:
+    """Names of the two classes of a label."""
+    return f"not {label}", label
+
+
+def _value(score: Score | None) -> float | None:
+    return None if score is None else score.accuracy.value
+
+
+def _named(ood: Any) -> dict[str, Any]:
+    if ood is None:
+        return {}
+    named = isinstance(ood, Mapping) and not any(
+        isinstance(value, Tensor) or hasattr(value, "dtype") for value in ood.values()
+    )
+    return {str(key): value for key, value in ood.items()} if named else {"OOD": ood}
+
+
+def _chosen(only: Sequence[str], known: Sequence[str]) -> Sequence[str]:
+    unknown = [label for label in only if label not in known]
+    if unknown:
+        raise ValueError(f"only= has {unknown[0]!r}, which is none of the labels {list(known)[:8]}")
+    return only
+
+
+def _label_names(
+    labels: Sequence[str] | None, columns: Any, data: "Labeled | ImageTable"
+) -> list[str]:
+    if isinstance(data, ImageTable):
+        if isinstance(columns, str) or not columns:
+            raise ValueError("label= of a table with several labels lists their columns")
+        if labels is not None and list(labels) != list(columns):
+            raise ValueError("a table names its labels by its columns; leave out labels=")
+        return list(columns)
+    width = data.y.shape[1]
+    names = [str(k) for k in range(width)] if labels is None else list(map(str, labels))
+    if len(names) != width or len(set(names)) < width:
+        raise ValueError(f"labels= has {len(names)} names for {width} labels; give one for each")
+    return names
+
+
+def _check_width(found: FoundNetwork, data: "Labeled | ImageTable", known: Sequence[str]) -> None:
+    """Raise unless the network gives one logit for each label."""
+    if isinstance(data, ImageTable):
+        first = replace(data, label=known[0])
+        x = next(as_batches(first, 2, transform=found.transform)).x
+    else:
+        x = data.x[:2]
+    device = next((value.device for value in found.model.parameters()), torch.device("cpu"))
+    with evaluating(found.model), torch.no_grad():
+        width = LogitsAdapter(found.model)(x.to(device)).shape[1]
+    if width != len(known):
+        raise ValueError(
+            f"the network gives {width} logits, and there are {len(known)} labels; expected one "
+            "logit for each"
+        )
+
+
+def _with_one_logit(model: nn.Module, number: int) -> nn.Module:
+    """The network with the logit of one label as its only output."""
+    if isinstance(model, BlackBox):
+        whole = LogitsAdapter(model)
+        return BlackBox(lambda x: whole(x)[:, [number]], model.name)
+    return LogitsAdapter(model, classes=[number])
+
+
+def _of_label(data: "Labeled | ImageTable", number: int, known: Sequence[str], key: str) -> Any:
+    """The set with one label for each example."""
+    if isinstance(data, ImageTable):
+        return replace(data, label=known[number])
+    if data.y.shape[1] != len(known):
+        raise ValueError(
+            f"{key!r} has {data.y.shape[1]} labels for each example, and there are {len(known)}"
+        )
+    columns = (data.x, data.y[:, number])
+    return columns if data.domain is None else (*columns, data.domain)
+
+
+def _read(key: str, data: Any, keys: Mapping[str, str], transform: Transform | None) -> Labeled:
+    """Read a set into memory."""
+    x, y, domain, size = [], [], [], 0
+    for part in _batches(data, keys, transform):
+        x.append(part.x)
+        y.append(_rows(part.y, key))
+        domain.append(part.domain)
+        size += part.x.numel() * part.x.element_size()
+        if len(x[-1]) != len(y[-1]):
+            raise ValueError(f"{key!r} has {len(x[-1])} inputs and {len(y[-1])} rows of labels")
+        if size > 4 * MAX_BYTES:
+            raise ValueError(
+                f"{key!r} does not fit in memory; give fewer examples, or an ImageTable of files"
+            )
+    if not x:
+        raise ValueError(f"{key!r} has no examples: it is empty")
+    domains = None
+    if all(isinstance(d, Tensor) and d.ndim == 1 for d in domain):
+        domains = torch.cat(domain)
+    return Labeled(torch.cat(x), torch.cat(y), domains)
+
+
+def _batches(data: Any, keys: Mapping[str, str], transform: Transform | None) -> Iterator[Parts]:
+    """Yield the batches of a set; single examples are batches of one."""
+    if isinstance(data, tuple) or (isinstance(data, Mapping) and not hasattr(data, "column_names")):
+        whole = parts(data, keys)
+        yield whole._replace(x=as_inputs(whole.x))
+        return
+    if isinstance(data, str | Path):
+        raise ValueError(
+            f"{data}: folders have one label for each image; give an ImageTable with label= the "
+            "columns of labels"
+        )
+    single = isinstance(data, Dataset) or hasattr(data, "column_names")
+    whole_set: Any = data
+    by_number = single and hasattr(data, "__len__")
+    for item in (whole_set[k] for k in range(len(whole_set))) if by_number else whole_set:
+        part = parts(item, keys)
+        if single or getattr(part.y, "ndim", 2) == 1:
+            domain = None if part.domain is None else torch.as_tensor(part.domain).reshape(1, -1)[0]
+            yield Parts(as_input(part.x, transform)[None], [part.y], domain)
+        else:
+            yield part._replace(x=as_inputs(part.x))
+
+
+def _rows(y: Any, key: str) -> Tensor:
+    """(n, labels) of 0 and 1."""
+    try:
+        if isinstance(y, list) and all(isinstance(row, Tensor) for row in y):
+            rows = torch.stack(y).detach().cpu()
+        else:
+            rows = torch.as_tensor(np.asarray(y))
+    except (TypeError, ValueError, RuntimeError):
+        rows = torch.empty(0)
+    if rows.ndim != 2 or not bool(((rows == 0) | (rows == 1)).all()):
+        raise ValueError(
+            f"labels of {key!r} have the shape {tuple(rows.shape)}; expected rows of 0 and 1, "
+            "(n, labels); for one class for each example use contam.audit"
+        )
+    return rows.long()
