@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from contam.auditing.arguments import check_arguments, check_reference
 from contam.auditing.audit_inputs import AuditInputs
 from contam.auditing.baseline import find_lines
 from contam.auditing.causes import CAUSES
@@ -126,6 +127,10 @@ def audit(
     'undertrained'
     """
     started = time.monotonic()
+    check_arguments(
+        name=name, layers=layers, classes=classes, reference=reference, baseline=baseline,
+        untrained=untrained, altered=altered, progress=progress, transform=transform, seed=seed,
+    )  # fmt: skip
     found = model
     if model is not None and not isinstance(model, FoundNetwork):
         found = find_network(model, weights, transform)
@@ -144,6 +149,10 @@ def audit(
         inputs = ready.subject
         if name is not None:
             inputs = dataclasses.replace(inputs, name=name)
+        if inputs.reference is not None:
+            x = next(inputs.id.domain.batches(2)).x
+            place = next((p.device for p in inputs.model.parameters()), x.device)
+            check_reference(inputs.reference, x.to(place))
         lines, notes = find_lines(
             baseline, [sample.name for sample in inputs.ood], id_name=inputs.id.name,
             classes=len(inputs.classes),
