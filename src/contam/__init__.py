@@ -9,7 +9,6 @@ True
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from contam.training.distill import distill
     from contam.training.probe import fit_probe
 
-__version__ = version("contam")
+__version__: str
 
 _MODULES = {
     "Audit": "auditing.result",
@@ -111,6 +110,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        # Not on import: the first half second of a command belongs to its own messages.
+        return import_module("importlib.metadata").version("contam")
     if name == "inputs":
         return import_module("contam.inputs")
     if name not in _MODULES:

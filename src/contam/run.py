@@ -40,6 +40,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from contam.text_files import read_json
+from contam.theory.features import LARGEST
 from contam.training.distributed import barrier, processes, rank
 
 FORMAT = 1
@@ -223,12 +224,17 @@ class Run:
             experiment: name of the experiment.
             config: the resolved config.
 
+        Raises:
+            ValueError: a whole number of the config is larger than any computation can use.
+
         >>> class Config(BaseModel):
         ...     seeds: int = 1
         >>> Run.place(Path("runs"), "toy", Config()).name
         'toy-407205e7'
         """
-        return root / f"{experiment}-{digest(experiment, config.model_dump(mode='json'))}"
+        values = config.model_dump(mode="json")
+        _check_numbers(values)
+        return root / f"{experiment}-{digest(experiment, values)}"
 
     def __enter__(self) -> "Run":
         return self
@@ -468,7 +474,7 @@ class Run:
 
     def _put(self, path: Path, content: bytes) -> None:
         if not self._follows:
-            write_atomically(path, content)
+            write_atomically(path, content, resumes=True)
 
     def _save_manifest(self) -> None:
         if self._follows:
@@ -478,7 +484,7 @@ class Run:
         self._manifest.sessions[-1].seconds = round(time.monotonic() - self._clock, 2)
         content = self._manifest.model_dump(mode="json")
         text = json.dumps(content | {DIGEST: _sha256_of(content)}, indent=1)
-        write_atomically(self.folder / "run.json", text.encode() + b"\n")
+        write_atomically(self.folder / "run.json", text.encode() + b"\n", resumes=True)
 
 
 def digest(experiment: str, config: Mapping[str, Any]) -> str:
@@ -501,6 +507,18 @@ def digest(experiment: str, config: Mapping[str, Any]) -> str:
 def _sha256_of(content: Mapping[str, Any]) -> str:
     """Hash JSON values; the order of keys and white space do not matter."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _check_numbers(value: Any, field: str = "") -> None:
+    """Raise an error if a whole number of a config is above `LARGEST`; a seed may be."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _check_numbers(inner, f"{field}.{name}" if field else name)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_numbers(inner, field)
+    elif isinstance(value, int) and abs(value) > LARGEST and not field.endswith("seed"):
+        raise ValueError(f"field {field!r} must be at most {LARGEST:,}")
 
 
 def _named(part: str) -> str:
@@ -561,12 +579,49 @@ def _load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from None
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+@contextlib.contextmanager
+def reserved(path: Path) -> Iterator[None]:
+    """Create the folder of a file before the work whose result it is to hold.
+
+    A file that can't be written is reported before the work. Folders that are empty when the work
+    fails are removed again.
+
+    Args:
+        path: the file.
+
+    Raises:
+        RunError: the file can't be written; the message suggests a fix.
+
+    >>> import tempfile
+    >>> page = Path(tempfile.mkdtemp()) / "new" / "page.html"
+    >>> with reserved(page):
+    ...     page.parent.is_dir()
+    True
+    """
+    new = [folder for folder in path.parents if not folder.exists()]
+    temporary = path.with_name(f"{UNFINISHED}{os.getpid()}")
+    with _explained(path):
+        if path.is_dir():
+            raise OSError("it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        temporary.unlink()
+    try:
+        yield
+    except BaseException:
+        for folder in new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def write_atomically(path: Path, content: bytes, *, resumes: bool = False) -> None:
     """Write a file so that other processes see either the old content or the new one.
 
     Args:
         path: the file; missing parent folders are created.
         content: the new content.
+        resumes: whether the same command resumes where it fails, which the message then says.
 
     Raises:
         RunError: the file can't be written; the message suggests a fix.
@@ -578,7 +633,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     b'abc'
     """
     temporary = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")
-    with _explained(path):
+    with _explained(path, resumes=resumes):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
@@ -592,19 +647,20 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explained(path: Path, *, resumes: bool = False) -> Iterator[None]:
     """Re-raise `OSError` as a `RunError` with a suggested fix."""
+    again = "run the same command again" + ": finished parts are kept" * resumes
     try:
         yield
     except OSError as error:
         if isinstance(error, Timeout):
             raise
         fix = {
-            errno.ENOSPC: "free some space and run the same command again: finished parts are kept",
-            errno.EDQUOT: "free some space and run the same command again: finished parts are kept",
+            errno.ENOSPC: f"free some space and {again}",
+            errno.EDQUOT: f"free some space and {again}",
             errno.EACCES: "choose another --out, or change its permissions",
             errno.EROFS: "choose another --out",
-        }.get(error.errno or 0, "fix this and run the same command again: finished parts are kept")
+        }.get(error.errno or 0, f"choose another name, or fix this and {again}")
         raise RunError(f"{path}: can't be written ({error.strerror or error}); {fix}") from None
 
 

@@ -47,6 +47,21 @@ def check_file(path: Path) -> None:
             raise OSError("it is only a pointer of Git LFS; run 'git lfs pull' to get the file")
 
 
+def printable(text: str) -> str:
+    r"""Escape the parts of a name that can't be written as UTF-8.
+
+    Names of files on Linux are bytes in any encoding; Python decodes others to lone surrogates,
+    which can be neither printed nor stored.
+
+    Args:
+        text: a name.
+
+    >>> printable("caf\udce9")
+    'caf\\udce9'
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def read_text(path: Path, *, max_bytes: int | None = None) -> str:
     r"""Read a file of UTF-8 text, with or without a byte order mark.
 

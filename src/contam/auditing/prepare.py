@@ -31,6 +31,7 @@ from contam.models.preparation import Preparation
 from contam.models.sources import load
 from contam.models.untrained import untrained
 from contam.rng import generator_for
+from contam.text_files import printable
 from contam.training.probe import fit_probe
 
 CACHED_REFERENCES = ("resnet50", "resnet18")
@@ -58,9 +59,8 @@ class Prepared:
     def notes(self) -> tuple[str, ...]:
         """Sentences about what was left out; complete after the first pass over all examples."""
         sets = (self.subject.id, *self.subject.ood)
-        return tuple(
-            dict.fromkeys([*self.preparation_notes, *(note for s in sets for note in s.notes)])
-        )
+        notes = [*self.preparation_notes, *(note for s in sets for note in s.notes)]
+        return tuple(dict.fromkeys(map(printable, notes)))
 
 
 def prepare(
@@ -176,13 +176,14 @@ def prepare(
     notes += [note] if note else []
     _, domains = origins(tables)
     subject = AuditInputs(
-        name, network, tuple(labels.names), samples[0], tuple(samples[1:]), observed,
-        encoder, encoder_name, random, seed, domains,
+        printable(name), network, tuple(map(printable, labels.names)), samples[0], tuple(samples[1:]), observed,
+        encoder, encoder_name, random, seed, tuple(map(printable, domains)),
         batch_size or (BATCH_OF_SMALL if x[0].numel() <= SMALL_INPUT else BATCH_OF_LARGE),
     )  # fmt: skip
     provenance = {"model": name, "id": _origin(tables[0])}
     provenance |= {f"ood: {table.name}": _origin(table) for table in tables[1:]}
     provenance |= {"weights": Path(weights).name} if weights is not None else {}
+    provenance = {printable(key): printable(value) for key, value in provenance.items()}
     return Prepared(subject, tuple(dict.fromkeys(notes)), provenance)
 
 
@@ -281,7 +282,7 @@ def _samples(tables: Sequence[RawSet], pixel_range: PixelRange | None) -> list[S
     places, _ = origins(tables)
     return [
         Sample(
-            table.name,
+            printable(table.name),
             table.make_domain(torch.zeros(len(table)).long(), place.long(), pixel_range),
             read_notes=(*table.notes, *table.remarks),
         )

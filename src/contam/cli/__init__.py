@@ -3,6 +3,7 @@
 Heavy modules are imported inside the commands, so that `contam --help` answers at once.
 """
 
+import io
 import os
 import signal
 import sys
@@ -23,8 +24,14 @@ from contam.cli.where import where
 
 __all__ = ["COMMANDS", "main"]
 
-RESUMABLE = ("demo", "run", "data")
-"""Commands that resume where they were stopped."""
+RESUMABLE = (["demo"], ["run"], ["data", "make"])
+"""First words of the commands that resume where they were stopped."""
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+"""Signals that end a command: Ctrl-C, `kill` or a scheduler's time limit, and a closed terminal."""
+NO_MEMORY = ("can't allocate memory", "out of memory")
+"""Parts of the messages of PyTorch's errors when memory runs out."""
 
 
 def predict() -> int:
@@ -52,17 +59,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words of the command line, by default those of this process.
 
     Returns:
-        The exit code: 0, 1 for a negative answer, 2 for a mistake of the user, 130 after Ctrl-C.
+        The exit code: 0, 1 for a negative answer, 2 for a mistake of the user, and 128 and the
+        signal's number after a signal, which is 130 for Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # Names of files need not be UTF-8, and printing them must not fail.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with _interrupts_kept(), warnings.catch_warnings():
+        with _signals_as_interrupts(), warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: _print_error(f"warning: {message}")
             return _dispatch(words)
-    except KeyboardInterrupt:
-        resumes = bool(words) and words[0] in RESUMABLE
+    except KeyboardInterrupt as stop:
+        resumes = any(words[: len(command)] == command for command in RESUMABLE)
         _print_error("stopped" + "; run the same command again to resume" * resumes)
-        return 130
+        return 128 + int(stop.args[0] if stop.args else signal.SIGINT)
+    except (MemoryError, RuntimeError) as error:
+        no_memory = isinstance(error, MemoryError) or any(k in str(error) for k in NO_MEMORY)
+        if not no_memory or os.environ.get("CONTAM_TRACEBACK"):
+            raise
+        _print_error("memory runs out; choose smaller sizes or batches")
+        return 2
     except BrokenPipeError:
         # The reader of our output (say, `head`) has closed the pipe; nothing is wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -75,30 +92,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _interrupts_kept() -> Iterator[None]:
-    """Raise `KeyboardInterrupt` after Ctrl-C, also where a library turned it into another error.
+def _signals_as_interrupts() -> Iterator[None]:
+    """Raise `KeyboardInterrupt` with the signal's number at each of `SIGNALS`.
 
-    An interrupt during the import of an extension module arrives as an `ImportError`.
+    It is also raised where a library turned it into another error: an interrupt during the import
+    of an extension module arrives as an `ImportError`. A second signal ends the process at once,
+    and a signal that is ignored, as by nohup, stays ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    interrupted = False
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    received: int | None = None
 
-    def interrupt(*_: Any) -> None:
-        nonlocal interrupted
-        interrupted = True
-        raise KeyboardInterrupt
+    def interrupt(number: int, _frame: Any) -> None:
+        nonlocal received
+        received = number
+        for each in caught:
+            signal.signal(each, signal.SIG_DFL)
+        raise KeyboardInterrupt(number)
 
-    before = signal.signal(signal.SIGINT, interrupt)
+    caught = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    for number in caught:
+        signal.signal(number, interrupt)
     try:
         yield
     except BaseException as error:
-        if interrupted and not isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt from error
+        if received is not None and not isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(received) from error
         raise
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number in caught:
+            signal.signal(number, before[number])
 
 
 def _dispatch(words: list[str]) -> int:

@@ -104,6 +104,7 @@ def audit(
     """
     from contam.auditing import api
     from contam.models.find_network import find_network
+    from contam.run import reserved
 
     failing = failing_causes(fail_on)
     if out.exists() and not out.is_dir():
@@ -120,7 +121,7 @@ def audit(
         find_network(model, weights), transform=transform, image_size=image_size, mean=mean,
         std=std, in_chans=in_chans,
     )  # fmt: skip
-    with ProgressDisplay("audit", silent=quiet) as display:
+    with reserved(out / "audit.html"), ProgressDisplay("audit", silent=quiet) as display:
         result = api.audit(
             network, id=pairs[0][1], ood=_unique(named_data(ood, root=root)), name=name,
             weights=weights, masks=by_set(masks), background=by_set(background),

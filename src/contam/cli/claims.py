@@ -38,7 +38,11 @@ def report(runs: RunFolders, out: Path = Path("contam-report.html")) -> int:
         runs: folders of runs.
         out: the file to write.
     """
-    write_page(_load(runs), out)
+    from contam.run import reserved
+
+    loaded = _load(runs)
+    with reserved(out):
+        write_page(loaded, out)
     print(f"open {out.resolve().as_uri()} in a browser")
     return 0
 

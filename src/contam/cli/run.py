@@ -35,18 +35,19 @@ def demo(out: Path = RUNS, page: Path = Path("contam-demo.html")) -> int:
         page: the HTML file to write.
     """
     from contam.experiments import EXPERIMENTS, IN_DEMO
-    from contam.run import Run
+    from contam.run import Run, reserved
 
     start = time.monotonic()
-    _compute_in_parallel(IN_DEMO, out)
-    runs = [
-        Run.find(out, experiment.name, experiment.presets[IN_DEMO[experiment.name]])
-        for experiment in EXPERIMENTS
-        if experiment.name in IN_DEMO
-    ]
-    for run in runs:
-        print_claims(run)
-    write_page(runs, page)
+    with reserved(page):
+        _compute_in_parallel(IN_DEMO, out)
+        runs = [
+            Run.find(out, experiment.name, experiment.presets[IN_DEMO[experiment.name]])
+            for experiment in EXPERIMENTS
+            if experiment.name in IN_DEMO
+        ]
+        for run in runs:
+            print_claims(run)
+        write_page(runs, page)
     print(f"{time.monotonic() - start:.0f} s; open {page.resolve().as_uri()} in a browser")
     return 0
 

@@ -16,7 +16,7 @@ from contam.models.classifier import Classifier
 from contam.models.logits_adapter import unwrapped
 from contam.models.onnx_file import load_onnx
 from contam.models.preparation import Preparation
-from contam.models.sources import Source, imported, load, what_to_fetch
+from contam.models.sources import Source, called, imported, load, what_to_fetch
 from contam.rng import seeded
 
 WITH_HEAD = ("open_clip", "timm", "torchvision")
@@ -141,7 +141,7 @@ def _of_user(
     model = imported(name)
     if callable(model) and not isinstance(model, nn.Module) and not takes_a_batch(model):
         with seeded(0, f"load/{name}"):
-            model = model()
+            model = called(model, name)
     if isinstance(model, Source):
         return None
     notes: Sequence[str] = ()

@@ -359,24 +359,51 @@ def imported(name: str) -> Any:
         The object.
 
     Raises:
-        ValueError: there is no such module, or no such object in it.
+        ValueError: there is no such module, no such object in it, or importing it fails.
 
     >>> imported("math:pi")
     3.141592653589793
     """
     module, _, target = name.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), target)):
+        raise ValueError(f"can't find {name!r}; expected package.module:object")
     try:
         with _working_directory():
             return getattr(importlib.import_module(module), target)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError) as error:
         raise ValueError(f"can't find {name}: {error}") from error
+    except (Exception, SystemExit) as error:  # the module is the user's
+        raise ValueError(f"importing {module} raised {_described(error)}") from error
+
+
+def called(make: Callable[[], Any], name: str) -> Any:
+    """Call a user's function without arguments.
+
+    Args:
+        make: the function.
+        name: its name, for messages.
+
+    Raises:
+        ValueError: the function raised an error.
+
+    >>> called(lambda: 3, "mine:three")
+    3
+    """
+    try:
+        return make()
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{name}() raised {_described(error)}") from error
+
+
+def _described(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def _of_function(name: str, weights: str | Path | None, seed: int | None) -> Source:
     """The `Source` that a user's function returns."""
     make = imported(name)
     with _working_directory(), seeded(0 if seed is None else seed, f"load/{name}"):
-        source = make()
+        source = called(make, name)
     if not isinstance(source, Source):
         raise ValueError(f"{name}() returned a {type(source).__name__}; expected a contam Source")
     if weights is not None:

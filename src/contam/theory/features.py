@@ -10,6 +10,9 @@ from torch import Tensor
 
 from contam.rng import generator_for
 
+LARGEST = 10**9
+"""Largest whole number of a setting; computations with larger ones would not end."""
+
 
 @dataclass(frozen=True)
 class FeatureModel:
@@ -177,13 +180,13 @@ def decompose(
 
 
 def check_choices(record: Any) -> None:
-    """Check that each `Literal` field of a dataclass holds one of its choices.
+    """Check the choices of a dataclass's `Literal` fields and the size of its whole numbers.
 
     Args:
         record: an instance of the dataclass.
 
     Raises:
-        ValueError: a field holds something else; the message lists the choices.
+        ValueError: a field holds something else, or a number above `LARGEST`.
 
     Source: ours, a typing error that Python does not report.
     """
@@ -192,3 +195,6 @@ def check_choices(record: Any) -> None:
             raise ValueError(
                 f"no {name} {getattr(record, name)!r}; choose one of {', '.join(get_args(hint))}"
             )
+        value = getattr(record, name)
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise ValueError(f"{name} must be at most {LARGEST:,}")
