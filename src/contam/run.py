@@ -603,6 +603,8 @@ def reserved(path: Path) -> Iterator[None]:
     with _explained(path):
         if path.is_dir():
             raise OSError("it is a folder")
+        if path.parent.exists() and not path.parent.is_dir():
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
         temporary.unlink()

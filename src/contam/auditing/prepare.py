@@ -176,7 +176,8 @@ def prepare(
     notes += [note] if note else []
     _, domains = origins(tables)
     subject = AuditInputs(
-        printable(name), network, tuple(map(printable, labels.names)), samples[0], tuple(samples[1:]), observed,
+        printable(name), network, tuple(map(printable, labels.names)),
+        samples[0], tuple(samples[1:]), observed,
         encoder, encoder_name, random, seed, tuple(map(printable, domains)),
         batch_size or (BATCH_OF_SMALL if x[0].numel() <= SMALL_INPUT else BATCH_OF_LARGE),
     )  # fmt: skip

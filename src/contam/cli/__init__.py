@@ -21,6 +21,7 @@ from contam.cli.data import ACTIONS, data
 from contam.cli.parsing import TYRO, deferred, nearest, one_line_errors, parse
 from contam.cli.run import demo, list_experiments, run, run_experiment
 from contam.cli.where import where
+from contam.text_files import printable
 
 __all__ = ["COMMANDS", "main"]
 
@@ -163,4 +164,4 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _print_error(message: str) -> None:
-    print(f"contam: {message}", file=sys.stderr)
+    print(f"contam: {printable(message)}", file=sys.stderr)

@@ -144,6 +144,8 @@ def _of_user(
             model = called(model, name)
     if isinstance(model, Source):
         return None
+    if isinstance(model, str):
+        raise ValueError(f"{name} gives the text {model!r}; expected a network or a function")
     notes: Sequence[str] = ()
     if isinstance(model, nn.Module) and weights is not None:
         notes = fill(model, read_weights(weights), name)
