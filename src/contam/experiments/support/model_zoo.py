@@ -27,9 +27,12 @@ from contam.data.images import FolderDomain, Transform
 from contam.data.shapes import diverse_pretraining, pretraining, shapes
 from contam.data.wilds import macro_f1
 from contam.experiment import Stage
+from contam.inputs.pixel_range import pixel_range_of
 from contam.experiments.support.networks import SMALL, TEACHER, Networks, NetworkSpec
 from contam.measures.accuracy import Hits
+from contam.models import efficientnet_lite
 from contam.models.classifier import Classifier
+from contam.models.logits_adapter import PixelEncoder
 from contam.models.observe import observe
 from contam.models.preparation import Preparation
 from contam.models.small import NORMALIZATIONS, resnet8
@@ -209,8 +212,6 @@ class ModelZoo:
 
     def _require_files(self, specs: Sequence[NetworkSpec]) -> None:
         """Raise one error that names all missing data and weights."""
-        if self.config.data == "shapes":
-            return
         missing = []
         for spec in specs:
             if self._kept(spec):
@@ -292,6 +293,10 @@ class ModelZoo:
             )
             return model.to(_device()), None
         source = load(name, weights=file, seed=self.seed if file is None else None)
+        if self.config.data == "shapes":
+            pixels = pixel_range_of(source.transform)
+            enlarged = PixelEncoder(source.encoder, pixels, self.config.side)
+            source = replace(source, encoder=enlarged)
         # A head is used only if the network is neither trained nor probed here.
         used = spec.learns == "labels" and not self._is_trained(spec)
         if used and source.head is not None and source.classes != classes:
@@ -579,6 +584,8 @@ def _weights(folder: Path, name: str, what: str) -> Path:
     Raises:
         ValueError: the file is missing; the message describes it with `what`.
     """
+    if name == efficientnet_lite.NAME and (installed := efficientnet_lite.weights_file()):
+        return installed
     stem = re.sub(r"[^\w.-]+", "-", name)
     places = [folder / f"{stem}{suffix}" for suffix in (".safetensors", ".pt", ".pth", ".bin")]
     for place in places:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, PositiveInt
 
 from contam.data.benchmarks import Kind
 from contam.experiment import NULL_STEP_SIZE
+from contam.models import efficientnet_lite
 from contam.training.distill import Distillation
 from contam.training.optimize import Recipe
 from contam.training.precision import PLAIN, ComputeConfig
@@ -26,7 +27,9 @@ class Networks(BaseModel, frozen=True, extra="forbid"):
     weights: Path = Path("weights")
     """Folder with published weights, in files named after their networks."""
     teacher: str = "open_clip:RN50/openai"
-    """A name for `contam.models.sources.load`, or resnet8; also the student's architecture."""
+    """A name for `contam.models.sources.load`, or resnet8; also the student's architecture.
+
+    On the embedded benchmark, a network of a library is shown enlarged images, of `side` pixels."""
     standard: str | None = "torchvision:resnet50"
     """Architecture of the network that is trained on ID labels only; None for no such network."""
     teacher_recipe: Recipe | None = None
@@ -35,7 +38,8 @@ class Networks(BaseModel, frozen=True, extra="forbid"):
     teacher_start_from: str | None = None
     """The file in `weights` from which the teacher's training starts, named after this network."""
     student_recipe: Distillation | None = None
-    """None uses the recipe that was published for this teacher and this data."""
+    """None uses the recipe that was published for this teacher and this data; for the embedded
+    benchmark there is none, and no student."""
     standard_recipe: Recipe | None = None
     """How a standard network is trained here; None takes its weights from a file."""
     standard_start_from: str | None = None
@@ -72,6 +76,17 @@ SMALL_NETWORKS = Networks(
     probe=FullBatch(penalties=(1e-1, 1e-2, 1e-3, 1e-4)),
 )
 """The embedded benchmark: teacher, student and standard network take a minute for each seed."""
+REFERENCE_NETWORKS = Networks(
+    data="shapes",
+    teacher=efficientnet_lite.NAME,
+    standard=None,
+    side=128,
+    probe=FullBatch(penalties=(1e-1, 1e-2, 1e-3, 1e-4)),
+    examples=1000,
+    id_examples=600,
+    ood_examples=200,
+)
+"""An encoder that was trained on ImageNet, of the extra `reference`, on the embedded benchmark."""
 TINY_NETWORKS = SMALL_NETWORKS.model_copy(
     update={
         "teacher_recipe": Recipe(3e-3, 0.05, 50, epochs=2),

@@ -15,6 +15,7 @@ from contam.experiments.support.model_zoo import ModelZoo
 from contam.experiments.support.networks import (
     CALIBRATED,
     ERM,
+    REFERENCE_NETWORKS,
     SMALL_NETWORKS,
     STUDENT,
     TEACHER,
@@ -50,6 +51,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 PAPER = Config()
 VIT = Config(networks=Networks(teacher="open_clip:ViT-B-16/openai", standard=None))
 LAPTOP = Config(networks=SMALL_NETWORKS, seeds=3)
+REFERENCE = Config(networks=REFERENCE_NETWORKS)
 SMOKE = Config(networks=TINY_NETWORKS, seeds=2)
 
 
@@ -79,8 +81,9 @@ def specs(networks: Networks) -> tuple[NetworkSpec, ...]:
     >>> [spec.name for spec in specs(VIT.networks)]
     ['teacher', 'student', 'untrained', 'calibrated']
     """
+    student = (STUDENT,) if networks.data != "shapes" or networks.student_recipe else ()
     standard = (ERM,) if networks.standard is not None else ()
-    return (TEACHER, STUDENT, *standard, *CONTROLS)
+    return (TEACHER, *student, *standard, *CONTROLS)
 
 
 def measure_each(
