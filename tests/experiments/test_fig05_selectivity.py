@@ -133,6 +133,7 @@ AS_PRINTED = {"teacher": (0.5, 0.45), "student": (0.5, 0.3), "ERM": (0.5, 0.3),
         ({"ERM": (0.5, 0.51)}, {2, 3, 5}),
         ({"teacher": (0.5, 0.25)}, {3}),
         ({"untrained": (0.3, 0.1)}, {4}),
+        ({"teacher": (0.15, 0.145)}, {6}),
     ],
 )
 def test_claims_follow_from_the_numbers(tmp_path, changed, fails):

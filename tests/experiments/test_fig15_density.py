@@ -55,10 +55,11 @@ AS_PRINTED = {"teacher": (0.6, 0.7), "student": (0.4, 0.5), "ERM": (0.4, 0.5),
 @pytest.mark.parametrize(
     ("changed", "holds"),
     [
-        ({}, [True, True, True]),
-        ({"student": (0.7, 0.5)}, [False, True, True]),
-        ({"student": (0.4, 0.69)}, [True, False, True]),
-        ({"ERM": (0.4, 0.8)}, [True, True, False]),
+        ({}, [True, True, True, True]),
+        ({"student": (0.7, 0.5)}, [False, True, True, True]),
+        ({"student": (0.4, 0.69)}, [True, False, True, True]),
+        ({"ERM": (0.4, 0.8)}, [True, True, False, True]),
+        ({"untrained": (0.1, 0.65)}, [True, True, True, False]),
     ],
 )
 def test_claims_follow_from_the_numbers(tmp_path, changed, holds):
@@ -69,8 +70,8 @@ def test_claims_follow_from_the_numbers(tmp_path, changed, holds):
 def test_claims_on_a_missing_network_are_not_judged(tmp_path):
     found = {name: each for name, each in AS_PRINTED.items() if name != "ERM"}
     run = made_up(tmp_path, found)
-    *_, last = EXPERIMENT.claims(run)
-    assert last.not_judged == "there is no ERM in this run"
+    *_, standard, _ = EXPERIMENT.claims(run)
+    assert standard.not_judged == "there is no ERM in this run"
     histograms, means = EXPERIMENT.draw(run)
     assert {row["series"] for row in histograms.rows} == {"teacher", "student"}
     assert {row["network"] for row in means.rows} == set(found)

@@ -16,7 +16,6 @@ FEW = REFERENCE_NETWORKS.model_copy(
 
 @pytest.mark.slow
 def test_the_reference_preset_measures_real_weights_beside_two_controls(tmp_path):
-    pytest.importorskip("timm")
     claims = {}
     for experiment in (RATES, SELECTIVITY, DENSITY):
         config = experiment.presets["reference"].model_copy(update={"networks": FEW})
