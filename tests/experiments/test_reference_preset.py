@@ -36,5 +36,5 @@ def test_weights_that_are_not_installed_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(model_zoo.efficientnet_lite, "weights_file", lambda: None)
     config = RATES.presets["reference"]
     networks = config.networks.model_copy(update={"weights": tmp_path})
-    with pytest.raises(ValueError, match="no weights of timm:tf_eff.* the extra 'reference'"):
+    with pytest.raises(ValueError, match=r"no weights of timm:tf_eff.* the extra 'reference'"):
         run_experiment(RATES, config.model_copy(update={"networks": networks}), tmp_path)

@@ -281,7 +281,11 @@ EXPERIMENT = Experiment(
     "learned shapes.",
     reproduces=("Fig. 4", "Fig. 11", "Fig. 12", "App. F.2"),
     presets={
-        "paper": PAPER, "vit": VIT, "reference": REFERENCE, "laptop": LAPTOP, "smoke": SMOKE,
+        "paper": PAPER,
+        "vit": VIT,
+        "reference": REFERENCE,
+        "laptop": LAPTOP,
+        "smoke": SMOKE,
     },  # fmt: skip
     compute=compute,
     claims=claims,

@@ -387,7 +387,11 @@ EXPERIMENT = Experiment(
     "selectivity of the last features is compared before and after training, on ID and OOD data.",
     reproduces=("Fig. 5", "App. F.3"),
     presets={
-        "paper": PAPER, "vit": VIT, "reference": REFERENCE, "laptop": LAPTOP, "smoke": SMOKE,
+        "paper": PAPER,
+        "vit": VIT,
+        "reference": REFERENCE,
+        "laptop": LAPTOP,
+        "smoke": SMOKE,
     },  # fmt: skip
     compute=compute,
     claims=claims,

@@ -27,8 +27,8 @@ from contam.data.images import FolderDomain, Transform
 from contam.data.shapes import diverse_pretraining, pretraining, shapes
 from contam.data.wilds import macro_f1
 from contam.experiment import Stage
-from contam.inputs.pixel_range import pixel_range_of
 from contam.experiments.support.networks import SMALL, TEACHER, Networks, NetworkSpec
+from contam.inputs.pixel_range import pixel_range_of
 from contam.measures.accuracy import Hits
 from contam.models import efficientnet_lite
 from contam.models.classifier import Classifier
