@@ -392,7 +392,7 @@ EXPERIMENT = Experiment(
         "reference": REFERENCE,
         "laptop": LAPTOP,
         "smoke": SMOKE,
-    },  # fmt: skip
+    },
     compute=compute,
     claims=claims,
     draw=draw,
