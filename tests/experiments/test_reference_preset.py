@@ -34,7 +34,7 @@ def test_the_reference_preset_measures_real_weights_beside_two_controls(tmp_path
 
 def test_weights_that_are_not_installed_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(model_zoo.efficientnet_lite, "weights_file", lambda: None)
-    config = RATES.presets["reference"]
-    networks = config.networks.model_copy(update={"weights": tmp_path})
+    networks = REFERENCE_NETWORKS.model_copy(update={"weights": tmp_path})
+    config = RATES.presets["reference"].model_copy(update={"networks": networks})
     with pytest.raises(ValueError, match=r"no weights of timm:tf_eff.* the extra 'reference'"):
-        run_experiment(RATES, config.model_copy(update={"networks": networks}), tmp_path)
+        run_experiment(RATES, config, tmp_path)
