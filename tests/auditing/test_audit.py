@@ -398,7 +398,7 @@ def test_without_ood_data_the_missing_evidence_is_listed():
     assert found.evidence.layers[0].counterfactual
 
 
-@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("n", [2, 3])
 def test_few_examples_give_a_partial_audit(n):
     found = contam.audit(network(), id=data(n), ood=data(n), **SETTINGS)
     assert found.evidence.sets[0].overall.count == n

@@ -403,6 +403,8 @@ BAD: dict[str, tuple[dict, str]] = {
     "labels that are no classes": ({"id": (X, Y / 2)}, "expected whole numbers"),
     "soft labels": ({"id": (X, torch.full((12, 3), 1 / 3))}, "not one-hot"),
     "fewer labels than inputs": ({"id": (X, Y[:5])}, "12 inputs and 5 labels"),
+    "one class alone": ({"id": (X, Y * 0)}, "one class only, '0'; an audit compares classes"),
+    "one example": ({"id": (X[:1], Y[:1])}, "one class only"),
     "no labels at all": ({"id": [(X,)]}, r"expected \(x, y\)"),
     "dicts without labels": ({"id": [{"image": X}]}, "no label among"),
     "dicts without inputs": ({"id": [{"label": Y}]}, "no input among"),
@@ -560,6 +562,10 @@ def test_shapes_and_types_are_read_or_rejected(data, n, side):
     model = nn.Sequential(nn.Flatten(), nn.Linear(channels * side * side, 3))
     if int(y.max()) > 2:
         with pytest.raises(ValueError, match="labels"):
+            prepare(model, id=(x, y.to(labels)), reference=None)
+        return
+    if len(y.unique()) < 2:
+        with pytest.raises(ValueError, match="one class only"):
             prepare(model, id=(x, y.to(labels)), reference=None)
         return
     found = prepare(model, id=(x, y.to(labels)), reference=None).subject

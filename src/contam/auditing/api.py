@@ -18,6 +18,7 @@ from contam.auditing.audit_inputs import AuditInputs
 from contam.auditing.baseline import find_lines
 from contam.auditing.causes import CAUSES
 from contam.auditing.example_images import example_images
+from contam.auditing.label_order import label_order_notes
 from contam.auditing.layers import LayerEvidence, layer_evidence
 from contam.auditing.logit_columns import Columns
 from contam.auditing.passes import BUDGET, Budget, Passes, run_passes
@@ -225,6 +226,9 @@ def collect(
     except (ValueError, RuntimeError) as error:
         message = " ".join(str(error).split())[:300]
         left_out.append(f"Evidence about the layers is incomplete: {message}.")
+    left_out += label_order_notes(
+        passes.id.predicted, passes.id.y, inputs.classes, inputs.id.name
+    )  # fmt: skip
     causes = cause_evidence(passes)
     left_out += [line for record in causes for line in record.left_out]
     report(Stage(1.0, "tests of causes"))

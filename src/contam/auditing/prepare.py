@@ -14,6 +14,7 @@ from contam.auditing.audit_inputs import AuditInputs, Sample
 from contam.auditing.logit_columns import Columns, Labels, find_labels
 from contam.batch import Batch, Domain, Shift
 from contam.data.image_tree import ImageTree
+from contam.inputs.duplicates import duplicate_notes
 from contam.inputs.forms import Options, named_sets, read_raw, tree_of
 from contam.inputs.image_sizes import one_size
 from contam.inputs.labels import class_names, labeled, origins, shared_pixel_range
@@ -58,9 +59,17 @@ class Prepared:
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences about what was left out; complete after the first pass over all examples."""
-        sets = (self.subject.id, *self.subject.ood)
-        notes = [*self.preparation_notes, *(note for s in sets for note in s.notes)]
-        return tuple(dict.fromkeys(map(printable, notes)))
+        own, others = self.subject.id, self.subject.ood
+        notes = [note for some in (own, *others) for note in some.notes]
+        first = own.fingerprints if others else None
+        for other in others:
+            second = None if first is None else other.fingerprints
+            if first is not None and second is not None:
+                notes += duplicate_notes(
+                    (own.name, first, own.domain.y.cpu()),
+                    (other.name, second, other.domain.y.cpu()),
+                )
+        return tuple(dict.fromkeys(map(printable, [*self.preparation_notes, *notes])))
 
 
 def prepare(
@@ -166,6 +175,7 @@ def prepare(
     samples = [with_masks(s, t, chosen.get(t.name)) for s, t in zip(samples, tables, strict=True)]
     samples = with_backgrounds(samples, tables, _by_set(background, tables, "background"))
     samples = [_of_chosen_classes(sample, labels) for sample in samples]
+    _check_classes(samples[0], labels.names)
     observed, missing = _observed(network, x[:1], layers)
     notes += missing
     random, note = _control(control, network, seed)
@@ -218,6 +228,16 @@ def _check_counts(budget: Any, batch_size: Any, workers: Any) -> None:
         whole = isinstance(count, int) and not isinstance(count, bool)
         if count is not None and not (whole and count >= least):
             raise ValueError(f"{what}; got {count!r}")
+
+
+def _check_classes(sample: Sample, names: Sequence[str]) -> None:
+    """Raise ValueError if all examples are of one class."""
+    y = sample.domain.y
+    if len(y.unique()) < 2:
+        raise ValueError(
+            f"{sample.name!r} has examples of one class only, {names[int(y[0])]!r}; an audit "
+            "compares classes, so give examples of at least two"
+        )
 
 
 def _tables(id: Any, ood: Any, options: Options) -> list[RawSet]:

@@ -149,15 +149,17 @@ class DatasetDomain(Domain):
     labels: Tensor
     origin: Tensor
     pixel_range: PixelRange | None
+    prints: Tensor | None
+    """(n, cells) fingerprints of the examples."""
 
     def __init__(  # noqa: PLR0917, the fields in their order
         self, name: str, reader: IndexedReader, numbers: Tensor, y: Tensor, origin: Tensor,
-        pixel_range: PixelRange | None = None,
+        pixel_range: PixelRange | None = None, prints: Tensor | None = None,
     ) -> None:  # fmt: skip
         # The fields of a frozen record are set once.
         vars(self).update(
             name=name, reader=reader, numbers=numbers, labels=y, origin=origin,
-            pixel_range=pixel_range,
+            pixel_range=pixel_range, prints=prints,
         )  # fmt: skip
 
     def __repr__(self) -> str:
@@ -177,7 +179,7 @@ class DatasetDomain(Domain):
         """Return the examples with these indices, in this order."""
         return DatasetDomain(
             self.name, self.reader, self.numbers[which], self.labels[which], self.origin[which],
-            self.pixel_range,
+            self.pixel_range, None if self.prints is None else self.prints[which],
         )  # fmt: skip
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:

@@ -7,6 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from contam.batch import Batch, Domain
+from contam.inputs.duplicates import fingerprints
+from contam.inputs.indexed import DatasetDomain
 from contam.inputs.lazy_files import LazyFolderDomain
 
 
@@ -37,6 +39,18 @@ class InputSet:
         """Sentences about what was left out so far; complete after the first pass."""
         lazy = isinstance(self.domain, LazyFolderDomain)
         return (*self.read_notes, *(self.domain.decoder.notes if lazy else ()))  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def fingerprints(self) -> Float[Tensor, "n cells"] | None:
+        """Averages that stand for the content of each example; None before all were read."""
+        domain = self.domain
+        if isinstance(domain, LazyFolderDomain):
+            numbers, known = domain.decoder.positions.tolist(), domain.decoder.prints
+            complete = all(number in known for number in numbers)
+            return torch.stack([known[number] for number in numbers]) if complete else None
+        if type(domain) is Domain:
+            return fingerprints(domain.data.x)
+        return domain.prints if isinstance(domain, DatasetDomain) else None
 
     def pick(self, which: Int[Tensor, " some"]) -> "InputSet":
         """Return the examples with these indices, in this order, with their annotations."""

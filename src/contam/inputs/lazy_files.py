@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from contam.batch import Batch, Domain
+from contam.inputs.duplicates import fingerprints
 from contam.inputs.image_conversion import change_notes, read
 from contam.inputs.indexed import CHUNK, Unreadable
 from contam.inputs.parts import transformed
@@ -52,6 +53,8 @@ class FileDecoder:
         """Files that were left out, by number."""
         self.changes: dict[int, str] = {}
         """What the conversion to RGB changed, by number of the file."""
+        self.prints: dict[int, Tensor] = {}
+        """Fingerprints of the images in [0, 1], by number of the file."""
         self.shape: tuple[int, ...] | None = None
         """Shape of one input; None before the first is decoded."""
         self.low: Tensor | None = None
@@ -280,4 +283,6 @@ class LazyFolderDomain(Domain):
         which = torch.tensor([number for number, _ in some])
         x = torch.stack([image for _, image in some])
         x = x if self.pixel_range is None else self.pixel_range.pictures(x)
+        if any(number not in self.decoder.prints for number, _ in some):
+            self.decoder.prints.update(zip(which.tolist(), fingerprints(x), strict=True))
         return Batch(x, self.labels[which], self.origins[which])

@@ -16,6 +16,7 @@ from torch.utils.data import Subset
 
 from contam.batch import Batch, Domain
 from contam.data.images import FolderDomain
+from contam.inputs.duplicates import fingerprints
 from contam.inputs.image_conversion import change_notes
 from contam.inputs.indexed import CHUNK, DatasetDomain, IndexedReader, Unreadable
 from contam.inputs.lazy_files import MAX_BYTES, FileDecoder, LazyFolderDomain
@@ -134,6 +135,7 @@ class RawSetBuilder:
         self.columns: dict[str, list[Any]] = {name: [] for name in ("y", "background", "mask")}
         self.groupings: dict[str, list[Any]] = {}
         self.changes: list[str] = []
+        self.prints: list[Tensor] = []
         self.numbers: list[int] = []
         self.unreadable: list[Unreadable] = []
         self.shape: tuple[int, ...] | None = None
@@ -185,6 +187,7 @@ class RawSetBuilder:
         single = batch.change if isinstance(batch.change, list) else [change] * len(y)
         self.changes += [single[i] for i in kept]
         self.bytes += x.numel() * x.element_size()
+        self.prints.append(fingerprints(x))
         if self.inputs is not None:
             self.inputs.append(x)
 
@@ -319,7 +322,8 @@ def read_numbered(name: str, reader: IndexedReader, numbers: Sequence[int]) -> R
     def make_domain(y: Tensor, origin: Tensor, pixel_range: PixelRange | None) -> Domain:
         if builder.inputs is not None:
             return in_memory(name, builder.inputs)(y, origin, pixel_range)
-        return DatasetDomain(name, reader, torch.tensor(builder.numbers), y, origin, pixel_range)
+        numbers, prints = torch.tensor(builder.numbers), torch.cat(builder.prints)
+        return DatasetDomain(name, reader, numbers, y, origin, pixel_range, prints)
 
     return builder.build(name, make_domain, len(numbers))
 
