@@ -174,8 +174,7 @@ def prepare(
     chosen = _by_set(masks, tables, "masks")
     samples = [with_masks(s, t, chosen.get(t.name)) for s, t in zip(samples, tables, strict=True)]
     samples = with_backgrounds(samples, tables, _by_set(background, tables, "background"))
-    samples = [_of_chosen_classes(sample, labels) for sample in samples]
-    _check_classes(samples[0], labels.names)
+    samples = _of_classes(samples, labels)
     observed, missing = _observed(network, x[:1], layers)
     notes += missing
     random, note = _control(control, network, seed)
@@ -230,14 +229,16 @@ def _check_counts(budget: Any, batch_size: Any, workers: Any) -> None:
             raise ValueError(f"{what}; got {count!r}")
 
 
-def _check_classes(sample: Sample, names: Sequence[str]) -> None:
-    """Raise ValueError if all examples are of one class."""
-    y = sample.domain.y
+def _of_classes(samples: Sequence[Sample], labels: Labels) -> list[Sample]:
+    """Return the examples of the chosen classes; reject an ID set of one class."""
+    samples = [_of_chosen_classes(sample, labels) for sample in samples]
+    y = samples[0].domain.y
     if len(y.unique()) < 2:
         raise ValueError(
-            f"{sample.name!r} has examples of one class only, {names[int(y[0])]!r}; an audit "
-            "compares classes, so give examples of at least two"
+            f"{samples[0].name!r} has examples of one class only, {labels.names[int(y[0])]!r}; an "
+            "audit compares classes, so give examples of at least two"
         )
+    return samples
 
 
 def _tables(id: Any, ood: Any, options: Options) -> list[RawSet]:
