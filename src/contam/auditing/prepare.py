@@ -15,7 +15,7 @@ from contam.auditing.logit_columns import Columns, Labels, find_labels
 from contam.batch import Batch, Domain, Shift
 from contam.data.image_tree import ImageTree
 from contam.inputs.duplicates import duplicate_notes
-from contam.inputs.forms import Options, named_sets, read_raw, tree_of
+from contam.inputs.forms import Options, check_used, named_sets, read_raw, tree_of
 from contam.inputs.image_sizes import one_size
 from contam.inputs.labels import class_names, labeled, origins, shared_pixel_range
 from contam.inputs.parts import pick
@@ -148,6 +148,7 @@ def prepare(
         outputs=None if resolved is None or columns else _outputs(resolved.model),
         workers=workers,
     )  # fmt: skip
+    check_used([id, *(data for _, data in named_sets(ood))], transform, keys)
     tables = _tables(id, ood, options)
     pixel_range = shared_pixel_range(tables)
     if pixel_range is not None and pixel_range.is_unit:
@@ -193,8 +194,10 @@ def prepare(
     provenance = {"model": name, "id": _origin(tables[0])}
     provenance |= {f"ood: {table.name}": _origin(table) for table in tables[1:]}
     provenance |= {"weights": Path(weights).name} if weights is not None else {}
-    provenance = {printable(key): printable(value) for key, value in provenance.items()}
-    return Prepared(subject, tuple(dict.fromkeys(notes)), provenance)
+    return Prepared(
+        subject, tuple(dict.fromkeys(notes)),
+        {printable(key): printable(value) for key, value in provenance.items()},
+    )  # fmt: skip
 
 
 def _label_count(tables: Sequence[RawSet], classes: Sequence[str] | None) -> int:

@@ -205,6 +205,38 @@ def read_raw(name: str | None, data: Any, role: str, options: Options) -> RawSet
     raise ValueError(f"{name!r} is a {type(data).__name__}; expected {ACCEPTED}")
 
 
+def check_used(
+    sets: Sequence[Any], transform: Transform | None, keys: Mapping[str, str] | None
+) -> None:
+    """Raise an error if an option would have no effect on any of the data sets.
+
+    Args:
+        sets: the data sets.
+        transform: the user's function from an image to the network's input.
+        keys: the user's names of the parts of dicts.
+
+    Raises:
+        ValueError: all sets are tensors, and there is a transform; or none has dicts, and there are
+            keys.
+
+    >>> check_used([(torch.zeros(2, 3), [0, 1])], torch.relu, None)
+    Traceback (most recent call last):
+        ...
+    ValueError: transform= is for images, and the sets are tensors; apply it to them before
+    """
+    pairs = [data for data in sets if _is_pair(data) or type(data) is Domain]
+    whole = [data for data in sets if _is_whole_dict(data)]
+    if transform is not None and len(pairs) + len(whole) == len(sets):
+        raise ValueError(
+            "transform= is for images, and the sets are tensors; apply it to them before"
+        )
+    if keys and len(pairs) == len(sets):
+        raise ValueError(
+            f"keys= names the parts of dicts such as {next(iter(keys.values()))!r}, and the sets "
+            "are tensors (x, y); leave it out"
+        )
+
+
 def _is_whole_dict(data: Any) -> TypeGuard[Mapping[str, Any]]:
     """Whether this is a dict of inputs and labels, each for all examples."""
     if not isinstance(data, Mapping) or hasattr(data, "column_names"):

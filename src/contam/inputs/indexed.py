@@ -41,6 +41,9 @@ class IndexedReader:
         transform: function from an image to a tensor.
         collate: function from items to a batch; None stacks them.
         workers: number of worker processes; 0 reads in this process.
+        worker_init: function of a worker's number that each worker calls first, such as one that
+            opens files.
+        context: how worker processes start; None is Python's default.
 
     Source: ours, so that an audit and a monitor read the same examples in every pass.
     """
@@ -50,6 +53,8 @@ class IndexedReader:
     transform: Transform | None = None
     collate: Callable[[list[Any]], Any] | None = None
     workers: int = 0
+    worker_init: Callable[[int], None] | None = None
+    context: Any = None
 
     def __getitem__(self, number: int) -> tuple[int, Any]:
         with seeded(0, f"audit/example {number}"):
@@ -124,7 +129,8 @@ class IndexedReader:
         groups = [list(numbers[i : i + size]) for i in range(0, len(numbers), size)]
         loader = DataLoader(
             self, batch_sampler=groups, collate_fn=self.collated, num_workers=self.workers,  # pyright: ignore[reportArgumentType], lists do
-            generator=generator_for(0, "audit/workers"),
+            generator=generator_for(0, "audit/workers"), worker_init_fn=self.worker_init,
+            multiprocessing_context=self.context if self.workers else None,
         )  # fmt: skip
         for kept, batch, unreadable in loader:
             if isinstance(batch, str):
@@ -236,7 +242,10 @@ def reader_of(
     defaults = (torch.utils.data.default_collate, torch.utils.data.default_convert)
     collate = None if loader.collate_fn in defaults else loader.collate_fn
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    return IndexedReader(loader.dataset, keys, transform, collate, min(loader.num_workers, cores))
+    return IndexedReader(
+        loader.dataset, keys, transform, collate, min(loader.num_workers, cores),
+        loader.worker_init_fn, loader.multiprocessing_context if loader.num_workers else None,
+    )  # fmt: skip
 
 
 def one_worker(loader: DataLoader) -> DataLoader:

@@ -1,0 +1,81 @@
+"""Loaders with worker processes: what each worker does first, and how the workers start."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from contam.inputs.forms import Options, check_used, read_raw
+
+OPEN: dict[str, torch.Tensor] = {}
+"""Files that a worker process has open."""
+
+
+def open_files(worker: int) -> None:
+    """The start of a worker, as users of HDF5 and LMDB write it."""
+    info = get_worker_info()
+    assert info is not None and info.id == worker
+    OPEN["pixels"] = torch.arange(12.0).view(6, 2)
+
+
+class Opened(Dataset):
+    """Readable only where `open_files` was called."""
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
+        return OPEN["pixels"][number], number % 2
+
+    def __len__(self) -> int:
+        return 6
+
+
+def rows(loader: DataLoader) -> list[float]:
+    raw = read_raw(None, loader, "ID", Options())
+    assert not raw.left_out()
+    domain = raw.make_domain(torch.zeros(6).long(), torch.zeros(6).long(), None)
+    return domain.data.x[:, 0].tolist()
+
+
+def test_files_that_each_worker_opens_are_read():
+    loader = DataLoader(Opened(), 2, num_workers=1, worker_init_fn=open_files)
+    assert rows(loader) == [0, 2, 4, 6, 8, 10]
+    assert not OPEN, "this process opened nothing"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("context", ["spawn", "forkserver"])
+def test_workers_start_as_the_loader_says(context):
+    loader = DataLoader(
+        Opened(), 2, num_workers=1, worker_init_fn=open_files, multiprocessing_context=context
+    )
+    assert rows(loader) == [0, 2, 4, 6, 8, 10]
+
+
+PAIR = (torch.zeros(2, 3), [0, 1])
+UNUSED = {
+    "a transform of tensors": ([PAIR], torch.relu, None, "transform= is for images"),
+    "a transform of two sets of tensors": ([PAIR, PAIR], torch.relu, None, "transform="),
+    "a transform of a dict of tensors": (
+        [{"x": torch.zeros(2, 3), "y": [0, 1]}], torch.relu, None, "transform="
+    ),
+    "keys of tensors": ([PAIR], None, {"x": "scan"}, "keys= names the parts of dicts such as"),
+}  # fmt: skip
+USED = {
+    "a transform of a folder": ([PAIR, Path("images")], torch.relu, None),
+    "a transform of a dataset": ([Opened()], torch.relu, None),
+    "keys of a dict": ([{"scan": torch.zeros(2, 3), "y": [0, 1]}], None, {"x": "scan"}),
+    "keys of batches": ([PAIR, [{"scan": torch.zeros(2, 3), "y": [0, 1]}]], None, {"x": "scan"}),
+    "neither": ([PAIR], None, None),
+}
+
+
+@pytest.mark.parametrize("case", UNUSED)
+def test_options_without_an_effect_are_refused(case):
+    sets, transform, keys, message = UNUSED[case]
+    with pytest.raises(ValueError, match=message):
+        check_used(sets, transform, keys)
+
+
+@pytest.mark.parametrize("case", USED)
+def test_options_with_an_effect_on_one_set_are_accepted(case):
+    check_used(*USED[case])
