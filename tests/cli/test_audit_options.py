@@ -239,6 +239,9 @@ def place(tmp_path_factory):
 CALLS = {
     "a predict function on folders": "option_models:predict --id data/val --ood data/fog",
     "a pattern of folders": "option_models:predict --id data/val --ood data/[fn]*",
+    "folders that a shell found for a pattern": (
+        "option_models:predict --id data/val --ood data/fog data/night"
+    ),
     "names for sets": "option_models:predict --id data/val --ood mist=data/fog",
     "a table with splits": (
         "option_models:predict --id data/images.csv:split=val --ood data/images.csv:split=fog"
@@ -262,6 +265,7 @@ CALLS = {
     ),
 }
 NAMES = {
+    "folders that a shell found for a pattern": ["val", "fog", "night"],
     "a pattern of folders": ["val", "fog", "night"],
     "names for sets": ["val", "mist"],
     "a table with other columns, elsewhere": ["val", "night"],

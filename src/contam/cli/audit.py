@@ -8,6 +8,7 @@ import tyro
 from contam.cli.audit_options import (
     by_set,
     columns_of,
+    flat,
     keys_of,
     listed,
     named_data,
@@ -16,8 +17,8 @@ from contam.cli.audit_options import (
 from contam.cli.parsing import nearest
 from contam.cli.progress import ProgressDisplay
 
-Several = tyro.conf.UseAppendAction[tuple[str, ...]]
-"""A flag that may be given again."""
+Several = tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]]
+"""A flag that takes several values and may be given again."""
 
 
 def audit(
@@ -35,7 +36,7 @@ def audit(
     in_chans: int | None = None,
     classes: str | None = None,
     columns: str | None = None,
-    keys: tuple[str, ...] = (),
+    keys: Several = (),
     domain: str | None = None,
     root: Path | None = None,
     masks: Several = (),
@@ -66,7 +67,7 @@ def audit(
         id: held-out data from the training distribution: a folder CLASS/IMAGE (or
             DOMAIN/CLASS/IMAGE), or a table of paths and labels (.csv, .tsv, .parquet, .json,
             .jsonl); TABLE:split=val takes some of its rows.
-        ood: shifted data as --id, or NAME=PATH, or a quoted pattern of folders; may be given again.
+        ood: shifted data as --id: one or several of PATH, NAME=PATH, and patterns of folders.
         weights: safetensors or a state dict; may hold an encoder and its head.
         name: name of the model on the page and in the records.
         out: folder of the files to write.
@@ -83,10 +84,10 @@ def audit(
         domain: name or number of the metadata column that is the domain.
         root: folder of the relative paths in tables; by default that of the table.
         masks: folder with a mask of each image of --id under the image's own path, white on the
-            object; NAME=DIR for the set NAME; may be given again.
+            object; NAME=DIR for the set NAME.
         background: table with the columns path and background for --id; NAME=TABLE for the set
-            NAME; may be given again.
-        layer: a layer to measure instead of every activation; may be given again.
+            NAME.
+        layer: layers to measure instead of every activation.
         baseline: CSV of standard models' accuracies, with a column for each set.
         reference: encoder used to test whether the object is still visible, as --model; auto takes
             an installed one, none turns this test off.
@@ -123,12 +124,12 @@ def audit(
     )  # fmt: skip
     with reserved(out / "audit.html"), ProgressDisplay("audit", silent=quiet) as display:
         result = api.audit(
-            network, id=pairs[0][1], ood=_unique(named_data(ood, root=root)), name=name,
-            weights=weights, masks=by_set(masks), background=by_set(background),
-            layers=list(layer) or "auto", baseline=baseline, reference=encoder,
+            network, id=pairs[0][1], ood=_unique(named_data(flat(ood), root=root)), name=name,
+            weights=weights, masks=by_set(flat(masks)), background=by_set(flat(background)),
+            layers=flat(layer) or "auto", baseline=baseline, reference=encoder,
             untrained=control, altered=altered, budget=budget, batch_size=batch_size,
             workers=workers, classes=listed(classes, "--classes"), columns=columns_of(columns),
-            keys=keys_of(keys), device=device, seed=seed,
+            keys=keys_of(flat(keys)), device=device, seed=seed,
             domain=int(domain) if domain and domain.isdecimal() else domain,
             progress=lambda stage: display.update(stage.done, stage.doing),
         )  # fmt: skip

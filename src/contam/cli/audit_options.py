@@ -25,6 +25,18 @@ class Gray:
         return self.transform(image.convert("L").convert("RGB"))[:1]
 
 
+def flat(values: Sequence[Sequence[str]]) -> list[str]:
+    """Return the values of a flag that was given several times.
+
+    Args:
+        values: the values of each time.
+
+    >>> flat([["a", "b"], ["c"]])
+    ['a', 'b', 'c']
+    """
+    return [value for some in values for value in some]
+
+
 def named_data(words: Sequence[str], *, root: Path | None = None) -> list[tuple[str | None, Any]]:
     """Return the data sets that `PATH`, `NAME=PATH` and patterns with a star mean.
 
