@@ -139,6 +139,34 @@ def test_16_bit_tiff_files_in_which_white_is_zero_are_inverted(tmp_path):
     assert "were inverted" in some.notes[0]
 
 
+def with_orientation(path):
+    image, exif = Image.fromarray(RGB), Image.Exif()
+    exif[0x0112] = 6
+    image.save(path.with_suffix(".png"), exif=exif)
+
+
+def animated(path):
+    frames = [Image.fromarray(RGB), Image.fromarray(255 - RGB)]
+    frames[0].save(path.with_suffix(".png"), save_all=True, append_images=frames[1:])
+
+
+UNUSED = {
+    "an orientation": (with_orientation, "orientation (EXIF) was not applied, as in torchvision"),
+    "several frames": (animated, "only the first image of files with several was used"),
+}
+
+
+@pytest.mark.parametrize("case", UNUSED)
+def test_what_a_file_holds_beside_its_first_image_is_not_used_and_said(tmp_path, case):
+    save, said = UNUSED[case]
+    for label in ("cat", "dog"):
+        (tmp_path / label).mkdir()
+        save(tmp_path / label / "1")
+    some = read_set(tmp_path)
+    checked(some.domain.data.x[0], 3)
+    assert said in some.notes[0]
+
+
 ARRAYS = {
     "bytes, channels last": (np.stack([RGB] * 4), 3, MOVED),
     "16 bits, channels last": (np.stack([RGB] * 4).astype(np.uint16) * 257, 3, MOVED),

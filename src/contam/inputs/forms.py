@@ -116,7 +116,9 @@ def named_sets(data: Any) -> list[tuple[str | None, Any]]:
 
 def _is_column(data: Any) -> bool:
     """Whether this is one value for each of several examples."""
-    return isinstance(data, Tensor | np.ndarray | list) or hasattr(data, "to_numpy")
+    if isinstance(data, list):
+        return not data or not (isinstance(data[0], Mapping) or _is_pair(data[0]))
+    return isinstance(data, Tensor | np.ndarray) or hasattr(data, "to_numpy")
 
 
 def _is_set(data: Any) -> bool:

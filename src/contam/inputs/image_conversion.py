@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from contam.data.image_modes import FILES_OF_WORDS, to_opaque_rgb
 from contam.data.images import opened
@@ -21,6 +21,10 @@ CHANNELS = (1, 3, 4)
 """Numbers of channels of images in arrays."""
 SMALLEST_SIDE = 5
 """Arrays with fewer rows or columns are not taken for images."""
+FRAMES = ("GIF", "PNG", "TIFF", "WEBP")
+"""Formats of files with several images in time or pages."""
+FIRST_FRAME = "only the first image of files with several was used"
+NOT_TURNED = "the camera's orientation (EXIF) was not applied, as in torchvision"
 LAST = "channels of arrays were moved from last to first"
 
 
@@ -45,11 +49,22 @@ def read(path: Path) -> Picture:
     'images with transparency were composited over white'
     """
     try:
-        return Picture(*to_opaque_rgb(opened(path)))
+        image = opened(path)
+        rgb, change = to_opaque_rgb(image)
+        return Picture(rgb, change or _unused(image))
     # Pillow can raise almost any error for a damaged file.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"cannot read the image {path}: {reason}") from error
+
+
+def _unused(image: Image.Image) -> str:
+    """Return what a file holds that is not used."""
+    if image.format in FRAMES and getattr(image, "n_frames", 1) > 1:
+        return FIRST_FRAME
+    # Pillow turns TIFF images itself.
+    turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    return NOT_TURNED if turned else ""
 
 
 def change_notes(name: str, changes: Iterable[str], total: int) -> list[str]:
