@@ -29,6 +29,8 @@ WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."
 """What wrappers insert into the names of weights."""
 COUNTERS = ("num_batches_tracked", "n_averaged", "total_ops", "total_params")
 """Last parts of names that are no weights, and can be missing or left over."""
+SMALL = 2**24
+"""Bytes of a tensor that may repeat fewer bytes of a file."""
 DEEPEST = 3
 """Levels of a checkpoint that are searched for weights."""
 PACKAGES = (
@@ -177,6 +179,13 @@ def read_weights(path: str | Path) -> Checkpoint:
     if not places:
         has = f" (it has {', '.join(map(repr, list(value)[:5]))})" if _is_dict(value) else ""
         raise ValueError(f"{path} holds no named tensors{has}; save the network's state_dict()")
+    limit = max(path.stat().st_size, SMALL)
+    for name, tensor in ((n, t) for state in places.values() for n, t in state.items()):
+        if tensor.numel() * tensor.element_size() > limit:
+            raise ValueError(
+                f"can't read weights from {path}: {name!r} has the shape {tuple(tensor.shape)}, "
+                "which takes more bytes than the file has"
+            )
     return Checkpoint(path, places)
 
 

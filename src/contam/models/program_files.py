@@ -7,6 +7,7 @@ programs need: operators of PyTorch's ATen library, arithmetic of sizes, plain n
 """
 
 import ast
+import io
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ from contam.text_files import check_file
 
 MAX_GRAPH_BYTES = 256 * 2**20
 """Maximum size of the graph's JSON; graphs of large vision networks have a few MiB."""
+MAX_PICKLE_BYTES = 64 * 2**20
+"""Number of bytes at the beginning of a file without an archive, where its pickles are."""
 MAX_EXPRESSION = 10_000
 """Maximum number of characters of the expression of one size."""
 LARGEST = 10**18
@@ -30,6 +33,8 @@ LARGEST = 10**18
 MAX_EXPONENT = 64
 """Largest exponent in an expression, and largest precision in bits."""
 
+SAMPLE_INPUTS = "data/sample_inputs/model.pt"
+"""Record of the inputs of the export, in the format of `torch.save`."""
 RECORD = re.compile(
     r"archive_format|archive_version|byteorder|\.data/[\w.]+|models/model\.json|extra/.*"
     r"|data/sample_inputs/model\.pt|data/weights/(model_weights_config\.json|weight_\d+)"
@@ -124,15 +129,16 @@ def load_program(path: str | Path) -> Program:
 
 
 def check_archive(path: Path) -> None:
-    """Raise an error if a zip archive would unpack to more bytes than it has.
+    """Raise an error if a file of `torch.save` asks for more memory than it has bytes.
 
-    PyTorch stores tensors without compression, so its own archives never do.
+    PyTorch stores tensors without compression, so its own archives never unpack to more. Its
+    restricted unpickler makes any `bytearray` of zeros, for which a few bytes give the length.
 
     Args:
-        path: a file; files that are not zip archives pass.
+        path: a file of `torch.save` or `torch.export.save`, or any other file.
 
     Raises:
-        ValueError: the archive is compressed.
+        ValueError: the archive is compressed, or its pickle makes a `bytearray`.
 
     >>> with zipfile.ZipFile("zeros.zip", "w", zipfile.ZIP_DEFLATED) as archive:
     ...     archive.writestr("zeros", bytes(10_000))
@@ -141,12 +147,27 @@ def check_archive(path: Path) -> None:
         ...
     ValueError: its parts unpack to 10,000 bytes, more than the file has
     """
-    if not zipfile.is_zipfile(path):
+    with path.open("rb") as file:
+        _check_parts(file, path.stat().st_size)
+
+
+def _check_parts(file: IO[bytes], size: int) -> None:
+    if not zipfile.is_zipfile(file):
+        file.seek(0)
+        _check_pickle(file.read(MAX_PICKLE_BYTES))
         return
-    with zipfile.ZipFile(path) as archive:
-        size = sum(part.file_size for part in archive.infolist())
-    if size > path.stat().st_size:
-        raise ValueError(f"its parts unpack to {size:,} bytes, more than the file has")
+    with zipfile.ZipFile(file) as archive:
+        unpacked = sum(part.file_size for part in archive.infolist())
+        if unpacked > size:
+            raise ValueError(f"its parts unpack to {unpacked:,} bytes, more than the file has")
+        for part in archive.infolist():
+            if part.filename.endswith(".pkl"):
+                _check_pickle(archive.read(part))
+
+
+def _check_pickle(content: bytes) -> None:
+    if b"\nbytearray\n" in content:
+        raise ValueError("its pickle makes a bytearray, which no weights need")
 
 
 def check_program(path: Path) -> None:
@@ -176,6 +197,9 @@ def check_program(path: Path) -> None:
                 _check_value(json.loads(content), "")
             except RecursionError:
                 raise ValueError(f"{record} is nested too deeply") from None
+        elif record == SAMPLE_INPUTS:
+            content = reader.get_record(record)
+            _check_parts(io.BytesIO(content), len(content))
 
 
 def _check_value(value: Any, key: str) -> None:
@@ -184,6 +208,8 @@ def _check_value(value: Any, key: str) -> None:
         for name, inner in value.items():
             if not PLAIN.fullmatch(name):
                 raise ValueError(f"its graph has a field {name[:80]!r}")
+            if name == "use_pickle" and inner:
+                raise ValueError("it holds a pickled tensor, which exports of plain tensors do not")
             if name != "metadata":  # text about the source code, which nothing executes
                 _check_value(inner, name)
     elif isinstance(value, list):
