@@ -231,11 +231,11 @@ def test_hostile_weights_are_refused_in_one_line(here, case, how):
 
 
 def test_compressed_weights_are_refused(here):
-    torch.save({"a": torch.zeros(10**6)}, "w.pt")
+    torch.save({"a": torch.zeros(2**23)}, "w.pt")
     with zipfile.ZipFile("w.pt") as good, zipfile.ZipFile("z.pt", "w", zipfile.ZIP_DEFLATED) as bad:
         for name in good.namelist():
             bad.writestr(name, good.read(name))
-    with pytest.raises(ValueError, match=r"z\.pt: its parts unpack to 4,0.* more than"):
+    with pytest.raises(ValueError, match=r"z\.pt: its parts unpack to 33,5.* more than"):
         read_weights("z.pt")
 
 
@@ -306,8 +306,8 @@ def test_an_archive_with_more_than_a_graph_and_tensors_is_rejected(here, program
 
 
 def test_a_decompression_bomb_is_rejected(here, program):
-    bomb = program | {"extra/zeros": bytes(10**6)}
-    with pytest.raises(ValueError, match=r"unpack to 1,0.* bytes, more than the file has"):
+    bomb = program | {"extra/zeros": bytes(2**25)}
+    with pytest.raises(ValueError, match=r"unpack to 33,5.* bytes, more than the file has"):
         load(written(bomb, zipfile.ZIP_DEFLATED))
 
 
