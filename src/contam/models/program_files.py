@@ -133,7 +133,8 @@ def load_program(path: str | Path) -> Program:
 def check_archive(path: Path) -> None:
     """Raise an error if a file of `torch.save` asks for more memory than it has bytes.
 
-    PyTorch compresses text at most, so its own archives hardly unpack to more. Its restricted unpickler makes any `bytearray` of zeros, for which a few bytes give the length.
+    PyTorch compresses text at most, so its own archives hardly unpack to more. Its restricted
+    unpickler makes any `bytearray` of zeros, for which a few bytes give the length.
 
     Args:
         path: a file of `torch.save` or `torch.export.save`, or any other file.
