@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from support.dicom_files import dicom
 
 from contam.auditing.annotations import with_masks
 from contam.data.image_modes import to_opaque_rgb, to_rgb
@@ -137,6 +138,19 @@ def test_16_bit_tiff_files_in_which_white_is_zero_are_inverted(tmp_path):
     some = read_set(tmp_path)
     checked(some.domain.data.x[0], 1)
     assert "were inverted" in some.notes[0]
+
+
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+def test_dicom_files_are_read_with_bright_bones(tmp_path, kind):
+    pytest.importorskip("pydicom")
+    for label in ("ill", "well"):
+        (tmp_path / label).mkdir()
+        values = GRAY if kind == "MONOCHROME2" else 255 - GRAY
+        dicom(tmp_path / label / "1.dcm", values, PhotometricInterpretation=kind)
+    some = read_set(tmp_path)
+    shown = some.domain.data.x[0, 0]
+    assert (shown.flatten().diff() >= 0).all() and shown.max() == 1 and shown.min() == 0
+    assert "DICOM images were windowed" in some.notes[0]
 
 
 def with_orientation(path):

@@ -256,6 +256,8 @@ def unknown() -> int:
 
 
 REJECTED = {
+    "several loaders": ([DataLoader(PAIRS, 5)] * 2, "'ID' is 2 sets; give one"),
+    "several pairs by name": ({"a": (X, Y), "b": (X, Y)}, "'ID' is 2 sets; give one"),
     "a length that raises": (Numbers(length=unknown), "is a Numbers without a length"),
     "a loader over it": (DataLoader(Numbers(length=unknown), 4), "can't be read; it raised Not"),
     "a collate function that doubles": (

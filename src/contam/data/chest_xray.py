@@ -18,6 +18,7 @@ from PIL import Image
 
 from contam.batch import Shift
 from contam.data import images
+from contam.data.image_tree import DICOM
 from contam.data.images import FolderDomain, Transform, resized
 from contam.text_files import check_file
 
@@ -33,7 +34,6 @@ NIH_TABLES = ("Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv")
 NIH_LISTS = {"train": "train_val_list.txt", "test": "test_list.txt"}
 MIMIC = "mimic-cxr-2.0.0"
 SPLITS = ("train", "val", "test")
-DICOM = (".dcm", ".dicom")
 
 Uncertain = Literal["negative", "positive", "exclude"]
 DataFrame = Any

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +31,10 @@ GENERIC = re.compile(
     r"sequence|seq|video|clip|scene|p|s|id|images?|imgs?|photos?|data|jpe?g|png)?[-_ ]*\d*"
 )
 """Names of folders that divide the images of a class, in lower case."""
+DICOM = (".dcm", ".dicom")
+"""Suffixes of DICOM files, which need pydicom."""
+HINTS = (((".heic", ".heif"), "convert HEIC to JPEG"), (DICOM, "DICOM needs the extra 'medical'"))
+"""What to do about files that can't be read, by suffix."""
 STRAY = 0.05
 """Largest share of images that lie in a domain's folder beside its classes."""
 SHOWN = 5
@@ -171,10 +176,15 @@ def _images_below(
             # A link can lead back to a folder above.
             if lower not in JUNK and real not in visited:
                 yield from _images_below(root, path, passed, visited | {real})
-        elif lower.endswith(SUFFIXES) and entry.is_file():
+        elif lower.endswith((*SUFFIXES, *_dicom())) and entry.is_file():
             yield path
         elif lower not in JUNK_FILES:
             passed[Path(lower).suffix or "files without a suffix"] += 1
+
+
+def _dicom() -> tuple[str, ...]:
+    """Suffixes of DICOM files if they can be read."""
+    return DICOM if find_spec("pydicom") is not None else ()
 
 
 def _class_folders(root: Path, domains: Sequence[str]) -> set[str]:
@@ -266,12 +276,12 @@ def _order_notes(name: str, order: Sequence[str], natural: bool) -> list[str]:
 
 def _counted(counts: Counter[str]) -> str:
     """Return counts by suffix, the largest first."""
-    known = {".heic", ".heif"}
     ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     text = ", ".join(f"{n} {what}" for what, n in ordered[:SHOWN])
     others = len(counts) - SHOWN
     text += f" and {others} more kinds" if others > 0 else ""
-    return text + (" (convert HEIC to JPEG)" if known & set(counts) else "")
+    hints = [hint for suffixes, hint in HINTS if set(suffixes) & set(counts)]
+    return text + (f" ({'; '.join(hints)})" if hints else "")
 
 
 def _some(names: Sequence[str]) -> str:

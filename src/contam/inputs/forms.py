@@ -184,6 +184,12 @@ def read_raw(name: str | None, data: Any, role: str, options: Options) -> RawSet
     if isinstance(data, str | Path | ImageTree | Domain):
         return _named(data, name, options)
     name = name or role
+    several = named_sets(data)
+    if len(several) > 1:
+        raise ValueError(
+            f"{name!r} is {len(several)} sets; give one, such as their ConcatDataset, or their "
+            "batches in one list"
+        )
     if isinstance(data, Mapping) and hasattr(data, "column_names"):
         raise ValueError(
             f"{name!r} holds the splits {some_of(sorted(map(str, data)))}; give one of them"

@@ -15,6 +15,7 @@ import torch
 from PIL import ExifTags, Image
 
 from contam.data.image_modes import FILES_OF_WORDS, to_opaque_rgb
+from contam.data.image_tree import DICOM
 from contam.data.images import opened
 
 CHANNELS = (1, 3, 4)
@@ -24,6 +25,7 @@ SMALLEST_SIDE = 5
 FRAMES = ("GIF", "PNG", "TIFF", "WEBP")
 """Formats of files with several images in time or pages."""
 FIRST_FRAME = "only the first image of files with several was used"
+WINDOWED = "DICOM images were windowed to 8 bits, with bright bones"
 NOT_TURNED = "the camera's orientation (EXIF) was not applied, as in torchvision"
 LAST = "channels of arrays were moved from last to first"
 
@@ -48,6 +50,10 @@ def read(path: Path) -> Picture:
     >>> read(Path("gray.png")).change
     'images with transparency were composited over white'
     """
+    if path.suffix.lower() in DICOM:
+        from contam.data.chest_xray import read as read_xray
+
+        return Picture(read_xray(path), WINDOWED)
     try:
         image = opened(path)
         rgb, change = to_opaque_rgb(image)

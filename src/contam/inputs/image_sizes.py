@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PIL import Image, ImageOps
@@ -12,6 +13,8 @@ from contam.inputs.pixel_range import Transform
 
 SIDE = 224
 """Side in pixels of the crops where no size is common."""
+READERS = 8
+"""Number of threads that read the first bytes of files."""
 Size = tuple[int, int]
 """Width and height in pixels."""
 
@@ -41,7 +44,8 @@ def one_size(
     >>> note[:62]
     "1 of 3 images of 'ID' is not 4 x 4 pixels, the first c.png (6 "
     """
-    sizes = [[_size(file) for file in files] for _, _, files in sets]
+    with ThreadPoolExecutor(READERS) as pool:
+        sizes = [list(pool.map(_size, files)) for _, _, files in sets]
     known = {size for some in sizes for size in some if size is not None}
     if len(known | {wanted or next(iter(known), None)}) < 2:
         return pixels, [[] for _ in sets]
