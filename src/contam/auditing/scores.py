@@ -19,7 +19,10 @@ def share_correct(correct: Bool[Tensor, " n"]) -> Score:
     >>> share_correct(torch.tensor([True, True, False])).correct
     2
     """
-    right, count = int(correct.sum()), len(correct)
+    return _score(int(correct.sum()), len(correct))
+
+
+def _score(right: int, count: int) -> Score:
     low, high = clopper_pearson(right, count)
     share = Interval(value=right / count, low=low, high=high)
     return Score(correct=right, count=count, accuracy=share)
@@ -48,9 +51,9 @@ def set_scores(
     Source: ours, exact binomial intervals.
     """
     correct, y = result.correct, result.y
-    by_class = {
-        label: share_correct(correct[y == k]) for k, label in enumerate(classes) if (y == k).any()
-    }
+    counts, right = torch.bincount(y).tolist(), torch.bincount(y[correct]).tolist()
+    right += [0] * (len(counts) - len(right))
+    by_class = {classes[k]: _score(right[k], count) for k, count in enumerate(counts) if count}
     indices = [int(k) for k in result.domain.unique()]
     by_domain = {
         domains[k] if k in range(len(domains)) else str(k): share_correct(
