@@ -124,6 +124,21 @@ def test_the_plane_of_many_neurons_is_the_plane_of_their_products(examples, neur
     assert shares == pytest.approx((values.flip(0)[:2] / values.sum()).tolist())
 
 
+def test_the_plane_of_many_neurons_has_the_signs_of_few():
+    few = noise(40, 30) * torch.linspace(3, 1, 30)
+    # Constant neurons make the layer wide, but change neither directions nor signs.
+    many = torch.cat([few, torch.ones(40, 2000)], dim=1)
+    for found, expected in zip(principal_plane(many), principal_plane(few), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_examples_of_a_wide_layer_on_a_line_have_a_flat_plane():
+    line = torch.arange(10.0)[:, None] * noise(1, 3000)
+    points, shares = principal_plane(line)
+    assert points.shape == (10, 2) and shares == pytest.approx((1, 0))
+    assert points[:, 1].abs().max() == pytest.approx(0, abs=1e-6)
+
+
 def test_the_error_on_many_neurons_is_that_without_the_constant_ones():
     domain = torch.arange(120) % 3
     few = noise(120, 90) + 0.6 * torch.nn.functional.one_hot(domain, 90)

@@ -53,12 +53,20 @@ def principal_plane(features: Float[Tensor, "batch neurons"]) -> Plane:
         raise ValueError(
             "all examples have the same features, so there are no principal components"
         )
-    # A thin singular value decomposition takes more neurons than examples in linear time. The
-    # randomized solver would draw from a global seed.
-    solver = "full" if values.shape[1] > max(MANY_NEURONS, len(values)) else "covariance_eigh"
-    pca = PCA(n_components=2, svd_solver=solver).fit(values.numpy())
-    first, second = pca.explained_variance_ratio_.tolist()
-    return Plane(torch.from_numpy(pca.transform(values.numpy())), (first, second))
+    basis = None
+    if values.shape[1] > max(MANY_NEURONS, len(values)):
+        values, basis = in_span(values - values.mean(dim=0))
+    # The randomized solver would draw from a global seed.
+    pca = PCA(n_components=min(2, values.shape[1]), svd_solver="covariance_eigh")
+    points = torch.from_numpy(pca.fit_transform(values.numpy()))
+    shares = pca.explained_variance_ratio_.tolist()
+    if basis is not None:
+        axes = torch.from_numpy(pca.components_) @ basis
+        points *= axes.gather(1, axes.abs().argmax(dim=1, keepdim=True))[:, 0].sign()
+    if len(shares) < 2:
+        # All examples lie on a line.
+        points, shares = torch.cat([points, 0 * points], dim=1), [*shares, 0.0]
+    return Plane(points, (shares[0], shares[1]))
 
 
 def held_out(
