@@ -87,7 +87,7 @@ def measured(classes: int, neurons: int, present: int) -> Cost:
     """Audit one network in a process of its own."""
     done = subprocess.run(
         [sys.executable, __file__, "--one", str(classes), str(neurons), str(present)],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     if done.returncode:
         sys.exit(f"{classes} classes and {neurons} neurons: {done.stderr}")

@@ -79,3 +79,29 @@ def test_most_logits_may_have_no_examples():
     assert set(record.neurons.favorite) <= {f"class {20_000 + k}" for k in range(4)}
     (layer,) = record.layers
     assert layer.information["ID"].value > 1
+
+
+@pytest.mark.parametrize(
+    ("first", "shared"),
+    [(0, 120), (60, 60), (119, 1), (120, 0)],
+    ids=["all shared", "half shared", "one shared", "none shared"],
+)
+def test_sets_may_hold_different_classes(first, shared):
+    y = torch.arange(240) % 120
+    x = F.one_hot(y % WIDTH, WIDTH) + 0.1 * torch.rand(240, WIDTH)
+    network = nn.Sequential(nn.ReLU(), nn.Linear(WIDTH, 250))
+    record = contam.audit(
+        network, id=(x, y), ood=(x, y + first), reference=None, progress=False, seed=0
+    ).evidence
+    assert [len(scores.by_class) for scores in record.sets] == [120, 120]
+    (layer,) = record.layers
+    assert ("OOD" in layer.probe) == (shared > 0)
+    assert not any("incomplete" in line for line in record.left_out)
+
+
+def test_accuracy_needs_no_table_of_pairs_of_classes():
+    """A million classes squared would take terabytes."""
+    logits = torch.zeros(2, 1_000_000)
+    logits[0, 999_999] = logits[1, 7] = 1.0
+    found = contam.accuracy(nn.Identity(), (logits, torch.tensor([999_999, 8])))
+    assert (found.correct, found.count) == (1, 2)
