@@ -227,8 +227,11 @@ def test_a_lightning_module():
 def test_torchscript_is_refused_in_one_line(way):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = torch.jit.script(small()) if way == "scripted" else None
-        model = model or torch.jit.trace(small().eval(), noise(2, 3, 32, 32))
+        if way == "scripted":
+            model = torch.jit.script(small())
+        else:
+            model = torch.jit.trace(small().eval(), noise(2, 3, 32, 32))
+    assert isinstance(model, nn.Module)
     with pytest.raises(ValueError, match="TorchScript") as caught:
         audited(model)
     assert "\n" not in str(caught.value)
