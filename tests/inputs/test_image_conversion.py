@@ -10,7 +10,8 @@ from support.dicom_files import dicom
 
 from contam.auditing.annotations import with_masks
 from contam.data.image_modes import to_opaque_rgb, to_rgb
-from contam.data.images import pixels
+from contam.data.images import FolderDomain, pixels
+from contam.data.images import read as read_published
 from contam.inputs import as_batches, as_domain, read_set
 from contam.inputs.forms import Options, read_raw
 
@@ -198,6 +199,29 @@ def test_a_whole_set_in_an_array(name):
     some = read_set({"x": x, "y": [0, 1, 0, 1]}, name="mine")
     checked(some.domain.data.x[3], channels)
     assert bool(some.notes) == bool(said)
+
+
+@pytest.mark.parametrize("reader", ["default", "of its own"])
+def test_a_domain_of_a_published_set_is_read_as_it_reads_itself(tmp_path, reader):
+    for name in ("1.png", "2.png"):
+        translucent(0).save(tmp_path / name)
+    files, y = [tmp_path / "1.png", tmp_path / "2.png"], torch.tensor([0, 1])
+    own = read_published if reader == "default" else lambda path: Image.fromarray(255 - RGB)
+    published = FolderDomain("set", files, y, 0, pixels, reader=own)
+    again = read_set(published)
+    torch.testing.assert_close(again.domain.data.x, published.data.x)
+    torch.testing.assert_close(read_set(again.domain).domain.data.x, published.data.x)
+    assert not again.notes
+    users = read_set(grown(tmp_path / "tree"))
+    torch.testing.assert_close(read_set(users.domain).domain.data.x, users.domain.data.x)
+    checked(users.domain.data.x[0], 0)
+
+
+def grown(root):
+    for label in ("cat", "dog"):
+        (root / label).mkdir(parents=True)
+        translucent(0).save(root / label / "1.png")
+    return root
 
 
 def test_published_sets_drop_transparency_and_users_images_show_white():

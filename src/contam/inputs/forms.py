@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from contam.batch import Batch, Domain, Shift
 from contam.data.image_tree import ImageTree, image_tree
-from contam.data.images import FolderDomain, pixels
+from contam.data.images import FolderDomain, pixels, read
 from contam.inputs.image_conversion import change_notes, unit_bytes
 from contam.inputs.image_sizes import one_size
 from contam.inputs.indexed import IndexedReader, numbers_of, one_worker, reader_of
@@ -366,13 +366,17 @@ def _domain(data: Domain, name: str, options: Options) -> RawSet:
 def _of_domain(data: Domain, name: str, options: Options) -> RawSet:
     if len(data) == 0:
         raise ValueError(f"{name!r} has no examples: it is empty")
+    own_reader = True
     if isinstance(data, LazyFolderDomain) and data.pixel_range is None:
+        decoder = data.decoder
+        own_reader = decoder.reader is not None
         data = FolderDomain(
-            data.name, data.decoder.files, data.labels, data.origins, data.decoder.transform,
-            workers=data.decoder.workers,
+            data.name, decoder.files, data.labels, data.origins, decoder.transform,
+            workers=decoder.workers, reader=decoder.reader or read,
         )  # fmt: skip
     if isinstance(data, FolderDomain):
-        return _files(data.pick(torch.arange(len(data)), name), None, options)
+        picked = data.pick(torch.arange(len(data)), name)
+        return _files(picked, None, options, own_reader=own_reader)
     if type(data) is Domain:
         return _arrays(Parts(*data.data), name, options, declared=True)
     raw = read_batches(name, data.batches(64), options.keys, None)
@@ -522,10 +526,12 @@ def _drawn(count: int, name: str, options: Options) -> Tensor:
     return drawn[: options.budget].sort().values
 
 
-def _files(domain: FolderDomain, root: Path | None, options: Options) -> RawSet:
+def _files(
+    domain: FolderDomain, root: Path | None, options: Options, *, own_reader: bool = False
+) -> RawSet:
     """Read the files within the budget."""
     kept = _drawn(len(domain), domain.name, options)
-    raw = read_files(domain.pick(kept), root)
+    raw = read_files(domain.pick(kept), root, own_reader=own_reader)
     raw.numbers, raw.total = kept[raw.numbers], len(domain)
     _note_budget(raw, len(domain), options)
     return raw

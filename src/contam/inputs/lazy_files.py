@@ -1,11 +1,12 @@
 """Image files that are decoded in the first pass and kept in memory up to a limit."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from contam.batch import Batch, Domain
@@ -31,6 +32,8 @@ class FileDecoder:
         workers: number of threads.
         max_bytes: maximum number of bytes of inputs that are kept, by default `MAX_BYTES`; other
             files are decoded again in later passes.
+        reader: function from a file to an RGB image, such as that of a published data set; by
+            default `contam.inputs.image_conversion.read`.
 
     Source: ours, so that an audit decodes each file once in its main pass.
     """
@@ -43,7 +46,9 @@ class FileDecoder:
         *,
         workers: int = 4,
         max_bytes: int | None = None,
+        reader: Callable[[Path], Image.Image] | None = None,
     ) -> None:
+        self.reader = reader
         self.name, self.files, self.transform = name, tuple(files), transform
         self.workers = workers
         self.max_bytes = MAX_BYTES if max_bytes is None else max_bytes
@@ -107,7 +112,7 @@ class FileDecoder:
         """Return a decoder of the files with these numbers; inputs in memory are shared."""
         some = FileDecoder(
             self.name, [self.files[i] for i in which.tolist()], self.transform,
-            workers=self.workers, max_bytes=self.max_bytes,
+            workers=self.workers, max_bytes=self.max_bytes, reader=self.reader,
         )  # fmt: skip
         for place, number in enumerate(which.tolist()):
             if number in self._kept:
@@ -145,7 +150,7 @@ class FileDecoder:
         """Return the network's input, or the reason why it is left out."""
         file = self.files[number]
         try:
-            image, change = read(file)
+            image, change = read(file) if self.reader is None else (self.reader(file), "")
         except ValueError:
             return f"{file.name}, can't be read"
         try:

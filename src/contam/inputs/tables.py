@@ -427,7 +427,9 @@ def as_batch(item: Parts, transform: Transform | None) -> Parts:
     return Parts(x[None], [item.y], domain, background, mask, [change])
 
 
-def read_files(files: FolderDomain, root: Path | None = None) -> RawSet:
+def read_files(
+    files: FolderDomain, root: Path | None = None, *, own_reader: bool = False
+) -> RawSet:
     """Make a set of labeled image files that are decoded in the first pass.
 
     They are decoded at once only if `pixel_range_of` their transform is unknown, because then the
@@ -436,6 +438,7 @@ def read_files(files: FolderDomain, root: Path | None = None) -> RawSet:
     Args:
         files: the files.
         root: root of their folder tree.
+        own_reader: whether files are read as the domain reads them, and not as users' images.
 
     Returns:
         The set.
@@ -450,7 +453,10 @@ def read_files(files: FolderDomain, root: Path | None = None) -> RawSet:
     >>> read_files(FolderDomain("ID", [Path("cat.png")], zero, zero, pixels)).shape
     (3, 4, 4)
     """
-    decoder = FileDecoder(files.name, files.files, files.transform, workers=files.workers)
+    decoder = FileDecoder(
+        files.name, files.files, files.transform, workers=files.workers,
+        reader=files.reader if own_reader else None,
+    )  # fmt: skip
     if pixel_range_of(files.transform) is None:
         decoder.read_all()
     elif next(decoder.read(range(len(files)), 1), None) is None:
