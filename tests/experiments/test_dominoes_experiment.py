@@ -19,7 +19,6 @@ from contam.experiments.dominoes.cases import (
     Config,
     cases,
     half_of,
-    network,
     on_background,
     profiled,
     shift_of,
@@ -31,6 +30,12 @@ from contam.experiments.dominoes.experiment import (
     MURALI,
     MURALI_FASHION,
     SMOKE,
+)
+from contam.experiments.support.prediction_depth import (
+    convolutions,
+    depth_row,
+    network,
+    probed,
 )
 from contam.measures.depth import Rule
 from contam.run import Run
@@ -108,7 +113,7 @@ def test_rows_of_a_network_that_reads_only_the_easy_feature():
     assert row["top flipped"] == 0.0 and row["follows"] == 1.0
     assert row["accuracy_drop"] == pytest.approx(0.45)
     assert row["drop_low"] < 0.45 < row["drop_high"]
-    depth = snapshots.depth_row(CornerReader(), shift, per_class=100, rule=Rule(), seed=0)
+    depth = depth_row(CornerReader(), shift, per_class=100, rule=Rule(), seed=0)
     assert sum(depth["shares"]) == pytest.approx(1)
     assert depth["early"] == pytest.approx(sum(depth["shares"][:2]))
     assert depth["depth_low"] <= depth["depth"] <= depth["depth_high"]
@@ -129,8 +134,8 @@ def test_a_layer_that_passes_the_feature_on_has_one_bit_about_it():
 
 def test_probes_are_the_activations_of_the_network():
     shift = shift_of(SMOKE, Case("over", "easy"), 0)
-    assert snapshots.probed(CornerReader(), shift.id_test) == ["relu"]
-    assert len(snapshots.probed(network("resnet8", 4, 0), shift.id_test)) == 7
+    assert probed(CornerReader(), shift.id_test) == ["relu"]
+    assert len(probed(network("resnet8", 4, 0), shift.id_test)) == 7
 
 
 def edited(run: Run, folder: Path, depth: dict[str, float], random: dict[str, float]) -> dict:
@@ -314,7 +319,7 @@ def test_published_presets_report_every_missing_file_at_once(preset, tmp_path):
 
 
 def test_published_probes_are_a_normalization_and_sixteen_convolutions():
-    names = snapshots.convolutions(network("resnet18_cifar", 2, 0, 10))
+    names = convolutions(network("resnet18_cifar", 2, 0, 10))
     assert len(names) == 17 and names[0] == "encoder.bn1"
     assert all(name.rpartition(".")[2] in ("conv1", "conv2") for name in names[1:])
 

@@ -8,6 +8,7 @@ from contam.experiments import (
     chest_xray,
     conjecture_pretraining,
     coupling_family,
+    difficulty_axis,
     fig01_distillation,
     fig03_two_layer,
     fig04_activation_rates,
@@ -37,6 +38,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     coupling_family.EXPERIMENT,
     conjecture_pretraining.EXPERIMENT,
     DOMINOES,
+    difficulty_axis.EXPERIMENT,
     chest_xray.EXPERIMENT,
 )
 

@@ -13,11 +13,7 @@ from contam.batch import Batch, Domain, Shift
 from contam.data import small_images
 from contam.data.dominoes import CORE, DOSES, EASY, SIDE, Half, Patch, dominoes, pictures
 from contam.measures.depth import Rule
-from contam.models.classifier import Classifier
-from contam.models.resnet_cifar import resnet18_cifar
-from contam.models.small import resnet8
-from contam.models.sources import load
-from contam.rng import generator_for, seeded
+from contam.rng import generator_for
 
 SCANNED = {half.name: half for half in (CORE, EASY, *DOSES)}
 """Halves that need no files, by name."""
@@ -235,26 +231,3 @@ def on_background(domain: Domain, seed: int, *, sign: float = 1.0, name: str = "
     strength = low + (high - low) * torch.rand(len(x), 1, 1, 1, generator=draws)
     shown = x + sign * strength * patterns[which]
     return Domain(name or domain.name, Batch(shown, domain.y, which))
-
-
-def network(name: str, width: int, seed: int, outputs: int = 2) -> Classifier:
-    """Return a network with random weights.
-
-    Args:
-        name: resnet8, resnet18_cifar, or a name that `contam.models.sources.load` knows.
-        width: channels of the first stage of resnet8 or resnet18_cifar.
-        seed: random seed of the weights.
-        outputs: number of logits, of which two are classes.
-
-    Raises:
-        ValueError: the name is unknown.
-    """
-    if name == "resnet8":
-        model = resnet8(outputs, width=width, seed=seed)
-    elif name == "resnet18_cifar":
-        model = resnet18_cifar(outputs, width=width, seed=seed)
-    else:
-        source = load(name, seed=seed)
-        with seeded(seed, "cues/head"):
-            model = Classifier(source.encoder, outputs, source.width)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -14,7 +14,6 @@ from contam.experiments.dominoes.cases import (
     Config,
     cases,
     check_halves,
-    network,
     pictured,
     profiled,
     shift_of,
@@ -25,9 +24,9 @@ from contam.experiments.dominoes.results import Results
 from contam.experiments.dominoes.snapshots import (
     accuracy_row,
     counterexample_row,
-    depth_row,
     information_rows,
 )
+from contam.experiments.support.prediction_depth import depth_row, network
 from contam.measures.depth import Rule
 from contam.run import Run
 from contam.training.checkpointed import checkpointed

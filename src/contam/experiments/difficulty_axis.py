@@ -1,0 +1,396 @@
+"""How deep networks decide ten classes, from a square that gives the class away to photographs."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from contam.batch import Shift
+from contam.data.small_images import CLASSES
+from contam.data.ten_classes import MOVED, REMOVED, SQUARES, ten_classes
+from contam.experiment import (
+    NULL_STEP_SIZE,
+    Claim,
+    Experiment,
+    NotJudged,
+    Stage,
+    Statement,
+    judge_all,
+)
+from contam.experiments.support.prediction_depth import depth_row, network
+from contam.measures.depth import Rule
+from contam.measures.layerwise import predictions
+from contam.plots import Figure, bars, contact_sheet, histogram, over_seeds
+from contam.run import Run
+from contam.training.checkpointed import checkpointed
+from contam.training.supervised import fit
+
+MURALI = "Murali et al. (2023)"
+GRID = 8
+"""Side of the grid over maps of convolutions; the published code takes the nearest pixels."""
+LEARNED = 0.5
+"""The least ID accuracy of a network that learned ten classes."""
+SHOWN = 10
+"""Number of pictures of a set in the figure."""
+
+
+class Config(BaseModel, frozen=True, extra="forbid"):
+    """Defaults are those of the published code unless a field says otherwise."""
+
+    folder: Path | None = Path("data")
+    """Folder with a folder for each data set, such as data/kmnist; None uses embedded sets."""
+    sets: Annotated[tuple[str, ...], Field(min_length=2)] = (
+        "kmnist-patch", "mnist", "fashion-mnist", "kmnist", "cifar10",
+    )  # fmt: skip
+    """The sets, from easy to hard; see `contam.data.ten_classes.ten_classes`."""
+    network: str = "torchvision:vgg16_bn"
+    """A name that `contam.models.sources.load` knows, or resnet8."""
+    width: PositiveInt = 12
+    """Channels of the first stage of resnet8."""
+    epochs: PositiveInt = 5
+    batch_size: PositiveInt = 256
+    """Ours: none was published."""
+    step_size: PositiveFloat = 0.1
+    weight_decay: NonNegativeFloat = 5e-4
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = 0.9
+    """Momentum of SGD; None is AdamW."""
+    schedule_epochs: PositiveInt | None = 200
+    """Epochs in which the cosine reaches 0; None is a warm-up and a cosine over the training."""
+    noise: NonNegativeFloat = 0.0
+    """Ours: standard deviation of Gaussian noise on all pixels."""
+    train: PositiveInt | None = None
+    """Ours: number of training pictures; None for all."""
+    test: PositiveInt | None = None
+    """Ours: number of test pictures; None for all."""
+    per_class: PositiveInt = 100
+    """Ours: training pictures of each class in the support of prediction depth."""
+    support: PositiveInt | None = 1000
+    """Size of a support without balanced classes, as published, instead of `per_class`."""
+    queries: PositiveInt | None = 100
+    """Test pictures whose depth is measured; None for all."""
+    probes: Literal["activations", "convolutions"] = "convolutions"
+    """Probes of prediction depth: input, pooled activations and softmax (ours), or the first
+    normalization and all 3 x 3 convolutions behind it. The published first probe is before that
+    normalization."""
+    rule: Rule = Rule(k=29, metric="l1", reference="last probe")
+    seeds: PositiveInt = 1
+
+
+PAPER = Config()
+LAPTOP = Config(
+    folder=None,
+    sets=("digits-patch", "digits", "digits-faint", "shapes"),
+    network="resnet8",
+    epochs=12,
+    batch_size=32,
+    step_size=3e-3,
+    weight_decay=0.05,
+    momentum=None,
+    schedule_epochs=None,
+    noise=0.2,
+    test=600,
+    per_class=80,
+    support=None,
+    queries=None,
+    probes="activations",
+    rule=Rule(reference="last probe"),
+    seeds=3,
+)
+SMOKE = LAPTOP.model_copy(
+    update={
+        "width": 4, "epochs": 2, "batch_size": 20, "train": 120, "test": 80, "per_class": 5,
+        "rule": Rule(k=5, reference="last probe"), "seeds": 2,
+    }
+)  # fmt: skip
+
+
+def part_of(name: str, seed: int) -> str:
+    """The part of a run that holds the rows of a set."""
+    return f"net/{name}/seed{seed}"
+
+
+def shift_of(config: Config, name: str, seed: int) -> Shift:
+    """Return a set of a config.
+
+    Raises:
+        ValueError: as `ten_classes`.
+    """
+    return ten_classes(
+        name, config.folder, train=config.train, test=config.test, noise=config.noise, seed=seed
+    )
+
+
+def check_sets(config: Config) -> None:
+    """Read all sets of a config, so that all that is missing is reported at once.
+
+    Raises:
+        ValueError: at least one set is unknown, or its files are missing or malformed.
+    """
+    problems = []
+    for name in config.sets:
+        try:
+            shift_of(config, name, 0)
+        except ValueError as problem:
+            problems.append(str(problem))
+    if problems:
+        raise ValueError("; ".join(dict.fromkeys(problems)))
+
+
+def compute(config: Config, run: Run) -> Iterator[Stage]:
+    """Train a network on every set for each seed, and measure it before and after."""
+    check_sets(config)
+    todo = [(name, seed) for seed in range(config.seeds) for name in config.sets]
+    for index, (name, seed) in enumerate(todo):
+        for done in _train(config, run, name, seed):
+            yield Stage((index + done) / len(todo), f"seed {seed}: {name}")
+
+
+def _train(config: Config, run: Run, name: str, seed: int) -> Iterator[float]:
+    """Train one network and write its part; yield the share of the work done."""
+    if run.has(part_of(name, seed)):
+        return
+    shift = shift_of(config, name, seed)
+    model = network(config.network, config.width, seed, CLASSES)
+    epoch = max(len(shift.train[0]) // config.batch_size, 1)
+
+    def measured(done: int) -> list[dict[str, Any]]:
+        if done not in (0, config.epochs):
+            return []
+        row: dict[str, Any] = {"set": name, "seed": seed, "trained": done > 0}
+        for test in (shift.id_test, *shift.ood_tests):
+            row[test.name] = float((predictions(model, test) == test.y).double().mean())
+        depth = depth_row(
+            model, shift, per_class=config.per_class, rule=config.rule, seed=seed,
+            support=config.support, queries=config.queries, probes=config.probes, side=GRID,
+        )  # fmt: skip
+        return [row | depth]
+
+    _, rows = yield from checkpointed(
+        run,
+        part_of(name, seed),
+        partial(
+            fit, model, shift, epochs=config.epochs, batch_size=config.batch_size,
+            step_size=config.step_size, weight_decay=config.weight_decay,
+            momentum=config.momentum, schedule_epochs=config.schedule_epochs, seed=seed,
+            report_every=epoch,
+        ),
+        measure=lambda stage: measured(stage.step // epoch),
+        before=lambda: measured(0),
+    )  # fmt: skip
+    arrays = {"pictures": shift.id_test.data.x[:SHOWN]} if seed == 0 else None
+    run.write(part_of(name, seed), rows, arrays)
+
+
+class Results:
+    """The rows of a run by set and state."""
+
+    def __init__(self, run: Run) -> None:
+        self.config = Config.model_validate(run.config)
+        self.table = run.table("net/").set_index(["set", "trained", "seed"]).sort_index()
+
+    def values(self, name: str, column: str, *, trained: bool = True) -> np.ndarray:
+        """(seeds,) a column of the network of a set.
+
+        Raises:
+            NotJudged: the run has no such set or number.
+        """
+        if name not in self.config.sets or column not in self.table:
+            raise NotJudged(f"there is no {name} in this run")
+        return self.table.loc[(name, trained), column].to_numpy(dtype=float)
+
+    def lasting(self, column: str, name: str, other: str) -> list[float]:
+        """For each seed, a column of one set minus that of another, minus the same untrained."""
+        self.require_learning(name, other)
+        after, before = (
+            self.values(name, column, trained=state) - self.values(other, column, trained=state)
+            for state in (True, False)
+        )
+        return (after - before).tolist()
+
+    def harm(self, name: str) -> list[float]:
+        """For each seed, the accuracy that a square of another class takes."""
+        self.require_learning(name)
+        return (self.values(name, "as in training") - self.values(name, MOVED)).tolist()
+
+    def require_learning(self, *names: str) -> None:
+        """Require networks that learned their set.
+
+        Raises:
+            NotJudged: one did not.
+        """
+        for name in names:
+            if (accuracy := self.values(name, "as in training").min()) < LEARNED:
+                raise NotJudged(f"{name} did not learn: its ID accuracy is {accuracy:.2f}")
+
+    def squared(self, ending: str) -> str:
+        """The first set whose name has an ending.
+
+        Raises:
+            NotJudged: the run has no such set.
+        """
+        found = [name for name in self.config.sets if name.endswith(ending)]
+        if not found:
+            raise NotJudged(f"no set of this run ends in {ending}")
+        return found[0]
+
+    def plain(self, ending: str) -> str:
+        """The same set without squares."""
+        return self.squared(ending).removesuffix(ending)
+
+    def hardest(self) -> str:
+        """The last set without squares."""
+        return [name for name in self.config.sets if not name.endswith(tuple(SQUARES))][-1]
+
+
+def _harm_of(ending: str) -> Any:
+    return lambda results: results.harm(results.squared(ending))
+
+
+STATEMENTS = (
+    Statement("Training with a square decides pictures earlier than training without", MURALI,
+              "mean depth of the set with a square minus the same set without, minus the same "
+              "untrained, probes",
+              lambda r: r.lasting("depth", r.squared("-patch"), r.plain("-patch")), high=-0.3,
+              every_seed=True),
+    Statement("The hardest set is decided later than that set", MURALI,
+              "mean depth of the last set minus the set of the square, minus the same untrained, "
+              "probes", lambda r: r.lasting("depth", r.hardest(), r.plain("-patch")), low=0.3,
+              every_seed=True),
+    Statement("A square that is easier than the picture harms", MURALI,
+              "accuracy that a white square of another class takes", _harm_of("-patch"), low=0.5,
+              every_seed=True),
+    Statement("A square that is harder to see than the picture does not harm", MURALI,
+              "accuracy that a faint square of another class takes", _harm_of("-faint"), high=0.1,
+              every_seed=True),
+    Statement("The faint square does not make decisions earlier", "ours",
+              "mean depth of the set with a faint square minus the same set without, minus the "
+              "same untrained, probes",
+              lambda r: r.lasting("depth", r.squared("-faint"), r.plain("-faint")), low=-0.3,
+              every_seed=True),
+)  # fmt: skip
+
+
+def claims(run: Run) -> Sequence[Claim]:
+    """Judge the order of the axis, and which squares harm."""
+    return judge_all(STATEMENTS, Results(run))
+
+
+def draw(run: Run) -> Sequence[Figure]:
+    """Pictures, the axis of mean depths, the distributions of depths, and what squares cost."""
+    results = Results(run)
+    names = results.config.sets
+    rows = [
+        [x.permute(1, 2, 0).clamp(0, 1).numpy() for x in run.arrays(part_of(name, 0))["pictures"]]
+        for name in names
+    ]
+    figures = [
+        Figure(
+            "Ten classes",
+            "ID test pictures of each set. A square is at the place of the picture's class; class "
+            "9 has none.",
+            "ours",
+            (contact_sheet(rows, title="From top to bottom: " + ", ".join(names)),),
+        )
+    ]
+    table = results.table.reset_index()
+    table["state"] = table.trained.map({True: "trained", False: "untrained"})
+    means = over_seeds(table, ["set", "state"], "depth")
+    axis = bars(
+        means,
+        title="Mean prediction depth",
+        x=("set", "learned set"),
+        y=("depth", "probes"),
+        series=("state", ""),
+        wide=True,
+    )
+    shares = {
+        name: np.mean(table[(table.set == name) & table.trained]["shares"].tolist(), axis=0)
+        for name in names
+    }
+    samples = {
+        name: np.repeat(np.arange(len(share)), np.rint(10_000 * share).astype(int)).astype(float)
+        for name, share in shares.items()
+    }
+    panels = [axis]
+    if all(map(len, samples.values())):
+        chart, _ = histogram(
+            samples,
+            title="Distribution of prediction depth, trained",
+            x="prediction depth, from the first probe",
+            edges=np.arange(max(map(len, shares.values())) + 1) - 0.5,
+            y="share of pictures with a depth",
+            wide=True,
+        )
+        panels.append(chart)
+    columns = ["set", "state", "seed", "depth", "early", "undefined", "as in training"]
+    figures.append(
+        Figure(
+            "Difficulty of ten classes",
+            "Depth is the first probe from which on the nearest neighbors agree with the reference "
+            "class. The untrained networks show what the data and the metric decide alone. Bars: "
+            "mean over seeds; whiskers: all seeds.",
+            MURALI,
+            tuple(panels),
+            tuple(table[columns].to_dict("records")),
+        )
+    )
+    squared = [name for name in names if name.endswith(tuple(SQUARES))]
+    if squared:
+        kinds = ("as in training", MOVED, REMOVED)
+        long = [
+            {"set": name, "test": kind, "accuracy": value}
+            for name in squared
+            for kind in kinds
+            for value in results.values(name, kind)
+        ]
+        accuracy = over_seeds(long, ["set", "test"], "accuracy")
+        panel = bars(
+            accuracy,
+            title="Accuracy with, without and against the square",
+            x=("set", ""),
+            y=("accuracy", "share of test pictures"),
+            series=("test", ""),
+        )
+        figures.append(
+            Figure(
+                "What the squares cost",
+                "The same test pictures with the square of their class, the square of another "
+                "class, and no square. Guessing is right in 10 %.",
+                MURALI,
+                (panel,),
+                tuple(accuracy),
+            )
+        )
+    return figures
+
+
+def summarize(run: Run) -> str:
+    """The mean depths of the sets, in one sentence."""
+    results = Results(run)
+    depths = ", ".join(
+        f"{name} {np.mean(results.values(name, 'depth')):.2f} (untrained "
+        f"{np.mean(results.values(name, 'depth', trained=False)):.2f})"
+        for name in results.config.sets
+    )
+    return f"Mean prediction depths, in probes: {depths}."
+
+
+EXPERIMENT = Experiment(
+    name="difficulty_axis",
+    title="Difficulty: how deep networks decide ten classes",
+    about="Murali et al. (2023) order data sets by the mean prediction depth of networks that "
+    "learn them, from pictures with a square that gives the class away to photographs, and show "
+    "that not every square harms. Here each set is compared with an untrained network, since "
+    "neighbors in the pixels decide much of the depth alone.",
+    reproduces=("Murali reference axis", "Murali Fig. 6"),
+    presets={"paper": PAPER, "laptop": LAPTOP, "smoke": SMOKE},
+    compute=compute,
+    claims=claims,
+    draw=draw,
+    summary=summarize,
+    null=lambda config: config.model_copy(update={"step_size": NULL_STEP_SIZE}),
+)
+"""Source: Murali et al. (2023), reference axis and Fig. 6."""
