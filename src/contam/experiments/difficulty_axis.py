@@ -296,6 +296,8 @@ def draw(run: Run) -> Sequence[Figure]:
         )
     ]
     table = results.table.reset_index()
+    table["order"] = table.set.map(names.index)
+    table = table.sort_values(["order", "trained", "seed"], ignore_index=True)
     table["state"] = table.trained.map({True: "trained", False: "untrained"})
     means = over_seeds(table, ["set", "state"], "depth")
     axis = bars(
