@@ -121,9 +121,10 @@ def _pictures(
 ) -> tuple[Float[Tensor, "n 3 32 32"], Int[Tensor, " n"]]:
     """The pictures of a part, in random order, with pixels in [0, 1]."""
     if kind == "shapes":
-        sizes = {"train": 40, "id_val": 40, "id_test": 40, "ood_test": 10}
-        which = "train" if part == "train" else "id_test"
-        scenes = splits(seed, **(sizes | {which: count or SHAPES}))[which]
+        size = count or SHAPES
+        train, test = (size, 40) if part == "train" else (40, size)
+        drawn = splits(seed, train=train, id_val=40, id_test=test, ood_test=10)
+        scenes = drawn["train" if part == "train" else "id_test"]
         return scenes.x, scenes.y
     if kind == "digits":
         ink, y = scans()
