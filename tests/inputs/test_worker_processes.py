@@ -51,6 +51,20 @@ def test_workers_start_as_the_loader_says(context):
     assert rows(loader) == [0, 2, 4, 6, 8, 10]
 
 
+class Stopped(Opened):
+    """Ctrl-C arrives while an example is read."""
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
+        if number == 3:
+            raise KeyboardInterrupt
+        return torch.zeros(2), 0
+
+
+def test_an_interrupt_is_not_taken_for_a_bad_example():
+    with pytest.raises(KeyboardInterrupt):
+        read_raw(None, Stopped(), "ID", Options())
+
+
 PAIR = (torch.zeros(2, 3), [0, 1])
 UNUSED = {
     "a transform of tensors": ([PAIR], torch.relu, None, "transform= is for images"),

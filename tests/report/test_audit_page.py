@@ -265,8 +265,19 @@ def test_missing_and_non_finite_numbers_are_dashes() -> None:
     assert "inf" not in re.findall(r"[a-z]+", said)
 
 
-def test_a_damaged_image_is_rejected() -> None:
-    broken = RECORDS["whole"].examples[0].model_copy(update={"picture": "AAAA", "index": 7})
+@pytest.mark.parametrize(
+    "picture",
+    [
+        "AAAA",
+        "<script>",
+        "",
+        base64.b64encode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n").decode(),
+        base64.b64encode(b"GIF89a\xff\xff\xff\xff\0\0\0;").decode(),
+    ],
+    ids=["damaged", "HTML", "empty", "EPS", "a GIF of 65 535 x 65 535 pixels"],
+)
+def test_a_damaged_image_is_rejected(picture: str) -> None:
+    broken = RECORDS["whole"].examples[0].model_copy(update={"picture": picture, "index": 7})
     record = RECORDS["whole"].model_copy(update={"examples": (broken,)})
     with pytest.raises(ValueError, match=r"example 7 of 'id' can't be read.*WebP"):
         report.audit_page(record)

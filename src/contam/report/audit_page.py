@@ -210,9 +210,10 @@ def _groups(examples: Sequence[Example]) -> dict[str, list[_Picture]]:
 def _side(example: Example) -> int:
     """Return the width of an image in pixels, from its header."""
     try:
-        with Image.open(io.BytesIO(base64.b64decode(example.picture, validate=True))) as picture:
+        content = io.BytesIO(base64.b64decode(example.picture, validate=True))
+        with Image.open(content, formats=["WEBP"]) as picture:
             return picture.width
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, Image.DecompressionBombError) as error:
         raise ValueError(
             f"the picture of example {example.index} of {example.data!r} can't be read ({error}); "
             "expected WebP in base64"
