@@ -17,6 +17,7 @@ from contam import audit
 from contam.auditing.result import Audit
 from contam.cli.audit import audit as command
 from contam.cli.audit_options import (
+    as_flags,
     by_set,
     columns_of,
     keys_of,
@@ -284,7 +285,7 @@ def test_calls_as_users_make_them(case, place, monkeypatch, capsys):
     assert record.classes == CLASSES
     if "predict" in CALLS[case]:
         assert record.sets[0].overall.accuracy.value == 1
-    assert all(f"note: {line}" in out for line in record.left_out)
+    assert all(f"note: {as_flags(line)}" in out for line in record.left_out)
 
 
 def test_backgrounds_come_from_a_table(place, monkeypatch, capsys):
@@ -317,6 +318,25 @@ def test_weights_fit_a_network_of_a_user(place, monkeypatch, capsys):
     assert Audit.load(place / "w").evidence.provenance["weights"] == "w.pt"
 
 
+MESSAGES = {
+    "give classes= or layers=.": "give --classes or --layer.",
+    "Give masks= to change backgrounds.": "Give --masks to change backgrounds.",
+    "keys= has a part": "--keys has a part",
+    "batch_size=; n=3, seed=0": "--batch-size; n=3, seed=0",
+    "no untrained= here": "no untrained= here",
+}
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_messages_name_flags_instead_of_parameters(message):
+    assert as_flags(message) == MESSAGES[message]
+
+
+def test_a_call_without_arguments_says_what_it_needs(capsys):
+    line = "contam: contam audit needs --model and --id (contam audit --help lists all)\n"
+    assert run_contam(capsys, "audit") == (2, "", line)
+
+
 BAD_CALLS = {
     "two ID folders": ("--id data/*", "--id data/\\*: matches 3 folders; give one"),
     "two sets of one name": (
@@ -325,9 +345,13 @@ BAD_CALLS = {
     ),
     "a wrong column": ("--id data/images.csv --keys y=race", "no column 'race'"),
     "a wrong split": ("--id data/images.csv:split=test", "it has 'fog', 'night', 'val'"),
-    "a logit too many": ("--id data/val --columns 0-3", "columns= has 3, and the logits are 0 to"),
+    "a logit too many": (
+        "--id data/val --columns 0-3",
+        "--columns has 3, and the logits are 0 to 2",
+    ),
     "no pixels": ("--id data/val --image-size 0", "from 1 to 10000"),
     "no batch": ("--id data/val --batch-size 0", "got 0"),
+    "a wrong label": ("--id data/val --ood data/images.csv --classes ant,cat", "--classes|'dog'"),
     "no such backgrounds": ("--id data/val --background nix.csv", "no table at nix.csv"),
 }
 

@@ -150,6 +150,43 @@ def test_numbers_that_are_names_of_classes_are_matched_by_name(place):
     assert from_table(labels, root="images", classes=["7", "30"]).y.tolist() == [1, 0, 1, 0]
 
 
+WORDS = {
+    "words that pandas takes for missing values": (["None", "nan", "NA", "null"], [1, 2, 0, 3]),
+    "numbers with zeros in front": (["001", "010", "100", "002"], [0, 2, 3, 1]),
+}
+
+
+@pytest.mark.parametrize("case", WORDS)
+def test_labels_that_other_readers_change_are_names(case, place):
+    labels, y = WORDS[case]
+    frame(label=labels).to_csv("images/t.csv", index=False)
+    assert from_table("images/t.csv").y.tolist() == y
+
+
+def test_paths_without_a_suffix_get_that_of_the_images(place):
+    table = ImageTable(frame(path=[row["path"][:-4] for row in ROWS]), root="images")
+    data = read_set(table)
+    assert sum(len(batch.y) for batch in data.domain.batches(4)) == 4
+    assert any(".png was added" in note for note in data.notes)
+
+
+def test_numbers_in_a_table_and_folders_of_numbers_are_the_same_classes(place):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 12))
+    numbers = [2, 10, 11, 0]
+    for row, number in zip(ROWS, numbers, strict=True):
+        (place / "tree" / str(number)).mkdir(parents=True)
+        (place / "images" / row["path"]).rename(place / "tree" / str(number) / "x.png")
+    table = frame(path=[f"{number}/x.png" for number in numbers], label=numbers)
+    names = [str(k) for k in range(12)]
+    record = audit(
+        network, id=ImageTable(table, root="tree"), ood={"folder": "tree"}, classes=names,
+        reference=None, progress=False,
+    ).evidence  # fmt: skip
+    first, second = record.sets
+    assert first.by_class == second.by_class
+
+
 def test_paths_of_windows_are_read(place):
     paths = [row["path"].replace("/", "\\") for row in ROWS]
     assert len(from_table(frame(path=paths), root="images").data.x) == 4

@@ -175,11 +175,25 @@ def test_a_name_means_whatever_it_imports(case, module):
 
 @pytest.mark.parametrize(
     ("target", "line"),
-    [("number", "is a int"), ("text", "no encoder 'net'|is a str"), ("nix", "can't find")],
+    [("number", "is a int"), ("text", "gives the text 'net'"), ("nix", "can't find")],
 )
 def test_names_of_other_things_are_refused(target, line, module):
     with pytest.raises(ValueError, match=line):
         find_network(f"{module}:{target}")
+
+
+WRONG_NAMES = {
+    "a file of weights": ("best.ckpt", "is a file of weights; give the network by name"),
+    "a file of Python": ("my_models.py:make", "leave out .py: my_models:make"),
+    "a folder of weights": ("runs/net.safetensors", "and this file as weights="),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_NAMES)
+def test_wrong_names_get_the_right_one(case):
+    name, line = WRONG_NAMES[case]
+    with pytest.raises(ValueError, match=line):
+        find_network(name)
 
 
 def exported(path, *, batch: int | None = None, last: bool = False, sides: int = 8):

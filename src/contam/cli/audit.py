@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import tyro
 
 from contam.cli.audit_options import (
+    as_flags,
     by_set,
     columns_of,
     flat,
@@ -115,24 +116,27 @@ def audit(
         encoder = (reference, reference_weights)
     elif reference == "none":
         encoder = None
-    pairs = named_data([id], root=root)
-    if len(pairs) > 1:
-        raise ValueError(f"--id {id}: matches {len(pairs)} folders; give one")
-    network = with_transform(
-        find_network(model, weights), transform=transform, image_size=image_size, mean=mean,
-        std=std, in_chans=in_chans,
-    )  # fmt: skip
-    with reserved(out / "audit.html"), ProgressDisplay("audit", silent=quiet) as display:
-        result = api.audit(
-            network, id=pairs[0][1], ood=_unique(named_data(flat(ood), root=root)), name=name,
-            weights=weights, masks=by_set(flat(masks)), background=by_set(flat(background)),
-            layers=flat(layer) or "auto", baseline=baseline, reference=encoder,
-            untrained=control, altered=altered, budget=budget, batch_size=batch_size,
-            workers=workers, classes=listed(classes, "--classes"), columns=columns_of(columns),
-            keys=keys_of(flat(keys)), device=device, seed=seed,
-            domain=int(domain) if domain and domain.isdecimal() else domain,
-            progress=lambda stage: display.update(stage.done, stage.doing),
+    try:
+        pairs = named_data([id], root=root)
+        if len(pairs) > 1:
+            raise ValueError(f"--id {id}: matches {len(pairs)} folders; give one")
+        network = with_transform(
+            find_network(model, weights), transform=transform, image_size=image_size, mean=mean,
+            std=std, in_chans=in_chans,
         )  # fmt: skip
+        with reserved(out / "audit.html"), ProgressDisplay("audit", silent=quiet) as display:
+            result = api.audit(
+                network, id=pairs[0][1], ood=_unique(named_data(flat(ood), root=root)), name=name,
+                weights=weights, masks=by_set(flat(masks)), background=by_set(flat(background)),
+                layers=flat(layer) or "auto", baseline=baseline, reference=encoder,
+                untrained=control, altered=altered, budget=budget, batch_size=batch_size,
+                workers=workers, classes=listed(classes, "--classes"), columns=columns_of(columns),
+                keys=keys_of(flat(keys)), device=device, seed=seed,
+                domain=int(domain) if domain and domain.isdecimal() else domain,
+                progress=lambda stage: display.update(stage.done, stage.doing),
+            )  # fmt: skip
+    except ValueError as error:
+        raise ValueError(as_flags(str(error))) from error
     result.save(out)
     page = result.report(out / "audit.html")
     if as_json:
@@ -140,7 +144,7 @@ def audit(
     elif not quiet:
         print(result)
         for line in result.evidence.left_out:
-            print(f"note: {line}")
+            print(f"note: {as_flags(line)}")
         print(f"{out} has the evidence; open {page.resolve().as_uri()} in a browser")
     causes = {result.verdict.cause, *result.verdict.behind}
     return 1 if causes & failing else 0

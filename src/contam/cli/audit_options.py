@@ -25,6 +25,28 @@ class Gray:
         return self.transform(image.convert("L").convert("RGB"))[:1]
 
 
+def as_flags(text: str) -> str:
+    """Write the parameters of `contam.audit` in a message as flags.
+
+    Args:
+        text: a message.
+
+    >>> as_flags("give classes= or layers=")
+    'give --classes or --layer'
+    """
+    others = {"layers": "layer"}
+    # Not untrained=, because no flag takes a network.
+    named = (
+        "background|baseline|batch_size|budget|classes|columns|device|domain|keys|layers|masks|"
+        "reference|root|seed|transform|weights|workers"
+    )
+    return re.sub(
+        rf"\b({named})=(?=[\s,.;:)]|$)",
+        lambda match: f"--{others.get(match[1], match[1])}".replace("_", "-"),
+        text,
+    )
+
+
 def flat(values: Sequence[Sequence[str]]) -> list[str]:
     """Return the values of a flag that was given several times.
 

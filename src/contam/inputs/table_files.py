@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from contam.data.folders import SUFFIXES as IMAGES
 from contam.inputs.parts import KEYS, some_of
 from contam.text_files import check_file, read_json, read_text
 
@@ -25,8 +26,6 @@ SEPARATORS = ",;\t"
 RECORDS = (".json", ".jsonl", ".ndjson")
 PARQUET = (".parquet", ".pq")
 SUFFIXES = (*TEXT, *RECORDS, *PARQUET)
-MISSING = ("", "nan", "None", "<NA>", "null")
-"""Texts of missing values."""
 
 
 class Rows(NamedTuple):
@@ -108,10 +107,7 @@ class ImageTable:
             total += len(frame)
             names = self._columns(frame, keys, what)
             values = {part: _texts(frame, column) for part, column in names.items()}
-            whole = [
-                path not in MISSING and label not in MISSING
-                for path, label in zip(values["x"], values["y"], strict=True)
-            ]
+            whole = [bool(p and label) for p, label in zip(values["x"], values["y"], strict=True)]
             incomplete += whole.count(False)
             root = Path(self.root) if self.root is not None else folder
             paths = [path.replace("\\", "/") for path in values["x"]]  # of Windows
@@ -124,8 +120,8 @@ class ImageTable:
             raise ValueError(
                 f"{what} has no row with a path and a label" + (f" and {wanted}" if wanted else "")
             )
-        self._check_files(files, what)
-        notes = []
+        files, notes = _with_suffix(files, what)
+        _check_files(files, what)
         if incomplete:
             notes.append(f"{incomplete} of {total} rows of {what} have no path or no label.")
         domain, background = (
@@ -165,7 +161,7 @@ class ImageTable:
             inside = root is not None and file.is_relative_to(root)
             relative = file.relative_to(root).as_posix() if inside and root is not None else ""
             value = known.get(relative) or known.get(str(file)) or known.get(file.name)
-            if value is None or value in MISSING:
+            if not value:
                 raise ValueError(f"{what} has no {part} for {relative or file}")
             values.append(value)
         return values
@@ -234,17 +230,30 @@ class ImageTable:
                 )
         return found
 
-    def _check_files(self, files: Sequence[Path], what: str) -> None:
-        """Raise if the paths are addresses, or if none of them is a file."""
-        if re.match(r"\w+:/", files[0].name if len(files[0].parts) == 1 else str(files[0])):
-            raise ValueError(
-                f"{what} has addresses such as {files[0]}; nothing is downloaded, so give files"
-            )
-        if not any(file.is_file() for file in files[:1000]):
-            raise ValueError(
-                f"{what} names images such as {files[0]}, and there is no such file; give the "
-                "folder of its paths as root="
-            )
+
+def _with_suffix(files: list[Path], what: str) -> tuple[list[Path], list[str]]:
+    """Complete paths without a suffix if the images have one, and note it."""
+    first = files[0]
+    if first.suffix or first.is_file():
+        return files, []
+    found = next((s for s in IMAGES if first.with_name(first.name + s).is_file()), None)
+    if found is None:
+        return files, []
+    complete = [f if f.suffix else f.with_name(f.name + found) for f in files]
+    return complete, [f"The paths in {what} have no suffix; {found} was added."]
+
+
+def _check_files(files: Sequence[Path], what: str) -> None:
+    """Raise if the paths are addresses, or if none of them is a file."""
+    if re.search(r"(^|/)\w{2,}:/", str(files[0])):
+        raise ValueError(
+            f"{what} has addresses such as {files[0]}; nothing is downloaded, so give files"
+        )
+    if not any(file.is_file() for file in files[:1000]):
+        raise ValueError(
+            f"{what} names images such as {files[0]}, and there is no such file; give the folder "
+            "of its paths as root="
+        )
 
 
 def table_of(data: Any) -> ImageTable | None:
@@ -381,7 +390,14 @@ def _texts(frame: "DataFrame", columns: Sequence[str]) -> list[str]:
 
 
 def _text(value: Any) -> str:
-    """A value as text; whole floats, to which a missing value turns a column, lose their point."""
+    """A value as text, empty if it is missing.
+
+    Whole floats, to which a missing value turns a column of whole numbers, lose their point.
+    """
+    import pandas as pd
+
+    if not isinstance(value, str) and pd.isna(value):
+        return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value).strip()
@@ -393,6 +409,8 @@ def _labels(texts: list[str]) -> Tensor | list[str]:
     Raises:
         ValueError: the labels are real numbers.
     """
+    if any(re.fullmatch(r"0\d+", text) for text in texts):
+        return texts  # with zeros in front, numbers are names
     if all(re.fullmatch(r"[+-]?\d{1,9}(\.0*)?", text) for text in texts):
         return torch.tensor([int(float(text)) for text in texts])
     if all(re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", t, re.IGNORECASE) for t in texts):

@@ -19,6 +19,8 @@ from contam.models.preparation import Preparation
 from contam.models.sources import Source, called, imported, load, what_to_fetch
 from contam.rng import seeded
 
+WEIGHTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
+"""Suffixes of files of weights."""
 WITH_HEAD = ("open_clip", "timm", "torchvision")
 """Kinds of sources whose files of weights hold a head, or nothing that a head could be made of."""
 
@@ -100,6 +102,11 @@ def _timm_transform(model: nn.Module) -> Transform | None:
 
 
 def _by_name(name: str, weights: str | Path | None, transform: Transform | None) -> FoundNetwork:
+    if Path(name).suffix in WEIGHTS:
+        raise ValueError(
+            f"{name} is a file of weights; give the network by name, such as timm:resnet50 or "
+            "package.module:function, and this file as weights="
+        )
     if name.endswith(".onnx"):
         if weights is not None:
             raise ValueError(f"{name} has its own weights; leave out weights=")

@@ -369,6 +369,8 @@ def imported(name: str) -> Any:
     module, _, target = name.partition(":")
     if not all(part.isidentifier() for part in (*module.split("."), target)):
         raise ValueError(f"can't find {name!r}; expected package.module:object")
+    if module.endswith(".py"):
+        raise ValueError(f"can't find {name!r}; leave out .py: {module[:-3]}:{target}")
     try:
         with _working_directory():
             return getattr(importlib.import_module(module), target)
