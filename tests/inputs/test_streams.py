@@ -158,6 +158,14 @@ def test_an_endless_stream_stops_with_the_budget(period):
     assert max(numbers) > 100  # not only the first examples
 
 
+def test_an_endless_stream_without_a_budget_ends(monkeypatch):
+    monkeypatch.setattr("contam.inputs.tables.MAX_EXAMPLES", 100)
+    some = read_set(Endless(), name="mine")
+    assert len(some) == 100
+    assert "Only the first 100 examples of 'mine'" in some.notes[0]
+    assert "Give budget=" in some.notes[0]
+
+
 def test_a_stream_sorted_by_class_is_read_to_its_end():
     def examples():
         for label in range(3):

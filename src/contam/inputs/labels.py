@@ -150,12 +150,10 @@ def choose_domain(raw: RawSet, wanted: str | int | None, *, declared: bool = Fal
         chosen = others[0]
         raw.origin = columns[chosen]
     if unique:
-        which = (
-            f"column{'s' if len(unique) > 1 else ''} {some_of(unique)} of " if any(unique) else ""
-        )
+        named = f"columns {some_of(unique)} of the " if any(unique) else ""
         raw.remarks.append(
-            f"The metadata {which}{raw.name!r} have another value for almost every example, so "
-            "they are no domains."
+            f"No domains are taken from the {named}metadata of {raw.name!r}, because they have "
+            "another value for almost every example."
         )
     if len(columns) > 1 and raw.origin is not None:
         raw.remarks.append(

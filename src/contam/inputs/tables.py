@@ -37,6 +37,8 @@ from contam.rng import generator_for, seeded
 
 Column = Tensor | list[str]
 """One number or name per example."""
+MAX_EXAMPLES = 2**20
+"""Maximum number of examples that are read of a stream, which can be endless."""
 SORTED = 50
 """How many times the limit is read of streams that are sorted by class."""
 MakeDomain = Callable[[Tensor, Tensor, PixelRange | None], Domain]
@@ -367,7 +369,7 @@ def read_batches(
     remarks: list[str] = []
     with seeded(0, "audit/batches"):
         iterator = iter(batches)
-        while builder.bytes <= MAX_BYTES:
+        while builder.bytes <= MAX_BYTES and total < MAX_EXAMPLES:
             if limit is not None and total >= limit * (SORTED if runs.sorted else 1):
                 break
             try:
@@ -397,7 +399,10 @@ def read_batches(
                 if len(places) > 2 * budget:
                     places = builder.keep_smallest(places, budget)
         else:
-            notes.append(f"Only the first {total} examples of {name!r}: more don't fit in memory.")
+            notes.append(
+                f"Only the first {total} examples of {name!r}: more don't fit in memory. Give "
+                "budget= to draw fewer."
+            )
     if budget is not None and len(places) > budget:
         builder.keep_smallest(places, budget)
     if limit is not None or (budget is not None and total > budget):
