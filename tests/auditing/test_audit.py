@@ -345,6 +345,27 @@ def test_image_files_are_decoded_once_except_for_displayed_examples(tmp_path, de
     assert sum(decoded.values()) <= 120 + len(result.evidence.examples) + 2 * tried
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kept", "again"),
+    [
+        pytest.param(5000, 0, id="the images fit in memory"),
+        pytest.param(500, 22, id="a tenth fits in memory"),
+    ],
+)
+def test_5000_images_are_decoded_once(tmp_path, decoded, monkeypatch, kept, again):
+    """Beyond the memory that is reserved for images, those on the page are decoded again."""
+    one = 3 * 8 * 8 * torch.empty(0).element_size()
+    monkeypatch.setattr("contam.inputs.lazy_files.MAX_BYTES", kept * one)
+    own = folder_of_images(tmp_path / "own", 5000)
+    result = contam.audit(
+        network(), id=own, ood={"new": data(45, shift=-0.2)}, untrained=False, **SETTINGS
+    )
+    assert result.evidence.sets[0].overall.count == len(decoded) == 5000
+    # A batch that threads decode ahead may be decoded once more when a pass begins.
+    assert sum(decoded.values()) <= 5000 + again + (0 if kept == 5000 else 2 * AHEAD)
+
+
 def test_an_unreadable_file_is_left_out_of_all_evidence(tmp_path, decoded):
     own = folder_of_images(tmp_path / "own", 60)
     new = folder_of_images(tmp_path / "new", 60, shift=-0.2)

@@ -14,7 +14,7 @@ from test_page import Parsed
 
 from contam import report
 from contam.auditing.causes import NAMES
-from contam.auditing.records import UNDECIDED, AuditRecord, Interval
+from contam.auditing.records import UNDECIDED, AuditRecord, Interval, Score
 from contam.measures.attenuation import ABOVE_ONE
 from contam.report import audit_words
 from contam.report.audit_figures import of_layers, of_projection, of_rates
@@ -309,3 +309,20 @@ def test_a_gauge_by_hand() -> None:
 )  # fmt: skip
 def test_column_numbers_have_three_decimals(value: float | None, said: str) -> None:
     assert audit_words.fixed(value) == said
+
+
+@pytest.mark.parametrize("classes", [1000, 21_841])
+def test_a_page_of_thousands_of_classes_lists_those_with_the_largest_drop(classes):
+    names = tuple(f"class {k:05}" for k in range(classes))
+    record = audit(layers=1, count=10, ood=("textures",), examples=0)
+    by_class = {name: Score(correct=9, count=10, accuracy=Interval(value=0.9)) for name in names}
+    worse = Score(correct=1, count=10, accuracy=Interval(value=0.1))
+    own, new = (scores.model_copy(update={"by_class": by_class}) for scores in record.sets)
+    new = new.model_copy(update={"by_class": by_class | {names[-1]: worse}})
+    layers = tuple(layer.model_copy(update={"class_rates": {}}) for layer in record.layers)
+    page = report.audit_page(
+        record.model_copy(update={"classes": names, "sets": (own, new), "layers": layers})
+    )
+    assert f"200 of {classes:,}" in page
+    assert names[-1] in page and names[500] not in page
+    assert len(page) < 2_000_000
