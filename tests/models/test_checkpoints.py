@@ -54,6 +54,19 @@ class AttributeDict(dict):
     """As Lightning and others subclass dict."""
 
 
+class DictConfig:
+    """As OmegaConf pickles its settings."""
+
+    def __init__(self, **content: object) -> None:
+        self.content = content
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"_metadata": Kind.BEST, "_content": self.content}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        raise AssertionError("this would run code of the file")
+
+
 SETTINGS = argparse.Namespace(lr=0.1, output=pathlib.Path("out"))
 ADAM = torch.optim.Adam(network().parameters()).state_dict()
 
@@ -147,6 +160,12 @@ READ = {
     "a default dict beside them": (
         {"model": prefixed(""), "log": collections.defaultdict(list, loss=[0.1])}, ""),
     "a function beside them": ({"model": prefixed(""), "metric": max}, ""),
+    "OmegaConf": (
+        {"state_dict": prefixed("model."), "hyper_parameters": DictConfig(lr=0.1),
+         "config": [DictConfig(a=DictConfig())]}, ""),
+    "extra states": (
+        {"model": prefixed("") | {"_extra_state": {"lr": np.float64(0.1)},
+                                  "fc._extra_state": torch.zeros(3)}}, ""),
     "random states": (
         {"state_dict": prefixed(""), "rng": torch.get_rng_state(),
          "numpy": np.random.default_rng(0).bit_generator.state}, ""),
@@ -262,6 +281,10 @@ MISFITS = {
     "another width": (
         weights(1, width=6), r"7 of 9 weights have another shape, such as 'conv1.weight': the file "
         r"has \(6, 3, 3, 3\), the network \(4, 3, 3, 3\)"),
+    "another size of images": (
+        {"pos_embed": torch.ones(1, 5, 2)} | prefixed(""),
+        r"it was trained on images of another size: 'pos_embed' has the shape \(1, 5, 2\), in the "
+        r"network \(1, 9, 2\)"),
     "no head": (
         {k: v for k, v in prefixed("").items() if "fc" not in k},
         "2 of its 9 weights are missing, 0 are unexpected; it wants 'fc.weight'; the file has no "
@@ -291,6 +314,9 @@ def test_weights_that_do_not_fit_are_explained(case, tmp_path):
     save_file(state, tmp_path / "file.safetensors")
     before = weights(0.5)
     model = network()
+    if "pos_embed" in state:
+        model.register_parameter("pos_embed", nn.Parameter(torch.full((1, 9, 2), 0.5)))
+        before = {"pos_embed": torch.full((1, 9, 2), 0.5)} | before
     model.load_state_dict(before)
     with pytest.raises(ValueError, match=message) as caught:
         fill(model, read_weights(tmp_path / "file.safetensors"), "net")
@@ -345,3 +371,29 @@ def test_a_network_whose_head_is_a_convolution_has_an_encoder(tmp_path):
     x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert source.encoder(x).shape == (2, source.width) == (2, 512)
+
+
+@needs_models
+def test_a_network_with_two_heads_gets_the_classes_of_its_file(tmp_path):
+    import_torchvision()
+    import timm
+
+    theirs = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=3).eval()
+    save_file(theirs.state_dict(), tmp_path / "w.safetensors")
+    found = find_network("timm:deit_tiny_distilled_patch16_224", tmp_path / "w.safetensors")
+    x = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(found.model(x), theirs(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_with_an_extra_state_takes_its_weights():
+    class Extra(nn.Linear):
+        def get_extra_state(self) -> dict[str, int]:
+            return {"steps": 3}
+
+        def set_extra_state(self, state: object) -> None:
+            raise AssertionError("extra states are not loaded")
+
+    model = Extra(2, 2)
+    fill(model, {"weight": torch.ones(2, 2), "bias": torch.ones(2)}, "net")
+    assert all(value.eq(1).all() for value in model.parameters())

@@ -392,6 +392,27 @@ def test_a_scripted_part_has_no_control():
     assert "TorchScript runs body, whose weights can't be drawn" in note
 
 
+# Quantized networks
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("way", ["dynamic", "static"])
+def test_a_quantized_network_is_observed(way):
+    quantization = torch.ao.quantization
+    if way == "dynamic":
+        plain = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, 8), nn.ReLU(), nn.Linear(8, 3))
+        model = quantization.quantize_dynamic(plain.eval(), {nn.Linear}, dtype=torch.qint8)
+    else:
+        stubs = quantization.QuantStub(), quantization.DeQuantStub()
+        model = nn.Sequential(stubs[0], convolutions(), nn.Linear(6, 3), stubs[1]).eval()
+        model.qconfig = quantization.default_qconfig  # pyright: ignore[reportArgumentType]
+        quantization.prepare(model, inplace=True)(images())
+        quantization.convert(model, inplace=True)
+    result = audited(model).evidence
+    assert len(result.layers) == 1
+    assert any("No control by an untrained network" in line for line in result.left_out)
+
+
 # The monitor's arguments
 
 

@@ -27,7 +27,7 @@ SKIPPED = re.compile(r"optim|sched|scaler|loops|callbacks|rng|hyper_parameters",
 """Parts of a checkpoint that hold no weights."""
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "module.")
 """What wrappers insert into the names of weights."""
-COUNTERS = ("num_batches_tracked", "n_averaged", "total_ops", "total_params")
+COUNTERS = ("num_batches_tracked", "n_averaged", "total_ops", "total_params", "_extra_state")
 """Last parts of names that are no weights, and can be missing or left over."""
 SMALL = 2**24
 """Bytes of a tensor that may repeat fewer bytes of a file."""
@@ -79,6 +79,7 @@ class Checkpoint:
         Returns:
             The weights, or None where no state dict has all names.
         """
+        wanted = {name: value for name, value in wanted.items() if isinstance(value, Tensor)}
         found = [fit for place in self.places for fit in self._fits(place, wanted)]
         if not found:
             return None
@@ -209,7 +210,7 @@ def fill(model: nn.Module, weights: Checkpoint | Mapping[str, Tensor], name: str
         ...
     ValueError: the weights don't fit net: the file has 5 classes, the network 2
     """
-    wanted = model.state_dict()
+    wanted = {name: v for name, v in model.state_dict().items() if isinstance(v, Tensor)}
     checkpoint = weights
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = Checkpoint(Path(), {"": checkpoint})
@@ -379,6 +380,11 @@ def _why_shapes_differ(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
     head = matrices[-1].rpartition(".")[0] if matrices else None
     if all(name.rpartition(".")[0] == head for name in odd):
         return f"the file has {len(given[last])} classes, the network {len(wanted[last])}"
+    if all("pos" in name for name in odd):
+        return (
+            f"it was trained on images of another size: {first!r} has the shape {tuple(old)}, in "
+            f"the network {tuple(new)}"
+        )
     return (
         f"{len(odd)} of {len(wanted)} weights have another shape, such as {first!r}: the file has "
         f"{tuple(old)}, the network {tuple(new)}; it is another size of this network"

@@ -196,7 +196,9 @@ class LayerRecorder(TorchFunctionMode):
             self._stack and self._stack[-1][1]
         )
         if weights and not self._paused and isinstance(output, Tensor):
-            kernel = () if name == "linear" else (args[1:] or [kwargs["weight"]])[0].shape[2:]
+            # Quantized maps have packed weights, of which the kernel is not known.
+            weight = (*args, kwargs.get("weight"))[1] if args else kwargs.get("weight")
+            kernel = weight.shape[2:] if isinstance(weight, Tensor) else ()
             self._record_weights(name, args, kwargs, output, kernel, function=True)
         if self._paused or not self._stack:
             return output
@@ -224,7 +226,7 @@ class LayerRecorder(TorchFunctionMode):
         self._weights = (axis, output.shape[axis])
         self.needs_functions |= function and self.reduce == "moments" and self.wanted != frozenset()
         positions = POSITIONS.get(name)
-        if not self._find_head or positions is None:
+        if not self._find_head or positions is None or output.is_quantized:
             return
         entered = args[0] if args else kwargs["input"]
         if name == "conv2d" and set(kernel) == {1}:
@@ -305,6 +307,8 @@ class LayerRecorder(TorchFunctionMode):
                 "observe a layer inside it",
                 [name],
             )
+        if output.is_quantized:
+            output = output.dequantize()
         if output.ndim == 0:
             raise LayerError(f"layer {name!r} returns a single number", [name])
         # A reading may be a view of the output, and a later layer may overwrite that in place.
