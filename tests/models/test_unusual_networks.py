@@ -405,7 +405,7 @@ def test_a_quantized_network_is_observed(way):
     else:
         stubs = quantization.QuantStub(), quantization.DeQuantStub()
         model = nn.Sequential(stubs[0], convolutions(), nn.Linear(6, 3), stubs[1]).eval()
-        model.qconfig = quantization.default_qconfig  # pyright: ignore[reportArgumentType]
+        model.qconfig = quantization.get_default_qconfig("x86")  # pyright: ignore
         quantization.prepare(model, inplace=True)(images())
         quantization.convert(model, inplace=True)
     result = audited(model).evidence
