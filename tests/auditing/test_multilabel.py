@@ -68,6 +68,7 @@ def test_every_label_has_an_audit(form):
 
 MODELS = {
     "a network": Colors(),
+    "probabilities": nn.Sequential(Colors(), nn.Sigmoid()),
     "a predict function": lambda x: (x.mean((2, 3))[:, :2] - 0.5).numpy(),
 }
 
