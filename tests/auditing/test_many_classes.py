@@ -105,3 +105,14 @@ def test_accuracy_needs_no_table_of_pairs_of_classes():
     logits[0, 999_999] = logits[1, 7] = 1.0
     found = contam.accuracy(nn.Identity(), (logits, torch.tensor([999_999, 8])))
     assert (found.correct, found.count) == (1, 2)
+
+
+def test_features_of_many_classes_have_a_head_in_closed_form():
+    y = torch.arange(480) % 120
+    x = F.one_hot(y % WIDTH, WIDTH) + 0.7 * F.one_hot(y // WIDTH, WIDTH).roll(3, 1)
+    x = x + 0.05 * torch.rand(480, WIDTH, generator=torch.Generator().manual_seed(0))
+    record = contam.audit(
+        None, id=(x, y), ood=(x, y), classes=[str(k) for k in range(1000)], progress=False
+    ).evidence
+    assert record.sets[0].overall.accuracy.value > 0.9
+    assert record.sets[1].overall.accuracy.value > 0.9

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from contam.auditing.annotations import with_backgrounds, with_masks
 from contam.auditing.audit_inputs import AuditInputs, Sample
+from contam.auditing.head_probes import probe_recipe
 from contam.auditing.logit_columns import Columns, Labels, find_labels
 from contam.batch import Batch, Domain, Shift
 from contam.data.image_tree import ImageTree
@@ -33,8 +34,10 @@ from contam.models.sources import load
 from contam.models.untrained import untrained
 from contam.rng import generator_for
 from contam.text_files import printable
-from contam.training.probe import fit_probe
+from contam.training.probe import FullBatch, fit_probe
 
+LOWEST_BIAS = -1e4
+"""Bias of a class without examples in a head that is fitted to features."""
 CACHED_REFERENCES = ("resnet50", "resnet18")
 """Torchvision networks used as the reference if the torch cache has their weights."""
 SMALL_INPUT = 3 * 64 * 64
@@ -468,11 +471,14 @@ def _from_features(
             "give more, or give the network"
         )
     data = samples[0].domain.data
-    probe = fit_probe(data.x[fitted], y[fitted], classes=count)
+    recipe = probe_recipe([data.x[fitted]], FullBatch(), classes=count)
+    probe = fit_probe(data.x[fitted], y[fitted], recipe, classes=count)
     head = nn.Linear(data.x.shape[1], count)
     weight = probe.weight / probe.scale
     head.weight = nn.Parameter(weight, requires_grad=False)
-    head.bias = nn.Parameter(probe.bias - weight @ probe.mean, requires_grad=False)
+    # A class without examples has a low logit, but a finite one, for its loss to be finite.
+    bias = (probe.bias - weight @ probe.mean).clamp(min=LOWEST_BIAS)
+    head.bias = nn.Parameter(bias, requires_grad=False)
     network = nn.Sequential()
     network.add_module("features", nn.Identity())
     network.add_module("head", head)
