@@ -19,7 +19,9 @@ NUMPY_SEEDS = 2**32 - 1
 
 def _digest(seed: int, purpose: str) -> int:
     """56 bits that depend on nothing but the seed and the purpose."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:7], "big")
+    # A purpose can hold the name of a file, which need not be UTF-8.
+    text = f"{seed}/{purpose}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(text).digest()[:7], "big")
 
 
 def generator_for(seed: int, purpose: str) -> torch.Generator:
