@@ -34,6 +34,7 @@ from contam.measures.accuracy import Accuracy
 from contam.measures.robustness import Line
 from contam.models.find_network import FoundNetwork, find_network
 from contam.models.preserve import preserve_model
+from contam.text_files import printable
 
 Result = TypeVar("Result")
 Report = Callable[[Stage], None]
@@ -149,7 +150,7 @@ def audit(
         )  # fmt: skip
         inputs = ready.subject
         if name is not None:
-            inputs = dataclasses.replace(inputs, name=name)
+            inputs = dataclasses.replace(inputs, name=printable(name))
         if inputs.reference is not None:
             x = next(inputs.id.domain.batches(2)).x
             place = next((p.device for p in inputs.model.parameters()), x.device)
@@ -161,7 +162,7 @@ def audit(
         report(Stage(0.0, "reading of the data"))
         evidence = collect(inputs, limits, lines, report)
         provenance = ready.provenance | {"model": inputs.name}
-        provenance |= {} if weights is None else {"weights": Path(weights).name}
+        provenance |= {} if weights is None else {"weights": printable(Path(weights).name)}
         provenance |= _environment(inputs) | {
             "seed": str(seed), "seconds": f"{time.monotonic() - started:.1f}",
         }  # fmt: skip
