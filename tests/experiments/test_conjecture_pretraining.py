@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from contam.experiment import NotJudged
 from contam.experiments.conjecture_pretraining import (
     CAPTIONS,
+    EXPERIMENT,
     FULL,
     LABELS,
     LAPTOP,
@@ -20,6 +21,7 @@ from contam.experiments.conjecture_pretraining import (
     mediated,
 )
 from contam.experiments.support.networks import ERM, UNTRAINED
+from contam.run import Run
 
 
 def made_up(config: Config = LAPTOP, **changes: float) -> DoseResults:
@@ -38,9 +40,7 @@ def made_up(config: Config = LAPTOP, **changes: float) -> DoseResults:
             row = {"network": spec.name, "seed": seed, "part": spec.part}
             row |= {"id": 0.9, "ood": 0.8 - dependent, "dependent": dependent}
             row |= {"background": 0.5, "linear": 0.5, "decodability": 0.6, "counterfactual": 0.1}
-            row |= {
-                key: row[key] + 0.01 * noise[key] for key in ("background", "decodability", "id")
-            }
+            row |= {key: row[key] + 0.01 * noise[key] for key in MEDIATORS if key != "dependent"}
             row |= {"class": 0.2, "interaction": 0.1, "rest": 0.2} | changes
             rows.append(row | ({"id": 0.2, "ood": 0.1} if spec == UNTRAINED else {}))
     table = pandas.DataFrame(rows)
@@ -121,3 +121,23 @@ def test_networks_that_did_not_learn_leave_every_claim_unjudged():
 def test_one_seed_has_no_interval():
     with pytest.raises(NotJudged, match="one seed"):
         mediated(made_up(LAPTOP.model_copy(update={"seeds": 1})), "dependent")
+
+
+def test_figures_show_every_mediator_with_its_interval(tmp_path):
+    """From a run that holds made-up rows, as claims and figures only read a run."""
+    results = made_up()
+    rows = results.table.to_dict("records")
+    with Run.start(tmp_path, EXPERIMENT.name, LAPTOP) as run:
+        for row in rows:
+            part = row.pop("part")
+            run.write(f"net/{part}/seed{row['seed']}", [row])
+        run.finish()
+    over_families, explained, variance = EXPERIMENT.draw(Run.load(run.folder))
+    assert len(over_families.panels) == len(MEASURES) and len(explained.panels) == 2
+    for name in MEDIATORS.values():
+        effects = {row["effect"]: row for row in explained.rows if row["measure"] == name}
+        total, direct, indirect = (effects[k]["value"] for k in ("total", "direct", "indirect"))
+        assert total == pytest.approx(direct + indirect)
+        assert name in explained.panels[1].description
+    assert len(variance.rows) == 4 * len(LAPTOP.specs)
+    assert "The interaction mediates 100%" in EXPERIMENT.summary(Run.load(run.folder))

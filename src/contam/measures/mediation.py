@@ -10,6 +10,9 @@ from torch import Tensor
 
 from contam.rng import generator_for
 
+OUTCOME = 2
+"""Column of the outcome in the table of dose, mediator, outcome and covariate."""
+
 
 class Estimate(NamedTuple):
     """A number with the ends of its bootstrap interval."""
@@ -92,48 +95,52 @@ def mediation(
     for group in groups.unique():
         table[groups == group] -= table[groups == group].mean(dim=0)
     values = table.numpy()
-    members = [(clusters == cluster).nonzero().flatten().numpy() for cluster in clusters.unique()]
-    if len(members) < 2:
-        raise ValueError("all networks belong to one cluster; resampling needs at least two")
-    found = _effects(values)
-    if np.isnan(found[0]):
+    regressors = [k for k in range(len(columns)) if k != OUTCOME]
+    if np.linalg.matrix_rank(values[:, regressors]) < len(regressors):
         raise ValueError(
             "dose, mediator and covariate can't be separated: one of them does not vary within "
             "groups, or is a combination of the others"
         )
+    parts = [values[(clusters == cluster).numpy()] for cluster in clusters.unique()]
+    if len(parts) < 2:
+        raise ValueError("all networks belong to one cluster; resampling needs at least two")
+    # The regressions need only these products, which add up over the clusters of a resample.
+    products = np.stack([part.T @ part for part in parts])
     drawn = torch.randint(
-        len(members), (resamples, len(members)), generator=generator_for(seed, "mediation")
+        len(parts), (resamples, len(parts)), generator=generator_for(seed, "mediation")
     )
-    resampled = np.array(
-        [_effects(values[np.concatenate([members[k] for k in row])]) for row in drawn.tolist()]
-    )
+    resampled = _effects(products[drawn.numpy()].sum(axis=1))
     tail = (1 - confidence) / 2
     return Mediation(
         *(
             Estimate(value, *_quantiles(column, [tail, 1 - tail]))
-            for value, column in zip(found.tolist(), resampled.T, strict=True)
+            for value, column in zip(
+                _effects(products.sum(axis=0)).tolist(), resampled.T, strict=True
+            )
         )
     )
+
+
+def _effects(products: np.ndarray) -> np.ndarray:
+    """Return total, direct and indirect effect and the share, nan if the total effect is 0.
+
+    Args:
+        products: (..., columns, columns) sums of products of dose, mediator, outcome and possibly a
+            covariate, centered within groups.
+    """
+    rest = [*range(OUTCOME + 1, products.shape[-1])]
+    total, direct = (
+        (
+            np.linalg.pinv(products[..., chosen, :][..., chosen], hermitian=True)
+            @ products[..., chosen, OUTCOME, None]
+        )[..., 0, 0]
+        for chosen in ([0, *rest], [0, 1, *rest])
+    )
+    share = np.divide(total - direct, total, out=np.full_like(total, np.nan), where=total != 0)
+    return np.stack([total, direct, total - direct, share], axis=-1)
 
 
 def _quantiles(values: np.ndarray, levels: list[float]) -> list[float]:
     """Return quantiles of the numbers, without those that are nan."""
     usable = values[~np.isnan(values)]
     return np.quantile(usable, levels).tolist() if len(usable) else [np.nan] * len(levels)
-
-
-def _effects(table: np.ndarray) -> np.ndarray:
-    """Return total, direct and indirect effect and the share; nan if they are undefined.
-
-    The columns are dose, mediator, outcome and possibly a covariate, centered within groups.
-    """
-    dose, mediator, outcome, *rest = table.T
-    total, direct = (
-        np.linalg.lstsq(regressors, outcome)
-        for regressors in (np.column_stack([dose, *rest]), np.column_stack([dose, mediator, *rest]))
-    )
-    if direct[2] < 2 + len(rest):
-        return np.full(4, np.nan)
-    c, c_direct = total[0][0], direct[0][0]
-    share = (c - c_direct) / c if c else np.nan
-    return np.array([c, c_direct, c - c_direct, share])
