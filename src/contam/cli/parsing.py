@@ -164,8 +164,8 @@ def _in_one_line(message: str) -> str:
     hint = f"; did you mean {meant[1]}?" if meant and "Perhaps you meant" in details else ""
     helps = re.search(r"(?:see|run) (contam .*--help)", details)
     missing = re.match(r"Missing from (contam[\w ]*): ", " ".join(fault))
-    if missing is not None:
-        flags = dict.fromkeys(re.findall(r"(--[a-z][\w-]*) [A-Z{]", " ".join(fault)))
+    flags = dict.fromkeys(re.findall(r"(--[a-z][\w-]*) [A-Z{]", " ".join(fault)))
+    if missing is not None and flags:  # positional arguments are named by the parser itself
         return f"{missing[1]} needs {' and '.join(flags)} ({missing[1]} --help lists all)"
     sentence = re.sub(r"^Error parsing [\w.\- ]+: (?=\w+=)", "", " ".join(fault))
     return sentence + hint + (f" ({helps[1]} lists all)" if helps else "")
