@@ -168,6 +168,7 @@ def test_a_tree_that_is_not_clear_is_rejected_in_one_line(tmp_path, case):
 def test_links_and_special_files_neither_loop_nor_hang(tmp_path):
     root = grow(tmp_path / "root", "{cat,dog}/1.png")
     (root / "cat" / "loop").symlink_to(root)
+    (root / "cat" / "everything").symlink_to("/")
     (root / "cat" / "self").symlink_to(root / "cat")
     (root / "dog" / "2.png").symlink_to(root / "cat" / "1.png")
     (root / "dog" / "broken.png").symlink_to(root / "nowhere.png")
@@ -176,7 +177,7 @@ def test_links_and_special_files_neither_loop_nor_hang(tmp_path):
     assert [str(file.relative_to(root)) for file in tree.files] == [
         "cat/1.png", "dog/1.png", "dog/2.png",
     ]  # fmt: skip
-    assert "2 files of 'root' were passed over: 2 .png" in tree.notes[-1]
+    assert "5 files of 'root' were passed over: 3 links to folders above, 2 .png" in tree.notes[-1]
 
 
 NAMES = st.text(string.ascii_letters + string.digits, min_size=1, max_size=4)

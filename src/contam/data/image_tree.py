@@ -115,7 +115,7 @@ def image_tree(
         raise ValueError(f"{root} contains no folders; expected one folder of images per class")
     name = name or root.name
     passed: Counter[str] = Counter()
-    paths = sorted(_images_below(root, (), passed, {root.resolve()}))
+    paths = sorted(_images_below(root, (), passed, {root.resolve(), *root.resolve().parents}))
     inside = [path for path in paths if len(path) > 1]
     if not inside:
         more = f" ({_counted(passed)} passed over)" if passed else ""
@@ -173,8 +173,10 @@ def _images_below(
         lower, path = entry.name.lower(), (*above, entry.name)
         if entry.is_dir():
             real = Path(entry.path).resolve()
-            # A link can lead back to a folder above.
-            if lower not in JUNK and real not in visited:
+            # A link can lead back to a folder above, also to one above the root.
+            if real in visited:
+                passed["links to folders above"] += 1
+            elif lower not in JUNK:
                 yield from _images_below(root, path, passed, visited | {real})
         elif lower.endswith((*SUFFIXES, *_dicom())) and entry.is_file():
             yield path
