@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+from PIL import Image
 from safetensors.torch import save_file
 from support.command_line import run_contam
 
@@ -82,6 +83,85 @@ def test_fail_on_sets_the_exit_code(capsys, monkeypatch, place):
         capsys, "audit", *MODEL, *ID, *few, "--out", "a", "--fail-on", f"head,{cause}"
     )
     assert again == 1
+
+
+SEVERAL = """
+import torch
+from torch import nn
+
+class Colors(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+        self.head.weight = nn.Parameter(torch.eye(3)[:2])
+        self.head.bias = nn.Parameter(torch.full((2,), -0.5))
+
+    def forward(self, x):
+        return self.head(x.mean((2, 3)))
+"""
+LABELED = {
+    "every column": (("--labels", "red,green"), ["red", "green"]),
+    "one of the logits": (("--classes", "red,green", "--labels", "green"), ["green"]),
+}
+
+
+@pytest.fixture(scope="module")
+def colors(tmp_path_factory):
+    """Plain images, a table of two labels of each, and a network that knows them."""
+    root = tmp_path_factory.mktemp("colors")
+    (root / "two_labels.py").write_text(SEVERAL)
+    rows = ["path,red,green"]
+    for number in range(12):
+        red, green = number % 2, number // 2 % 2
+        Image.new("RGB", (8, 8), (200 * red, 200 * green, 9 * number)).save(root / f"{number}.png")
+        rows.append(f"{number}.png,{red},{green}")
+    (root / "t.csv").write_text("\n".join(rows))
+    return root
+
+
+TWO = ("--model", "two_labels:Colors", "--id", "t.csv", "--no-altered", "--no-control")
+
+
+@pytest.mark.parametrize("case", LABELED)
+def test_several_labels_give_a_summary_and_a_page_for_each(
+    capsys, monkeypatch, tmp_path, colors, case
+):
+    monkeypatch.chdir(colors)
+    flags, labels = LABELED[case]
+    more = ("--reference", "none", "--ood", "night=t.csv", "--out", tmp_path)
+    code, out, err = run_contam(capsys, "audit", *TWO, *more, *flags)
+    assert code == 0, err
+    with (tmp_path / "summary.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    sets = [(label, data) for label in labels for data in ("t", "night")]
+    assert [(row["label"], row["data"]) for row in rows] == sets
+    assert {row["accuracy"] for row in rows} == {"1.0"}
+    for number, label in enumerate(labels):
+        assert label in out
+        assert (tmp_path / f"{number:02}-{label}" / "audit.html").is_file()
+
+
+BAD_LABELS = {
+    "no such column": (("--labels", "red,blue"), "t.csv has no column 'blue'"),
+    "a logit too many": (("--labels", "red"), "2 logits, and there are 1 labels"),
+    "logits to compare": (("--labels", "red,green", "--columns", "0"), "leave out --columns"),
+    "a label that is no logit": (
+        ("--labels", "blue", "--classes", "red,green"),
+        "--labels has 'blue'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_LABELS)
+def test_bad_labels_get_one_line(capsys, monkeypatch, colors, case):
+    monkeypatch.chdir(colors)
+    flags, line = BAD_LABELS[case]
+    code, out, err = run_contam(
+        capsys, "audit", *TWO, "--reference", "none", *flags, "--out", "never"
+    )
+    assert (code, out) == (2, "")
+    assert line in err.splitlines()[-1]
+    assert not (colors / "never").exists()
 
 
 def test_fail_on_accepts_abbreviated_verdicts():

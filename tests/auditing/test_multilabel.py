@@ -1,5 +1,6 @@
 """Audits of networks with several labels for each example, and what has no classes."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -86,18 +87,52 @@ def test_logits_of_each_label_decide_it(kind):
         assert table.loc[(label, "dark"), "specificity"] == 1
 
 
-def test_labels_are_columns_of_a_table(tmp_path):
+def write_table(folder: Path, **columns: Any) -> Path:
+    """Images of `data`, and a table of their labels with other columns in place of some."""
     x, y = data(12)
     for number, image in enumerate(x):
         Image.fromarray((255 * image.permute(1, 2, 0)).byte().numpy()).save(
-            tmp_path / f"{number}.png"
+            folder / f"{number}.png"
         )
-    frame = pd.DataFrame(
-        {"path": [f"{k}.png" for k in range(12)], **dict(zip(LABELS, y.T.numpy(), strict=True))}
-    )
-    table = ImageTable(frame, label=LABELS, root=tmp_path)
+    own = dict(zip(LABELS, y.T.numpy(), strict=True))
+    paths = [f"{k}.png" for k in range(12)]
+    pd.DataFrame({"path": paths, **own, **columns}).to_csv(folder / "t.csv", index=False)
+    return folder / "t.csv"
+
+
+def test_labels_are_columns_of_a_table(tmp_path):
+    table = ImageTable(write_table(tmp_path), label=LABELS)
     result = audit_multilabel(Colors(), id=table, altered=False, **QUIET)
-    assert result.summary()["with_label"].tolist() == y.sum(0).tolist()
+    assert result.summary()["with_label"].tolist() == data(12)[1].sum(0).tolist()
+
+
+def test_rows_without_a_label_are_left_out_for_that_label(tmp_path):
+    table = write_table(tmp_path, green=["", *data(12)[1][1:, 1].tolist()])
+    result = audit_multilabel(Colors(), id=str(table), labels=LABELS, altered=False, **QUIET)
+    assert result.summary()["n"].tolist() == [12, 11]
+
+
+def test_constant_columns_of_a_table_are_left_out(tmp_path):
+    table = write_table(tmp_path, green=1)
+    result = audit_multilabel(Colors(), id=table, labels=LABELS, altered=False, **QUIET)
+    assert list(result.audits) == ["red"]
+    assert result.left_out == ("Label 'green' is not audited: all of the ID examples has it.",)
+
+
+def test_uncertain_labels_of_a_table_are_refused(tmp_path):
+    table = write_table(tmp_path, green=[-1.0, *data(12)[1][1:, 1].tolist()])
+    with pytest.raises(ValueError, match=r"label 'green' has the values '-1', '0', '1'; expected"):
+        audit_multilabel(Colors(), id=table, labels=LABELS, altered=False, **QUIET)
+
+
+def test_progress_is_a_share_of_all_labels():
+    done = []
+    audit_multilabel(
+        Colors(), id=data(), altered=False, reference=None, untrained=False,
+        progress=lambda stage: done.append(stage.done),
+    )  # fmt: skip
+    assert done == sorted(done)
+    assert done[-1] == 1
 
 
 def test_a_label_without_examples_is_left_out():
@@ -123,13 +158,15 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "one class for each example": ((data()[0], data()[1][:, 0]), {}, r"expected rows of 0 and 1"),
     "degrees of labels": ((data()[0], data()[1] + 0.5), {}, "expected rows of 0 and 1"),
     "a name too few": (data(), {"labels": ["red"]}, "1 names for 2 labels"),
-    "a name twice": (data(), {"labels": ["red", "red"]}, "give one for each"),
+    "a name twice": (data(), {"labels": ["red", "red"]}, "'red' twice"),
     "a label that is none": (data(), {"only": ["blue"]}, "only= has 'blue'"),
     "another number of logits": (
         (data()[0], torch.cat([data()[1], data()[1]], 1)), {}, "2 logits, and .* 4 labels",
     ),
     "no examples": ([], {}, "has no examples"),
-    "a folder": ("images", {}, "give an ImageTable with label="),
+    "a folder": ("images", {}, "give a table with a column for each label"),
+    "OOD sets under one name": (data(), {"ood": {"ID": data()}}, "two sets are named 'ID'"),
+    "no label at all": (data(), {"only": []}, "only= has no label"),
 }  # fmt: skip
 
 

@@ -10,14 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from contam.auditing.api import audit
+from contam.auditing.api import Report, audit
 from contam.auditing.records import Score
 from contam.auditing.result import Audit
+from contam.experiment import Stage
 from contam.inputs import as_batches
+from contam.inputs.forms import named_sets
 from contam.inputs.lazy_files import MAX_BYTES
-from contam.inputs.parts import Parts, as_input, as_inputs, parts
+from contam.inputs.parts import Parts, as_input, as_inputs, parts, some_of
 from contam.inputs.pixel_range import Transform
-from contam.inputs.table_files import ImageTable
+from contam.inputs.table_files import ImageTable, table_of
+from contam.measures.robustness import Line
 from contam.models.black_box import BlackBox
 from contam.models.find_network import FoundNetwork, find_network
 from contam.models.logits_adapter import LogitsAdapter
@@ -101,12 +104,19 @@ def audit_multilabel(
     weights: str | Path | None = None,
     transform: Transform | None = None,
     keys: Mapping[str, str] | None = None,
+    domain: str | int | None = None,
     layers: str | Sequence[str] = "auto",
+    background: Any = None,
+    masks: Any = None,
+    baseline: str | Path | Mapping[str, Line] | None = None,
     budget: int | None = None,
     reference: Any = "auto",
     untrained: bool = True,
     altered: bool = True,
-    progress: bool = True,
+    device: str | torch.device | None = None,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    progress: bool | Report = True,
     seed: int = 0,
 ) -> MultilabelAudit:
     """Audit a network with one logit for each of several labels, label by label.
@@ -121,18 +131,26 @@ def audit_multilabel(
             of them, or an `ImageTable` whose `label` lists the columns of labels.
         ood: one such set, or a dict of them by name.
         labels: names of all labels in the order of the logits; by default the columns of the table,
-            or numbers.
+            or numbers. For a table that names no column of labels, these are its columns.
         only: names of the labels to audit; by default all.
         name: name of the model on the pages.
         weights: as for `audit`.
         transform: as for `audit`.
         keys: as for `audit`.
+        domain: as for `audit`.
         layers: as for `audit`.
+        background: as for `audit`.
+        masks: as for `audit`.
+        baseline: as for `audit`.
         budget: as for `audit`.
         reference: as for `audit`.
         untrained: as for `audit`.
         altered: as for `audit`.
-        progress: whether to show a progress bar for each label.
+        device: as for `audit`.
+        batch_size: as for `audit`.
+        workers: as for `audit`.
+        progress: whether to show a progress bar for each label, or a function that is called with
+            each `Stage` of the work on all labels.
         seed: as for `audit`.
 
     Returns:
@@ -152,19 +170,20 @@ def audit_multilabel(
     """
     found = model if isinstance(model, FoundNetwork) else find_network(model, weights, transform)
     sets = {"ID": id} | _named(ood)
-    columns = id.label if isinstance(id, ImageTable) else None
-    read = {
-        key: data if isinstance(data, ImageTable) else _read(key, data, keys or {}, found.transform)
-        for key, data in sets.items()
-    }
-    known = _label_names(labels, columns, read["ID"])
-    _check_width(found, read["ID"], known)
+    read: dict[str, Labeled | ImageTable] = {}
+    for key, data in sets.items():
+        table = table_of(data)
+        read[key] = _read(key, data, keys or {}, found.transform) if table is None else table
+    known = _label_names(labels, read["ID"])
+    chosen = known if only is None else _chosen(only, known)
+    _check_width(found, read["ID"], known, chosen[0], keys or {})
     audits, left_out = {}, []
-    for label in known if only is None else _chosen(only, known):
+    for count, label in enumerate(chosen):
         number = known.index(label)
         ones = {key: _of_label(data, number, known, key) for key, data in read.items()}
-        if isinstance(ones["ID"], tuple) and len(ones["ID"][1].unique()) < 2:
-            which = "all" if bool(ones["ID"][1][0]) else "none"
+        values = {key: _values(data, label, keys or {}) for key, data in ones.items()}["ID"]
+        if len(values) == 1:
+            which = "all" if values == {1} else "none"
             left_out.append(f"Label {label!r} is not audited: {which} of the ID examples has it.")
             continue
         own = replace(
@@ -173,8 +192,10 @@ def audit_multilabel(
         )  # fmt: skip
         audits[label] = audit(
             own, id=ones.pop("ID"), ood=ones or None, weights=weights, classes=_names(label),
-            keys=keys, layers=layers, budget=budget, reference=reference, untrained=untrained,
-            altered=altered, progress=progress, seed=seed,
+            keys=keys, domain=domain, layers=layers, background=background, masks=masks,
+            baseline=baseline, budget=budget, reference=reference, untrained=untrained,
+            altered=altered, device=device, batch_size=batch_size, workers=workers,
+            progress=_share(progress, label, count, len(chosen)), seed=seed,
         )  # fmt: skip
     return MultilabelAudit(audits, tuple(left_out))
 
@@ -184,47 +205,98 @@ def _names(label: str) -> tuple[str, str]:
     return f"not {label}", label
 
 
+def _share(progress: bool | Report, label: str, count: int, labels: int) -> bool | Report:
+    """The function that reports the progress of one label as a share of all."""
+    if isinstance(progress, bool):
+        return progress
+    return lambda stage: progress(
+        Stage((count + stage.done) / labels, f"{label}: {stage.doing}"),
+    )
+
+
+def _values(data: Any, label: str, keys: Mapping[str, str]) -> set[int]:
+    """The different values of a label.
+
+    Raises:
+        ValueError: a value is neither 0 nor 1.
+    """
+    found = data.rows(keys).y if isinstance(data, ImageTable) else data[1]
+    values: set[Any] = set(found.tolist() if isinstance(found, Tensor) else found)
+    if not values <= {0, 1}:
+        raise ValueError(
+            f"label {label!r} has the values {some_of(sorted(map(str, values)))}; expected 0 "
+            "(without) and 1 (with), or an empty cell where it is unknown"
+        )
+    return values
+
+
 def _value(score: Score | None) -> float | None:
     return None if score is None else score.accuracy.value
 
 
 def _named(ood: Any) -> dict[str, Any]:
-    if ood is None:
-        return {}
-    named = isinstance(ood, Mapping) and not any(
-        isinstance(value, Tensor) or hasattr(value, "dtype") for value in ood.values()
-    )
-    return {str(key): value for key, value in ood.items()} if named else {"OOD": ood}
+    """OOD sets by name.
+
+    Raises:
+        ValueError: two sets have the same name.
+    """
+    sets: dict[str, Any] = {}
+    pairs = named_sets(ood)
+    for number, (name, data) in enumerate(pairs, 1):
+        table = table_of(data)
+        own = ("OOD" if len(pairs) == 1 else f"OOD {number}") if table is None else table.name
+        key = name or own
+        if key == "ID" or key in sets:
+            raise ValueError(f"two sets are named {key!r}; give ood= as a dict with other names")
+        sets[key] = data
+    return sets
 
 
 def _chosen(only: Sequence[str], known: Sequence[str]) -> Sequence[str]:
+    if not only:
+        raise ValueError("only= has no label; give one or leave it out")
     unknown = [label for label in only if label not in known]
     if unknown:
         raise ValueError(f"only= has {unknown[0]!r}, which is none of the labels {list(known)[:8]}")
     return only
 
 
-def _label_names(
-    labels: Sequence[str] | None, columns: Any, data: "Labeled | ImageTable"
-) -> list[str]:
+def _label_names(labels: Sequence[str] | None, data: "Labeled | ImageTable") -> list[str]:
     if isinstance(data, ImageTable):
+        columns = data.label
+        if columns is None and labels is not None:
+            columns = list(labels)
         if isinstance(columns, str) or not columns:
-            raise ValueError("label= of a table with several labels lists their columns")
+            raise ValueError(
+                "a table with several labels needs their columns; give label= of ImageTable, or "
+                "labels="
+            )
         if labels is not None and list(labels) != list(columns):
             raise ValueError("a table names its labels by its columns; leave out labels=")
-        return list(columns)
-    width = data.y.shape[1]
-    names = [str(k) for k in range(width)] if labels is None else list(map(str, labels))
-    if len(names) != width or len(set(names)) < width:
+        width = len(columns)
+        names = list(columns)
+    else:
+        width = data.y.shape[1]
+        names = [str(k) for k in range(width)] if labels is None else list(map(str, labels))
+    if len(names) != width:
         raise ValueError(f"labels= has {len(names)} names for {width} labels; give one for each")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"labels= has {twice!r} twice; give one name for each label")
     return names
 
 
-def _check_width(found: FoundNetwork, data: "Labeled | ImageTable", known: Sequence[str]) -> None:
+def _check_width(
+    found: FoundNetwork, data: "Labeled | ImageTable", known: Sequence[str], label: str,
+    keys: Mapping[str, str],
+) -> None:  # fmt: skip
     """Raise unless the network gives one logit for each label."""
+    import pandas as pd
+
     if isinstance(data, ImageTable):
-        first = replace(data, label=known[0])
-        x = next(as_batches(first, 2, transform=found.transform)).x
+        rows = replace(data, label=label).rows(keys)
+        first = ImageTable(pd.DataFrame({"path": map(str, rows.files[:1]), "label": 0}))
+        x = next(as_batches(first, 1, transform=found.transform)).x
     else:
         x = data.x[:2]
     device = next((value.device for value in found.model.parameters()), torch.device("cpu"))
@@ -287,8 +359,8 @@ def _batches(data: Any, keys: Mapping[str, str], transform: Transform | None) ->
         return
     if isinstance(data, str | Path):
         raise ValueError(
-            f"{data}: folders have one label for each image; give an ImageTable with label= the "
-            "columns of labels"
+            f"{data}: folders have one label for each image; give a table with a column for each "
+            "label"
         )
     single = isinstance(data, Dataset) or hasattr(data, "column_names")
     whole_set: Any = data

@@ -1,7 +1,9 @@
 """`contam audit`: diagnose why a classifier fails on shifted data."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -17,6 +19,10 @@ from contam.cli.audit_options import (
 )
 from contam.cli.parsing import nearest
 from contam.cli.progress import ProgressDisplay
+
+if TYPE_CHECKING:
+    from contam.auditing.multilabel import MultilabelAudit
+    from contam.auditing.result import Audit
 
 Several = tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]]
 """A flag that takes several values and may be given again."""
@@ -36,6 +42,7 @@ def audit(
     std: tuple[float, ...] = (),
     in_chans: int | None = None,
     classes: str | None = None,
+    labels: str | None = None,
     columns: str | None = None,
     keys: Several = (),
     domain: str | None = None,
@@ -59,8 +66,9 @@ def audit(
 ) -> int:
     """Diagnose why a classifier fails on shifted data: contam audit --model M --weights W --id DIR.
 
-    Writes the page OUT/audit.html, the record audit.json (with its schema) and CSV tables. The exit
-    code is 1 if the verdict is one of --fail-on.
+    Writes the page OUT/audit.html, the record audit.json (with its schema) and CSV tables; with
+    --labels, OUT/summary.csv and these files for each label. The exit code is 1 if a verdict is one
+    of --fail-on.
 
     Args:
         model: timm:NAME, torchvision:NAME, a .pt2 or .onnx file, or package.module:object: a
@@ -79,6 +87,9 @@ def audit(
         in_chans: channels of the network's input; by default those of its first weight.
         classes: names of the logits in their order: a file with one on each line, a JSON file, or a
             list with commas.
+        labels: columns of 0 and 1 of a table, one for each logit, for networks with several labels
+            for each image; each label gets its own audit. With --classes, which names all logits,
+            some of them. A list with commas, or a file.
         columns: logits to compare: labeled (classes that have images in every set), a list such as
             0-9,33 or cat,dog, or a file.
         keys: columns of tables by part, such as x=scan y=diagnosis domain=hospital.
@@ -104,18 +115,19 @@ def audit(
         quiet: print neither progress nor the verdict.
         seed: random seed.
     """
-    from contam.auditing import api
+    from contam.auditing import api, multilabel
     from contam.models.find_network import find_network
     from contam.run import reserved
 
     failing = failing_causes(fail_on)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is not a folder; choose another --out")
-    encoder: Any = reference
+    if labels is not None and columns is not None:
+        raise ValueError("--labels takes every logit as a label; leave out --columns")
+    encoder: Any = None if reference == "none" else reference
     if reference_weights is not None:
         encoder = (reference, reference_weights)
-    elif reference == "none":
-        encoder = None
+    first = out / ("audit.html" if labels is None else multilabel.SUMMARY)
     try:
         pairs = named_data([id], root=root)
         if len(pairs) > 1:
@@ -124,30 +136,56 @@ def audit(
             find_network(model, weights), transform=transform, image_size=image_size, mean=mean,
             std=std, in_chans=in_chans,
         )  # fmt: skip
-        with reserved(out / "audit.html"), ProgressDisplay("audit", silent=quiet) as display:
-            result = api.audit(
-                network, id=pairs[0][1], ood=_unique(named_data(flat(ood), root=root)), name=name,
-                weights=weights, masks=by_set(flat(masks)), background=by_set(flat(background)),
-                layers=flat(layer) or "auto", baseline=baseline, reference=encoder,
-                untrained=control, altered=altered, budget=budget, batch_size=batch_size,
-                workers=workers, classes=listed(classes, "--classes"), columns=columns_of(columns),
-                keys=keys_of(flat(keys)), device=device, seed=seed,
-                domain=int(domain) if domain and domain.isdecimal() else domain,
-                progress=lambda stage: display.update(stage.done, stage.doing),
-            )  # fmt: skip
+        with reserved(first), ProgressDisplay("audit", silent=quiet) as display:
+            given: dict[str, Any] = {
+                "id": pairs[0][1], "ood": _unique(named_data(flat(ood), root=root)), "name": name,
+                "weights": weights, "masks": by_set(flat(masks)),
+                "background": by_set(flat(background)), "layers": flat(layer) or "auto",
+                "baseline": baseline, "reference": encoder, "untrained": control,
+                "altered": altered, "budget": budget, "batch_size": batch_size, "workers": workers,
+                "keys": keys_of(flat(keys)), "device": device, "seed": seed,
+                "domain": int(domain) if domain and domain.isdecimal() else domain,
+                "progress": lambda stage: display.update(stage.done, stage.doing),
+            }  # fmt: skip
+            result: Audit | MultilabelAudit
+            names, chosen = listed(classes, "--classes"), listed(labels, "--labels")
+            if chosen is None:
+                result = api.audit(network, classes=names, columns=columns_of(columns), **given)
+            else:
+                result = multilabel.audit_multilabel(
+                    network, labels=names or chosen, only=chosen, **given
+                )
     except ValueError as error:
         raise ValueError(as_flags(str(error))) from error
     result.save(out)
-    page = result.report(out / "audit.html")
+    if isinstance(result, multilabel.MultilabelAudit):
+        audits = result.audits
+        shown = f"{out} has the summary, and a folder with the evidence and a page of each label"
+    else:
+        audits = {"": result}
+        page = result.report(out / "audit.html").resolve().as_uri()
+        shown = f"{out} has the evidence; open {page} in a browser"
     if as_json:
-        print(result.evidence.model_dump_json(indent=1))
+        records = {label: one.evidence.model_dump(mode="json") for label, one in audits.items()}
+        print(json.dumps(records.get("", records), indent=1))
     elif not quiet:
         print(result)
-        for line in result.evidence.left_out:
-            print(f"note: {as_flags(line)}")
-        print(f"{out} has the evidence; open {page.resolve().as_uri()} in a browser")
-    causes = {result.verdict.cause, *result.verdict.behind}
+        print(*_notes(audits), shown, sep="\n")
+    verdicts = [one.verdict for one in audits.values()]
+    causes = {cause for found in verdicts for cause in (found.cause, *found.behind)}
     return 1 if causes & failing else 0
+
+
+def _notes(audits: "Mapping[str, Audit]") -> list[str]:
+    """What the audits left out, with the labels if it is not so for all of them."""
+    labels: dict[str, list[str]] = {}
+    for label, one in audits.items():
+        for line in one.evidence.left_out:
+            labels.setdefault(line, []).append(label)
+    return [
+        f"note{'' if len(some) == len(audits) else ' on ' + ', '.join(some)}: {as_flags(line)}"
+        for line, some in labels.items()
+    ]
 
 
 def _unique(pairs: list[tuple[str | None, Any]]) -> Any:

@@ -34,11 +34,11 @@ def as_flags(text: str) -> str:
     >>> as_flags("give classes= or layers=")
     'give --classes or --layer'
     """
-    others = {"layers": "layer"}
+    others = {"layers": "layer", "only": "labels"}
     # Not untrained=, because no flag takes a network.
     named = (
-        "background|baseline|batch_size|budget|classes|columns|device|domain|keys|layers|masks|"
-        "reference|root|seed|transform|weights|workers"
+        "background|baseline|batch_size|budget|classes|columns|device|domain|keys|labels|layers|"
+        "masks|only|reference|root|seed|transform|weights|workers"
     )
     return re.sub(
         rf"\b({named})=(?=[\s,.;:)]|$)",
