@@ -52,6 +52,7 @@ def test_examples_of_other_classes_are_left_out_and_counted():
 REFUSED: dict[str, tuple[Any, str]] = {
     "a word": ("labelled", "columns= is 'labeled', or at least two indices"),
     "one logit": ([3], "at least two indices"),
+    "a number": (3, "at least two indices or names of logits; got 3"),
     "a logit that does not exist": ([0, 10], "columns= has 10, and the logits are 0 to 9"),
     "a negative logit": ([0, -1], "columns= has -1"),
     "a truth value": ([True, 0], "columns= has True"),

@@ -408,6 +408,7 @@ BAD: dict[str, tuple[dict, str]] = {
     "no labels at all": ({"id": [(X,)]}, r"expected \(x, y\)"),
     "dicts without labels": ({"id": [{"image": X}]}, "no label among"),
     "dicts without inputs": ({"id": [{"label": Y}]}, "no input among"),
+    "names of parts as a number": ({"keys": 3}, "keys= is a int; expected a dict"),
     "labels of no kind": ({"id": [(X, object())]}, "expected whole numbers or names"),
     "inputs of words": ({"id": [(["a", "b"], [0, 1])]}, "inputs are"),
     "inputs of truth values": ({"id": (X > 0, Y)}, "real numbers"),

@@ -99,7 +99,7 @@ def test_an_example_of_a_stream(name):
     some = read_set(((x, number % 2) for number in range(4)), name="mine", transform=pixels)
     checked(some.domain.data.x[3], channels)
     assert bool(some.notes) == bool(said)
-    (batch,) = as_batches(((x, number % 2) for number in range(4)), transform=pixels)
+    (batch,) = as_batches((x, number % 2) for number in range(4))
     checked(batch.x[0], channels)
 
 
@@ -283,6 +283,7 @@ BAD_MASKS = {
     "not finite": (torch.full((4, SIDE, SIDE), torch.nan), "not finite"),
     "numbers of classes in bytes": (torch.full((4, SIDE, SIDE), 3, dtype=torch.uint8), "black"),
     "beyond one": (torch.full((4, SIDE, SIDE), 7.0), "expected shares"),
+    "a number": (3, r"masks are a int; expected \(n, height, width\)"),
 }
 
 

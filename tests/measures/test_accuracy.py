@@ -72,6 +72,41 @@ def test_a_model_is_evaluated_in_evaluation_mode():
     assert model.training
 
 
+class Returning(nn.Module):
+    """Returns the results of several modules."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(part(x) for part in self.parts)
+
+
+X, Y = torch.eye(3).repeat(4, 1), torch.arange(3).repeat(4)
+FEATURES = nn.Linear(3, 16)
+REFUSED = {
+    "labels above the logits": (nn.Identity(), Y + 5, "labels 5..7 don't fit 3 logits"),
+    "labels below 0": (nn.Identity(), Y - 1, "labels -1..1 don't fit 3 logits"),
+    "features before the logits": (
+        Returning(FEATURES, nn.Identity()), Y, "tensors of 16, 3 columns, and there are 3 classes",
+    ),
+    "no network": (None, Y, "the model is a NoneType; expected a torch.nn.Module"),
+    "a function": (lambda x: x, Y, "the model is a function"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_labels_and_logits_that_do_not_fit_are_refused(case):
+    model, y, line = REFUSED[case]
+    with pytest.raises(ValueError, match=line):
+        accuracy(model, (X, y), batch_size=5)
+
+
+def test_logits_before_features_are_accepted():
+    assert accuracy(Returning(nn.Identity(), FEATURES), (X, Y)) == Accuracy(12, 12)
+
+
 def test_a_result_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Accuracy(1, 2).correct = 2  # pyright: ignore[reportAttributeAccessIssue]

@@ -234,6 +234,8 @@ REFUSED = {
     "code of the system": (
         saved({"state_dict": prefixed(""), "x": Trap(os.mkdir)}), "a pickle that would run code"),
     "text": (lambda p: p.write_text("weights"), "can't read weights"),
+    "lines of text": (
+        lambda p: p.write_text("hello\n" * 20), "it is damaged, or no file of weights;"),
     "nothing": (lambda p: p.write_bytes(b""), "it is empty"),
     "a pointer of Git LFS": (
         lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),

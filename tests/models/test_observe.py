@@ -3,6 +3,7 @@
 import gc
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -340,6 +341,12 @@ def test_the_model_is_unchanged_after_an_error(peculiar, where):
     with pytest.raises((RuntimeError, ValueError)):
         layers_observed(peculiar, x, layers, broken if where == "reading" else over_space)
     assert_unchanged(peculiar, before)
+
+
+def test_what_is_no_network_is_refused():
+    model: Any = None
+    with pytest.raises(ValueError, match="the model is a NoneType; expected"):
+        layers_observed(model, noise(2, 3), ())
 
 
 def test_the_random_state_is_preserved_for_a_network_that_draws():

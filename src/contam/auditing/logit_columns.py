@@ -97,7 +97,7 @@ def _note(chosen: Sequence[int], width: int, which: str) -> str:
 
 def _indices(columns: Sequence[int | str], classes: Sequence[str] | None, width: int) -> list[int]:
     """Return the logits that indices or names mean."""
-    if isinstance(columns, str) or len(columns) < 2:
+    if isinstance(columns, str) or not isinstance(columns, Sequence) or len(columns) < 2:
         raise ValueError(
             f"columns= is 'labeled', or at least two indices or names of logits; got {columns!r}"
         )

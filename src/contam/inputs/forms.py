@@ -81,6 +81,10 @@ class Options:
         return 4 if self.workers is None else self.workers
 
     def __post_init__(self) -> None:
+        if not isinstance(self.keys, Mapping):
+            raise ValueError(
+                f"keys= is a {type(self.keys).__name__}; expected a dict such as {{'x': 'scan'}}"
+            )
         unknown = sorted(set(self.keys) - set(KEYS))
         if unknown:
             raise ValueError(f"keys= has {unknown[0]!r}; expected some of {list(KEYS)}")

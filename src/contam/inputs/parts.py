@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from contam.data.images import pixels
 from contam.inputs.image_conversion import (
     channels_first,
     has_channels_last,
@@ -106,13 +107,13 @@ def as_input(x: Any, transform: Transform | None) -> Tensor:
     Args:
         x: an image, an array of bytes or 16-bit values (height, width) or (height, width,
             channels), a tensor or another array.
-        transform: function from an image to a tensor.
+        transform: function from an image to a tensor; by default pixels in [0, 1], as for files.
 
     Returns:
         A tensor without a batch axis.
 
     Raises:
-        ValueError: an image has no transform, or the input makes no tensor of real numbers.
+        ValueError: the input makes no tensor of real numbers.
 
     >>> as_input([1.0, 2.0], None)
     tensor([1., 2.])
@@ -142,12 +143,7 @@ def converted_input(x: Any, transform: Transform | None) -> tuple[Tensor, str]:
     if picture is None:
         x, change = channels_first(x, 3) if isinstance(x, np.ndarray) else (x, "")
         return as_inputs(x), change
-    if transform is None:
-        raise ValueError(
-            "examples are images, and the preprocessing of the network is not known; give "
-            "transform=, a function from an image to a tensor"
-        )
-    return transformed(picture.image, transform), picture.change
+    return transformed(picture.image, transform or pixels), picture.change
 
 
 def transformed(image: Image.Image, transform: Transform) -> Tensor:
@@ -254,7 +250,12 @@ def as_masks(masks: Any) -> Tensor:
     >>> as_masks(torch.tensor([[[True, False]]])).tolist()
     [[[1.0, 0.0]]]
     """
-    if isinstance(masks, np.ndarray | Sequence) and not isinstance(masks, str):
+    if isinstance(masks, str) or not isinstance(masks, Tensor | np.ndarray | Sequence):
+        raise ValueError(
+            f"masks are a {type(masks).__name__}; expected (n, height, width) values in [0, 1], a "
+            "folder, or a dict of them by set"
+        )
+    if not isinstance(masks, Tensor):
         masks = torch.as_tensor(np.array([np.asarray(mask) for mask in masks]))
     if isinstance(masks, Tensor) and masks.dtype in (torch.bool, torch.uint8):
         binary = masks.dtype == torch.bool or not masks.numel() or int(masks.max()) <= 1
@@ -356,6 +357,8 @@ def _plain_column(y: Any, what: str) -> Tensor | list[str]:
     kinds = sorted({type(label).__name__ for label in items if not isinstance(label, int | float)})
     if kinds and any(isinstance(label, str | int | float) for label in items):
         raise ValueError(f"{what} mix numbers and {kinds[0]}; expected whole numbers or names")
+    if any(isinstance(label, int) and abs(label) >= 2**63 for label in items):
+        raise ValueError(f"{what} hold whole numbers of more than 64 bits; expected class indices")
     try:
         return torch.as_tensor(np.asarray(items))
     except (TypeError, ValueError, RuntimeError, OverflowError):

@@ -73,16 +73,30 @@ def accuracy(model: nn.Module, data: Any, *, batch_size: int = 256) -> Accuracy:
         batch_size: examples that are shown at a time.
 
     Raises:
-        ValueError: the data can't be read, or the network returns no logits.
+        ValueError: the data can't be read, a label has no logit, the network returns no logits, or
+            it returns several tensors, of which another than the first fits the labels.
 
     >>> import torch
     >>> accuracy(nn.Identity(), (torch.eye(3), [0, 1, 1]))
     Accuracy(correct=2, count=3)
     """
-    hits = Hits()
+    hits, network, ends = Hits(), LogitsAdapter(model), [0]
     with preserve_rng(data):
-        for observation in observe(LogitsAdapter(model), data, (), batch_size=batch_size):
+        for observation in observe(network, data, (), batch_size=batch_size):
             hits.update(observation.logits, observation.batch.y)
+            if len(observation.batch.y):
+                ends += map(int, observation.batch.y.aminmax())
+    width, lowest, highest = network.width or 0, min(ends), max(ends)
+    if hits.count and not 0 <= lowest <= highest < width:
+        raise ValueError(
+            f"labels {min(ends[1:])}..{highest} don't fit {width} logits, numbered from 0"
+        )
+    if highest + 1 != width and highest + 1 in network.outputs.values():
+        raise ValueError(
+            f"the network returns tensors of {', '.join(map(str, network.outputs.values()))} "
+            f"columns, and there are {highest + 1} classes; expected the logits first, so give a "
+            "network that returns them alone"
+        )
     return hits.compute()
 
 

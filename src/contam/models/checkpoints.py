@@ -304,6 +304,8 @@ def _plainly(error: Exception) -> str:
     if "torchscript" in text.lower():
         return "it is a TorchScript program"
     text = text.rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
+    if isinstance(error, KeyError | IndexError):
+        return "it is damaged, or no file of weights"
     line = text.splitlines()[0].partition("Please use")[0].strip().rstrip(".")
     if line.startswith("Weights only load failed"):
         return "it is damaged, or a pickle that would run code"

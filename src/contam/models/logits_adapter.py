@@ -58,6 +58,7 @@ class LogitsAdapter(nn.Module):
         labels: int | None = None,
     ) -> None:
         super().__init__()
+        check_module(network)
         # Not as a child, which would be a layer around all others.
         self.__dict__["network"] = network
         self._modules = network._modules
@@ -68,6 +69,8 @@ class LogitsAdapter(nn.Module):
         self.allow_nan = allow_nan
         self.labels = labels
         self._choice = ""
+        self.outputs: Mapping[Any, int] = {}
+        """Columns of each tensor that the network returns, if it returns several."""
         self.width: int | None = None
         self.output: OutputKind | None = None
         """What the network returns; None before the first batch."""
@@ -158,6 +161,8 @@ class LogitsAdapter(nn.Module):
                 f"{type(error).__name__}: {message}; give data as it was trained on, or transform="
             ) from error
         if self.labels is None:
+            if self.width is None:
+                self.outputs = {name: _columns(part) for name, part in _tensors(output).items()}
             return output
         output, self._choice = fitting_output(output, self.labels)
         return output
@@ -219,17 +224,8 @@ def fitting_output(output: Any, labels: int) -> tuple[Any, str]:
     >>> fitting_output((features, logits), 3)[0].tolist()
     [[0.0, 0.0, 0.0]]
     """
-    parts: Mapping[Any, Any] = {}
-    if isinstance(output, Mapping) and output_tensor(output) is output:
-        parts = output
-    elif isinstance(output, Sequence) and not hasattr(output, "logits"):
-        parts = dict(enumerate(output))
-    tensors = {
-        name: part
-        for name, part in parts.items()
-        if isinstance(part, Tensor) and part.is_floating_point() and part.ndim >= 1
-    }
-    if len(tensors) < 2:
+    tensors = _tensors(output)
+    if not tensors:
         return output, ""
     fitting = [name for name, part in tensors.items() if _columns(part) == labels]
     shapes = ", ".join(str(tuple(part.shape[1:])) for part in tensors.values())
@@ -240,6 +236,39 @@ def fitting_output(output: Any, labels: int) -> tuple[Any, str]:
     which = f"number {chosen + 1}" if isinstance(chosen, int) else repr(chosen)
     more = f"; {len(fitting) - 1} more would fit" if len(fitting) > 1 else ""
     return tensors[chosen], f"{said}; {which} is taken for the logits{more}."
+
+
+def _tensors(output: Any) -> dict[Any, Tensor]:
+    """The tensors of an output that has several and does not name its logits."""
+    parts: Mapping[Any, Any] = {}
+    if isinstance(output, Mapping) and output_tensor(output) is output:
+        parts = output
+    elif isinstance(output, Sequence) and not hasattr(output, "logits"):
+        parts = dict(enumerate(output))
+    tensors = {
+        name: part
+        for name, part in parts.items()
+        if isinstance(part, Tensor) and part.is_floating_point() and part.ndim >= 1
+    }
+    return tensors if len(tensors) > 1 else {}
+
+
+def check_module(model: Any) -> None:
+    """Raise unless this is a network.
+
+    Args:
+        model: what was given for a network.
+
+    Raises:
+        ValueError: it is no module.
+
+    >>> check_module(None)
+    Traceback (most recent call last):
+        ...
+    ValueError: the model is a NoneType; expected a torch.nn.Module
+    """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model is a {type(model).__name__}; expected a torch.nn.Module")
 
 
 def _columns(part: Tensor) -> int:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from contam.batch import Batch
 from contam.inputs import as_batches
 from contam.models.hooks import LayerError, forward_once
+from contam.models.logits_adapter import check_module
 from contam.models.readings import Reading, over_space
 
 
@@ -65,6 +66,7 @@ class Observer:
         *,
         head: bool = False,
     ) -> None:
+        check_module(model)
         if isinstance(reduce, str) and reduce != "moments":
             raise ValueError(
                 f"reduce is a function of a layer's output, or 'moments', not {reduce!r}"

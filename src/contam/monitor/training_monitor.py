@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, TypeVar
 
@@ -275,11 +276,13 @@ def watch(
     >>> list(monitor.snapshots)
     [0, 10, 20]
     """
-    if every < 1 or k < 1 or (per_class is not None and per_class < 2):
-        raise ValueError(
-            f"every and k must be at least 1 and per_class at least 2, not {every}, {k} and "
-            f"{per_class}"
-        )
+    limits = {"every": (every, 1), "k": (k, 1), "start": (start, 0), "seed": (seed, 0)}
+    limits |= {} if per_class is None else {"per_class": (per_class, 2)}
+    for argument, (value, least) in limits.items():
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+            raise ValueError(
+                f"{argument} is a whole number of at least {least}; got {str(value)[:40]!r}"
+            )
     if on_error not in ("note", "raise"):
         raise ValueError(f"on_error is 'note' or 'raise', not {on_error!r}")
     if not isinstance(model, nn.Module):
@@ -360,6 +363,10 @@ def _layers(
     model: LogitsAdapter, x: torch.Tensor, layers: Collection[str] | Literal["auto"]
 ) -> FoundLayers:
     """Return the layers to monitor, in the order in which they run, and notes on the others."""
+    if not isinstance(layers, Collection) or not layers:
+        raise ValueError(
+            f"layers is a list of at least one name, or 'auto'; got {str(layers)[:40]!r}"
+        )
     if not isinstance(layers, str):
         return find_layers(model, x, list(layers))
     if layers != "auto":
