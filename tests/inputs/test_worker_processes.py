@@ -1,6 +1,7 @@
 """Loaders with worker processes: what each worker does first, and how the workers start."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,6 +41,27 @@ def test_files_that_each_worker_opens_are_read():
     loader = DataLoader(Opened(), 2, num_workers=1, worker_init_fn=open_files)
     assert rows(loader) == [0, 2, 4, 6, 8, 10]
     assert not OPEN, "this process opened nothing"
+
+
+class Closed(Opened):
+    """Readable only where `open_in_dataset` gave it its file."""
+
+    pixels: torch.Tensor | None = None
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
+        assert self.pixels is not None
+        return self.pixels[number], number % 2
+
+
+def open_in_dataset(worker: int) -> None:
+    """The start of a worker that keeps the open file in the dataset."""
+    info: Any = get_worker_info()
+    info.dataset.pixels = torch.arange(12.0).view(6, 2)
+
+
+def test_files_that_each_worker_opens_in_the_dataset_are_read():
+    loader = DataLoader(Closed(), 2, num_workers=1, worker_init_fn=open_in_dataset)
+    assert rows(loader) == [0, 2, 4, 6, 8, 10]
 
 
 @pytest.mark.slow
@@ -88,6 +110,12 @@ def test_options_without_an_effect_are_refused(case):
     sets, transform, keys, message = UNUSED[case]
     with pytest.raises(ValueError, match=message):
         check_used(sets, transform, keys)
+
+
+def test_a_domain_column_of_folders_alone_is_refused():
+    with pytest.raises(ValueError, match="domain= 'site' names a column of metadata, and folders"):
+        check_used(["images", Path("more")], None, None, "site")
+    check_used(["images", "labels.csv"], None, None, "site")
 
 
 @pytest.mark.parametrize("case", USED)

@@ -151,7 +151,7 @@ def prepare(
         outputs=None if resolved is None or columns else _outputs(resolved.model),
         workers=workers,
     )  # fmt: skip
-    check_used([id, *(data for _, data in named_sets(ood))], transform, keys)
+    check_used([id, *(data for _, data in named_sets(ood))], transform, keys, domain)
     tables = _tables(id, ood, options)
     pixel_range = shared_pixel_range(tables)
     if pixel_range is not None and pixel_range.is_unit:

@@ -218,7 +218,10 @@ def read_raw(name: str | None, data: Any, role: str, options: Options) -> RawSet
 
 
 def check_used(
-    sets: Sequence[Any], transform: Transform | None, keys: Mapping[str, str] | None
+    sets: Sequence[Any],
+    transform: Transform | None,
+    keys: Mapping[str, str] | None,
+    domain: str | int | None = None,
 ) -> None:
     """Raise an error if an option would have no effect on any of the data sets.
 
@@ -226,10 +229,11 @@ def check_used(
         sets: the data sets.
         transform: the user's function from an image to the network's input.
         keys: the user's names of the parts of dicts.
+        domain: the metadata column that is the domain.
 
     Raises:
-        ValueError: all sets are tensors, and there is a transform; or none has dicts, and there are
-            keys.
+        ValueError: all sets are tensors, and there is a transform; none has dicts, and there are
+            keys; or all are folders, and there is a domain.
 
     >>> check_used([(torch.zeros(2, 3), [0, 1])], torch.relu, None)
     Traceback (most recent call last):
@@ -246,6 +250,13 @@ def check_used(
         raise ValueError(
             f"keys= names the parts of dicts such as {next(iter(keys.values()))!r}, and the sets "
             "are tensors (x, y); leave it out"
+        )
+    if domain is not None and all(
+        isinstance(data, str | Path) and table_of(data) is None for data in sets
+    ):
+        raise ValueError(
+            f"domain= {domain!r} names a column of metadata, and folders have none; leave it out "
+            "(the domains of domain/class/image are the first folders)"
         )
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from torch.utils.data import (
     IterableDataset,
     RandomSampler,
     SequentialSampler,
+    get_worker_info,
 )
 
 from contam.batch import Batch, Domain
@@ -129,7 +131,8 @@ class IndexedReader:
         groups = [list(numbers[i : i + size]) for i in range(0, len(numbers), size)]
         loader = DataLoader(
             self, batch_sampler=groups, collate_fn=self.collated, num_workers=self.workers,  # pyright: ignore[reportArgumentType], lists do
-            generator=generator_for(0, "audit/workers"), worker_init_fn=self.worker_init,
+            generator=generator_for(0, "audit/workers"),
+            worker_init_fn=partial(_start_worker, self.worker_init),
             multiprocessing_context=self.context if self.workers else None,
         )  # fmt: skip
         for kept, batch, unreadable in loader:
@@ -137,6 +140,15 @@ class IndexedReader:
                 raise ValueError(f"no batch can be made of examples {kept[:3]}...: {batch}")
             if batch is not None or unreadable:
                 yield kept, batch, unreadable
+
+
+def _start_worker(init: Callable[[int], None] | None, number: int) -> None:
+    """Start a worker with the user's dataset in `get_worker_info`, which opens files in it."""
+    info: Any = get_worker_info()
+    # A frozen record; without this, users would get the reader around their dataset.
+    object.__setattr__(info, "dataset", info.dataset.dataset)
+    if init is not None:
+        init(number)
 
 
 def _parts_or_none(batch: Any, keys: Mapping[str, str]) -> Parts | None:
