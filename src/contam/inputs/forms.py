@@ -304,7 +304,8 @@ def stream(data: Any, size: int, options: Options) -> Iterator[Batch]:
     domains: dict[str, int] = {}
     for item in _items(data, size, options):
         if isinstance(item, Batch):
-            yield item._replace(x=unit_bytes(item.x))
+            # A domain in double precision is for a network in double precision.
+            yield item if item.x.is_floating_point() else item._replace(x=unit_bytes(item.x))
             continue
         y = as_labels(item.y)
         if not isinstance(y, Tensor) and classes is None:
