@@ -290,7 +290,7 @@ def stream(data: Any, size: int, options: Options) -> Iterator[Batch]:
     if isinstance(data, Shift):
         data = data.id_test
     if isinstance(data, Domain):
-        yield from (batch._replace(x=unit_bytes(batch.x)) for batch in data.batches(size))
+        yield from map(_in_units, data.batches(size))
         return
     whole = _is_whole_dict(data) or _is_pair(data) or table_of(data) is not None
     if whole or isinstance(data, str | Path):
@@ -304,8 +304,7 @@ def stream(data: Any, size: int, options: Options) -> Iterator[Batch]:
     domains: dict[str, int] = {}
     for item in _items(data, size, options):
         if isinstance(item, Batch):
-            # A domain in double precision is for a network in double precision.
-            yield item if item.x.is_floating_point() else item._replace(x=unit_bytes(item.x))
+            yield _in_units(item)
             continue
         y = as_labels(item.y)
         if not isinstance(y, Tensor) and classes is None:
@@ -324,6 +323,11 @@ def stream(data: Any, size: int, options: Options) -> Iterator[Batch]:
         elif not isinstance(origin, Tensor):
             origin = torch.tensor([domains.setdefault(o, len(domains)) for o in origin])
         yield Batch(x, y, origin)
+
+
+def _in_units(batch: Batch) -> Batch:
+    """A batch without bytes; what is in double precision is for a network in double precision."""
+    return batch if batch.x.is_floating_point() else batch._replace(x=unit_bytes(batch.x))
 
 
 def _items(data: Any, size: int, options: Options) -> Iterator[Batch | Parts]:
