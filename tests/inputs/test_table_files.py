@@ -1,6 +1,7 @@
 """Tables of images: files and data frames, columns, rows, roots, groups, and what is refused."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -241,6 +242,14 @@ REFUSED = {
     "no complete row": (
         lambda: from_table(frame(label=[None] * 4), root="images"),
         "no row with a path and a label",
+    ),
+    "a spreadsheet": (
+        lambda: Path("t.xlsx").write_bytes(b"PK") and from_table("t.xlsx"),
+        "t.xlsx is no table that can be read; tables are .csv",
+    ),
+    "a spreadsheet as data": (
+        lambda: Path("t.xlsx").write_bytes(b"PK") and as_domain("t.xlsx"),
+        "t.xlsx is neither a folder nor a table that can be read; tables are .csv",
     ),
     "a choice without a value": (lambda: from_table(table_of("t.csv:val")), "chooses no rows"),
     "a label that is no class": (

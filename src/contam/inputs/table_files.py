@@ -264,7 +264,7 @@ def table_of(data: Any) -> ImageTable | None:
             `:COLUMN=VALUE,...` to choose rows.
 
     Raises:
-        ValueError: the text after the path does not choose rows.
+        ValueError: the text after the path does not choose rows, or it is a file of another kind.
 
     >>> table_of("labels.csv:split=val,site=3").where
     {'split': 'val', 'site': '3'}
@@ -280,6 +280,11 @@ def table_of(data: Any) -> ImageTable | None:
     suffixes = "|".join(suffix[1:] for suffix in SUFFIXES)
     match = re.match(rf"(.*\.(?:{suffixes}))(?::(.*))?$", str(data), re.IGNORECASE | re.DOTALL)
     if match is None:
+        if Path(data).is_file():
+            raise ValueError(
+                f"{data} is neither a folder nor a table that can be read; tables are "
+                f"{', '.join(SUFFIXES)}"
+            )
         return None
     path, rows = match.groups()
     where = {}
@@ -312,6 +317,8 @@ def read_table(file: Path) -> "DataFrame":
     if not file.exists():
         raise ValueError(f"no table at {file}")
     suffix = file.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ValueError(f"{file} is no table that can be read; tables are {', '.join(SUFFIXES)}")
     if suffix in PARQUET:
         return _of_parquet(file)
     if suffix == ".json":
