@@ -7,17 +7,13 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 BENCHMARKS := theory_step theory_answer observe probe depth distill_step watch audit audit_scale audit_zoo
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
-COMPUTING := tests/theory tests/measures tests/training tests/models tests/auditing tests/experiments
-.PHONY: demo test portable slow check lint types contracts docs format paper-map benchmarks clean
+.PHONY: demo test slow check lint types contracts docs format paper-map benchmarks clean
 
 demo: $(VENV)/.installed        ## install, run the quick experiments, write the page
 	$(BIN)/contam demo
 
 test: $(VENV)/.installed-test   ## install, run the fast tests
 	$(PYTEST) -m "not slow"
-
-portable: $(VENV)/.installed-test  ## what computes, with a processor's oldest instructions: other roundings, same results
-	ATEN_CPU_CAPABILITY=default $(PYTEST) -m "not slow" $(COMPUTING)
 
 slow: $(VENV)/.installed-test   ## the tests that take longer
 	$(PYTEST) -m slow
