@@ -37,7 +37,8 @@ take. The allocator needs some, with its freed pieces of many sizes."""
 class Drawn(Domain):
     """Images that are drawn on access and take no memory."""
 
-    side: int
+    side: int = 32
+    """Pixels of each side."""
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
         drawn = generator or torch.Generator().manual_seed(0)
@@ -50,7 +51,7 @@ class Drawn(Domain):
 def drawn(count: int, side: int) -> Drawn:
     """Images of noise, with the classes in turn."""
     zero = torch.zeros(count, dtype=torch.int64)
-    return Drawn("noise", Batch(zero, torch.arange(count) % CLASSES, zero), side)
+    return Drawn("noise", Batch(zero, torch.arange(count) % CLASSES, zero), side=side)
 
 
 def peak() -> float:
