@@ -4,6 +4,7 @@ Playwright can run once in a process, so its fixture is registered here alone.
 """
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -15,6 +16,14 @@ from support.experiment_runs import SharedRuns
 __all__ = ["browser"]
 
 install_import_hook("contam", f"{shape_checks.__name__}.{shape_checks.tensors_alone.__name__}")
+
+# A suite that is started in the background may ignore the signals that its tests send.
+for number, handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 settings.register_profile("shared machine", deadline=None, print_blob=True)
 settings.load_profile("shared machine")
