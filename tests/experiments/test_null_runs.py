@@ -73,3 +73,12 @@ def test_networks_whose_weights_come_from_files_have_no_null_run():
     experiment = named("fig04_activation_rates")
     with pytest.raises(ValueError, match="set teacher_recipe and student_recipe"):
         experiment.null(experiment.presets["paper"])
+
+
+@pytest.mark.slow
+def test_networks_below_the_least_accuracy_determine_no_line(shared_runs):
+    experiment = named("fig01_distillation")
+    config = experiment.null(experiment.presets["smoke"]).model_copy(update={"least_id": 0.9})
+    run = shared_runs.run(experiment, config)
+    assert not any(c.in_range for c in experiment.claims(run) if c.about_learning)
+    assert experiment.draw(run) and experiment.summary(run)

@@ -246,7 +246,9 @@ def _results(run: Run) -> _Results:
     line = None
     if config.sweep:
         models = _standard(config, table)
-        line = _fitted(models.to_dict("records"))
+        # Networks that learned nothing are below `least_id` and determine no line.
+        if models.id[models.id < 1].nunique() > 1:
+            line = _fitted(models.to_dict("records"))
     others = run.read("standard")
     if others:
         line = _fitted(others)
