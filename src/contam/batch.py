@@ -1,8 +1,9 @@
 """Examples, the distributions they come from, and OOD problems made of distributions."""
 
-from collections.abc import Iterable, Iterator
+import copy
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -65,6 +66,20 @@ class Domain:
     def y(self) -> Tensor:
         """(n,) class index of every example, without reading its input."""
         return self.data.y
+
+    def with_classes(self, classes: Sequence[str] | None) -> Self:
+        """The same sample with names of its classes.
+
+        Args:
+            classes: names by index; None if they are not known.
+
+        >>> y = torch.tensor([0, 1])
+        >>> Domain("photo", Batch(torch.zeros(2, 2), y, y)).with_classes(["cat", "dog"]).classes
+        ('cat', 'dog')
+        """
+        named = copy.copy(self)
+        object.__setattr__(named, "classes", None if classes is None else tuple(classes))
+        return named
 
     @property
     def augments(self) -> bool:

@@ -16,8 +16,8 @@ from contam.experiments.chest_xray import (
     DenseBlock,
     chest_depth,
     decorrelated,
-    over_nearest,
 )
+from contam.experiments.support.prediction_depth import over_nearest
 from contam.measures.depth import UNCERTAIN, Depths, Rule, Support, prediction_depth
 from contam.models.torchvision_import import import_torchvision
 

@@ -32,7 +32,7 @@ from contam.experiments.dominoes.experiment import (
     SMOKE,
 )
 from contam.experiments.support.prediction_depth import (
-    convolutions,
+    behind_normalization,
     depth_row,
     network,
     probed,
@@ -319,7 +319,7 @@ def test_published_presets_report_every_missing_file_at_once(preset, tmp_path):
 
 
 def test_published_probes_are_a_normalization_and_sixteen_convolutions():
-    names = convolutions(network("resnet18_cifar", 2, 0, 10))
+    names = behind_normalization(network("resnet18_cifar", 2, 0, 10))
     assert len(names) == 17 and names[0] == "encoder.bn1"
     assert all(name.rpartition(".")[2] in ("conv1", "conv2") for name in names[1:])
 

@@ -28,6 +28,7 @@ from contam.experiment import (
     Statement,
     judge_all,
 )
+from contam.experiments.support.prediction_depth import over_nearest
 from contam.measures.depth import UNCERTAIN, Depths, Rule, model_depths
 from contam.measures.group_auc import auc_gap, group_auc
 from contam.models.classifier import Classifier
@@ -42,8 +43,6 @@ from contam.training.minibatches import MicroBatch, TrainingExamples
 from contam.training.optimize import Recipe, descend
 
 MURALI = "Murali et al. (2023)"
-GRID = 8
-"""Published side of the grid to which maps are resized."""
 EARLY = 1 / 4
 """Share of the probes that are early."""
 SHOWN = 8
@@ -193,14 +192,6 @@ def probes(model: nn.Module, x: Float[Tensor, "1 ..."]) -> list[str]:
     """Return the probes: every second dense layer, or all activations of another network."""
     dense = [name for name, _ in model.named_modules() if ".probe" in name]
     return dense or layers_of(model, x.to(next(model.parameters()).device))
-
-
-def over_nearest(maps: Float[Tensor, "batch neurons ..."]) -> Float[Tensor, "batch cells"]:
-    """Resize maps to 8 x 8 by nearest neighbors, as published, and flatten them.
-
-    Source: ours; the published code.
-    """
-    return F.interpolate(maps, (GRID, GRID), mode="nearest").flatten(1)
 
 
 def chest_depth(depths: Depths) -> Float[Tensor, "draws queries"]:

@@ -20,7 +20,12 @@ from contam.experiment import (
     Statement,
     judge_all,
 )
-from contam.experiments.support.prediction_depth import depth_row, network
+from contam.experiments.support.prediction_depth import (
+    convolutions,
+    depth_row,
+    network,
+    over_nearest,
+)
 from contam.measures.depth import Rule
 from contam.measures.layerwise import predictions
 from contam.plots import Figure, bars, contact_sheet, histogram, over_seeds
@@ -29,8 +34,6 @@ from contam.training.checkpointed import checkpointed
 from contam.training.supervised import fit
 
 MURALI = "Murali et al. (2023)"
-GRID = 8
-"""Side of the grid over maps of convolutions; the published code takes the nearest pixels."""
 LEARNED = 0.5
 """The least ID accuracy of a network that learned ten classes."""
 SHOWN = 10
@@ -72,9 +75,8 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     queries: PositiveInt | None = 100
     """Test pictures whose depth is measured; None for all."""
     probes: Literal["activations", "convolutions"] = "convolutions"
-    """Probes of prediction depth: input, pooled activations and softmax (ours), or the first
-    normalization and all 3 x 3 convolutions behind it. The published first probe is before that
-    normalization."""
+    """Probes of prediction depth: input, pooled activations and softmax (ours), or, as published,
+    all 3 x 3 convolutions before their normalization, with maps resized to 8 x 8."""
     rule: Rule = Rule(k=29, metric="l1", reference="last probe")
     seeds: PositiveInt = 1
 
@@ -154,6 +156,9 @@ def _train(config: Config, run: Run, name: str, seed: int) -> Iterator[float]:
         return
     shift = shift_of(config, name, seed)
     model = network(config.network, config.width, seed, CLASSES)
+    probes: dict[str, Any] = {}
+    if config.probes == "convolutions":
+        probes = {"layers": convolutions(model), "reduce": over_nearest}
     epoch = max(len(shift.train[0]) // config.batch_size, 1)
 
     def measured(done: int) -> list[dict[str, Any]]:
@@ -164,7 +169,7 @@ def _train(config: Config, run: Run, name: str, seed: int) -> Iterator[float]:
             row[test.name] = float((predictions(model, test) == test.y).double().mean())
         depth = depth_row(
             model, shift, per_class=config.per_class, rule=config.rule, seed=seed,
-            support=config.support, queries=config.queries, probes=config.probes, side=GRID,
+            support=config.support, queries=config.queries, **probes,
         )  # fmt: skip
         return [row | depth]
 

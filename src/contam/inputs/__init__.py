@@ -350,6 +350,4 @@ def _domain_of(raw: Any, classes: tuple[str, ...] | None) -> Domain:
             f"{raw.name!r} has labels {int(y.min())}..{int(y.max())}; expected 0 or more"
             f"{UNLABELED if int(y.min()) == -1 else ''}"
         )
-    domain = raw.make_domain(y, origins([raw])[0][0].long(), None)
-    vars(domain).update(classes=names or None)  # the fields of a frozen record are set once
-    return domain
+    return raw.make_domain(y, origins([raw])[0][0].long(), None).with_classes(names or None)

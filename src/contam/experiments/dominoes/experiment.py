@@ -26,12 +26,15 @@ from contam.experiments.dominoes.snapshots import (
     counterexample_row,
     information_rows,
 )
-from contam.experiments.support.prediction_depth import depth_row, network
+from contam.experiments.support.prediction_depth import behind_normalization, depth_row, network
 from contam.measures.depth import Rule
+from contam.measures.layerwise import over_grid
 from contam.run import Run
 from contam.training.checkpointed import checkpointed
 from contam.training.supervised import fit
 
+FULL_SIDE = 64
+"""Side of a grid that keeps all values of the maps of a domino, as published."""
 SHOWN = 10
 """Number of pictures of a case in a figure."""
 
@@ -145,7 +148,7 @@ def _snapshots(
             return []
         depth = depth_row(
             model, shift, per_class=config.per_class, rule=config.rule, seed=seed,
-            support=config.support, queries=config.queries, probes=config.probes,
+            support=config.support, queries=config.queries, **_probes(config, model),
         )  # fmt: skip
         with_interval = case.kind in ("over", "background") and epoch == config.epochs
         accuracy = accuracy_row(model, shift, interval=with_interval)
@@ -156,6 +159,13 @@ def _snapshots(
         return [row, {"what": "counter-examples"} | found]
 
     return measure
+
+
+def _probes(config: Config, model: nn.Module) -> dict[str, Any]:
+    """The probes of depth and how they are read, for `depth_row`."""
+    if config.probes == "activations":
+        return {}
+    return {"layers": behind_normalization(model), "reduce": partial(over_grid, side=FULL_SIDE)}
 
 
 def _information(

@@ -1,10 +1,11 @@
 """Prediction depth and usable information of a network, as a row of numbers."""
 
 import math
-from functools import partial
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -22,8 +23,8 @@ from contam.rng import seeded
 
 EARLY = 1
 """The last early probe: the input and the first layer are early."""
-FULL_SIDE = 64
-"""Side of a grid that keeps all values of the maps of a picture."""
+GRID = 8
+"""Published side of the grid to which maps are resized, but for dominoes."""
 AT_ONCE = 8
 """Number of probes that are held in memory."""
 
@@ -35,15 +36,28 @@ def probed(model: nn.Module, domain: Domain) -> list[str]:
 
 
 def convolutions(model: nn.Module) -> list[str]:
-    """Return the published probes: the first normalization and the 3 x 3 convolutions behind it."""
-    modules = dict(model.named_modules())
-    (_, *behind) = (
+    """Return the 3 x 3 convolutions in order, the published probes of VGG16."""
+    return [
         name
-        for name, module in modules.items()
+        for name, module in model.named_modules()
         if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)
-    )
-    first = next(name for name, module in modules.items() if isinstance(module, nn.BatchNorm2d))
-    return [first, *behind]
+    ]
+
+
+def behind_normalization(model: nn.Module) -> list[str]:
+    """Return the published probes of ResNet-18: the first normalization in place of the first
+    convolution, and the other 3 x 3 convolutions.
+    """
+    names = (name for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d))
+    return [next(names), *convolutions(model)[1:]]
+
+
+def over_nearest(maps: Float[Tensor, "batch neurons ..."]) -> Float[Tensor, "batch cells"]:
+    """Resize maps to 8 x 8 by nearest neighbors, as published, and flatten them.
+
+    Source: ours; the published code of Murali et al. (2023).
+    """
+    return F.interpolate(maps, (GRID, GRID), mode="nearest").flatten(1)
 
 
 def depth_row(
@@ -55,8 +69,8 @@ def depth_row(
     seed: int,
     support: int | None = None,
     queries: int | None = None,
-    probes: Literal["activations", "convolutions"] = "activations",
-    side: int = FULL_SIDE,
+    layers: Sequence[str] | None = None,
+    reduce: Callable[[Tensor], Tensor] = over_grid,
 ) -> dict[str, Any]:
     """Return the prediction depth on the ID test, among the pictures whose depth is defined.
 
@@ -64,21 +78,29 @@ def depth_row(
     pictures; `early` is the share with a depth of at most `EARLY`, and `shares` the share at each
     depth. `undefined` is the share of all pictures without a depth. `information_correlation` is
     the rank correlation of depth and the pointwise usable information of the network's output.
-    Numbers that are not defined are nan. `support`, `queries` and `probes` are those of an
-    experiment's `Config`, and `side` is that of the grid over the maps of convolutions.
+    Numbers that are not defined are nan.
+
+    Args:
+        model: the network.
+        shift: its training domain has the neighbors, and its ID test the queries.
+        per_class: training pictures of each class in the support.
+        rule: the definition of depth.
+        seed: random seed of the support and of the interval.
+        support: size of a support without balanced classes instead, as published.
+        queries: number of test pictures, the first ones; None for all.
+        layers: the probes; None for the input, all activations and the softmax.
+        reduce: function from the output of a probe to rows of numbers.
     """
     pool, test = shift.train[0], shift.id_test
     if queries is not None:
         test = Domain(test.name, test.data.pick(torch.arange(len(test)) < queries))
-    published = probes == "convolutions"
     depths = model_depths(
-        model, pool, test, convolutions(model) if published else probed(model, test),
+        model, pool, test, probed(model, test) if layers is None else layers,
         support=draw_support(pool.y, per_class, seed=seed)
         if support is None
         else draw_unbalanced_support(pool.y, support, seed=seed),
-        rule=rule, ends=not published,
-        reduce=partial(over_grid, side=side) if published else over_grid,
-        at_once=1 if published else AT_ONCE,
+        rule=rule, ends=layers is None, reduce=reduce,
+        at_once=AT_ONCE if layers is None else 1,
     )  # fmt: skip
     (depth,) = depths.depth
     defined = depth[~depth.isnan()]
