@@ -203,6 +203,33 @@ class Remedy(Record):
     caveat: str
 
 
+class MeasuredRemedy(Record):
+    """A repair of the audited network with its effect, measured on examples it was not fitted to.
+
+    Intervals are 95 %, and accuracies are shares in [0, 1].
+    """
+
+    name: str
+    """Name of the repair in `contam.remedies.REPAIRS`."""
+    on: str
+    """Name of the OOD set."""
+    cause: str = ""
+    """Name of the cause that the repair treats; empty if it treats no single one."""
+    id_before: Interval
+    id_after: Interval
+    ood_before: Interval
+    ood_after: Interval
+    gain: Interval
+    """OOD accuracy after the repair minus before, on the same examples."""
+    labels: NonNegativeInt
+    """Labels of OOD examples that one fit uses."""
+    n: PositiveInt
+    """OOD examples that are judged."""
+    code: str
+    """Lines of Python that repair the network."""
+    note: str = ""
+
+
 class Verdict(Record):
     """The first cause that the evidence shows, the reasons, and further causes."""
 
@@ -243,6 +270,8 @@ class AuditRecord(Record):
     neurons: NeuronTable | None = None
     projection: Projection | None = None
     examples: tuple[Example, ...] = ()
+    helps: tuple[MeasuredRemedy, ...] = ()
+    """Repairs with their measured effects, those with the largest gain first in each OOD set."""
     left_out: tuple[str, ...] = ()
     """What was not measured and why, one sentence each."""
     provenance: dict[str, str] = {}
