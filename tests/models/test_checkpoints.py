@@ -246,9 +246,6 @@ REFUSED = {
     "a cut archive": (
         lambda p: (torch.save(prefixed(""), p), p.write_bytes(p.read_bytes()[:500])),
         "can't read weights"),
-    "a folder": (
-        lambda p: (p.mkdir(), (p / "model.safetensors").write_bytes(b"0")),
-        "is a folder; give the file 'model.safetensors' in it"),
     "no file": (lambda p: None, "no file of weights"),
 }  # fmt: skip
 

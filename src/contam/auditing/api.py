@@ -98,7 +98,7 @@ def audit(
             else a cached torchvision network.
         untrained: whether to compare with an untrained copy of the network, or that network.
         altered: whether to show changed ID images to the network.
-        weights: file of weights for a model by name.
+        weights: file or folder of weights for a model by name.
         transform: function from an image to the network's input.
         classes: names of the logits in their order.
         columns: the logits to compare, by index or name; class k is the k-th of them. `labeled`

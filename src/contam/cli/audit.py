@@ -77,7 +77,8 @@ def audit(
             DOMAIN/CLASS/IMAGE), or a table of paths and labels (.csv, .tsv, .parquet, .json,
             .jsonl); TABLE:split=val takes some of its rows.
         ood: shifted data as --id: one or several of PATH, NAME=PATH, and patterns of folders.
-        weights: safetensors or a state dict; may hold an encoder and its head.
+        weights: safetensors, a state dict, the index of shards, or their folder; may hold an
+            encoder and its head.
         name: name of the model on the page and in the records.
         out: folder of the files to write.
         transform: package.module:function from a Pillow image to the network's input.

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from contam.models.checkpoint_folders import INDEX, shards_of, weights_in
 from contam.models.program_files import check_archive
 
 AVERAGED = re.compile(r"(?:^|[_.])(?:ema|swa|averaged?|shadow)(?:$|[_.])")
@@ -56,6 +57,8 @@ class Checkpoint:
     path: Path
     places: Mapping[str, Mapping[str, Tensor]] = field(repr=False)
     """State dicts by their place in the file, which is empty for the file itself."""
+    notes: tuple[str, ...] = ()
+    """Sentences about the files of a folder that were chosen and ignored."""
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -85,7 +88,7 @@ class Checkpoint:
             return None
         order = sorted(range(len(found)), key=lambda k: (found[k].misfits, not found[k].averaged))
         best, *others = (found[k] for k in order)
-        notes = list(best.notes)
+        notes = [*self.notes, *best.notes]
         alternatives = [other.where for other in others if other.misfits == best.misfits]
         if alternatives or best.averaged:
             kind = "averaged weights" if best.averaged else "weights"
@@ -141,24 +144,48 @@ def read_weights(path: str | Path) -> Checkpoint:
     `model_state_dict`, `net`, `ema`, or the file itself.
 
     Args:
-        path: the file.
+        path: the file; the index of a checkpoint in shards, such as `model.safetensors.index.json`;
+            or a folder with one of these (see `contam.models.checkpoint_folders`).
 
     Source: ours, since each trainer writes another layout.
 
     Raises:
-        ValueError: there is no such file, or it holds something other than named tensors.
+        ValueError: there is no such file, it holds something other than named tensors, or shards or
+            weights that an index lists are missing.
 
     >>> torch.save({"epoch": 3, "model": {"module.weight": torch.ones(2)}}, "last.pt")
     >>> read_weights("last.pt").state
     {'weight': tensor([1., 1.])}
     """
     path = Path(path)
+    notes: tuple[str, ...] = ()
     if path.is_dir():
-        inside = sorted(p.name for p in path.iterdir() if p.suffix in (".safetensors", ".bin"))
-        hint = f"give the file {inside[0]!r} in it" if inside else "give the file of weights"
-        raise ValueError(f"{path} is a folder; {hint}")
+        path, note = weights_in(path)
+        notes = (note,) if note else ()
     if not path.is_file():
         raise ValueError(f"no file of weights at {path}")
+    if path.name.endswith(INDEX):
+        return Checkpoint(path, {"": _from_shards(path)}, notes)
+    return Checkpoint(path, _places(path), notes)
+
+
+def _from_shards(index: Path) -> dict[str, Tensor]:
+    """The weights that an index lists, from the shards beside it."""
+    state: dict[str, Tensor] = {}
+    for shard, names in shards_of(index).items():
+        held = _places(index.parent / shard).get("", {})
+        missing = [name for name in names if name not in held]
+        if missing:
+            raise ValueError(
+                f"{index.parent / shard} lacks {missing[0]!r}, which {index.name} lists there "
+                f"({len(missing)} of {len(names)} are missing); fetch the shard again"
+            )
+        state |= {name: held[name] for name in names}
+    return state
+
+
+def _places(path: Path) -> dict[str, Mapping[str, Tensor]]:
+    """The state dicts in a file by their place."""
     foreign = _foreign(path)
     if foreign:
         raise ValueError(f"can't read weights from {path}: it is {foreign}")
@@ -176,7 +203,7 @@ def read_weights(path: str | Path) -> Checkpoint:
             f"{path} holds a whole pickled network ({whole}), whose code is not run here; load it "
             "where it was made, and save its state_dict()"
         )
-    places = dict(_state_dicts(value))
+    places: dict[str, Mapping[str, Tensor]] = dict(_state_dicts(value))
     if not places:
         has = f" (it has {', '.join(map(repr, list(value)[:5]))})" if _is_dict(value) else ""
         raise ValueError(f"{path} holds no named tensors{has}; save the network's state_dict()")
@@ -187,7 +214,7 @@ def read_weights(path: str | Path) -> Checkpoint:
                 f"can't read weights from {path}: {name!r} has the shape {tuple(tensor.shape)}, "
                 "which takes more bytes than the file has"
             )
-    return Checkpoint(path, places)
+    return places
 
 
 def fill(model: nn.Module, weights: Checkpoint | Mapping[str, Tensor], name: str) -> Sequence[str]:
@@ -293,8 +320,6 @@ def _foreign(path: Path) -> str:
         return "a web page; download the file itself"
     if start.startswith(b"\x89HDF"):
         return "an HDF5 file of Keras; give weights of PyTorch"
-    if path.name.endswith(".index.json"):
-        return "the index of several files; save the weights as one file"
     return ""
 
 

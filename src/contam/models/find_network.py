@@ -11,6 +11,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from contam.data.images import Transform
 from contam.models.black_box import black_box, takes_a_batch
+from contam.models.checkpoint_folders import INDEX
 from contam.models.checkpoints import fill, read_weights
 from contam.models.classifier import Classifier
 from contam.models.logits_adapter import unwrapped
@@ -45,7 +46,8 @@ def find_network(
         model: a module, a function from a batch to scores, an object with `predict_proba`, the
             path of an ONNX file, a name such as `timm:resnet50` (see `contam.models.sources.load`),
             or `package.module:object`: one of the above, or a function that returns it.
-        weights: a file for a network by name; it may hold a `Classifier` (`encoder.*`, `head.*`).
+        weights: a file or folder for a network by name (see `read_weights`); it may hold a
+            `Classifier` (`encoder.*`, `head.*`).
         transform: from an image to the network's input, where the network's own is not wanted.
 
     Raises:
@@ -102,10 +104,11 @@ def _timm_transform(model: nn.Module) -> Transform | None:
 
 
 def _by_name(name: str, weights: str | Path | None, transform: Transform | None) -> FoundNetwork:
-    if Path(name).suffix in WEIGHTS:
+    kind = "folder" if Path(name).is_dir() else "file"
+    if kind == "folder" or Path(name).suffix in WEIGHTS or name.endswith(INDEX):
         raise ValueError(
-            f"{name} is a file of weights; give the network by name, such as timm:resnet50 or "
-            "package.module:function, and this file as weights="
+            f"{name} is a {kind} of weights; give the network by name, such as timm:resnet50 or "
+            f"package.module:function, and this {kind} as weights="
         )
     if name.endswith(".onnx"):
         if weights is not None:

@@ -70,8 +70,8 @@ def load(
             arguments, returns a `Source`, and is also imported from the working directory), or the
             path of a program that `torch.export` saved (`.pt2`; it takes pixels in [0, 1] and has
             its own weights).
-        weights: a file of weights, in any layout that `contam.models.checkpoints` reads; it also
-            determines the numbers of classes and of input channels.
+        weights: a file or folder of weights, in any layout that `contam.models.checkpoints` reads;
+            it also determines the numbers of classes and of input channels.
         seed: random seed of the weights, where there is no file.
         download: whether the library may download weights.
 
