@@ -362,6 +362,11 @@ def test_scores_by_hand() -> None:
     names = ("a", "b", "c", "d", "north")
     by_name = set_scores(result, "OOD", ("a", "b", "c"), "ood", domains=names).by_domain
     assert list(by_name) == ["north", "7"]
+    sites = {"site": ["10", "9", "10", "9", "9", "9"]}
+    by_group = set_scores(result, "OOD", ("a", "b", "c"), "ood", groups=sites).by_group
+    counts = {name: (each.correct, each.count) for name, each in by_group["site"].items()}
+    assert counts == {"9": (2, 4), "10": (2, 2)}
+    assert list(counts) == ["9", "10"]
     line = IMAGENET_LINES["ImageNetV2"]
     above = set_scores(
         result, "OOD", ("a", "b", "c"), "ood", baseline=(Accuracy(50, 100), line)

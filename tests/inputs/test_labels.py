@@ -157,6 +157,43 @@ def test_a_column_is_chosen_by_the_name_that_the_dataset_gives_it():
         read_set(data, domain="city")
 
 
+MANY = torch.arange(240)
+# Name -> columns, labels, the columns with groups besides the domain
+GROUPS = {
+    "one column": ([HALVES], Y, []),
+    "two columns": ([HALVES, torch.arange(N) % 3], Y, ["column 1"]),
+    "a constant column": ([HALVES, HALVES * 0], Y, []),
+    "the labels": ([HALVES, Y], Y, []),
+    "the labels under other numbers": ([HALVES, 7 - Y], Y, []),
+    "the domain again": ([HALVES, 5 + HALVES], Y, []),
+    "another column twice": ([HALVES, torch.arange(N) % 3, torch.arange(N) % 3], Y, ["column 1"]),
+    "a unique column": ([HALVES, torch.arange(N)], Y, []),
+    "fifty values": ([MANY // 120, MANY % 50], MANY % 2, ["column 1"]),
+    "more than fifty values": ([MANY // 120, MANY % 51], MANY % 2, []),
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_columns_that_group_examples_are_kept(name):
+    columns, y, expected = GROUPS[name]
+    data = read_set((torch.rand(len(y), 2), y, torch.stack(columns, 1)))
+    assert list(data.groups) == expected
+    noted = any("no accuracies by their values" in note for note in data.notes)
+    assert noted is (name == "more than fifty values")
+    for column, values in data.groups.items():
+        assert values == [str(v) for v in columns[int(column[-1])].tolist()]
+
+
+@pytest.mark.parametrize("budget", [None, 7])
+def test_groups_follow_the_examples(budget):
+    columns = torch.stack([HALVES, torch.arange(N) % 3], 1)
+    data = read_set((torch.arange(float(N))[:, None], Y, columns), budget=budget)
+    some = data.pick(torch.tensor([3, 1]))
+    for each in (data, some):
+        numbers = each.domain.data.x[:, 0].int() % 3
+        assert each.groups == {"column 1": [str(k) for k in numbers.tolist()]}
+
+
 def test_domains_that_are_declared_are_kept_even_if_they_are_unique():
     domain = from_tensors(X, Y, torch.arange(N))
     assert domain.data.domain.tolist() == list(range(N))

@@ -314,6 +314,30 @@ def test_an_audit_takes_tables_and_names_their_classes_and_domains(place):
     assert record.sets[0].by_domain.keys() == {"day", "night"}
 
 
+def test_an_audit_has_accuracies_by_every_column(place):
+    """They count the readable images; files that are left out move no other row."""
+    rows = pd.DataFrame([
+        {"path": f"{k}.png", "label": "cd"[k % 2], "site": k % 3, "sex": "mf"[k // 6], "age": None,
+         "boxes": [1, 2]}
+        for k in range(12)
+    ])  # fmt: skip
+    for number, path in enumerate(rows["path"]):
+        Image.new("RGB", (4, 4), (20 * number,) * 3).save(path)
+    Path("4.png").write_bytes(b"no image")
+    table = ImageTable(rows, root=place, domain="site")
+    result = audit(net(), id=table, reference=None, classes=["c", "d", "e"], progress=False)
+    groups = result.groups()
+    counts = {(c, v): n for c, v, n in zip(groups["column"], groups["value"], groups["n"],
+                                            strict=True)}  # fmt: skip
+    assert counts == {("site", "0"): 4, ("site", "1"): 3, ("site", "2"): 4,
+                      ("sex", "f"): 6, ("sex", "m"): 5}  # fmt: skip
+    right = (groups["accuracy"] * groups["n"]).groupby(groups["column"]).sum().round()
+    assert set(right) == {result.evidence.sets[0].overall.correct}
+    assert ((groups["low"] <= groups["accuracy"]) & (groups["accuracy"] <= groups["high"])).all()
+    assert "table by site: 0 " in str(result) and "table by sex: f " in str(result)
+    assert {"sex: f", "sex: m"} <= {row["part"] for row in result.records()}
+
+
 def test_an_audit_takes_the_backgrounds_of_images_from_a_table(place):
     frame().to_csv("images/t.csv", index=False)
     pd.DataFrame({"path": [r["path"] for r in ROWS], "background": list("aabb")}).to_csv("bg.csv")

@@ -132,7 +132,9 @@ def test_tables_contain_every_set_domain_class_and_layer(whole: str) -> None:
     record, said = RECORDS["whole"], text_of(Parsed(whole))
     for each in record.sets:
         assert f"{each.name} {each.role.upper()}" in said
-        assert all(domain in said for domain in each.by_domain)
+        for column, group, found in each.groups():
+            assert f"By {column}" in said
+            assert f"{group} {each.name} {audit_words.number(found.accuracy)}" in said
     assert all(layer.name in said for layer in record.layers)
 
 

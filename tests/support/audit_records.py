@@ -51,6 +51,7 @@ def scores(
         name=name, role=role, overall=score(value), by_domain=domains, worst_domain=f"{name} 0",
         by_class={each: score(float(rng.uniform(value - 0.1, value)), 40) for each in classes},
         effective_robustness=around(-0.08, 0.02) if role == "ood" else None,
+        domain_column="city", by_group={"scanner": {"old one": score(value - 0.1, 150)}},
     )  # fmt: skip
 
 

@@ -258,10 +258,13 @@ def accuracies(passes: Passes, lines: Mapping[str, Line]) -> tuple[SetScores, ..
     inputs = passes.inputs
     correct = passes.id.correct
     known = Accuracy(int(correct.sum()), len(correct))
+    samples = {sample.name: sample for sample in (inputs.id, *inputs.ood)}
     return tuple(
         set_scores(
             result, name, inputs.classes, "id" if name == inputs.id.name else "ood",
-            domains=inputs.domains, baseline=(known, lines[name]) if name in lines else None,
+            domains=inputs.domains, domain_column=samples[name].domain_column,
+            groups=samples[name].groups,
+            baseline=(known, lines[name]) if name in lines else None,
         )
         for name, result in passes.sets.items()
     )  # fmt: skip

@@ -18,7 +18,14 @@ from contam.data.image_tree import ImageTree
 from contam.inputs.duplicates import duplicate_notes
 from contam.inputs.forms import Options, check_used, named_sets, read_raw, tree_of
 from contam.inputs.image_sizes import one_size
-from contam.inputs.labels import class_names, labeled, origins, shared_pixel_range
+from contam.inputs.labels import (
+    class_names,
+    column_title,
+    group_columns,
+    labeled,
+    origins,
+    shared_pixel_range,
+)
 from contam.inputs.parts import pick
 from contam.inputs.pixel_range import PixelRange, Transform, pixel_range_of
 from contam.inputs.table_files import table_of
@@ -308,13 +315,16 @@ def _with_trees(sets: Sequence[NamedData], options: Options) -> tuple[list[Named
 def _samples(tables: Sequence[RawSet], pixel_range: PixelRange | None) -> list[Sample]:
     """Return the sets with all labels 0; the labels are set once the classes are known."""
     places, _ = origins(tables)
+    groups = [group_columns(table) for table in tables]
     return [
         Sample(
             printable(table.name),
             table.make_domain(torch.zeros(len(table)).long(), place.long(), pixel_range),
             read_notes=(*table.notes, *table.remarks),
+            read_groups={printable(name): [*map(printable, c)] for name, c in columns.items()},
+            domain_column=printable(column_title(table.domain_column)),
         )
-        for table, place in zip(tables, places, strict=True)
+        for table, place, columns in zip(tables, places, groups, strict=True)
     ]
 
 
@@ -493,7 +503,7 @@ def _from_features(
     )
     return (
         LogitsAdapter(network.eval()),
-        [replace(samples[0], domain=domain), *samples[1:]],
+        [replace(samples[0].pick(judged), domain=domain), *samples[1:]],
         [half, *tables[1:]],
     )
 

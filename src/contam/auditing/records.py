@@ -48,8 +48,21 @@ class SetScores(Record):
     by_class: dict[str, Score]
     by_domain: dict[str, Score] = {}
     worst_domain: str | None = None
+    domain_column: str = ""
+    """Name of the metadata column that is the domain; empty if it has none."""
+    by_group: dict[str, dict[str, Score]] = {}
+    """By value of each other metadata column that groups the examples."""
     effective_robustness: Interval | None = None
     """Percentage points above the line of standard models."""
+
+    def groups(self) -> list[tuple[str, str, Score]]:
+        """Return column, value and accuracy of each group of examples, the domains first."""
+        columns = {self.domain_column or "domain": self.by_domain, **self.by_group}
+        return [
+            (column, value, score)
+            for column, scores in columns.items()
+            for value, score in scores.items()
+        ]
 
 
 class Number(Record):

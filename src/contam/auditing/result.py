@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -14,11 +14,16 @@ from contam.auditing.records import FORMAT, AuditRecord, Interval, Verdict
 from contam.run import write_atomically
 from contam.text_files import read_json
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 RECORD, SCHEMA = "audit.json", "audit.schema.json"
 """Files of all results, and of their schema."""
 TABLES = {"evidence": "evidence.csv", "neurons": "neurons.csv"}
 REASONS = 3
 """Reasons that are shown at first."""
+GROUPS = 12
+"""Groups up to which the text of an audit has the accuracy of each."""
 
 
 class Audit:
@@ -48,6 +53,7 @@ class Audit:
         lines = [f"Audit of {self.evidence.model}: {verdict.cause}", verdict.sentence]
         lines += [f"- {reason}" for reason in verdict.reasons[:REASONS]]
         lines += [f"{name}: {text}" for name, text in self._accuracies()]
+        lines += self._groups()
         count = len(self.evidence.left_out)
         lines += [f"not measured: {count}, see .evidence.left_out"] if count else []
         return "\n".join(lines)
@@ -76,12 +82,54 @@ class Audit:
                 f"accuracy {accuracy.value:.3f}{ends}, n {scores.overall.count}",
             )
 
+    def _groups(self) -> list[str]:
+        """A line for each data set and metadata column, or one line where there are many groups."""
+        table = self.groups()
+        columns = list(dict.fromkeys(table["column"]))
+        if len(table) > GROUPS:
+            return [f"accuracies by {', '.join(columns)}: {len(table)} groups, see .groups()"]
+        return [
+            f"{data} by {column}: " + ", ".join(
+                f"{value} {accuracy:.3f} (n {n})"
+                for value, n, accuracy in zip(rows["value"], rows["n"], rows["accuracy"],
+                                              strict=True)
+            )
+            for (data, column), rows in table.groupby(["data", "column"], sort=False)
+        ]  # fmt: skip
+
+    def groups(self) -> "pd.DataFrame":
+        """Return the accuracy on each group of examples that the metadata make.
+
+        Returns:
+            Columns `data` (the data set), `column` (of its metadata; `domain` where it has no
+            name), `value`, `n`, `accuracy`, and `low` and `high`, the ends of its interval.
+
+        >>> import torch, contam
+        >>> x, y = torch.eye(2).repeat(20, 1), torch.arange(40) % 2
+        >>> site_and_scanner = torch.stack([y * 0, y * 0], 1)
+        >>> site_and_scanner[:10, 0], site_and_scanner[:30, 1] = 1, 1
+        >>> audit = contam.audit(
+        ...     torch.nn.Identity(), id=(x, y, site_and_scanner), domain=0, progress=False)
+        >>> audit.groups()[["column", "value", "n", "accuracy"]].values.tolist()
+        [['column 0', '0', 30, 1.0], ['column 0', '1', 10, 1.0], ['column 1', '0', 10, 1.0], \
+['column 1', '1', 30, 1.0]]
+        """
+        import pandas as pd
+
+        rows = [
+            (scores.name, column, value, score.count, *_ends(score.accuracy))
+            for scores in self.evidence.sets
+            for column, value, score in scores.groups()
+        ]
+        names = ["data", "column", "value", "n", "accuracy", "low", "high"]
+        return pd.DataFrame(rows, columns=pd.Index(names))
+
     def records(self) -> list[dict[str, Any]]:
         """Return every number as a flat record, for a table.
 
         Returns:
             Dicts with `what` was measured, `on` which data set or change, in which `layer` or
-            `part` (class, domain or encoder), the `value` and the ends of its interval.
+            `part` (class, domain, group or encoder), the `value` and the ends of its interval.
         """
         return list(_numbers(self.evidence))
 
@@ -157,6 +205,10 @@ class Audit:
             raise ValueError(f"{path} is damaged at {place!r}: {fault['msg']}") from None
 
 
+def _ends(interval: Interval) -> tuple[float, float | None, float | None]:
+    return interval.value, interval.low, interval.high
+
+
 def _csv(rows: list[dict[str, Any]]) -> str:
     """Rows as CSV, under the names of the first row's fields."""
     text = io.StringIO()
@@ -172,6 +224,9 @@ def _numbers(record: AuditRecord) -> Iterator[dict[str, Any]]:
         yield _row("accuracy", scores.overall.accuracy, on=scores.name)
         for part, score in [*scores.by_class.items(), *scores.by_domain.items()]:
             yield _row("accuracy", score.accuracy, on=scores.name, part=part)
+        for column, by_value in scores.by_group.items():
+            for value, score in by_value.items():
+                yield _row("accuracy", score.accuracy, on=scores.name, part=f"{column}: {value}")
         if scores.effective_robustness is not None:
             yield _row("effective_robustness", scores.effective_robustness, on=scores.name)
     for evidence in record.evidence:

@@ -1,6 +1,7 @@
 """Accuracy of a network on one data set, overall and by class and domain."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from contam.auditing.records import Interval, Score, SetScores
 from contam.auditing.single_pass import PassResult
+from contam.data.image_tree import natural_key
 from contam.measures.accuracy import Accuracy, clopper_pearson
 from contam.measures.robustness import Line, effective_robustness, robustness_interval
 
@@ -35,6 +37,8 @@ def set_scores(
     role: Literal["id", "ood"],
     *,
     domains: Sequence[str] = (),
+    domain_column: str = "",
+    groups: Mapping[str, Sequence[str]] | None = None,
     baseline: tuple[Accuracy, Line] | None = None,
 ) -> SetScores:
     """Return the accuracy on a data set, of each class and of each domain in it.
@@ -46,6 +50,8 @@ def set_scores(
         role: whether the set is ID or OOD.
         domains: names of the domains by index; others are called by their index. A single domain
             is not listed.
+        domain_column: name of the metadata column that is the domain.
+        groups: (n,) values of the examples in other metadata columns.
         baseline: ID accuracy, and the line of standard models for effective robustness.
 
     Source: ours, exact binomial intervals.
@@ -74,4 +80,13 @@ def set_scores(
     return SetScores(
         name=name, role=role, overall=share_correct(correct), by_class=by_class,
         by_domain=by_domain, worst_domain=worst, effective_robustness=above,
+        domain_column=domain_column,
+        by_group={name: _by_value(correct, values) for name, values in (groups or {}).items()},
     )  # fmt: skip
+
+
+def _by_value(correct: Bool[Tensor, " n"], values: Sequence[str]) -> dict[str, Score]:
+    """Return the accuracy on the examples with each value, in the natural order of the values."""
+    counts = Counter(values)
+    right = Counter(value for value, good in zip(values, correct.tolist(), strict=True) if good)
+    return {value: _score(right[value], counts[value]) for value in sorted(counts, key=natural_key)}

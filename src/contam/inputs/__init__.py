@@ -38,7 +38,7 @@ from torch.utils.data import DataLoader
 from contam.batch import Batch, Domain, Shift
 from contam.inputs.forms import ACCEPTED, Options, named_sets, read_raw, stream
 from contam.inputs.input_set import InputSet, pick_examples
-from contam.inputs.labels import UNLABELED, labeled, origins
+from contam.inputs.labels import UNLABELED, column_title, group_columns, labeled, origins
 from contam.inputs.parts import numbered
 from contam.inputs.pixel_range import PixelRange, Transform
 from contam.inputs.table_files import ImageTable
@@ -155,7 +155,11 @@ def read_set(
     raw = read_raw(name, data, "data", options)
     examples = _domain_of(raw, options.classes)
     names = options.classes or raw.classes
-    return InputSet(raw.name, examples, None, None, names, (*raw.notes, *raw.remarks))
+    groups = group_columns(raw)
+    return InputSet(
+        raw.name, examples, None, None, names, (*raw.notes, *raw.remarks), groups,
+        column_title(raw.domain_column),
+    )  # fmt: skip
 
 
 def as_batches(

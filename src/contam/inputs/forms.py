@@ -531,8 +531,9 @@ def _table(table: ImageTable, name: str | None, options: Options) -> RawSet:
     raw.y, groups, raw.background = columns
     if groups is not None:
         named = table.domain is not None or "domain" in options.keys
-        raw.groupings = {"domain": groups}
+        raw.groupings = {rows.domain_column: groups}
         choose_domain(raw, None, declared=named)
+    raw.groupings |= {name: pick(column, raw.numbers) for name, column in rows.others.items()}
     raw.notes += rows.notes
     raw.remarks += sizes[0]
     return raw
@@ -580,6 +581,7 @@ def _within_budget(raw: RawSet, options: Options) -> RawSet:
         raw, make_domain=make_domain, numbers=raw.numbers[kept], y=pick(raw.y, kept),
         origin=pick(raw.origin, kept), remarks=list(raw.remarks),
         background=pick(raw.background, kept), masks=pick(raw.masks, kept),
+        groupings={name: pick(column, kept) for name, column in raw.groupings.items()},
     )  # fmt: skip
     _note_budget(part, count, options)
     return part

@@ -10,6 +10,7 @@ from contam.batch import Batch, Domain
 from contam.inputs.duplicates import fingerprints
 from contam.inputs.indexed import DatasetDomain
 from contam.inputs.lazy_files import LazyFolderDomain
+from contam.inputs.parts import pick
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,11 @@ class InputSet:
     """Names of the classes by index, if they are known."""
     read_notes: tuple[str, ...] = field(default=(), repr=False)
     """Sentences about what was left out before the first pass."""
+    read_groups: dict[str, list[str]] = field(default_factory=dict, repr=False)
+    """Metadata columns that group the examples; those of a folder or table also have the files that
+    are left out in the first pass."""
+    domain_column: str = field(default="", repr=False)
+    """Name of the metadata column that is the domain; empty if it has none."""
 
     def __len__(self) -> int:
         return len(self.domain)
@@ -39,6 +45,17 @@ class InputSet:
         """Sentences about what was left out so far; complete after the first pass."""
         lazy = isinstance(self.domain, LazyFolderDomain)
         return (*self.read_notes, *(self.domain.decoder.notes if lazy else ()))  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def groups(self) -> dict[str, list[str]]:
+        """Metadata columns that group the n examples; final after the first pass."""
+        kept = self._rows(torch.arange(len(self)))
+        return {name: pick(column, kept) for name, column in self.read_groups.items()}
+
+    def _rows(self, which: Int[Tensor, " some"]) -> Int[Tensor, " some"]:
+        """Rows of `read_groups` of the examples with these indices."""
+        domain = self.domain
+        return domain.decoder.positions[which] if isinstance(domain, LazyFolderDomain) else which
 
     @property
     def fingerprints(self) -> Float[Tensor, "n cells"] | None:
@@ -59,6 +76,7 @@ class InputSet:
             domain=pick_examples(self.domain, which),
             masks=None if self.masks is None else self.masks[which],
             background=None if self.background is None else self.background[which],
+            read_groups={name: pick(c, self._rows(which)) for name, c in self.read_groups.items()},
         )
 
 

@@ -1,6 +1,7 @@
 """Common class names, domain indices and pixel ranges of several sets."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from contam.inputs.tables import RawSet
 
 UNLABELED = "; -1 often marks examples without a label, so leave them out"
 """Hint for labels of -1."""
+MOST_VALUES = 50
+"""Maximum number of values of a metadata column whose values have accuracies of their own."""
 FEWEST = 8
 """Number of examples from which metadata can be found to differ on almost every example."""
 
@@ -134,12 +137,12 @@ def choose_domain(raw: RawSet, wanted: str | int | None, *, declared: bool = Fal
                 f"{raw.name!r} has no metadata column {wanted!r} for domain=; "
                 + (f"choose from {names}" if names else "its examples have no metadata")
             )
-        raw.origin = columns[str(key)]
+        raw.origin, raw.domain_column = columns[str(key)], str(key)
         return
-    raw.origin, unique, others = None, [], []
+    raw.origin, unique, others, chosen = None, [], [], ""
     for name, column in columns.items():
         count = len(set(listed(column)))
-        if not declared and len(raw) >= FEWEST and count > len(raw) / 2:
+        if not declared and _nearly_unique(column):
             unique.append(name)
         elif raw.origin is None and count > 1 and (declared or not _same(column, raw.y)):
             raw.origin = column
@@ -149,6 +152,7 @@ def choose_domain(raw: RawSet, wanted: str | int | None, *, declared: bool = Fal
     if raw.origin is None and others:
         chosen = others[0]
         raw.origin = columns[chosen]
+    raw.domain_column = chosen
     if unique:
         named = f"columns {some_of(unique)} of the " if any(unique) else ""
         raw.remarks.append(
@@ -160,6 +164,60 @@ def choose_domain(raw: RawSet, wanted: str | int | None, *, declared: bool = Fal
             f"The metadata of {raw.name!r} have the columns {some_of(names)}; {chosen!r} is the "
             "domain. Choose another with domain=."
         )
+
+
+def group_columns(raw: RawSet) -> dict[str, list[str]]:
+    """Return the columns of a set's metadata, other than the domain, that group its examples.
+
+    A column is usable if it has at most `MOST_VALUES` values, more than one of them, and does not
+    make the same groups as the labels, the domain or an earlier column.
+
+    Args:
+        raw: the set; `remarks` gets a sentence about columns with too many values.
+
+    Returns:
+        The value of each example as text, by column.
+
+    >>> from contam.inputs.forms import Options, read_raw
+    >>> columns = torch.tensor([[0, 5, 1], [1, 5, 1], [0, 6, 1]])
+    >>> raw = read_raw("ID", (torch.zeros(3, 2), [0, 0, 1], columns), "ID", Options())
+    >>> group_columns(raw)
+    {'column 1': ['5', '5', '6']}
+    """
+    known = [listed(raw.y)] + ([] if raw.origin is None else [listed(raw.origin)])
+    groups: dict[str, list[str]] = {}
+    too_many: list[str] = []
+    for name, column in raw.groupings.items():
+        values = listed(column)
+        count = len(set(values))
+        if count < 2 or name == raw.domain_column or _nearly_unique(column):
+            continue
+        if count > MOST_VALUES:
+            too_many.append(name)
+        elif not any(_same_groups(values, others) for others in known):
+            known.append(values)
+            groups[column_title(name)] = [str(value) or "(none)" for value in values]
+    if too_many:
+        raw.remarks.append(
+            f"The columns {some_of(too_many)} of {raw.name!r} have more than {MOST_VALUES} values, "
+            "so there are no accuracies by their values."
+        )
+    return groups
+
+
+def column_title(name: str) -> str:
+    """Return the name of a metadata column for readers; a number becomes `column 0`."""
+    return f"column {name}" if name.isdecimal() else name
+
+
+def _nearly_unique(column: Tensor | list[str]) -> bool:
+    """Whether almost every example has another value."""
+    return len(column) >= FEWEST and len(set(listed(column))) > len(column) / 2
+
+
+def _same_groups(first: Sequence[Any], second: Sequence[Any]) -> bool:
+    """Whether two columns group the examples in the same way."""
+    return len(set(first)) == len(set(second)) == len(set(zip(first, second, strict=True)))
 
 
 def _same(column: Tensor | list[str], y: Tensor | list[str]) -> bool:

@@ -4,6 +4,7 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -38,6 +39,10 @@ class Rows(NamedTuple):
     root: Path | None
     """The folder that holds all files, if one was given or all paths are relative to one."""
     notes: list[str]
+    domain_column: str = ""
+    """Name of the column of the domains."""
+    others: dict[str, list[str]] = {}  # noqa: RUF012, never changed
+    """The other columns; a missing value is an empty text."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,8 @@ class ImageTable:
         what, frames = self._frames()
         files: list[Path] = []
         columns: dict[str, list[str]] = {"y": [], "domain": [], "background": []}
+        others: dict[str, list[str]] = {}
+        domain_column = ""
         incomplete = total = 0
         roots = {Path(self.root) if self.root is not None else folder for folder, _ in frames}
         for folder, frame in frames:
@@ -115,6 +122,12 @@ class ImageTable:
             for part, column in columns.items():
                 if part in values:
                     column += [v for v, good in zip(values[part], whole, strict=True) if good]
+            domain_column = ", ".join(names.get("domain", ()))
+            for column, texts in _other_columns(frame, names).items():
+                # A column that an earlier file of a pattern lacks stays too short, and is dropped.
+                others.setdefault(column, []).extend(
+                    text for text, good in zip(texts, whole, strict=True) if good
+                )
         if not files:
             wanted = ", ".join(f"{column} {value!r}" for column, value in self.where.items())
             raise ValueError(
@@ -133,7 +146,8 @@ class ImageTable:
             root = None
         names = set(columns["y"]) <= set(classes or ())
         y = columns["y"] if names else _labels(columns["y"])
-        return Rows(files, y, domain, background, root, notes)
+        others = {name: column for name, column in others.items() if len(column) == len(files)}
+        return Rows(files, y, domain, background, root, notes, domain_column, others)
 
     def values_of(self, files: Sequence[Path], root: Path | None, part: str) -> list[str]:
         """Return the value of each image in a column that this table has for it.
@@ -394,6 +408,20 @@ def _texts(frame: "DataFrame", columns: Sequence[str]) -> list[str]:
             "load such tables with datasets.load_dataset, and give the dataset"
         )
     return [_text(value) for value in values]
+
+
+def _other_columns(frame: "DataFrame", names: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """The columns of texts and numbers that are no path, label or domain.
+
+    Of several domain columns, whose combinations are the domains, each is one.
+    """
+    used = {c for part, some in names.items() if part != "domain" or len(some) == 1 for c in some}
+    found = {}
+    for column in frame.columns:
+        if column not in used and str(column) and not str(column).startswith("Unnamed:"):
+            with suppress(ValueError):  # Of dicts, lists or bytes.
+                found[str(column)] = _texts(frame, [column])
+    return found
 
 
 def _text(value: Any) -> str:

@@ -59,7 +59,9 @@ class RawSet:
     classes: tuple[str, ...] | None = None
     origin: Column | None = None
     groupings: dict[str, Column] = field(default_factory=dict)
-    """Columns of the metadata; `chosen_domain` makes one of them the domain."""
+    """Columns of the metadata; `choose_domain` makes one of them the domain."""
+    domain_column: str = ""
+    """Name of the column that is the domain; empty if it has none."""
     background: Column | None = None
     masks: Tensor | None = None
     low: Tensor | None = None

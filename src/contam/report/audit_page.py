@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from contam.auditing.records import AuditRecord, Example, NeuronTable
+from contam.auditing.records import AuditRecord, Example, NeuronTable, Score
 from contam.plots import Figure, Panel
 from contam.report import audit_figures, audit_words
 from contam.report.document import document
@@ -62,6 +62,7 @@ def audit_page(record: AuditRecord) -> str:
         verdict=record.verdict,
         kind=audit_words.kind(record.verdict.cause),
         sets=sorted(record.sets, key=lambda scores: scores.role != "id"),
+        groups_by_column=_by_column(record),
         classes=_classes(record),
         layer_figures=figures.layers,
         views=figures.views,
@@ -171,6 +172,15 @@ def _rates(record: AuditRecord, anchor: str) -> dict[str, Any]:
         if layer.class_rates
     }
     return {"anchor": anchor, "values": values}
+
+
+def _by_column(record: AuditRecord) -> dict[str, list[tuple[str, str, Score]]]:
+    """Return data set, value and accuracy of each group of examples, by metadata column."""
+    columns: dict[str, list[tuple[str, str, Score]]] = {}
+    for scores in sorted(record.sets, key=lambda scores: scores.role != "id"):
+        for column, value, score in scores.groups():
+            columns.setdefault(column, []).append((scores.name, value, score))
+    return columns
 
 
 def _classes(record: AuditRecord) -> list[tuple[str, list[Any]]]:
