@@ -84,18 +84,16 @@ class Audit:
 
     def _groups(self) -> list[str]:
         """A line for each data set and metadata column, or one line where there are many groups."""
-        table = self.groups()
-        columns = list(dict.fromkeys(table["column"]))
-        if len(table) > GROUPS:
-            return [f"accuracies by {', '.join(columns)}: {len(table)} groups, see .groups()"]
-        return [
-            f"{data} by {column}: " + ", ".join(
-                f"{value} {accuracy:.3f} (n {n})"
-                for value, n, accuracy in zip(rows["value"], rows["n"], rows["accuracy"],
-                                              strict=True)
-            )
-            for (data, column), rows in table.groupby(["data", "column"], sort=False)
-        ]  # fmt: skip
+        lines: dict[tuple[str, str], list[str]] = {}
+        for scores in self.evidence.sets:
+            for column, value, score in scores.groups():
+                share = f"{value} {score.accuracy.value:.3f} (n {score.count})"
+                lines.setdefault((scores.name, column), []).append(share)
+        count = sum(map(len, lines.values()))
+        if count > GROUPS:
+            columns = ", ".join(dict.fromkeys(column for _, column in lines))
+            return [f"accuracies by {columns}: {count} groups, see .groups()"]
+        return [f"{name} by {column}: " + ", ".join(some) for (name, column), some in lines.items()]
 
     def groups(self) -> "pd.DataFrame":
         """Return the accuracy on each group of examples that the metadata make.
