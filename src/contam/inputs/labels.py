@@ -180,7 +180,7 @@ def group_columns(raw: RawSet) -> dict[str, list[str]]:
 
     >>> from contam.inputs.forms import Options, read_raw
     >>> columns = torch.tensor([[0, 5, 1], [1, 5, 1], [0, 6, 1]])
-    >>> raw = read_raw("ID", (torch.zeros(3, 2), [0, 0, 1], columns), "ID", Options())
+    >>> raw = read_raw("ID", (torch.zeros(3, 2), [0, 1, 1], columns), "ID", Options())
     >>> group_columns(raw)
     {'column 1': ['5', '5', '6']}
     """
