@@ -276,10 +276,10 @@ class Pair(nn.Module):
         return features, self.head(features)
 
 
-def audited(model: nn.Module, **settings) -> Audit:
+def audited(model: nn.Module, y: Tensor = Y, **settings) -> Audit:
     x = images()
     return contam.audit(
-        model, id=(x, Y), ood=(x.flip(3), Y), reference=None, progress=False, altered=False,
+        model, id=(x, y), ood=(x.flip(3), y), reference=None, progress=False, altered=False,
         **settings,
     )  # fmt: skip
 
@@ -296,6 +296,28 @@ def test_audit_and_watch_say_which_output_is_taken():
 
 
 # Batch statistics
+
+
+@pytest.mark.parametrize(
+    ("classes", "closing", "kind"),
+    [(1, nn.Sigmoid(), "sigmoid"), (2, nn.Softmax(dim=1), "softmax"), (2, nn.LogSoftmax(1), "")],
+    ids=["binary sigmoid", "softmax", "log-softmax"],
+)
+def test_a_fresh_head_is_compared_before_a_closing_sigmoid_or_softmax(classes, closing, kind):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        body = nn.Sequential(convolutions(), nn.Linear(6, classes))
+    networks = (body, nn.Sequential(body, closing))
+    plain, closed = (audited(net, Y % 2, untrained=False) for net in networks)
+    before, after = (
+        next(cause for cause in found.evidence.evidence if cause.cause == "head")
+        for found in (plain, closed)
+    )
+    assert before.effect is not None
+    assert (before.effect, before.numbers) == (after.effect, after.numbers)
+    said = f"The head is taken to be the last linear layer, before the closing {kind}."
+    assert (said in closed.evidence.left_out) == bool(kind)
+    assert not any("before the closing" in line for line in plain.evidence.left_out)
 
 
 def test_batch_norms_without_running_statistics_are_noted_and_get_no_batch_of_one():

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from contam.models.logits_adapter import output_tensor
+from contam.models.logits_adapter import LogitsAdapter, output_tensor
 from contam.models.preserve import evaluating
+from contam.models.probabilities import OutputKind
 from contam.models.readings import Reading, channel_moments
 
 ACTIVATIONS = ("elu", "silu", "swish", "mish")
@@ -71,7 +72,8 @@ def forward_once(
     recorder = LayerRecorder(wanted, reduce, len(x), head=head)
     with evaluating(model), recorder.recording(model, functions=functions):
         logits = output_tensor(model(x))
-    recorder.finish(logits, getattr(model, "classes", None))
+    kind = model.output if isinstance(model, LogitsAdapter) else None
+    recorder.finish(logits, getattr(model, "classes", None), kind)
     missing = [name for name in wanted or () if name not in recorder.outputs]
     if missing:
         faulty = [name for name in missing if name in recorder.faults]
@@ -118,8 +120,9 @@ class LayerRecorder(TorchFunctionMode):
         self.scripted: list[str] = []
         """The outermost modules that TorchScript runs, without hooks."""
         self.head: Tensor | None = None
-        """(batch, width): the input of the linear map whose output the logits are; averaged over
-        positions where that is a convolution whose maps are averaged."""
+        """(batch, width): the input of the linear map whose output the logits are, before a closing
+        sigmoid or softmax; averaged over positions where that is a convolution whose maps are
+        averaged."""
         self.needs_functions = False
         """Whether hooks on modules alone would have recorded something else."""
         self._find_head = head
@@ -238,12 +241,14 @@ class LayerRecorder(TorchFunctionMode):
             # A later layer may overwrite either in place.
             self._last_linear = (entered.clone(), output.clone(), function)
 
-    def finish(self, logits: Any, columns: Any = None) -> None:
+    def finish(self, logits: Any, columns: Any = None, kind: OutputKind | None = None) -> None:
         """Name the layers, and decide whether the last linear map is the head of these logits.
 
         Args:
             logits: the network's output.
             columns: (classes,) the outputs of the head that `logits` are; None for all.
+            kind: what the network returned, where `logits` were made of it; None for a network's
+                own output.
         """
         if self.wanted is None:
             # A name with a number is needed only where a layer ran more than once.
@@ -253,20 +258,27 @@ class LayerRecorder(TorchFunctionMode):
             self.faults = {once.get(name, name): fault for name, fault in self.faults.items()}
         last, maps = self._last_linear, self._last_maps
         self._last_linear, self._last_maps = None, None
-        if not isinstance(logits, Tensor) or logits.ndim < 2:
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
             return
         if last is not None:
             entered, left, function = last
-            left = _picked(left.flatten(1).to(logits.dtype), columns)
+            left = left.flatten(1)
+            some = _picked(left.to(logits.dtype), columns)
             # One logit for two classes may have got a column of zeros before it.
-            if left.shape[1] <= logits.shape[-1] and left.equal(logits[..., -left.shape[1] :]):
+            same = some.shape[1] <= logits.shape[-1] and some.equal(logits[..., -some.shape[1] :])
+            if same or (len(left) == len(logits) and _closes(left, logits, columns, kind)):
                 self.head = entered.flatten(1)
                 self.needs_functions |= function
                 return
-        if maps is not None and (left := _picked(maps[1], columns)).shape[:2] == logits.shape:
-            entered, _, function = maps
+        if maps is not None and len(maps[1]) == len(logits):
+            entered, left, function = maps
             for each in (left, left.relu()):
-                if torch.allclose(_pooled(each).to(logits.dtype), logits, rtol=1e-3, atol=1e-4):
+                pooled = _pooled(each)
+                some = _picked(pooled.to(logits.dtype), columns)
+                same = some.shape[1] <= logits.shape[-1] and torch.allclose(
+                    some, logits[..., -some.shape[1] :], rtol=1e-3, atol=1e-4
+                )
+                if same or _closes(pooled, logits, columns, kind):
                     self.head = _pooled(entered)
                     self.needs_functions |= function
 
@@ -352,6 +364,35 @@ def _picked(left: Tensor, columns: Any) -> Tensor:
     if isinstance(columns, Tensor) and int(columns.max()) < left.shape[1]:
         return left[:, columns.to(left.device)]
     return left
+
+
+def _closes(left: Tensor, logits: Tensor, columns: Any, kind: OutputKind | None) -> bool:
+    """Whether a network's output is a sigmoid or softmax of the output of its last linear map.
+
+    Args:
+        left: (batch, neurons) output of the linear map.
+        logits: (batch, classes) the network's output, or the logits that were made of it.
+        columns: (classes,) the neurons that `logits` are; None for all.
+        kind: what the network returned; None where `logits` are its own output.
+    """
+    if left.shape[1] == 1 and kind != "sigmoid" and logits.shape[-1] == 2:
+        # One neuron for two probabilities, 1 - p and p.
+        left = torch.cat([torch.zeros_like(left), left], dim=1)
+    logits = logits.float()
+    if kind == "sigmoid":
+        pairs = [(_picked(left.sigmoid(), columns), logits.sigmoid())]
+    elif kind == "softmax":
+        pairs = [(_picked(left, columns).softmax(1), logits.softmax(-1))]
+    else:
+        closings = (left.log_softmax(1), left.sigmoid(), left.softmax(1))
+        pairs = [(_picked(closed, columns), logits) for closed in closings]
+    return any(
+        closed.shape[1] <= logits.shape[-1]
+        and torch.allclose(
+            closed.float(), target[..., -closed.shape[1] :], rtol=1e-3, atol=1e-4 / len(closed[0])
+        )
+        for closed, target in pairs
+    )
 
 
 def is_activation(name: str) -> bool:

@@ -14,9 +14,11 @@ from contam.auditing.passes import Passes
 from contam.auditing.records import Answer, CauseEvidence, Interval, Number, Remedy, Step
 from contam.auditing.scores import share_correct
 from contam.measures.intervals import bootstrap
+from contam.models.logits_adapter import LogitsAdapter
 
 OWN, FRESH = "accuracy with the network's own head", "accuracy with a fresh head"
 GAIN, P_VALUE = "gain of the fresh head", "p-value of no gain (McNemar)"
+CLOSING = "The head is taken to be the last linear layer, before the closing {}."
 
 
 @final
@@ -84,6 +86,10 @@ class Head(Cause):
             ):
                 numbers.append(Number(what=what, on=name, value=value))
         gains = [number for number in numbers if number.what == GAIN]
+        left_out = [] if recipe is EXACT else [CLOSED_FORM]
+        model = passes.inputs.model
+        if isinstance(model, LogitsAdapter) and model.output not in (None, "logits"):
+            left_out.append(CLOSING.format(model.output))
         best = max(gains, key=lambda number: number.value.value)
         return CauseEvidence(
             cause=self.name,
@@ -93,7 +99,7 @@ class Head(Cause):
             measured=f"largest gain in accuracy, on {best.on}",
             n=len(passes.sets[best.on].y),
             numbers=tuple(numbers),
-            left_out=() if recipe is EXACT else (CLOSED_FORM,),
+            left_out=tuple(left_out),
         )
 
     def ask(self, findings: Findings, earlier: Sequence[Step] = ()) -> Step:
