@@ -5,12 +5,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn.datasets import load_digits
 from support.noise import noise
 from torch import nn
 from torch.utils.data import TensorDataset
+from torch.utils.flop_counter import FlopCounterMode
 
 from contam.auditing.prepare import prepare
-from contam.inputs.duplicates import duplicate_notes, fingerprints
+from contam.inputs.duplicates import (
+    CHANGED_SHARE,
+    duplicate_notes,
+    fingerprints,
+    shared_examples,
+)
 
 N = 40
 Y = torch.arange(N) % 2
@@ -21,7 +28,10 @@ def blurred(x: torch.Tensor) -> torch.Tensor:
     return nn.functional.avg_pool2d(x, 3, stride=1, padding=1)
 
 
-COPY, CHANGED = "are also in 'ID'", "are those of 'ID' in the same order, changed"
+CHANGED, COPIES = "are those of 'ID' in the same order, changed", "are changed copies of examples"
+SHUFFLED = torch.randperm(N, generator=torch.Generator().manual_seed(0))
+# Smooth images, as photographs are; noise has little left after a blur.
+SMOOTH = nn.functional.interpolate(noise(N, 3, 4, 4, seed=3), (32, 32), mode="bilinear").sigmoid()
 # Name -> OOD images, labels, what is said
 SETS = {
     "other images": (X.flip(1).flip(3).roll(1, 0), Y, ""),
@@ -33,8 +43,10 @@ SETS = {
     "blurred": (blurred(X), Y, CHANGED),
     "with noise": ((X + 0.1 * noise(N, 3, 16, 16, seed=2)).clamp(0, 1), Y, CHANGED),
     "inverted": (1 - X, Y, ""),
-    "other labels": (X / 2, 1 - Y, ""),
-    "another number of images": (X[:30] / 2, Y[:30], ""),
+    "other labels": (X / 2, 1 - Y, f"40 of 40 examples of 'OOD' {COPIES}"),
+    "another number of images": (X[:30] / 2, Y[:30], f"30 of 30 examples of 'OOD' {COPIES}"),
+    "darker, in another order": (X[SHUFFLED] / 2, Y, COPIES),
+    "one changed copy of many images": (torch.cat([X[:1] / 2, X[1:].flip(1, 3)]), Y, ""),
 }  # fmt: skip
 
 
@@ -44,6 +56,67 @@ def test_ood_sets_made_of_id_images(case):
     notes = duplicate_notes(("ID", fingerprints(X), Y), ("OOD", fingerprints(x), y))
     assert bool(notes) == bool(said)
     assert said in " ".join(notes)
+
+
+CHANGES = {
+    "darker": lambda x: x / 2,
+    "brighter": lambda x: 0.6 + 0.4 * x,
+    "more contrast": lambda x: (2 * x - 0.5).clamp(0, 1),
+    "blurred": blurred,
+    "with noise": lambda x: (x + 0.1 * noise(*x.shape, seed=4)).clamp(0, 1),
+    "in fewer colors": lambda x: (8 * x).round() / 8,
+    "smaller and enlarged": lambda x: nn.functional.interpolate(
+        nn.functional.avg_pool2d(x, 2), (32, 32)
+    ),
+    "unchanged": lambda x: x,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_copies_are_matched_in_any_order(change):
+    pairs = shared_examples(fingerprints(SMOOTH), fingerprints(CHANGES[change](SMOOTH[SHUFFLED])))
+    assert len(pairs) >= 0.9 * N
+    assert torch.equal(SHUFFLED[pairs[:, 1]], pairs[:, 0])
+
+
+FLAT = {
+    "one gray": lambda n: torch.full((n, 3, 16, 16), 0.5),
+    "grays": lambda n: torch.linspace(0, 1, n)[:, None, None, None].expand(-1, 3, 16, 16),
+    "one gray and noise": lambda n: 0.5 + 0.001 * noise(n, 3, 16, 16, seed=n),
+}
+
+
+@pytest.mark.parametrize("first", FLAT)
+@pytest.mark.parametrize("second", FLAT)
+def test_images_without_contrast_are_no_copies(first, second):
+    own, new = (fingerprints(FLAT[name](n)) for name, n in ((first, 30), (second, 20)))
+    assert not len(shared_examples(own, new))
+
+
+@pytest.mark.parametrize("kind", ["noise", "digits"])
+def test_other_images_of_one_kind_are_no_copies(kind):
+    """Digits of one class resemble each other, but their nearest neighbors are not nearer."""
+    images = noise(800, 3, 16, 16).sigmoid()
+    if kind == "digits":
+        images = torch.tensor(load_digits().images[:800]).float()[:, None] / 16
+    pairs = shared_examples(fingerprints(images[:500]), fingerprints(images[500:]))
+    assert len(pairs) < CHANGED_SHARE * 300 / 2
+
+
+def test_copies_within_a_set_do_not_hide_changed_ones():
+    twice = torch.cat([X, X])
+    pairs = shared_examples(fingerprints(twice), fingerprints(X / 2))
+    assert torch.equal(pairs[:, 0] % N, pairs[:, 1]) and len(pairs) == N
+
+
+def test_the_time_is_linear():
+    """Only examples of equal hash are compared: each with a fixed number of others."""
+    compared = []
+    for n in (400, 1600):
+        with FlopCounterMode(display=False) as counter:
+            shared_examples(*(fingerprints(noise(n, 1, 8, 8, seed=s)) for s in (5, 6)))
+        compared.append(counter.get_total_flops())
+    assert 0 < compared[1] <= 4 * compared[0]
 
 
 def folder(root, x):
