@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from contam import audit, audit_multilabel
 from contam.auditing.multilabel import MultilabelAudit
@@ -45,6 +45,17 @@ def dicts():
     return [{"image": x[k : k + 8], "labels": y[k : k + 8]} for k in range(0, 40, 8)]
 
 
+class Named(Dataset):
+    """Examples as dicts."""
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        x, y = data()
+        return {"image": x[number], "labels": y[number]}
+
+    def __len__(self) -> int:
+        return 40
+
+
 FORMS = {
     "tensors": data,
     "arrays": lambda: tuple(part.numpy() for part in data()),
@@ -53,6 +64,11 @@ FORMS = {
     "a dataset": lambda: TensorDataset(*data()),
     "a loader": lambda: DataLoader(TensorDataset(*data()), batch_size=7),
     "batches as dicts": dicts,
+    "a loader of dicts": lambda: DataLoader(Named(), batch_size=7),
+    "single examples": lambda: zip(*data(), strict=True),
+    "examples with names of groups": lambda: [
+        (*part, "ab"[k % 2]) for k, part in enumerate(zip(*data(), strict=True))
+    ],
     "labels as lists": lambda: (data()[0], data()[1].tolist()),
 }
 
@@ -65,6 +81,15 @@ def test_every_label_has_an_audit(form):
     assert table["accuracy"].tolist() == [1, 1]
     assert table["with_label"].tolist() == data()[1].sum(0).tolist()
     assert result.audits["red"].evidence.classes == ("not red", "red")
+
+
+def test_metadata_give_accuracies_for_each_label():
+    x, y = data()
+    columns = torch.stack([torch.arange(40) % 2, torch.arange(40) % 3], 1)
+    for form in ((x, y, columns), TensorDataset(x, y, columns)):
+        result = audit_multilabel(Colors(), id=form, labels=LABELS, altered=False, **QUIET)
+        for one in result.audits.values():
+            assert one.groups()["n"].tolist() == [20, 20, 14, 13, 13]
 
 
 MODELS = {

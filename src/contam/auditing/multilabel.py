@@ -1,23 +1,21 @@
 """Audits of a network with several labels for each example: one audit for each label."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from contam.auditing.api import Report, audit
 from contam.auditing.records import Score
 from contam.auditing.result import Audit
 from contam.experiment import Stage
 from contam.inputs import as_batches
-from contam.inputs.forms import named_sets
-from contam.inputs.lazy_files import MAX_BYTES
-from contam.inputs.parts import Parts, as_input, as_inputs, parts, some_of
+from contam.inputs.forms import Options, named_sets
+from contam.inputs.multilabel_sets import MultilabelSet, read_multilabel
+from contam.inputs.parts import some_of
 from contam.inputs.pixel_range import Transform
 from contam.inputs.table_files import ImageTable, table_of
 from contam.measures.robustness import Line
@@ -31,15 +29,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SUMMARY = "summary.csv"
-
-
-class Labeled(NamedTuple):
-    """A set in memory with several labels for each example."""
-
-    x: Tensor
-    y: Tensor
-    """(n, labels) of 0 and 1."""
-    domain: Any = None
 
 
 @dataclass(frozen=True)
@@ -169,11 +158,12 @@ def audit_multilabel(
     (['wet', 'cold'], 2)
     """
     found = model if isinstance(model, FoundNetwork) else find_network(model, weights, transform)
+    options = Options(found.transform, keys=keys or {}, workers=workers)
     sets = {"ID": id} | _named(ood)
-    read: dict[str, Labeled | ImageTable] = {}
+    read: dict[str, MultilabelSet | ImageTable] = {}
     for key, data in sets.items():
         table = table_of(data)
-        read[key] = _read(key, data, keys or {}, found.transform) if table is None else table
+        read[key] = read_multilabel(key, data, options) if table is None else table
     known = _label_names(labels, read["ID"])
     chosen = known if only is None else _chosen(only, known)
     _check_width(found, read["ID"], known, chosen[0], keys or {})
@@ -261,7 +251,7 @@ def _chosen(only: Sequence[str], known: Sequence[str]) -> Sequence[str]:
     return only
 
 
-def _label_names(labels: Sequence[str] | None, data: "Labeled | ImageTable") -> list[str]:
+def _label_names(labels: Sequence[str] | None, data: "MultilabelSet | ImageTable") -> list[str]:
     if isinstance(data, ImageTable):
         columns = data.label
         if columns is None and labels is not None:
@@ -287,7 +277,7 @@ def _label_names(labels: Sequence[str] | None, data: "Labeled | ImageTable") -> 
 
 
 def _check_width(
-    found: FoundNetwork, data: "Labeled | ImageTable", known: Sequence[str], label: str,
+    found: FoundNetwork, data: "MultilabelSet | ImageTable", known: Sequence[str], label: str,
     keys: Mapping[str, str],
 ) -> None:  # fmt: skip
     """Raise unless the network gives one logit for each label."""
@@ -317,7 +307,9 @@ def _with_one_logit(model: nn.Module, number: int) -> nn.Module:
     return LogitsAdapter(model, classes=[number])
 
 
-def _of_label(data: "Labeled | ImageTable", number: int, known: Sequence[str], key: str) -> Any:
+def _of_label(
+    data: "MultilabelSet | ImageTable", number: int, known: Sequence[str], key: str
+) -> Any:
     """The set with one label for each example."""
     if isinstance(data, ImageTable):
         return replace(data, label=known[number])
@@ -327,65 +319,3 @@ def _of_label(data: "Labeled | ImageTable", number: int, known: Sequence[str], k
         )
     columns = (data.x, data.y[:, number])
     return columns if data.domain is None else (*columns, data.domain)
-
-
-def _read(key: str, data: Any, keys: Mapping[str, str], transform: Transform | None) -> Labeled:
-    """Read a set into memory."""
-    x, y, domain, size = [], [], [], 0
-    for part in _batches(data, keys, transform):
-        x.append(part.x)
-        y.append(_rows(part.y, key))
-        domain.append(part.domain)
-        size += part.x.numel() * part.x.element_size()
-        if len(x[-1]) != len(y[-1]):
-            raise ValueError(f"{key!r} has {len(x[-1])} inputs and {len(y[-1])} rows of labels")
-        if size > 4 * MAX_BYTES:
-            raise ValueError(
-                f"{key!r} does not fit in memory; give fewer examples, or an ImageTable of files"
-            )
-    if not x:
-        raise ValueError(f"{key!r} has no examples: it is empty")
-    domains = None
-    if all(isinstance(d, Tensor) and d.ndim == 1 for d in domain):
-        domains = torch.cat(domain)
-    return Labeled(torch.cat(x), torch.cat(y), domains)
-
-
-def _batches(data: Any, keys: Mapping[str, str], transform: Transform | None) -> Iterator[Parts]:
-    """Yield the batches of a set; single examples are batches of one."""
-    if isinstance(data, tuple) or (isinstance(data, Mapping) and not hasattr(data, "column_names")):
-        whole = parts(data, keys)
-        yield whole._replace(x=as_inputs(whole.x))
-        return
-    if isinstance(data, str | Path):
-        raise ValueError(
-            f"{data}: folders have one label for each image; give a table with a column for each "
-            "label"
-        )
-    single = isinstance(data, Dataset) or hasattr(data, "column_names")
-    whole_set: Any = data
-    by_number = single and hasattr(data, "__len__")
-    for item in (whole_set[k] for k in range(len(whole_set))) if by_number else whole_set:
-        part = parts(item, keys)
-        if single or getattr(part.y, "ndim", 2) == 1:
-            domain = None if part.domain is None else torch.as_tensor(part.domain).reshape(1, -1)[0]
-            yield Parts(as_input(part.x, transform)[None], [part.y], domain)
-        else:
-            yield part._replace(x=as_inputs(part.x))
-
-
-def _rows(y: Any, key: str) -> Tensor:
-    """(n, labels) of 0 and 1."""
-    try:
-        if isinstance(y, list) and all(isinstance(row, Tensor) for row in y):
-            rows = torch.stack(y).detach().cpu()
-        else:
-            rows = torch.as_tensor(np.asarray(y))
-    except (TypeError, ValueError, RuntimeError):
-        rows = torch.empty(0)
-    if rows.ndim != 2 or not bool(((rows == 0) | (rows == 1)).all()):
-        raise ValueError(
-            f"labels of {key!r} have the shape {tuple(rows.shape)}; expected rows of 0 and 1, "
-            "(n, labels); for one class for each example use contam.audit"
-        )
-    return rows.long()

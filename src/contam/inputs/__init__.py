@@ -36,11 +36,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from contam.batch import Batch, Domain, Shift
-from contam.inputs.forms import ACCEPTED, Options, named_sets, read_raw, stream
+from contam.inputs.forms import ACCEPTED, Options, named_sets, read_raw
 from contam.inputs.input_set import InputSet, pick_examples
 from contam.inputs.labels import UNLABELED, column_title, group_columns, labeled, origins
 from contam.inputs.parts import numbered
 from contam.inputs.pixel_range import PixelRange, Transform
+from contam.inputs.streams import stream
 from contam.inputs.table_files import ImageTable
 
 __all__ = [

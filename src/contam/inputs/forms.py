@@ -1,6 +1,6 @@
-"""The accepted forms of data, each with the function that reads it."""
+"""The accepted forms of data, each with the function that reads it as a set."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -10,30 +10,27 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
-from contam.batch import Batch, Domain, Shift
+from contam.batch import Domain, Shift
 from contam.data.image_tree import ImageTree, image_tree
 from contam.data.images import FolderDomain, pixels, read
-from contam.inputs.image_conversion import change_notes, unit_bytes
+from contam.inputs.image_conversion import change_notes
 from contam.inputs.image_sizes import one_size
 from contam.inputs.indexed import IndexedReader, numbers_of, one_worker, reader_of
-from contam.inputs.labels import choose_domain, origins
+from contam.inputs.labels import choose_domain
 from contam.inputs.lazy_files import LazyFolderDomain
 from contam.inputs.parts import (
     KEYS,
     Parts,
-    as_domains,
-    as_inputs,
     as_labels,
     as_masks,
     converted_inputs,
-    numbered,
     parts,
     pick,
     some_of,
 )
 from contam.inputs.pixel_range import PixelRange, Transform
 from contam.inputs.table_files import ImageTable, table_of
-from contam.inputs.tables import RawSet, as_batch, read_batches, read_files, read_numbered
+from contam.inputs.tables import RawSet, read_batches, read_files, read_numbered
 from contam.rng import generator_for
 
 ACCEPTED = (
@@ -111,9 +108,9 @@ def named_sets(data: Any) -> list[tuple[str | None, Any]]:
         return [(None, domain) for domain in data.ood_tests]
     if isinstance(data, Mapping) and not _is_set(data):
         return [(str(name), value) for name, value in data.items()]
-    several = isinstance(data, list | tuple) and not _is_pair(data) and all(map(_is_set, data))
+    several = isinstance(data, list | tuple) and not is_pair(data) and all(map(_is_set, data))
     # A list of pairs of tensors, or of dicts of them, is one set in batches.
-    if several and not all(_is_pair(part) or _is_whole_dict(part) for part in data):
+    if several and not all(is_pair(part) or is_whole_dict(part) for part in data):
         return [(None, value) for value in data]
     return [(None, data)]
 
@@ -121,22 +118,26 @@ def named_sets(data: Any) -> list[tuple[str | None, Any]]:
 def _is_column(data: Any) -> bool:
     """Whether this is one value for each of several examples."""
     if isinstance(data, list):
-        return not data or not (isinstance(data[0], Mapping) or _is_pair(data[0]))
+        return not data or not (isinstance(data[0], Mapping) or is_pair(data[0]))
     return isinstance(data, Tensor | np.ndarray) or hasattr(data, "to_numpy")
 
 
 def _is_set(data: Any) -> bool:
     """Whether something is a whole data set and not a batch."""
     if isinstance(data, Mapping):
-        return hasattr(data, "column_names") or _is_whole_dict(data)
+        return hasattr(data, "column_names") or is_whole_dict(data)
     kinds = (str, Path, ImageTable, DataLoader, Domain, Shift, Dataset)
     if type(data).__name__ == "DataFrame":
         return True
-    return isinstance(data, kinds) or _is_pair(data) or hasattr(data, "column_names")
+    return isinstance(data, kinds) or is_pair(data) or hasattr(data, "column_names")
 
 
-def _is_pair(data: Any) -> TypeGuard[Sequence[Any]]:
-    """Whether this is (x, y) or (x, y, domain), each for all examples."""
+def is_pair(data: Any) -> TypeGuard[Sequence[Any]]:
+    """Return whether this is (x, y) or (x, y, domain), each for all examples.
+
+    >>> is_pair((torch.zeros(2, 3), [0, 1])), is_pair([(torch.zeros(3), 0), (torch.zeros(3), 1)])
+    (True, False)
+    """
     if not isinstance(data, tuple | list) or len(data) not in (2, 3):
         return False
     x, y = data[:2]
@@ -148,8 +149,12 @@ def _is_pair(data: Any) -> TypeGuard[Sequence[Any]]:
     return (isinstance(x, Mapping) or (_is_column(x) and not isinstance(x, list))) and _is_column(y)
 
 
-def _is_indexed(data: Any) -> bool:
-    """Whether examples can be read by number."""
+def is_indexed(data: Any) -> bool:
+    """Return whether examples can be read by number.
+
+    >>> is_indexed(torch.utils.data.TensorDataset(torch.zeros(2, 3))), is_indexed(iter([]))
+    (True, False)
+    """
     if isinstance(data, IterableDataset | list | tuple | Mapping):
         return False
     return hasattr(data, "__getitem__") and _has_length(data)
@@ -198,12 +203,12 @@ def read_raw(name: str | None, data: Any, role: str, options: Options) -> RawSet
         raise ValueError(
             f"{name!r} holds the splits {some_of(sorted(map(str, data)))}; give one of them"
         )
-    if _is_whole_dict(data) or _is_pair(data):
+    if is_whole_dict(data) or is_pair(data):
         return _arrays(parts(data, options.keys), name, options)
-    if isinstance(data, DataLoader) and _is_indexed(data.dataset):
+    if isinstance(data, DataLoader) and is_indexed(data.dataset):
         reader = reader_of(data, options.keys, options.transform or pixels)
         return _indexed(name, reader, numbers_of(data), options)
-    if _is_indexed(data):
+    if is_indexed(data):
         transform = options.transform or pixels
         reader = IndexedReader(data, options.keys, transform, workers=options.workers or 0)
         return _indexed(name, reader, list(range(len(data))), options)
@@ -240,8 +245,8 @@ def check_used(
         ...
     ValueError: transform= is for images, and the sets are tensors; apply it to them before
     """
-    pairs = [data for data in sets if _is_pair(data) or type(data) is Domain]
-    whole = [data for data in sets if _is_whole_dict(data)]
+    pairs = [data for data in sets if is_pair(data) or type(data) is Domain]
+    whole = [data for data in sets if is_whole_dict(data)]
     if transform is not None and len(pairs) + len(whole) == len(sets):
         raise ValueError(
             "transform= is for images, and the sets are tensors; apply it to them before"
@@ -260,114 +265,16 @@ def check_used(
         )
 
 
-def _is_whole_dict(data: Any) -> TypeGuard[Mapping[str, Any]]:
-    """Whether this is a dict of inputs and labels, each for all examples."""
+def is_whole_dict(data: Any) -> TypeGuard[Mapping[str, Any]]:
+    """Return whether this is a dict of inputs and labels, each for all examples.
+
+    >>> is_whole_dict({"x": torch.zeros(2, 3), "y": [0, 1]}), is_whole_dict({"night": "images"})
+    (True, False)
+    """
     if not isinstance(data, Mapping) or hasattr(data, "column_names"):
         return False
     values = [v for v in data.values() if _is_column(v) or isinstance(v, tuple)]
-    return len(values) > 1 and not all(map(_is_pair, values))
-
-
-def stream(data: Any, size: int, options: Options) -> Iterator[Batch]:
-    """Make one pass over data of any accepted form, without keeping it.
-
-    A loader keeps its own order and batches. An example that can't be read raises.
-
-    Args:
-        data: the data set, or an iterable of batches.
-        size: batch size of data without batches.
-        options: options for reading; budgets are ignored.
-
-    Yields:
-        The batches.
-
-    Raises:
-        ValueError: the form is not accepted, or an example can't be read.
-
-    >>> [len(batch.y) for batch in stream((torch.zeros(5, 3), [0, 1, 0, 1, 0]), 2, Options())]
-    [2, 2, 1]
-    """
-    if isinstance(data, Shift):
-        data = data.id_test
-    if isinstance(data, Domain):
-        yield from map(_in_units, data.batches(size))
-        return
-    whole = _is_whole_dict(data) or _is_pair(data) or table_of(data) is not None
-    if whole or isinstance(data, str | Path):
-        raw = read_raw(None, data, "data", options)
-        y, _ = numbered(raw.y, options.classes or raw.classes)
-        raw.refuse_left_out()
-        yield from raw.make_domain(y, origins([raw])[0][0], None).batches(size)
-        return
-    inner = data.dataset if isinstance(data, DataLoader) else data
-    classes = options.classes or _classes_of(inner, options.keys)
-    domains: dict[str, int] = {}
-    for item in _items(data, size, options):
-        if isinstance(item, Batch):
-            yield _in_units(item)
-            continue
-        y = as_labels(item.y)
-        if not isinstance(y, Tensor) and classes is None:
-            raise ValueError(
-                f"labels are names such as {y[0]!r}; give classes= in the order of the logits"
-            )
-        y, _ = numbered(y, classes)
-        x, origin = as_inputs(item.x), as_domains(item.domain)
-        if len(x) != len(y):
-            raise ValueError(
-                f"a batch has inputs of shape {tuple(x.shape)} and {len(y)} labels; expected one "
-                "label for each input"
-            )
-        if origin is None:
-            origin = torch.zeros_like(y)
-        elif not isinstance(origin, Tensor):
-            origin = torch.tensor([domains.setdefault(o, len(domains)) for o in origin])
-        yield Batch(x, y, origin)
-
-
-def _in_units(batch: Batch) -> Batch:
-    """A batch without bytes; what is in double precision is for a network in double precision."""
-    return batch if batch.x.is_floating_point() else batch._replace(x=unit_bytes(batch.x))
-
-
-def _items(data: Any, size: int, options: Options) -> Iterator[Batch | Parts]:
-    """Yield the batches of a stream; single examples are collected to batches."""
-    if _is_indexed(data) and not isinstance(data, DataLoader):
-        reader = IndexedReader(data, options.keys, options.transform or pixels)
-        for _, batch, unreadable in reader.read(range(len(data)), size):
-            if unreadable:
-                raise ValueError(f"example {unreadable[0].index} {unreadable[0].reason}")
-            if batch is not None:
-                yield batch
-        return
-    if not isinstance(data, Iterable):
-        raise ValueError(f"data are a {type(data).__name__}; expected {ACCEPTED}")
-    data = one_worker(data) if isinstance(data, DataLoader) else data
-    singles: list[Parts] = []
-    for item in data:
-        if isinstance(item, Batch):
-            yield item
-            continue
-        if item is None:
-            continue
-        batch = as_batch(given := parts(item, options.keys), options.transform)
-        if batch is given:
-            yield batch
-            continue
-        singles.append(batch)
-        if len(singles) == size:
-            yield _joined(singles)
-            singles = []
-    if singles:
-        yield _joined(singles)
-
-
-def _joined(singles: Sequence[Parts]) -> Parts:
-    """Make a batch of single examples."""
-    x = as_inputs([single.x[0] for single in singles])
-    y = [single.y[0] for single in singles]
-    origin = [None if single.domain is None else single.domain[0] for single in singles]
-    return Parts(x, y, None if None in origin else origin)
+    return len(values) > 1 and not all(map(is_pair, values))
 
 
 def _named(data: str | Path | ImageTree | Domain, name: str | None, options: Options) -> RawSet:
@@ -436,14 +343,24 @@ def _indexed(name: str, reader: IndexedReader, numbers: list[int], options: Opti
     kept = _drawn(len(numbers), name, options)
     raw = read_numbered(name, reader, [numbers[i] for i in kept.tolist()])
     choose_domain(raw, options.domain)
-    raw.classes = _classes_of(reader.dataset, options.keys)
+    raw.classes = classes_of(reader.dataset, options.keys)
     _note_budget(raw, len(numbers), options)
     raw.total = len(reader.dataset)
     return raw
 
 
-def _classes_of(dataset: Any, keys: Mapping[str, str]) -> tuple[str, ...] | None:
-    """Return the class names of a dataset: torchvision's `classes`, or those of a column."""
+def classes_of(dataset: Any, keys: Mapping[str, str]) -> tuple[str, ...] | None:
+    """Return the class names of a dataset: torchvision's `classes`, or those of a column.
+
+    Args:
+        dataset: any dataset, or a part of one.
+        keys: names of the parts of dicts.
+
+    >>> dataset = torch.utils.data.TensorDataset(torch.zeros(2, 3))
+    >>> dataset.classes = ["cat", "dog"]
+    >>> classes_of(torch.utils.data.Subset(dataset, [0]), {})
+    ('cat', 'dog')
+    """
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
     names = getattr(dataset, "classes", None)
