@@ -128,6 +128,14 @@ def test_remedies_missing_evidence_and_notes_are_shown(whole: str) -> None:
     assert all(value in said for value in record.provenance.values())
 
 
+def test_repairs_are_shown_with_effect_interval_labels_and_code(whole: str) -> None:
+    record, said = RECORDS["whole"], text_of(Parsed(whole))
+    assert "What helps" in said
+    assert "batch-norm statistics on textures, n = 400 0.4 → 0.6 +20.0 +17.0 to +23.0" in said
+    for row in record.helps:
+        assert row.code.strip() in said
+
+
 def test_tables_contain_every_set_domain_class_and_layer(whole: str) -> None:
     record, said = RECORDS["whole"], text_of(Parsed(whole))
     for each in record.sets:

@@ -15,6 +15,7 @@ from contam.auditing.records import (
     Example,
     Interval,
     LayerRecord,
+    MeasuredRemedy,
     NeuronTable,
     Number,
     Projection,
@@ -250,6 +251,16 @@ def audit(
                 group=GROUPS[k * 2 // max(examples, 1)],
             )
             for k in range(examples)
+        ),
+        helps=tuple(
+            MeasuredRemedy(
+                name=name, on=place, id_before=around(0.95), id_after=around(0.94),
+                ood_before=around(0.4), ood_after=around(0.4 + gain), gain=around(gain),
+                labels=labels, n=400, code=f"from contam.remedies import Repair{labels}\n",
+            )
+            for place in ood
+            for name, gain, labels in (("batch-norm statistics", 0.2, 0), ("last layer", 0.05, 80),
+                                       ("fresh head", -0.01, 0))
         ),
         left_out=("No reference encoder was named, so `reference=` is worth giving.",),
         provenance={"seed": "0", "torch": "2.13.0", "seconds": "41"},

@@ -23,11 +23,12 @@ from contam.auditing.layers import LayerEvidence, layer_evidence
 from contam.auditing.logit_columns import Columns
 from contam.auditing.passes import BUDGET, Budget, Passes, run_passes
 from contam.auditing.prepare import prepare
-from contam.auditing.records import AuditRecord, CauseEvidence, Example, SetScores
+from contam.auditing.records import AuditRecord, CauseEvidence, Example, MeasuredRemedy, SetScores
 from contam.auditing.result import Audit
 from contam.auditing.scores import set_scores
 from contam.auditing.single_pass import running_layers
 from contam.auditing.verdict import verdict
+from contam.auditing.what_helps import RepairInputs, measure_repairs, repair_inputs
 from contam.experiment import Stage
 from contam.inputs.pixel_range import Transform
 from contam.measures.accuracy import Accuracy
@@ -40,8 +41,9 @@ Result = TypeVar("Result")
 Report = Callable[[Stage], None]
 """Called after each step, with what was done."""
 
-SHOWN, PROBED, ILLUSTRATED = 0.8, 0.9, 0.95
-"""Share of the work after the passes, the probes of layers, and the choice of examples."""
+SHOWN, PROBED, ILLUSTRATED, TESTED = 0.75, 0.85, 0.9, 0.92
+"""Share of the work after the passes, the probes of layers, the choice of examples, and the tests
+of causes."""
 
 
 def audit(
@@ -58,6 +60,7 @@ def audit(
     reference: Any = "auto",
     untrained: bool | nn.Module = True,
     altered: bool = True,
+    remedies: bool = True,
     weights: str | Path | None = None,
     transform: Transform | None = None,
     classes: Sequence[str] | None = None,
@@ -98,6 +101,7 @@ def audit(
             else a cached torchvision network.
         untrained: whether to compare with an untrained copy of the network, or that network.
         altered: whether to show changed ID images to the network.
+        remedies: whether to measure repairs on the network.
         weights: file or folder of weights for a model by name.
         transform: function from an image to the network's input.
         classes: names of the logits in their order.
@@ -131,7 +135,8 @@ def audit(
     started = time.monotonic()
     check_arguments(
         name=name, layers=layers, classes=classes, reference=reference, baseline=baseline,
-        untrained=untrained, altered=altered, progress=progress, transform=transform, seed=seed,
+        untrained=untrained, altered=altered, remedies=remedies, progress=progress,
+        transform=transform, seed=seed,
     )  # fmt: skip
     found = model
     if model is not None and not isinstance(model, FoundNetwork):
@@ -139,6 +144,7 @@ def audit(
     if device is not None and isinstance(model, nn.Module):
         raise ValueError("device= is for models by name; move yours with model.to(...)")
     limits = BUDGET if altered else dataclasses.replace(BUDGET, without_object=0, changed=0)
+    limits = limits if remedies else dataclasses.replace(limits, repaired=0)
     own = model.model if isinstance(model, FoundNetwork) else model
     modules = [m for m in (own, untrained, reference) if isinstance(m, nn.Module)]
     with preserve_model(*modules), _reporting(progress) as report:
@@ -178,9 +184,11 @@ def audit(
             neurons=evidence.layers.neurons,
             projection=evidence.layers.projection,
             examples=evidence.examples,
+            helps=evidence.helps,
             left_out=tuple(dict.fromkeys([*ready.notes, *notes, *evidence.left_out])),
             provenance=provenance,
-        )
+        ),
+        evidence.repair_inputs,
     )
 
 
@@ -194,6 +202,9 @@ class Evidence:
     layers: LayerEvidence
     examples: tuple[Example, ...]
     left_out: tuple[str, ...]
+    helps: tuple[MeasuredRemedy, ...] = ()
+    repair_inputs: RepairInputs | None = None
+    """What the repairs were measured on."""
 
 
 def collect(
@@ -232,9 +243,16 @@ def collect(
     )  # fmt: skip
     causes = cause_evidence(passes)
     left_out += [line for record in causes for line in record.left_out]
-    report(Stage(1.0, "tests of causes"))
+    report(Stage(TESTED, "tests of causes"))
     sets = accuracies(passes, lines or {})
-    return Evidence(sets, causes, inside, examples, tuple(dict.fromkeys(left_out)))
+    helps, kept = (), None
+    if budget.repaired:
+        kept = repair_inputs(passes)
+        helps, failed = measure_repairs(kept)
+        left_out += failed
+    report(Stage(1.0, "repairs"))
+    notes = tuple(dict.fromkeys(left_out))
+    return Evidence(sets, causes, inside, examples, notes, helps, kept)
 
 
 def cause_evidence(passes: Passes) -> tuple[CauseEvidence, ...]:

@@ -137,6 +137,7 @@ _EXPECTED = {
     ),
     "untrained": (lambda v: _is_flag(v) or isinstance(v, nn.Module), "True, False or a module"),
     "altered": (_is_flag, "True or False"),
+    "remedies": (_is_flag, "True or False"),
     "progress": (
         lambda v: _is_flag(v) or callable(v),
         "True, False or a function of a Stage",

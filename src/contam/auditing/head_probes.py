@@ -1,20 +1,23 @@
 """Linear probes of the representation that the network's head reads."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from contam.rng import generator_for
-from contam.training.probe import WIDE, Discriminant, FullBatch, fit_probe
+from contam.training.probe import (
+    EXACT_CLASSES,
+    WITHIN_BUDGET,
+    Discriminant,
+    FullBatch,
+    fit_probe,
+    probe_recipe,
+)
 
-PROBE = FullBatch(penalties=(1e-3,), iterations=200)
+PROBE = WITHIN_BUDGET
 """How heads and probes are fitted, within the budget."""
-EXACT_CLASSES = 50
-"""Classes up to which probes minimize the cross-entropy."""
-LARGEST_EXACT = 3 * 10**8
-"""Examples times neurons times classes up to which probes minimize the cross-entropy."""
 CLOSED_FORM = (
     "With this many classes, neurons or examples, linear probes and fresh heads are linear "
     "discriminants in closed form, because logistic regressions would take minutes."
@@ -25,30 +28,6 @@ FEWEST_PER_CLASS = 4
 
 Features = tuple[Float[Tensor, "n width"], Int[Tensor, " n"]]
 """Features and class indices of a data set."""
-
-
-def probe_recipe(
-    features: Iterable[Float[Tensor, "n width"]], exact: FullBatch, *, classes: int
-) -> FullBatch | Discriminant:
-    """Return how probes are fitted: exactly within a budget, and in closed form beyond it.
-
-    All probes that are compared with each other need the same recipe, so it is chosen for all data
-    sets together.
-
-    Args:
-        features: features of each data set that is fitted to.
-        exact: recipe within the budget.
-        classes: number of classes.
-
-    Source: ours, since logistic regressions take minutes with many classes.
-
-    >>> probe_recipe([torch.ones(30, 8)], PROBE, classes=1000)
-    Discriminant(standardize=True)
-    """
-    # Of more neurons than examples, the span of the examples is used.
-    sizes = [len(x) * (min(x.shape) if x.shape[1] > WIDE else x.shape[1]) for x in features]
-    fits = classes <= EXACT_CLASSES and max(sizes, default=0) * classes <= LARGEST_EXACT
-    return exact if fits else Discriminant()
 
 
 def too_few_per_class(y: Int[Tensor, " n"]) -> bool:

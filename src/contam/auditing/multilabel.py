@@ -102,6 +102,7 @@ def audit_multilabel(
     reference: Any = "auto",
     untrained: bool = True,
     altered: bool = True,
+    remedies: bool = True,
     device: str | torch.device | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
@@ -135,6 +136,7 @@ def audit_multilabel(
         reference: as for `audit`.
         untrained: as for `audit`.
         altered: as for `audit`.
+        remedies: as for `audit`.
         device: as for `audit`.
         batch_size: as for `audit`.
         workers: as for `audit`.
@@ -184,8 +186,8 @@ def audit_multilabel(
             own, id=ones.pop("ID"), ood=ones or None, weights=weights, classes=_names(label),
             keys=keys, domain=domain, layers=layers, background=background, masks=masks,
             baseline=baseline, budget=budget, reference=reference, untrained=untrained,
-            altered=altered, device=device, batch_size=batch_size, workers=workers,
-            progress=_share(progress, label, count, len(chosen)), seed=seed,
+            altered=altered, remedies=remedies, device=device, batch_size=batch_size,
+            workers=workers, progress=_share(progress, label, count, len(chosen)), seed=seed,
         )  # fmt: skip
     return MultilabelAudit(audits, tuple(left_out))
 

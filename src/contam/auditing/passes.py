@@ -26,6 +26,7 @@ from contam.auditing.single_pass import (
 from contam.batch import Batch, Domain
 from contam.experiment import Stage
 from contam.models.normalization import without_running_statistics
+from contam.remedies.batch_norm import batch_norms
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,10 @@ class Budget:
     """ID images whose background or style is changed, to both networks."""
     control: int = 200
     """Examples of each data set that the untrained network sees."""
+    repaired: int = 200
+    """Examples of each data set on which repairs that need inputs are measured."""
+    repaired_numbers: int = 2**25
+    """Numbers of these inputs at most, in each data set."""
     share: float = 0.25
     """Largest share of the ID set that is changed, and of each set that the control sees."""
     numbers: int = 2**26
@@ -78,6 +83,10 @@ class Passes:
     """These images, unchanged under the empty name and by change."""
     changed: dict[str, PassResult] = field(default_factory=dict)
     """The network on these images, by change."""
+    images: dict[str, Batch] = field(default_factory=dict)
+    """Inputs of some examples of each set, for repairs that need them."""
+    image_rows: dict[str, Int[Tensor, " some"]] = field(default_factory=dict)
+    """These examples."""
     left_out: list[str] = field(default_factory=list)
 
     @property
@@ -147,6 +156,11 @@ class _PassRunner:
         self.changed = pool[self._balanced(y[pool], changed, "audit/changes")]
         self.rows = self._table_rows(y)
         self.control_rows: Tensor | None = None
+        self.repaired = 0
+        """Inputs of each set that are kept for repairs."""
+        if budget.repaired and inputs.ood and batch_norms(inputs.model):
+            numbers = next(inputs.id.domain.batches(1)).x[0].numel()
+            self.repaired = min(budget.repaired, budget.repaired_numbers // numbers)
 
     def _table_rows(self, y: Tensor) -> Tensor | None:
         """The row of each of many classes in the tables; None if every class has one."""
@@ -195,13 +209,18 @@ class _PassRunner:
             )
         yield from self._id_set(control)
         for sample in inputs.ood:
-            rows = self._control_rows(sample.domain.y.cpu(), torch.arange(0))
-            kept = self._balanced(sample.domain.y.cpu(), self.budget.queries, "audit/read")
-            result = yield from self._main_pass(sample, kept, inputs=rows if control else None)
+            y = sample.domain.y.cpu()
+            rows, repaired = self._control_rows(y, torch.arange(0)), self._repaired_rows(sample)
+            kept = self._balanced(y, self.budget.queries, "audit/read")
+            wanted = torch.cat([repaired, *([rows] if control else [])]).unique()
+            result = yield from self._main_pass(sample, kept, inputs=wanted)
             passes.layers.add_ood_set(sample.name, result)
             result.tables = {}
+            n = len(result.y)
+            rows, wanted = rows[rows < n], wanted[wanted < n]
+            self._keep_images(sample, result, repaired, wanted)
             if control is not None:
-                yield from self._control_pass(control, sample, result)
+                yield from self._control_pass(control, sample, result, rows, wanted)
             result.inputs = None
         passes.layers.finish()
         for result in passes.sets.values():
@@ -211,7 +230,9 @@ class _PassRunner:
     def _id_set(self, control: nn.Module | None) -> Generator[int, None, None]:
         sample, passes = self.inputs.id, self.passes
         rows = self._control_rows(sample.domain.y.cpu(), self.changed)
-        wanted = torch.cat([self.without, self.changed, *([rows] if control else [])]).unique()
+        repaired = self._repaired_rows(sample)
+        wanted = torch.cat([self.without, self.changed, repaired, *([rows] if control else [])])
+        wanted = wanted.unique()
         result = yield from self._main_pass(
             sample, self.kept, inputs=wanted, subset=self.changed, own=True
         )
@@ -220,12 +241,13 @@ class _PassRunner:
         n = len(result.y)
         self.without, self.changed = self.without[self.without < n], self.changed[self.changed < n]
         rows, wanted = rows[rows < n], wanted[wanted < n]
+        self._keep_images(sample, result, repaired, wanted)
         if result.inputs is not None and len(self.without):
             yield from self._without_objects(result.inputs, wanted)
         if result.inputs is not None and len(self.changed):
             yield from self._changes(self.inputs.model, result, wanted)
         if control is not None and result.inputs is not None:
-            plain = yield from self._control_pass(control, sample, result, rows, wanted)
+            plain = yield from self._control_pass(control, sample, result, rows, wanted, own=True)
             if len(self.changed):
                 yield from self._changes(control, plain, wanted, control=True)
         result.inputs = None
@@ -283,16 +305,16 @@ class _PassRunner:
         control: nn.Module,
         sample: Sample,
         result: PassResult,
-        rows: Tensor | None = None,
-        held: Tensor | None = None,
+        rows: Tensor,
+        held: Tensor,
+        *,
+        own: bool = False,
     ) -> Generator[int, None, PassResult]:
-        """Show the inputs that the main pass kept to the untrained network."""
+        """Show some of the inputs that the main pass kept to the untrained network."""
         assert result.inputs is not None
         self.doing = "untrained network"
-        batch, own, subset = result.inputs, False, torch.arange(0)
-        if rows is not None and held is not None:
-            own, batch = True, batch.pick(torch.searchsorted(held, rows))
-            subset = torch.searchsorted(rows, self.changed)
+        batch = result.inputs.pick(torch.searchsorted(held, rows))
+        subset = torch.searchsorted(rows, self.changed) if own else torch.arange(0)
         everything = torch.arange(len(batch.y))
         keep = Keep(
             rows=everything, layers=self.probed, numbers=self.budget.numbers, subset=subset,
@@ -309,6 +331,21 @@ class _PassRunner:
         self.passes.layers.add_control(sample.name, plain, own=own)
         plain.tables = {}
         return plain
+
+    def _repaired_rows(self, sample: Sample) -> Tensor:
+        """The examples whose inputs are kept for repairs."""
+        y = sample.domain.y.cpu()
+        # The ID images that are shown without objects are kept anyway.
+        own = sample is self.inputs.id and len(self.without)
+        pool = self.without if own else torch.arange(len(y))
+        return pool[self._balanced(y[pool], self.repaired, "audit/repairs")]
+
+    def _keep_images(self, sample: Sample, result: PassResult, rows: Tensor, held: Tensor) -> None:
+        """Keep the inputs of some examples for repairs."""
+        rows = rows[rows < len(result.y)]
+        if len(rows) and result.inputs is not None:
+            self.passes.images[sample.name] = result.inputs.pick(torch.searchsorted(held, rows))
+            self.passes.image_rows[sample.name] = rows
 
     def _without_objects(self, held: Batch, rows: Tensor) -> Generator[int, None, None]:
         """Show ID images whose objects are replaced by their surroundings."""

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
+from torch import nn
 
 from contam.auditing.records import FORMAT, AuditRecord, Interval, Verdict
+from contam.auditing.what_helps import RepairInputs, best_remedy, remedy_line, repaired
 from contam.run import write_atomically
 from contam.text_files import read_json
 
@@ -27,10 +29,14 @@ GROUPS = 12
 
 
 class Audit:
-    """The verdict on a network with its evidence; it holds neither the network nor the data.
+    """The verdict on a network with its evidence.
+
+    The result of `contam.audit` also holds the network and what repairs are fitted to: what its
+    head reads of every example, and up to 200 inputs of each data set. A saved audit does not.
 
     Args:
         evidence: all results.
+        repair_inputs: what repairs are fitted to.
 
     >>> import torch, contam
     >>> x, y = torch.eye(2).repeat(20, 1), torch.arange(40) % 2
@@ -39,9 +45,10 @@ class Audit:
     [1, 0]
     """
 
-    def __init__(self, evidence: AuditRecord) -> None:
+    def __init__(self, evidence: AuditRecord, repair_inputs: RepairInputs | None = None) -> None:
         self.evidence = evidence
         """All results."""
+        self._repair_inputs = repair_inputs
 
     @property
     def verdict(self) -> Verdict:
@@ -54,6 +61,8 @@ class Audit:
         lines += [f"- {reason}" for reason in verdict.reasons[:REASONS]]
         lines += [f"{name}: {text}" for name, text in self._accuracies()]
         lines += self._groups()
+        best = best_remedy(self.evidence.helps)
+        lines += [] if best is None else [f"helps most: {remedy_line(best)}"]
         count = len(self.evidence.left_out)
         lines += [f"not measured: {count}, see .evidence.left_out"] if count else []
         return "\n".join(lines)
@@ -121,6 +130,41 @@ class Audit:
         ]
         names = ["data", "column", "value", "n", "accuracy", "low", "high"]
         return pd.DataFrame(rows, columns=pd.Index(names))
+
+    def repair(self, name: str, *, on: str | None = None) -> nn.Module:
+        """Return a repaired copy of the audited network; the network itself stays as it was.
+
+        The repair is fitted to all examples that the audit kept; its measured effect is in
+        `evidence.helps`.
+
+        Args:
+            name: name of a repair in `evidence.helps`.
+            on: OOD set that the repair is fitted to; by default the first that has it.
+
+        Returns:
+            A module that takes and returns what the network does.
+
+        Raises:
+            ValueError: the audit was loaded from a folder, or the repair was not measured.
+
+        >>> import torch, contam
+        >>> x, y = torch.eye(2).repeat(20, 1), torch.arange(40) % 2
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+        >>> audit = contam.audit(model, id=(x, y), ood=(x, y), progress=False)
+        >>> audit.repair("fresh head")(torch.eye(2)).argmax(dim=1).tolist()
+        [0, 1]
+        """
+        if self._repair_inputs is None:
+            raise ValueError(
+                "this audit holds no network to repair; run contam.audit again with remedies=True"
+            )
+        helps = self.evidence.helps
+        found = [row for row in helps if row.name == name and on in (None, row.on)]
+        if not found:
+            known = ", ".join(repr(row.name) for row in helps if on in (None, row.on)) or "none"
+            where = "" if on is None else f" on {on!r}"
+            raise ValueError(f"no repair {name!r} was measured{where}; measured: {known}")
+        return repaired(self._repair_inputs, name, found[0].on)
 
     def records(self) -> list[dict[str, Any]]:
         """Return every number as a flat record, for a table.
@@ -231,6 +275,9 @@ def _numbers(record: AuditRecord) -> Iterator[dict[str, Any]]:
         for number in evidence.numbers:
             what = f"{evidence.cause}: {number.what}"
             yield _row(what, number.value, on=number.on, part=number.part)
+    for row in record.helps:
+        for what in ("id_before", "id_after", "ood_before", "ood_after", "gain"):
+            yield _row(f"remedy: {what}", getattr(row, what), on=row.on, part=row.name)
     for layer in record.layers:
         for what, value in layer:
             if what not in ("name", "neurons") and value is not None:

@@ -55,6 +55,7 @@ def audit(
     reference_weights: Path | None = None,
     control: bool = True,
     altered: bool = True,
+    remedies: bool = True,
     budget: int | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
@@ -107,6 +108,7 @@ def audit(
         reference_weights: weights of the reference encoder.
         control: whether to compare with an untrained copy of the network.
         altered: whether to show changed images of --id to the network.
+        remedies: whether to measure repairs on the network.
         budget: maximum number of images per set.
         batch_size: number of images in a forward pass.
         workers: number of threads that decode images.
@@ -143,7 +145,8 @@ def audit(
                 "weights": weights, "masks": by_set(flat(masks)),
                 "background": by_set(flat(background)), "layers": flat(layer) or "auto",
                 "baseline": baseline, "reference": encoder, "untrained": control,
-                "altered": altered, "budget": budget, "batch_size": batch_size, "workers": workers,
+                "altered": altered, "remedies": remedies, "budget": budget,
+                "batch_size": batch_size, "workers": workers,
                 "keys": keys_of(flat(keys)), "device": device, "seed": seed,
                 "domain": int(domain) if domain and domain.isdecimal() else domain,
                 "progress": lambda stage: display.update(stage.done, stage.doing),

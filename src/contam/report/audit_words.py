@@ -72,6 +72,38 @@ def number(value: Interval | float | None) -> str:
     return cell(float(value) if abs(value) < 0.001 else round(float(value), 3))
 
 
+def gain(change: Interval) -> str:
+    """Format a change of an accuracy in percentage points.
+
+    Args:
+        change: difference of two shares.
+
+    >>> gain(Interval(value=0.125)), gain(Interval(value=-0.02))
+    ('+12.5', '−2.0')
+    """
+    return _signed(change.value)
+
+
+def gain_ends(change: Interval) -> str:
+    """Format the interval of a change of an accuracy in percentage points.
+
+    Args:
+        change: difference of two shares; without ends, the result is empty.
+
+    >>> gain_ends(Interval(value=0.125, low=-0.01, high=0.3))
+    '−1.0 to +30.0'
+    """
+    if change.low is None or change.high is None:
+        return ""
+    return f"{_signed(change.low)} to {_signed(change.high)}"
+
+
+def _signed(share: float) -> str:
+    if not math.isfinite(share):
+        return cell(None)
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
 def fixed(value: float | None) -> str:
     """Format a number of a column with three decimals.
 

@@ -100,6 +100,13 @@ class Discriminant:
     standardize: bool = True
 
 
+WITHIN_BUDGET = FullBatch(penalties=(1e-3,), iterations=200)
+"""How heads and probes of an audit are fitted, within the budget of `probe_recipe`."""
+EXACT_CLASSES = 50
+"""Classes up to which probes minimize the cross-entropy."""
+LARGEST_EXACT = 3 * 10**8
+"""Examples times neurons times classes up to which probes minimize the cross-entropy."""
+
 PUBLISHED: dict[tuple[str, str], Minibatches] = {
     ("imagenet", "teacher"): Minibatches(weight_decay=0.1),
     ("imagenet", "student"): Minibatches(weight_decay=0.001),
@@ -123,6 +130,30 @@ PUBLISHED: dict[tuple[str, str], Minibatches] = {
 
 Source: App. E.1, App. E.2, App. E.3, App. E.4; Koh et al. 2021 for the two WILDS data sets.
 """
+
+
+def probe_recipe(
+    features: Iterable[Float[Tensor, "n width"]], exact: FullBatch, *, classes: int
+) -> FullBatch | Discriminant:
+    """Return how probes are fitted: exactly within a budget, and in closed form beyond it.
+
+    All probes that are compared with each other need the same recipe, so it is chosen for all data
+    sets together.
+
+    Args:
+        features: features of each data set that is fitted to.
+        exact: recipe within the budget.
+        classes: number of classes.
+
+    Source: ours, since logistic regressions take minutes with many classes.
+
+    >>> probe_recipe([torch.ones(30, 8)], WITHIN_BUDGET, classes=1000)
+    Discriminant(standardize=True)
+    """
+    # Of more neurons than examples, the span of the examples is used.
+    sizes = [len(x) * (min(x.shape) if x.shape[1] > WIDE else x.shape[1]) for x in features]
+    fits = classes <= EXACT_CLASSES and max(sizes, default=0) * classes <= LARGEST_EXACT
+    return exact if fits else Discriminant()
 
 
 def extracting(

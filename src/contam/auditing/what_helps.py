@@ -1,0 +1,222 @@
+"""Repairs of the audited network with their measured effects."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from contam.auditing.head_probes import too_few_per_class
+from contam.auditing.intervals import points
+from contam.auditing.passes import Passes
+from contam.auditing.records import Interval, MeasuredRemedy
+from contam.auditing.scores import share_correct
+from contam.batch import Batch
+from contam.models.linear_head import find_head, head_of, with_head
+from contam.models.logits_adapter import LogitsAdapter
+from contam.remedies import REPAIRS, HeadRepair, Repair, RepairEffect, cross_fit
+from contam.remedies.cross_fit import cross_fit_head
+
+FEWEST = 20
+"""OOD examples for which repairs are measured, at least."""
+TREATS = {
+    "fresh head": "head",
+    "last-layer retraining": "head",
+    "group-balanced head": "spurious correlation",
+}
+"""The cause that a repair treats, by its name; the others treat no single one."""
+
+
+@dataclass(frozen=True, eq=False)
+class RepairInputs:
+    """What repairs of an audited network are fitted to and measured on.
+
+    ID data come first; the others are keyed by OOD set.
+    """
+
+    network: LogitsAdapter
+    classes: int
+    head: str = ""
+    """Name of the linear head; empty without one."""
+    features: Mapping[str, Batch] = field(default_factory=dict)
+    """What the head reads of every example, by set; ID first."""
+    images: Mapping[str, Batch] = field(default_factory=dict)
+    """Inputs of some examples, by set; ID first."""
+    predicted: Mapping[str, Int[Tensor, " n"]] = field(default_factory=dict)
+    """Predicted class of every example, by set."""
+    rows: Mapping[str, Int[Tensor, " some"]] = field(default_factory=dict)
+    """The examples whose inputs there are, by set."""
+    same: Mapping[str, Int[Tensor, "pairs two"]] = field(default_factory=dict)
+    """Rows of ID and OOD examples with the same content, by OOD set."""
+    seed: int = 0
+    batch_size: int = 64
+
+    @property
+    def ood(self) -> tuple[str, ...]:
+        """Names of the OOD sets."""
+        return tuple(self.predicted)[1:]
+
+    def data(self, repair: Repair, on: str) -> tuple[Batch, Batch] | None:
+        """Return the ID and OOD examples that a repair works on; None if they were not kept."""
+        kept = self.features if isinstance(repair, HeadRepair) else self.images
+        own = next(iter(self.predicted))
+        return (kept[own], kept[on]) if own in kept and on in kept else None
+
+
+def repair_inputs(passes: Passes) -> RepairInputs:
+    """Collect what repairs need from the passes of an audit.
+
+    Args:
+        passes: results of `run_passes`.
+
+    Source: ours.
+    """
+    inputs = passes.inputs
+    network = inputs.model if isinstance(inputs.model, LogitsAdapter) else None
+    network = network or LogitsAdapter(inputs.model)
+    name = ""
+    if passes.id.head is not None and not too_few_per_class(passes.id.y):
+        x = next(inputs.id.domain.batches(2)).x
+        place = next((value.device for value in network.parameters()), x.device)
+        try:
+            name = find_head(network, x.to(place))
+        except ValueError:
+            name = ""
+    features, images = {}, {}
+    for sample in (inputs.id, *inputs.ood):
+        result = passes.sets[sample.name]
+        group = result.domain if sample.background is None else sample.background
+        if name and result.head is not None and result.head.isfinite().all():
+            features[sample.name] = Batch(result.head, result.y, group[: len(result.y)])
+        if sample.name in passes.images:
+            images[sample.name] = passes.images[sample.name]
+    return RepairInputs(
+        network, len(inputs.classes), name, features, images,
+        predicted={key: result.predicted for key, result in passes.sets.items()},
+        rows=passes.image_rows, seed=inputs.seed, batch_size=inputs.batch_size,
+    )  # fmt: skip
+
+
+def measure_repairs(
+    inputs: RepairInputs, repairs: Sequence[Repair] = REPAIRS
+) -> tuple[tuple[MeasuredRemedy, ...], tuple[str, ...]]:
+    """Measure every repair that fits the network and the data, on every OOD set.
+
+    Args:
+        inputs: the network and its data.
+        repairs: the repairs to try.
+
+    Returns:
+        The repairs, those with the largest gain first in each OOD set; and a sentence about each
+        repair that fits but failed.
+
+    Source: ours, the effect of a repair on the user's own network.
+    """
+    measured, left_out = [], []
+    for on in inputs.ood:
+        if len(inputs.predicted[on]) < FEWEST:
+            continue
+        rows = []
+        for repair in repairs:
+            try:
+                effect = _effect(inputs, repair, on)
+            except (ValueError, RuntimeError) as error:
+                message = " ".join(str(error).split())[:200]
+                left_out.append(f"The repair {repair.title!r} was not measured: {message}.")
+                continue
+            if effect is not None:
+                rows.append(_record(repair, on, effect, seed=inputs.seed))
+        measured += sorted(rows, key=lambda row: -row.gain.value)
+    return tuple(measured), tuple(dict.fromkeys(left_out))
+
+
+def repaired(inputs: RepairInputs, name: str, on: str) -> nn.Module:
+    """Return a repaired copy of the network, fitted to all examples that were kept.
+
+    Args:
+        inputs: the network and its data.
+        name: title of the repair.
+        on: name of the OOD set.
+
+    Source: ours.
+
+    Raises:
+        ValueError: no such repair, or one that does not fit.
+    """
+    repair = next(each for each in REPAIRS if each.title == name)
+    data = inputs.data(repair, on)
+    if data is None:
+        raise ValueError(f"{name!r} does not fit this network or its data")
+    if isinstance(repair, HeadRepair):
+        head = repair.fit_head(head_of(inputs.network, inputs.head), *data)
+        return with_head(inputs.network, inputs.head, head).network
+    own, other = data
+    fitted = repair.fit(inputs.network, id=own, ood=other, batch_size=inputs.batch_size)
+    return fitted.network
+
+
+def _effect(inputs: RepairInputs, repair: Repair, on: str) -> RepairEffect | None:
+    """The effect of a repair; None if it does not fit."""
+    data = inputs.data(repair, on)
+    if data is None or repair.applies(inputs.network, *data):
+        return None
+    own, same = next(iter(inputs.predicted)), inputs.same.get(on)
+    before = inputs.predicted[own], inputs.predicted[on]
+    if isinstance(repair, HeadRepair):
+        head = head_of(inputs.network, inputs.head)
+        return cross_fit_head(repair, head, *data, same=same, before=before, seed=inputs.seed)
+    rows = inputs.rows[own], inputs.rows[on]
+    if same is not None:
+        same = _among(same, rows)
+    return cross_fit(
+        repair, inputs.network, *data, same=same, before=(before[0][rows[0]], before[1][rows[1]]),
+        seed=inputs.seed, batch_size=inputs.batch_size,
+    )  # fmt: skip
+
+
+def _among(pairs: Tensor, rows: tuple[Tensor, Tensor]) -> Tensor:
+    """The pairs of which both examples are among these rows, as positions in them."""
+    columns = []
+    for column, kept in zip(pairs.T, rows, strict=True):
+        at = torch.searchsorted(kept, column).clamp(max=len(kept) - 1)
+        columns.append(torch.where(kept[at] == column, at, -1))
+    found = torch.stack(columns, dim=1)
+    return found[(found >= 0).all(dim=1)]
+
+
+def _record(repair: Repair, on: str, effect: RepairEffect, *, seed: int) -> MeasuredRemedy:
+    gain = effect.gain(seed=seed)
+    return MeasuredRemedy(
+        name=repair.title, on=on, cause=TREATS.get(repair.name, ""),
+        id_before=share_correct(effect.id_before).accuracy,
+        id_after=share_correct(effect.id_after).accuracy,
+        ood_before=share_correct(effect.ood_before).accuracy,
+        ood_after=share_correct(effect.ood_after).accuracy,
+        gain=Interval(value=gain.value, low=gain.low, high=gain.high),
+        labels=effect.labels, n=len(effect.ood_after), code=repair.code,
+    )  # fmt: skip
+
+
+def best_remedy(helps: Sequence[MeasuredRemedy]) -> MeasuredRemedy | None:
+    """Return the remedy with the largest gain among those whose gain is beyond chance.
+
+    Args:
+        helps: measured remedies.
+
+    Source: ours, since the largest of several gains is above zero by chance.
+    """
+    beyond = [row for row in helps if row.gain.low is not None and row.gain.low > 0]
+    return max(beyond, key=lambda row: row.gain.value, default=None)
+
+
+def remedy_line(remedy: MeasuredRemedy) -> str:
+    """Return a remedy with its effect in one line.
+
+    Source: ours.
+    """
+    labels = f", {remedy.labels} OOD labels" if remedy.labels else ""
+    return (
+        f"{remedy.name}, OOD accuracy {remedy.ood_before.value:.3f} -> "
+        f"{remedy.ood_after.value:.3f} on {remedy.on} ({points(remedy.gain)}{labels})"
+    )

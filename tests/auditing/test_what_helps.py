@@ -1,0 +1,151 @@
+"""An audit measures repairs on the audited network, and returns repaired copies of it."""
+
+import pytest
+import torch
+from support.audit_subjects import cnn
+from support.networks import assert_same_weights
+from support.noise import noise
+from torch import nn
+
+import contam
+from contam.auditing.records import Interval, MeasuredRemedy
+from contam.auditing.what_helps import best_remedy
+from contam.measures.accuracy import accuracy
+from contam.remedies import REPAIRS
+
+SETTINGS = {
+    "reference": None, "untrained": False, "altered": False, "progress": False
+}  # fmt: skip
+Y = torch.arange(120) % 3
+
+
+def images(seed: int, *, scale: float = 1.0) -> torch.Tensor:
+    """Images of three classes: which third of the columns is bright."""
+    x = 0.05 * noise(len(Y), 3, 9, 9, seed=seed) + 0.4
+    for k in range(3):
+        x[k == Y, :, :, 3 * k : 3 * k + 3] += 0.4
+    return (0.5 + scale * (x - 0.5)).clamp(0, 1)
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    model, x = cnn(), images(0)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(40):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), Y).backward()
+        optimizer.step()
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def found(model: nn.Module) -> contam.Audit:
+    gray, plain = images(2, scale=0.1), images(3)
+    return contam.audit(model, id=(images(1), Y), ood={"gray": (gray, Y), "plain": (plain, Y)},
+                        **SETTINGS)  # fmt: skip
+
+
+def rows(found: contam.Audit, on: str) -> dict[str, MeasuredRemedy]:
+    return {row.name: row for row in found.evidence.helps if row.on == on}
+
+
+def test_repairs_that_fit_are_measured_on_every_ood_set(found):
+    fitting = {repair.title for repair in REPAIRS} - {"group-balanced head"}
+    assert set(rows(found, "gray")) == set(rows(found, "plain")) == fitting
+    gains = [row.gain.value for row in rows(found, "gray").values()]
+    assert gains == sorted(gains, reverse=True)
+
+
+def test_the_accuracies_before_are_those_of_the_audit(found):
+    for scores in found.evidence.sets[1:]:
+        row = rows(found, scores.name)["fresh head"]
+        assert row.ood_before == scores.overall.accuracy
+        assert row.id_before == found.evidence.sets[0].overall.accuracy
+        assert row.gain.value == pytest.approx(row.ood_after.value - row.ood_before.value)
+
+
+def test_a_repaired_network_has_about_the_measured_accuracy(found, model):
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    data = images(4, scale=0.1), Y
+    for name, row in rows(found, "gray").items():
+        repaired = found.repair(name, on="gray")
+        assert abs(accuracy(repaired, data).share - row.ood_after.value) < 0.25
+        assert type(repaired) is type(model)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_the_best_repair_beyond_chance_is_named(found):
+    best = best_remedy(found.evidence.helps)
+    assert best is not None and best.on == "gray"
+    assert f"helps most: {best.name}" in repr(found)
+    row = best.model_copy(update={"gain": Interval(value=0.5, low=-0.1, high=0.9)})
+    assert best_remedy([row]) is None and best_remedy([]) is None
+
+
+def test_a_loaded_audit_asks_to_run_it_again(found, tmp_path):
+    loaded = contam.Audit.load(found.save(tmp_path))
+    assert loaded.evidence.helps == found.evidence.helps
+    with pytest.raises(ValueError, match=r"run contam\.audit again"):
+        loaded.repair("fresh head")
+
+
+@pytest.mark.parametrize(
+    ("name", "on", "line"),
+    [
+        ("new head", None, "no repair 'new head' was measured; measured: "),
+        ("fresh head", "blue", "no repair 'fresh head' was measured on 'blue'; measured: none"),
+    ],
+)
+def test_an_unknown_repair_is_rejected_in_one_line(found, name, on, line):
+    with pytest.raises(ValueError) as error:
+        found.repair(name, on=on)
+    assert str(error.value).startswith(line) and "\n" not in str(error.value)
+
+
+def test_every_effect_is_in_the_flat_records(found):
+    flat = [row for row in found.records() if row["what"] == "remedy: gain"]
+    assert [row["value"] for row in flat] == [row.gain.value for row in found.evidence.helps]
+
+
+def test_repairs_can_be_switched_off(model):
+    result = contam.audit(model, id=(images(1), Y), ood=(images(2), Y), remedies=False, **SETTINGS)
+    assert result.evidence.helps == ()
+
+
+def test_without_ood_data_nothing_is_offered(model):
+    assert contam.audit(model, id=(images(1), Y), **SETTINGS).evidence.helps == ()
+
+
+def test_a_network_without_a_linear_head_or_batch_norm_is_offered_nothing():
+    class Squared(nn.Module):
+        def forward(self, x):
+            return x.flatten(2).mean(2) ** 2
+
+    result = contam.audit(Squared(), id=(images(1), Y), ood=(images(2), Y), **SETTINGS)
+    assert result.evidence.helps == ()
+
+
+def test_features_without_a_network_have_repairs_of_the_head():
+    x = torch.eye(3)[Y] + 0.3 * noise(len(Y), 3)
+    result = contam.audit(None, id=(x, Y), ood=(x.roll(1, 1), Y), progress=False)
+    names = {row.name for row in result.evidence.helps}
+    assert {"fresh head", "prior correction", "domain erasure"} <= names
+    assert not any(name in names for name in ("centered maps", "batch-norm statistics"))
+
+
+def test_backgrounds_are_the_groups_of_a_balanced_head(model):
+    background = torch.where(torch.arange(len(Y)) % 10 > 0, Y, (Y + 1) % 3)
+    result = contam.audit(
+        model, id=(images(1), Y), ood=(images(2), Y), background=background, **SETTINGS
+    )
+    row = {row.name: row for row in result.evidence.helps}["group-balanced head"]
+    assert row.cause == "spurious correlation"
+
+
+def test_measuring_repairs_leaves_the_network_as_it_was(model):
+    state = [module.training for module in model.train().modules()]
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    contam.audit(model, id=(images(1), Y), ood=(images(2, scale=0.2), Y), **SETTINGS)
+    assert [module.training for module in model.modules()] == state
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert_same_weights(model, model.eval())
