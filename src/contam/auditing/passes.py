@@ -25,6 +25,8 @@ from contam.auditing.single_pass import (
 )
 from contam.batch import Batch, Domain
 from contam.experiment import Stage
+from contam.models.linear_head import find_head
+from contam.models.logits_adapter import LogitsAdapter
 from contam.models.normalization import without_running_statistics
 from contam.remedies.batch_norm import batch_norms
 
@@ -83,6 +85,8 @@ class Passes:
     """These images, unchanged under the empty name and by change."""
     changed: dict[str, PassResult] = field(default_factory=dict)
     """The network on these images, by change."""
+    head_name: str = ""
+    """Name of the linear head; empty if there is none that repairs can replace."""
     images: dict[str, Batch] = field(default_factory=dict)
     """Inputs of some examples of each set, for repairs that need them."""
     image_rows: dict[str, Int[Tensor, " some"]] = field(default_factory=dict)
@@ -156,11 +160,9 @@ class _PassRunner:
         self.changed = pool[self._balanced(y[pool], changed, "audit/changes")]
         self.rows = self._table_rows(y)
         self.control_rows: Tensor | None = None
-        self.repaired = 0
+        needed = bool(inputs.ood) and bool(batch_norms(inputs.model))
+        self.repaired = budget.repaired if needed else 0
         """Inputs of each set that are kept for repairs."""
-        if budget.repaired and inputs.ood and batch_norms(inputs.model):
-            numbers = next(inputs.id.domain.batches(1)).x[0].numel()
-            self.repaired = min(budget.repaired, budget.repaired_numbers // numbers)
 
     def _table_rows(self, y: Tensor) -> Tensor | None:
         """The row of each of many classes in the tables; None if every class has one."""
@@ -228,11 +230,11 @@ class _PassRunner:
         return passes
 
     def _id_set(self, control: nn.Module | None) -> Generator[int, None, None]:
-        sample, passes = self.inputs.id, self.passes
+        inputs, passes, sample = self.inputs, self.passes, self.inputs.id
         rows = self._control_rows(sample.domain.y.cpu(), self.changed)
         repaired = self._repaired_rows(sample)
-        wanted = torch.cat([self.without, self.changed, repaired, *([rows] if control else [])])
-        wanted = wanted.unique()
+        some = self.without, self.changed, repaired, torch.arange(1)
+        wanted = torch.cat([*some, *([rows] if control else [])]).unique()
         result = yield from self._main_pass(
             sample, self.kept, inputs=wanted, subset=self.changed, own=True
         )
@@ -242,6 +244,8 @@ class _PassRunner:
         self.without, self.changed = self.without[self.without < n], self.changed[self.changed < n]
         rows, wanted = rows[rows < n], wanted[wanted < n]
         self._keep_images(sample, result, repaired, wanted)
+        if self.budget.repaired and inputs.ood and result.head is not None:
+            passes.head_name = self._head_name(result.inputs)
         if result.inputs is not None and len(self.without):
             yield from self._without_objects(result.inputs, wanted)
         if result.inputs is not None and len(self.changed):
@@ -332,6 +336,17 @@ class _PassRunner:
         plain.tables = {}
         return plain
 
+    def _head_name(self, held: Batch | None) -> str:
+        """The name of the head that repairs replace; it is found with a single example."""
+        model = self.inputs.model
+        if held is None or not isinstance(model, LogitsAdapter):
+            return ""
+        device = next((value.device for value in model.parameters()), torch.device("cpu"))
+        try:
+            return find_head(model, held.x[:1].to(device))
+        except ValueError:
+            return ""
+
     def _repaired_rows(self, sample: Sample) -> Tensor:
         """The examples whose inputs are kept for repairs."""
         y = sample.domain.y.cpu()
@@ -344,6 +359,8 @@ class _PassRunner:
         """Keep the inputs of some examples for repairs."""
         rows = rows[rows < len(result.y)]
         if len(rows) and result.inputs is not None:
+            most = self.budget.repaired_numbers // result.inputs.x[0].numel()
+            rows = rows[self._balanced(result.y[rows], most, "audit/repairs")]
             self.passes.images[sample.name] = result.inputs.pick(torch.searchsorted(held, rows))
             self.passes.image_rows[sample.name] = rows
 

@@ -13,7 +13,7 @@ from contam.auditing.passes import Passes
 from contam.auditing.records import Interval, MeasuredRemedy
 from contam.auditing.scores import share_correct
 from contam.batch import Batch
-from contam.models.linear_head import find_head, head_of, with_head
+from contam.models.linear_head import head_of, with_head
 from contam.models.logits_adapter import LogitsAdapter
 from contam.remedies import REPAIRS, HeadRepair, Repair, RepairEffect, cross_fit
 from contam.remedies.cross_fit import cross_fit_head
@@ -73,16 +73,9 @@ def repair_inputs(passes: Passes) -> RepairInputs:
     Source: ours.
     """
     inputs = passes.inputs
-    network = inputs.model if isinstance(inputs.model, LogitsAdapter) else None
-    network = network or LogitsAdapter(inputs.model)
-    name = ""
-    if passes.id.head is not None and not too_few_per_class(passes.id.y):
-        x = next(inputs.id.domain.batches(2)).x
-        place = next((value.device for value in network.parameters()), x.device)
-        try:
-            name = find_head(network, x.to(place))
-        except ValueError:
-            name = ""
+    model = inputs.model
+    network = model if isinstance(model, LogitsAdapter) else LogitsAdapter(model)
+    name = "" if too_few_per_class(passes.id.y) else passes.head_name
     features, images = {}, {}
     for sample in (inputs.id, *inputs.ood):
         result = passes.sets[sample.name]

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from contam.models.hooks import forward_once
 from contam.models.logits_adapter import LogitsAdapter
-from contam.models.preserve import evaluating
 
 LOWEST_BIAS = -1e4
 """Bias of a class without examples, which is low but finite, so that its loss is finite."""
@@ -47,29 +46,29 @@ def find_head(network: LogitsAdapter, x: Float[Tensor, "batch ..."]) -> str:
     >>> find_head(LogitsAdapter(nn.Sequential(nn.ReLU(), nn.Linear(2, 3))), torch.zeros(1, 2))
     '1'
     """
-    _, recorder = forward_once(network, x, (), "moments", head=True)
-    if recorder.head is None:
-        raise ValueError("the logits are not the output of a linear layer")
-    features, calls = recorder.head, list[str]()
+    entered: dict[str, Tensor] = {}
 
     def note(name: str, module: Any) -> Any:
         def hook(_module: nn.Module, inputs: Any, output: Any) -> None:
-            same = len(inputs) == 1 and inputs[0].flatten(1).equal(features)
-            if same and output[0].numel() == len(module.weight):
-                calls.append(name)
+            entered.pop(name, None)
+            if len(inputs) == 1 and output[0].numel() == len(module.weight):
+                entered[name] = inputs[0].flatten(1).clone()
 
         return module.register_forward_hook(hook)
 
     hooks = [note(name, module) for name, module in network.named_modules() if _replaceable(module)]
     try:
-        with evaluating(network):
-            network(x)
+        _, recorder = forward_once(network, x, (), "moments", head=True)
     finally:
         for hook in hooks:
             hook.remove()
-    if not calls:
+    features = recorder.head
+    if features is None:
+        raise ValueError("the logits are not the output of a linear layer")
+    found = [name for name, rows in entered.items() if rows.equal(features)]
+    if not found:
         raise ValueError("the last linear layer is not an nn.Linear with weights of its own")
-    return calls[-1]
+    return found[-1]
 
 
 def head_of(network: LogitsAdapter, name: str) -> LinearHead:
