@@ -7,6 +7,7 @@ from contam.experiment import Experiment
 from contam.experiments import (
     chest_xray,
     conjecture_pretraining,
+    contamination_pairs,
     coupling_family,
     difficulty_axis,
     fig01_distillation,
@@ -37,6 +38,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     fig15_density.EXPERIMENT,
     coupling_family.EXPERIMENT,
     conjecture_pretraining.EXPERIMENT,
+    contamination_pairs.EXPERIMENT,
     DOMINOES,
     difficulty_axis.EXPERIMENT,
     chest_xray.EXPERIMENT,
