@@ -23,7 +23,6 @@ from contam.experiments.support.background_readings import (
     two_layer_readings,
 )
 from contam.experiments.support.paired_networks import (
-    BLOCKED,
     PairedNetworks,
     PairSetting,
     built,
@@ -57,7 +56,7 @@ def made_up(gap: str | None, config: Config = FULL) -> PairResults:
 
 def test_networks_of_a_pair_share_images_families_and_weights():
     plain = built(SETTING, "plain", 0)
-    for variant in BLOCKED:
+    for variant in FULL.ways:
         other = dict(built(SETTING, variant, 0).named_parameters())
         assert all(torch.equal(p, other[name]) for name, p in plain.named_parameters())
     data = pair_data(TINY, SETTING, 0)

@@ -40,7 +40,7 @@ from contam.experiments.support.paired_networks import (
     PairedNetworks,
     PairSetting,
     PairZoo,
-    Variant,
+    Way,
     accuracy,
     pair_data,
     without_learning,
@@ -105,7 +105,9 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         tuple[Annotated[int, Field(ge=1, le=5)], ...], Field(min_length=1)
     ] = (1, 2, 3, 4, 5)  # fmt: skip
     """Numbers of families of backgrounds in the training data."""
-    ways: Annotated[tuple[Variant, ...], Field(min_length=1)] = tuple(BLOCKED)
+    ways: Annotated[tuple[Way, ...], Field(min_length=1)] = (
+        "centered", "instance", "masked", "leaky",
+    )  # fmt: skip
     """Ways to block contamination."""
     images: PositiveInt = 600
     """Images of the ID test whose backgrounds are changed."""
@@ -314,7 +316,7 @@ def correlated(
 
 
 def predicted(
-    found: PairResults, part: str, way: str = MEAN, measures: Sequence[str] = tuple(MEASURES)
+    found: PairResults, part: str, way: str = MEAN, measures: Sequence[str] = (*MEASURES,)
 ) -> Prediction:
     """Predict the gaps of each content or architecture by a measure chosen on the others.
 
@@ -337,7 +339,7 @@ def predicted(
     return Prediction(
         rank_correlation(choice.predicted, gap, groups=_groups(table, "setting")),
         float(torch.tensor(null, dtype=torch.float64).quantile(0.95)),
-        [measures[k] for k in choice.chosen.tolist()],
+        [measures[int(k)] for k in choice.chosen],
         float((choice.predicted - gap).abs().mean()),
     )
 

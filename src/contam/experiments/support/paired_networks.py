@@ -32,9 +32,11 @@ from contam.training.supervised import fit
 
 Architecture = Literal["resnet8-8", "resnet8-12", "small_cnn-10"]
 """A small network, and the channels of its first stage."""
-Variant = Literal["plain", "untrained", "centered", "instance", "masked", "leaky"]
-"""A network of a pair: the plain one, or one of `BLOCKED`; an untrained one is the control."""
-BLOCKED: dict[Variant, str] = {
+Way = Literal["centered", "instance", "masked", "leaky"]
+"""A way to block contamination."""
+Variant = Literal["plain", "untrained"] | Way
+"""A network of a pair: the plain one or one of `BLOCKED`; an untrained one is the control."""
+BLOCKED: dict[str, str] = {
     "centered": "centered maps",
     "instance": "instance norm",
     "masked": "gradients of the object alone",
@@ -181,7 +183,7 @@ class PairZoo:
         Yields:
             Progress over these networks.
         """
-        trained = [variant for variant in variants if variant != "untrained"]
+        trained: list[Variant] = [variant for variant in variants if variant != "untrained"]
         with Run.start(self.root, "pairs", self._key, wait=True) as store:
             for index, variant in enumerate(trained):
                 part = f"{setting.name}/{variant}"
