@@ -1,10 +1,7 @@
 """The verdict, from evidence whose cause is plain."""
 
-import importlib
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +21,6 @@ from contam.auditing.records import (
 from contam.auditing.verdict import verdict
 from contam.measures.accuracy import clopper_pearson
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 MANY = 4000
 
 
@@ -360,20 +356,3 @@ def test_changing_a_threshold_changes_the_verdict(cause: str, moved: str) -> Non
     causes = with_threshold(moved, THRESHOLDS[moved], out_of_reach)
     result = judged(evidence(**PLAIN[cause]), causes=causes)
     assert (result.cause == cause) == (moved != cause)
-
-
-def test_the_benchmark_uses_these_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    zoo = importlib.import_module("audit_zoo")
-    try:
-        for threshold in zoo.THRESHOLDS:
-            assert threshold.cause in NAMES
-            assert threshold.written > 0
-        first, *others = zoo.PARTS
-        groups = [group for part in others for group in zoo.PARTS[part]]
-        assert not set(groups) & set(zoo.PARTS[first])
-        values = [(0.1, True), (0.2, True), (0.6, False), (0.7, False), (0.8, True)]
-        assert zoo.cut(values) == pytest.approx(0.4)
-    finally:
-        for name in ("audit_zoo", "zoo_networks"):
-            sys.modules.pop(name, None)
