@@ -262,7 +262,7 @@ def test_a_corrupt_image_is_left_out(tmp_path):
     found = prepare(network(), id=tree, reference=None)
     assert sum(len(batch.y) for batch in found.subject.id.domain.batches(5)) == 11
     assert len(found.subject.id) == 11
-    assert any("1.png, can't be read" in note for note in found.notes)
+    assert any("(1.png), can't be read" in note for note in found.notes)
 
 
 def test_a_large_folder_has_the_same_pixel_range(tmp_path, monkeypatch):

@@ -300,7 +300,7 @@ def test_unreadable_files_are_left_out_in_the_first_pass(folder, tmp_path):
     assert torch.cat([batch.y for batch in batches]).tolist() == [0, 0, 1, 2, 2]
     assert some.domain.y.tolist() == [0, 0, 1, 2, 2] and len(some) == 5
     assert some.notes == (
-        "1 of 6 examples of 'mine' were left out; the first, number 3, 4.png, can't be read.",
+        "1 of 6 examples of 'mine' were left out; the first, number 3 (4.png), can't be read.",
     )
     picked = some.pick(torch.tensor([3, 0]))
     assert picked.domain.y.tolist() == [2, 0]
@@ -313,7 +313,9 @@ def test_a_folder_of_damaged_files_has_no_examples(tmp_path):
     for name in NAMES:
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match="none could be read"):
+    with pytest.raises(
+        ValueError, match=r"none could be read; the first, number 0 \(1.png\), can't be read$"
+    ):
         read_set(tmp_path)
 
 

@@ -204,7 +204,10 @@ def test_missing_images_are_left_out_and_counted(place):
     (place / "images" / ROWS[1]["path"]).unlink()
     data = read_set(ImageTable(frame(), root="images"))
     assert sum(len(batch.y) for batch in data.domain.batches(2)) == 3
-    assert any("1 of 4 examples" in note for note in data.notes)
+    line = "1 of 4 examples of 'table' were left out; the first, number 1 (1.png), is missing: "
+    assert any(note.startswith(line) for note in data.notes)
+    with pytest.raises(ValueError, match=r"a/1.png is missing: there is no such file"):
+        list(from_table(frame(), root="images").batches(2))
 
 
 REFUSED = {
@@ -350,6 +353,13 @@ def test_an_audit_takes_the_backgrounds_of_images_from_a_table(place):
             f"{r['path']},x" for r in ROWS[:3]
         ))  # fmt: skip
         audit(net(), id="images/t.csv", background="bg.csv", reference=None, progress=False)
+
+
+def test_a_table_without_backgrounds_says_which_columns_it_has(place):
+    frame().to_csv("images/t.csv", index=False)
+    line = r"t.csv has no column background, backgrounds, bg or place; it has 'path', 'label', "
+    with pytest.raises(ValueError, match=line):
+        audit(net(), id="images/t.csv", background="images/t.csv", progress=False)
 
 
 def test_a_domain_of_a_folder_keeps_its_class_names_in_an_audit(place):

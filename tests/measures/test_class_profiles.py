@@ -162,3 +162,11 @@ def test_mismatched_profiles_are_rejected():
         ClassProfiles(3).update(observed({"a": moments})).compute()
     with pytest.raises(ValueError, match="don't fit 1 classes"):
         ClassProfiles(1).update(observed({"a": moments}))
+
+
+def test_more_classes_than_fit_in_memory_are_rejected_in_one_line():
+    data = torch.rand(4, 3), torch.arange(4) % 2
+    network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    line = r"^1000000000000 classes and 4 neurons are too many .* at most 536870912 classes$"
+    with pytest.raises(ValueError, match=line):
+        class_profiles(network, data, classes=10**12)

@@ -291,6 +291,31 @@ def test_half_precision_and_a_network_without_activations():
     assert any("no activation" in line for line in found.left_out)
 
 
+class ReluOfWeights(nn.Module):
+    """Its activation gives no row for each example."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.relu = nn.Linear(36, CLASSES), nn.ReLU()
+        self.scale = nn.Parameter(torch.ones(3))
+
+    def forward(self, x):
+        return self.head(x.flatten(1)) + self.relu(self.scale).sum()
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (ReluOfWeights(), "every activation is left out"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(36, CLASSES)), "the network has no activation"),
+    ],
+)
+def test_a_network_without_observable_layers_is_no_failure(model, why):
+    watched = quiet(model, on_error="raise")
+    assert any(why in line for line in watched.snapshots[0].left_out)
+    assert "accuracy" in watched.snapshots[0].network
+
+
 def test_a_subset_of_many_classes_is_monitored():
     y = torch.arange(300) % 30
     data = Domain("many", Batch(torch.randn(300, 8), y, torch.zeros_like(y)))

@@ -178,8 +178,11 @@ def _images_below(
                 passed["links to folders above"] += 1
             elif lower not in JUNK:
                 yield from _images_below(root, path, passed, visited | {real})
-        elif lower.endswith((*SUFFIXES, *_dicom())) and entry.is_file():
-            yield path
+        elif lower.endswith((*SUFFIXES, *_dicom())):
+            if entry.is_file():
+                yield path
+            else:  # A pipe, a device or a broken link.
+                passed[f"{Path(lower).suffix} (no regular file)"] += 1
         elif lower not in JUNK_FILES:
             passed[Path(lower).suffix or "files without a suffix"] += 1
 

@@ -31,6 +31,13 @@ class Unreadable(NamedTuple):
 
     index: int
     reason: str
+    """A verb and what follows it, such as `holds values that are not finite`."""
+    file: str = ""
+    """Name of its file, if it has one."""
+
+    def __str__(self) -> str:
+        named = f"{self.index} ({self.file})" if self.file else f"{self.index}"
+        return f"number {named}, {self.reason}"
 
 
 @dataclass(frozen=True, eq=False)

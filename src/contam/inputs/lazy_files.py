@@ -85,7 +85,7 @@ class FileDecoder:
         first = self.unreadable[min(self.unreadable)]
         return [
             f"{len(self.unreadable)} of {len(self.files)} examples of {self.name!r} were left "
-            f"out; the first, number {first.index}, {first.reason}."
+            f"out; the first, {first}."
         ]
 
     @property
@@ -105,7 +105,7 @@ class FileDecoder:
             pass
         if len(self.unreadable) == len(self.files):
             first = self.unreadable[0] if self.files else None
-            reason = f"none could be read; the first {first.reason}" if first else "it is empty"
+            reason = f"none could be read; the first, {first}" if first else "it is empty"
             raise ValueError(f"{self.name!r} has no examples: {reason}")
 
     def pick(self, which: Tensor) -> "FileDecoder":
@@ -152,12 +152,13 @@ class FileDecoder:
         try:
             image, change = read(file) if self.reader is None else (self.reader(file), "")
         except ValueError:
-            return f"{file.name}, can't be read"
+            missing = not file.exists()
+            return "is missing: there is no such file" if missing else "can't be read"
         try:
             x = transformed(image, self.transform)
         except Exception as error:  # The transform is the user's.
             message = " ".join(str(error).split())[:200]
-            return f"{file.name}, makes transform= raise {type(error).__name__}: {message}"
+            return f"makes transform= raise {type(error).__name__}: {message}"
         if change:
             self.changes[number] = change
         return x if x.isfinite().all() else "holds values that are not finite"
@@ -170,7 +171,7 @@ class FileDecoder:
             if self.strict:
                 raise ValueError(f"example {number} of {self.name!r}: {self.files[number]} {x}")
             self._tried.add(number)
-            self.unreadable[number] = Unreadable(number, x)
+            self.unreadable[number] = Unreadable(number, x, self.files[number].name)
             return
         if self.shape not in (None, tuple(x.shape)):
             raise ValueError(

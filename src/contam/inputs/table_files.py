@@ -236,11 +236,17 @@ class ImageTable:
             if column is not None:
                 found[part] = [column]
             elif part in needed:
-                words = {"x": "path", "y": "label"}
+                has = some_of(list(frame.columns))
+                word = {"x": "path", "y": "label"}.get(part)
+                if word is None:  # A table beside the images, whose columns have no parameters.
+                    first, last = ", ".join(usual[part][:-1]), usual[part][-1]
+                    raise ValueError(
+                        f"{what} has no column {first} or {last}; it has {has}; rename the column "
+                        f"that holds the {part} of each image"
+                    )
                 raise ValueError(
-                    f"{what} has the columns {some_of(list(frame.columns))}; which holds the "
-                    f"{words.get(part, part)} of each image? Name it with "
-                    f"{words.get(part, part)}="
+                    f"{what} has the columns {has}; which holds the {word} of each image? Name it "
+                    f"with {word}="
                 )
         return found
 

@@ -248,7 +248,7 @@ class RawSetBuilder:
         if not self.numbers:
             reason = "it is empty"
             if self.unreadable:
-                reason = f"none could be read; the first {self.unreadable[0].reason}"
+                reason = f"none could be read; the first, {self.unreadable[0]}"
             raise ValueError(f"{name!r} has no examples: {reason}")
         y, masks = self.column("y"), self.column("mask")
         assert y is not None and self.shape is not None
@@ -257,7 +257,7 @@ class RawSetBuilder:
             first = self.unreadable[0]
             notes.append(
                 f"{len(self.unreadable)} of {total} examples of {name!r} were left out; the first, "
-                f"number {first.index}, {first.reason}."
+                f"{first}."
             )
         columns = {name: self._complete(values) for name, values in self.groupings.items()}
         return RawSet(

@@ -16,6 +16,10 @@ from contam.models.observe import Observation, observe
 from contam.rng import preserve_rng
 
 
+MOST_MEANS = 2**32
+"""Maximum number of class means and rates of all layers, which fill 32 GiB."""
+
+
 class Profile(NamedTuple):
     """Means and rates of a layer's neurons for each class, in double precision."""
 
@@ -63,10 +67,16 @@ class ClassProfiles:
         """Add a batch.
 
         Raises:
-            ValueError: other layers or neurons than before, no moments, or a label that is not one
-                of the classes.
+            ValueError: other layers or neurons than before, no moments, a label that is not one of
+                the classes, or too many classes and neurons.
         """
         if not self.tables:
+            values = sum(moments[:1].numel() for moments in observation.layers.values())
+            if self.classes * values > MOST_MEANS:
+                raise ValueError(
+                    f"{self.classes} classes and {values // 2} neurons are too many for one table; "
+                    f"give fewer layers, or at most {MOST_MEANS // values} classes"
+                )
             self.tables = {
                 layer: ClassMeans(self.classes, moments[:1].numel())
                 for layer, moments in observation.layers.items()

@@ -141,8 +141,6 @@ def take_snapshot(model: nn.Module, examples: Examples, layers: list[str], *, k:
     )
     if layers:
         _try(snapshot, "class profiles", lambda: _profiles(model, examples, layers, snapshot))
-    else:
-        snapshot.left_out.append("class profiles: no activation runs in this network")
     return snapshot
 
 

@@ -299,6 +299,9 @@ def watch(
         examples = draw_examples(sources, outputs=outputs, per_class=per_class, seed=seed)
         adapter = LogitsAdapter(network, classes=examples.classes, allow_nan=True, labels=labels)
         names, left_out = _layers(adapter, examples.queries.data.x[:1].to(x.device), layers)
+        if not names:  # A property of the network and not a failure.
+            why = "every activation is left out" if left_out else "the network has no activation"
+            left_out = (*left_out, f"class profiles: {why}")
         examples = replace(examples, left_out=(*examples.left_out, *whole.notes, *left_out))
     config = MonitorConfig(
         name=name or f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}",
