@@ -15,7 +15,6 @@ from contam.measures.class_means import ClassMeans
 from contam.models.observe import Observation, observe
 from contam.rng import preserve_rng
 
-
 MOST_MEANS = 2**32
 """Maximum number of class means and rates of all layers, which fill 32 GiB."""
 
