@@ -9,9 +9,12 @@ True
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+# As in `typing`, whose import takes most of the time until Ctrl-C ends a command without a word.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from contam import inputs
     from contam.auditing.api import audit
     from contam.auditing.multilabel import audit_multilabel
@@ -109,7 +112,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name == "__version__":
         # Not on import: the first half second of a command belongs to its own messages.
         return import_module("importlib.metadata").version("contam")

@@ -72,6 +72,23 @@ sys.exit(main())
     assert done.stdout + done.stderr == ""
 
 
+def test_interrupts_are_quiet_before_anything_large_is_imported():
+    """Python itself prints a traceback until `main` runs, so nothing may be imported before."""
+    code = """
+import sys
+before = set(sys.modules)
+import contam.__main__
+print(*sorted(set(sys.modules) - before))
+"""
+    source = str(Path(cli.__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True,
+        env={"PYTHONPATH": source},
+    )  # fmt: skip
+    light = {"importlib", "importlib._bootstrap", "importlib._bootstrap_external", "warnings"}
+    assert set(done.stdout.split()) - light == {"contam", "contam.__main__"}
+
+
 @pytest.mark.parametrize(
     "error",
     [
