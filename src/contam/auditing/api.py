@@ -16,18 +16,31 @@ from torch import nn
 from contam.auditing.arguments import check_arguments, check_reference
 from contam.auditing.audit_inputs import AuditInputs
 from contam.auditing.baseline import find_lines
-from contam.auditing.causes import CAUSES
+from contam.auditing.causes import CAUSES, Cause
+from contam.auditing.causes.head import Head, head_evidence, head_on_id
+from contam.auditing.causes.undertrained import Undertrained
+from contam.auditing.comparison import Comparison
 from contam.auditing.example_images import example_images
 from contam.auditing.label_order import label_order_notes
 from contam.auditing.layers import LayerEvidence, layer_evidence
+from contam.auditing.ledger import Explained, explain
 from contam.auditing.logit_columns import Columns
 from contam.auditing.passes import BUDGET, Budget, Passes, run_passes
 from contam.auditing.prepare import prepare
-from contam.auditing.records import AuditRecord, CauseEvidence, Example, MeasuredRemedy, SetScores
+from contam.auditing.records import (
+    AuditRecord,
+    CauseEvidence,
+    Example,
+    Ledger,
+    MeasuredRemedy,
+    SetScores,
+    Step,
+)
+from contam.auditing.reliance import reliance, relies
 from contam.auditing.result import Audit
 from contam.auditing.scores import set_scores
 from contam.auditing.single_pass import running_layers
-from contam.auditing.verdict import verdict
+from contam.auditing.verdict import loses, verdict
 from contam.auditing.what_helps import RepairInputs, measure_repairs, repair_inputs
 from contam.experiment import Stage
 from contam.inputs.pixel_range import Transform
@@ -41,9 +54,11 @@ Result = TypeVar("Result")
 Report = Callable[[Stage], None]
 """Called after each step, with what was done."""
 
-SHOWN, PROBED, ILLUSTRATED, TESTED = 0.75, 0.85, 0.9, 0.92
+SHOWN, PROBED, ILLUSTRATED, TESTED = 0.5, 0.6, 0.65, 0.95
 """Share of the work after the passes, the probes of layers, the choice of examples, and the tests
 of causes."""
+MOST_EXPLAINED = 4
+"""OOD sets whose loss is explained, those with the largest."""
 
 
 def audit(
@@ -143,7 +158,7 @@ def audit(
         found = find_network(model, weights, transform)
     if device is not None and isinstance(model, nn.Module):
         raise ValueError("device= is for models by name; move yours with model.to(...)")
-    limits = BUDGET if altered else dataclasses.replace(BUDGET, without_object=0, changed=0)
+    limits = BUDGET if altered else dataclasses.replace(BUDGET, changed=0)
     limits = limits if remedies else dataclasses.replace(limits, repaired=0)
     own = model.model if isinstance(model, FoundNetwork) else model
     modules = [m for m in (own, untrained, reference) if isinstance(m, nn.Module)]
@@ -177,7 +192,8 @@ def audit(
             contam=version("contam"),
             model=inputs.name,
             classes=inputs.classes,
-            verdict=verdict(evidence.sets, evidence.causes),
+            verdict=verdict(evidence.sets, evidence.ledgers, evidence.steps, evidence.findings),
+            ledgers=evidence.ledgers,
             sets=evidence.sets,
             evidence=evidence.causes,
             layers=evidence.layers.layers,
@@ -199,6 +215,12 @@ class Evidence:
     sets: tuple[SetScores, ...]
     """ID first."""
     causes: tuple[CauseEvidence, ...]
+    ledgers: tuple[Ledger, ...]
+    """One for each OOD set that loses accuracy, the largest loss first."""
+    steps: tuple[Step, ...]
+    """Tests of the ID set alone."""
+    findings: tuple[str, ...]
+    """What was found beside causes."""
     layers: LayerEvidence
     examples: tuple[Example, ...]
     left_out: tuple[str, ...]
@@ -241,27 +263,85 @@ def collect(
     left_out += label_order_notes(
         passes.id.predicted, passes.id.y, inputs.classes, inputs.id.name
     )  # fmt: skip
-    causes = cause_evidence(passes)
-    left_out += [line for record in causes for line in record.left_out]
-    report(Stage(TESTED, "tests of causes"))
     sets = accuracies(passes, lines or {})
+    explained = _drain(cause_tests(passes, sets), report, (ILLUSTRATED, TESTED))
+    left_out += [line for record in explained.causes for line in record.left_out]
+    left_out += explained.left_out
     helps, kept = (), None
     if budget.repaired:
         kept = repair_inputs(passes)
         helps, failed = measure_repairs(kept)
         left_out += failed
     report(Stage(1.0, "repairs"))
-    notes = tuple(dict.fromkeys(left_out))
-    return Evidence(sets, causes, inside, examples, notes, helps, kept)
+    return Evidence(
+        sets, explained.causes, explained.ledgers, explained.steps, explained.findings, inside,
+        examples, tuple(dict.fromkeys(left_out)), helps, kept,
+    )  # fmt: skip
 
 
-def cause_evidence(passes: Passes) -> tuple[CauseEvidence, ...]:
-    """Return the evidence of each cause that needs more than accuracies.
+
+@dataclasses.dataclass(frozen=True)
+class CauseTests:
+    """The results of all tests of causes."""
+
+    causes: tuple[CauseEvidence, ...]
+    ledgers: tuple[Ledger, ...]
+    steps: tuple[Step, ...]
+    findings: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+
+
+def cause_tests(
+    passes: Passes, sets: Sequence[SetScores], causes: Sequence[Cause] = CAUSES
+) -> Generator[Stage, None, CauseTests]:
+    """Test the causes on every OOD set that loses accuracy, and on the ID set alone.
+
+    Args:
+        passes: results of `run_passes`.
+        sets: the accuracies, ID first.
+        causes: the causes in the order in which they are tested.
+
+    Yields:
+        The share of the tests that were made.
 
     Source: ours.
     """
-    records = (cause.measure(passes) for cause in CAUSES)
-    return tuple(record for record in records if record is not None)
+    own, *ood = sets
+    losing = [scores for scores in ood if loses(own, scores)]
+    losing.sort(key=lambda scores: scores.overall.accuracy.value)
+    left_out = tuple(
+        f"The causes of the loss on {scores.name} were not tested, only those of the "
+        f"{MOST_EXPLAINED} sets with the largest losses."
+        for scores in losing[MOST_EXPLAINED:]
+    )
+    found: list[Explained] = []
+    for place, scores in enumerate(losing[:MOST_EXPLAINED]):
+        work = explain(Comparison(passes, (own, scores)), causes)
+        done = 0
+        while True:
+            try:
+                cause = next(work)
+            except StopIteration as end:
+                found.append(end.value)
+                break
+            share = (place + done / len(causes)) / min(len(losing), MOST_EXPLAINED)
+            yield Stage(share, f"test of {cause} on {scores.name}")
+            done += 1
+    steps: list[Step] = []
+    background, head = reliance(passes), head_evidence(passes)
+    evidence = [background, head]
+    for cause in causes:
+        if isinstance(cause, Undertrained):
+            test = cause.on_id(passes, own)
+            steps.append(test.step)
+            evidence += [] if test.evidence is None else [test.evidence]
+        elif isinstance(cause, Head):
+            step = head_on_id(cause, passes)
+            steps += [] if step is None else [step]
+    findings = tuple(filter(None, [relies(background)]))
+    evidence += [record for one in found for record in one.evidence]
+    ledgers = tuple(one.ledger for one in found)
+    return CauseTests(tuple(evidence), ledgers, tuple(steps), findings, left_out)
 
 
 def accuracies(passes: Passes, lines: Mapping[str, Line]) -> tuple[SetScores, ...]:

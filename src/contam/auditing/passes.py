@@ -49,10 +49,12 @@ class Budget:
     """ID images whose background or style is changed, to both networks."""
     control: int = 200
     """Examples of each data set that the untrained network sees."""
-    repaired: int = 200
-    """Examples of each data set on which repairs that need inputs are measured."""
-    repaired_numbers: int = 2**25
-    """Numbers of these inputs at most, in each data set."""
+    edited: int = 200
+    """Examples of each data set whose inputs the tests of causes and repairs change."""
+    edited_numbers: int = 2**28
+    """Numbers of these inputs at most, of all data sets together."""
+    repaired: bool = True
+    """Whether repairs are measured."""
     share: float = 0.25
     """Largest share of the ID set that is changed, and of each set that the control sees."""
     numbers: int = 2**26
@@ -88,7 +90,7 @@ class Passes:
     head_name: str = ""
     """Name of the linear head; empty if there is none that repairs can replace."""
     images: dict[str, Batch] = field(default_factory=dict)
-    """Inputs of some examples of each set, for repairs that need them."""
+    """Inputs of some examples of each set, for the tests of causes and for repairs."""
     image_rows: dict[str, Int[Tensor, " some"]] = field(default_factory=dict)
     """These examples."""
     left_out: list[str] = field(default_factory=list)
@@ -160,9 +162,7 @@ class _PassRunner:
         self.changed = pool[self._balanced(y[pool], changed, "audit/changes")]
         self.rows = self._table_rows(y)
         self.control_rows: Tensor | None = None
-        needed = bool(inputs.ood) and bool(batch_norms(inputs.model))
-        self.repaired = budget.repaired if needed else 0
-        """Inputs of each set that are kept for repairs."""
+        self.edited = budget.edited if inputs.ood else 0
 
     def _table_rows(self, y: Tensor) -> Tensor | None:
         """The row of each of many classes in the tables; None if every class has one."""
@@ -212,15 +212,15 @@ class _PassRunner:
         yield from self._id_set(control)
         for sample in inputs.ood:
             y = sample.domain.y.cpu()
-            rows, repaired = self._control_rows(y, torch.arange(0)), self._repaired_rows(sample)
+            rows, edited = self._control_rows(y, torch.arange(0)), self._edited_rows(sample)
             kept = self._balanced(y, self.budget.queries, "audit/read")
-            wanted = torch.cat([repaired, *([rows] if control else [])]).unique()
+            wanted = torch.cat([edited, *([rows] if control else [])]).unique()
             result = yield from self._main_pass(sample, kept, inputs=wanted)
             passes.layers.add_ood_set(sample.name, result)
             result.tables = {}
             n = len(result.y)
             rows, wanted = rows[rows < n], wanted[wanted < n]
-            self._keep_images(sample, result, repaired, wanted)
+            self._keep_images(sample, result, edited, wanted)
             if control is not None:
                 yield from self._control_pass(control, sample, result, rows, wanted)
             result.inputs = None
@@ -232,8 +232,8 @@ class _PassRunner:
     def _id_set(self, control: nn.Module | None) -> Generator[int, None, None]:
         inputs, passes, sample = self.inputs, self.passes, self.inputs.id
         rows = self._control_rows(sample.domain.y.cpu(), self.changed)
-        repaired = self._repaired_rows(sample)
-        some = self.without, self.changed, repaired, torch.arange(1)
+        edited = self._edited_rows(sample)
+        some = self.without, self.changed, edited, torch.arange(1)
         wanted = torch.cat([*some, *([rows] if control else [])]).unique()
         result = yield from self._main_pass(
             sample, self.kept, inputs=wanted, subset=self.changed, own=True
@@ -243,7 +243,7 @@ class _PassRunner:
         n = len(result.y)
         self.without, self.changed = self.without[self.without < n], self.changed[self.changed < n]
         rows, wanted = rows[rows < n], wanted[wanted < n]
-        self._keep_images(sample, result, repaired, wanted)
+        self._keep_images(sample, result, edited, wanted)
         if self.budget.repaired and inputs.ood and result.head is not None:
             passes.head_name = self._head_name(result.inputs)
         if result.inputs is not None and len(self.without):
@@ -347,19 +347,20 @@ class _PassRunner:
         except ValueError:
             return ""
 
-    def _repaired_rows(self, sample: Sample) -> Tensor:
-        """The examples whose inputs are kept for repairs."""
+    def _edited_rows(self, sample: Sample) -> Tensor:
+        """The examples whose inputs are kept for the tests of causes and for repairs."""
         y = sample.domain.y.cpu()
         # The ID images that are shown without objects are kept anyway.
         own = sample is self.inputs.id and len(self.without)
         pool = self.without if own else torch.arange(len(y))
-        return pool[self._balanced(y[pool], self.repaired, "audit/repairs")]
+        return pool[self._balanced(y[pool], self.edited, "audit/repairs")]
 
     def _keep_images(self, sample: Sample, result: PassResult, rows: Tensor, held: Tensor) -> None:
-        """Keep the inputs of some examples for repairs."""
+        """Keep the inputs of some examples for the tests of causes and for repairs."""
         rows = rows[rows < len(result.y)]
         if len(rows) and result.inputs is not None:
-            most = self.budget.repaired_numbers // result.inputs.x[0].numel()
+            sets = 1 + len(self.inputs.ood)
+            most = self.budget.edited_numbers // (sets * result.inputs.x[0].numel())
             rows = rows[self._balanced(result.y[rows], most, "audit/repairs")]
             self.passes.images[sample.name] = result.inputs.pick(torch.searchsorted(held, rows))
             self.passes.image_rows[sample.name] = rows

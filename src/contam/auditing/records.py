@@ -8,11 +8,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 
-FORMAT = 2
+FORMAT = 3
 """Version of the saved form. Older audits are refused: their causes have other fields."""
 
-UNDECIDED = "undecided"
-"""The verdict when the evidence cannot separate the causes that remain."""
+HEALTHY, UNEXPLAINED, UNDECIDED = "healthy", "unexplained shift", "undecided"
+"""The verdicts without a cause: no loss, a loss that no test explains, too little evidence."""
 
 Answer = Literal["yes", "no", "undecided", "not asked"]
 
@@ -243,11 +243,52 @@ class MeasuredRemedy(Record):
     note: str = ""
 
 
-class Verdict(Record):
-    """The first cause that the evidence shows, the reasons, and further causes."""
+class LostPoints(Record):
+    """The accuracy that one cause accounts for."""
 
     cause: str
-    """Name of a cause in `contam.auditing.causes.CAUSES`, or `undecided`."""
+    """Name of a cause in `contam.auditing.causes.CAUSES`, or `unexplained shift`."""
+    what: str
+    """The finding in a few words."""
+    points: Interval
+    """Accuracy, as a share of all examples; the entries of a ledger add up to the loss."""
+    alone: Interval | None = None
+    """Accuracy that comes back if this cause alone is treated; absent for imitated losses."""
+    how: Literal["given back", "imitated", "rest"]
+    """Whether a treatment of OOD images measured it, an imitation or a statistic, or neither."""
+    fix: str = ""
+    """A line of code, or an instruction."""
+
+
+class Ledger(Record):
+    """The lost accuracy of one OOD set, split among causes."""
+
+    on: str
+    """Name of the OOD set."""
+    loss: Interval
+    """ID accuracy minus OOD accuracy."""
+    entries: tuple[LostPoints, ...] = ()
+    """Causes with the largest first, and the unexplained rest last; their values add up to the
+    loss."""
+    steps: tuple["Step", ...] = ()
+    """The tests on this set."""
+    n: NonNegativeInt = 0
+    """OOD images on which treatments were judged."""
+    shown: NonNegativeInt = 0
+    """Images that the tests showed to the network."""
+
+    @property
+    def unexplained(self) -> float:
+        """Accuracy that no cause accounts for."""
+        return sum(entry.points.value for entry in self.entries if entry.how == "rest")
+
+
+class Verdict(Record):
+    """The cause of the largest share of the lost accuracy, the reasons, and side findings."""
+
+    cause: str
+    """Name of a cause in `contam.auditing.causes.CAUSES`, `healthy`, `unexplained shift` or
+    `undecided`."""
     heading: str
     """The verdict in a few words."""
     sentence: str
@@ -255,7 +296,9 @@ class Verdict(Record):
     """The most important first."""
     steps: tuple[Step, ...]
     behind: tuple[str, ...] = ()
-    """Further causes that appear once the first one is set aside, in order."""
+    """Further causes with a smaller share of the loss, the largest first."""
+    findings: tuple[str, ...] = ()
+    """What was found beside the cause and does not explain the loss, one sentence each."""
     missing: tuple[str, ...] = ()
     """Evidence to provide for the questions that are open."""
     remedies: tuple[Remedy, ...] = ()
@@ -275,6 +318,8 @@ class AuditRecord(Record):
     model: str
     classes: tuple[str, ...]
     verdict: Verdict
+    ledgers: tuple[Ledger, ...] = ()
+    """One for each OOD set that loses accuracy, the largest loss first."""
     sets: tuple[SetScores, ...]
     """The ID set first."""
     evidence: tuple[CauseEvidence, ...] = ()

@@ -1,129 +1,237 @@
-"""The verdict: the first cause in the order of `CAUSES` whose question is answered with yes.
+"""The verdict: the cause with the largest share of the accuracy that is lost on the worst OOD set.
 
 Accuracies count from chance: 0 for predicting the most frequent class, 1 for perfect predictions.
-An interval that includes the threshold leaves a question open. Then the verdict is undecided,
-unless an earlier question is answered with yes.
+A cause needs a positive test and at least a fifth of the loss. A loss that no test accounts for is
+an unexplained shift.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from contam.auditing.causes import CAUSES, Cause, Findings
+from contam.auditing.causes import CAUSES
+from contam.auditing.causes.cause import LEAST_SHARE
+from contam.auditing.causes.head import Head
+from contam.auditing.causes.undertrained import Undertrained
+from contam.auditing.intervals import accuracy_lost, chance_accuracy, percent, points
 from contam.auditing.records import (
+    HEALTHY,
     UNDECIDED,
-    CauseEvidence,
-    Remedy,
+    UNEXPLAINED,
+    Interval,
+    Ledger,
+    LostPoints,
     SetScores,
     Step,
     Verdict,
 )
 
-PROVIDE_MORE = Remedy(
-    what="Provide the missing evidence listed below, and audit again.",
-    effect="None before the cause is known.",
-    caveat="The remedy for another cause can do harm.",
-)
+BY_NAME = {cause.name: cause for cause in CAUSES}
+UNDERTRAINED, HEAD = Undertrained.name, Head.name
+NEGLIGIBLE = 0.21
+"""Share of the above-chance ID accuracy whose loss is negligible."""
+HEADINGS = {
+    HEALTHY: "Healthy: the OOD accuracy drop is negligible",
+    UNDECIDED: "Undecided",
+    UNEXPLAINED: "Unexplained shift: accuracy is lost, and no test shows why",
+}
+"""The verdicts without a cause, in a few words."""
+QUESTION = "Is the OOD accuracy drop negligible?"
+MEASURED = "share of the above-chance ID accuracy that is lost on the worst OOD set"
+
+
+def worst_of(sets: Sequence[SetScores]) -> SetScores | None:
+    """Return the OOD set that loses the largest share of accuracy; None without one of two classes.
+
+    Args:
+        sets: accuracies on the ID set and on OOD sets.
+    """
+    own = next(scores for scores in sets if scores.role == "id")
+    ood = [scores for scores in sets if scores.role == "ood" and chance_accuracy(scores) < 1]
+    return max(ood, key=lambda scores: accuracy_lost(own, scores).value, default=None)
+
+
+def loses(own: SetScores, other: SetScores) -> bool:
+    """Return whether a loss that may not be negligible is to be explained.
+
+    Args:
+        own: accuracy on the ID set.
+        other: accuracy on an OOD set.
+    """
+    if chance_accuracy(other) >= 1:
+        return False
+    lost = accuracy_lost(own, other)
+    return lost.value > 0 and (lost.value if lost.high is None else lost.high) >= NEGLIGIBLE
 
 
 def verdict(
     sets: Sequence[SetScores],
-    evidence: Iterable[CauseEvidence] = (),
-    *,
-    causes: Sequence[Cause] = CAUSES,
+    ledgers: Sequence[Ledger] = (),
+    steps: Sequence[Step] = (),
+    findings: Sequence[str] = (),
 ) -> Verdict:
-    """Ask about each cause, and again with the first cause set aside.
+    """Name the cause of the largest share of the loss.
 
     Args:
-        sets: accuracies on the ID set and on OOD sets. With several OOD sets the verdict is about
-            the one that loses the largest share of accuracy.
-        evidence: evidence of the causes, in any order.
-        causes: the causes in the order in which they are asked about, with their thresholds.
+        sets: accuracies on the ID set and on OOD sets.
+        ledgers: the ledger of each OOD set that loses accuracy.
+        steps: tests of the ID set alone: of too little training, and of the head.
+        findings: what else was found, one sentence each.
 
-    Source: ours, calibrated on networks whose cause of failure is known.
+    Source: ours, what gives the lost points back is the cause.
 
     Raises:
         ValueError: there is no ID set.
     """
     if not any(scores.role == "id" for scores in sets):
         raise ValueError("a verdict needs the accuracy on an ID set, and there is none")
-    findings = Findings(tuple(sets), {record.cause: record for record in evidence})
-    by_name = {cause.name: cause for cause in causes}
-    steps = _ask(findings, causes)
-    name = _first(steps)
-    behind = _behind(findings, steps, name, causes)
-    decisive = [step for step in steps if step.leads_to == name and step.answer == "yes"]
-    if name == UNDECIDED:
-        decisive = [step for step in steps if step.answer == "undecided"]
-    ranked = sorted(steps[:-1], key=lambda step: by_name[step.leads_to].reason_rank)
-    reasons = [step.why for step in (*decisive, *ranked) if step.answer != "not asked"]
-    open_causes = [by_name[step.leads_to] for step in ranked if step.answer == "undecided"]
-    chosen = by_name.get(name)
-    sentence = _undecided(findings, steps, by_name) if not chosen else chosen.sentence(findings)
-    if behind:
-        nouns = " and ".join(by_name[other].noun for other in behind)
-        sentence += f" A further cause behind it: {nouns}."
+    own = next(scores for scores in sets if scores.role == "id")
+    worst = worst_of(sets)
+    lost = _lost(own, worst)
+    ledger = next((one for one in ledgers if worst is not None and one.on == worst.name), None)
+    named = _named(ledger)
+    cause, sentence = _decide(lost, worst, ledger, steps)
+    chosen = BY_NAME.get(cause)
+    tested = () if ledger is None else ledger.steps
+    extra = [_small(named[0], worst)] if cause == HEALTHY and named and worst else []
     return Verdict(
-        cause=name,
-        heading="Undecided" if not chosen else chosen.heading,
+        cause=cause,
+        heading=HEADINGS[cause] if chosen is None else chosen.heading,
         sentence=sentence,
-        reasons=tuple(dict.fromkeys(reasons)),
-        steps=tuple(steps),
-        behind=behind,
-        missing=tuple(
-            dict.fromkeys(line for cause in open_causes if (line := cause.to_provide(findings)))
+        reasons=_reasons(cause, lost, (*tested, *steps)),
+        steps=(lost, *tested, *steps),
+        behind=tuple(dict.fromkeys(e.cause for e in named if e.cause != cause))
+        if cause != HEALTHY else (),
+        findings=(*extra, *findings),
+        missing=_missing(cause, worst, ledger),
+        remedies=() if chosen is None else chosen.remedies,
+    )  # fmt: skip
+
+
+def _named(ledger: Ledger | None) -> list[LostPoints]:
+    """The causes with at least the smallest share of the loss, the largest first."""
+    if ledger is None:
+        return []
+    least = LEAST_SHARE * ledger.loss.value
+    entries = [e for e in ledger.entries if e.how != "rest" and e.points.value >= least]
+    return sorted(entries, key=lambda entry: -entry.points.value)
+
+
+def _decide(
+    lost: Step, worst: SetScores | None, ledger: Ledger | None, steps: Sequence[Step]
+) -> tuple[str, str]:
+    """The cause and the sentence of the verdict: the first of these cases that holds."""
+    on_id = {step.leads_to: step for step in steps}
+    training, head = on_id.get(UNDERTRAINED), on_id.get(HEAD)
+    named = _named(ledger)
+    name = "the OOD data" if worst is None else worst.name
+    points_lost = 0.0 if ledger is None else 100 * ledger.loss.value
+    plumbing = bool(named) and BY_NAME[named[0].cause].plumbing
+    shown = named if lost.answer != "yes" else []
+    cases = (
+        (
+            training is not None and training.answer == "yes" and not plumbing,
+            UNDERTRAINED, BY_NAME[UNDERTRAINED].meaning,
         ),
-        remedies=(PROVIDE_MORE,) if not chosen else chosen.remedies,
+        (bool(shown), shown[0].cause if shown else "", _sentence(ledger, shown)),
+        (head is not None and head.answer == "yes", HEAD, BY_NAME[HEAD].meaning),
+        (
+            _unsolved(training), UNDECIDED,
+            "The network does not solve the ID data, so OOD accuracy says little; whether more "
+            "training would help was not shown.",
+        ),
+        (
+            worst is None, UNDECIDED,
+            "There is no OOD set of at least two classes, so no loss of accuracy can be explained.",
+        ),
+        (lost.answer == "yes", HEALTHY, f"The accuracy drop on {name} is negligible."),
+        (
+            lost.answer == "undecided", UNDECIDED,
+            f"The loss on {name} may be negligible, and no test accounts for it; more OOD examples "
+            "would decide.",
+        ),
+        (ledger is None, UNDECIDED, f"Accuracy is lost on {name}; its causes were not tested."),
+        (
+            True, UNEXPLAINED,
+            f"{points_lost:.1f} points are lost on {name}, and no test accounts for a fifth of "
+            "them.",
+        ),
+    )  # fmt: skip
+    return next((cause, sentence) for holds, cause, sentence in cases if holds)
+
+
+def _unsolved(training: Step | None) -> bool:
+    """Whether the ID data are not solved, for whatever reason."""
+    if training is None or training.answer != "undecided" or training.found is None:
+        return False
+    end = training.found.value if training.found.high is None else training.found.high
+    return end < training.threshold
+
+
+def _reasons(cause: str, lost: Step, steps: Sequence[Step]) -> tuple[str, ...]:
+    """The answers as sentences, the most important first."""
+    yes = [step for step in steps if step.answer == "yes" and step.leads_to == cause]
+    others = [s for s in steps if s.answer in ("yes", "undecided") and s not in yes]
+    no = [step for step in steps if step.answer == "no"]
+    return tuple(dict.fromkeys(step.why for step in (*yes, lost, *others, *no)))
+
+
+def _missing(cause: str, worst: SetScores | None, ledger: Ledger | None) -> tuple[str, ...]:
+    """What to provide so that an open question can be answered."""
+    if worst is None:
+        return ("An OOD set with at least two classes: it shows whether accuracy drops.",)
+    lines = []
+    if cause == UNDECIDED:
+        lines.append(f"More OOD examples (you gave {worst.overall.count}).")
+    if ledger is not None and ledger.unexplained > LEAST_SHARE * ledger.loss.value:
+        lines += [
+            f"{BY_NAME[step.leads_to].question} {step.why}"
+            for step in ledger.steps
+            if step.answer == "not asked" and step.leads_to in BY_NAME
+        ]
+    return tuple(lines)
+
+
+def _lost(own: SetScores, worst: SetScores | None) -> Step:
+    """The question whether anything is lost."""
+    found: Interval | None = None
+    answer = "undecided"
+    why = "Without an OOD set of at least two classes the accuracy drop is unknown."
+    if worst is not None:
+        found = accuracy_lost(own, worst)
+        low, high = (found.value if end is None else end for end in (found.low, found.high))
+        answer = "yes" if high < NEGLIGIBLE else "no" if low > NEGLIGIBLE else "undecided"
+        conclusion = {
+            "yes": "there is no failure to explain", "no": "this failure needs a cause",
+            "undecided": "it is unclear whether this is a failure",
+        }[answer]  # fmt: skip
+        why = (
+            f"Accuracy is {percent(own.overall.accuracy)} on {own.name} and "
+            f"{percent(worst.overall.accuracy)} on {worst.name}. The network loses "
+            f"{percent(found)} of its above-chance accuracy: {conclusion}."
+        )
+    return Step(
+        question=QUESTION, evidence=MEASURED, found=found, threshold=NEGLIGIBLE, answer=answer,
+        leads_to=HEALTHY, why=why,
+    )  # fmt: skip
+
+
+def _sentence(ledger: Ledger | None, named: Sequence[LostPoints]) -> str:
+    """The verdict on the largest of these causes, with its share of the loss."""
+    if ledger is None or not named:
+        return ""
+    entry, loss, rest = named[0], 100 * ledger.loss.value, 100 * ledger.unexplained
+    verb = "gives back" if entry.how == "given back" else "accounts for"
+    others = [e for e in ledger.entries if e.cause != entry.cause and e.how != "rest"]
+    more = "".join(f" {100 * e.points.value:.1f} are due to {e.cause}." for e in others)
+    ending = f" {rest:.1f} remain unexplained." if rest >= 0.05 * loss else ""
+    what = entry.what[0].upper() + entry.what[1:]
+    return (
+        f"{what}: this {verb} {100 * entry.points.value:.1f} of the {loss:.1f} points that are "
+        f"lost on {ledger.on}.{more}{ending} {BY_NAME[entry.cause].meaning}"
     )
 
 
-def _ask(findings: Findings, causes: Sequence[Cause]) -> list[Step]:
-    steps: list[Step] = []
-    for cause in causes:
-        steps.append(cause.ask(findings, steps))
-    return steps
-
-
-def _first(steps: Sequence[Step]) -> str:
-    """The first cause with yes, unless an earlier question is open."""
-    for step in steps:
-        if step.answer == "yes":
-            return step.leads_to
-        if step.answer == "undecided":
-            return UNDECIDED
-    return UNDECIDED
-
-
-def _behind(
-    findings: Findings, steps: Sequence[Step], name: str, causes: Sequence[Cause]
-) -> tuple[str, ...]:
-    """The causes that appear with the first one set aside, in order.
-
-    If the first cause can be repaired, all questions are asked again about the repaired network.
-    Otherwise, only causes count whose evidence the first one does not produce itself.
-    """
-    first = next((cause for cause in causes if cause.name == name), None)
-    if first is None:
-        return ()
-    repaired = first.repaired(findings)
-    if repaired is not None:
-        then = _first(_ask(repaired, causes))
-        return () if then in ("healthy", UNDECIDED) else (then,)
-    place = [cause.name for cause in causes].index(name)
-    return tuple(
-        step.leads_to
-        for cause, step in zip(causes[place + 1 :], steps[place + 1 :], strict=True)
-        if step.answer == "yes" and name in cause.may_follow
+def _small(entry: LostPoints, worst: SetScores) -> str:
+    return (
+        f"Most of the small loss on {worst.name} is due to {entry.cause}: {entry.what} "
+        f"({points(entry.points)})."
     )
-
-
-def _undecided(findings: Findings, steps: Sequence[Step], by_name: dict[str, Cause]) -> str:
-    """Which causes the evidence cannot separate."""
-    open_names = [step.leads_to for step in steps[:-1] if step.answer == "undecided"]
-    if not open_names:
-        return "Undecided: no question could be answered."
-    if findings.worst is None and open_names == ["healthy"]:
-        return "Undecided: the ID data show no problem, and there is no OOD set to compare with."
-    shown = [step.leads_to for step in steps[:-1] if step.answer == "yes"]
-    names = dict.fromkeys([*open_names, shown[0] if shown else steps[-1].leads_to])
-    *others, last = [by_name[name].noun for name in names]
-    choice = f"{', '.join(others)} or {last}" if others else last
-    return f"Undecided: {choice}. The evidence cannot separate them."

@@ -1,32 +1,45 @@
 """The causes of OOD failure that an audit tests, one file each.
 
-A cause holds its evidence (a function of the passes over the data), its question and threshold, its
-words and its remedies. To add one, write a subclass of `Cause` in a file of its own and list it in
-`CAUSES`; the verdict, the page, the tables and `--fail-on` then include it.
+A cause holds its test, its words and its remedies. To add one, write a subclass of `Cause` in a
+file of its own and list it in `CAUSES`; the ledger, the verdict, the page, the tables and
+`--fail-on` then include it.
 """
 
-from contam.auditing.causes.background import Contaminated
-from contam.auditing.causes.cause import Cause, Findings
+from contam.auditing.causes.background import BackgroundShortcut, NewBackgrounds
+from contam.auditing.causes.cause import Cause, CauseTest
+from contam.auditing.causes.corruption import Corruption
+from contam.auditing.causes.geometry import Geometry
 from contam.auditing.causes.head import Head
-from contam.auditing.causes.healthy import Healthy
+from contam.auditing.causes.input_mismatch import InputMismatch
+from contam.auditing.causes.label_mismatch import LabelMismatch
+from contam.auditing.causes.label_noise import LabelNoise, SeenInTraining
+from contam.auditing.causes.label_shift import LabelShift
 from contam.auditing.causes.missing import MissingInformation
-from contam.auditing.causes.shortcut import Shortcut
+from contam.auditing.causes.shortcut import ColorShortcut
+from contam.auditing.causes.subtypes import NewSubtypes
 from contam.auditing.causes.undertrained import Undertrained
+from contam.auditing.records import HEALTHY, UNEXPLAINED
 
-__all__ = ["CAUSES", "NAMES", "Cause", "Findings"]
+__all__ = ["CAUSES", "NAMES", "Cause", "CauseTest"]
 
 CAUSES: tuple[Cause, ...] = (
-    Undertrained(),
-    Shortcut(),
-    MissingInformation(),
+    InputMismatch(),
+    LabelMismatch(),
+    SeenInTraining(),
+    LabelShift(),
     Head(),
-    Healthy(),
-    Contaminated(),
+    Geometry(),
+    ColorShortcut(),
+    BackgroundShortcut(),
+    NewBackgrounds(),
+    Corruption(),
+    MissingInformation(),
+    NewSubtypes(),
+    LabelNoise(),
+    Undertrained(),
 )
-"""The causes in the order in which they are asked about; the first yes gives the verdict.
+"""The causes in the order in which they are tested: faults of files, labels and preprocessing
+first. Later tests are made with those faults repaired."""
 
-Their thresholds lie in the middle of the gaps between causes, among the 51 cases that
-`benchmarks/audit_zoo.py` chooses on; it judges them on other cases."""
-
-NAMES = tuple(cause.name for cause in CAUSES)
-"""The names of the causes."""
+NAMES = (*(cause.name for cause in CAUSES), HEALTHY, UNEXPLAINED)
+"""The names of all verdicts, except that of missing evidence."""

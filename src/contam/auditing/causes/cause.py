@@ -1,84 +1,93 @@
-"""What a cause of OOD failure consists of: its evidence, its question, its words, its remedies."""
+"""What a cause of OOD failure consists of: its test, its words, its remedies.
+
+A test is positive: an intervention that gives lost accuracy back, or imitates the loss on ID data,
+or a statistic that only this cause produces. No cause is concluded from the failure of others.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
-from contam.auditing.head_probes import FEWEST_PER_CLASS
-from contam.auditing.intervals import accuracy_lost, chance_accuracy
-from contam.auditing.passes import Passes
-from contam.auditing.records import Answer, CauseEvidence, Interval, Remedy, SetScores, Step
+import torch
+from jaxtyping import Bool, Int
+from scipy.stats import binomtest
+from torch import Tensor
 
-SIGNIFICANCE = 0.05
-"""The p-value below which a difference counts as more than chance."""
+from contam.auditing.comparison import Comparison, Treatment, gain_of
+from contam.auditing.intervals import points, scaled
+from contam.auditing.records import Answer, CauseEvidence, Interval, Number, Remedy, Step
+from contam.auditing.scores import share_correct
+
+SIGNIFICANCE = 0.01
+"""The p-value below which a gain counts as more than chance."""
+LEAST_SHARE = 0.2
+"""Smallest share of the lost accuracy that counts as a cause."""
+PLUMBING_SHARE = 0.5
+"""The same for plumbing faults: they concern all images, so their repair gives most of it back."""
+BEFORE, AFTER, GAIN, P_VALUE = (
+    "OOD accuracy before", "OOD accuracy after", "gain", "p-value of no gain (McNemar)",
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Findings:
-    """What the questions are answered from: accuracies, and the evidence of each cause."""
+@dataclass(frozen=True, eq=False)
+class CauseTest:
+    """The result of a cause's test on one OOD set."""
 
-    sets: tuple[SetScores, ...]
-    evidence: dict[str, CauseEvidence] = field(default_factory=dict)
-    """Keyed by the name of the cause."""
+    step: Step
+    evidence: CauseEvidence | None = None
+    """Numbers for the page."""
+    treatment: Treatment | None = None
+    """The change that gives accuracy back, if there is one."""
+    imitated: Interval | None = None
+    """Accuracy that ID data lose if they get what the OOD data have, or that a statistic accounts
+    for; absent if a treatment measures it on OOD data."""
+    what: str = ""
+    """The finding in a few words, such as `red and blue channels exchanged`."""
+    fix: str = ""
+    """A line of code, or an instruction."""
 
     @property
-    def id_scores(self) -> SetScores:
-        """The scores of the ID set."""
-        return next(scores for scores in self.sets if scores.role == "id")
-
-    @property
-    def worst(self) -> SetScores | None:
-        """The OOD set that loses the largest share of accuracy; None without one of two classes."""
-        ood = [s for s in self.sets if s.role == "ood" and chance_accuracy(s) < 1]
-        return max(ood, key=lambda s: accuracy_lost(self.id_scores, s).value, default=None)
+    def positive(self) -> bool:
+        """Whether the test shows the cause."""
+        return self.step.answer == "yes"
 
 
 @dataclass(frozen=True)
 class Cause(ABC):
     """One cause of OOD failure. A subclass in a file of its own holds everything about it.
 
-    `contam.auditing.causes.CAUSES` lists the causes in the order in which they are asked about.
-    Fields of a subclass are its thresholds.
+    `contam.auditing.causes.CAUSES` lists the causes in the order in which they are tested. Fields
+    of a subclass are its thresholds.
     """
 
-    threshold: float
+    threshold: float = LEAST_SHARE
     """Where the answer to the question changes."""
 
     name: ClassVar[str]
     """As in records and `--fail-on`."""
     noun: ClassVar[str]
-    """For lists such as 'Undecided: the classifier head or the representation'."""
+    """For lists such as 'the background, the classifier head'."""
     heading: ClassVar[str]
     """The verdict in a few words."""
     question: ClassVar[str]
-    measured: ClassVar[str]
+    measured: ClassVar[str] = "share of the lost accuracy that comes back"
     """The quantity that is compared with the threshold."""
-    remedies: ClassVar[tuple[Remedy, ...]]
-    may_follow: ClassVar[tuple[str, ...]] = ()
-    """Causes after whose `yes` this one is reported, too: they do not produce its evidence."""
-    reason_rank: ClassVar[int] = 3
-    """Position of the answer among the reasons of a verdict; lower ranks come first."""
-
-    def measure(self, passes: Passes) -> CauseEvidence | None:
-        """Return the evidence beyond the accuracies; None if the cause needs no other."""
-        return None
+    meaning: ClassVar[str]
+    """One sentence: what the cause means for the user."""
+    remedies: ClassVar[tuple[Remedy, ...]] = ()
+    plumbing: ClassVar[bool] = False
+    """Whether the fault lies in files, labels or preprocessing: it is tested first, later tests are
+    made with it repaired, and training again does not help."""
 
     @abstractmethod
-    def ask(self, findings: Findings, earlier: Sequence[Step] = ()) -> Step:
-        """Answer the question from the findings; `earlier` are the steps before this one."""
+    def test(self, comparison: Comparison, base: Sequence[Treatment]) -> CauseTest:
+        """Test for this cause.
 
-    @abstractmethod
-    def sentence(self, findings: Findings) -> str:
-        """Return the verdict as one or two sentences."""
-
-    def to_provide(self, findings: Findings) -> str:
-        """Return what would answer the open question; an empty string if another cause says it."""
-        return ""
-
-    def repaired(self, findings: Findings) -> Findings | None:
-        """Return the findings with this cause removed; None if they cannot be known."""
-        return None
+        Args:
+            comparison: the ID set and the OOD set.
+            base: treatments of plumbing faults that earlier tests showed; they are applied, too.
+        """
 
     def step(
         self, found: Interval | None, answer: Answer, why: str, *, threshold: float | None = None
@@ -90,18 +99,96 @@ class Cause(ABC):
             why=why,
         )  # fmt: skip
 
+    def not_tested(self, reason: str) -> CauseTest:
+        """Return that the test could not be made, and why."""
+        return CauseTest(self.step(None, "not asked", f"Not tested: {reason}."))
 
-def for_fresh_head(findings: Findings) -> str:
-    """Return what a comparison with a fresh head needs, for a network without one."""
-    evidence = findings.evidence.get("head")
-    if evidence is not None and evidence.n:
-        return (
-            f"At least {FEWEST_PER_CLASS} ID examples of each class, to fit a fresh head "
-            f"(you gave {evidence.n} examples)."
+    def judged(
+        self,
+        comparison: Comparison,
+        treatment: Treatment,
+        before: Bool[Tensor, " n"],
+        after: Bool[Tensor, " n"],
+        *,
+        method: str,
+        numbers: Sequence[Number] = (),
+    ) -> CauseTest:
+        """Return the test of a treatment from the correct answers before and after it.
+
+        Args:
+            comparison: the ID set and the OOD set.
+            treatment: the change; it was chosen on other examples.
+            before: which of the judged examples were classified correctly.
+            after: which of them are classified correctly under the treatment.
+            method: one or two sentences for the page.
+            numbers: further numbers for the page.
+        """
+        gain = gain_of(before, after, seed=comparison.seed)
+        p_value = paired_p_value(int((after & ~before).sum()), int((before & ~after).sum()))
+        share = scaled(gain, 1 / max(comparison.loss.value, 1e-9))
+        large, sure = share.value >= self.threshold, p_value < SIGNIFICANCE
+        answer: Answer = "yes" if large and sure else "undecided" if large else "no"
+        conclusion = {
+            "yes": f"this gives {share.value:.0%} of the lost accuracy back",
+            "undecided": "this may be chance",
+            "no": "this gives little or nothing back",
+        }[answer]
+        own, other = share_correct(before).accuracy, share_correct(after).accuracy
+        why = (
+            f"With {treatment.what}, accuracy on {comparison.name} goes from "
+            f"{own.value:.1%} to {other.value:.1%} ({points(gain)}, p = {p_value:.2g}, "
+            f"n = {len(before)}): {conclusion}."
         )
-    return "A network that ends in a linear layer: a fresh head separates features and head."
+        where = {"on": comparison.name, "part": treatment.what}
+        evidence = CauseEvidence(
+            cause=self.name, title=self.question, method=method, effect=gain,
+            measured=f"gain in OOD accuracy with {treatment.what}", n=len(before),
+            numbers=(
+                Number(what=BEFORE, value=own, **where), Number(what=AFTER, value=other, **where),
+                Number(what=GAIN, value=gain, **where),
+                Number(what=P_VALUE, value=Interval(value=p_value), **where), *numbers,
+            ),
+        )  # fmt: skip
+        return CauseTest(
+            self.step(share, answer, why), evidence, treatment if answer == "yes" else None,
+            what=treatment.what, fix=treatment.fix,
+        )  # fmt: skip
 
 
-def where(findings: Findings) -> str:
-    """Return ' on NAME' for the worst OOD set, or an empty string without one."""
-    return "" if findings.worst is None else f" on {findings.worst.name}"
+def best_variant(
+    comparison: Comparison, base: Sequence[Treatment], variants: Sequence[Treatment]
+) -> Treatment | None:
+    """Return the variant with the most correct answers on the images for choosing.
+
+    None if no variant does better than the images as they are.
+    """
+    rows = comparison.chosen
+    scores: list[tuple[int, int]] = [(int(comparison.correct([*base], rows).sum()), 0)]
+    for place, variant in enumerate(variants, 1):
+        scores.append((int(comparison.correct([*base, variant], rows).sum()), -place))
+    _, place = max(scores)
+    return None if place == 0 else variants[-place - 1]
+
+
+def paired_p_value(gained: int, lost: int) -> float:
+    """Return the exact one-sided McNemar p-value of the hypothesis that there is no gain.
+
+    Args:
+        gained: examples that are classified correctly only after a change.
+        lost: examples that are classified correctly only before it.
+
+    Source: ours; McNemar (1947).
+
+    >>> paired_p_value(5, 0)
+    0.03125
+    """
+    if gained + lost == 0:
+        return 1.0
+    return float(binomtest(gained, gained + lost, 0.5, alternative="greater").pvalue)
+
+
+def other_rows(n: int, rows: Int[Tensor, " some"]) -> Int[Tensor, " others"]:
+    """Return the positions below n that are not among these rows."""
+    rest = torch.ones(n, dtype=torch.bool)
+    rest[rows] = False
+    return rest.nonzero().flatten()

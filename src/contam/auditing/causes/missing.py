@@ -1,4 +1,4 @@
-"""Missing information: the object cannot be recognized in the OOD images."""
+"""Missing information: a reference encoder can't recognize the object in the OOD images, either."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,20 +8,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from contam.auditing.causes.cause import Cause, Findings, where
+from contam.auditing.causes.cause import Cause, CauseTest
+from contam.auditing.comparison import Comparison, Treatment
 from contam.auditing.head_probes import CLOSED_FORM, correct_by_other_half, probe_recipe
 from contam.auditing.head_probes import PROBE as EXACT
-from contam.auditing.intervals import (
-    above_chance,
-    accuracy_lost,
-    chance_accuracy,
-    compare,
-    complement,
-    percent,
-    scaled,
-)
-from contam.auditing.passes import Passes
-from contam.auditing.records import Answer, CauseEvidence, Interval, Number, Remedy, Step
+from contam.auditing.intervals import above_chance, chance_accuracy, scaled
+from contam.auditing.records import CauseEvidence, Interval, Number
 from contam.auditing.scores import share_correct
 from contam.rng import generator_for
 
@@ -34,128 +26,96 @@ READABLE = 0.3
 @final
 @dataclass(frozen=True)
 class MissingInformation(Cause):
-    """The best that any reader recovers from the OOD images, relative to the same reader on ID.
+    """The loss of a linear probe of a reference encoder, fitted on OOD and judged on OOD.
 
-    Readers are linear probes that are fitted on OOD examples, on the features of the reference
-    encoder or of the network itself, and the network with its own head. If one of them succeeds,
-    the object is there.
+    Probes of the network's own features can only refute the cause: they may have lost what the
+    images show.
 
     Source: ours.
     """
 
+    name = "information missing"
+    noun = "missing information in the OOD images"
+    heading = "The object can't be recognized in the OOD images"
+    question = "Is the object missing from the OOD images?"
+    measured = "share of the above-chance ID accuracy that a probe reaches on OOD data"
+    meaning = "Even an encoder that was not trained on these data does not recognize the objects."
+
     threshold: float = 0.65
     """Share of the ID accuracy of a probe below which the object cannot be recognized."""
-    threshold_own: float = 0.42
-    """The same where only the network's own features are probed: they may have lost what the images
-    show."""
 
-    name = "core information missing"
-    noun = "missing information in the OOD images"
-    heading = "Missing information: no probe recovers the object"
-    question = "Is the object missing from the OOD images?"
-    measured = "OOD accuracy of a linear probe fitted on OOD data, relative to the same on ID data"
-    may_follow = ("spurious correlation",)
-    reason_rank = 1
-    remedies = (
-        Remedy(
-            what="Look at the OOD images; provide images in which a person can see the object.",
-            effect="None: where the object is hidden, no network recognizes it.",
-            caveat="How much blur is too much depends on the encoder; a stronger reference encoder "
-            "may still recognize the object.",
-        ),
-    )
-
-    def measure(self, passes: Passes) -> CauseEvidence | None:
-        inputs = passes.inputs
-        encoders = {OWN: {name: result.head for name, result in passes.sets.items()}}
-        if inputs.reference is not None:
-            reference = {name: result.reference for name, result in passes.sets.items()}
-            encoders[inputs.reference_name or "reference encoder"] = reference
+    def test(self, comparison: Comparison, base: Sequence[Treatment]) -> CauseTest:
+        inputs, passes = comparison.inputs, comparison.passes
+        if inputs.reference is None:
+            return self.not_tested(
+                "there is no reference encoder, and this network's own features can't show what "
+                "the images lack; give one with reference="
+            )
+        names = (inputs.id.name, comparison.name)
         numbers: list[Number] = []
-        left_out: dict[str, None] = {}
-        for encoder, features in encoders.items():
-            known = {n: (x, passes.sets[n].y) for n, x in features.items() if x is not None}
-            if inputs.ood and len(known) == len(passes.sets):
-                fitted = (x for x, _ in known.values())
-                if probe_recipe(fitted, EXACT, classes=len(inputs.classes)) is not EXACT:
-                    left_out[CLOSED_FORM] = None
-                accuracy = probe_accuracy(known, classes=len(inputs.classes), seed=inputs.seed)
-                numbers += [
-                    Number(what=PROBE, on=name, part=encoder, value=value)
-                    for name, value in accuracy.items()
-                ]
-        if not numbers:
-            return None
-        ood = [number for number in numbers if number.on != inputs.id.name]
-        return CauseEvidence(
-            cause=self.name,
-            title="Can the object be recognized in the images?",
-            method="Linear probes are fitted on one half of each data set and judged on the other "
-            "half. The ID set is reduced to the size of the smallest OOD set. A high accuracy "
-            "proves that the object is in the images.",
-            effect=max((number.value for number in ood), key=lambda value: value.value),
-            measured="highest OOD accuracy of a probe",
-            n=min(len(result.y) for result in passes.sets.values()),
-            numbers=tuple(numbers),
-            left_out=tuple(left_out),
-        )
-
-    def ask(self, findings: Findings, earlier: Sequence[Step] = ()) -> Step:
-        scores, worst = findings.id_scores, findings.worst
-        evidence = findings.evidence.get(self.name)
-        probes: dict[str, dict[str, Interval]] = {}
-        for number in () if evidence is None else evidence.numbers:
-            probes.setdefault(number.part, {})[number.on] = number.value
-        probes = {
-            encoder: accuracy
-            for encoder, accuracy in probes.items()
-            if worst is not None and {worst.name, scores.name} <= accuracy.keys()
-        }
-        threshold = self.threshold if probes.keys() - {OWN} else self.threshold_own
-
-        def step(found: Interval | None, answer: Answer, why: str) -> Step:
-            return self.step(found, answer, why, threshold=threshold)
-
-        if worst is None:
-            return step(None, "not asked", "There is no OOD set.")
-        found, reader, usable = complement(accuracy_lost(scores, worst)), "the network", False
-        for encoder, accuracy in probes.items():
-            control = above_chance(accuracy[scores.name], chance_accuracy(scores)).value
-            if control < READABLE:
+        left_out: tuple[str, ...] = ()
+        shares: dict[str, Interval] = {}
+        for encoder, attribute in ((OWN, "head"), (inputs.reference_name or "reference encoder",
+                                                   "reference")):  # fmt: skip
+            found = {name: getattr(passes.sets[name], attribute) for name in names}
+            known = {n: (x, passes.sets[n].y) for n, x in found.items() if x is not None}
+            if len(known) < 2:
                 continue
-            usable = True
-            share = scaled(above_chance(accuracy[worst.name], chance_accuracy(worst)), 1 / control)
-            if share.value > found.value:
-                whose = (
-                    "the network's own features" if encoder == OWN else f"the features of {encoder}"
-                )
-                found, reader = share, f"a linear probe of {whose}, fitted on OOD data,"
-        answer = compare(found, threshold, below="yes")
-        if not usable and answer != "no":
-            return step(
-                None, "undecided",
-                "It is unclear whether the object can be recognized in the OOD images: no probe "
-                "succeeds even on ID images.",
-            )  # fmt: skip
-        conclusion = {
-            "yes": "no probe recovers the object",
-            "no": "the object can be recognized",
-            "undecided": "it is unclear whether the object can be recognized",
-        }[answer]
+            if probe_recipe(
+                (x for x, _ in known.values()), EXACT, classes=comparison.classes
+            ) is not (EXACT):
+                left_out = (CLOSED_FORM,)
+            accuracy = probe_accuracy(known, classes=comparison.classes, seed=comparison.seed)
+            numbers += [
+                Number(what=PROBE, on=name, part=encoder, value=value)
+                for name, value in accuracy.items()
+            ]
+            own, other = (
+                above_chance(accuracy[scores.name], chance_accuracy(scores))
+                for scores in comparison.scores
+            )
+            if own.value >= READABLE:
+                shares[encoder] = scaled(other, 1 / own.value)
+        evidence = CauseEvidence(
+            cause=self.name, title=self.question,
+            method="Linear probes are fitted on one half of each data set and judged on the other "
+            "half. The ID set is reduced to the size of the OOD set. A high accuracy proves that "
+            "the object is in the images.",
+            effect=max(shares.values(), key=lambda share: share.value, default=None),
+            measured=self.measured, n=len(comparison.ood.y), numbers=tuple(numbers),
+            left_out=left_out,
+        )  # fmt: skip
+        if not shares.keys() - {OWN}:
+            step = self.step(
+                None,
+                "undecided",
+                "The reference encoder does not recognize the ID objects, either.",
+            )
+            return CauseTest(step, evidence)
+        reader = max(shares, key=lambda encoder: shares[encoder].value)
+        share = shares[reader]
+        answer = "no"
+        if share.value < self.threshold:
+            low_enough = share.high is not None and share.high < self.threshold
+            answer = "yes" if low_enough else "undecided"
         why = (
-            f"On {worst.name} {reader} reaches {percent(found)} of the above-chance accuracy that "
-            f"it has on ID data: {conclusion}."
+            f"On {comparison.name} the best linear probe (of {reader}), fitted on OOD data, "
+            f"reaches {share.value:.0%} of the above-chance accuracy that it has on ID data: "
+            + ("the objects are hard to recognize for any reader." if answer == "yes" else
+               "the objects can be recognized." if answer == "no" else
+               "this is near the threshold.")
+        )  # fmt: skip
+        above = comparison.scores[0].overall.accuracy.value - comparison.chance
+        missing = Interval(
+            value=max(0.0, above * (1 - share.value)),
+            low=None if share.high is None else max(0.0, above * (1 - share.high)),
+            high=None if share.low is None else max(0.0, above * (1 - share.low)),
         )
-        return step(found, answer, why)
-
-    def sentence(self, findings: Findings) -> str:
-        return (
-            f"Missing information: no probe recovers the object{where(findings)}. A stronger "
-            "reference encoder may still recognize it."
-        )
-
-    def to_provide(self, findings: Findings) -> str:
-        return "More OOD examples, or a stronger reference encoder for the probes."
+        return CauseTest(
+            self.step(share, answer, why), evidence, imitated=missing if answer == "yes" else None,
+            what="objects that no reader recognizes",
+            fix="look at the OOD images; provide images in which a person can see the object",
+        )  # fmt: skip
 
 
 def probe_accuracy(

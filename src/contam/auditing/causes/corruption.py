@@ -1,0 +1,271 @@
+"""Corruption: noise, blur, contrast, brightness or a color cast of the OOD images."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import final
+
+import torch
+from torch import Tensor
+
+from contam.auditing.causes.cause import Cause, CauseTest, best_variant
+from contam.auditing.comparison import Comparison, Treatment, gain_of
+from contam.auditing.image_edits import (
+    Edit,
+    affine,
+    blurred,
+    channel_statistics,
+    median_filtered,
+    noise_level,
+    sharpened,
+    sharpness,
+    with_statistics,
+)
+from contam.auditing.interchange import pasted
+from contam.auditing.intervals import scaled
+from contam.auditing.records import CauseEvidence, Interval, Number
+from contam.rng import generator_for
+
+NOISIER, BLURRIER = 1.5, 0.6
+"""Ratios of the noise levels above which, and of the sharpness below which, ID images are degraded
+to imitate the OOD images."""
+BESIDE = 0.75
+"""Share of the gain above which an undoing that leaves the object as it is shows no corruption."""
+ON_OBJECT = 0.25
+"""Share of the gain above which an undoing on the object alone shows a corruption all the same."""
+IMITATED = 120
+"""ID images that are degraded."""
+
+
+@final
+@dataclass(frozen=True)
+class Corruption(Cause):
+    """The accuracy that undoing noise, blur, contrast or color gives back, or that imitating costs.
+
+    An undoing that works as well if it leaves the object as it is shows other backgrounds, not a
+    corruption. Noise and blur are imitated on ID images until their levels match the OOD images,
+    and only where the center and the border of the images changed alike.
+
+    Source: ours.
+    """
+
+    name = "corruption"
+    noun = "the image quality"
+    heading = "The OOD images are corrupted"
+    question = "Do noise, blur, contrast or color of the images cause the loss?"
+    meaning = "The objects are the same; the images are noisy, blurred, faded or tinted."
+
+    def test(self, comparison: Comparison, base: Sequence[Treatment]) -> CauseTest:
+        own, other = comparison.id_images, comparison.ood_images
+        if own is None or other is None:
+            return self.not_tested("the inputs are not images")
+        undone = self._undone(comparison, base)
+        if undone is not None and undone.positive:
+            return undone
+        imitated = self._imitated(comparison, base)
+        if imitated is not None:
+            return imitated
+        if undone is not None:
+            return undone
+        return CauseTest(
+            self.step(
+                None, "no",
+                "Filters against noise and blur, and the ID images' contrast, brightness and "
+                f"color, give no accuracy on {comparison.name} back.",
+            )
+        )  # fmt: skip
+
+    def _undone(self, comparison: Comparison, base: Sequence[Treatment]) -> CauseTest | None:
+        assert comparison.id_images is not None and comparison.ood_images is not None
+        treated = treated_images(comparison, base, torch.arange(len(comparison.ood_images.y)))
+        edits = undoings(comparison.id_images.x, treated)
+        fixes = [
+            Treatment(self.name, what, 1, partial(_edited, edit), fix=fix)
+            for what, (edit, fix) in edits.items()
+        ]
+        best = best_variant(comparison, base, fixes)
+        if best is None:
+            return None
+        rows = comparison.judged
+        before = comparison.correct([*base], rows)
+        after = comparison.correct([*base, best], rows)
+        test = self.judged(
+            comparison, best, before, after,
+            method="Noise is filtered out, blur is sharpened, and contrast, brightness and color "
+            "are matched to the ID images. The change is chosen on some OOD images and judged on "
+            "others.",
+        )  # fmt: skip
+        if not test.positive:
+            return test
+        area, _ = comparison.masks(comparison.name)
+        edit = edits[best.what][0]
+        parts = {
+            "everywhere but on the object": lambda x, rows: pasted(x, area[rows], edit(x)),
+            "on the object alone": lambda x, rows: pasted(edit(x), area[rows], x),
+        }
+        gain = float(after.double().mean() - before.double().mean())
+        gained, numbers = {}, []
+        for part, images in parts.items():
+            partly = comparison.correct([*base, Treatment(self.name, part, 1, images)], rows)
+            gained[part] = float(partly.double().mean() - before.double().mean())
+            value = gain_of(before, partly, seed=comparison.seed)
+            numbers.append(Number(what=f"gain {part}", on=comparison.name, part=best.what,
+                                  value=value))  # fmt: skip
+        assert test.evidence is not None
+        evidence = test.evidence.model_copy(update={"numbers": (*test.evidence.numbers, *numbers)})
+        around, inside = gained.values()
+        if around < BESIDE * gain or inside > ON_OBJECT * gain:
+            return CauseTest(test.step, evidence, test.treatment, what=test.what, fix=test.fix)
+        why = (
+            f"{test.step.why[:-1]}; but it gives as much back ({100 * around:+.1f} points) where "
+            "the object is left as it is, so the backgrounds matter and not the image quality."
+        )
+        return CauseTest(self.step(test.step.found, "no", why), evidence)
+
+    def _imitated(self, comparison: Comparison, base: Sequence[Treatment]) -> CauseTest | None:
+        """The loss of ID images that get the noise or the blur of the OOD images."""
+        own, other = comparison.id_images, comparison.ood_images
+        assert own is not None and other is not None
+        treated = treated_images(comparison, base, torch.arange(len(other.y)))
+        few = own.pick(slice(0, IMITATED))
+        degraded = degradation(own.x, treated, seed=comparison.seed)
+        if degraded is None:
+            return None
+        what, edit, ratio = degraded
+        before = comparison.answer(few.x).predicted == few.y
+        after = comparison.answer(edit(few.x)).predicted == few.y
+        loss = gain_of(after, before, seed=comparison.seed)
+        share = scaled(loss, 1 / max(comparison.loss.value, 1e-9))
+        sure = loss.low is not None and loss.low > 0
+        large = share.value >= self.threshold
+        answer = "yes" if large and sure else "undecided" if large else "no"
+        why = (
+            f"ID images that get the {what} of {comparison.name} lose {100 * loss.value:.1f} of "
+            f"the {100 * comparison.loss.value:.1f} points that are lost there."
+        )
+        evidence = CauseEvidence(
+            cause=self.name, title=self.question,
+            method="The noise and the blur of the OOD images are measured in their center and "
+            "along their border. ID images get as much, and their accuracy is measured again.",
+            effect=loss, measured=f"accuracy that ID images lose with the {what} of the OOD images",
+            n=len(few.y),
+            numbers=(
+                Number(what=f"{what}, OOD relative to ID", on=comparison.name,
+                       value=Interval(value=ratio)),
+                Number(what="imitated loss", on=comparison.inputs.id.name, value=loss),
+            ),
+        )  # fmt: skip
+        return CauseTest(
+            self.step(share, answer, why), evidence, imitated=loss if answer == "yes" else None,
+            what=f"{what} as in the OOD images",
+            fix=f"train with {what}, or remove it when the images are taken",
+        )  # fmt: skip
+
+
+def _edited(edit: Edit, x: Tensor, rows: Tensor) -> Tensor:
+    return edit(x)
+
+
+def treated_images(comparison: Comparison, base: Sequence[Treatment], rows: Tensor) -> Tensor:
+    """Return OOD images under the treatments of images among these."""
+    assert comparison.ood_images is not None
+    x = comparison.ood_images.x[rows]
+    for treatment in sorted(base, key=lambda treatment: treatment.stage):
+        if treatment.images is not None:
+            x = treatment.images(x, rows)
+    return x
+
+
+def undoings(own: Tensor, other: Tensor) -> dict[str, tuple[Edit, str]]:
+    """Return changes that undo corruptions of images, and how to make them.
+
+    Args:
+        own: ID images.
+        other: OOD images.
+    """
+    mean, std = (v.mean(0) for v in channel_statistics(own))
+    ood_mean, ood_std = (v.mean(0) for v in channel_statistics(other))
+    scale = std / ood_std.clamp(min=1e-6)
+    edits: dict[str, tuple[Edit, str]] = {
+        "contrast and color of all images matched to the ID images": (
+            partial(affine, scale=scale, shift=mean - scale * ood_mean),
+            f"x = x * {_listed(scale)} + {_listed(mean - scale * ood_mean)}, for each channel",
+        ),
+        "contrast and color of each image matched to the ID images": (
+            partial(with_statistics, mean=mean, std=std),
+            "x = (x - x.mean((2, 3))) / x.std((2, 3)) * std + mean, the ID images' mean and std",
+        ),
+        "a median filter of 3 pixels": (median_filtered, "PIL.ImageFilter.MedianFilter(3)"),
+        "a median filter of 5 pixels": (
+            partial(median_filtered, side=5), "PIL.ImageFilter.MedianFilter(5)",
+        ),
+    }  # fmt: skip
+    for sigma in (0.6, 1.0, 1.6):
+        edits[f"smoothing by {sigma:g} pixels"] = (
+            partial(blurred, sigma=sigma), f"PIL.ImageFilter.GaussianBlur({sigma:g})",
+        )  # fmt: skip
+    for sigma, amount in ((1.0, 1.0), (1.5, 3.0), (2.5, 6.0)):
+        edits[f"sharpening by {amount:g} at {sigma:g} pixels"] = (
+            partial(sharpened, sigma=sigma, amount=amount),
+            f"PIL.ImageFilter.UnsharpMask({sigma:g}, {100 * amount:.0f}, 0)",
+        )  # fmt: skip
+    return edits
+
+
+def _listed(values: Tensor) -> str:
+    return "[" + ", ".join(f"{float(v):.3g}" for v in values) + "]"
+
+
+def degradation(own: Tensor, other: Tensor, *, seed: int) -> tuple[str, Edit, float] | None:
+    """Return noise or blur that takes ID images to the level of the OOD images.
+
+    Center and border must have changed alike, since other backgrounds change the border most.
+
+    Args:
+        own: ID images.
+        other: OOD images.
+        seed: seed of the noise.
+
+    Returns:
+        The kind, the change, and the level of the OOD images relative to the ID images; None where
+        they are about as noisy and as sharp.
+    """
+    ratios = {}
+    for measure in (noise_level, sharpness):
+        parts = [
+            float(measure(part(other)).median() / measure(part(own)).median().clamp(min=1e-8))
+            for part in (_center, _border)
+        ]
+        ratios[measure] = parts
+    low, high = min(ratios[noise_level]), max(ratios[noise_level])
+    if low > NOISIER and high < 3 * low:
+        levels = [float(noise_level(_center(x)).median()) for x in (own, other)]
+        sigma = math.sqrt(max(0.0, levels[1] ** 2 - levels[0] ** 2))
+        drawn = generator_for(seed, "audit/noise")
+
+        def noisy(x: Tensor) -> Tensor:
+            return x + sigma * torch.randn(x.shape, generator=drawn).to(x)
+
+        return "noise", noisy, low
+    low, high = min(ratios[sharpness]), max(ratios[sharpness])
+    if high < BLURRIER and high < 3 * low:
+        wanted = float(sharpness(_center(other)).median())
+        least, most = 0.0, min(own.shape[2:]) / 4
+        for _ in range(12):
+            middle = (least + most) / 2
+            soft = float(sharpness(_center(blurred(own, middle))).median()) < wanted
+            least, most = (least, middle) if soft else (middle, most)
+        return "blur", partial(blurred, sigma=most), high
+    return None
+
+
+def _center(x: Tensor) -> Tensor:
+    rows, columns = (side // 4 for side in x.shape[2:])
+    return x[:, :, rows : x.shape[2] - rows, columns : x.shape[3] - columns]
+
+
+def _border(x: Tensor) -> Tensor:
+    """The upper and the lower quarter of the images, side by side."""
+    rows = x.shape[2] // 4
+    return torch.cat([x[:, :, :rows], x[:, :, -rows:]], dim=3)

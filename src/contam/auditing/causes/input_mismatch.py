@@ -1,0 +1,122 @@
+"""Input mismatch: the OOD images reach the network in another form than the ID images."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from contam.auditing.causes.cause import PLUMBING_SHARE, Cause, CauseTest, best_variant
+from contam.auditing.comparison import Comparison, Treatment
+from contam.auditing.image_edits import HALVES, IMAGENET, denormalized, normalized
+
+MEAN_OFF, SPREAD_OFF = 0.6, 1.4
+"""After a change of scale, the largest difference of the mean from the ID mean, in ID standard
+deviations, and the largest ratio of the standard deviations."""
+
+
+@final
+@dataclass(frozen=True)
+class InputMismatch(Cause):
+    """The accuracy that a change of the channels, the scale or the sign of all images gives back.
+
+    The change is chosen on some images and judged on others. A change of scale counts only if the
+    images then have the mean and the spread of the ID images.
+
+    Source: ours.
+    """
+
+    name = "input mismatch"
+    noun = "the preprocessing of the images"
+    heading = "The OOD images are preprocessed differently from the ID images"
+    question = "Do the OOD images reach the network in another form?"
+    meaning = "The network is not at fault; the images are read or normalized in another way."
+    plumbing = True
+
+    threshold: float = PLUMBING_SHARE
+
+    def test(self, comparison: Comparison, base: Sequence[Treatment]) -> CauseTest:
+        own, other = comparison.id_images, comparison.ood_images
+        if own is None or other is None:
+            return self.not_tested("the inputs are not images")
+        variants = [
+            Treatment(self.name, what, 0, comparison_edit(edit), fix=fix)
+            for what, edit, fix, scale in _variants(comparison, own.x)
+            if not scale or _matches(edit(other.x), own.x)
+        ]
+        best = best_variant(comparison, base, variants) if variants else None
+        if best is None:
+            return CauseTest(
+                self.step(
+                    None, "no",
+                    "Exchanged channels, inverted images and other scales and normalizations of "
+                    f"the images of {comparison.name} give no accuracy back.",
+                )
+            )  # fmt: skip
+        rows = comparison.judged
+        return self.judged(
+            comparison, best, comparison.correct([*base], rows),
+            comparison.correct([*base, best], rows),
+            method="Channels are exchanged, and values are inverted, scaled and normalized in "
+            "other ways. The change is chosen on some OOD images and judged on others.",
+        )  # fmt: skip
+
+
+def comparison_edit(edit: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return an edit as a treatment's function, which also gets the rows of the images."""
+    return lambda x, rows: edit(x)
+
+
+Variant = tuple[str, Callable[[Tensor], Tensor], str, bool]
+"""What is changed, the edit, the fix as code, and whether it changes the scale."""
+
+
+def _variants(comparison: Comparison, x: Tensor) -> list[Variant]:
+    """The changes that fit images of this kind, in the range of the network's inputs."""
+    wrap = comparison.in_network_range
+    low = x.amin((0, 2, 3))[:, None, None]
+    high = x.amax((0, 2, 3))[:, None, None]
+    variants: list[Variant] = [
+        ("inverted images", lambda x: low.to(x) + high.to(x) - x, "x = low + high - x", False),
+        ("values divided by 255", wrap(lambda x: x / 255), "x = x / 255", True),
+        ("values multiplied by 255", wrap(lambda x: x * 255), "x = x * 255", True),
+        (
+            "values divided by 257, as 16-bit images need it", wrap(lambda x: x / 257),
+            "x = x / 257", True,
+        ),
+        (
+            "normalization to [-1, 1]", wrap(lambda x: normalized(x, *HALVES)),
+            "x = (x - 0.5) / 0.5", True,
+        ),
+        (
+            "normalization from [-1, 1] undone", wrap(lambda x: denormalized(x, *HALVES)),
+            "x = 0.5 * x + 0.5", True,
+        ),
+    ]  # fmt: skip
+    if x.shape[1] != 3:
+        return variants
+    imagenet = "mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet"
+    return [
+        (
+            "red and blue channels exchanged (BGR)", lambda x: x.flip(1),
+            "x = x[:, [2, 1, 0]]  # BGR to RGB", False,
+        ),
+        *variants,
+        (
+            "ImageNet normalization", wrap(lambda x: normalized(x, *IMAGENET)),
+            f"{imagenet}\nx = torchvision.transforms.functional.normalize(x, mean, std)", True,
+        ),
+        (
+            "ImageNet normalization undone", wrap(lambda x: denormalized(x, *IMAGENET)),
+            f"{imagenet}\nx = x * std + mean, for each channel", True,
+        ),
+    ]  # fmt: skip
+
+
+def _matches(x: Tensor, own: Tensor) -> bool:
+    """Whether the images have about the mean and the spread of the ID images in each channel."""
+    mean, spread = own.mean((0, 2, 3)), own.std((0, 2, 3)).clamp(min=1e-6)
+    distance = ((x.mean((0, 2, 3)) - mean) / spread).abs()
+    ratio = (x.std((0, 2, 3)).clamp(min=1e-9) / spread).log().abs()
+    return bool((distance < MEAN_OFF).all() and (ratio < torch.tensor(SPREAD_OFF).log()).all())

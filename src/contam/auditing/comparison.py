@@ -1,0 +1,299 @@
+"""An ID set beside one OOD set, with the images that the tests of causes change.
+
+A test of a cause changes the images, the representation's reader or the answers of the OOD set,
+and measures whether the lost accuracy comes back. What is changed is chosen on some examples and
+judged on others, so that a gain by chance does not count.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from contam.auditing.audit_inputs import AuditInputs
+from contam.auditing.head_probes import PROBE as EXACT
+from contam.auditing.head_probes import linear_classifier, probe_recipe
+from contam.auditing.interchange import proposed_masks
+from contam.auditing.intervals import chance_accuracy
+from contam.auditing.passes import Passes
+from contam.auditing.records import Interval, SetScores
+from contam.auditing.single_pass import PassResult, balanced
+from contam.batch import Batch
+from contam.measures.intervals import bootstrap
+from contam.models.logits_adapter import LogitsAdapter
+from contam.models.observe import Observer
+
+CHOSEN = 60
+"""Images on which a variant is chosen."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What the network returns for some images."""
+
+    predicted: Int[Tensor, " n"]
+    """The most likely class of each image."""
+    head: Float[Tensor, "n width"] | None
+    """What its linear head reads; None without one."""
+    confidence: Float[Tensor, " n"]
+    """The largest probability of each image; nan where it was not kept."""
+
+
+@dataclass(frozen=True, eq=False)
+class Treatment:
+    """A change that gives lost accuracy back, and the cause that this shows."""
+
+    cause: str
+    what: str
+    """What is changed, such as `red and blue channels exchanged`."""
+    stage: int
+    """Treatments are applied in the order of their stages, images first, answers last."""
+    images: Callable[[Tensor, Tensor], Tensor] | None = None
+    """From images and their rows among the OOD images to images."""
+    reads: Callable[[Answers], Tensor] | None = None
+    """From what the network returns to predicted classes."""
+    relabels: Callable[[Tensor], Tensor] | None = None
+    """From predicted classes to classes."""
+    fix: str = ""
+    """A line of code, or an instruction, that makes the change permanent."""
+
+
+def applied(
+    treatments: Sequence[Treatment], x: Tensor, rows: Tensor, answer: Callable[[Tensor], Answers]
+) -> Answers:
+    """Return the answers of the network under several treatments together.
+
+    Args:
+        treatments: the treatments, in any order.
+        x: OOD images.
+        rows: their rows among the OOD images of the comparison.
+        answer: runs the network.
+    """
+    ordered = sorted(treatments, key=lambda treatment: treatment.stage)
+    for treatment in ordered:
+        if treatment.images is not None:
+            x = treatment.images(x, rows)
+    return read(ordered, answer(x))
+
+
+def read(treatments: Sequence[Treatment], answers: Answers) -> Answers:
+    """Return the answers under the treatments that do not change images, in their order."""
+    predicted = answers.predicted
+    for treatment in treatments:
+        if treatment.reads is not None:
+            predicted = treatment.reads(answers)
+    for treatment in treatments:
+        if treatment.relabels is not None:
+            predicted = treatment.relabels(predicted)
+    return replace(answers, predicted=predicted)
+
+
+@dataclass(eq=False)
+class Comparison:
+    """An ID set and an OOD set, with up to 200 images of each that the tests may change.
+
+    Args:
+        passes: results of `run_passes`.
+        scores: accuracies of the ID set and of the OOD set.
+        same: (pairs, 2) rows of the ID set and of the OOD set that show the same content.
+    """
+
+    passes: Passes
+    scores: tuple[SetScores, SetScores]
+    same: Int[Tensor, "pairs 2"] = field(default_factory=lambda: torch.empty(0, 2).long())
+    shown: int = 0
+    """Images that the tests showed to the network so far."""
+    proposed: dict[str, tuple[Tensor, float]] = field(default_factory=dict)
+    """Masks by set, and the share of them that is plausible."""
+    interchanges: dict[tuple[str, ...], object] = field(default_factory=dict)
+    """Results of the interchange of backgrounds, by the treatments that were applied."""
+
+    @property
+    def inputs(self) -> AuditInputs:
+        """The network and its data."""
+        return self.passes.inputs
+
+    @property
+    def name(self) -> str:
+        """Name of the OOD set."""
+        return self.scores[1].name
+
+    @property
+    def seed(self) -> int:
+        """Random seed."""
+        return self.inputs.seed
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.inputs.classes)
+
+    @property
+    def id(self) -> PassResult:
+        """The pass over the ID set."""
+        return self.passes.id
+
+    @property
+    def ood(self) -> PassResult:
+        """The pass over the OOD set."""
+        return self.passes.sets[self.name]
+
+    @cached_property
+    def loss(self) -> Interval:
+        """ID accuracy minus OOD accuracy, with its bootstrap interval."""
+        own, other = self.id.correct.double(), self.ood.correct.double()
+        return interval_of(
+            lambda a, b: own[a].mean() - other[b].mean(), (len(own), len(other)), seed=self.seed
+        )
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of always predicting the most frequent class of the OOD set."""
+        return chance_accuracy(self.scores[1])
+
+    # The images
+
+    @property
+    def id_images(self) -> Batch | None:
+        """Images of the ID set; None if the inputs are not images."""
+        return self.passes.images.get(self.inputs.id.name)
+
+    @property
+    def ood_images(self) -> Batch | None:
+        """Images of the OOD set; None if the inputs are not images."""
+        return self.passes.images.get(self.name)
+
+    def rows(self, name: str) -> Int[Tensor, " n"]:
+        """The rows of a set whose images were kept."""
+        return self.passes.image_rows[name]
+
+    def given_masks(self, name: str) -> Float[Tensor, "n 1 height width"] | None:
+        """The user's masks of the kept images of a set."""
+        sample = next(s for s in (self.inputs.id, *self.inputs.ood) if s.name == name)
+        return None if sample.masks is None else sample.masks[self.rows(name)]
+
+    def masks(self, name: str) -> tuple[Float[Tensor, "n 1 height width"], float]:
+        """Masks of the kept images of a set, given or proposed, and the share that is plausible."""
+        if name not in self.proposed:
+            masks, share = self.given_masks(name), 1.0
+            if masks is None:
+                masks, plausible = proposed_masks(self.passes.images[name].x)
+                share = float(plausible.double().mean())
+            self.proposed[name] = masks, share
+        return self.proposed[name]
+
+    @cached_property
+    def kept_rows(self) -> Int[Tensor, " n"]:
+        """The rows of the OOD set that treatments are tried on: its kept images, or all."""
+        images = self.ood_images
+        return torch.arange(len(self.ood.y)) if images is None else self.rows(self.name)
+
+    @cached_property
+    def y(self) -> Int[Tensor, " n"]:
+        """Class indices of these examples."""
+        return self.ood.y[self.kept_rows]
+
+    @cached_property
+    def chosen(self) -> Int[Tensor, " some"]:
+        """The examples among these on which a variant is chosen."""
+        share = 2 if self.ood_images is None else 3
+        most = len(self.y) // share
+        most = most if self.ood_images is None else min(CHOSEN, most)
+        return balanced(self.y, most, seed=self.seed, purpose="audit/chosen")
+
+    @cached_property
+    def judged(self) -> Int[Tensor, " others"]:
+        """The other examples, on which what was chosen is judged."""
+        others = torch.ones(len(self.y), dtype=torch.bool)
+        others[self.chosen] = False
+        return others.nonzero().flatten()
+
+    # The network
+
+    def answer(self, x: Float[Tensor, "n ..."]) -> Answers:
+        """Run the network on images, in batches."""
+        model = self.inputs.model
+        place = next((p.device for p in model.parameters()), x.device)
+        observer = Observer(model, (), "moments", head=True)
+        size, predicted, confidence, head = self.inputs.batch_size, [], [], []
+        for part in x.split(size):
+            empty = torch.zeros(len(part), dtype=torch.int64)
+            observation = observer(Batch(part.to(place), empty, empty))
+            most = observation.logits.detach().cpu().float().softmax(1).max(1)
+            predicted.append(most.indices)
+            confidence.append(most.values)
+            if observation.head is not None:
+                head.append(observation.head.detach().cpu().float())
+        self.shown += len(x)
+        features = torch.cat(head) if head else None
+        return Answers(torch.cat(predicted), features, torch.cat(confidence))
+
+    def in_network_range(self, edit: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """Return an edit of the network's inputs as an edit of the audit's images."""
+        model = self.inputs.model
+        pixel_range = model.pixel_range if isinstance(model, LogitsAdapter) else None
+        if pixel_range is None:
+            return edit
+        return lambda x: pixel_range.pictures(edit(pixel_range.inputs(x)))
+
+    def under(self, treatments: Sequence[Treatment], rows: Int[Tensor, " some"]) -> Answers:
+        """Return the answers on some of the kept OOD examples under treatments."""
+        images = self.ood_images
+        if images is not None and any(t.images is not None for t in treatments):
+            return applied(treatments, images.x[rows], rows, self.answer)
+        at, head = self.kept_rows[rows], self.ood.head
+        known = Answers(
+            self.ood.predicted[at], None if head is None else head[at],
+            torch.full((len(at),), torch.nan),
+        )  # fmt: skip
+        return read(sorted(treatments, key=lambda treatment: treatment.stage), known)
+
+    def correct(
+        self, treatments: Sequence[Treatment], rows: Int[Tensor, " some"]
+    ) -> Bool[Tensor, " some"]:
+        """Return which of these OOD examples are classified correctly under treatments."""
+        return self.under(treatments, rows).predicted == self.y[rows]
+
+    @cached_property
+    def fresh_head(self) -> Callable[[Answers], Tensor] | None:
+        """A linear head that is fitted to ID features of other content than the judged images.
+
+        None if the network has no linear head, or too few ID examples.
+        """
+        features = self.id.head
+        if features is None or self.passes.fresh_correct is None:
+            return None
+        fitted = torch.ones(len(features), dtype=torch.bool)
+        fitted[self.same[:, 0]] = False
+        if len(self.same) and fitted.sum() < max(20, 4 * self.classes):
+            # All ID images occur in the OOD set: half of the classes' images are left to judge on.
+            return None
+        recipe = probe_recipe([features], EXACT, classes=self.classes)
+        head = linear_classifier(features[fitted], self.id.y[fitted], recipe, classes=self.classes)
+
+        def read(answers: Answers) -> Tensor:
+            assert answers.head is not None
+            return head(answers.head)
+
+        return read
+
+
+def interval_of(
+    statistic: Callable[..., Tensor], units: tuple[int, ...], *, seed: int = 0
+) -> Interval:
+    """Return a statistic with its bootstrap interval as a record."""
+    found = bootstrap(statistic, units, seed=seed, resamples=500)
+    return Interval(value=found.value, low=found.low, high=found.high)
+
+
+def gain_of(before: Bool[Tensor, " n"], after: Bool[Tensor, " n"], *, seed: int = 0) -> Interval:
+    """Return the gain in accuracy on the same examples, with its interval.
+
+    >>> gain_of(torch.zeros(9).bool(), torch.ones(9).bool())
+    Interval(value=1.0, low=1.0, high=1.0)
+    """
+    gained = after.double() - before.double()
+    return interval_of(lambda rows: gained[rows].mean(), (len(gained),), seed=seed)

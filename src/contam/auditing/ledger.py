@@ -1,0 +1,242 @@
+"""The ledger of lost points: the accuracy that an OOD set loses, split among causes.
+
+Each cause has a test of its own. Treatments that give accuracy back are applied together in all
+combinations, and each gets its Shapley value; losses that can only be imitated or counted share
+what is left. What nothing accounts for is called unexplained.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import comb
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from contam.auditing.causes import CAUSES, Cause, CauseTest
+from contam.auditing.causes.background import BackgroundShortcut, NewBackgrounds
+from contam.auditing.causes.label_noise import LabelNoise
+from contam.auditing.causes.undertrained import Undertrained
+from contam.auditing.comparison import Comparison, Treatment, interval_of
+from contam.auditing.records import (
+    UNEXPLAINED,
+    CauseEvidence,
+    Interval,
+    Ledger,
+    LostPoints,
+)
+
+EXPLAINED = 0.8
+"""Share of the loss that plumbing faults give back from which no other cause is tested."""
+MOST_TREATMENTS = 4
+"""Treatments that are applied in all combinations; the largest count."""
+IMITATED_FIRST = ("measurement", "label shift", "information missing", "corruption", "new subtypes",
+                  "label noise")  # fmt: skip
+"""The order in which losses that are not given back share what is left."""
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """The ledger of an OOD set with the evidence of each test."""
+
+    ledger: Ledger
+    evidence: tuple[CauseEvidence, ...]
+    tests: tuple[CauseTest, ...]
+
+
+def explain(
+    comparison: Comparison, causes: Sequence[Cause] = CAUSES
+) -> Generator[str, None, Explained]:
+    """Test each cause on an OOD set that loses accuracy, and split the loss.
+
+    Args:
+        comparison: the ID set and the OOD set.
+        causes: the causes in the order in which they are tested.
+
+    Yields:
+        The name of the cause that is tested next.
+
+    Source: ours; Shapley (1953) for overlapping treatments.
+    """
+    base: list[Treatment] = []
+    tests: list[CauseTest] = []
+    untested = comparison.correct([], comparison.judged)
+    for cause in causes:
+        if isinstance(cause, Undertrained):
+            continue
+        yield cause.name
+        done = 0.0
+        if base and not cause.plumbing:
+            gained = comparison.correct(base, comparison.judged).double() - untested.double()
+            done = float(gained.mean()) / max(comparison.loss.value, 1e-9)
+        if done > EXPLAINED:
+            tests.append(cause.not_tested(f"{done:.0%} of the loss is explained already"))
+            continue
+        if isinstance(cause, LabelNoise) and any(test.positive for test in tests):
+            tests.append(cause.not_tested("another cause was found"))
+            continue
+        test = cause.test(comparison, base)
+        tests.append(test)
+        if test.positive and cause.plumbing and test.treatment is not None:
+            base.append(test.treatment)
+    entries = shares(comparison, tests)
+    ledger = Ledger(
+        on=comparison.name, loss=comparison.loss, entries=entries,
+        steps=tuple(test.step for test in tests), n=len(comparison.judged), shown=comparison.shown,
+    )  # fmt: skip
+    evidence = tuple(test.evidence for test in tests if test.evidence is not None)
+    return Explained(ledger, evidence, tuple(tests))
+
+
+def shares(comparison: Comparison, tests: Sequence[CauseTest]) -> tuple[LostPoints, ...]:
+    """Split the loss among the causes whose tests are positive; the entries add up to it.
+
+    Args:
+        comparison: the ID set and the OOD set.
+        tests: the results of the tests.
+    """
+    loss = comparison.loss
+    treated = [test for test in tests if test.positive and test.treatment is not None]
+    treated.sort(key=lambda test: -(test.step.found.value if test.step.found else 0.0))
+    nested = _nested(treated)
+    players = [test for test in treated if test is not nested][:MOST_TREATMENTS]
+    entries = _given_back(comparison, players)
+    if nested is not None:
+        entries = _with_nested(entries, nested, treated)
+    given = sum(entry.points.value for entry in entries)
+    if given > loss.value > 0:
+        # Treatments can give more back than was lost; the shares are those of the loss.
+        entries = [_scaled(entry, loss.value / given) for entry in entries]
+        given = loss.value
+    rest = max(0.0, loss.value - given)
+    imitated = [test for test in tests if test.positive and test.imitated is not None]
+    for test in sorted(imitated, key=lambda test: _rank(test.step.leads_to)):
+        assert test.imitated is not None
+        value = min(max(0.0, test.imitated.value), rest)
+        if value <= 0:
+            continue
+        low, high = (
+            None if end is None else min(max(0.0, end), rest)
+            for end in (test.imitated.low, test.imitated.high)
+        )
+        entries.append(
+            LostPoints(
+                cause=test.step.leads_to, what=test.what, how="imitated", fix=test.fix,
+                points=Interval(value=value, low=low, high=high),
+            )
+        )  # fmt: skip
+        rest -= value
+    entries.sort(key=lambda entry: -entry.points.value)
+    remaining = loss.value - sum(entry.points.value for entry in entries)
+    entries.append(
+        LostPoints(
+            cause=UNEXPLAINED, what="no test accounts for it", how="rest",
+            points=Interval(value=remaining),
+        )
+    )  # fmt: skip
+    return tuple(entries)
+
+
+def _given_back(comparison: Comparison, players: Sequence[CauseTest]) -> list[LostPoints]:
+    """Shapley values of the treatments, from the judged examples under every combination."""
+    if not players:
+        return []
+    rows = comparison.judged
+    worth: dict[frozenset[int], Tensor] = {}
+    for size in range(len(players) + 1):
+        for some in combinations(range(len(players)), size):
+            treatments = [t for k in some if (t := players[k].treatment) is not None]
+            worth[frozenset(some)] = comparison.correct(treatments, rows).double()
+    values = shapley(worth, len(players))
+    harmful = [k for k, value in enumerate(values) if float(value.mean()) <= 0]
+    if harmful:
+        # Beside the others this treatment takes more than it gives.
+        worst = min(harmful, key=lambda k: float(values[k].mean()))
+        return _given_back(comparison, [p for k, p in enumerate(players) if k != worst])
+    entries = []
+    for k, test in enumerate(players):
+        alone = worth[frozenset({k})] - worth[frozenset()]
+        entries.append(
+            LostPoints(
+                cause=test.step.leads_to, what=test.what, how="given back", fix=test.fix,
+                points=_mean(values[k], comparison.seed), alone=_mean(alone, comparison.seed),
+            )
+        )  # fmt: skip
+    return entries
+
+
+def shapley(
+    worth: dict[frozenset[int], Float[Tensor, " n"]], players: int
+) -> list[Float[Tensor, " n"]]:
+    """Return the Shapley value of each player, for each example.
+
+    Args:
+        worth: what each coalition achieves on each example.
+        players: number of players.
+
+    Returns:
+        Values that add up to the worth of all players minus that of none.
+
+    Source: Shapley (1953), A value for n-person games.
+
+    >>> worth = {frozenset(s): torch.tensor([float(len(s) == 2)]) for s in ((), (0,), (1,), (0, 1))}
+    >>> [float(value) for value in shapley(worth, 2)]
+    [0.5, 0.5]
+    """
+    values = []
+    for k in range(players):
+        total = torch.zeros_like(worth[frozenset()])
+        others = [j for j in range(players) if j != k]
+        for size in range(players):
+            weight = 1 / (players * comb(players - 1, size))
+            for some in combinations(others, size):
+                coalition = frozenset(some)
+                total = total + weight * (worth[coalition | {k}] - worth[coalition])
+        values.append(total)
+    return values
+
+
+def _nested(treated: Sequence[CauseTest]) -> CauseTest | None:
+    """The test of new backgrounds, if that of the own class's backgrounds includes it."""
+    names = {test.step.leads_to: test for test in treated}
+    if BackgroundShortcut.name in names:
+        return names.get(NewBackgrounds.name)
+    return None
+
+
+def _with_nested(
+    entries: list[LostPoints], nested: CauseTest, treated: Sequence[CauseTest]
+) -> list[LostPoints]:
+    """Split the share of backgrounds of the own class: what those of other classes give, too."""
+    own = next(test for test in treated if test.step.leads_to == BackgroundShortcut.name)
+    others, extra = (max(0.0, t.step.found.value if t.step.found else 0.0) for t in (nested, own))
+    part = others / max(1e-9, others + extra)
+    split = []
+    for entry in entries:
+        if entry.cause != BackgroundShortcut.name:
+            split.append(entry)
+            continue
+        split.append(_scaled(entry, 1 - part))
+        split.append(
+            _scaled(entry, part).model_copy(
+                update={"cause": NewBackgrounds.name, "what": nested.what, "fix": nested.fix}
+            )
+        )
+    return split
+
+
+def _scaled(entry: LostPoints, factor: float) -> LostPoints:
+    ends = {
+        name: None if end is None else factor * end
+        for name, end in entry.points.model_dump().items()
+    }
+    return entry.model_copy(update={"points": Interval.model_validate(ends)})
+
+
+def _rank(cause: str) -> int:
+    return IMITATED_FIRST.index(cause) if cause in IMITATED_FIRST else len(IMITATED_FIRST)
+
+
+def _mean(values: Tensor, seed: int) -> Interval:
+    return interval_of(lambda rows: values[rows].mean(), (len(values),), seed=seed)
