@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from support.command_line import run_contam
 
 from contam import cli
-from contam.auditing.causes import shortcut
+from contam.auditing import reliance
 from contam.auditing.records import AuditRecord
 from contam.auditing.result import Audit
 from contam.cli.audit import failing_causes
@@ -61,7 +61,7 @@ def test_folders_and_weights_give_a_verdict_files_and_a_page(capsys, monkeypatch
     assert found.verdict.sentence in out
     assert [each.name for each in found.evidence.sets] == ["id_test", "checker", "plaid"]
     numbers = [number for each in found.evidence.evidence for number in each.numbers]
-    assert {"masks"} <= {number.part for number in numbers if number.what == shortcut.WITHOUT}
+    assert {"masks"} <= {number.part for number in numbers if number.what == reliance.WITHOUT}
     assert (place / "found" / "audit.html").read_text().lower().startswith("<!doctype html>")
     with (place / "found" / "evidence.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -165,8 +165,8 @@ def test_bad_labels_get_one_line(capsys, monkeypatch, colors, case):
 
 
 def test_fail_on_accepts_abbreviated_verdicts():
-    assert failing_causes("contaminated,spurious") == {"contaminated", "spurious correlation"}
-    assert failing_causes("missing") == {"core information missing"}
+    assert failing_causes("corruption,head") == {"corruption", "head"}
+    assert failing_causes("missing") == {"information missing"}
     assert failing_causes(None) == set()
     assert "healthy" not in failing_causes("any")
 
@@ -177,7 +177,7 @@ BAD = {
     "weights of another network": (("--model", "torchvision:resnet18"), "don't fit"),
     "no head": (("--model", "a_network:bare"), "bare came without a head"),
     "no such function": (("--model", "a_network:nix"), "can't find a_network:nix"),
-    "no such verdict": (("--fail-on", "contamination"), "did you mean 'contaminated'"),
+    "no such verdict": (("--fail-on", "corruptions"), "did you mean 'corruption'"),
     "no such layer": (("--layer", "encoder.stage3.relu"), "did you mean one of"),
     "no such flag": (("--oodd", "x"), "Unrecognized options: --oodd"),
     "no such masks": (("--masks", "nix"), "no folder nix"),

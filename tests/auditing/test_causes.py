@@ -11,13 +11,14 @@ from sklearn.metrics import mutual_info_score
 from support.generators import returned
 from torch import Tensor, nn
 
-from contam.auditing.api import cause_evidence, collect
+from contam.auditing import reliance
+from contam.auditing.api import accuracies, cause_tests, collect
 from contam.auditing.audit_inputs import AuditInputs, Sample
-from contam.auditing.causes import head, missing, shortcut
+from contam.auditing.causes import cause, head, missing
 from contam.auditing.head_probes import correct_with_fresh_head
 from contam.auditing.object_removal import object_boxes, without_boxes
 from contam.auditing.passes import Budget, Passes, run_passes
-from contam.auditing.records import CauseEvidence
+from contam.auditing.records import UNDECIDED, CauseEvidence
 from contam.auditing.scores import set_scores
 from contam.auditing.single_pass import Keep, PassResult, run_pass
 from contam.auditing.verdict import verdict
@@ -47,7 +48,7 @@ def passes_of(inputs: AuditInputs, budget: Budget = ALL) -> Passes:
 
 
 def shortcut_of(inputs: AuditInputs) -> CauseEvidence:
-    return shortcut.Shortcut().measure(passes_of(inputs))
+    return reliance.reliance(passes_of(inputs))
 
 
 def value(evidence: CauseEvidence, what: str, *, on: str = "ID") -> float:
@@ -102,12 +103,12 @@ def test_only_a_network_that_uses_backgrounds_is_correct_without_objects(
     if masked:
         data = replace(data, masks=inside.masks)
     evidence = shortcut_of(audited(model, data))
-    number = evidence.find(shortcut.WITHOUT)
+    number = evidence.find(reliance.WITHOUT)
     assert number is not None
     assert number.part == ("masks" if masked else "border")
     assert number.value == evidence.effect
     assert number.value.value == pytest.approx(bare)
-    assert value(evidence, shortcut.GUESSING) == pytest.approx(1 / 3)
+    assert value(evidence, reliance.GUESSING) == pytest.approx(1 / 3)
     assert evidence.n == 180
     assert not evidence.left_out
 
@@ -120,7 +121,7 @@ def test_a_small_sample_without_objects_has_a_wider_interval() -> None:
     few = passes_of(inputs, replace(ALL, without_object=40))
     assert few.background_only is not None
     assert len(few.background_only.y) == 40
-    small, large = shortcut.Shortcut().measure(few), shortcut_of(inputs)
+    small, large = reliance.reliance(few), shortcut_of(inputs)
     assert (small.n, large.n) == (40, 180)
     lows = [e.effect.low for e in (small, large) if e.effect and e.effect.low is not None]
     assert lows[0] < lows[1]
@@ -131,12 +132,12 @@ def test_background_labels_are_used_for_inputs_other_than_images() -> None:
     behind = torch.where(torch.arange(90) < 60, y, (y + 1) % 3)
     x = nn.functional.one_hot(behind, 3).float()
     by_background = shortcut_of(audited(nn.Identity(), sample("ID", x, y, background=behind)))
-    number = by_background.find(shortcut.WITHOUT)
+    number = by_background.find(reliance.WITHOUT)
     assert number is not None
     assert (number.part, number.value.value) == ("labels", 1.0)
     # A network of objects never predicts what the background suggests against them.
     by_object = sample("ID", nn.functional.one_hot(y, 3).float(), y, background=behind)
-    assert value(shortcut_of(audited(nn.Identity(), by_object)), shortcut.WITHOUT) == 0
+    assert value(shortcut_of(audited(nn.Identity(), by_object)), reliance.WITHOUT) == 0
     unlabeled = shortcut_of(audited(nn.Identity(), sample("ID", x, y)))
     assert unlabeled.effect is None
     assert "Labels of the backgrounds" in unlabeled.left_out[0]
@@ -151,8 +152,8 @@ def test_predicting_the_most_frequent_class_without_objects_is_chance() -> None:
         last.bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
     data = replace(sample("ID", inside.domain.data.x, y), masks=inside.masks)
     evidence = shortcut_of(audited(nn.Sequential(nn.Flatten(), last), data))
-    chance = value(evidence, shortcut.GUESSING)
-    assert value(evidence, shortcut.WITHOUT) == pytest.approx(chance) == pytest.approx(0.9)
+    chance = value(evidence, reliance.GUESSING)
+    assert value(evidence, reliance.WITHOUT) == pytest.approx(chance) == pytest.approx(0.9)
 
 
 def test_a_box_is_filled_with_its_mirrored_surroundings() -> None:
@@ -201,15 +202,15 @@ def test_boxes_surround_masks() -> None:
 def test_background_bits_are_bias_corrected_mutual_information(kinds: int) -> None:
     generator = torch.Generator().manual_seed(kinds)
     y = torch.arange(1200) % 4
-    same, p_value = shortcut.shared_bits(y, y, classes=4)
+    same, p_value = reliance.shared_bits(y, y, classes=4)
     assert same.value == pytest.approx(2.0, abs=0.02)
     assert p_value == 1 / 200
     free = torch.randint(kinds, (1200,), generator=generator)
-    nothing, p_value = shortcut.shared_bits(free, y, classes=4)
+    nothing, p_value = reliance.shared_bits(free, y, classes=4)
     assert abs(nothing.value) < 0.01
     assert p_value > 0.01
     half = torch.where(torch.rand(1200, generator=generator) < 0.5, y % kinds, free)
-    some, _ = shortcut.shared_bits(half, y, classes=4)
+    some, _ = reliance.shared_bits(half, y, classes=4)
     plain = mutual_info_score(half.numpy(), y.numpy()) / math.log(2)
     # What independent labels would seem to share: degrees of freedom over 2 n ln 2.
     bias = 3 * (kinds - 1) / (2 * 1200 * math.log(2))
@@ -221,7 +222,7 @@ def test_background_bits_are_bias_corrected_mutual_information(kinds: int) -> No
 
 def test_independent_tables_have_no_information() -> None:
     y = torch.arange(60) % 3
-    bits, p_value = shortcut.shared_bits(torch.zeros_like(y), y, classes=3)
+    bits, p_value = reliance.shared_bits(torch.zeros_like(y), y, classes=3)
     assert bits.value == pytest.approx(0)
     assert p_value == 1
 
@@ -233,12 +234,12 @@ def test_image_borders_separate_backgrounds(linked: bool) -> None:
     labeled = sample("ID", inside.domain.data.x, inside.domain.y, background=behind)
     by_label = shortcut_of(audited(ByCorner(), labeled))
     for evidence, part in ((by_border, "border"), (by_label, "labels")):
-        number = evidence.find(shortcut.BITS)
+        number = evidence.find(reliance.BITS)
         assert number is not None
         assert number.part == part
-    bits = value(by_label, shortcut.BITS)
-    assert value(by_border, shortcut.BITS) == pytest.approx(bits, abs=0.05)
-    assert (value(by_border, shortcut.P_VALUE) < 0.01) is linked
+    bits = value(by_label, reliance.BITS)
+    assert value(by_border, reliance.BITS) == pytest.approx(bits, abs=0.05)
+    assert (value(by_border, reliance.P_VALUE) < 0.01) is linked
 
 
 # Heads and probes
@@ -265,7 +266,7 @@ def test_a_refitted_head_gains_only_where_the_original_head_fails() -> None:
         sample(name, *separable(n, seed)) for name, n, seed in (("ID", 300, 0), ("OOD", 240, 1))
     )
     good, bad = (
-        head.Head().measure(passes_of(audited(model, inside, outside))) for model in (SOUND, WRONG)
+        head.head_evidence(passes_of(audited(model, inside, outside))) for model in (SOUND, WRONG)
     )
     for name in ("ID", "OOD"):
         assert value(good, head.GAIN, on=name) == pytest.approx(0, abs=0.03)
@@ -296,14 +297,14 @@ def test_a_probe_with_few_examples_has_a_wider_interval() -> None:
 
 @pytest.mark.parametrize(("gained", "lost", "p"), [(0, 0, 1), (5, 0, 1 / 32), (1, 1, 3 / 4)])
 def test_paired_p_values_by_hand(gained: int, lost: int, p: float) -> None:
-    assert head.paired_p_value(gained, lost) == pytest.approx(p)
+    assert cause.paired_p_value(gained, lost) == pytest.approx(p)
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_p_values_of_a_gain_and_its_opposite_overlap_in_one_outcome(gained: int, lost: int) -> None:
     both = gained + lost
     tie = math.comb(both, gained) / 2**both
-    assert head.paired_p_value(gained, lost) + head.paired_p_value(lost, gained) == pytest.approx(
+    assert cause.paired_p_value(gained, lost) + cause.paired_p_value(lost, gained) == pytest.approx(
         1 + tie
     )
 
@@ -393,13 +394,8 @@ def test_collecting_evidence_leaves_the_network_unchanged_and_gives_every_cause(
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert [each.role for each in found.sets] == ["id", "ood"]
     evidence = {record.cause: record for record in found.causes}
-    assert set(evidence) == {
-        "undertrained", "spurious correlation", "core information missing", "head"
-    }  # fmt: skip
-    assert all(record.effect and record.n and not record.left_out for record in found.causes)
-    encoders = {number.part for number in evidence["core information missing"].numbers}
-    assert encoders == {missing.OWN, "another"}
-    assert verdict(found.sets, found.causes).cause == "undertrained"
+    assert set(evidence) >= {"undertrained", "background shortcut", "head"}
+    assert verdict(found.sets, found.ledgers, found.steps).cause in ("undertrained", UNDECIDED)
     again = collect(replace(inputs, batch_size=50))
     assert again.causes == found.causes
 
@@ -408,8 +404,9 @@ def test_unavailable_evidence_is_left_out_with_a_reason() -> None:
     y = torch.arange(60) % 3
     inside = sample("ID", torch.randn(60, 5), y)
     scaled = nn.Sequential(nn.Linear(5, 3), nn.Tanh())
-    found = cause_evidence(passes_of(audited(scaled, inside)))
-    assert [record.cause for record in found] == ["spurious correlation", "head"]
+    passes = passes_of(audited(scaled, inside))
+    found = returned(cause_tests(passes, accuracies(passes, {}))).causes
+    assert [record.cause for record in found] == ["background shortcut", "head"]
     assert all(record.effect is None and not record.numbers for record in found)
     reasons = [line for record in found for line in record.left_out]
     assert len(reasons) == 3

@@ -6,10 +6,9 @@ import torch.nn.functional as F
 from support.generators import returned
 from torch import Tensor, nn
 
-from contam.auditing.api import cause_evidence
+from contam.auditing.api import accuracies
 from contam.auditing.audit_inputs import AuditInputs, Sample
-from contam.auditing.causes.cause import Findings
-from contam.auditing.causes.head import Head
+from contam.auditing.causes.head import Head, head_evidence, head_on_id
 from contam.auditing.causes.undertrained import Undertrained
 from contam.auditing.head_probes import (
     CLOSED_FORM,
@@ -19,8 +18,8 @@ from contam.auditing.head_probes import (
     probe_recipe,
     too_few_per_class,
 )
-from contam.auditing.passes import Budget, run_passes
-from contam.auditing.scores import set_scores
+from contam.auditing.passes import Budget, Passes, run_passes
+from contam.auditing.records import SetScores
 from contam.batch import Batch, Domain
 from contam.training.probe import Discriminant, fit_probe
 
@@ -92,8 +91,8 @@ def test_a_single_class_is_always_predicted():
     assert linear_classifier(x, y, Discriminant(), classes=100)(x).tolist() == [9] * 4
 
 
-def evidence_of(classes: int, n: int, head: Tensor) -> Findings:
-    """The findings about a linear network on noisy features of each class."""
+def results_of(classes: int, n: int, head: Tensor) -> tuple[Passes, SetScores]:
+    """The passes and the ID scores of a linear network on noisy features of each class."""
     y = torch.arange(n) % classes
     network = nn.Sequential(nn.Identity(), nn.Linear(classes, classes, bias=False))
     network[1].weight = nn.Parameter(head)
@@ -101,37 +100,22 @@ def evidence_of(classes: int, n: int, head: Tensor) -> Findings:
     names = tuple(map(str, range(classes)))
     inputs = AuditInputs("linear", network, names, sets[0], (sets[1],))
     passes = returned(run_passes(inputs, (), Budget(without_object=0, changed=0, control=0)))
-    scores = [
-        set_scores(result, name, names, "id" if name == "ID" else "ood")
-        for name, result in passes.sets.items()
-    ]
-    return Findings(tuple(scores), {e.cause: e for e in cause_evidence(passes)})
+    return passes, accuracies(passes, {})[0]
 
 
 def test_a_good_network_is_not_undertrained_for_lack_of_examples():
     """One example of each of 80 classes: a fresh head can't know the classes that judge it."""
-    findings = evidence_of(80, 80, torch.eye(80))
-    assert findings.id_scores.overall.accuracy.value > 0.5
-    step = Undertrained().ask(findings)
-    assert step.answer != "yes" and "the network's own head" in step.why
-    assert Head().ask(findings).answer == "undecided"
-    (line,) = (n for n in findings.evidence["head"].left_out if "fresh" in n)
-    assert "80 ID examples of 80 classes are too few to fit it" in line
-    assert "At least 4 ID examples of each class" in Head().to_provide(findings)
-    assert Undertrained().to_provide(findings) == Head().to_provide(findings)
-
-
-def test_an_own_head_that_is_better_than_a_fresh_one_shows_what_the_features_solve():
-    findings = evidence_of(60, 240, torch.eye(60))
-    fresh = findings.evidence["undertrained"].effect
-    own = findings.id_scores.overall.accuracy
-    assert fresh is not None
-    step = Undertrained().ask(findings)
-    better = "a fresh linear head" if fresh.value >= own.value else "the network's own head"
-    assert better in step.why
+    passes, scores = results_of(80, 80, torch.eye(80))
+    assert scores.overall.accuracy.value > 0.5
+    assert Undertrained().on_id(passes, scores).step.answer != "yes"
+    assert head_on_id(Head(), passes) is None
+    (line,) = (n for n in head_evidence(passes).left_out if "fresh" in n)
+    assert "80 ID examples of 80 classes are too few to fit a fresh head" in line
+    assert "at least 4 of each class" in line
 
 
 def test_a_bad_head_of_many_classes_is_found_in_closed_form():
-    findings = evidence_of(60, 480, torch.eye(60).roll(1, 0))
-    assert Head().ask(findings).answer == "yes"
-    assert CLOSED_FORM in findings.evidence["head"].left_out
+    passes, _ = results_of(60, 480, torch.eye(60).roll(1, 0))
+    step = head_on_id(Head(), passes)
+    assert step is not None and step.answer == "yes"
+    assert CLOSED_FORM in head_evidence(passes).left_out

@@ -106,7 +106,7 @@ def test_every_question_is_shown_with_number_threshold_and_answer(whole: str) ->
             assert f"{number} ({ends}), threshold {audit_words.number(step.threshold)}" in said
 
 
-@pytest.mark.parametrize("cause", ["undertrained", "head", "healthy", "contaminated"])
+@pytest.mark.parametrize("cause", ["undertrained", "head", "healthy", "new backgrounds"])
 def test_the_first_yes_decides(cause: str) -> None:
     parsed = Parsed(report.audit_page(narrow().model_copy(
         update={"verdict": audit(cause=cause, count=10, layers=1).verdict})))  # fmt: skip

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from contam.auditing.causes import CAUSES, head, missing, shortcut
+from contam.auditing import reliance
+from contam.auditing.causes import CAUSES, head, missing
 from contam.auditing.records import (
     AuditRecord,
     CauseEvidence,
@@ -56,7 +57,7 @@ def scores(
     )  # fmt: skip
 
 
-def verdict(cause: str = "contaminated", ood: str = OOD[0]) -> Verdict:
+def verdict(cause: str = "new backgrounds", ood: str = OOD[0]) -> Verdict:
     def step(question: str, leads_to: str, found: float, threshold: float, why: str) -> Step:
         answer = "yes" if leads_to == cause else "no"
         return Step(question=question, evidence="share above chance", found=around(found),
@@ -65,9 +66,9 @@ def verdict(cause: str = "contaminated", ood: str = OOD[0]) -> Verdict:
     steps = (
         step("Do the features fail even on ID data?", "undertrained", 0.95, 0.64,
              "On id a fresh linear head reaches 96 %, 95 % of the way from chance."),
-        step("Does the network answer without the object?", "spurious correlation", 0.02, 0.13,
+        step("Does the network answer without the object?", "background shortcut", 0.02, 0.13,
              "Without their objects, ID images are still named in 12 % (chance 10 %)."),
-        step("Is the object gone from the OOD images?", "core information missing", 0.81, 0.41,
+        step("Is the object gone from the OOD images?", "information missing", 0.81, 0.41,
              f"On {ood} a linear probe of the reference's features reads 81 % of what it reads "
              "on ID."),
         step("Does a fresh linear head do better than the network's own?", "head", -0.004, 0.03,
@@ -75,8 +76,8 @@ def verdict(cause: str = "contaminated", ood: str = OOD[0]) -> Verdict:
         step("Is as good as nothing lost on OOD data?", "healthy", 0.62, 0.27,
              f"Accuracy is 97 % on id and 41 % on {ood}, so 62 % of what is above chance is lost."),
         Step(question="Is none of these the reason?", evidence="all of the above", found=None,
-             threshold=0.0, answer="yes" if cause == "contaminated" else "not asked",
-             leads_to="contaminated", why="What remains is the representation itself."),
+             threshold=0.0, answer="yes" if cause == "new backgrounds" else "not asked",
+             leads_to="new backgrounds", why="What remains is the representation itself."),
     )  # fmt: skip
     return Verdict(
         cause=cause,
@@ -179,16 +180,16 @@ def evidence(names: tuple[str, ...]) -> tuple[CauseEvidence, ...]:
 
     return (
         CauseEvidence(
-            cause="spurious correlation", title="Does the network rely on the background?",
+            cause="background shortcut", title="Does the network rely on the background?",
             method="The object is removed.", effect=around(0.12), measured="accuracy", n=200,
             numbers=(
-                Number(what=shortcut.WITHOUT, on=names[0], part="masks", value=around(0.12)),
-                Number(what=shortcut.GUESSING, on=names[0], part="masks", value=around(0.1, 0)),
-                Number(what=shortcut.BITS, on=names[0], part="border", value=around(0.02, 0.01)),
+                Number(what=reliance.WITHOUT, on=names[0], part="masks", value=around(0.12)),
+                Number(what=reliance.GUESSING, on=names[0], part="masks", value=around(0.1, 0)),
+                Number(what=reliance.BITS, on=names[0], part="border", value=around(0.02, 0.01)),
             ),
         ),
         CauseEvidence(
-            cause="core information missing", title="Can the object be recognized?",
+            cause="information missing", title="Can the object be recognized?",
             method="Linear probes are fitted.", effect=around(0.7), measured="accuracy", n=400,
             numbers=tuple(table(missing.PROBE, around(0.7), missing.OWN)),
         ),
@@ -211,7 +212,7 @@ def audit(
     classes: tuple[str, ...] = ("cross", "disc", "heart", "ring", "star", "square"),
     ood: tuple[str, ...] = OOD,
     examples: int = 12,
-    cause: str = "contaminated",
+    cause: str = "new backgrounds",
     **changed: Any,
 ) -> AuditRecord:
     """An audit with all evidence; fields can be exchanged."""

@@ -76,6 +76,7 @@ def audit(
     untrained: bool | nn.Module = True,
     altered: bool = True,
     remedies: bool = True,
+    quick: bool = False,
     weights: str | Path | None = None,
     transform: Transform | None = None,
     classes: Sequence[str] | None = None,
@@ -90,8 +91,10 @@ def audit(
 ) -> Audit:
     """Find out why a classifier fails on shifted data; the network stays as it was.
 
-    Every example is shown to the network once. A small sample of ID images is also shown without
-    the object and with changed backgrounds, and a sample of each set to an untrained copy.
+    Every example is shown to the network once. Up to 200 images of a set that loses accuracy are
+    shown again with edits, which undo one cause each; what gives the accuracy back is the cause. A
+    small sample of ID images is also shown without the object and with changed backgrounds, and a
+    sample of each set to an untrained copy.
 
     Args:
         model: a module that returns logits (as a tensor, `.logits`, a tuple or a dict), a name such
@@ -117,6 +120,8 @@ def audit(
         untrained: whether to compare with an untrained copy of the network, or that network.
         altered: whether to show changed ID images to the network.
         remedies: whether to measure repairs on the network.
+        quick: whether to leave out everything but the pass over the data: changed images, the
+            untrained copy, and the tests of causes that edit images.
         weights: file or folder of weights for a model by name.
         transform: function from an image to the network's input.
         classes: names of the logits in their order.
@@ -145,7 +150,7 @@ def audit(
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
     >>> result = audit(model, id=(x, y), ood=(x.flip(2), y), reference=None, progress=False)
     >>> result.verdict.cause
-    'undertrained'
+    'undecided'
     """
     started = time.monotonic()
     check_arguments(
@@ -158,16 +163,18 @@ def audit(
         found = find_network(model, weights, transform)
     if device is not None and isinstance(model, nn.Module):
         raise ValueError("device= is for models by name; move yours with model.to(...)")
-    limits = BUDGET if altered else dataclasses.replace(BUDGET, changed=0)
-    limits = limits if remedies else dataclasses.replace(limits, repaired=0)
+    limits = BUDGET if altered else dataclasses.replace(BUDGET, without_object=0, changed=0)
+    limits = limits if remedies else dataclasses.replace(limits, repaired=False)
+    if quick:
+        limits = dataclasses.replace(limits, without_object=0, changed=0, control=0, edited=0)
     own = model.model if isinstance(model, FoundNetwork) else model
     modules = [m for m in (own, untrained, reference) if isinstance(m, nn.Module)]
     with preserve_model(*modules), _reporting(progress) as report:
         ready = prepare(
             found, id=id, ood=ood, layers=layers, background=background, masks=masks, budget=budget,
-            reference=reference, control=untrained, transform=transform, classes=classes,
-            columns=columns, keys=keys, domain=domain, device=device, batch_size=batch_size,
-            workers=workers, seed=seed,
+            reference=reference, control=False if quick else untrained, transform=transform,
+            classes=classes, columns=columns, keys=keys, domain=domain, device=device,
+            batch_size=batch_size, workers=workers, seed=seed,
         )  # fmt: skip
         inputs = ready.subject
         if name is not None:
@@ -277,7 +284,6 @@ def collect(
         sets, explained.causes, explained.ledgers, explained.steps, explained.findings, inside,
         examples, tuple(dict.fromkeys(left_out)), helps, kept,
     )  # fmt: skip
-
 
 
 @dataclasses.dataclass(frozen=True)

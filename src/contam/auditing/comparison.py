@@ -18,6 +18,7 @@ from contam.auditing.head_probes import PROBE as EXACT
 from contam.auditing.head_probes import linear_classifier, probe_recipe
 from contam.auditing.interchange import proposed_masks
 from contam.auditing.intervals import chance_accuracy
+from contam.auditing.object_removal import has_border
 from contam.auditing.passes import Passes
 from contam.auditing.records import Interval, SetScores
 from contam.auditing.single_pass import PassResult, balanced
@@ -26,8 +27,12 @@ from contam.measures.intervals import bootstrap
 from contam.models.logits_adapter import LogitsAdapter
 from contam.models.observe import Observer
 
+NO_IMAGES = "the inputs are not images of at least 8 pixels, or the tests that edit them are off"
+"""Why tests that edit images are not made."""
 CHOSEN = 60
 """Images on which a variant is chosen."""
+EDITED = 120
+"""ID images that the tests edit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,13 +163,17 @@ class Comparison:
 
     @property
     def id_images(self) -> Batch | None:
-        """Images of the ID set; None if the inputs are not images."""
-        return self.passes.images.get(self.inputs.id.name)
+        """Images of the ID set; None if the inputs are not images of at least 8 pixels."""
+        return self._images(self.inputs.id.name)
 
     @property
     def ood_images(self) -> Batch | None:
-        """Images of the OOD set; None if the inputs are not images."""
-        return self.passes.images.get(self.name)
+        """Images of the OOD set; None if the inputs are not images of at least 8 pixels."""
+        return self._images(self.name)
+
+    def _images(self, name: str) -> Batch | None:
+        batch = self.passes.images.get(name)
+        return batch if batch is not None and has_border(batch.x) else None
 
     def rows(self, name: str) -> Int[Tensor, " n"]:
         """The rows of a set whose images were kept."""
@@ -184,6 +193,12 @@ class Comparison:
                 share = float(plausible.double().mean())
             self.proposed[name] = masks, share
         return self.proposed[name]
+
+    @cached_property
+    def few(self) -> Int[Tensor, " few"]:
+        """Some of the kept ID images, of all classes alike, that the tests edit."""
+        assert self.id_images is not None
+        return balanced(self.id_images.y, EDITED, seed=self.seed, purpose="audit/edited")
 
     @cached_property
     def kept_rows(self) -> Int[Tensor, " n"]:

@@ -1,8 +1,8 @@
 """The ledger of lost points: the accuracy that an OOD set loses, split among causes.
 
 Each cause has a test of its own. Treatments that give accuracy back are applied together in all
-combinations, and each gets its Shapley value; losses that can only be imitated or counted share
-what is left. What nothing accounts for is called unexplained.
+combinations, and each gets its Shapley value, after plumbing faults are repaired; losses that can
+only be imitated or counted share what is left. What nothing accounts for is called unexplained.
 """
 
 from collections.abc import Generator, Sequence
@@ -138,8 +138,23 @@ def shares(comparison: Comparison, tests: Sequence[CauseTest]) -> tuple[LostPoin
     return tuple(entries)
 
 
-def _given_back(comparison: Comparison, players: Sequence[CauseTest]) -> list[LostPoints]:
-    """Shapley values of the treatments, from the judged examples under every combination."""
+def _given_back(comparison: Comparison, tests: Sequence[CauseTest]) -> list[LostPoints]:
+    """What each treatment gives back: plumbing faults first, then the others with these repaired.
+
+    Within both groups the treatments have their Shapley values, so that the order of the two groups
+    is the only one that counts.
+    """
+    plumbing = {cause.name for cause in CAUSES if cause.plumbing}
+    faults = [test for test in tests if test.step.leads_to in plumbing]
+    others = [test for test in tests if test.step.leads_to not in plumbing]
+    base = [test.treatment for test in faults if test.treatment is not None]
+    return _group(comparison, [], faults) + _group(comparison, base, others)
+
+
+def _group(
+    comparison: Comparison, base: Sequence[Treatment], players: Sequence[CauseTest]
+) -> list[LostPoints]:
+    """Shapley values of some treatments, from the judged examples under every combination."""
     if not players:
         return []
     rows = comparison.judged
@@ -147,13 +162,13 @@ def _given_back(comparison: Comparison, players: Sequence[CauseTest]) -> list[Lo
     for size in range(len(players) + 1):
         for some in combinations(range(len(players)), size):
             treatments = [t for k in some if (t := players[k].treatment) is not None]
-            worth[frozenset(some)] = comparison.correct(treatments, rows).double()
+            worth[frozenset(some)] = comparison.correct([*base, *treatments], rows).double()
     values = shapley(worth, len(players))
     harmful = [k for k, value in enumerate(values) if float(value.mean()) <= 0]
     if harmful:
         # Beside the others this treatment takes more than it gives.
         worst = min(harmful, key=lambda k: float(values[k].mean()))
-        return _given_back(comparison, [p for k, p in enumerate(players) if k != worst])
+        return _group(comparison, base, [p for k, p in enumerate(players) if k != worst])
     entries = []
     for k, test in enumerate(players):
         alone = worth[frozenset({k})] - worth[frozenset()]

@@ -103,6 +103,7 @@ def audit_multilabel(
     untrained: bool = True,
     altered: bool = True,
     remedies: bool = True,
+    quick: bool = False,
     device: str | torch.device | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
@@ -137,6 +138,7 @@ def audit_multilabel(
         untrained: as for `audit`.
         altered: as for `audit`.
         remedies: as for `audit`.
+        quick: as for `audit`.
         device: as for `audit`.
         batch_size: as for `audit`.
         workers: as for `audit`.
@@ -186,7 +188,7 @@ def audit_multilabel(
             own, id=ones.pop("ID"), ood=ones or None, weights=weights, classes=_names(label),
             keys=keys, domain=domain, layers=layers, background=background, masks=masks,
             baseline=baseline, budget=budget, reference=reference, untrained=untrained,
-            altered=altered, remedies=remedies, device=device, batch_size=batch_size,
+            altered=altered, remedies=remedies, quick=quick, device=device, batch_size=batch_size,
             workers=workers, progress=_share(progress, label, count, len(chosen)), seed=seed,
         )  # fmt: skip
     return MultilabelAudit(audits, tuple(left_out))

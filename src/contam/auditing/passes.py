@@ -12,7 +12,12 @@ from contam.auditing.alterations import altered, changes_of
 from contam.auditing.audit_inputs import AuditInputs, Sample
 from contam.auditing.head_probes import correct_with_fresh_head, too_few_per_class
 from contam.auditing.layer_records import LayerRecordBuilder
-from contam.auditing.object_removal import has_border, object_boxes, removable, without_boxes
+from contam.auditing.object_removal import (
+    has_border,
+    object_boxes,
+    removable,
+    without_boxes,
+)
 from contam.auditing.single_pass import (
     LISTED,
     MOST_CLASS_MEANS,
@@ -28,7 +33,6 @@ from contam.experiment import Stage
 from contam.models.linear_head import find_head
 from contam.models.logits_adapter import LogitsAdapter
 from contam.models.normalization import without_running_statistics
-from contam.remedies.batch_norm import batch_norms
 
 
 @dataclass(frozen=True)

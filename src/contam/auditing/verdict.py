@@ -223,7 +223,7 @@ def _sentence(ledger: Ledger | None, named: Sequence[LostPoints]) -> str:
     others = [e for e in ledger.entries if e.cause != entry.cause and e.how != "rest"]
     more = "".join(f" {100 * e.points.value:.1f} are due to {e.cause}." for e in others)
     ending = f" {rest:.1f} remain unexplained." if rest >= 0.05 * loss else ""
-    what = entry.what[0].upper() + entry.what[1:]
+    what = entry.what[:1].upper() + entry.what[1:]
     return (
         f"{what}: this {verb} {100 * entry.points.value:.1f} of the {loss:.1f} points that are "
         f"lost on {ledger.on}.{more}{ending} {BY_NAME[entry.cause].meaning}"

@@ -56,6 +56,7 @@ def audit(
     control: bool = True,
     altered: bool = True,
     remedies: bool = True,
+    quick: bool = False,
     budget: int | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
@@ -109,6 +110,8 @@ def audit(
         control: whether to compare with an untrained copy of the network.
         altered: whether to show changed images of --id to the network.
         remedies: whether to measure repairs on the network.
+        quick: leave out changed images, the untrained copy, and the tests of causes that edit
+            images.
         budget: maximum number of images per set.
         batch_size: number of images in a forward pass.
         workers: number of threads that decode images.
@@ -145,7 +148,7 @@ def audit(
                 "weights": weights, "masks": by_set(flat(masks)),
                 "background": by_set(flat(background)), "layers": flat(layer) or "auto",
                 "baseline": baseline, "reference": encoder, "untrained": control,
-                "altered": altered, "remedies": remedies, "budget": budget,
+                "altered": altered, "remedies": remedies, "quick": quick, "budget": budget,
                 "batch_size": batch_size, "workers": workers,
                 "keys": keys_of(flat(keys)), "device": device, "seed": seed,
                 "domain": int(domain) if domain and domain.isdecimal() else domain,

@@ -15,15 +15,14 @@ from torch import Tensor
 
 from contam.auditing.causes.cause import SIGNIFICANCE, Cause, CauseTest, paired_p_value
 from contam.auditing.causes.corruption import treated_images
-from contam.auditing.comparison import Comparison, Treatment, gain_of
+from contam.auditing.comparison import NO_IMAGES, Comparison, Treatment, gain_of
 from contam.auditing.interchange import backgrounds, donors, pasted
 from contam.auditing.intervals import points, scaled
 from contam.auditing.records import Answer, CauseEvidence, Interval, Number, Remedy
 from contam.auditing.scores import share_correct
 from contam.batch import Batch
+from contam.rng import generator_for
 
-SMALLEST = 8
-"""Pixels along the shorter side below which images have no separate background."""
 KEPT = 0.6
 """Share of the above-chance ID accuracy that pasted ID objects have to keep on ID backgrounds of
 their own class; otherwise the interchange itself destroys the objects."""
@@ -31,8 +30,6 @@ COST = 0.2
 """Smallest share of the loss that OOD backgrounds have to cost ID objects."""
 PLAUSIBLE = 0.5
 """Smallest share of images in which a plausible object is found."""
-PASTED = 120
-"""ID objects that are put on other backgrounds."""
 REFERENCE = (
     "ID objects on ID backgrounds of their class", "ID objects on ID backgrounds of other classes",
     "ID objects on OOD backgrounds", "OOD objects on ID backgrounds of other classes",
@@ -100,8 +97,10 @@ def _interchange(comparison: Comparison, base: Sequence[Treatment]) -> Interchan
         correct = _id_objects(comparison, own, behind_own)
         treated = treated_images(comparison, base, torch.arange(len(other.y)))
         behind_other = backgrounds(treated, comparison.masks(names[1])[0])
-        few, cut = own.pick(slice(0, PASTED)), comparison.masks(names[0])[0][:PASTED]
-        x = pasted(few.x, cut, behind_other[torch.arange(len(few.y)) % len(other.y)])
+        few, cut = own.pick(comparison.few), comparison.masks(names[0])[0][comparison.few]
+        drawn = generator_for(comparison.seed, "audit/OOD behind")
+        x = pasted(few.x, cut, behind_other[torch.randint(len(other.y), (len(few.y),),
+                                                          generator=drawn)])  # fmt: skip
         correct[REFERENCE[2]] = comparison.answer(x).predicted == few.y
     except NoInterchangeError as error:
         return Interchange({}, {}, masked, str(error))
@@ -127,9 +126,9 @@ def _images(comparison: Comparison) -> tuple[Batch, Batch]:
     """The images of both sets, if their objects can be cut out."""
     own, other = comparison.id_images, comparison.ood_images
     if own is None or other is None:
-        raise NoInterchangeError("the inputs are not images")
-    if min(own.x.shape[2:]) < SMALLEST or own.x.shape[1:] != other.x.shape[1:]:
-        raise NoInterchangeError("the images are too small, or of different sizes")
+        raise NoInterchangeError(NO_IMAGES)
+    if own.x.shape[1:] != other.x.shape[1:]:
+        raise NoInterchangeError("the images of the two sets have different sizes")
     if min(comparison.masks(name)[1] for name in (comparison.inputs.id.name, comparison.name)) < (
         PLAUSIBLE
     ):
@@ -145,7 +144,7 @@ def _id_objects(
 ) -> dict[str, Bool[Tensor, " n"]]:
     """The answers on ID objects on ID backgrounds, if these keep the objects recognizable."""
     name, seed = comparison.inputs.id.name, comparison.seed
-    few, cut = own.pick(slice(0, PASTED)), comparison.masks(name)[0][:PASTED]
+    few, cut = own.pick(comparison.few), comparison.masks(name)[0][comparison.few]
     correct: dict[str, Bool[Tensor, " n"]] = {}
     for same, arm in ((True, REFERENCE[0]), (False, REFERENCE[1])):
         rows, fits = donors(few.y, own.y, same=same, seed=seed, purpose=f"audit/ID behind, {same}")
@@ -166,7 +165,7 @@ def _id_objects(
     if not masked:
         # Where the border alone and the center alone both tell the class, it fills the frame.
         flat = few.x.mean((0, 2, 3), keepdim=True).expand_as(few.x)
-        alone = [behind[: len(few.y)], pasted(few.x, cut, flat)]
+        alone = [behind[comparison.few], pasted(few.x, cut, flat)]
         read = min(_share(comparison.answer(x).predicted == few.y) for x in alone)
         if read - chance > 0.5 * (plain - chance):
             raise NoInterchangeError(

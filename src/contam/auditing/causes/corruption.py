@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from contam.auditing.causes.cause import Cause, CauseTest, best_variant
-from contam.auditing.comparison import Comparison, Treatment, gain_of
+from contam.auditing.comparison import NO_IMAGES, Comparison, Treatment, gain_of
 from contam.auditing.image_edits import (
     Edit,
     affine,
@@ -34,8 +34,6 @@ BESIDE = 0.75
 """Share of the gain above which an undoing that leaves the object as it is shows no corruption."""
 ON_OBJECT = 0.25
 """Share of the gain above which an undoing on the object alone shows a corruption all the same."""
-IMITATED = 120
-"""ID images that are degraded."""
 
 
 @final
@@ -59,7 +57,7 @@ class Corruption(Cause):
     def test(self, comparison: Comparison, base: Sequence[Treatment]) -> CauseTest:
         own, other = comparison.id_images, comparison.ood_images
         if own is None or other is None:
-            return self.not_tested("the inputs are not images")
+            return self.not_tested(NO_IMAGES)
         undone = self._undone(comparison, base)
         if undone is not None and undone.positive:
             return undone
@@ -128,7 +126,7 @@ class Corruption(Cause):
         own, other = comparison.id_images, comparison.ood_images
         assert own is not None and other is not None
         treated = treated_images(comparison, base, torch.arange(len(other.y)))
-        few = own.pick(slice(0, IMITATED))
+        few = own.pick(comparison.few)
         degraded = degradation(own.x, treated, seed=comparison.seed)
         if degraded is None:
             return None

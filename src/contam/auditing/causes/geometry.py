@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from contam.auditing.causes.cause import Cause, CauseTest
-from contam.auditing.comparison import Answers, Comparison, Treatment
+from contam.auditing.comparison import NO_IMAGES, Answers, Comparison, Treatment
 from contam.auditing.image_edits import Edit, turned, zoomed
 from contam.auditing.records import Interval, Number
 
@@ -37,7 +37,7 @@ class Geometry(Cause):
     def test(self, comparison: Comparison, base: Sequence[Treatment]) -> CauseTest:
         images = comparison.ood_images
         if images is None:
-            return self.not_tested("the inputs are not images")
+            return self.not_tested(NO_IMAGES)
         turns: dict[str, Edit] = {f"rotation by {a}°": partial(turned, degrees=a) for a in ANGLES}
         zooms: dict[str, Edit] = {
             f"enlargement by {factor:g}" if factor > 1 else f"reduction to {factor:g}": partial(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from contam.auditing.causes.cause import PLUMBING_SHARE, Cause, CauseTest, best_variant
-from contam.auditing.comparison import Comparison, Treatment
+from contam.auditing.comparison import NO_IMAGES, Comparison, Treatment
 from contam.auditing.image_edits import HALVES, IMAGENET, denormalized, normalized
 
 MEAN_OFF, SPREAD_OFF = 0.6, 1.4
@@ -39,7 +39,7 @@ class InputMismatch(Cause):
     def test(self, comparison: Comparison, base: Sequence[Treatment]) -> CauseTest:
         own, other = comparison.id_images, comparison.ood_images
         if own is None or other is None:
-            return self.not_tested("the inputs are not images")
+            return self.not_tested(NO_IMAGES)
         variants = [
             Treatment(self.name, what, 0, comparison_edit(edit), fix=fix)
             for what, edit, fix, scale in _variants(comparison, own.x)

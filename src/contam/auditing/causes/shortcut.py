@@ -7,8 +7,9 @@ from typing import final
 import torch
 from torch import Tensor
 
+from contam.auditing.causes.background import PLAUSIBLE
 from contam.auditing.causes.cause import Cause, CauseTest
-from contam.auditing.comparison import Comparison, Treatment
+from contam.auditing.comparison import NO_IMAGES, Comparison, Treatment
 from contam.auditing.image_edits import channel_statistics, with_statistics
 from contam.auditing.interchange import donors, pasted
 from contam.auditing.records import Interval, Number
@@ -39,20 +40,20 @@ class ColorShortcut(Cause):
     def test(self, comparison: Comparison, base: Sequence[Treatment]) -> CauseTest:
         own, other = comparison.id_images, comparison.ood_images
         if own is None or other is None:
-            return self.not_tested("the inputs are not images")
+            return self.not_tested(NO_IMAGES)
         if own.x.shape[1] < 3:
             return self.not_tested("the images have no colors")
-        names = comparison.inputs.id.name, comparison.name
-        # Without masks of both sets, the color of the whole image is changed.
-        given = [comparison.given_masks(name) for name in names]
-        masks = given if all(mask is not None for mask in given) else [None, None]
+        # Where no object stands out, the color of the whole image is changed.
+        found = [comparison.masks(name) for name in (comparison.inputs.id.name, comparison.name)]
+        usable = all(plausible >= PLAUSIBLE for _, plausible in found)
+        masks = [cut if usable else None for cut, _ in found]
         seed = comparison.seed
-        few = own.pick(slice(0, 120))
+        few = own.pick(comparison.few)
         others, fits = donors(few.y, own.y, same=False, seed=seed, purpose="audit/color of another")
         if not fits.all():
             return self.not_tested("the ID images have one class")
         edited = colored(
-            few.x, own.x[others], _some(masks[0], slice(0, 120)), _some(masks[0], others)
+            few.x, own.x[others], _some(masks[0], comparison.few), _some(masks[0], others)
         )
         plain = comparison.answer(few.x).predicted == few.y
         recolored = comparison.answer(edited).predicted == few.y
@@ -91,9 +92,9 @@ class ColorShortcut(Cause):
             comparison, treatments[True], torch.maximum(without, comparison.correct([*base], rows)),
             with_own,
             method="The mean and the spread of each color channel of the object (of the whole "
-            "image without masks) are replaced by those of an ID image of the same class, and of "
-            "another class. Before: the better of the OOD images as they are, and in the colors of "
-            "another class.",
+            "image if no object stands out) are replaced by those of an ID image of the same "
+            "class, and of another class. Before: the better of the OOD images as they are, and "
+            "in the colors of another class.",
             numbers=(number,),
         )  # fmt: skip
 
@@ -122,5 +123,5 @@ def _within(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return mean, variance.sqrt()
 
 
-def _some(masks: Tensor | None, rows: Tensor | slice) -> Tensor | None:
+def _some(masks: Tensor | None, rows: Tensor) -> Tensor | None:
     return None if masks is None else masks[rows]
