@@ -23,7 +23,7 @@ FEWEST = 20
 TREATS = {
     "fresh head": "head",
     "last-layer retraining": "head",
-    "group-balanced head": "spurious correlation",
+    "group-balanced head": "background shortcut",
 }
 """The cause that a repair treats, by its name; the others treat no single one."""
 
