@@ -255,7 +255,7 @@ def _chosen(only: Sequence[str], known: Sequence[str]) -> Sequence[str]:
     return only
 
 
-def _label_names(labels: Sequence[str] | None, data: "MultilabelSet | ImageTable") -> list[str]:
+def _label_names(labels: Sequence[str] | None, data: MultilabelSet | ImageTable) -> list[str]:
     if isinstance(data, ImageTable):
         columns = data.label
         if columns is None and labels is not None:
@@ -281,7 +281,7 @@ def _label_names(labels: Sequence[str] | None, data: "MultilabelSet | ImageTable
 
 
 def _check_width(
-    found: FoundNetwork, data: "MultilabelSet | ImageTable", known: Sequence[str], label: str,
+    found: FoundNetwork, data: MultilabelSet | ImageTable, known: Sequence[str], label: str,
     keys: Mapping[str, str],
 ) -> None:  # fmt: skip
     """Raise unless the network gives one logit for each label."""
@@ -311,9 +311,7 @@ def _with_one_logit(model: nn.Module, number: int) -> nn.Module:
     return LogitsAdapter(model, classes=[number])
 
 
-def _of_label(
-    data: "MultilabelSet | ImageTable", number: int, known: Sequence[str], key: str
-) -> Any:
+def _of_label(data: MultilabelSet | ImageTable, number: int, known: Sequence[str], key: str) -> Any:
     """The set with one label for each example."""
     if isinstance(data, ImageTable):
         return replace(data, label=known[number])
