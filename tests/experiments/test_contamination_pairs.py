@@ -6,6 +6,7 @@ import torch
 
 from contam.experiment import NotJudged
 from contam.experiments.contamination_pairs import (
+    EXPERIMENT,
     FULL,
     KNOWN,
     MEASURES,
@@ -23,12 +24,13 @@ from contam.experiments.support.background_readings import (
     two_layer_readings,
 )
 from contam.experiments.support.paired_networks import (
+    PairData,
     PairedNetworks,
     PairSetting,
     built,
-    pair_data,
 )
 from contam.measures.correlation import spearman
+from contam.run import Run
 from contam.theory.trajectory import simulate
 
 SETTING = PairSetting("shapes", "resnet8-8", 2)
@@ -50,8 +52,8 @@ def made_up(gap: str | None, config: Config = FULL) -> PairResults:
         row |= dict(zip(MEASURES, values, strict=False))
         row |= {f"untrained {key}": row[key] for key in FROM_FEATURES}
         pairs.append(row | {"gap": values[-1] if gap is None else row[gap] / 2})
-    empty = pandas.DataFrame()
-    return PairResults(config, empty, empty, pandas.DataFrame(pairs))
+    table = pandas.DataFrame(pairs)
+    return PairResults(config, pandas.DataFrame(), table.assign(variant="plain"), table)
 
 
 def test_networks_of_a_pair_share_images_families_and_weights():
@@ -59,8 +61,8 @@ def test_networks_of_a_pair_share_images_families_and_weights():
     for variant in FULL.ways:
         other = dict(built(SETTING, variant, 0).named_parameters())
         assert all(torch.equal(p, other[name]) for name, p in plain.named_parameters())
-    data = pair_data(TINY, SETTING, 0)
-    again = pair_data(TINY, SETTING, 1)
+    data = PairData(TINY, SETTING, 0)
+    again = PairData(TINY, SETTING, 1)
     assert not {*data.id_families} & {*data.ood_families}
     assert again.id_families == data.id_families
     assert not torch.equal(again.train.x, data.train.x)
@@ -87,7 +89,7 @@ def test_few_pairs_or_networks_that_did_not_learn_are_not_judged():
     with pytest.raises(NotJudged, match="needs 8 pair settings, not 6"):
         require_pairs(few)
     results = made_up("gates")
-    results.pairs["id"] = 0.1
+    results.networks["id"] = 0.1
     with pytest.raises(NotJudged, match="did not learn"):
         require_pairs(results)
 
@@ -107,3 +109,37 @@ def test_the_theory_separates_contamination_from_new_directions():
     scores = {key: reproduced(found, key) for key in KNOWN}
     assert scores["attenuation"][0] > 0.8 and abs(scores["attenuation"][1]) < 0.01
     assert scores["relative"][1] > 0.7
+
+
+@pytest.mark.slow
+def test_figures_and_claims_of_a_made_up_run(tmp_path):
+    """The gap is half the attenuation, whatever blocks contamination."""
+    draws = torch.Generator().manual_seed(0)
+    with Run.start(tmp_path, EXPERIMENT.name, FULL) as run:
+        for network in TWO_LAYER:
+            cost = 1 / (1 + TWO_LAYER.index(network))
+            row = {"network": network, "seed": 0, "id": 0.0, "added": 0.0, "added 4": 0.0}
+            row |= {"flipped": cost, "replaced": cost, **dict.fromkeys(KNOWN, cost)}
+            run.write(f"theory/{len(network)}{TWO_LAYER.index(network)}/seed0", [row])
+        for setting in FULL.settings:
+            key = {"setting": setting.name, "seed": 0} | setting._asdict()
+            plain = {name: float(torch.rand((), generator=draws)) for name in MEASURES}
+            rows = [{"variant": "plain", "id": 0.9, "ood": 0.4} | plain]
+            blank = {name: float(torch.rand((), generator=draws)) for name in FROM_FEATURES}
+            rows.append({"variant": "untrained", "id": 0.1, "ood": 0.1} | blank)
+            ood = 0.4 + plain["attenuation"] / 2
+            rows += [{"variant": way, "id": 0.9, "ood": ood} for way in FULL.ways]
+            for row in rows:
+                run.write(f"pair/{setting.name}/{row['variant']}/seed0", [key | row])
+        run.finish()
+    found = {claim.quantity: claim for claim in EXPERIMENT.claims(Run.load(run.folder))}
+    for part in ("contents", "architectures"):
+        quantity = f"rank correlation of predicted and measured mean gap, {part} held out"
+        assert found[quantity].holds
+    assert found["rank correlation of the gaps: centered maps and instance norm"].holds
+    known, gaps, against, correlations, held_out = EXPERIMENT.draw(Run.load(run.folder))
+    assert len(against.panels) == len(MEASURES) and len(gaps.panels) == 2
+    assert len(held_out.rows) == 2 * (1 + len(FULL.ways))
+    assert {row["chosen"] for row in held_out.rows} == {MEASURES["attenuation"]}
+    assert "1.00 with contents held out" in EXPERIMENT.summary(Run.load(run.folder))
+    assert known.rows and correlations.rows

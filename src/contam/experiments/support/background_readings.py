@@ -5,7 +5,6 @@ The candidates are the same for a small image network and for a two-layer networ
 
 import copy
 import math
-from functools import lru_cache
 from statistics import fmean
 from typing import NamedTuple
 
@@ -21,10 +20,8 @@ from contam.data.objects import CLASSES, objects
 from contam.data.shapes import placed
 from contam.experiments.support.paired_networks import (
     PairData,
-    PairedNetworks,
     PairSetting,
     accuracy,
-    pair_data,
 )
 from contam.measures.attenuation import class_profile_attenuation
 from contam.measures.background_response import background_response, gate_drive
@@ -37,7 +34,7 @@ from contam.theory.engines import hinge
 from contam.theory.neurons import activation_probabilities
 from contam.theory.risks import held_out
 from contam.theory.trajectory import State
-from contam.training.probe import Discriminant, extract, fit_probe
+from contam.training.probe import Discriminant, extract, fit_probe, top1_accuracy
 
 FROM_FEATURES = {
     "relative": "background variance relative to class variance",
@@ -76,22 +73,20 @@ class Changed(NamedTuple):
     """The backgrounds of `grid` without an object."""
 
 
-@lru_cache(maxsize=1)
 def changed_images(
-    networks: PairedNetworks, setting: PairSetting, seed: int, images: int, shown: int
+    data: PairData, setting: PairSetting, seed: int, *, images: int, shown: int
 ) -> Changed:
     """Draw the images on which networks are measured; none of them has an OOD background.
 
     Args:
-        networks: numbers of images.
-        setting: objects and families.
+        data: the images of the pair.
+        setting: objects and number of families.
         seed: random seed.
         images: number of images whose backgrounds are changed.
         shown: number of objects that are shown on all backgrounds of a list.
 
     Source: ours.
     """
-    data = pair_data(networks, setting, seed)
     x, mask = data.id_test.x[:images], data.id_test.mask[:images]
     plain = data.id_test.batch.pick(slice(0, images))
     outside = (mask == 0).float()
@@ -184,8 +179,8 @@ def feature_readings(
 def centering_gain(model: Classifier, data: PairData) -> float:
     """Gain in OOD accuracy from centering the maps of a trained network, without training it.
 
-    Batch norms get new statistics on the training images, and both networks get a head by
-    discriminant analysis, so that only the centering differs.
+    The network with centering and the one without get new statistics of batch norms and a head by
+    discriminant analysis, both from ID validation images, so only the centering differs.
 
     Args:
         model: a trained network with batch norm.
@@ -193,18 +188,14 @@ def centering_gain(model: Classifier, data: PairData) -> float:
 
     Source: ours.
     """
-    train, score = data.train.batch, []
+    own, new, scores = data.id_val, data.ood_test, []
     for network in (copy.deepcopy(model), with_centering(model)):
         assert isinstance(network, Classifier)
-        update_bn(train.x.split(200), network)
-        network.eval()
-        probe = fit_probe(
-            extract(network.encoder, (train.x, train.y)), train.y, Discriminant(),
-            classes=len(CLASSES), seed=0,
-        )  # fmt: skip
-        predicted = probe(extract(network.encoder, (data.ood_test.x, data.ood_test.y)))
-        score.append(float((predicted.argmax(dim=1) == data.ood_test.y).double().mean()))
-    return score[1] - score[0]
+        update_bn(own.x.split(200), network)
+        features = extract(network.encoder, (own.x, own.y))
+        probe = fit_probe(features, own.y, Discriminant(), classes=len(CLASSES))
+        scores.append(top1_accuracy(probe(extract(network.encoder, (new.x, new.y))), new.y))
+    return scores[1] - scores[0]
 
 
 @torch.no_grad()

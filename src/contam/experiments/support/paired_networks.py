@@ -5,8 +5,8 @@ weights. They lack the same backgrounds, so a difference in OOD accuracy is not 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -81,20 +81,8 @@ class PairedNetworks(BaseModel, frozen=True, extra="forbid"):
     """Images of the OOD test, a multiple of 40."""
 
 
-@dataclass(frozen=True, eq=False)
 class PairData:
-    """The images of a pair."""
-
-    train: Scenes
-    id_test: Scenes
-    ood_test: Scenes
-    id_families: tuple[str, ...]
-    ood_families: tuple[str, ...]
-
-
-@lru_cache(maxsize=1)
-def pair_data(networks: PairedNetworks, setting: PairSetting, seed: int) -> PairData:
-    """Draw the images of a pair.
+    """The images of a pair, drawn when they are first needed.
 
     The families are random, without overlap between ID and OOD. They depend on the setting alone,
     so another seed has other images and weights for the same shift.
@@ -107,22 +95,39 @@ def pair_data(networks: PairedNetworks, setting: PairSetting, seed: int) -> Pair
     Source: ours.
 
     >>> networks = PairedNetworks(examples=40, id_examples=40, ood_examples=40)
-    >>> data = pair_data(networks, PairSetting("digits", "resnet8-8", 2), seed=0)
+    >>> data = PairData(networks, PairSetting("digits", "resnet8-8", 2), seed=0)
     >>> len(data.id_families), len(data.ood_families), len(data.train.y)
     (2, 4, 40)
     """
-    core = setting.core
-    pool = [name for name in FAMILIES if core != "digits" or name != TOO_LIGHT]
-    order = torch.randperm(len(pool), generator=generator_for(0, f"pairs/{setting.name}")).tolist()
-    chosen = [pool[k] for k in order[: setting.families + NEW_FAMILIES]]
-    own, new = tuple(chosen[: setting.families]), tuple(chosen[setting.families :])
-    return PairData(
-        scenes(own, networks.examples, seed=seed, part="train", core=core),
-        scenes(own, networks.id_examples, seed=seed, core=core),
-        scenes(new, networks.ood_examples, seed=seed, core=core),
-        own,
-        new,
-    )
+
+    def __init__(self, networks: PairedNetworks, setting: PairSetting, seed: int) -> None:
+        pool = [name for name in FAMILIES if setting.core != "digits" or name != TOO_LIGHT]
+        draws = generator_for(0, f"pairs/{setting.name}")
+        chosen = [pool[k] for k in torch.randperm(len(pool), generator=draws).tolist()]
+        self.id_families = tuple(chosen[: setting.families])
+        self.ood_families = tuple(chosen[setting.families :][:NEW_FAMILIES])
+        self._networks = networks
+        self._draw = partial(scenes, seed=seed, core=setting.core)
+
+    @cached_property
+    def train(self) -> Scenes:
+        """The training images."""
+        return self._draw(self.id_families, self._networks.examples, part="train")
+
+    @cached_property
+    def id_val(self) -> Scenes:
+        """As many images of the same families as the ID test, for statistics and heads."""
+        return self._draw(self.id_families, self._networks.id_examples, part="validation")
+
+    @cached_property
+    def id_test(self) -> Scenes:
+        """Other objects on other backgrounds of the same families."""
+        return self._draw(self.id_families, self._networks.id_examples)
+
+    @cached_property
+    def ood_test(self) -> Scenes:
+        """The objects of the ID test on new families of backgrounds."""
+        return self._draw(self.ood_families, self._networks.ood_examples)
 
 
 def built(setting: PairSetting, variant: Variant, seed: int) -> Classifier:
@@ -183,6 +188,7 @@ class PairZoo:
         Yields:
             Progress over these networks.
         """
+        data = PairData(self.networks, setting, self.seed)
         trained: list[Variant] = [variant for variant in variants if variant != "untrained"]
         with Run.start(self.root, "pairs", self._key, wait=True) as store:
             for index, variant in enumerate(trained):
@@ -192,7 +198,6 @@ class PairZoo:
                 if store.has(part):
                     continue
                 model = built(setting, variant, self.seed)
-                data = pair_data(self.networks, setting, self.seed)
                 learner: nn.Module = model
                 images = data.train.batch
                 if variant == "masked":
