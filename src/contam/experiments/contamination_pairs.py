@@ -171,10 +171,8 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
             run.write(part, [{"network": name, "seed": seed} | two_layer_readings(state)])
     for index, (setting, seed) in enumerate(pairs):
         before = len(two_layer) / 10 + index
-        parts = {
-            f"pair/{setting.name}/{variant}/seed{seed}": variant
-            for variant in ("plain", "untrained", *config.ways)
-        }
+        variants: tuple[Variant, ...] = ("plain", "untrained", *config.ways)
+        parts = {f"pair/{setting.name}/{variant}/seed{seed}": variant for variant in variants}
         parts = {part: variant for part, variant in parts.items() if not run.has(part)}
         zoo = PairZoo(config.networks, seed, run.folder.parent)
         for stage in zoo.train(setting, [*parts.values()]):
