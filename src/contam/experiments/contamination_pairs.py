@@ -172,7 +172,8 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
     for index, (setting, seed) in enumerate(pairs):
         before = len(two_layer) / 10 + index
         variants: tuple[Variant, ...] = ("plain", "untrained", *config.ways)
-        parts = {f"pair/{setting.name}/{variant}/seed{seed}": variant for variant in variants}
+        names = [f"pair/{setting.name}/{variant}/seed{seed}" for variant in variants]
+        parts: dict[str, Variant] = dict(zip(names, variants, strict=True))
         parts = {part: variant for part, variant in parts.items() if not run.has(part)}
         zoo = PairZoo(config.networks, seed, run.folder.parent)
         for stage in zoo.train(setting, [*parts.values()]):
