@@ -14,6 +14,7 @@ from contam.auditing.head_probes import (
     CLOSED_FORM,
     PROBE,
     correct_by_other_half,
+    correct_with_fresh_head,
     linear_classifier,
     probe_recipe,
     too_few_per_class,
@@ -119,3 +120,16 @@ def test_a_bad_head_of_many_classes_is_found_in_closed_form():
     step = head_on_id(Head(), passes)
     assert step is not None and step.answer == "yes"
     assert CLOSED_FORM in head_evidence(passes).left_out
+
+
+def test_a_fresh_head_is_judged_on_other_content():
+    """OOD features are copies of ID features without any information about their labels."""
+    generator = torch.Generator().manual_seed(0)
+    features, y = torch.randn(120, 400, generator=generator), torch.arange(120) % 3
+    pairs = torch.arange(120)[:, None].expand(-1, 2)
+    known, sets = (features, y), {"copy": (features, y)}
+    _, leaked = correct_with_fresh_head(known, sets, classes=3)
+    own, judged = correct_with_fresh_head(known, sets, classes=3, same={"copy": pairs})
+    assert leaked["copy"].all()
+    assert judged["copy"].equal(own)
+    assert judged["copy"].double().mean() < 0.5

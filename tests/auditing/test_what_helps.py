@@ -139,7 +139,7 @@ def test_backgrounds_are_the_groups_of_a_balanced_head(model):
         model, id=(images(1), Y), ood=(images(2), Y), background=background, **SETTINGS
     )
     row = {row.name: row for row in result.evidence.helps}["group-balanced head"]
-    assert row.cause == "spurious correlation"
+    assert row.cause == "background shortcut"
 
 
 def test_measuring_repairs_leaves_the_network_as_it_was(model):

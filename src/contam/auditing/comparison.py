@@ -103,12 +103,10 @@ class Comparison:
     Args:
         passes: results of `run_passes`.
         scores: accuracies of the ID set and of the OOD set.
-        same: (pairs, 2) rows of the ID set and of the OOD set that show the same content.
     """
 
     passes: Passes
     scores: tuple[SetScores, SetScores]
-    same: Int[Tensor, "pairs 2"] = field(default_factory=lambda: torch.empty(0, 2).long())
     shown: int = 0
     """Images that the tests showed to the network so far."""
     proposed: dict[str, tuple[Tensor, float]] = field(default_factory=dict)
@@ -281,10 +279,11 @@ class Comparison:
         features = self.id.head
         if features is None or self.passes.fresh_correct is None:
             return None
+        pairs = self.passes.same_content(self.name)
+        judged = torch.isin(pairs[:, 1], self.kept_rows[self.judged])
         fitted = torch.ones(len(features), dtype=torch.bool)
-        fitted[self.same[:, 0]] = False
-        if len(self.same) and fitted.sum() < max(20, 4 * self.classes):
-            # All ID images occur in the OOD set: half of the classes' images are left to judge on.
+        fitted[pairs[judged, 0]] = False
+        if len(self.id.y[fitted].unique()) < len(self.id.y.unique()):
             return None
         recipe = probe_recipe([features], EXACT, classes=self.classes)
         head = linear_classifier(features[fitted], self.id.y[fitted], recipe, classes=self.classes)

@@ -1,6 +1,6 @@
 """Linear probes of the representation that the network's head reads."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -73,25 +73,43 @@ def linear_classifier(
 
 
 def correct_with_fresh_head(
-    id_set: Features, ood_sets: Mapping[str, Features], *, classes: int, seed: int = 0
+    id_set: Features,
+    ood_sets: Mapping[str, Features],
+    *,
+    classes: int,
+    same: Mapping[str, Int[Tensor, "pairs 2"]] | None = None,
+    seed: int = 0,
 ) -> tuple[Bool[Tensor, " n"], dict[str, Bool[Tensor, " m"]]]:
     """Return which examples a linear head that is fitted on ID data classifies correctly.
 
     An ID example is judged by a head that was fitted on the other half of the ID set, an OOD
-    example by one that was fitted on the whole ID set.
+    example by one that was fitted on the whole ID set. An OOD example that shows the content of an
+    ID example is judged by the head of the half without it.
 
     Args:
         id_set: features and labels of the ID set.
         ood_sets: the same of OOD sets by name.
         classes: number of classes.
+        same: rows of ID and OOD examples with the same content, by OOD set.
         seed: seed of the halves.
 
     Source: ours, the accuracy that the features allow.
     """
     recipe = probe_recipe([id_set[0]], PROBE, classes=classes)
-    head = linear_classifier(*id_set, recipe, classes=classes)
-    own = correct_by_other_half(*id_set, recipe, classes=classes, seed=seed)
-    return own, {name: head(x) == y for name, (x, y) in ood_sets.items()}
+    features, y = id_set
+    head = linear_classifier(features, y, recipe, classes=classes)
+    half_heads = list(_half_heads(features, y, recipe, classes=classes, seed=seed))
+    own = _by_other_half(half_heads, features, y)
+    results = {}
+    for name, (x, labels) in ood_sets.items():
+        predicted = head(x)
+        pairs = (same or {}).get(name, torch.empty(0, 2).long())
+        for judged, half_head in half_heads:
+            rows = pairs[torch.isin(pairs[:, 0], judged), 1]
+            if len(rows):
+                predicted[rows] = half_head(x[rows])
+        results[name] = predicted == labels
+    return own, results
 
 
 def correct_by_other_half(
@@ -117,13 +135,33 @@ def correct_by_other_half(
     >>> bool(correct_by_other_half(x, y, classes=2).all())
     True
     """
+    return _by_other_half(
+        list(_half_heads(features, y, recipe, classes=classes, seed=seed)), features, y
+    )
+
+
+HalfHead = tuple[Int[Tensor, " judged"], Callable[[Float[Tensor, "m width"]], Int[Tensor, " m"]]]
+"""Rows of one half, and a classifier that was fitted on the other half."""
+
+
+def _half_heads(
+    features: Tensor, y: Tensor, recipe: FullBatch | Discriminant, *, classes: int, seed: int
+) -> Iterator[HalfHead]:
+    """A classifier of each half of the examples."""
     order = torch.randperm(len(y), generator=generator_for(seed, "audit/halves"))
     # The classes in turn, so that both halves have equal numbers of each as far as possible.
     order = order[y[order].argsort(stable=True)]
     halves = (order[::2], order[1::2])
-    correct = torch.zeros(len(y), dtype=torch.bool)
     for fitted, judged in (halves, halves[::-1]):
         if len(fitted) and len(judged):
-            probe = linear_classifier(features[fitted], y[fitted], recipe, classes=classes)
-            correct[judged] = probe(features[judged]) == y[judged]
+            yield (
+                judged, linear_classifier(features[fitted], y[fitted], recipe, classes=classes)
+            )  # fmt: skip
+
+
+def _by_other_half(half_heads: Sequence[HalfHead], features: Tensor, y: Tensor) -> Tensor:
+    """Which examples the classifier of the other half predicts correctly."""
+    correct = torch.zeros(len(y), dtype=torch.bool)
+    for judged, head in half_heads:
+        correct[judged] = head(features[judged]) == y[judged]
     return correct

@@ -30,6 +30,7 @@ from contam.auditing.single_pass import (
 )
 from contam.batch import Batch, Domain
 from contam.experiment import Stage
+from contam.inputs.duplicates import same_content
 from contam.models.linear_head import find_head
 from contam.models.logits_adapter import LogitsAdapter
 from contam.models.normalization import without_running_statistics
@@ -98,11 +99,29 @@ class Passes:
     image_rows: dict[str, Int[Tensor, " some"]] = field(default_factory=dict)
     """These examples."""
     left_out: list[str] = field(default_factory=list)
+    pairs: dict[str, Int[Tensor, "pairs 2"]] = field(default_factory=dict)
+    """Results of `same_content`."""
 
     @property
     def id(self) -> PassResult:
         """The pass over the ID set."""
         return self.sets[self.inputs.id.name]
+
+    def same_content(self, name: str) -> Int[Tensor, "pairs 2"]:
+        """Rows of ID examples and of examples of an OOD set that show the same content."""
+        if name not in self.pairs:
+            own = self.inputs.id
+            other = next(sample for sample in self.inputs.ood if sample.name == name)
+            first, second = own.fingerprints, other.fingerprints
+            y, labels = self.id.y, self.sets[name].y
+            self.pairs[name] = torch.empty(0, 2).long()
+            # Files that could not be read shift the rows.
+            if (
+                first is not None and len(first) == len(y)
+                and second is not None and len(second) == len(labels)
+            ):  # fmt: skip
+                self.pairs[name] = same_content((first, y), (second, labels))
+        return self.pairs[name]
 
     @cached_property
     def fresh_correct(self) -> dict[str, Bool[Tensor, " n"]] | None:
@@ -115,8 +134,9 @@ class Passes:
         if self.inputs.id.name not in known or too_few_per_class(self.id.y):
             return None
         own = known.pop(self.inputs.id.name)
+        same = {name: self.same_content(name) for name in known}
         fresh, others = correct_with_fresh_head(
-            own, known, classes=len(self.inputs.classes), seed=self.inputs.seed
+            own, known, classes=len(self.inputs.classes), same=same, seed=self.inputs.seed
         )
         return {self.inputs.id.name: fresh, **others}
 

@@ -87,7 +87,9 @@ def repair_inputs(passes: Passes) -> RepairInputs:
     return RepairInputs(
         network, len(inputs.classes), name, features, images,
         predicted={key: result.predicted for key, result in passes.sets.items()},
-        rows=passes.image_rows, seed=inputs.seed, batch_size=inputs.batch_size,
+        rows=passes.image_rows,
+        same={sample.name: passes.same_content(sample.name) for sample in inputs.ood},
+        seed=inputs.seed, batch_size=inputs.batch_size,
     )  # fmt: skip
 
 

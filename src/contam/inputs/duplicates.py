@@ -92,6 +92,36 @@ def shared_examples(
     return pairs[pairs[:, 1].argsort()]
 
 
+def same_content(
+    own: tuple[Float[Tensor, "n cells"], Int[Tensor, " n"]],
+    other: tuple[Float[Tensor, "m cells"], Int[Tensor, " m"]],
+) -> Int[Tensor, "pairs 2"]:
+    """Return the pairs of examples of two sets that show the same content.
+
+    Where most examples are most similar to the one at the same position, all are paired by their
+    position, however strongly they were changed; otherwise see `shared_examples`.
+
+    Args:
+        own: fingerprints and class indices of a set.
+        other: the same of the other set.
+
+    Returns:
+        Rows of the first and of the second set.
+
+    Source: ours.
+
+    >>> x, y = torch.rand(30, 3, 8, 8), torch.arange(30) % 2
+    >>> same_content((fingerprints(x), y), (fingerprints(1 - x), y)).shape
+    torch.Size([0, 2])
+    >>> same_content((fingerprints(x), y), (fingerprints(x**3), y)).shape
+    torch.Size([30, 2])
+    """
+    (first, y), (second, labels) = own, other
+    if torch.equal(y, labels) and _aligned_share(first, second) >= ALIGNED:
+        return torch.arange(len(y))[:, None].repeat(1, 2)
+    return shared_examples(first, second)
+
+
 def duplicate_notes(
     own: tuple[str, Float[Tensor, "n cells"], Int[Tensor, " n"]],
     other: tuple[str, Float[Tensor, "m cells"], Int[Tensor, " m"]],

@@ -44,9 +44,7 @@ class Head(Cause):
         if comparison.fresh_head is None or passes.fresh_correct is None:
             reason = without_fresh_head(passes)
             if not reason:
-                reason = (
-                    "the OOD images are the ID images, so a fresh head would know their content"
-                )
+                reason = "too few ID images have other content than the OOD images"
             return self.not_tested(reason)
         treatment = Treatment(
             self.name, "a fresh linear head, fitted to ID features", 8,
@@ -57,7 +55,7 @@ class Head(Cause):
             "A linear head is fitted to the network's features of the ID set, and judged on the "
             "OOD images beside the network's own head."
         )
-        if base or len(comparison.same):
+        if base:
             rows = comparison.judged
             before = comparison.correct(base, rows)
             after = comparison.correct([*base, treatment], rows)
