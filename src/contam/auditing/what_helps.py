@@ -174,7 +174,7 @@ def _among(pairs: Tensor, rows: tuple[Tensor, Tensor]) -> Tensor:
     """The pairs of which both examples are among these rows, as positions in them."""
     columns = []
     for column, kept in zip(pairs.T, rows, strict=True):
-        at = torch.searchsorted(kept, column).clamp(max=len(kept) - 1)
+        at = torch.searchsorted(kept, column.contiguous()).clamp(max=len(kept) - 1)
         columns.append(torch.where(kept[at] == column, at, -1))
     found = torch.stack(columns, dim=1)
     return found[(found >= 0).all(dim=1)]
