@@ -25,7 +25,7 @@ from contam.remedies import (
     WeightInterpolation,
     cross_fit,
 )
-from contam.remedies.domain_erasure import erasing
+from contam.remedies.domain_erasure import fit_eraser
 from contam.remedies.fresh_head import fit_linear_head
 from contam.remedies.last_layer import balanced_rows
 from contam.remedies.prior_correction import class_shares
@@ -163,8 +163,7 @@ def test_erasing_the_domain_helps_where_it_is_mixed_with_a_class_only():
 def test_no_linear_probe_reads_an_erased_domain(n):
     x, domain = noise(n, 50, seed=3), torch.arange(n) % 3
     x[:, 0] += 2 * domain
-    matrix, offset = erasing(x, domain)
-    erased = (x.double() @ matrix.T + offset).float()
+    erased = fit_eraser(x, domain)(x).float()
     means = torch.stack([erased[domain == k].mean(dim=0) for k in range(3)])
     torch.testing.assert_close(means, means[:1].expand(3, -1), rtol=0, atol=1e-4)
     probe = fit_linear_head(erased, domain, classes=3)
@@ -182,9 +181,8 @@ def test_erasing_is_that_of_the_concept_erasure_package():
     fitter = package.LeaceFitter.fit(
         x, nn.functional.one_hot(domain).double(), shrinkage=False, constrain_cov_trace=False
     )
-    matrix, offset = erasing(x, domain)
     # Ledoit and Wolf's shrinkage, which the package is without here, is small.
-    torch.testing.assert_close(x @ matrix.T + offset, fitter.eraser(x), rtol=0, atol=0.02)
+    torch.testing.assert_close(fit_eraser(x, domain)(x), fitter.eraser(x), rtol=0, atol=0.02)
 
 
 def image_world(n: int, *, seed: int, change: str = "") -> Batch:

@@ -14,7 +14,7 @@ from contam.models.linear_head import LinearHead
 from contam.models.logits_adapter import LogitsAdapter
 from contam.remedies.fresh_head import fit_linear_head
 from contam.remedies.repair import HeadRepair
-from contam.training.probe import LEAST_SHRINKAGE, in_span
+from contam.training.probe import LEAST_SHRINKAGE
 
 
 @final
@@ -36,17 +36,31 @@ class DomainErasure(HeadRepair):
     def fit_head(self, head: LinearHead, id: Batch, ood: Batch) -> LinearHead:
         group = id.domain.unique(return_inverse=True)[1]
         domain = torch.cat([group, torch.full_like(ood.y, int(group.max()) + 1)])
-        kept, offset = erasing(torch.cat([id.x, ood.x]), domain)
-        erased = (id.x.double() @ kept.T + offset).float()
-        fitted = fit_linear_head(erased, id.y, classes=len(head.bias))
+        eraser = fit_eraser(torch.cat([id.x, ood.x]), domain)
+        fitted = fit_linear_head(eraser(id.x).float(), id.y, classes=len(head.bias))
         weight = fitted.weight.double()
-        return LinearHead((weight @ kept).float(), (fitted.bias.double() + weight @ offset).float())
+        lost = (weight @ eraser.left) @ eraser.right
+        return LinearHead(
+            (weight - lost).float(), (fitted.bias.double() + lost @ eraser.mean).float()
+        )
 
 
-def erasing(
-    x: Float[Tensor, "n width"], concept: Int[Tensor, " n"]
-) -> tuple[Float[Tensor, "width width"], Float[Tensor, " width"]]:
-    """Return the affine map that erases a concept from features with the least change.
+@dataclass(frozen=True, eq=False)
+class Eraser:
+    """The affine map x - left right (x - mean)."""
+
+    left: Float[Tensor, "width rank"]
+    right: Float[Tensor, "rank width"]
+    mean: Float[Tensor, " width"]
+
+    def __call__(self, x: Float[Tensor, "n width"]) -> Float[Tensor, "n width"]:
+        """Return the erased features in double precision."""
+        x = x.double()
+        return x - ((x - self.mean) @ self.right.T) @ self.left.T
+
+
+def fit_eraser(x: Float[Tensor, "n width"], concept: Int[Tensor, " n"]) -> Eraser:
+    """Fit the affine map that erases a concept from features with the least change.
 
     The size of the change is measured in the metric of the features' covariance, which is shrunk
     (Ledoit and Wolf, 2004), because there may be more features than examples.
@@ -56,35 +70,32 @@ def erasing(
         concept: index of the concept's value for each example.
 
     Returns:
-        A matrix A and a vector b in double precision; A x + b are the erased features. They have
-        the same mean for every value of the concept on these examples, so that no linear classifier
-        of them does better than a constant.
+        The map. Erased features have the same mean for every value of the concept on these
+        examples, so that no linear classifier of them does better than a constant.
 
     Source: ours, LEACE (Belrose et al., 2023) in closed form.
 
     >>> x = torch.tensor([[0.0, 1.0], [0.0, 2.0], [2.0, 1.0], [2.0, 2.0]])
-    >>> A, b = erasing(x, torch.tensor([0, 0, 1, 1]))
-    >>> (x.double() @ A.T + b).round(decimals=4).tolist()
+    >>> fit_eraser(x, torch.tensor([0, 0, 1, 1]))(x).round(decimals=4).tolist()
     [[1.0, 1.0], [1.0, 2.0], [1.0, 1.0], [1.0, 2.0]]
     """
-    x = x.double()
-    mean, n = x.mean(dim=0), len(x)
-    x = x - mean
+    mean = x.double().mean(dim=0)
+    x, (n, width) = x.double() - mean, x.shape
     values = one_hot(concept).double()
-    # All matrices act inside the span of the examples.
-    if n < x.shape[1]:
-        _, basis = in_span(x)
+    cross = x.T @ (values - values.mean(dim=0)) / n
+    shrinkage = max(float(ledoit_wolf_shrinkage(x.numpy(), assume_centered=True)), LEAST_SHRINKAGE)
+    ridge = (shrinkage * x.square().sum() / n / width).clamp(min=1e-30)
+    scale = (1 - shrinkage) / n
+    # The covariance is scale * x.T @ x + ridge * identity; its inverse times the cross-covariance
+    # comes from the smaller of two matrices, by Woodbury's identity.
+    if width <= n:
+        covariance = scale * x.T @ x
+        covariance.diagonal().add_(ridge)
+        solved = torch.cholesky_solve(cross, torch.linalg.cholesky(covariance))
     else:
-        basis = torch.linalg.eigh(x.T @ x)[1].T
-    inside = x @ basis.T
-    variance = inside.square().sum(dim=0) / n
-    share = float(ledoit_wolf_shrinkage(x.numpy(), assume_centered=True))
-    level = (variance.sum() / x.shape[1]).clamp(min=1e-30)
-    scale = ((1 - share) * variance + max(share, LEAST_SHRINKAGE) * level).sqrt()
-    directions, sizes, _ = torch.linalg.svd(
-        inside.T @ (values - values.mean(dim=0)) / scale[:, None], full_matrices=False
-    )
-    directions = directions[:, sizes > 1e-9]
-    left, right = basis.T @ (scale[:, None] * directions), (directions / scale[:, None]).T @ basis
-    lost = left @ right
-    return torch.eye(x.shape[1], dtype=x.dtype) - lost, lost @ mean
+        gram = scale * x @ x.T
+        gram.diagonal().add_(ridge)
+        inside = torch.cholesky_solve(scale * x @ cross, torch.linalg.cholesky(gram))
+        solved = (cross - x.T @ inside) / ridge
+    size = cross.T @ solved
+    return Eraser(cross @ torch.linalg.pinv(size, rtol=1e-9, hermitian=True), solved.T, mean)
