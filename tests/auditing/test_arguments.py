@@ -44,6 +44,7 @@ WRONG = [
     ("untrained", 3, "True, False or a module", "3"),
     ("untrained", "yes", "True, False or a module", "'yes'"),
     ("altered", "no", "True or False", "'no'"),
+    ("base", 3, "the network before fine-tuning, or a file of its weights", "3"),
     ("remedies", 1, "True or False", "1"),
     ("altered", nn.Linear(2, 2), "True or False", "a module Linear"),
     ("progress", 3, "True, False or a function of a Stage", "3"),

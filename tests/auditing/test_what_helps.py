@@ -149,3 +149,29 @@ def test_measuring_repairs_leaves_the_network_as_it_was(model):
     assert [module.training for module in model.modules()] == state
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert_same_weights(model, model.eval())
+
+
+def test_examples_with_the_content_of_id_examples_are_judged_by_fits_to_others(model):
+    x = images(1)
+    result = contam.audit(model, id=(x, Y), ood=(x.flip(0) * 0.5, Y.flip(0)), **SETTINGS)
+    notes = {row.note for row in result.evidence.helps}
+    assert len(notes) == 1 and notes.pop().endswith("both were kept in one half.")
+
+
+@pytest.mark.parametrize("kind", ["network", "file"])
+def test_weights_before_fine_tuning_are_a_repair(model, tmp_path, kind):
+    base, file = cnn(seed=1), tmp_path / "base.pt"
+    torch.save(base.state_dict(), file)
+    given = {"network": base, "file": file}[kind]
+    result = contam.audit(model, id=(images(1), Y), ood=(images(2), Y), base=given, **SETTINGS)
+    repaired = result.repair("weight interpolation").state_dict()
+    own, old = model.state_dict(), base.state_dict()
+    weight = next(name for name, value in own.items() if value.is_floating_point())
+    torch.testing.assert_close(repaired[weight], (own[weight] + old[weight]) / 2)
+
+
+def test_a_base_of_another_network_is_reported(model):
+    result = contam.audit(
+        model, id=(images(1), Y), ood=(images(2), Y), base=nn.Linear(2, 2), **SETTINGS
+    )
+    assert any("'weight interpolation' was not measured" in n for n in result.evidence.left_out)

@@ -46,6 +46,7 @@ from contam.experiment import Stage
 from contam.inputs.pixel_range import Transform
 from contam.measures.accuracy import Accuracy
 from contam.measures.robustness import Line
+from contam.models.checkpoints import read_weights
 from contam.models.find_network import FoundNetwork, find_network
 from contam.models.preserve import preserve_model
 from contam.text_files import printable
@@ -76,6 +77,7 @@ def audit(
     untrained: bool | nn.Module = True,
     altered: bool = True,
     remedies: bool = True,
+    base: nn.Module | str | Path | None = None,
     quick: bool = False,
     weights: str | Path | None = None,
     transform: Transform | None = None,
@@ -120,6 +122,8 @@ def audit(
         untrained: whether to compare with an untrained copy of the network, or that network.
         altered: whether to show changed ID images to the network.
         remedies: whether to measure repairs on the network.
+        base: the network that this one was fine-tuned from, or a file of its weights, for the
+            repair by weight interpolation.
         quick: whether to leave out everything but the pass over the data: changed images, the
             untrained copy, and the tests of causes that edit images.
         weights: file or folder of weights for a model by name.
@@ -155,7 +159,7 @@ def audit(
     started = time.monotonic()
     check_arguments(
         name=name, layers=layers, classes=classes, reference=reference, baseline=baseline,
-        untrained=untrained, altered=altered, remedies=remedies, progress=progress,
+        untrained=untrained, altered=altered, remedies=remedies, base=base, progress=progress,
         transform=transform, seed=seed,
     )  # fmt: skip
     found = model
@@ -177,6 +181,9 @@ def audit(
             batch_size=batch_size, workers=workers, seed=seed,
         )  # fmt: skip
         inputs = ready.subject
+        if base is not None:
+            weights_of_base = base if isinstance(base, nn.Module) else read_weights(base).state
+            inputs = dataclasses.replace(inputs, base=weights_of_base)
         if name is not None:
             inputs = dataclasses.replace(inputs, name=printable(name))
         if inputs.reference is not None:

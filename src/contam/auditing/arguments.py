@@ -138,6 +138,10 @@ _EXPECTED = {
     "untrained": (lambda v: _is_flag(v) or isinstance(v, nn.Module), "True, False or a module"),
     "altered": (_is_flag, "True or False"),
     "remedies": (_is_flag, "True or False"),
+    "base": (
+        lambda v: v is None or isinstance(v, nn.Module | str | Path),
+        "the network before fine-tuning, or a file of its weights",
+    ),
     "progress": (
         lambda v: _is_flag(v) or callable(v),
         "True, False or a function of a Stage",

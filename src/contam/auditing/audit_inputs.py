@@ -1,8 +1,9 @@
 """The inputs of an audit: a network and its data sets, as every kind of evidence reads them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from torch import nn
+from torch import Tensor, nn
 
 from contam.inputs.input_set import InputSet
 
@@ -33,6 +34,8 @@ class AuditInputs:
     """Names of the domains by index; empty if they have no names."""
     batch_size: int = 64
     """Number of examples in a forward pass; halved when memory runs out."""
+    base: nn.Module | Mapping[str, Tensor] | None = field(default=None, repr=False)
+    """The network that this one was fine-tuned from, or its weights."""
 
     @property
     def chance(self) -> float:

@@ -15,7 +15,14 @@ from contam.auditing.scores import share_correct
 from contam.batch import Batch
 from contam.models.linear_head import head_of, with_head
 from contam.models.logits_adapter import LogitsAdapter
-from contam.remedies import REPAIRS, HeadRepair, Repair, RepairEffect, cross_fit
+from contam.remedies import (
+    REPAIRS,
+    HeadRepair,
+    Repair,
+    RepairEffect,
+    WeightInterpolation,
+    cross_fit,
+)
 from contam.remedies.cross_fit import cross_fit_head
 
 FEWEST = 20
@@ -24,6 +31,9 @@ TREATS = {
     "fresh head": "head",
     "last-layer retraining": "head",
     "group-balanced head": "background shortcut",
+    "prior correction": "label shift",
+    "batch-norm statistics": "corruption",
+    "centered maps": "new backgrounds",
 }
 """The cause that a repair treats, by its name; the others treat no single one."""
 
@@ -49,6 +59,8 @@ class RepairInputs:
     """The examples whose inputs there are, by set."""
     same: Mapping[str, Int[Tensor, "pairs two"]] = field(default_factory=dict)
     """Rows of ID and OOD examples with the same content, by OOD set."""
+    repairs: tuple[Repair, ...] = REPAIRS
+    """The repairs to try."""
     seed: int = 0
     batch_size: int = 64
 
@@ -80,6 +92,8 @@ def repair_inputs(passes: Passes) -> RepairInputs:
     for sample in (inputs.id, *inputs.ood):
         result = passes.sets[sample.name]
         group = result.domain if sample.background is None else sample.background
+        if result.y.min() < 0:
+            continue  # without labels
         if name and result.head is not None and result.head.isfinite().all():
             features[sample.name] = Batch(result.head, result.y, group[: len(result.y)])
         if sample.name in passes.images:
@@ -88,19 +102,19 @@ def repair_inputs(passes: Passes) -> RepairInputs:
         network, len(inputs.classes), name, features, images,
         predicted={key: result.predicted for key, result in passes.sets.items()},
         rows=passes.image_rows,
-        same={sample.name: passes.same_content(sample.name) for sample in inputs.ood},
+        same={sample.name: _copies(passes.same_content(sample.name)) for sample in inputs.ood},
+        repairs=REPAIRS if inputs.base is None else (*REPAIRS, WeightInterpolation(inputs.base)),
         seed=inputs.seed, batch_size=inputs.batch_size,
     )  # fmt: skip
 
 
 def measure_repairs(
-    inputs: RepairInputs, repairs: Sequence[Repair] = REPAIRS
+    inputs: RepairInputs,
 ) -> tuple[tuple[MeasuredRemedy, ...], tuple[str, ...]]:
     """Measure every repair that fits the network and the data, on every OOD set.
 
     Args:
-        inputs: the network and its data.
-        repairs: the repairs to try.
+        inputs: the network, its data, and the repairs to try.
 
     Returns:
         The repairs, those with the largest gain first in each OOD set; and a sentence about each
@@ -113,7 +127,7 @@ def measure_repairs(
         if len(inputs.predicted[on]) < FEWEST:
             continue
         rows = []
-        for repair in repairs:
+        for repair in inputs.repairs:
             try:
                 effect = _effect(inputs, repair, on)
             except (ValueError, RuntimeError) as error:
@@ -121,7 +135,8 @@ def measure_repairs(
                 left_out.append(f"The repair {repair.title!r} was not measured: {message}.")
                 continue
             if effect is not None:
-                rows.append(_record(repair, on, effect, seed=inputs.seed))
+                pairs = len(inputs.same.get(on, ()))
+                rows.append(_record(repair, on, effect, pairs=pairs, seed=inputs.seed))
         measured += sorted(rows, key=lambda row: -row.gain.value)
     return tuple(measured), tuple(dict.fromkeys(left_out))
 
@@ -139,7 +154,7 @@ def repaired(inputs: RepairInputs, name: str, on: str) -> nn.Module:
     Raises:
         ValueError: no such repair, or one that does not fit.
     """
-    repair = next(each for each in REPAIRS if each.title == name)
+    repair = next(each for each in inputs.repairs if each.title == name)
     data = inputs.data(repair, on)
     if data is None:
         raise ValueError(f"{name!r} does not fit this network or its data")
@@ -154,7 +169,10 @@ def repaired(inputs: RepairInputs, name: str, on: str) -> nn.Module:
 def _effect(inputs: RepairInputs, repair: Repair, on: str) -> RepairEffect | None:
     """The effect of a repair; None if it does not fit."""
     data = inputs.data(repair, on)
-    if data is None or repair.applies(inputs.network, *data):
+    reason = None if data is None else repair.applies(inputs.network, *data)
+    if reason and "base" in repair.needs:
+        raise ValueError(reason)
+    if data is None or reason:
         return None
     own, same = next(iter(inputs.predicted)), inputs.same.get(on)
     before = inputs.predicted[own], inputs.predicted[on]
@@ -170,6 +188,11 @@ def _effect(inputs: RepairInputs, repair: Repair, on: str) -> RepairEffect | Non
     )  # fmt: skip
 
 
+def _copies(pairs: Tensor) -> Tensor:
+    """The pairs, unless few ID examples equal many OOD examples: those are not copies."""
+    return pairs if 2 * len(pairs[:, 0].unique()) >= len(pairs) else pairs[:0]
+
+
 def _among(pairs: Tensor, rows: tuple[Tensor, Tensor]) -> Tensor:
     """The pairs of which both examples are among these rows, as positions in them."""
     columns = []
@@ -180,8 +203,11 @@ def _among(pairs: Tensor, rows: tuple[Tensor, Tensor]) -> Tensor:
     return found[(found >= 0).all(dim=1)]
 
 
-def _record(repair: Repair, on: str, effect: RepairEffect, *, seed: int) -> MeasuredRemedy:
+def _record(
+    repair: Repair, on: str, effect: RepairEffect, *, pairs: int, seed: int
+) -> MeasuredRemedy:
     gain = effect.gain(seed=seed)
+    note = f"{pairs} OOD examples show the content of ID examples; both were kept in one half."
     return MeasuredRemedy(
         name=repair.title, on=on, cause=TREATS.get(repair.name, ""),
         id_before=share_correct(effect.id_before).accuracy,
@@ -190,6 +216,7 @@ def _record(repair: Repair, on: str, effect: RepairEffect, *, seed: int) -> Meas
         ood_after=share_correct(effect.ood_after).accuracy,
         gain=Interval(value=gain.value, low=gain.low, high=gain.high),
         labels=effect.labels, n=len(effect.ood_after), code=repair.code,
+        note=note if pairs else "",
     )  # fmt: skip
 
 

@@ -56,6 +56,7 @@ def audit(
     control: bool = True,
     altered: bool = True,
     remedies: bool = True,
+    base: Path | None = None,
     quick: bool = False,
     budget: int | None = None,
     batch_size: int | None = None,
@@ -110,6 +111,7 @@ def audit(
         control: whether to compare with an untrained copy of the network.
         altered: whether to show changed images of --id to the network.
         remedies: whether to measure repairs on the network.
+        base: weights of the network before fine-tuning, for the repair by weight interpolation.
         quick: leave out changed images, the untrained copy, and the tests of causes that edit
             images.
         budget: maximum number of images per set.
@@ -157,7 +159,9 @@ def audit(
             result: Audit | MultilabelAudit
             names, chosen = listed(classes, "--classes"), listed(labels, "--labels")
             if chosen is None:
-                result = api.audit(network, classes=names, columns=columns_of(columns), **given)
+                result = api.audit(
+                    network, classes=names, columns=columns_of(columns), base=base, **given
+                )
             else:
                 result = multilabel.audit_multilabel(
                     network, labels=names or chosen, only=chosen, **given
