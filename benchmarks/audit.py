@@ -1,9 +1,10 @@
 """What a whole audit costs, in plain forward passes over the same images.
 
-A ResNet-18 with random weights is audited on a few images of noise at 224 px, with everything that
-`contam.audit` does by default, and once without changed images and the untrained network. The
-reference shows the same ID and OOD images to the same network once, without hooks. Processor time
-counts, so that other programs do not disturb it. The table says what each stage costs.
+The head of a ResNet-18 with random weights is fitted to images of noise at 224 px. It is audited on
+them and on others, which it classifies at random, so that every cause is tested: with everything
+that `contam.audit` does by default, and once with `quick=True`. The reference shows the same ID and
+OOD images to the same network once, without hooks. Processor time counts, so that other programs do
+not disturb it. The table says what each stage costs.
 """
 
 import argparse
@@ -22,7 +23,8 @@ from contam.training.probe import fit_probe
 
 CLASSES, BATCH = 4, 64
 MOST, MOST_QUICK = 4.0, 1.5
-"""Wanted: the cost of everything, and without changed images and the untrained network."""
+"""Wanted: the cost of everything, and of a quick audit, for 500 + 500 images; the tests of causes
+edit the same number of images in smaller sets."""
 
 
 class Counted(nn.Module):
@@ -82,7 +84,7 @@ def plain(model: nn.Module, images: list[Tensor]) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=40, help="images of each set")
+    parser.add_argument("--images", type=int, default=500, help="images of each set")
     parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -103,12 +105,12 @@ def main() -> int:
         contam.audit(model, id=own, ood=new, untrained=control, progress=whole)
         times["all"].append(whole.seconds)
         quick = StageCosts(shown)
-        contam.audit(model, id=own, ood=new, untrained=False, altered=False, progress=quick)
+        contam.audit(model, id=own, ood=new, quick=True, progress=quick)
         times["quick"].append(quick.seconds)
     print(f"{machine()}, {options.images} + {options.images} images")
     seconds = {side: statistics.median(values) for side, values in times.items()}
     print(f"plain forward passes: {2 * options.images} images, {seconds['plain']:.2f} s")
-    for title, costs in (("everything", whole), ("without changes and control", quick)):
+    for title, costs in (("everything", whole), ("quick", quick)):
         print(f"\n{title:40} images  passes  seconds  times plain")
         rows = [*costs.costs.items(), ("total", [sum(shown), costs.seconds])]
         if costs is whole:
@@ -118,7 +120,7 @@ def main() -> int:
             print(f"  {stage:36} {images:8.0f} {passes:7.2f} {spent:8.2f} "
                   f"{spent / seconds['plain']:8.2f}")  # fmt: skip
     ratio, fast = (seconds[side] / seconds["plain"] for side in ("all", "quick"))
-    line = f"without changes and control {fast:.2f} (wanted at most {MOST_QUICK:g})"
+    line = f"quick {fast:.2f} (wanted at most {MOST_QUICK:g})"
     print(f"\n{line}")
     return conclude(ratio, at_most=MOST, wrong=[line] if fast > MOST_QUICK else [])
 

@@ -29,9 +29,11 @@ from contam.models.observe import Observer
 
 NO_IMAGES = "the inputs are not images of at least 8 pixels, or the tests that edit them are off"
 """Why tests that edit images are not made."""
-CHOSEN = 60
-"""Images on which a variant is chosen."""
-EDITED = 120
+CHOSEN, FIRST = 48, 16
+"""Images on which a variant is chosen, and those among them on which all variants are tried."""
+JUDGED = 100
+"""Images on which a chosen variant is judged, at most."""
+EDITED = 80
 """ID images that the tests edit."""
 
 
@@ -109,6 +111,8 @@ class Comparison:
     scores: tuple[SetScores, SetScores]
     shown: int = 0
     """Images that the tests showed to the network so far."""
+    known: dict[tuple[frozenset[Treatment], tuple[int, ...]], Answers] = field(default_factory=dict)
+    """Answers under treatments, by these and the rows."""
     proposed: dict[str, tuple[Tensor, float]] = field(default_factory=dict)
     """Masks by set, and the share of them that is plausible."""
     interchanges: dict[tuple[str, ...], object] = field(default_factory=dict)
@@ -219,10 +223,19 @@ class Comparison:
 
     @cached_property
     def judged(self) -> Int[Tensor, " others"]:
-        """The other examples, on which what was chosen is judged."""
+        """Others of these examples, on which what was chosen is judged."""
         others = torch.ones(len(self.y), dtype=torch.bool)
         others[self.chosen] = False
-        return others.nonzero().flatten()
+        rows = others.nonzero().flatten()
+        if self.ood_images is None:
+            return rows
+        return rows[balanced(self.y[rows], JUDGED, seed=self.seed, purpose="audit/judged")]
+
+    @cached_property
+    def first(self) -> Int[Tensor, " few"]:
+        """Examples among `chosen` on which all variants are tried."""
+        few = balanced(self.y[self.chosen], FIRST, seed=self.seed, purpose="audit/first")
+        return self.chosen[few]
 
     # The network
 
@@ -256,7 +269,10 @@ class Comparison:
         """Return the answers on some of the kept OOD examples under treatments."""
         images = self.ood_images
         if images is not None and any(t.images is not None for t in treatments):
-            return applied(treatments, images.x[rows], rows, self.answer)
+            key = (frozenset(treatments), tuple(rows.tolist()))
+            if key not in self.known:
+                self.known[key] = applied(treatments, images.x[rows], rows, self.answer)
+            return self.known[key]
         at, head = self.kept_rows[rows], self.ood.head
         known = Answers(
             self.ood.predicted[at], None if head is None else head[at],

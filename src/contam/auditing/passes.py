@@ -48,7 +48,7 @@ class Budget:
     """Neighbors of each class, for prediction depth and usable information."""
     probed_layers: int = 16
     """Layers with probes and neighbors, evenly spaced and with the last."""
-    without_object: int = 200
+    without_object: int = 100
     """ID images that are shown without their objects."""
     changed: int = 64
     """ID images whose background or style is changed, to both networks."""

@@ -8,13 +8,12 @@ from typing import final
 import torch
 from torch import Tensor
 
-from contam.auditing.causes.cause import Cause, CauseTest
-from contam.auditing.comparison import NO_IMAGES, Answers, Comparison, Treatment
+from contam.auditing.causes.cause import Cause, CauseTest, best_variant
+from contam.auditing.comparison import NO_IMAGES, Comparison, Treatment
 from contam.auditing.image_edits import Edit, turned, zoomed
-from contam.auditing.records import Interval, Number
 
 ANGLES = (45, 90, 135, 180, 225, 270, 315)
-ZOOMS = (0.6, 0.8, 1.25, 1.6, 2.0)
+ZOOMS = (0.6, 0.8, 1.25, 1.6)
 
 
 @final
@@ -40,7 +39,7 @@ class Geometry(Cause):
             return self.not_tested(NO_IMAGES)
         turns: dict[str, Edit] = {f"rotation by {a}°": partial(turned, degrees=a) for a in ANGLES}
         zooms: dict[str, Edit] = {
-            f"enlargement by {factor:g}" if factor > 1 else f"reduction to {factor:g}": partial(
+            f"{'enlargement by' if factor > 1 else 'reduction to'} {factor:g}": partial(
                 zoomed, factor=factor
             )
             for factor in ZOOMS
@@ -49,53 +48,31 @@ class Geometry(Cause):
             "mirrored left and right": lambda x: x.flip(3),
             "mirrored top and bottom": lambda x: x.flip(2),
         }
-        rows, y = comparison.chosen, images.y[comparison.chosen]
-        single = {**turns, **zooms, **flips}
-        answers = {
-            name: comparison.under([*base, _treatment(name, edit)], rows)
-            for name, edit in single.items()
-        }
-        plain = comparison.under([*base, _treatment("no change", lambda x: x)], rows)
-        scores = {name: int((one.predicted == y).sum()) for name, one in answers.items()}
-        groups = {"turned": turns, "resized": zooms}
-        for group, edits in groups.items():
-            picks = _most_confident([plain, *(answers[name] for name in edits)])
-            stacked = torch.stack([plain.predicted, *(answers[n].predicted for n in edits)])
-            predicted = stacked.gather(0, picks[None])[0]
-            scores[f"each image {group} as the network is most confident"] = int(
-                (predicted == y).sum()
-            )
-        best = max(scores, key=lambda name: scores[name])
-        tried = Number(
-            what="changes tried", on=comparison.name, value=Interval(value=float(len(scores)))
-        )
-        if scores[best] <= int((plain.predicted == y).sum()):
+        edits = {
+            **turns, **zooms, **flips,
+            **{
+                f"each image {what} as the network is most confident": partial(
+                    _confident, comparison, tuple(group.values())
+                )
+                for what, group in (("turned", turns), ("resized", zooms))
+            },
+        }  # fmt: skip
+        best = best_variant(comparison, base, [_treatment(*edit) for edit in edits.items()])
+        if best is None:
             return CauseTest(
                 self.step(
                     None, "no",
-                    f"None of {len(scores)} rotations, mirrorings and sizes gives accuracy on "
+                    f"None of {len(edits)} rotations, mirrorings and sizes gives accuracy on "
                     f"{comparison.name} back.",
                 )
             )  # fmt: skip
-        if best in single:
-            edit = single[best]
-        else:
-            group = next(group for group in groups if group in best)
-            edit = partial(_confident, comparison, tuple(groups[group].values()))
-        treatment = _treatment(best, edit)
-        judged = comparison.judged
+        rows = comparison.judged
         return self.judged(
-            comparison, treatment, comparison.correct([*base], judged),
-            comparison.correct([*base, treatment], judged),
+            comparison, best, comparison.correct(base, rows),
+            comparison.correct([*base, best], rows),
             method="OOD images are rotated, mirrored and resized. The change is chosen on some "
             "images and judged on others.",
-            numbers=(tried,),
         )  # fmt: skip
-
-
-def _most_confident(answers: Sequence[Answers]) -> Tensor:
-    """The index of the answer in which the network is most confident, for each image."""
-    return torch.stack([one.confidence for one in answers]).argmax(0)
 
 
 def _treatment(what: str, edit: Edit) -> Treatment:
