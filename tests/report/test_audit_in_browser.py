@@ -220,7 +220,8 @@ def test_verdict_and_tables_are_shown_without_scripts(
 ) -> None:
     tab = opened(browser, addresses["whole"], java_script_enabled=False, color_scheme="dark").page
     assert tab.is_visible(".answer")
-    assert tab.locator(".path li:visible").count() == 6
+    assert tab.locator(".bar-of-losses:visible").count() == 2
+    assert tab.locator(".tests li:visible").count() == len(RECORDS["whole"].verdict.steps)
     assert tab.locator(ROWS).count() == 100
     assert tab.locator(".choose:visible, #theme:visible").count() == 0
     assert tab.is_visible(".chart .instead >> nth=0")
@@ -270,3 +271,36 @@ def test_the_test_records_have_many_neurons_and_missing_values() -> None:
     assert isinstance(RECORDS["whole"], AuditRecord)
     assert None in table_of("many").attenuation[:NEURONS_SHOWN]
     assert len(table_of("many").index) == 100_000
+
+
+@pytest.mark.parametrize("name", ["whole", "hostile"])
+@pytest.mark.parametrize("width", [1280, 360])
+def test_the_texts_of_the_ledger_do_not_overlap(
+    browser: Any, addresses: dict[str, str], name: str, width: int
+) -> None:
+    it = opened(browser, addresses[name], viewport={"width": width, "height": 740})
+    it.page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    boxes = it.page.evaluate(
+        "[...document.querySelectorAll('.ledger')].map(figure => [...figure.querySelectorAll("
+        "'h2, .bar-of-losses > text:not(.number), .entries p, .entries pre')].map(each => {"
+        "const r = each.getBoundingClientRect(); return [r.left, r.top, r.right, r.bottom]; }))"
+    )
+    assert boxes
+    for texts in boxes:
+        for place, (left, top, right, bottom) in enumerate(texts):
+            assert left >= -0.5
+            assert right <= width + 0.5
+            for other in texts[:place]:
+                apart = (left >= other[2] - 0.5 or other[0] >= right - 0.5
+                         or top >= other[3] - 0.5 or other[1] >= bottom - 0.5)  # fmt: skip
+                assert apart
+    it.page.context.close()
+
+
+def test_the_bars_are_printed_in_color(tab: Any) -> None:
+    tab.emulate_media(media="print", color_scheme="dark")
+    fill = "getComputedStyle(document.querySelector('.ledger .cause-0')).fill"
+    light = tab.evaluate(fill)
+    tab.emulate_media(media="screen", color_scheme="dark")
+    assert light == "rgb(0, 114, 178)"
+    assert tab.evaluate(fill) != light

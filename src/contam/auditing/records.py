@@ -39,6 +39,14 @@ class Score(Record):
     accuracy: Interval
 
 
+class ConfusedPair(Record):
+    """The examples of one class that the network takes for another."""
+
+    label: str
+    predicted: str
+    count: PositiveInt
+
+
 class SetScores(Record):
     """Accuracy of the network on one data set, overall and by class and domain."""
 
@@ -54,6 +62,8 @@ class SetScores(Record):
     """By value of each other metadata column that groups the examples."""
     effective_robustness: Interval | None = None
     """Percentage points above the line of standard models."""
+    confused: tuple[ConfusedPair, ...] = ()
+    """The most frequent confusions first: all pairs for up to 20 classes, otherwise 400 at most."""
 
     def groups(self) -> list[tuple[str, str, Score]]:
         """Return column, value and accuracy of each group of examples, the domains first."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from torch import nn
 
-from contam.auditing.records import FORMAT, AuditRecord, Interval, Verdict
+from contam.auditing.records import FORMAT, AuditRecord, Interval, Ledger, Verdict
 from contam.auditing.what_helps import RepairInputs, best_remedy, remedy_line, repaired
 from contam.run import write_atomically
 from contam.text_files import read_json
@@ -52,17 +52,20 @@ class Audit:
 
     @property
     def verdict(self) -> Verdict:
-        """The first cause, the reasons, and what to try."""
+        """The cause of the largest share of the loss, the reasons, and what to try."""
         return self.evidence.verdict
 
     def __repr__(self) -> str:
         verdict = self.verdict
         lines = [f"Audit of {self.evidence.model}: {verdict.cause}", verdict.sentence]
+        for ledger in self.evidence.ledgers:
+            lines.append(f"{100 * ledger.loss.value:.1f} points lost on {ledger.on}:")
+            lines += [f"  {text}" for text in ledger_lines(ledger)]
         lines += [f"- {reason}" for reason in verdict.reasons[:REASONS]]
-        lines += [f"{name}: {text}" for name, text in self._accuracies()]
-        lines += self._groups()
         best = best_remedy(self.evidence.helps)
         lines += [] if best is None else [f"helps most: {remedy_line(best)}"]
+        lines += [f"{name}: {text}" for name, text in self._accuracies()]
+        lines += self._groups()
         count = len(self.evidence.left_out)
         lines += [f"not measured: {count}, see .evidence.left_out"] if count else []
         return "\n".join(lines)
@@ -74,10 +77,17 @@ class Audit:
             f"<tr><td>{escape(name)}</td><td>{escape(text)}</td></tr>"
             for name, text in self._accuracies()
         )
+        ledgers = "".join(
+            f"<p>{100 * ledger.loss.value:.1f} points lost on {escape(ledger.on)}:</p>"
+            f"<pre>{escape(chr(10).join(ledger_lines(ledger)))}</pre>"
+            for ledger in self.evidence.ledgers
+        )
+        best = best_remedy(self.evidence.helps)
+        helps = "" if best is None else f"<p>Helps most: {escape(remedy_line(best))}</p>"
         title = f"Audit of {self.evidence.model}: {self.verdict.cause}"
         return (
             f"<div><strong>{escape(title)}</strong><p>{escape(self.verdict.sentence)}</p>"
-            f"<ul>{reasons}</ul><table>{rows}</table></div>"
+            f"{ledgers}<ul>{reasons}</ul>{helps}<table>{rows}</table></div>"
         )
 
     def _accuracies(self) -> Iterator[tuple[str, str]]:
@@ -247,6 +257,26 @@ class Audit:
             raise ValueError(f"{path} is damaged at {place!r}: {fault['msg']}") from None
 
 
+def ledger_lines(ledger: Ledger) -> list[str]:
+    """Return the entries of a ledger as lines of text.
+
+    Args:
+        ledger: the ledger of an OOD set.
+
+    >>> from contam.auditing.records import LostPoints
+    >>> entry = LostPoints(
+    ...     cause="head", what="a fresh head", how="given back", points=Interval(value=0.25))
+    >>> ledger_lines(Ledger(on="city", loss=Interval(value=0.25), entries=(entry,)))
+    [' 25.0 points  head: a fresh head (given back)']
+    """
+    return [
+        f"{100 * entry.points.value:5.1f} points  {entry.cause}"
+        + (": no test accounts for them" if entry.how == "rest" else f": {entry.what} ({entry.how})")
+        for entry in ledger.entries
+        if entry.how != "rest" or entry.points.value >= 0.0005
+    ]
+
+
 def _ends(interval: Interval) -> tuple[float, float | None, float | None]:
     return interval.value, interval.low, interval.high
 
@@ -275,6 +305,10 @@ def _numbers(record: AuditRecord) -> Iterator[dict[str, Any]]:
         for number in evidence.numbers:
             what = f"{evidence.cause}: {number.what}"
             yield _row(what, number.value, on=number.on, part=number.part)
+    for ledger in record.ledgers:
+        yield _row("ledger: loss", ledger.loss, on=ledger.on)
+        for entry in ledger.entries:
+            yield _row(f"ledger: {entry.cause}", entry.points, on=ledger.on, part=entry.what)
     for row in record.helps:
         for what in ("id_before", "id_after", "ood_before", "ood_after", "gain"):
             yield _row(f"remedy: {what}", getattr(row, what), on=row.on, part=row.name)

@@ -8,11 +8,14 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from contam.auditing.records import Interval, Score, SetScores
+from contam.auditing.records import ConfusedPair, Interval, Score, SetScores
 from contam.auditing.single_pass import PassResult
 from contam.data.image_tree import natural_key
 from contam.measures.accuracy import Accuracy, clopper_pearson
 from contam.measures.robustness import Line, effective_robustness, robustness_interval
+
+CONFUSED = 400
+"""Pairs of confused classes that are recorded, at most; 20 classes have 380."""
 
 
 def share_correct(correct: Bool[Tensor, " n"]) -> Score:
@@ -82,7 +85,19 @@ def set_scores(
         by_domain=by_domain, worst_domain=worst, effective_robustness=above,
         domain_column=domain_column,
         by_group={name: _by_value(correct, values) for name, values in (groups or {}).items()},
+        confused=_confused(result, classes),
     )  # fmt: skip
+
+
+def _confused(result: PassResult, classes: Sequence[str]) -> tuple[ConfusedPair, ...]:
+    """Return the most frequent pairs of a class and another that is predicted for it."""
+    wrong = ~result.correct
+    pairs = Counter(zip(result.y[wrong].tolist(), result.predicted[wrong].tolist(), strict=True))
+    ordered = sorted(pairs.items(), key=lambda pair: (-pair[1], pair[0]))
+    return tuple(
+        ConfusedPair(label=classes[y], predicted=classes[predicted], count=count)
+        for (y, predicted), count in ordered[:CONFUSED]
+    )
 
 
 def _by_value(correct: Bool[Tensor, " n"], values: Sequence[str]) -> dict[str, Score]:

@@ -9,9 +9,10 @@ from typing import Any
 
 from PIL import Image
 
-from contam.auditing.records import AuditRecord, Example, NeuronTable, Score
+from contam.auditing.records import AuditRecord, Example, NeuronTable, Score, SetScores
+from contam.auditing.slices import carriers, worst_slices
 from contam.plots import Figure, Panel
-from contam.report import audit_figures, audit_words
+from contam.report import audit_figures, audit_ledger, audit_words
 from contam.report.document import document
 from contam.report.view import ROWS_SHOWN, FigureView, figure_view
 
@@ -21,12 +22,16 @@ NEURONS_SHOWN = 2000
 """Number of neurons on the page: the first of the table, which have the largest loss."""
 IMAGE_BYTES = 800_000
 """Maximum number of bytes of all images; the page reports how many it leaves out."""
+CONFUSED_CLASSES, MOST_CLASSES = 12, 20
+"""Rows of the confusion matrix, and classes up to which it is drawn; more have a list of pairs."""
+SOME, MANY = 0.05, 0.25
+"""Shares of a row's examples from which a cell of the confusion matrix is colored."""
 TINY = 96
 """Width in pixels below which an image is enlarged without smoothing."""
 
 
 def audit_page(record: AuditRecord) -> str:
-    """Return the page about one audit: the verdict first, then the evidence in linked views.
+    """Return the page about one audit: verdict, ledger, reasons, what helps, then the evidence.
 
     Args:
         record: all results of the audit.
@@ -58,6 +63,11 @@ def audit_page(record: AuditRecord) -> str:
         scripts=["charts.js", "audit.js", "neurons.js"],
         title=f"Audit of {record.model}",
         audit_words=audit_words,
+        audit_ledger=audit_ledger,
+        bars=audit_ledger.bars(record),
+        slices=worst_slices(record.sets),
+        carried=_carried(record),
+        confusion=_confusion(record),
         record=record,
         verdict=record.verdict,
         kind=audit_words.kind(record.verdict.cause),
@@ -98,6 +108,81 @@ class _Picture:
     def tiny(self) -> bool:
         """Whether the image is enlarged without smoothing."""
         return self.side < TINY
+
+
+@dataclass(frozen=True)
+class _Confusion:
+    """The predictions on one OOD set: a matrix, or pairs of classes if there are many."""
+
+    on: str
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[str, tuple[tuple[int, str], ...], int], ...] = ()
+    """True class, its cells (number of examples, CSS class), and the number of its examples."""
+    rows_left_out: int = 0
+    pairs: tuple[tuple[str, str, int, int], ...] = ()
+    """True class, predicted class, number of examples, and number of the true class's examples."""
+
+
+def _worst(record: AuditRecord) -> tuple[SetScores, SetScores] | None:
+    """Return the scores on the ID set and on the OOD set with the lowest accuracy."""
+    own = next((scores for scores in record.sets if scores.role == "id"), None)
+    ood = [scores for scores in record.sets if scores.role == "ood"]
+    if own is None or not ood:
+        return None
+    return own, min(ood, key=lambda scores: scores.overall.accuracy.value)
+
+
+def _carried(record: AuditRecord) -> str:
+    """Return which classes carry the loss, if there is one."""
+    both = _worst(record)
+    names, share = carriers(*both) if both else ([], 0.0)
+    if not both or not names:
+        return ""
+    on, count = both[1].name, len(both[1].by_class)
+    if len(names) <= max(1, min(3, count // 3)):
+        classes = " and ".join(f"“{name}”" for name in names)
+        verb = "carries" if len(names) == 1 else "carry"
+        return f"{classes} {verb} {share:.0%} of the accuracy that classes lose on {on}."
+    return f"The loss on {on} is spread: {len(names)} of {count} classes carry half of it."
+
+
+def _confusion(record: AuditRecord) -> _Confusion | None:
+    """Return the predictions on the OOD set with the lowest accuracy, if any is wrong."""
+    both = _worst(record)
+    if both is None or not both[1].confused:
+        return None
+    own, scores = both
+    counts = {(pair.label, pair.predicted): pair.count for pair in scores.confused}
+    if len(record.classes) > MOST_CLASSES:
+        pairs = tuple(
+            (pair.label, pair.predicted, pair.count, scores.by_class[pair.label].count)
+            for pair in scores.confused[:CONFUSED_CLASSES]
+        )
+        return _Confusion(scores.name, pairs=pairs)
+
+    def lost(name: str) -> float:
+        known = own.by_class.get(name, own.overall).accuracy.value
+        return known - scores.by_class[name].accuracy.value
+
+    names = sorted(scores.by_class, key=lost, reverse=True)[:CONFUSED_CLASSES]
+    others = [name for name in record.classes if name not in names]
+    rows = []
+    for name in names:
+        total, right = scores.by_class[name].count, scores.by_class[name].correct
+        cells = [
+            (right, "right") if other == name else _cell(counts.get((name, other), 0), total)
+            for other in names
+        ]
+        if others:
+            cells.append(_cell(sum(counts.get((name, other), 0) for other in others), total))
+        rows.append((name, tuple(cells), total))
+    columns = (*names, "other classes") if others else tuple(names)
+    return _Confusion(scores.name, columns, tuple(rows), len(scores.by_class) - len(names))
+
+
+def _cell(count: int, total: int) -> tuple[int, str]:
+    share = count / total
+    return count, "most" if share >= MANY else "many" if share >= SOME else ""
 
 
 def _figures(record: AuditRecord) -> _Figures:

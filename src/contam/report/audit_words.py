@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from contam.auditing.records import UNDECIDED, AuditRecord, CauseEvidence, Interval, Step
+from contam.auditing.records import UNDECIDED, CauseEvidence, Interval, Step
 from contam.report.strip import WIDTH
 from contam.report.words import cell, typeset
 
@@ -14,7 +14,7 @@ def kind(cause: str) -> str:
     Args:
         cause: name of the cause, `healthy` or `undecided`.
 
-    >>> kind("healthy"), kind("contaminated")
+    >>> kind("healthy"), kind("new backgrounds")
     ('holds', 'fails')
     """
     return {"healthy": "holds", UNDECIDED: "unjudged"}.get(cause, "fails")
@@ -70,6 +70,33 @@ def number(value: Interval | float | None) -> str:
         return cell(None)
     # Shares to a thousandth; smaller numbers, such as p-values, keep their digits.
     return cell(float(value) if abs(value) < 0.001 else round(float(value), 3))
+
+
+def points(share: Interval | float) -> str:
+    """Format a share of the examples in points of accuracy.
+
+    Args:
+        share: the share.
+
+    >>> points(Interval(value=0.1234)), points(-0.02)
+    ('12.3', '−2.0')
+    """
+    value = share.value if isinstance(share, Interval) else share
+    return typeset(f"{100 * value:z.1f}") if math.isfinite(value) else cell(None)
+
+
+def points_ends(share: Interval) -> str:
+    """Format the interval of a share in points of accuracy; without ends, the result is empty.
+
+    Args:
+        share: the share.
+
+    >>> points_ends(Interval(value=0.1, low=0.05, high=0.15))
+    '5.0 to 15.0'
+    """
+    if share.low is None or share.high is None:
+        return ""
+    return f"{points(share.low)} to {points(share.high)}"
 
 
 def gain(change: Interval) -> str:
@@ -132,20 +159,6 @@ def ends(interval: Interval | None) -> str:
     return f"{number(interval.low)} to {number(interval.high)}"
 
 
-def decides(step: Step, record: AuditRecord) -> bool:
-    """Return whether an answer gave the verdict.
-
-    Args:
-        step: a question with its answer.
-        record: the audit.
-    """
-    deciding = next(
-        (other for other in record.verdict.steps
-         if other.answer == "yes" and other.leads_to == record.verdict.cause), None
-    )  # fmt: skip
-    return step is deciding
-
-
 def badge(step: Step) -> str:
     """Return the answer in a few words.
 
@@ -154,15 +167,12 @@ def badge(step: Step) -> str:
 
     >>> badge(Step(
     ...     question="Does a refitted head recover OOD accuracy?", evidence="gain", found=None,
-    ...     threshold=0.1, answer="yes", leads_to="head", why="The gain is 0.3."))
-    'Yes: head'
+    ...     threshold=0.1, answer="not asked", leads_to="head", why="Not tested."))
+    'Not tested'
     """
-    return {
-        "yes": f"Yes: {step.leads_to}",
-        "no": "No, it fails" if step.leads_to == "healthy" else f"No, not {step.leads_to}",
-        "undecided": "Unclear",
-        "not asked": "Not asked",
-    }[step.answer]
+    return {"yes": "Yes", "no": "No", "undecided": "Unclear", "not asked": "Not tested"}[
+        step.answer
+    ]
 
 
 class EvidenceTable(NamedTuple):

@@ -48,7 +48,12 @@ def stylesheet() -> str:
     >>> "--paper: #fcfbf8;" in stylesheet()
     True
     """
-    light, dark = (_properties(COLORS[name]) for name in ("light", "dark"))
+    light, dark = (
+        _properties(
+            COLORS[name] | {f"series-{place}": color for place, color in enumerate(PALETTE[name])}
+        )
+        for name in ("light", "dark")
+    )
     return (
         f":root {{ color-scheme: light; --sans: {SANS};\n{light} }}\n"
         f":root[data-theme=dark] {{ color-scheme: dark;\n{dark} }}\n"
