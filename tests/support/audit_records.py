@@ -123,7 +123,7 @@ def ledger(cause: str, ood: str, loss: float) -> Ledger:
 
 def verdict(cause: str = "new backgrounds", ood: str = OOD[0]) -> Verdict:
     lost = step(HEALTHY, "yes" if cause == HEALTHY else "no", 0.62,
-                f"Accuracy is 97 % on id and 41 % on {ood}: this failure needs a cause.")  # fmt: skip
+                f"Accuracy is 97 % on id and 41 % on {ood}: it fails for a cause.")  # fmt: skip
     tested = (lost, *steps(cause, ood), step("undertrained", "no", 0.95))
     yes = [each.why for each in tested if each.answer == "yes"]
     no = [each.why for each in tested if each.answer == "no"]

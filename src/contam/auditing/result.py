@@ -271,7 +271,11 @@ def ledger_lines(ledger: Ledger) -> list[str]:
     """
     return [
         f"{100 * entry.points.value:5.1f} points  {entry.cause}"
-        + (": no test accounts for them" if entry.how == "rest" else f": {entry.what} ({entry.how})")
+        + (
+            ": no test accounts for them"
+            if entry.how == "rest"
+            else f": {entry.what} ({entry.how})"
+        )
         for entry in ledger.entries
         if entry.how != "rest" or entry.points.value >= 0.0005
     ]
@@ -306,9 +310,7 @@ def _numbers(record: AuditRecord) -> Iterator[dict[str, Any]]:
             what = f"{evidence.cause}: {number.what}"
             yield _row(what, number.value, on=number.on, part=number.part)
     for ledger in record.ledgers:
-        yield _row("ledger: loss", ledger.loss, on=ledger.on)
-        for entry in ledger.entries:
-            yield _row(f"ledger: {entry.cause}", entry.points, on=ledger.on, part=entry.what)
+        yield from _ledger_rows(ledger)
     for row in record.helps:
         for what in ("id_before", "id_after", "ood_before", "ood_after", "gain"):
             yield _row(f"remedy: {what}", getattr(row, what), on=row.on, part=row.name)
@@ -316,6 +318,12 @@ def _numbers(record: AuditRecord) -> Iterator[dict[str, Any]]:
         for what, value in layer:
             if what not in ("name", "neurons") and value is not None:
                 yield from _layer_rows(what, value, layer.name)
+
+
+def _ledger_rows(ledger: Ledger) -> Iterator[dict[str, Any]]:
+    yield _row("ledger: loss", ledger.loss, on=ledger.on)
+    for entry in ledger.entries:
+        yield _row(f"ledger: {entry.cause}", entry.points, on=ledger.on, part=entry.what)
 
 
 def _layer_rows(what: str, value: Any, layer: str) -> Iterator[dict[str, Any]]:

@@ -72,8 +72,8 @@ class Bar:
 def bars(record: AuditRecord) -> list[Bar]:
     """Return a bar for each of the first OOD sets, those with a ledger first.
 
-    A cause has the same fill and number in all bars. An OOD set without a ledger has its whole loss in one
-    segment.
+    A cause has the same fill and number in all bars. An OOD set without a ledger has its whole loss
+    in one segment.
 
     Args:
         record: the audit.
