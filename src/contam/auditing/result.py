@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from torch import nn
 
-from contam.auditing.records import FORMAT, AuditRecord, Interval, Ledger, Verdict
+from contam.auditing.records import FORMAT, AuditRecord, Interval, Ledger, SetScores, Verdict
 from contam.auditing.what_helps import RepairInputs, best_remedy, remedy_line, repaired
 from contam.run import write_atomically
 from contam.text_files import read_json
@@ -297,14 +297,7 @@ def _csv(rows: list[dict[str, Any]]) -> str:
 
 def _numbers(record: AuditRecord) -> Iterator[dict[str, Any]]:
     for scores in record.sets:
-        yield _row("accuracy", scores.overall.accuracy, on=scores.name)
-        for part, score in [*scores.by_class.items(), *scores.by_domain.items()]:
-            yield _row("accuracy", score.accuracy, on=scores.name, part=part)
-        for column, by_value in scores.by_group.items():
-            for value, score in by_value.items():
-                yield _row("accuracy", score.accuracy, on=scores.name, part=f"{column}: {value}")
-        if scores.effective_robustness is not None:
-            yield _row("effective_robustness", scores.effective_robustness, on=scores.name)
+        yield from _set_rows(scores)
     for evidence in record.evidence:
         for number in evidence.numbers:
             what = f"{evidence.cause}: {number.what}"
@@ -318,6 +311,17 @@ def _numbers(record: AuditRecord) -> Iterator[dict[str, Any]]:
         for what, value in layer:
             if what not in ("name", "neurons") and value is not None:
                 yield from _layer_rows(what, value, layer.name)
+
+
+def _set_rows(scores: SetScores) -> Iterator[dict[str, Any]]:
+    yield _row("accuracy", scores.overall.accuracy, on=scores.name)
+    for part, score in [*scores.by_class.items(), *scores.by_domain.items()]:
+        yield _row("accuracy", score.accuracy, on=scores.name, part=part)
+    for column, by_value in scores.by_group.items():
+        for value, score in by_value.items():
+            yield _row("accuracy", score.accuracy, on=scores.name, part=f"{column}: {value}")
+    if scores.effective_robustness is not None:
+        yield _row("effective_robustness", scores.effective_robustness, on=scores.name)
 
 
 def _ledger_rows(ledger: Ledger) -> Iterator[dict[str, Any]]:
