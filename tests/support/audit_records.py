@@ -14,6 +14,7 @@ from contam.auditing.causes import CAUSES, head, missing
 from contam.auditing.records import (
     HEALTHY,
     UNEXPLAINED,
+    Answer,
     AuditRecord,
     CauseEvidence,
     ConfusedPair,
@@ -69,7 +70,11 @@ def scores(
 
 
 def step(
-    leads_to: str, answer: str = "no", found: float | None = 0.02, why: str = "", on: str = OOD[0]
+    leads_to: str,
+    answer: Answer = "no",
+    found: float | None = 0.02,
+    why: str = "",
+    on: str = OOD[0],
 ) -> Step:
     """The test of a cause with the cause's own words."""
     question = next((each.question for each in CAUSES if each.name == leads_to), QUESTION)

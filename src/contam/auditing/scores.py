@@ -95,7 +95,7 @@ def _confused(result: PassResult, classes: Sequence[str]) -> tuple[ConfusedPair,
     pairs = Counter(zip(result.y[wrong].tolist(), result.predicted[wrong].tolist(), strict=True))
     ordered = sorted(pairs.items(), key=lambda pair: (-pair[1], pair[0]))
     return tuple(
-        ConfusedPair(label=classes[y], predicted=classes[predicted], count=count)
+        ConfusedPair(label=classes[int(y)], predicted=classes[int(predicted)], count=count)
         for (y, predicted), count in ordered[:CONFUSED]
     )
 
