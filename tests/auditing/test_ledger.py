@@ -179,6 +179,15 @@ def test_a_negligible_loss_has_no_cause() -> None:
     assert not loses(*sets)
 
 
+def test_both_sets_may_be_preprocessed_wrongly() -> None:
+    """The network was trained on RGB; the ID and the OOD images are BGR."""
+    inside, outside = (with_images(data, lambda x: x.flip(1)) for data in (ID, OOD))
+    found = audited(Middle(), inside, outside)
+    assert found.verdict.cause == "input mismatch"
+    assert "BGR" in found.verdict.sentence
+    assert not found.verdict.remedies
+
+
 def test_reliance_without_loss_is_a_side_finding() -> None:
     (x, y, _), (new, labels, _) = tinted(True, 300, 0), tinted(True, 300, 1)
     found = contam.audit(

@@ -18,6 +18,7 @@ from contam.auditing.audit_inputs import AuditInputs
 from contam.auditing.baseline import find_lines
 from contam.auditing.causes import CAUSES, Cause
 from contam.auditing.causes.head import Head, head_evidence, head_on_id
+from contam.auditing.causes.input_mismatch import InputMismatch
 from contam.auditing.causes.undertrained import Undertrained
 from contam.auditing.comparison import Comparison
 from contam.auditing.example_images import example_images
@@ -351,6 +352,11 @@ def cause_tests(
         elif isinstance(cause, Head):
             step = head_on_id(cause, passes)
             steps += [] if step is None else [step]
+        elif isinstance(cause, InputMismatch):
+            test = cause.on_id(passes, own)
+            if test is not None:
+                steps.append(test.step)
+                evidence += [] if test.evidence is None else [test.evidence]
     findings = tuple(filter(None, [relies(background)]))
     evidence += [record for one in found for record in one.evidence]
     ledgers = tuple(one.ledger for one in found)

@@ -111,6 +111,8 @@ class Comparison:
     scores: tuple[SetScores, SetScores]
     shown: int = 0
     """Images that the tests showed to the network so far."""
+    size: int = 0
+    """Images in a forward pass, where memory ran out before; 0 for the audit's batches."""
     known: dict[tuple[frozenset[Treatment], tuple[int, ...]], Answers] = field(default_factory=dict)
     """Answers under treatments, by these and the rows."""
     proposed: dict[str, tuple[Tensor, float]] = field(default_factory=dict)
@@ -244,10 +246,19 @@ class Comparison:
         model = self.inputs.model
         place = next((p.device for p in model.parameters()), x.device)
         observer = Observer(model, (), "moments", head=True)
-        size, predicted, confidence, head = self.inputs.batch_size, [], [], []
-        for part in x.split(size):
+        predicted, confidence, head = [], [], []
+        waiting = [*x.split(self.size or self.inputs.batch_size)]
+        while waiting:
+            part = waiting.pop(0)
             empty = torch.zeros(len(part), dtype=torch.int64)
-            observation = observer(Batch(part.to(place), empty, empty))
+            try:
+                observation = observer(Batch(part.to(place), empty, empty))
+            except torch.OutOfMemoryError:
+                if len(part) == 1:
+                    raise
+                self.size = len(part) // 2
+                waiting = [few for some in (part, *waiting) for few in some.split(self.size)]
+                continue
             most = observation.logits.detach().cpu().float().softmax(1).max(1)
             predicted.append(most.indices)
             confidence.append(most.values)

@@ -5,7 +5,7 @@ combinations, and each gets its Shapley value, after plumbing faults are repaire
 only be imitated or counted share what is left. What nothing accounts for is called unexplained.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
@@ -76,7 +76,7 @@ def explain(
         if isinstance(cause, LabelNoise) and any(test.positive for test in tests):
             tests.append(cause.not_tested("another cause was found"))
             continue
-        test = cause.test(comparison, base)
+        test = attempted(cause, lambda cause=cause: cause.test(comparison, base))
         tests.append(test)
         if test.positive and cause.plumbing and test.treatment is not None:
             base.append(test.treatment)
@@ -87,6 +87,20 @@ def explain(
     )  # fmt: skip
     evidence = tuple(test.evidence for test in tests if test.evidence is not None)
     return Explained(ledger, evidence, tuple(tests))
+
+
+def attempted(cause: Cause, run: Callable[[], CauseTest]) -> CauseTest:
+    """Return the result of a test; if it raises, that it could not be made.
+
+    Args:
+        cause: the cause.
+        run: makes the test.
+    """
+    try:
+        return run()
+    except (ValueError, RuntimeError) as error:
+        message = " ".join(str(error).split())[:200]
+        return cause.not_tested(message or type(error).__name__)
 
 
 def shares(comparison: Comparison, tests: Sequence[CauseTest]) -> tuple[LostPoints, ...]:

@@ -186,7 +186,7 @@ class _PassRunner:
         self.changed = pool[self._balanced(y[pool], changed, "audit/changes")]
         self.rows = self._table_rows(y)
         self.control_rows: Tensor | None = None
-        self.edited = budget.edited if inputs.ood else 0
+        self.edited = budget.edited
 
     def _table_rows(self, y: Tensor) -> Tensor | None:
         """The row of each of many classes in the tables; None if every class has one."""

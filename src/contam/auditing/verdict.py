@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contam.auditing.causes import CAUSES
 from contam.auditing.causes.cause import LEAST_SHARE
 from contam.auditing.causes.head import Head
+from contam.auditing.causes.input_mismatch import InputMismatch
 from contam.auditing.causes.undertrained import Undertrained
 from contam.auditing.intervals import accuracy_lost, chance_accuracy, percent, points
 from contam.auditing.records import (
@@ -25,7 +26,7 @@ from contam.auditing.records import (
 )
 
 BY_NAME = {cause.name: cause for cause in CAUSES}
-UNDERTRAINED, HEAD = Undertrained.name, Head.name
+UNDERTRAINED, HEAD, INPUTS = Undertrained.name, Head.name, InputMismatch.name
 NEGLIGIBLE = 0.21
 """Share of the above-chance ID accuracy whose loss is negligible."""
 HEADINGS = {
@@ -126,7 +127,12 @@ def _decide(
     points_lost = 0.0 if ledger is None else 100 * ledger.loss.value
     plumbing = bool(named) and BY_NAME[named[0].cause].plumbing
     shown = named if lost.answer != "yes" else []
+    both = on_id.get(INPUTS)
     cases = (
+        (
+            both is not None, INPUTS,
+            "" if both is None else f"{both.why} The OOD images may have the same fault.",
+        ),
         (
             training is not None and training.answer == "yes" and not plumbing,
             UNDERTRAINED, BY_NAME[UNDERTRAINED].meaning,

@@ -10,7 +10,13 @@ from torch import Tensor
 from contam.auditing.causes.cause import PLUMBING_SHARE, Cause, CauseTest, best_variant
 from contam.auditing.comparison import NO_IMAGES, Comparison, Treatment
 from contam.auditing.image_edits import HALVES, IMAGENET, denormalized, normalized
+from contam.auditing.intervals import above_chance, chance_accuracy
+from contam.auditing.passes import Passes
+from contam.auditing.records import SetScores
 
+SOLVED, LEAST_GAIN = 0.6, 0.15
+"""ID accuracy from chance to perfect up to which the ID images are tested, too, and the least gain
+in accuracy that shows another form there."""
 MEAN_OFF, SPREAD_OFF = 0.6, 1.4
 """After a change of scale, the largest difference of the mean from the ID mean, in ID standard
 deviations, and the largest ratio of the standard deviations."""
@@ -36,14 +42,39 @@ class InputMismatch(Cause):
 
     threshold: float = PLUMBING_SHARE
 
+    def on_id(self, passes: Passes, scores: SetScores) -> CauseTest | None:
+        """Test whether the ID images reach the network in another form than it was trained on.
+
+        Args:
+            passes: results of `run_passes`.
+            scores: accuracy on the ID set.
+
+        Returns:
+            None where the network solves the ID data, or they are no images.
+        """
+        found = above_chance(scores.overall.accuracy, chance_accuracy(scores))
+        same = Comparison(passes, (scores, scores))
+        if found.value > SOLVED or same.id_images is None:
+            return None
+        try:
+            test = self.test(same, ())
+        except (ValueError, RuntimeError):  # the network can't be run on edited images
+            return None
+        gain = None if test.evidence is None else test.evidence.effect
+        if not test.positive or gain is None or gain.value < LEAST_GAIN:
+            return None
+        return test
+
     def test(self, comparison: Comparison, base: Sequence[Treatment]) -> CauseTest:
         own, other = comparison.id_images, comparison.ood_images
         if own is None or other is None:
             return self.not_tested(NO_IMAGES)
+        # Where a set is compared with itself, its own pixel statistics say nothing.
+        alone = own is other
         variants = [
             Treatment(self.name, what, 0, comparison_edit(edit), fix=fix)
             for what, edit, fix, scale in _variants(comparison, own.x)
-            if not scale or _matches(edit(other.x), own.x)
+            if not scale or alone or _matches(edit(other.x), own.x)
         ]
         best = best_variant(comparison, base, variants) if variants else None
         if best is None:
