@@ -138,7 +138,7 @@ LAPTOP = FULL.model_copy(
     update={
         "tasks": FULL.tasks[:3],
         "families": (1, 2, 4),
-        "ways": ("centered", "instance", "leaky"),
+        "ways": ("centered", "instance"),
     }
 )
 SMOKE = FULL.model_copy(
