@@ -36,11 +36,13 @@ from contam.auditing.records import (
     MeasuredRemedy,
     SetScores,
     Step,
+    UnlabeledScores,
 )
 from contam.auditing.reliance import reliance, relies
 from contam.auditing.result import Audit
 from contam.auditing.scores import set_scores
 from contam.auditing.single_pass import running_layers
+from contam.auditing.unlabeled import unlabeled_evidence
 from contam.auditing.verdict import loses, verdict
 from contam.auditing.what_helps import RepairInputs, measure_repairs, repair_inputs
 from contam.experiment import Stage
@@ -68,6 +70,7 @@ def audit(
     *,
     id: Any,
     ood: Any = None,
+    unlabeled: Any = None,
     name: str | None = None,
     layers: str | Sequence[str] = "auto",
     background: Any = None,
@@ -109,6 +112,9 @@ def audit(
             domain) or dicts.
         ood: shifted data of the same kinds: one set, a list, or a dict by name. Without it,
             questions that need OOD data are reported as undecided.
+        unlabeled: shifted data without labels, in the same forms or as inputs alone (a folder of
+            images, a tensor): their accuracy is estimated, and examples to label are drawn. Labels
+            that they have are ignored.
         name: name of the model on the page and in the records.
         layers: names of the layers to examine, or `auto` for all activations.
         background: label of the background of each ID example, or a dict by set.
@@ -176,10 +182,11 @@ def audit(
     modules = [m for m in (own, untrained, reference) if isinstance(m, nn.Module)]
     with preserve_model(*modules), _reporting(progress) as report:
         ready = prepare(
-            found, id=id, ood=ood, layers=layers, background=background, masks=masks, budget=budget,
-            reference=reference, control=False if quick else untrained, transform=transform,
-            classes=classes, columns=columns, keys=keys, domain=domain, device=device,
-            batch_size=batch_size, workers=workers, seed=seed,
+            found, id=id, ood=ood, unlabeled=unlabeled, layers=layers, background=background,
+            masks=masks, budget=budget, reference=reference,
+            control=False if quick else untrained, transform=transform, classes=classes,
+            columns=columns, keys=keys, domain=domain, device=device, batch_size=batch_size,
+            workers=workers, seed=seed,
         )  # fmt: skip
         inputs = ready.subject
         if base is not None:
@@ -207,9 +214,16 @@ def audit(
             contam=version("contam"),
             model=inputs.name,
             classes=inputs.classes,
-            verdict=verdict(evidence.sets, evidence.ledgers, evidence.steps, evidence.findings),
+            verdict=verdict(
+                evidence.sets,
+                evidence.ledgers,
+                evidence.steps,
+                evidence.findings,
+                evidence.unlabeled,
+            ),
             ledgers=evidence.ledgers,
             sets=evidence.sets,
+            unlabeled=evidence.unlabeled,
             evidence=evidence.causes,
             layers=evidence.layers.layers,
             neurons=evidence.layers.neurons,
@@ -242,6 +256,7 @@ class Evidence:
     helps: tuple[MeasuredRemedy, ...] = ()
     repair_inputs: RepairInputs | None = None
     """What the repairs were measured on."""
+    unlabeled: tuple[UnlabeledScores, ...] = ()
 
 
 def collect(
@@ -282,6 +297,8 @@ def collect(
     explained = _drain(cause_tests(passes, sets), report, (ILLUSTRATED, TESTED))
     left_out += [line for record in explained.causes for line in record.left_out]
     left_out += explained.left_out
+    without = unlabeled_evidence(passes)
+    left_out += without.left_out
     helps, kept = (), None
     if budget.repaired:
         kept = repair_inputs(passes)
@@ -289,8 +306,9 @@ def collect(
         left_out += failed
     report(Stage(1.0, "repairs"))
     return Evidence(
-        sets, explained.causes, explained.ledgers, explained.steps, explained.findings, inside,
-        examples, tuple(dict.fromkeys(left_out)), helps, kept,
+        sets, explained.causes, explained.ledgers, explained.steps,
+        (*explained.findings, *without.findings), inside, examples,
+        tuple(dict.fromkeys(left_out)), helps, kept, without.scores,
     )  # fmt: skip
 
 

@@ -36,6 +36,8 @@ class AuditInputs:
     """Number of examples in a forward pass; halved when memory runs out."""
     base: nn.Module | Mapping[str, Tensor] | None = field(default=None, repr=False)
     """The network that this one was fine-tuned from, or its weights."""
+    unlabeled: tuple[InputSet, ...] = ()
+    """Sets without labels; the class index of all their examples is 0."""
 
     @property
     def chance(self) -> float:

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from contam.auditing.audit_inputs import AuditInputs
 from contam.auditing.head_probes import PROBE as EXACT
@@ -243,38 +243,13 @@ class Comparison:
 
     def answer(self, x: Float[Tensor, "n ..."]) -> Answers:
         """Run the network on images, in batches."""
-        model = self.inputs.model
-        place = next((p.device for p in model.parameters()), x.device)
-        observer = Observer(model, (), "moments", head=True)
-        predicted, confidence, head = [], [], []
-        waiting = [*x.split(self.size or self.inputs.batch_size)]
-        while waiting:
-            part = waiting.pop(0)
-            empty = torch.zeros(len(part), dtype=torch.int64)
-            try:
-                observation = observer(Batch(part.to(place), empty, empty))
-            except torch.OutOfMemoryError:
-                if len(part) == 1:
-                    raise
-                self.size = len(part) // 2
-                waiting = [few for some in (part, *waiting) for few in some.split(self.size)]
-                continue
-            most = observation.logits.detach().cpu().float().softmax(1).max(1)
-            predicted.append(most.indices)
-            confidence.append(most.values)
-            if observation.head is not None:
-                head.append(observation.head.detach().cpu().float())
         self.shown += len(x)
-        features = torch.cat(head) if head else None
-        return Answers(torch.cat(predicted), features, torch.cat(confidence))
+        answers, self.size = answers_of(self.inputs.model, x, self.size or self.inputs.batch_size)
+        return answers
 
     def in_network_range(self, edit: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         """Return an edit of the network's inputs as an edit of the audit's images."""
-        model = self.inputs.model
-        pixel_range = model.pixel_range if isinstance(model, LogitsAdapter) else None
-        if pixel_range is None:
-            return edit
-        return lambda x: pixel_range.pictures(edit(pixel_range.inputs(x)))
+        return network_range_edit(self.inputs.model, edit)
 
     def under(self, treatments: Sequence[Treatment], rows: Int[Tensor, " some"]) -> Answers:
         """Return the answers on some of the kept OOD examples under treatments."""
@@ -320,6 +295,56 @@ class Comparison:
             return head(answers.head)
 
         return read
+
+
+def answers_of(model: nn.Module, x: Float[Tensor, "n ..."], batch_size: int) -> tuple[Answers, int]:
+    """Run a network on images, in batches, which are halved where memory runs out.
+
+    Args:
+        model: the network.
+        x: images.
+        batch_size: images in a forward pass.
+
+    Returns:
+        What it returns, and the batch size that fits.
+    """
+    place = next((p.device for p in model.parameters()), x.device)
+    observer = Observer(model, (), "moments", head=True)
+    predicted, confidence, head = [], [], []
+    waiting = [*x.split(batch_size)]
+    while waiting:
+        part = waiting.pop(0)
+        empty = torch.zeros(len(part), dtype=torch.int64)
+        try:
+            observation = observer(Batch(part.to(place), empty, empty))
+        except torch.OutOfMemoryError:
+            if len(part) == 1:
+                raise
+            batch_size = len(part) // 2
+            waiting = [few for some in (part, *waiting) for few in some.split(batch_size)]
+            continue
+        most = observation.logits.detach().cpu().float().softmax(1).max(1)
+        predicted.append(most.indices)
+        confidence.append(most.values)
+        if observation.head is not None:
+            head.append(observation.head.detach().cpu().float())
+    features = torch.cat(head) if head else None
+    return Answers(torch.cat(predicted), features, torch.cat(confidence)), batch_size
+
+
+def network_range_edit(
+    model: nn.Module, edit: Callable[[Tensor], Tensor]
+) -> Callable[[Tensor], Tensor]:
+    """Return an edit of a network's inputs as an edit of the audit's images.
+
+    Args:
+        model: the network.
+        edit: from inputs to inputs.
+    """
+    pixel_range = model.pixel_range if isinstance(model, LogitsAdapter) else None
+    if pixel_range is None:
+        return edit
+    return lambda x: pixel_range.pictures(edit(pixel_range.inputs(x)))
 
 
 def interval_of(

@@ -50,6 +50,17 @@ def scaled(interval: Interval, factor: float) -> Interval:
     return _mapped(interval, lambda value: factor * value)
 
 
+def width(interval: Interval) -> float:
+    """Return the distance between the ends; 0 without ends.
+
+    >>> width(Interval(value=0.5, low=0.25, high=0.75))
+    0.5
+    """
+    if interval.low is None or interval.high is None:
+        return 0.0
+    return interval.high - interval.low
+
+
 def complement(interval: Interval) -> Interval:
     """Return one minus the interval.
 

@@ -34,6 +34,7 @@ from contam.inputs.duplicates import same_content
 from contam.models.linear_head import find_head
 from contam.models.logits_adapter import LogitsAdapter
 from contam.models.normalization import without_running_statistics
+from contam.rng import generator_for
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class Budget:
     """Largest share of the ID set that is changed, and of each set that the control sees."""
     numbers: int = 2**26
     """Features to keep at most."""
+    scored: int = 2**24
+    """Logits of each data set to keep at most, for estimates of the accuracy without labels."""
 
     def limited(self, most: int, count: int) -> int:
         """Return a number of examples, limited by the share of a set of `count`."""
@@ -98,6 +101,8 @@ class Passes:
     """Inputs of some examples of each set, for the tests of causes and for repairs."""
     image_rows: dict[str, Int[Tensor, " some"]] = field(default_factory=dict)
     """These examples."""
+    unlabeled: dict[str, PassResult] = field(default_factory=dict)
+    """The sets without labels; the class index of all their examples is 0."""
     left_out: list[str] = field(default_factory=list)
     pairs: dict[str, Int[Tensor, "pairs 2"]] = field(default_factory=dict)
     """Results of `same_content`."""
@@ -214,7 +219,7 @@ class _PassRunner:
         inputs, budget = self.inputs, self.budget
         sets = (inputs.id, *inputs.ood)
         changes = 4 * len(self.changed)
-        total = sum(map(len, sets)) + len(self.without) + changes
+        total = sum(map(len, (*sets, *inputs.unlabeled))) + len(self.without) + changes
         if inputs.untrained is not None and budget.control:
             total += changes + sum(budget.limited(budget.control, len(s)) for s in sets)
         return max(1, total)
@@ -248,6 +253,8 @@ class _PassRunner:
             if control is not None:
                 yield from self._control_pass(control, sample, result, rows, wanted)
             result.inputs = None
+        for sample in inputs.unlabeled:
+            yield from self._unlabeled_pass(sample)
         passes.layers.finish()
         for result in passes.sets.values():
             result.tables, result.subset_tables, result.inputs = {}, {}, None
@@ -297,11 +304,33 @@ class _PassRunner:
             rows=kept, layers=self.probed, numbers=int(share * self.budget.numbers),
             inputs=none if inputs is None else inputs, subset=none if subset is None else subset,
             by_domain=own, head=True, border=own, reference=self.inputs.reference,
+            scored=self._scored_rows(sample),
         )  # fmt: skip
         result = yield from self._pass(self.inputs.model, sample, keep, rows=self.rows)
         self.passes.left_out += result.left_out
         self.passes.sets[sample.name] = result
         return result
+
+    def _unlabeled_pass(self, sample: Sample) -> Generator[int, None, None]:
+        self.doing = f"examples of {sample.name}"
+        edited = self._edited_rows(sample)
+        keep = Keep(inputs=edited, head=True, scored=self._scored_rows(sample))
+        result = yield from run_pass(
+            self.inputs.model, sample, (), classes=len(self.inputs.classes), keep=keep,
+            batch_size=self.inputs.batch_size,
+        )  # fmt: skip
+        self.passes.left_out += result.left_out
+        self.passes.unlabeled[sample.name] = result
+        self._keep_images(sample, result, edited, edited[edited < len(result.y)])
+        result.inputs = None
+
+    def _scored_rows(self, sample: Sample) -> Tensor:
+        """The examples whose confidences are compared, a random sample of large sets."""
+        if not self.inputs.unlabeled:
+            return torch.arange(0)
+        most = max(1, self.budget.scored // len(self.inputs.classes))
+        drawn = generator_for(self.inputs.seed, f"audit/confidences of {sample.name}")
+        return torch.randperm(len(sample), generator=drawn)[:most].sort().values
 
     def _pass(
         self,
@@ -383,7 +412,7 @@ class _PassRunner:
         """Keep the inputs of some examples for the tests of causes and for repairs."""
         rows = rows[rows < len(result.y)]
         if len(rows) and result.inputs is not None:
-            sets = 1 + len(self.inputs.ood)
+            sets = 1 + len(self.inputs.ood) + len(self.inputs.unlabeled)
             most = self.budget.edited_numbers // (sets * result.inputs.x[0].numel())
             rows = rows[self._balanced(result.y[rows], most, "audit/repairs")]
             self.passes.images[sample.name] = result.inputs.pick(torch.searchsorted(held, rows))

@@ -1,6 +1,7 @@
 """Convert a network and data of any accepted form to `AuditInputs`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from contam.inputs.parts import pick
 from contam.inputs.pixel_range import PixelRange, Transform, pixel_range_of
 from contam.inputs.table_files import table_of
 from contam.inputs.tables import RawSet
+from contam.inputs.unlabeled import lacks_labels, unlabeled_sets
 from contam.models import efficientnet_lite
 from contam.models.black_box import NOTE, BlackBox
 from contam.models.find_network import FoundNetwork, find_network
@@ -72,6 +74,7 @@ class Prepared:
         own, others = self.subject.id, self.subject.ood
         notes = [note for some in (own, *others) for note in some.notes]
         first = own.fingerprints if others else None
+        notes += [note for some in self.subject.unlabeled for note in some.notes]
         for other in others:
             second = None if first is None else other.fingerprints
             if first is not None and second is not None:
@@ -87,6 +90,7 @@ def prepare(
     *,
     id: Any,
     ood: Any = None,
+    unlabeled: Any = None,
     layers: str | Sequence[str] = "auto",
     background: Any = None,
     masks: Any = None,
@@ -110,6 +114,7 @@ def prepare(
         model: a module, a name, a `FoundNetwork`, or None if the data are features.
         id: the ID data.
         ood: the OOD data: one set, a list of sets, or a dict by name.
+        unlabeled: data without labels, in the same forms.
         layers: names of layers, or `auto`.
         background: background labels of the ID set, or a dict of labels by set.
         masks: object masks of the ID set or a folder of them, or a dict of these by set.
@@ -158,13 +163,14 @@ def prepare(
         outputs=None if resolved is None or columns else _outputs(resolved.model),
         workers=workers,
     )  # fmt: skip
-    check_used([id, *(data for _, data in named_sets(ood))], transform, keys, domain)
-    tables = _tables(id, ood, options)
-    pixel_range = shared_pixel_range(tables)
-    if pixel_range is not None and pixel_range.is_unit:
-        pixel_range = None
+    without = unlabeled_sets(unlabeled, keys)
+    check_used([id, *(data for _, data in [*named_sets(ood), *without])], transform, keys, domain)
+    every = _tables(id, ood, without, options)
+    pixel_range = _pixel_range(every)
     notes = [] if resolved is None else list(resolved.notes)
-    samples = _samples(tables, pixel_range)
+    count = len(every) - len(without)
+    samples = _samples(every, pixel_range)
+    tables, samples, unlabeled_samples = every[:count], samples[:count], samples[count:]
     if resolved is None:
         network, samples, tables = _from_features(tables, samples, classes, seed, notes)
         name = "a linear head on given features"
@@ -200,9 +206,9 @@ def prepare(
         samples[0], tuple(samples[1:]), observed,
         encoder, encoder_name, random, seed, tuple(map(printable, domains)),
         batch_size or (BATCH_OF_SMALL if x[0].numel() <= SMALL_INPUT else BATCH_OF_LARGE),
+        tuple(map(_with_paths, unlabeled_samples, every[count:])),
     )  # fmt: skip
-    provenance = {"model": name, "id": _origin(tables[0])}
-    provenance |= {f"ood: {table.name}": _origin(table) for table in tables[1:]}
+    provenance = {"model": name, **_origins([*tables, *every[count:]], len(tables))}
     provenance |= {"weights": Path(weights).name} if weights is not None else {}
     return Prepared(
         subject, tuple(dict.fromkeys(notes)),
@@ -254,22 +260,33 @@ def _of_classes(samples: Sequence[Sample], labels: Labels) -> list[Sample]:
     return samples
 
 
-def _tables(id: Any, ood: Any, options: Options) -> list[RawSet]:
-    """Read the ID set and the OOD sets, and give them different names."""
+def _tables(
+    id: Any, ood: Any, unlabeled: Sequence[tuple[str | None, Any]], options: Options
+) -> list[RawSet]:
+    """Read the ID set, the OOD sets and those without labels, and give them different names."""
     pairs = named_sets(ood)
     if isinstance(id, Shift):
         pairs = named_sets(id) + pairs
     named: list[NamedData] = [(None, "ID", id)]
     for place, (name, data) in enumerate(pairs, start=1):
         named.append((name, "OOD" if len(pairs) == 1 else f"OOD {place}", data))
+    for place, (name, data) in enumerate(unlabeled, start=1):
+        named.append((name, "unlabeled" if len(unlabeled) == 1 else f"unlabeled {place}", data))
+    labeled = 1 + len(pairs)
     first = None if _is_folder(id) else read_raw(None, id, "ID", options)
     if first is not None and len(first.shape) == 3:
         options = replace(options, size=(first.shape[2], first.shape[1]))
-    opened, options = _with_trees(named, options)
+    opened, options = _with_trees(named, options, labeled)
     tables: list[RawSet] = []
     taken: set[str] = set()
     for place, (name, role, data) in enumerate(opened):
-        table = first if first and not place else read_raw(name, data, role, options)
+        if first is not None and not place:
+            table = first
+        elif place < labeled:
+            with _suggesting_unlabeled(place, data, options):
+                table = read_raw(name, data, role, options)
+        else:
+            table = read_raw(name, data, role, replace(options, labeled=False))
         if table.name in taken:
             plain = f"{role}: {table.name}"
             table = replace(table, name=plain if plain not in taken else f"{plain} ({place})")
@@ -285,18 +302,38 @@ def _tables(id: Any, ood: Any, options: Options) -> list[RawSet]:
     return tables
 
 
+@contextmanager
+def _suggesting_unlabeled(place: int, data: Any, options: Options) -> Iterator[None]:
+    """Add to an error about an OOD set that has no labels how to give it."""
+    try:
+        yield
+    except ValueError as error:
+        if not place or not lacks_labels(data, options.keys):
+            raise
+        raise ValueError(f"{error}; if it has no labels, give it as unlabeled=") from None
+
+
 def _is_folder(data: Any) -> bool:
     return isinstance(data, str | Path) and table_of(data) is None
 
 
-def _with_trees(sets: Sequence[NamedData], options: Options) -> tuple[list[NamedData], Options]:
-    """Find the files of all folders first: they have the ID set's classes and one size."""
+def _with_trees(
+    sets: Sequence[NamedData], options: Options, labeled: int
+) -> tuple[list[NamedData], Options]:
+    """Find the files of all folders first: they have the ID set's classes and one size.
+
+    The first `labeled` sets have labels.
+    """
     opened: list[NamedData] = []
-    for name, role, data in sets:
+    for place, (name, role, data) in enumerate(sets):
         if not _is_folder(data):
             opened.append((name, role, data))
             continue
-        tree = tree_of(data, name, options)
+        if place < labeled:
+            with _suggesting_unlabeled(place, data, options):
+                tree = tree_of(data, name, options)
+        else:
+            tree = tree_of(data, name, replace(options, labeled=False))
         if not opened and options.classes is None:
             options = replace(options, classes=tree.classes)
         opened.append((name, role, tree))
@@ -322,10 +359,26 @@ def _samples(tables: Sequence[RawSet], pixel_range: PixelRange | None) -> list[S
             table.make_domain(torch.zeros(len(table)).long(), place.long(), pixel_range),
             read_notes=(*table.notes, *table.remarks),
             read_groups={printable(name): [*map(printable, c)] for name, c in columns.items()},
+            read_numbers=table.numbers,
             domain_column=printable(column_title(table.domain_column)),
         )
         for table, place, columns in zip(tables, places, groups, strict=True)
     ]
+
+
+def _pixel_range(tables: Sequence[RawSet]) -> PixelRange | None:
+    """Return the common pixel range of the sets; None if it is [0, 1] or they are not images."""
+    found = shared_pixel_range(tables)
+    return None if found is None or found.is_unit else found
+
+
+def _with_paths(sample: Sample, table: RawSet) -> Sample:
+    """Return a set with the path of each file, relative to the folder of the set if it has one."""
+    root = table.root
+    if root is not None and not all(file.is_relative_to(root) for file in table.files):
+        root = None
+    paths = (file if root is None else file.relative_to(root) for file in table.files)
+    return replace(sample, read_files=tuple(printable(str(path)) for path in paths))
 
 
 def _relabeled(domain: Domain, y: Tensor) -> Domain:
@@ -506,6 +559,15 @@ def _from_features(
         [replace(samples[0].pick(judged), domain=domain), *samples[1:]],
         [half, *tables[1:]],
     )
+
+
+def _origins(tables: Sequence[RawSet], labeled: int) -> dict[str, str]:
+    """Describe the origin of each set, with its role; the first `labeled` sets have labels."""
+    roles = ["id"] + ["ood"] * (labeled - 1) + ["unlabeled"] * (len(tables) - labeled)
+    return {
+        role if role == "id" else f"{role}: {table.name}": _origin(table)
+        for role, table in zip(roles, tables, strict=True)
+    }
 
 
 def _origin(table: RawSet) -> str:

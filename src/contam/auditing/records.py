@@ -293,6 +293,92 @@ class Ledger(Record):
         return sum(entry.points.value for entry in self.entries if entry.how == "rest")
 
 
+class AccuracyEstimate(Record):
+    """An accuracy that was estimated from confidences, without labels."""
+
+    method: str
+    """`average thresholded confidence` or `difference of confidences`."""
+    on: str
+    """Name of the data set."""
+    estimate: Interval
+    """The interval is that of sampling; it does not contain the error of the method."""
+    accuracy: Interval | None = None
+    """The true accuracy on the same examples; absent without labels."""
+    n: PositiveInt
+
+
+class PixelDifference(Record):
+    """A statistic of the pixels of one channel, compared with the ID images."""
+
+    what: Literal["mean", "spread", "noise", "sharpness"]
+    channel: str
+    difference: float
+    """Mean over images minus that over ID images, in standard deviations over ID images."""
+
+
+class VariantConfidence(Record):
+    """A change of the input that raises the confidence on unlabeled images to near the ID level."""
+
+    what: str
+    fix: str
+    """A line of code."""
+    before: Interval
+    """Mean confidence."""
+    after: Interval
+    id_level: float
+    """Mean confidence on the ID set."""
+    n: PositiveInt
+
+    @property
+    def sentence(self) -> str:
+        """The finding with its numbers and the fix."""
+        return (
+            f"With {self.what}, the mean confidence rises from {self.before.value:.2f} to "
+            f"{self.after.value:.2f} ({self.id_level:.2f} on the ID set, n = {self.n}), so these "
+            "images probably reach the network in another form than the ID images. To change "
+            f"them: {self.fix}"
+        )
+
+
+class ExampleToLabel(Record):
+    """An unlabeled example that was drawn for labeling."""
+
+    index: NonNegativeInt
+    """Position in the user's data."""
+    path: str = ""
+    """Path of the file, relative to the folder of the set if it has one; empty without a file."""
+    predicted: str
+
+
+class UnlabeledScores(Record):
+    """What was measured on a data set without labels."""
+
+    name: str
+    count: PositiveInt
+    estimates: tuple[AccuracyEstimate, ...] = ()
+    """Estimated accuracy by each method."""
+    checks: tuple[AccuracyEstimate, ...] = ()
+    """The same estimates on labeled data, with the true accuracies: the half of the ID set that
+    they were not fitted to, and each labeled OOD set."""
+    confidence: Interval | None = None
+    """Mean confidence, the largest softmax probability."""
+    id_confidence: Interval | None = None
+    """The same on the ID set."""
+    domain_auc: Interval | None = None
+    """Area under the ROC curve of a classifier that tells this set's features from those of the ID
+    set, judged on examples that it was not fitted to; 0.5 if they are alike."""
+    pixels: tuple[PixelDifference, ...] = ()
+    variant: VariantConfidence | None = None
+    with_labels: Interval
+    """The interval that the accuracy would have with the labels of `to_label` if it is as estimated
+    (by the first method; 0.5 without an estimate)."""
+    widest: Interval
+    """The widest such interval, around an accuracy of 0.5."""
+    to_label: tuple[ExampleToLabel, ...] = ()
+    """Examples to label first, in random order. Each predicted class has its share of the set, and
+    all examples had the same chance, so the plain accuracy on them is unbiased."""
+
+
 class Verdict(Record):
     """The cause of the largest share of the lost accuracy, the reasons, and side findings."""
 
@@ -332,6 +418,8 @@ class AuditRecord(Record):
     """One for each OOD set that loses accuracy, the largest loss first."""
     sets: tuple[SetScores, ...]
     """The ID set first."""
+    unlabeled: tuple[UnlabeledScores, ...] = ()
+    """The data sets without labels."""
     evidence: tuple[CauseEvidence, ...] = ()
     """One record for each cause that was measured, in the order of the questions."""
     layers: tuple[LayerRecord, ...] = ()

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from torch import nn
 
-from contam.auditing.records import FORMAT, AuditRecord, Interval, Ledger, SetScores, Verdict
+from contam.auditing.intervals import percent, width
+from contam.auditing.records import (
+    FORMAT,
+    AuditRecord,
+    Interval,
+    Ledger,
+    SetScores,
+    UnlabeledScores,
+    Verdict,
+)
 from contam.auditing.what_helps import RepairInputs, best_remedy, remedy_line, repaired
 from contam.run import write_atomically
 from contam.text_files import read_json
@@ -19,6 +28,8 @@ from contam.text_files import read_json
 if TYPE_CHECKING:
     import pandas as pd
 
+TO_LABEL = "to_label.csv"
+"""File of the unlabeled examples to label first."""
 RECORD, SCHEMA = "audit.json", "audit.schema.json"
 """Files of all results, and of their schema."""
 TABLES = {"evidence": "evidence.csv", "neurons": "neurons.csv"}
@@ -66,6 +77,7 @@ class Audit:
         lines += [] if best is None else [f"helps most: {remedy_line(best)}"]
         lines += [f"{name}: {text}" for name, text in self._accuracies()]
         lines += self._groups()
+        lines += [line for scores in self.evidence.unlabeled for line in estimate_lines(scores)]
         count = len(self.evidence.left_out)
         lines += [f"not measured: {count}, see .evidence.left_out"] if count else []
         return "\n".join(lines)
@@ -183,10 +195,14 @@ class Audit:
             Dicts with `what` was measured, `on` which data set or change, in which `layer` or
             `part` (class, domain, group or encoder), the `value` and the ends of its interval.
         """
-        return list(_numbers(self.evidence))
+        without = (row for one in self.evidence.unlabeled for row in _unlabeled_rows(one))
+        return [*_numbers(self.evidence), *without]
 
     def save(self, folder: str | Path) -> Path:
-        """Write `audit.json`, its schema and two tables into a folder, each in one piece.
+        """Write `audit.json`, its schema and tables into a folder, each in one piece.
+
+        With sets without labels, `to_label.csv` lists the examples to label first. With its column
+        `label` filled in, it is a table that `ood` takes.
 
         Args:
             folder: where the files are written; it is made if it does not exist.
@@ -202,9 +218,18 @@ class Audit:
             TABLES["neurons"]: _csv(self._neurons()),
             RECORD: self.evidence.model_dump_json(indent=1) + "\n",
         }
+        if self.evidence.unlabeled:
+            content[TO_LABEL] = _csv(self._to_label())
         for name, text in content.items():
             write_atomically(folder / name, text.encode())
         return folder
+
+    def _to_label(self) -> list[dict[str, Any]]:
+        return [
+            {"set": scores.name, "index": one.index, "path": one.path, "predicted": one.predicted,
+             "label": ""}
+            for scores in self.evidence.unlabeled for one in scores.to_label
+        ]  # fmt: skip
 
     def _neurons(self) -> list[dict[str, Any]]:
         table = self.evidence.neurons
@@ -328,6 +353,52 @@ def _ledger_rows(ledger: Ledger) -> Iterator[dict[str, Any]]:
     yield _row("ledger: loss", ledger.loss, on=ledger.on)
     for entry in ledger.entries:
         yield _row(f"ledger: {entry.cause}", entry.points, on=ledger.on, part=entry.what)
+
+
+def estimate_lines(scores: UnlabeledScores) -> list[str]:
+    """Return the estimates on a set without labels, their errors and its findings as lines.
+
+    Args:
+        scores: what was measured on the set.
+    """
+    lines = []
+    for found in scores.estimates:
+        errors = ", ".join(
+            f"{100 * (check.estimate.value - check.accuracy.value):+.1f} on {check.on}"
+            for check in scores.checks
+            if check.method == found.method and check.accuracy is not None
+        )
+        lines.append(
+            f"UNLABELED {scores.name}: accuracy about {percent(found.estimate)} by {found.method}, "
+            f"n {found.n} (error where labels are known, in points: {errors})"
+        )
+    if scores.variant is not None:
+        lines.append(f"{scores.name}: {scores.variant.sentence}")
+    if scores.to_label:
+        lines.append(
+            f"{scores.name}: labels of the {len(scores.to_label)} examples in .to_label would "
+            f"measure its accuracy to {50 * width(scores.widest):.0f} points up and down or better"
+        )
+    return lines
+
+
+def _unlabeled_rows(scores: UnlabeledScores) -> Iterator[dict[str, Any]]:
+    for found in scores.estimates:
+        yield _row("estimated accuracy", found.estimate, on=scores.name, part=found.method)
+    for check in scores.checks:
+        if check.accuracy is not None:
+            error = check.estimate.value - check.accuracy.value
+            yield _row("error of the estimated accuracy", error, on=check.on, part=check.method)
+    for what, value in (
+        ("mean confidence", scores.confidence),
+        ("domain classifier, area under the ROC curve", scores.domain_auc),
+        ("accuracy with the labels to provide", scores.with_labels),
+    ):
+        if value is not None:
+            yield _row(what, value, on=scores.name)
+    for pixel in scores.pixels:
+        what = f"pixels: {pixel.what}, in ID standard deviations"
+        yield _row(what, pixel.difference, on=scores.name, part=pixel.channel)
 
 
 def _layer_rows(what: str, value: Any, layer: str) -> Iterator[dict[str, Any]]:

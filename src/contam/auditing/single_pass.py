@@ -121,6 +121,8 @@ class Keep:
     """Features to keep at most; fewer examples are kept where there are many neurons."""
     inputs: Int[Tensor, " inputs"] = field(default_factory=lambda: torch.arange(0))
     """Examples whose inputs are kept."""
+    scored: Int[Tensor, " scored"] = field(default_factory=lambda: torch.arange(0))
+    """Examples whose logits are kept for estimates of the accuracy without labels."""
     subset: Int[Tensor, " subset"] = field(default_factory=lambda: torch.arange(0))
     """Examples that also have class means of their own."""
     by_domain: bool = False
@@ -154,6 +156,10 @@ class PassResult:
     """(kept, neurons) mean activations by layer."""
     logits: Tensor = field(default_factory=lambda: torch.empty(0, 0))
     """(kept, classes)"""
+    scored: Int[Tensor, " scored"] = field(default_factory=lambda: torch.arange(0))
+    """The examples of `Keep.scored`."""
+    scored_logits: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+    """(scored, classes)"""
     inputs: Batch | None = None
     """The examples whose inputs were kept, on the CPU."""
     head: Tensor | None = None
@@ -279,10 +285,11 @@ class _Accumulator:
             among[subset] = y[subset].unique(return_inverse=True)[1]
         self.subset = _Groups(among, int(among.max()) + 1, y * 0, chosen)
         self.rows = keep.rows[keep.rows < len(y)]
+        self.scored = keep.scored[keep.scored < len(y)]
         self.done = 0
         self.columns: dict[str, list[Tensor]] = {
-            name: [] for name in ("y", "predicted", "domain", "loss", "logits", "head", "border",
-                                  "reference")
+            name: [] for name in ("y", "predicted", "domain", "loss", "logits", "scored", "head",
+                                  "border", "reference")
         }  # fmt: skip
         self.inputs: list[Batch] = []
         self.images = False
@@ -309,6 +316,7 @@ class _Accumulator:
         columns["domain"].append(batch.domain.cpu())
         columns["loss"].append(F.cross_entropy(logits, y, reduction="none"))
         columns["logits"].append(logits[_within(self.rows, here)])
+        columns["scored"].append(logits[_within(self.scored, here)])
         if self.keep.head and observation.head is not None:
             columns["head"].append(observation.head.detach().float().cpu())
         if self.keep.border and has_border(batch.x):
@@ -381,6 +389,8 @@ class _Accumulator:
             kept=self.rows,
             features={name: torch.cat(parts) for name, parts in self.features.items()},
             logits=columns["logits"],
+            scored=self.scored,
+            scored_logits=columns["scored"],
             inputs=Batch(*map(torch.cat, zip(*self.inputs, strict=True))) if self.inputs else None,
             left_out=self.left_out,
             rows=self.table_rows,

@@ -12,7 +12,7 @@ from contam.auditing.causes.cause import LEAST_SHARE
 from contam.auditing.causes.head import Head
 from contam.auditing.causes.input_mismatch import InputMismatch
 from contam.auditing.causes.undertrained import Undertrained
-from contam.auditing.intervals import accuracy_lost, chance_accuracy, percent, points
+from contam.auditing.intervals import accuracy_lost, chance_accuracy, percent, points, width
 from contam.auditing.records import (
     HEALTHY,
     UNDECIDED,
@@ -22,6 +22,7 @@ from contam.auditing.records import (
     LostPoints,
     SetScores,
     Step,
+    UnlabeledScores,
     Verdict,
 )
 
@@ -68,6 +69,7 @@ def verdict(
     ledgers: Sequence[Ledger] = (),
     steps: Sequence[Step] = (),
     findings: Sequence[str] = (),
+    unlabeled: Sequence[UnlabeledScores] = (),
 ) -> Verdict:
     """Name the cause of the largest share of the loss.
 
@@ -76,6 +78,7 @@ def verdict(
         ledgers: the ledger of each OOD set that loses accuracy.
         steps: tests of the ID set alone: of too little training, and of the head.
         findings: what else was found, one sentence each.
+        unlabeled: estimates on data sets without labels.
 
     Source: ours, what gives the lost points back is the cause.
 
@@ -89,7 +92,7 @@ def verdict(
     lost = _lost(own, worst)
     ledger = next((one for one in ledgers if worst is not None and one.on == worst.name), None)
     named = _named(ledger)
-    cause, sentence = _decide(lost, worst, ledger, steps)
+    cause, sentence = _decide(lost, worst, ledger, steps, unlabeled)
     chosen = BY_NAME.get(cause)
     tested = () if ledger is None else ledger.steps
     extra = [_small(named[0], worst)] if cause == HEALTHY and named and worst else []
@@ -102,7 +105,7 @@ def verdict(
         behind=tuple(dict.fromkeys(e.cause for e in named if e.cause != cause))
         if cause != HEALTHY else (),
         findings=(*extra, *findings),
-        missing=_missing(cause, worst, ledger),
+        missing=_missing(cause, worst, ledger, unlabeled),
         remedies=() if chosen is None else chosen.remedies,
     )  # fmt: skip
 
@@ -117,8 +120,9 @@ def _named(ledger: Ledger | None) -> list[LostPoints]:
 
 
 def _decide(
-    lost: Step, worst: SetScores | None, ledger: Ledger | None, steps: Sequence[Step]
-) -> tuple[str, str]:
+    lost: Step, worst: SetScores | None, ledger: Ledger | None, steps: Sequence[Step],
+    unlabeled: Sequence[UnlabeledScores],
+) -> tuple[str, str]:  # fmt: skip
     """The cause and the sentence of the verdict: the first of these cases that holds."""
     on_id = {step.leads_to: step for step in steps}
     training, head = on_id.get(UNDERTRAINED), on_id.get(HEAD)
@@ -146,7 +150,9 @@ def _decide(
         ),
         (
             worst is None, UNDECIDED,
-            "There is no OOD set of at least two classes, so no loss of accuracy can be explained.",
+            _without_labels(unlabeled)
+            or "There is no OOD set of at least two classes, so no loss of accuracy can be "
+            "explained.",
         ),
         (lost.answer == "yes", HEALTHY, f"The accuracy drop on {name} is negligible."),
         (
@@ -162,6 +168,20 @@ def _decide(
         ),
     )  # fmt: skip
     return next((cause, sentence) for holds, cause, sentence in cases if holds)
+
+
+def _without_labels(unlabeled: Sequence[UnlabeledScores]) -> str:
+    """The verdict where no OOD set has labels; empty without an estimate."""
+    known = [scores for scores in unlabeled if scores.estimates]
+    if not known:
+        return ""
+    worst = min(known, key=lambda scores: scores.estimates[0].estimate.value)
+    first = worst.estimates[0]
+    return (
+        f"Without labels, the accuracy on {worst.name} is only estimated, as "
+        f"{percent(first.estimate)} by {first.method}; this holds if confidence means the same "
+        "there as on ID data, which only labels can show."
+    )
 
 
 def _unsolved(training: Step | None) -> bool:
@@ -180,8 +200,18 @@ def _reasons(cause: str, lost: Step, steps: Sequence[Step]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(step.why for step in (*yes, lost, *others, *no)))
 
 
-def _missing(cause: str, worst: SetScores | None, ledger: Ledger | None) -> tuple[str, ...]:
+def _missing(
+    cause: str, worst: SetScores | None, ledger: Ledger | None,
+    unlabeled: Sequence[UnlabeledScores],
+) -> tuple[str, ...]:  # fmt: skip
     """What to provide so that an open question can be answered."""
+    if worst is None and unlabeled:
+        return tuple(
+            f"Labels of the {len(scores.to_label)} examples of {scores.name} that are listed: "
+            f"they measure its accuracy to {50 * width(scores.widest):.0f} points up and down or "
+            "better."
+            for scores in unlabeled
+        )
     if worst is None:
         return ("An OOD set with at least two classes: it shows whether accuracy drops.",)
     lines = []

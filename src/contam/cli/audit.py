@@ -33,6 +33,7 @@ def audit(
     model: str,
     id: str,
     ood: Several = (),
+    unlabeled: Several = (),
     weights: Path | None = None,
     name: str | None = None,
     out: Path = Path("audit"),
@@ -80,6 +81,8 @@ def audit(
             DOMAIN/CLASS/IMAGE), or a table of paths and labels (.csv, .tsv, .parquet, .json,
             .jsonl); TABLE:split=val takes some of its rows.
         ood: shifted data as --id: one or several of PATH, NAME=PATH, and patterns of folders.
+        unlabeled: shifted data without labels, likewise: folders of images, or tables of paths;
+            their accuracy is estimated, and OUT/to_label.csv lists images to label.
         weights: safetensors, a state dict, the index of shards, or their folder; may hold an
             encoder and its head.
         name: name of the model on the page and in the records.
@@ -132,6 +135,8 @@ def audit(
         raise ValueError(f"{out}: is not a folder; choose another --out")
     if labels is not None and columns is not None:
         raise ValueError("--labels takes every logit as a label; leave out --columns")
+    if labels is not None and unlabeled:
+        raise ValueError("--unlabeled needs a single label for each image; leave out --labels")
     encoder: Any = None if reference == "none" else reference
     if reference_weights is not None:
         encoder = (reference, reference_weights)
@@ -146,7 +151,8 @@ def audit(
         )  # fmt: skip
         with reserved(first), ProgressDisplay("audit", silent=quiet) as display:
             given: dict[str, Any] = {
-                "id": pairs[0][1], "ood": _unique(named_data(flat(ood), root=root)), "name": name,
+                "id": pairs[0][1], "ood": _unique(named_data(flat(ood), root=root), "--ood"),
+                "name": name,
                 "weights": weights, "masks": by_set(flat(masks)),
                 "background": by_set(flat(background)), "layers": flat(layer) or "auto",
                 "baseline": baseline, "reference": encoder, "untrained": control,
@@ -160,8 +166,10 @@ def audit(
             names, chosen = listed(classes, "--classes"), listed(labels, "--labels")
             if chosen is None:
                 result = api.audit(
-                    network, classes=names, columns=columns_of(columns), base=base, **given
-                )
+                    network, classes=names, columns=columns_of(columns),
+                    unlabeled=_unique(named_data(flat(unlabeled), root=root), "--unlabeled"),
+                    base=base, **given,
+                )  # fmt: skip
             else:
                 result = multilabel.audit_multilabel(
                     network, labels=names or chosen, only=chosen, **given
@@ -199,7 +207,7 @@ def _notes(audits: "Mapping[str, Audit]") -> list[str]:
     ]
 
 
-def _unique(pairs: list[tuple[str | None, Any]]) -> Any:
+def _unique(pairs: list[tuple[str | None, Any]], flag: str) -> Any:
     """Data sets as a list, or as a dict if one has a name."""
     if all(name is None for name, _ in pairs):
         return [data for _, data in pairs]
@@ -207,7 +215,7 @@ def _unique(pairs: list[tuple[str | None, Any]]) -> Any:
     for name, data in pairs:
         key = name or getattr(data, "name", None) or Path(str(data)).name
         if key in named:
-            raise ValueError(f"--ood has two sets {key!r}; name one with --ood NAME=PATH")
+            raise ValueError(f"{flag} has two sets {key!r}; name one with {flag} NAME=PATH")
         named[key] = data
     return named
 

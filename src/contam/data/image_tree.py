@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from contam.data.folders import SUFFIXES, folders_in
+from contam.data.folders import SUFFIXES, folders_in, images_in
 
 Layout = Literal["class", "domain"]
 """`class/.../image` or `domain/class/.../image`."""
@@ -151,9 +151,7 @@ def image_tree(
             f"{len(deep)} images of {name!r} lie in folders below their class, the first in "
             f"{'/'.join(deep[0][:-1])}; they belong to the class."
         )
-    if passed:
-        noun, verb = ("file", "was") if passed.total() == 1 else ("files", "were")
-        notes.append(f"{passed.total()} {noun} of {name!r} {verb} passed over: {_counted(passed)}.")
+    notes += _passed_notes(name, passed)
     return ImageTree(
         root, order, domains,
         tuple(root.joinpath(*path) for path in images),
@@ -161,6 +159,48 @@ def image_tree(
         torch.tensor([domains.index(path[0]) if domains else 0 for path in images]),
         tuple(notes),
     )  # fmt: skip
+
+
+def unlabeled_tree(root: Path, *, name: str | None = None) -> ImageTree:
+    """Find all images of a folder, at any depth, without labels; no file is opened.
+
+    Args:
+        root: the folder.
+        name: name of the set in notes; by default that of the folder.
+
+    Returns:
+        The images, sorted by path, all with the label 0 and in one domain; there are no classes.
+
+    Raises:
+        ValueError: there is no such folder, or it holds no images.
+
+    Source: ours, for data sets without labels.
+
+    >>> for file in ("1.png", "more/2.png"):
+    ...     Path("found", file).parent.mkdir(parents=True, exist_ok=True)
+    ...     Path("found", file).touch()
+    >>> [file.name for file in unlabeled_tree(Path("found")).files]
+    ['1.png', '2.png']
+    """
+    root = Path(root)
+    images_in(root)  # raises if there is no such folder
+    name = name or root.name
+    passed: Counter[str] = Counter()
+    paths = sorted(_images_below(root, (), passed, {root.resolve(), *root.resolve().parents}))
+    if not paths:
+        more = f" ({_counted(passed)} passed over)" if passed else ""
+        raise ValueError(f"{root} holds no images{more}")
+    none = torch.zeros(len(paths), dtype=torch.int64)
+    files = tuple(root.joinpath(*path) for path in paths)
+    return ImageTree(root, (), (), files, none, none, _passed_notes(name, passed))
+
+
+def _passed_notes(name: str, passed: Counter[str]) -> tuple[str, ...]:
+    """Return a sentence about the files that were passed over, or nothing."""
+    if not passed:
+        return ()
+    noun, verb = ("file", "was") if passed.total() == 1 else ("files", "were")
+    return (f"{passed.total()} {noun} of {name!r} {verb} passed over: {_counted(passed)}.",)
 
 
 def _images_below(

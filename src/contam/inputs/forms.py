@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from contam.batch import Domain, Shift
-from contam.data.image_tree import ImageTree, image_tree
+from contam.data.image_tree import ImageTree, image_tree, unlabeled_tree
 from contam.data.images import FolderDomain, pixels, read
 from contam.inputs.image_conversion import change_notes
 from contam.inputs.image_sizes import one_size
@@ -31,6 +31,7 @@ from contam.inputs.parts import (
 from contam.inputs.pixel_range import PixelRange, Transform
 from contam.inputs.table_files import ImageTable, table_of
 from contam.inputs.tables import RawSet, read_batches, read_files, read_numbered
+from contam.inputs.unlabeled import without_labels
 from contam.rng import generator_for
 
 ACCEPTED = (
@@ -71,6 +72,8 @@ class Options:
     """Width and height that image files should have where there is no transform."""
     workers: int | None = None
     """Number of threads that decode image files, or of processes that read a dataset."""
+    labeled: bool = True
+    """Whether labels are read; otherwise they are ignored, and the label of all examples is 0."""
 
     @property
     def threads(self) -> int:
@@ -187,6 +190,8 @@ def read_raw(name: str | None, data: Any, role: str, options: Options) -> RawSet
     """
     if isinstance(data, Shift):
         data = data.id_test
+    if not options.labeled:
+        data = without_labels(data, options.keys)
     table = table_of(data)
     if table is not None:
         return _table(table, name, options)
@@ -207,10 +212,13 @@ def read_raw(name: str | None, data: Any, role: str, options: Options) -> RawSet
         return _arrays(parts(data, options.keys), name, options)
     if isinstance(data, DataLoader) and is_indexed(data.dataset):
         reader = reader_of(data, options.keys, options.transform or pixels)
+        reader = replace(reader, labeled=options.labeled)
         return _indexed(name, reader, numbers_of(data), options)
     if is_indexed(data):
         transform = options.transform or pixels
-        reader = IndexedReader(data, options.keys, transform, workers=options.workers or 0)
+        reader = IndexedReader(
+            data, options.keys, transform, workers=options.workers or 0, labeled=options.labeled
+        )
         return _indexed(name, reader, list(range(len(data))), options)
     if isinstance(data, Iterable) and not isinstance(data, Mapping):
         return _streamed(data, name, options)
@@ -322,7 +330,9 @@ def _streamed(data: Iterable[Any], name: str, options: Options) -> RawSet:
             )
         data = one_worker(data)
     if isinstance(data, Sequence):
-        raw = read_batches(name, data, options.keys, options.transform, options.limit)
+        raw = read_batches(
+            name, data, options.keys, options.transform, options.limit, labeled=options.labeled
+        )
         raw = _within_budget(raw, options)
     else:
         limit = options.limit
@@ -330,7 +340,7 @@ def _streamed(data: Iterable[Any], name: str, options: Options) -> RawSet:
             limit = READ_PER_KEPT * options.budget
         raw = read_batches(
             name, data, options.keys, options.transform, limit, budget=options.budget,
-            seed=options.seed,
+            seed=options.seed, labeled=options.labeled,
         )  # fmt: skip
     raw.remarks += remarks
     choose_domain(raw, options.domain)
@@ -397,7 +407,7 @@ def _arrays(data: Parts, name: str, options: Options, *, declared: bool = False)
 
 
 def tree_of(data: str | Path | ImageTree, name: str | None, options: Options) -> ImageTree:
-    """Return the labeled images of a folder; no file is opened.
+    """Return the images of a folder with their labels, if these are read; no file is opened.
 
     Args:
         data: the folder.
@@ -409,6 +419,8 @@ def tree_of(data: str | Path | ImageTree, name: str | None, options: Options) ->
     """
     if isinstance(data, ImageTree):
         return data
+    if not options.labeled:
+        return unlabeled_tree(Path(data), name=name)
     return image_tree(
         Path(data), name=name, classes=options.classes, natural=options.natural,
         outputs=options.outputs,
@@ -436,7 +448,7 @@ def _folder(tree: ImageTree, name: str | None, options: Options) -> RawSet:
 
 def _table(table: ImageTable, name: str | None, options: Options) -> RawSet:
     """Read the images of a table."""
-    rows = table.rows(options.keys, options.classes)
+    rows = table.rows(options.keys, options.classes, labeled=options.labeled)
     name = name or table.name
     transform, sizes = options.transform or options.one_size, [[]]
     if transform is None:

@@ -20,6 +20,7 @@ from torch.utils.data import (
 from contam.batch import Batch, Domain
 from contam.inputs.parts import Parts, as_input, as_inputs, as_labels, converted_input, parts
 from contam.inputs.pixel_range import PixelRange, Transform
+from contam.inputs.unlabeled import input_parts
 from contam.rng import generator_for, seeded
 
 CHUNK = 64
@@ -53,6 +54,7 @@ class IndexedReader:
         worker_init: function of a worker's number that each worker calls first, such as one that
             opens files.
         context: how worker processes start; None is Python's default.
+        labeled: whether the examples have labels; otherwise the label of all is 0.
 
     Source: ours, so that an audit and a monitor read the same examples in every pass.
     """
@@ -64,6 +66,7 @@ class IndexedReader:
     workers: int = 0
     worker_init: Callable[[int], None] | None = None
     context: Any = None
+    labeled: bool = True
 
     def __getitem__(self, number: int) -> tuple[int, Any]:
         with seeded(0, f"audit/example {number}"):
@@ -72,7 +75,7 @@ class IndexedReader:
                 if item is None:
                     return number, Unreadable(number, "is None")
                 if self.collate is None:
-                    item = parts(item, self.keys)
+                    item = self._parts(item)
                     mask = None if item.mask is None else as_input(item.mask, self.transform)
                     x, change = converted_input(item.x, self.transform)
                     item = item._replace(x=x, mask=mask, change=change)
@@ -80,6 +83,22 @@ class IndexedReader:
                 message = " ".join(str(error).split())[:200]
                 return number, Unreadable(number, f"gives {type(error).__name__}: {message}")
         return number, item
+
+    def _parts(self, item: Any) -> Parts:
+        """Return the parts of an example."""
+        if self.labeled:
+            return parts(item, self.keys)
+        return input_parts(item, self.keys, several=False)
+
+    def _batch_or_none(self, batch: Any) -> Parts | None:
+        """Return the parts of a batch, or None for an empty one."""
+        if batch is None or (isinstance(batch, Sequence) and not len(batch)):
+            return None
+        if self.labeled:
+            found = parts(batch, self.keys)
+        else:
+            found = input_parts(batch, self.keys, several=True)
+        return found if len(as_labels(found.y)) else None
 
     def collated(
         self, items: list[tuple[int, Any]]
@@ -105,13 +124,13 @@ class IndexedReader:
         """Make a batch with the user's function, which can drop items."""
         assert self.collate is not None
         with seeded(0, f"audit/batch {numbers[0]}"):
-            batch = _parts_or_none(self.collate(rows), self.keys)
+            batch = self._batch_or_none(self.collate(rows))
         if batch is not None and len(as_labels(batch.y)) == len(rows):
             return numbers, batch, unreadable
         kept = []
         for place, row in enumerate(rows):
             with seeded(0, f"audit/batch {numbers[place]}"):
-                single = _parts_or_none(self.collate([row]), self.keys)
+                single = self._batch_or_none(self.collate([row]))
             if single is None or len(as_labels(single.y)) != 1:
                 dropped = Unreadable(numbers[place], "was dropped by the collate function")
                 unreadable = [*unreadable, dropped]
@@ -156,14 +175,6 @@ def _start_worker(init: Callable[[int], None] | None, number: int) -> None:
     object.__setattr__(info, "dataset", info.dataset.dataset)
     if init is not None:
         init(number)
-
-
-def _parts_or_none(batch: Any, keys: Mapping[str, str]) -> Parts | None:
-    """Return the parts of a batch, or None for an empty one."""
-    if batch is None or (isinstance(batch, Sequence) and not len(batch)):
-        return None
-    found = parts(batch, keys)
-    return found if len(as_labels(found.y)) else None
 
 
 class DatasetDomain(Domain):

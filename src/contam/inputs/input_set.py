@@ -36,6 +36,12 @@ class InputSet:
     are left out in the first pass."""
     domain_column: str = field(default="", repr=False)
     """Name of the metadata column that is the domain; empty if it has none."""
+    read_numbers: Int[Tensor, " n"] | None = field(default=None, repr=False)
+    """Position of each example in the user's data; also of the files that are left out in the first
+    pass."""
+    read_files: tuple[str, ...] = field(default=(), repr=False)
+    """Path of each file, likewise, relative to the folder of the set if it has one; empty for other
+    sets."""
 
     def __len__(self) -> int:
         return len(self.domain)
@@ -52,8 +58,15 @@ class InputSet:
         kept = self._rows(torch.arange(len(self)))
         return {name: pick(column, kept) for name, column in self.read_groups.items()}
 
+    def sources(self, which: Int[Tensor, " some"]) -> list[tuple[int, str]]:
+        """Return position in the user's data and path of examples; the path can be empty."""
+        rows = self._rows(which)
+        numbers = rows if self.read_numbers is None else self.read_numbers[rows]
+        files = [self.read_files[row] for row in rows.tolist()] if self.read_files else []
+        return list(zip(numbers.tolist(), files or [""] * len(rows), strict=True))
+
     def _rows(self, which: Int[Tensor, " some"]) -> Int[Tensor, " some"]:
-        """Rows of `read_groups` of the examples with these indices."""
+        """Rows of `read_groups`, `read_numbers` and `read_files` of these examples."""
         domain = self.domain
         return domain.decoder.positions[which] if isinstance(domain, LazyFolderDomain) else which
 
@@ -77,6 +90,8 @@ class InputSet:
             masks=None if self.masks is None else self.masks[which],
             background=None if self.background is None else self.background[which],
             read_groups={name: pick(c, self._rows(which)) for name, c in self.read_groups.items()},
+            read_numbers=pick(self.read_numbers, self._rows(which)),
+            read_files=tuple(pick(list(self.read_files) or None, self._rows(which)) or ()),
         )
 
 

@@ -84,13 +84,32 @@ class ImageTable:
         stem = Path(self.source).stem if isinstance(self.source, str | Path) else ""
         return stem if stem and "*" not in stem else "table"
 
-    def rows(self, keys: Mapping[str, str], classes: Sequence[str] | None = None) -> Rows:
+    def has_labels(self, keys: Mapping[str, str]) -> bool:
+        """Return whether every file of the table has a column of labels.
+
+        Args:
+            keys: names of columns by part.
+
+        Raises:
+            ValueError: a file can't be read, or a named column is missing.
+        """
+        what, frames = self._frames()
+        return all("y" in self._columns(frame, keys, what, needed=()) for _, frame in frames)
+
+    def rows(
+        self,
+        keys: Mapping[str, str],
+        classes: Sequence[str] | None = None,
+        *,
+        labeled: bool = True,
+    ) -> Rows:
         """Read the table.
 
         Args:
             keys: names of columns by part (`x`, `y`, `domain`, `background`) that this table does
                 not name itself.
             classes: names of the classes, if they are known; numbers among them are names.
+            labeled: whether labels are read; otherwise the label of all images is 0.
 
         Returns:
             The rows that have a path and a label.
@@ -112,8 +131,10 @@ class ImageTable:
         for folder, frame in frames:
             frame = self._chosen(frame, what)  # noqa: PLW2901
             total += len(frame)
-            names = self._columns(frame, keys, what)
+            names = self._columns(frame, keys, what, needed=("x", "y") if labeled else ("x",))
             values = {part: _texts(frame, column) for part, column in names.items()}
+            if not labeled:
+                values["y"] = ["0"] * len(frame)
             whole = [bool(p and label) for p, label in zip(values["x"], values["y"], strict=True)]
             incomplete += whole.count(False)
             root = Path(self.root) if self.root is not None else folder
@@ -131,12 +152,14 @@ class ImageTable:
         if not files:
             wanted = ", ".join(f"{column} {value!r}" for column, value in self.where.items())
             raise ValueError(
-                f"{what} has no row with a path and a label" + (f" and {wanted}" if wanted else "")
+                f"{what} has no row with a path{' and a label' if labeled else ''}"
+                + (f" and {wanted}" if wanted else "")
             )
         files, notes = _with_suffix(files, what)
         _check_files(files, what)
         if incomplete:
-            notes.append(f"{incomplete} of {total} rows of {what} have no path or no label.")
+            lacking = "no path or no label" if labeled else "no path"
+            notes.append(f"{incomplete} of {total} rows of {what} have {lacking}.")
         domain, background = (
             columns[part] if len(columns[part]) == len(files) else None
             for part in ("domain", "background")
@@ -144,7 +167,7 @@ class ImageTable:
         root = next(iter(roots)) if len(roots) == 1 else None
         if root is not None and not all(file.is_relative_to(root) for file in files):
             root = None
-        names = set(columns["y"]) <= set(classes or ())
+        names = labeled and set(columns["y"]) <= set(classes or ())
         y = columns["y"] if names else _labels(columns["y"])
         others = {name: column for name, column in others.items() if len(column) == len(files)}
         return Rows(files, y, domain, background, root, notes, domain_column, others)

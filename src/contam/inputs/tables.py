@@ -33,6 +33,7 @@ from contam.inputs.parts import (
     parts,
 )
 from contam.inputs.pixel_range import PixelRange, Transform, pixel_range_of
+from contam.inputs.unlabeled import input_parts
 from contam.rng import generator_for, seeded
 
 Column = Tensor | list[str]
@@ -341,6 +342,7 @@ def read_batches(
     *,
     budget: int | None = None,
     seed: int = 0,
+    labeled: bool = True,
 ) -> RawSet:
     """Read batches or single examples until the memory limit is reached.
 
@@ -355,6 +357,7 @@ def read_batches(
         limit: number of examples after which no further batch is read.
         budget: maximum number of examples to keep; they are drawn at random from those read.
         seed: random seed of the draw.
+        labeled: whether there are labels; otherwise the label of all is 0.
 
     Returns:
         The set in memory; a note says if it is incomplete.
@@ -372,7 +375,7 @@ def read_batches(
     with seeded(0, "audit/batches"):
         iterator = iter(batches)
         while builder.bytes <= MAX_BYTES and total < MAX_EXAMPLES:
-            if limit is not None and total >= limit * (SORTED if runs.sorted else 1):
+            if limit is not None and total >= limit * (SORTED if labeled and runs.sorted else 1):
                 break
             try:
                 item = next(iterator)
@@ -390,7 +393,7 @@ def read_batches(
             if item is None:  # A collate function dropped all examples of a batch.
                 remarks.append(f"Empty batches of {name!r} were passed over.")
                 continue
-            batch = as_batch(parts(item, keys), transform)
+            batch = as_batch(parts(item, keys) if labeled else input_parts(item, keys), transform)
             y = as_labels(batch.y)
             runs.add(listed(y))
             builder.add(range(total, total + len(y)), batch)

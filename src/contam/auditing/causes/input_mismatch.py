@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
 
 from contam.auditing.causes.cause import PLUMBING_SHARE, Cause, CauseTest, best_variant
 from contam.auditing.comparison import NO_IMAGES, Comparison, Treatment
-from contam.auditing.image_edits import HALVES, IMAGENET, denormalized, normalized
+from contam.auditing.image_edits import HALVES, IMAGENET, Edit, denormalized, normalized
 from contam.auditing.intervals import above_chance, chance_accuracy
 from contam.auditing.passes import Passes
 from contam.auditing.records import SetScores
@@ -72,9 +72,9 @@ class InputMismatch(Cause):
         # Where a set is compared with itself, its own pixel statistics say nothing.
         alone = own is other
         variants = [
-            Treatment(self.name, what, 0, comparison_edit(edit), fix=fix)
-            for what, edit, fix, scale in _variants(comparison, own.x)
-            if not scale or alone or _matches(edit(other.x), own.x)
+            Treatment(self.name, variant.what, 0, comparison_edit(variant.edit), fix=variant.fix)
+            for variant in input_variants(own.x, comparison.in_network_range)
+            if not variant.scale or alone or matches(variant.edit(other.x), own.x)
         ]
         best = best_variant(comparison, base, variants) if variants else None
         if best is None:
@@ -99,16 +99,27 @@ def comparison_edit(edit: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tenso
     return lambda x, rows: edit(x)
 
 
-Variant = tuple[str, Callable[[Tensor], Tensor], str, bool]
-"""What is changed, the edit, the fix as code, and whether it changes the scale."""
+class InputVariant(NamedTuple):
+    """A form in which images may have reached the network by mistake, undone."""
+
+    what: str
+    edit: Callable[[Tensor], Tensor]
+    fix: str
+    """A line of code."""
+    scale: bool
+    """Whether it changes the scale, so that pixel statistics must match afterwards."""
 
 
-def _variants(comparison: Comparison, x: Tensor) -> list[Variant]:
-    """The changes that fit images of this kind, in the range of the network's inputs."""
-    wrap = comparison.in_network_range
+def input_variants(x: Tensor, wrap: Callable[[Edit], Edit]) -> list[InputVariant]:
+    """Return the changes that fit images of this kind.
+
+    Args:
+        x: ID images.
+        wrap: from an edit of the network's inputs to one of these images.
+    """
     low = x.amin((0, 2, 3))[:, None, None]
     high = x.amax((0, 2, 3))[:, None, None]
-    variants: list[Variant] = [
+    variants = [
         ("inverted images", lambda x: low.to(x) + high.to(x) - x, "x = low + high - x", False),
         ("values divided by 255", wrap(lambda x: x / 255), "x = x / 255", True),
         ("values multiplied by 255", wrap(lambda x: x * 255), "x = x * 255", True),
@@ -126,9 +137,9 @@ def _variants(comparison: Comparison, x: Tensor) -> list[Variant]:
         ),
     ]  # fmt: skip
     if x.shape[1] != 3:
-        return variants
+        return [InputVariant(*variant) for variant in variants]
     imagenet = "mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet"
-    return [
+    variants = [
         (
             "red and blue channels exchanged (BGR)", lambda x: x.flip(1),
             "x = x[:, [2, 1, 0]]  # BGR to RGB", False,
@@ -143,10 +154,16 @@ def _variants(comparison: Comparison, x: Tensor) -> list[Variant]:
             f"{imagenet}\nx = x * std + mean, for each channel", True,
         ),
     ]  # fmt: skip
+    return [InputVariant(*variant) for variant in variants]
 
 
-def _matches(x: Tensor, own: Tensor) -> bool:
-    """Whether the images have about the mean and the spread of the ID images in each channel."""
+def matches(x: Tensor, own: Tensor) -> bool:
+    """Return whether images have about the mean and the spread of the ID images in each channel.
+
+    Args:
+        x: the images.
+        own: ID images.
+    """
     mean, spread = own.mean((0, 2, 3)), own.std((0, 2, 3)).clamp(min=1e-6)
     distance = ((x.mean((0, 2, 3)) - mean) / spread).abs()
     ratio = (x.std((0, 2, 3)).clamp(min=1e-9) / spread).log().abs()

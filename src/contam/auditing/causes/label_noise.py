@@ -16,6 +16,7 @@ from torch import Tensor
 from contam.auditing.causes.cause import Cause, CauseTest
 from contam.auditing.comparison import Comparison, Treatment
 from contam.auditing.records import CauseEvidence, Interval, Number
+from contam.measures.group_auc import group_auc
 from contam.rng import generator_for
 
 ALIKE = 0.62
@@ -63,6 +64,26 @@ def domain_auc(own: Tensor, other: Tensor, *, seed: int = 0) -> float:
     Returns:
         The area under the ROC curve: 0.5 for sets that are not told apart.
     """
+    origin, margin = _domain_margins(own, other, seed)
+    return float(roc_auc_score(origin, margin))
+
+
+def domain_auc_interval(own: Tensor, other: Tensor, *, seed: int = 0) -> Interval:
+    """Return `domain_auc` with its 95 % interval.
+
+    Args:
+        own: (n, width) features.
+        other: (m, width) features.
+        seed: seed of the halves.
+    """
+    origin, margin = _domain_margins(own, other, seed)
+    new = torch.from_numpy(origin == 1)
+    found = group_auc(torch.from_numpy(margin), new, new)
+    return Interval(value=found.value, low=found.low, high=found.high)
+
+
+def _domain_margins(own: Tensor, other: Tensor, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The set of some examples, 0 or 1, and the margins of a cross-fitted linear classifier."""
     few = [
         x[torch.randperm(len(x), generator=generator_for(seed, "audit/domains"))[:COMPARED]]
         for x in (own, other)
@@ -73,7 +94,7 @@ def domain_auc(own: Tensor, other: Tensor, *, seed: int = 0) -> float:
     margin = cross_val_predict(
         classifier, torch.cat(few).numpy(), origin, cv=folds, method="decision_function"
     )
-    return float(roc_auc_score(origin, margin))
+    return origin, np.asarray(margin)
 
 
 @final
