@@ -107,11 +107,12 @@ def test_without_labels_the_verdict_is_undecided_and_asks_for_them():
 
 def test_other_channels_are_found_by_confidence():
     """The head is sure of color order: other channels leave it unsure."""
-    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)).eval()
+    head = nn.Linear(3, 2)
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), head).eval()
     # Class 0 is bright in red, class 1 dark; blue varies and does not matter.
     with torch.no_grad():
-        model[2].weight.copy_(torch.tensor([[30.0, 0.0, 0.0], [-30.0, 0.0, 0.0]]))
-        model[2].bias.copy_(torch.tensor([-15.0, 15.0]))
+        head.weight.copy_(torch.tensor([[30.0, 0.0, 0.0], [-30.0, 0.0, 0.0]]))
+        head.bias.copy_(torch.tensor([-15.0, 15.0]))
     draws = torch.Generator().manual_seed(0)
     y = torch.arange(240) % 2
     x = 0.5 + 0.05 * torch.randn(240, 3, 8, 8, generator=draws)

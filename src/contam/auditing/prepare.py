@@ -206,7 +206,7 @@ def prepare(
         samples[0], tuple(samples[1:]), observed,
         encoder, encoder_name, random, seed, tuple(map(printable, domains)),
         batch_size or (BATCH_OF_SMALL if x[0].numel() <= SMALL_INPUT else BATCH_OF_LARGE),
-        tuple(map(_with_paths, unlabeled_samples, every[count:])),
+        unlabeled=tuple(map(_with_paths, unlabeled_samples, every[count:])),
     )  # fmt: skip
     provenance = {"model": name, **_origins([*tables, *every[count:]], len(tables))}
     provenance |= {"weights": Path(weights).name} if weights is not None else {}
