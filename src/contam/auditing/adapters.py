@@ -91,7 +91,9 @@ class Audits(TrainingListener):
         self._tried = epoch
         try:
             with preserve_rng(*self._data):
-                result = self.by_epoch[epoch] = audit(model, **self.settings)
+                result = audit(model, **self.settings)
+            # Without the network, which is trained further, and the examples of its repairs.
+            self.by_epoch[epoch] = Audit(result.evidence)
             if self.out is not None:
                 folder = result.save(self.out / f"epoch-{epoch:04}")
                 result.report(folder / PAGE)
