@@ -179,6 +179,32 @@ def test_a_negligible_loss_has_no_cause() -> None:
     assert not loses(*sets)
 
 
+@pytest.mark.parametrize("follows", [True, False])
+def test_predictions_that_follow_a_column_are_a_metadata_shortcut(follows: bool) -> None:
+    """Features of the class and of the site; ID classes go with sites in nine of ten examples."""
+    generator = torch.Generator().manual_seed(0)
+
+    def made(n: int, linked: float) -> Domain:
+        y = torch.arange(n) % 3
+        site = torch.where(
+            torch.rand(n, generator=generator) < linked,
+            y,
+            torch.randint(3, (n,), generator=generator),
+        )
+        x = torch.cat([COLORS[y], COLORS[site]], 1)
+        return Domain("", Batch(x + 0.05 * torch.randn(n, 6, generator=generator), y, site))
+
+    model = nn.Linear(6, 3, bias=False)
+    weights = torch.cat([torch.eye(3), (2.0 if follows else 0.0) * torch.eye(3)], 1)
+    model.weight = nn.Parameter(weights)
+    # Without a linear layer at the end there is no fresh head, which would repair this network.
+    model = nn.Sequential(model, nn.Tanh())
+    found = contam.audit(model, id=made(600, 0.9), ood=made(600, 0.0), progress=False).evidence
+    assert (found.verdict.cause == "metadata shortcut") is follows
+    if not follows:
+        assert found.verdict.cause == HEALTHY
+
+
 def test_both_sets_may_be_preprocessed_wrongly() -> None:
     """The network was trained on RGB; the ID and the OOD images are BGR."""
     inside, outside = (with_images(data, lambda x: x.flip(1)) for data in (ID, OOD))

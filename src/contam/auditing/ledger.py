@@ -31,8 +31,10 @@ EXPLAINED = 0.8
 """Share of the loss that plumbing faults give back from which no other cause is tested."""
 MOST_TREATMENTS = 4
 """Treatments that are applied in all combinations; the largest count."""
-IMITATED_FIRST = ("measurement", "label shift", "information missing", "corruption", "new subtypes",
-                  "label noise")  # fmt: skip
+IMITATED_FIRST = (
+    "measurement", "label shift", "metadata shortcut", "information missing", "corruption",
+    "new subtypes", "label noise",
+)  # fmt: skip
 """The order in which losses that are not given back share what is left."""
 
 

@@ -14,6 +14,7 @@ from contam.auditing.causes.input_mismatch import InputMismatch
 from contam.auditing.causes.label_mismatch import LabelMismatch
 from contam.auditing.causes.label_noise import LabelNoise, SeenInTraining
 from contam.auditing.causes.label_shift import LabelShift
+from contam.auditing.causes.metadata import MetadataShortcut
 from contam.auditing.causes.missing import MissingInformation
 from contam.auditing.causes.shortcut import ColorShortcut
 from contam.auditing.causes.subtypes import NewSubtypes
@@ -32,6 +33,7 @@ CAUSES: tuple[Cause, ...] = (
     ColorShortcut(),
     BackgroundShortcut(),
     NewBackgrounds(),
+    MetadataShortcut(),
     Corruption(),
     MissingInformation(),
     NewSubtypes(),

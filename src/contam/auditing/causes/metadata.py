@@ -1,0 +1,186 @@
+"""Metadata shortcut: predictions follow a column that goes with the class in the ID data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Int
+from scipy.stats import binomtest
+from torch import Tensor
+
+from contam.auditing.causes.cause import SIGNIFICANCE, Cause, CauseTest
+from contam.auditing.comparison import Comparison, Treatment, interval_of
+from contam.auditing.intervals import scaled
+from contam.auditing.records import Answer, CauseEvidence, Interval, Number
+
+GOES_WITH = 0.15
+"""Smallest excess over chance of the ID examples whose class is that of their column's value."""
+FEWEST = 20
+"""OOD examples that disagree with their column's value, at least."""
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnResult:
+    """How predictions on OOD examples follow the class that a column suggests."""
+
+    name: str
+    agreement: tuple[float, float]
+    """Share of the ID and of the OOD examples whose class is the suggested one."""
+    accuracy: tuple[float, float]
+    """OOD accuracy where the class is the suggested one, and where it is another."""
+    follows: float
+    """Share of the disagreeing OOD examples that are predicted as the suggested class."""
+    p_value: float
+    """Of the hypothesis that this share is that of the other wrong classes."""
+    lost: Interval
+    """Accuracy that the fall of the agreement costs."""
+
+
+@final
+@dataclass(frozen=True)
+class MetadataShortcut(Cause):
+    """The loss that follows from fewer examples whose class goes with a metadata column.
+
+    Three conditions: a column's values go with classes in the ID data; where they disagree in the
+    OOD data, the network predicts the suggested class more often than other wrong classes; and it
+    is more accurate where they agree. No image can be edited for this, so it is a statistic.
+
+    Source: ours; the group accuracies of Sagawa et al. (2020).
+    """
+
+    name = "metadata shortcut"
+    noun = "a metadata column that goes with the class"
+    heading = "Shortcut: predictions follow a metadata column that goes with the class"
+    question = "Do predictions follow a metadata column?"
+    measured = "share of the lost accuracy that the fall of the agreement costs"
+    meaning = "The network learned what goes with this column, which suggests other classes here."
+
+    def test(self, comparison: Comparison, base: Sequence[Treatment]) -> CauseTest:
+        own, other = (
+            columns_of(comparison, comparison.inputs.id.name),
+            columns_of(comparison, comparison.name),
+        )
+        columns = [name for name in own if name in other]
+        if not columns:
+            return self.not_tested("the two sets have no metadata column in common")
+        found = [
+            result for name in columns
+            if (result := column_result(comparison, name, own[name], other[name])) is not None
+        ]  # fmt: skip
+        if not found:
+            return CauseTest(
+                self.step(
+                    None, "no", "No metadata column goes with the class in the ID data, or too few "
+                    f"examples of {comparison.name} disagree with one.",
+                )
+            )  # fmt: skip
+        best = max(found, key=lambda result: result.lost.value)
+        share = scaled(best.lost, 1 / max(comparison.loss.value, 1e-9))
+        sure = best.p_value < SIGNIFICANCE and (best.lost.low or 0.0) > 0
+        answer: Answer = "yes" if sure and share.value >= self.threshold else "no"
+        agree, differ = best.accuracy
+        why = (
+            f"The class goes with the column {best.name} in {best.agreement[0]:.0%} of the ID "
+            f"examples and in {best.agreement[1]:.0%} of {comparison.name}, where accuracy is "
+            f"{agree:.1%} if they agree and {differ:.1%} if not; {best.follows:.0%} of the others "
+            f"are predicted as the column suggests (p = {best.p_value:.2g}): this accounts for "
+            f"{100 * best.lost.value:.1f} of the {100 * comparison.loss.value:.1f} lost points."
+        )
+        evidence = CauseEvidence(
+            cause=self.name, title=self.question,
+            method="Each value of a column suggests the class that it goes with in the ID data. "
+            "OOD accuracy is compared between examples of the suggested class and of others.",
+            effect=best.lost, measured=f"accuracy that the column {best.name} costs",
+            n=len(comparison.ood.y),
+            numbers=tuple(
+                Number(what=what, on=comparison.name, part=result.name, value=Interval(value=value))
+                for result in found
+                for what, value in (
+                    ("ID examples of the suggested class", result.agreement[0]),
+                    ("OOD examples of the suggested class", result.agreement[1]),
+                    ("OOD accuracy where they agree", result.accuracy[0]),
+                    ("OOD accuracy where they disagree", result.accuracy[1]),
+                )
+            ),
+        )  # fmt: skip
+        return CauseTest(
+            self.step(share, answer, why), evidence,
+            imitated=best.lost if answer == "yes" else None,
+            what=f"the column {best.name}",
+            fix=f"balance the classes within each value of {best.name} in the training data",
+        )  # fmt: skip
+
+
+def columns_of(comparison: Comparison, name: str) -> dict[str, list[str]]:
+    """Return the metadata columns of a set, and its domains, with a value for each example.
+
+    Args:
+        comparison: the ID set and the OOD set.
+        name: name of the set.
+    """
+    sample = next(
+        sample for sample in (comparison.inputs.id, *comparison.inputs.ood) if sample.name == name
+    )
+    result = comparison.passes.sets[name]
+    columns = {key: list(map(str, values)) for key, values in sample.groups.items()}
+    domains = list(map(str, result.domain.tolist()))
+    if len(set(domains)) > 1:
+        columns[sample.domain_column or "domain"] = domains
+    # Files that could not be read shift the rows.
+    return {key: values for key, values in columns.items() if len(values) == len(result.y)}
+
+
+def column_result(
+    comparison: Comparison, name: str, values: Sequence[str], others: Sequence[str]
+) -> ColumnResult | None:
+    """Measure how OOD predictions follow a column; None if it does not go with the class on ID.
+
+    Args:
+        comparison: the ID set and the OOD set.
+        name: name of the column.
+        values: the column's value for each ID example.
+        others: the same for each OOD example.
+    """
+    y, labels = comparison.id.y, comparison.ood.y
+    suggested = suggestions(values, y)
+    hints, new_hints = (
+        torch.tensor([suggested.get(value, -1) for value in some]) for some in (values, others)
+    )
+    known = new_hints >= 0
+    chance = float(torch.bincount(y).max()) / len(y)
+    agreement = float((hints == y).double().mean())
+    agree, differ = known & (new_hints == labels), known & (new_hints != labels)
+    if agreement - chance < GOES_WITH or int(differ.sum()) < FEWEST or not bool(agree.any()):
+        return None
+    correct, predicted = comparison.ood.correct.double(), comparison.ood.predicted
+    follows = int((predicted[differ] == new_hints[differ]).sum())
+    wrong = int((predicted[differ] != labels[differ]).sum())
+    p_value = 1.0
+    if wrong:
+        rate = 1 / max(1, comparison.classes - 1)
+        p_value = float(binomtest(follows, wrong, min(rate, 0.999), alternative="greater").pvalue)
+    fall = max(0.0, agreement - float(agree.double().sum() / known.double().sum()))
+    inside, outside = correct[agree], correct[differ]
+    lost = interval_of(
+        lambda a, b: fall * (inside[a].mean() - outside[b].mean()), (len(inside), len(outside)),
+        seed=comparison.seed,
+    )  # fmt: skip
+    return ColumnResult(
+        name, (agreement, float(agree.double().sum() / known.double().sum())),
+        (float(inside.mean()), float(outside.mean())), follows / max(1, int(differ.sum())), p_value,
+        lost,
+    )  # fmt: skip
+
+
+def suggestions(values: Sequence[str], y: Int[Tensor, " n"]) -> dict[str, int]:
+    """Return the most frequent class of the examples with each value.
+
+    >>> suggestions(["a", "a", "a", "b"], torch.tensor([1, 1, 0, 2]))
+    {'a': 1, 'b': 2}
+    """
+    counts: dict[str, list[int]] = {}
+    classes = 1 + int(y.max())
+    for value, label in zip(values, y.tolist(), strict=True):
+        counts.setdefault(value, [0] * classes)[label] += 1
+    return {value: row.index(max(row)) for value, row in counts.items()}
