@@ -3,17 +3,21 @@
 import csv
 import json
 import re
+import sys
+from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
 from safetensors.torch import save_file
 from support.command_line import run_contam
+from support.small_audits import small_audit
 
 from contam import cli
 from contam.auditing import reliance
+from contam.auditing.fail_rules import FailRules
 from contam.auditing.records import AuditRecord
 from contam.auditing.result import Audit
-from contam.cli.audit import failing_causes
+from contam.cli.audit_ci import fail_rules, log_result
 from contam.models.small import resnet8
 
 MODULE = """
@@ -79,10 +83,18 @@ def test_fail_on_sets_the_exit_code(capsys, monkeypatch, place):
     assert code == 0
     assert [layer.name for layer in record.layers] == ["encoder.stage3.relu2"]
     cause = record.verdict.cause
+    rules = ("--fail-on", f"head,{cause}", "--fail-below", "0.99", "checker=0")
+    written = ("--junit", "ci/junit.xml", "--markdown", "ci/summary.md")
     again, _, _ = run_contam(
-        capsys, "audit", *MODEL, *ID, *few, "--out", "a", "--fail-on", f"head,{cause}"
+        capsys, "audit", *MODEL, *ID, *few, *FAMILIES, *rules, *written, "--out", "a"
     )
     assert again == 1
+    suites = ElementTree.parse(place / "ci" / "junit.xml").getroot()
+    failed = {case.attrib["name"]: case.find("failure") for case in suites.iter("testcase")}
+    assert list(failed)[:2] == ["accuracy on checker", "accuracy on plaid"]
+    assert failed["accuracy on checker"] is None
+    assert failed["accuracy on plaid"] is not None
+    assert "OOD checker" in (place / "ci" / "summary.md").read_text()
 
 
 SEVERAL = """
@@ -165,10 +177,112 @@ def test_bad_labels_get_one_line(capsys, monkeypatch, colors, case):
 
 
 def test_fail_on_accepts_abbreviated_verdicts():
-    assert failing_causes("corruption,head") == {"corruption", "head"}
-    assert failing_causes("missing") == {"information missing"}
-    assert failing_causes(None) == set()
-    assert "healthy" not in failing_causes("any")
+    rules = fail_rules("corruption,missing,any", [])
+    assert rules.causes("missing") == {"information missing"}
+    assert "healthy" not in rules.causes("any")
+    assert fail_rules(None, []) == FailRules()
+
+
+@pytest.fixture
+def saved(tmp_path, monkeypatch):
+    """Two saved audits, of which the second lost accuracy on fog."""
+    monkeypatch.chdir(tmp_path)
+    answers = {"ID": [True] * 40, "fog": [True] * 40}
+    small_audit(answers, cause="healthy").save("before")
+    small_audit(answers | {"fog": [True, False] * 20}, cause="head").save("after")
+    return tmp_path
+
+
+EXITS = {
+    "no rule": ("", 0),
+    "a loss": ("--fail-on loss", 1),
+    "any failure": ("--fail-on any", 1),
+    "another verdict": ("--fail-on corruption", 0),
+    "a floor": ("--fail-below 0.6", 1),
+    "a floor that is met": ("--fail-below fog=0.4", 0),
+}
+
+
+@pytest.mark.parametrize("case", EXITS)
+def test_rules_decide_the_exit_code_of_a_comparison(capsys, saved, case):
+    flags, expected = EXITS[case]
+    written = ("--junit", "ci/junit.xml", "--markdown", "ci/summary.md")
+    code, out, err = run_contam(
+        capsys, "audit", "--compare", "before", "after", *flags.split(), *written
+    )
+    assert (code, err) == (expected, "")
+    assert "verdict: healthy -> head" in out
+    assert "50.0" in out
+    assert ("failed: " in out) == bool(expected)
+    failures = ElementTree.parse(saved / "ci" / "junit.xml").getroot().iter("failure")
+    assert bool(list(failures)) == bool(expected)
+    assert "healthy -> head" in (saved / "ci" / "summary.md").read_text()
+
+
+def test_a_comparison_as_json(capsys, saved):
+    code, out, _ = run_contam(capsys, "audit", "--compare", "before", "after", "--json")
+    content = json.loads(out)
+    assert code == 0
+    assert content["after"]["verdict"] == "head"
+    assert [row["change"] for row in content["changes"]] == [0.0, -0.5]
+    quiet = run_contam(capsys, "audit", "--compare", "before", "after", "--quiet")
+    assert quiet == (0, "", "")
+
+
+BAD_COMPARISONS = {
+    "no audit": ("--compare before nix", "no audit.json in nix"),
+    "a network": ("--compare before after --model timm:x", "leave out --model"),
+    "several labels": ("--compare before labels", "give the folder of one label"),
+    "other data": ("--compare before other", "different data sets, ID, fog before and ID after"),
+    "an older format": ("--compare before old", "has format 1"),
+    "no such set": ("--compare before after --fail-below night=0.5", "no data set 'night'"),
+    "no share": ("--compare before after --fail-below 80", "in [0, 1] such as 0.8, not 80"),
+    "no number": ("--compare before after --fail-below fog", "expected ACCURACY or SET=ACCURACY"),
+    "one folder": ("--compare before", "--compare"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_COMPARISONS)
+def test_bad_comparisons_get_one_line(capsys, saved, case):
+    flags, line = BAD_COMPARISONS[case]
+    small_audit({"ID": [True] * 4}).save("other")
+    for name, file, text in (("labels", "summary.csv", ""), ("old", "audit.json", '{"format": 1}')):
+        (saved / name).mkdir()
+        (saved / name / file).write_text(text)
+    code, out, err = run_contam(capsys, "audit", *flags.split())
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert line in err
+
+
+TRACKER = """
+import contextlib, pathlib
+
+@contextlib.contextmanager
+def start_run():
+    yield
+
+def log_metrics(metrics, step=None, run_id=None):
+    if not metrics:
+        raise RuntimeError("nothing to log\\nat all")
+    pathlib.Path("metrics").write_text(repr(metrics))
+
+def log_text(text, artifact_file, run_id=None):
+    pathlib.Path("page").write_text(text)
+
+def set_tag(key, value):
+    pathlib.Path("tag").write_text(value)
+"""
+
+
+def test_log_starts_a_run_of_mlflow(saved, monkeypatch):
+    (saved / "mlflow.py").write_text(TRACKER)
+    monkeypatch.syspath_prepend(saved)
+    monkeypatch.delitem(sys.modules, "mlflow", raising=False)
+    log_result(Audit.load("after"), "mlflow")
+    monkeypatch.delitem(sys.modules, "mlflow", raising=False)
+    assert "'contam/accuracy/fog': 0.5" in (saved / "metrics").read_text()
+    assert (saved / "tag").read_text() == "head"
+    assert (saved / "page").read_text().startswith("<!doctype html>")
 
 
 BAD = {
@@ -179,6 +293,9 @@ BAD = {
     "no such function": (("--model", "a_network:nix"), "can't find a_network:nix"),
     "no such verdict": (("--fail-on", "corruptions"), "did you mean 'corruption'"),
     "no such layer": (("--layer", "encoder.stage3.relu"), "did you mean one of"),
+    "a loss without a comparison": (("--fail-on", "loss"), "give --compare"),
+    "a floor of no set": (("--fail-below", "nix=0.5"), "no data set 'nix'"),
+    "a floor that is no share": (("--fail-below", "80"), "in [0, 1] such as 0.8, not 80"),
     "no such flag": (("--oodd", "x"), "Unrecognized options: --oodd"),
     "no such masks": (("--masks", "nix"), "no folder nix"),
     "no such baseline": (("--baseline", "no.csv"), "no.csv: can't be read"),
@@ -187,6 +304,18 @@ BAD = {
     "a folder of no classes": (("--ood", "data"), "has a folder"),
     "a file to write into": (("--out", "w.safetensors"), "is not a folder"),
 }
+
+
+@pytest.mark.parametrize(("log", "package"), [("mlflow", "mlflow-skinny"), ("wandb", "wandb")])
+def test_a_tracker_that_is_not_installed_is_named_before_the_audit(
+    capsys, monkeypatch, place, log, package
+):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("contam.cli.audit_ci.find_spec", lambda name: None)
+    code, out, err = run_contam(capsys, "audit", *MODEL, *ID, "--log", log, "--out", "never")
+    assert (code, out) == (2, "")
+    assert err == f"contam: --log {log}: is not installed; run pip install {package}\n"
+    assert not (place / "never").exists()
 
 
 @pytest.mark.parametrize("case", BAD)

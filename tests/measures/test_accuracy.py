@@ -6,12 +6,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest
+from scipy.stats import binom, binomtest, multinomial
 from sklearn.metrics import accuracy_score
 from torch import nn
 
 from contam.batch import Batch, Domain
-from contam.measures.accuracy import Accuracy, Hits, accuracy, clopper_pearson
+from contam.measures.accuracy import (
+    Accuracy,
+    Hits,
+    accuracy,
+    clopper_pearson,
+    paired_change,
+    unpaired_change,
+)
 
 COUNTS = st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -121,3 +128,38 @@ def test_accuracy_without_examples_is_rejected():
 def test_invalid_counts_and_confidences_are_rejected(asked):
     with pytest.raises(ValueError, match="expected 0 <= correct <= count"):
         clopper_pearson(*asked)
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.9, 0.7), (0.97, 0.4), (0.99, 0.99)])
+def test_unpaired_intervals_hold_the_true_difference_as_often_as_they_say(shares):
+    n, held = 25, 0.0
+    for before in range(n + 1):
+        for after in range(n + 1):
+            low, high = unpaired_change(Accuracy(before, n), Accuracy(after, n))
+            chance = binom.pmf(before, n, shares[0]) * binom.pmf(after, n, shares[1])
+            held += chance * (low <= shares[1] - shares[0] <= high)
+    assert 0.93 <= held <= 1
+
+
+@pytest.mark.parametrize("shares", [(0.1, 0.1), (0.3, 0.05), (0.5, 0.02), (0.01, 0.01)])
+def test_paired_intervals_hold_the_true_difference_as_often_as_they_say(shares):
+    n, held = 25, 0.0
+    of_counts = multinomial(n, [*shares, 1 - sum(shares)])
+    for gained in range(n + 1):
+        for lost in range(n + 1 - gained):
+            low, high = paired_change(gained, lost, n)
+            chance = float(of_counts.pmf([gained, lost, n - gained - lost]))
+            held += chance * (low <= shares[0] - shares[1] <= high)
+    assert 0.93 <= held <= 1
+
+
+@given(COUNTS)
+def test_intervals_of_no_change_contain_zero(counts):
+    one = Accuracy(*counts)
+    for low, high in (paired_change(0, 0, one.count), unpaired_change(one, one)):
+        assert -1 <= low < 0 < high <= 1
+
+
+def test_more_changes_than_examples_are_refused():
+    with pytest.raises(ValueError, match="3 gained and 2 lost examples of 4"):
+        paired_change(3, 2, 4)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from contam.auditing.api import Report, audit
+from contam.auditing.fail_rules import FailRules, RuleCheck
+from contam.auditing.junit import junit
 from contam.auditing.records import Score
 from contam.auditing.result import Audit
 from contam.experiment import Stage
@@ -63,6 +65,54 @@ class MultilabelAudit:
     def __repr__(self) -> str:
         table = self.summary().to_string(index=False, float_format=lambda x: f"{x:.3f}")
         return "\n".join([table, *self.left_out])
+
+    def check(self, rules: FailRules) -> tuple[RuleCheck, ...]:
+        """Return the results of rules, for each label.
+
+        Args:
+            rules: the rules.
+
+        Raises:
+            ValueError: a rule names a data set that the audits do not have.
+        """
+        return tuple(check for result in self.audits.values() for check in result.check(rules))
+
+    def markdown(self, rules: FailRules | None = None) -> str:
+        """Return the summaries of all labels.
+
+        Args:
+            rules: rules whose results they show.
+
+        Raises:
+            ValueError: a rule names a data set that the audits do not have.
+        """
+        return "\n".join(result.markdown(rules) for result in self.audits.values())
+
+    def junit(self, rules: FailRules | None = None) -> str:
+        """Return JUnit XML with a test suite for each label.
+
+        Args:
+            rules: rules that fail test cases; without any, all pass.
+
+        Raises:
+            ValueError: a rule names a data set that the audits do not have.
+        """
+        return junit([one.junit_suite(rules or FailRules()) for one in self.audits.values()])
+
+    def log(self, to: Any, *, run_id: str | None = None, prefix: str = "contam") -> None:
+        """Log the audit of each label under `PREFIX/LABEL`.
+
+        Args:
+            to: as for `Audit.log`.
+            run_id: as for `Audit.log`.
+            prefix: first part of every name.
+
+        Raises:
+            ValueError: `to` is of another kind, or the run of a client is missing.
+        """
+        for label, result in self.audits.items():
+            name = f"{prefix}/{label.replace('/', '_')}"
+            result.log(to, run_id=run_id, prefix=name)
 
     def save(self, folder: str | Path) -> Path:
         """Write the summary, and the record and page of each audit in a folder of its own.

@@ -47,6 +47,15 @@ class ConfusedPair(Record):
     count: PositiveInt
 
 
+class CorrectExamples(Record):
+    """Which examples of a data set were classified correctly, so that audits can be paired."""
+
+    bits: str
+    """One bit for each example in their order, in base64; 1 if it is correct."""
+    labels: str
+    """Digest of the labels in their order, which examples of another order do not have."""
+
+
 class SetScores(Record):
     """Accuracy of the network on one data set, overall and by class and domain."""
 
@@ -64,6 +73,7 @@ class SetScores(Record):
     """Percentage points above the line of standard models."""
     confused: tuple[ConfusedPair, ...] = ()
     """The most frequent confusions first: all pairs for up to 20 classes, otherwise 400 at most."""
+    correct: CorrectExamples | None = None
 
     def groups(self) -> list[tuple[str, str, Score]]:
         """Return column, value and accuracy of each group of examples, the domains first."""

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from torch import nn
 
+from contam.auditing.compare import AuditComparison, compare_audits
+from contam.auditing.fail_rules import FailRules, RuleCheck, check_audit
 from contam.auditing.intervals import percent, width
+from contam.auditing.junit import JUnitSuite, junit
+from contam.auditing.markdown import audit_markdown
 from contam.auditing.records import (
     FORMAT,
     AuditRecord,
@@ -21,6 +25,7 @@ from contam.auditing.records import (
     UnlabeledScores,
     Verdict,
 )
+from contam.auditing.tracking import track
 from contam.auditing.what_helps import RepairInputs, best_remedy, remedy_line, repaired
 from contam.run import write_atomically
 from contam.text_files import read_json
@@ -251,6 +256,99 @@ class Audit:
 
         write_atomically(Path(path), audit_page(self.evidence).encode())
         return Path(path)
+
+    def compare(self, other: "Audit") -> AuditComparison:
+        """Compare this audit with a later one of the same data sets.
+
+        Args:
+            other: the later audit, such as that of a repaired network.
+
+        Returns:
+            Accuracies with a test of each change, paired where both audits judged the same
+            examples, the lost points by cause, and the verdicts.
+
+        Raises:
+            ValueError: the audits have other data sets or classes.
+
+        >>> import torch, contam
+        >>> x, y = torch.eye(2).repeat(20, 1), torch.arange(40) % 2
+        >>> before = contam.audit(torch.nn.Linear(2, 2), id=(x, 1 - y), progress=False)
+        >>> after = contam.audit(torch.nn.Identity(), id=(x, 1 - y), progress=False)
+        >>> before.compare(after).sets[0].after.correct
+        0
+        """
+        return compare_audits(self.evidence, other.evidence)
+
+    def check(self, rules: FailRules) -> tuple[RuleCheck, ...]:
+        """Return the results of rules: one for each OOD set and for each verdict that fails.
+
+        Args:
+            rules: the rules.
+
+        Raises:
+            ValueError: a rule names a data set that the audit does not have.
+
+        >>> import torch, contam
+        >>> from contam.auditing.fail_rules import FailRules
+        >>> x, y = torch.eye(2).repeat(20, 1), torch.arange(40) % 2
+        >>> audit = contam.audit(
+        ...     torch.nn.Identity(), id=(x, y), ood=(x.flip(1), y), progress=False)
+        >>> [bool(check.failure) for check in audit.check(FailRules(floor=0.8))]
+        [True]
+        """
+        return check_audit(self.evidence, rules)
+
+    def markdown(self, rules: FailRules | None = None) -> str:
+        """Return a summary for a pull request: verdict, accuracies, lost points, best repairs.
+
+        Args:
+            rules: rules whose results it shows.
+
+        Raises:
+            ValueError: a rule names a data set that the audit does not have.
+        """
+        return audit_markdown(self.evidence, () if rules is None else self.check(rules))
+
+    def junit(self, rules: FailRules | None = None) -> str:
+        """Return JUnit XML with a test case for each OOD set and rule.
+
+        Args:
+            rules: rules that fail test cases; without any, all pass.
+
+        Raises:
+            ValueError: a rule names a data set that the audit does not have.
+        """
+        return junit([self.junit_suite(rules or FailRules())])
+
+    def junit_suite(self, rules: FailRules) -> JUnitSuite:
+        """Return the checks of this audit with its model, verdict, duration and date.
+
+        Args:
+            rules: the rules.
+        """
+        record = self.evidence
+        return JUnitSuite(
+            f"contam audit: {record.model}", self.check(rules),
+            {"verdict": record.verdict.cause, "contam": record.contam},
+            float(record.provenance.get("seconds", 0)),
+            record.provenance.get("date", "").partition("+")[0],
+        )  # fmt: skip
+
+    def log(self, to: Any, *, run_id: str | None = None, prefix: str = "contam") -> None:
+        """Log the main numbers, the verdict and the page to MLflow or W&B.
+
+        Args:
+            to: the module `mlflow`, an `MlflowClient`, a run of MLflow, or a run of W&B.
+            run_id: the run of MLflow; needed for a client. The module takes its active run by
+                default.
+            prefix: first part of every name, such as `contam/accuracy/night`.
+
+        Raises:
+            ValueError: `to` is none of these, or the run of a client is missing.
+        """
+        from contam.report import audit_page
+
+        track(self.evidence, audit_page(self.evidence), to, run_id=run_id, prefix=prefix)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Audit":

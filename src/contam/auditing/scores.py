@@ -1,14 +1,23 @@
 """Accuracy of a network on one data set, overall and by class and domain."""
 
+import base64
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
-from contam.auditing.records import ConfusedPair, Interval, Score, SetScores
+from contam.auditing.records import (
+    ConfusedPair,
+    CorrectExamples,
+    Interval,
+    Score,
+    SetScores,
+)
 from contam.auditing.single_pass import PassResult
 from contam.data.image_tree import natural_key
 from contam.measures.accuracy import Accuracy, clopper_pearson
@@ -31,6 +40,49 @@ def _score(right: int, count: int) -> Score:
     low, high = clopper_pearson(right, count)
     share = Interval(value=right / count, low=low, high=high)
     return Score(correct=right, count=count, accuracy=share)
+
+
+def correct_examples(
+    correct: Bool[Tensor, " n"], y: Int[Tensor, " n"], classes: Sequence[str]
+) -> CorrectExamples:
+    """Return which predictions are correct, in a form that takes a bit for each example.
+
+    Args:
+        correct: whether each prediction is correct.
+        y: class indices.
+        classes: names of the classes; the digest does not depend on their order.
+
+    Source: ours, because a paired test needs both answers to each example.
+
+    >>> correct_examples(torch.tensor([True, False]), torch.tensor([0, 1]), ["cat", "dog"])
+    CorrectExamples(bits='gA==', labels='3a450eb155d6a4c6')
+    """
+    names = "\n".join(classes[k].replace("\n", " ") for k in y.tolist())
+    return CorrectExamples(
+        bits=base64.b64encode(np.packbits(correct.cpu().numpy()).tobytes()).decode(),
+        labels=hashlib.sha256(names.encode("utf-8", "backslashreplace")).hexdigest()[:16],
+    )
+
+
+def unpacked(correct: CorrectExamples, count: int) -> Bool[Tensor, " n"]:
+    """Return which of `count` predictions are correct.
+
+    Args:
+        correct: the result of `correct_examples`.
+        count: number of examples.
+
+    Source: ours.
+
+    Raises:
+        ValueError: the record holds another number of examples.
+
+    >>> unpacked(CorrectExamples(bits="gA==", labels=""), 2)
+    tensor([ True, False])
+    """
+    packed = np.frombuffer(base64.b64decode(correct.bits), np.uint8)
+    if len(packed) != -(-count // 8):
+        raise ValueError(f"expected the answers to {count} examples, got {8 * len(packed)} bits")
+    return torch.from_numpy(np.unpackbits(packed, count=count).astype(bool))
 
 
 def set_scores(
@@ -83,7 +135,7 @@ def set_scores(
     return SetScores(
         name=name, role=role, overall=share_correct(correct), by_class=by_class,
         by_domain=by_domain, worst_domain=worst, effective_robustness=above,
-        domain_column=domain_column,
+        domain_column=domain_column, correct=correct_examples(correct, y, classes),
         by_group={name: _by_value(correct, values) for name, values in (groups or {}).items()},
         confused=_confused(result, classes),
     )  # fmt: skip

@@ -228,8 +228,19 @@ def best_remedy(helps: Sequence[MeasuredRemedy]) -> MeasuredRemedy | None:
 
     Source: ours, since the largest of several gains is above zero by chance.
     """
+    return next(iter(remedies_beyond_chance(helps)), None)
+
+
+def remedies_beyond_chance(helps: Sequence[MeasuredRemedy]) -> list[MeasuredRemedy]:
+    """Return the remedies whose gain is beyond chance, the largest gain first.
+
+    Args:
+        helps: measured remedies.
+
+    Source: ours.
+    """
     beyond = [row for row in helps if row.gain.low is not None and row.gain.low > 0]
-    return max(beyond, key=lambda row: row.gain.value, default=None)
+    return sorted(beyond, key=lambda row: -row.gain.value)
 
 
 def remedy_line(remedy: MeasuredRemedy) -> str:

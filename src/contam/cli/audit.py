@@ -2,11 +2,19 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from contam.cli.audit_ci import (
+    check_before_audit,
+    compare_saved,
+    fail_rules,
+    log_result,
+    write_reports,
+)
 from contam.cli.audit_options import (
     as_flags,
     by_set,
@@ -17,7 +25,6 @@ from contam.cli.audit_options import (
     named_data,
     with_transform,
 )
-from contam.cli.parsing import nearest
 from contam.cli.progress import ProgressDisplay
 
 if TYPE_CHECKING:
@@ -30,8 +37,8 @@ Several = tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]]
 
 def audit(
     *,
-    model: str,
-    id: str,
+    model: str | None = None,
+    id: str | None = None,
     ood: Several = (),
     unlabeled: Several = (),
     weights: Path | None = None,
@@ -63,7 +70,12 @@ def audit(
     batch_size: int | None = None,
     workers: int | None = None,
     device: str | None = None,
+    compare: Annotated[tuple[Path, Path] | None, tyro.conf.arg(metavar="BEFORE AFTER")] = None,
     fail_on: str | None = None,
+    fail_below: Several = (),
+    junit: Path | None = None,
+    markdown: Path | None = None,
+    log: Literal["mlflow", "wandb"] | None = None,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
     quiet: bool = False,
     seed: int = 0,
@@ -71,8 +83,8 @@ def audit(
     """Diagnose why a classifier fails on shifted data: contam audit --model M --weights W --id DIR.
 
     Writes the page OUT/audit.html, the record audit.json (with its schema) and CSV tables; with
-    --labels, OUT/summary.csv and these files for each label. The exit code is 1 if a verdict is one
-    of --fail-on.
+    --labels, OUT/summary.csv and these files for each label. With --compare, prints what changed
+    between two audits instead. The exit code is 1 if a rule of --fail-on or --fail-below fails.
 
     Args:
         model: timm:NAME, torchvision:NAME, a .pt2 or .onnx file, or package.module:object: a
@@ -121,7 +133,15 @@ def audit(
         batch_size: number of images in a forward pass.
         workers: number of threads that decode images.
         device: device of the network, such as cuda.
-        fail_on: verdicts that exit with 1, such as contaminated,spurious, or any failure.
+        compare: folders of two audits of the same data sets; --fail-on and --fail-below are rules
+            for the second.
+        fail_on: verdicts that exit with 1, such as head,corruption, or any failure; with --compare
+            also loss, accuracy that is lost beyond chance on any set.
+        fail_below: accuracy of every OOD set, or SET=ACCURACY, below which the exit code is 1; the
+            estimate is compared, not its interval.
+        junit: file for JUnit XML with a test case for each OOD set and rule.
+        markdown: file for a summary in Markdown, such as for a pull request.
+        log: where the numbers and the page are logged, as its environment variables say.
         as_json: print the whole record instead of the verdict.
         quiet: print neither progress nor the verdict.
         seed: random seed.
@@ -130,7 +150,18 @@ def audit(
     from contam.models.find_network import find_network
     from contam.run import reserved
 
-    failing = failing_causes(fail_on)
+    rules = fail_rules(fail_on, flat(fail_below))
+    if compare is not None:
+        if model is not None or id is not None or log is not None:
+            raise ValueError("--compare reads two audits; leave out --model, --id and --log")
+        return compare_saved(
+            *compare, rules, junit=junit, markdown=markdown, as_json=as_json, quiet=quiet
+        )
+    if model is None or id is None:
+        flags = [flag for flag, value in (("--model", model), ("--id", id)) if value is None]
+        raise ValueError(
+            f"contam audit needs {' and '.join(flags)} (contam audit --help lists all)"
+        )
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is not a folder; choose another --out")
     if labels is not None and columns is not None:
@@ -149,10 +180,13 @@ def audit(
             find_network(model, weights), transform=transform, image_size=image_size, mean=mean,
             std=std, in_chans=in_chans,
         )  # fmt: skip
-        with reserved(first), ProgressDisplay("audit", silent=quiet) as display:
+        shifted = named_data(flat(ood), root=root)
+        check_before_audit(fail_on, rules, [*pairs, *shifted], log)
+        with ExitStack() as stack, ProgressDisplay("audit", silent=quiet) as display:
+            for file in filter(None, (first, junit, markdown)):
+                stack.enter_context(reserved(file))
             given: dict[str, Any] = {
-                "id": pairs[0][1], "ood": _unique(named_data(flat(ood), root=root), "--ood"),
-                "name": name,
+                "id": pairs[0][1], "ood": _unique(shifted, "--ood"), "name": name,
                 "weights": weights, "masks": by_set(flat(masks)),
                 "background": by_set(flat(background)), "layers": flat(layer) or "auto",
                 "baseline": baseline, "reference": encoder, "untrained": control,
@@ -176,8 +210,19 @@ def audit(
                 )
     except ValueError as error:
         raise ValueError(as_flags(str(error))) from error
+    _save(result, out, as_json=as_json, quiet=quiet)
+    code = write_reports(result, rules, junit=junit, markdown=markdown, quiet=quiet or as_json)
+    if log is not None:
+        log_result(result, log)
+    return code
+
+
+def _save(result: "Audit | MultilabelAudit", out: Path, *, as_json: bool, quiet: bool) -> None:
+    """Write the records and pages, and print the verdict or the record."""
+    from contam.auditing.multilabel import MultilabelAudit
+
     result.save(out)
-    if isinstance(result, multilabel.MultilabelAudit):
+    if isinstance(result, MultilabelAudit):
         audits = result.audits
         shown = f"{out} has the summary, and a folder with the evidence and a page of each label"
     else:
@@ -190,9 +235,6 @@ def audit(
     elif not quiet:
         print(result)
         print(*_notes(audits), shown, sep="\n")
-    verdicts = [one.verdict for one in audits.values()]
-    causes = {cause for found in verdicts for cause in (found.cause, *found.behind)}
-    return 1 if causes & failing else 0
 
 
 def _notes(audits: "Mapping[str, Audit]") -> list[str]:
@@ -218,21 +260,3 @@ def _unique(pairs: list[tuple[str | None, Any]], flag: str) -> Any:
             raise ValueError(f"{flag} has two sets {key!r}; name one with {flag} NAME=PATH")
         named[key] = data
     return named
-
-
-def failing_causes(fail_on: str | None) -> set[str]:
-    """The verdicts of a comma-separated list; a word of a verdict's name is enough."""
-    from contam.auditing.causes import NAMES
-    from contam.auditing.records import UNDECIDED
-
-    known = (*NAMES, UNDECIDED)
-    failures = [cause for cause in NAMES if cause != "healthy"]
-    chosen: set[str] = set()
-    for word in filter(None, (word.strip() for word in (fail_on or "").split(","))):
-        matching = [cause for cause in known if word == cause or word in cause.split()]
-        if word == "any":
-            matching = failures
-        if not matching:
-            raise ValueError(f"no verdict {word!r} to fail on; {nearest(word, known)}, or any")
-        chosen.update(matching)
-    return chosen

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Float, Int
-from scipy.special import betaincinv
+from scipy.special import betaincinv, ndtri
 from torch import Tensor, nn
 
 from contam.models.logits_adapter import LogitsAdapter
@@ -119,3 +119,55 @@ def clopper_pearson(correct: int, count: int, confidence: float = 0.95) -> tuple
     low = betaincinv(correct, count - correct + 1, tail) if correct > 0 else 0.0
     high = betaincinv(correct + 1, count - correct, 1 - tail) if correct < count else 1.0
     return float(low), float(high)
+
+
+def paired_change(
+    gained: int, lost: int, count: int, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Both ends of an interval for a change of accuracy on the same examples.
+
+    Args:
+        gained: examples that are correct only after the change.
+        lost: examples that are correct only before it.
+        count: all examples.
+        confidence: level of the interval.
+
+    Source: ours; Agresti and Min (2005), half an example added to each of the four outcomes.
+
+    Raises:
+        ValueError: more examples changed than there are.
+
+    >>> [round(end, 3) for end in paired_change(9, 1, 100)]
+    [0.017, 0.14]
+    """
+    if not (gained >= 0 <= lost and gained + lost <= count and count > 0):
+        raise ValueError(f"no interval for {gained} gained and {lost} lost examples of {count}")
+    center = (gained - lost) / (count + 2)
+    variance = (gained + lost + 1) / (count + 2) - center**2
+    return _around(center, variance / (count + 2), confidence)
+
+
+def unpaired_change(
+    before: Accuracy, after: Accuracy, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Both ends of an interval for the difference of two accuracies on different examples.
+
+    Args:
+        before: the accuracy that is subtracted.
+        after: the other accuracy.
+        confidence: level of the interval.
+
+    Source: ours; Agresti and Caffo (2000), one success and one failure added to each sample.
+
+    >>> [round(end, 3) for end in unpaired_change(Accuracy(50, 100), Accuracy(70, 100))]
+    [0.064, 0.328]
+    """
+    shares = [((one.correct + 1) / (one.count + 2), one.count + 2) for one in (before, after)]
+    variance = sum(share * (1 - share) / count for share, count in shares)
+    return _around(shares[1][0] - shares[0][0], variance, confidence)
+
+
+def _around(center: float, variance: float, confidence: float) -> tuple[float, float]:
+    """Both ends of a normal interval for a difference of two shares."""
+    half = float(ndtri((1 + confidence) / 2)) * max(variance, 0.0) ** 0.5
+    return max(-1.0, center - half), min(1.0, center + half)
