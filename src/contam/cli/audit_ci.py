@@ -100,6 +100,7 @@ def compare_saved(
         if (folder / SUMMARY).is_file():
             raise ValueError(f"{folder} has an audit for each label; give the folder of one label")
     comparison = Audit.load(before).compare(Audit.load(after))
+    rules.check_sets([one.name for one in comparison.sets])
     if as_json:
         first, second = (
             {"model": record.model, "verdict": record.verdict.cause}
