@@ -162,10 +162,7 @@ def audit(
         raise ValueError(
             f"contam audit needs {' and '.join(flags)} (contam audit --help lists all)"
         )
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out}: is not a folder; choose another --out")
-    if labels is not None and columns is not None:
-        raise ValueError("--labels takes every logit as a label; leave out --columns")
+    _check_flags(out, labels, columns)
     if labels is not None and unlabeled:
         raise ValueError("--unlabeled needs a single label for each image; leave out --labels")
     encoder: Any = None if reference == "none" else reference
@@ -215,6 +212,14 @@ def audit(
     if log is not None:
         log_result(result, log)
     return code
+
+
+def _check_flags(out: Path, labels: str | None, columns: str | None) -> None:
+    """Raise an error for flags that contradict each other."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: is not a folder; choose another --out")
+    if labels is not None and columns is not None:
+        raise ValueError("--labels takes every logit as a label; leave out --columns")
 
 
 def _save(result: "Audit | MultilabelAudit", out: Path, *, as_json: bool, quiet: bool) -> None:
