@@ -82,7 +82,7 @@ class WandbRun:
     def log(self, data: dict[str, Any], step=None, commit=None) -> None:
         self.summary |= data
 
-    def log_artifact(self, artifact_or_path: str, name=None, type=None, aliases=None) -> None:
+    def log_artifact(self, artifact_or_path: str, name: str = "", type=None, aliases=None) -> None:
         assert re.fullmatch(r"[\w.\-]{1,128}", name)
         self.artifacts[name] = Path(artifact_or_path).read_text("utf-8")
 

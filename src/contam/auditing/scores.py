@@ -57,7 +57,8 @@ def correct_examples(
     >>> correct_examples(torch.tensor([True, False]), torch.tensor([0, 1]), ["cat", "dog"])
     CorrectExamples(bits='gA==', labels='3a450eb155d6a4c6')
     """
-    names = "\n".join(classes[k].replace("\n", " ") for k in y.tolist())
+    single = [name.replace("\n", " ") for name in classes]
+    names = "\n".join(single[k] for k in y.tolist())
     return CorrectExamples(
         bits=base64.b64encode(np.packbits(correct.cpu().numpy()).tobytes()).decode(),
         labels=hashlib.sha256(names.encode("utf-8", "backslashreplace")).hexdigest()[:16],
