@@ -291,7 +291,8 @@ def _set_change(before: SetScores, after: SetScores, sets: int) -> SetChange:
     unpaired = _unpaired(before, after)
     if before.correct is None or after.correct is None or unpaired:
         rows = [[one.correct, one.count - one.correct] for one in (old, new)]
-        _, p_value = fisher_exact(rows)
+        result: Any = fisher_exact(rows)
+        p_value = float(result.pvalue)
         low, high = unpaired_change(old, new)
     else:
         first, second = (unpacked(s.correct, old.count) for s in (before, after) if s.correct)
@@ -300,7 +301,7 @@ def _set_change(before: SetScores, after: SetScores, sets: int) -> SetChange:
         low, high = paired_change(gained, lost, old.count)
     return SetChange(
         before.name, before.role, before.overall, after.overall,
-        Interval(value=value, low=low, high=high), float(p_value), sets, gained, lost, unpaired,
+        Interval(value=value, low=low, high=high), p_value, sets, gained, lost, unpaired,
     )  # fmt: skip
 
 
