@@ -75,6 +75,29 @@ def test_folders_and_weights_give_a_verdict_files_and_a_page(capsys, monkeypatch
     assert schema["properties"].keys() == AuditRecord.model_fields.keys()
 
 
+def test_labels_of_the_listed_images_make_an_ood_set(capsys, monkeypatch, place):
+    monkeypatch.chdir(place)
+    quick = ("--quick", "--reference", "none", "--no-remedies")
+    new = ("--unlabeled", "new=data/ood/checker")
+    code, out, err = run_contam(capsys, "audit", *MODEL, *ID, *new, *quick, "--out", "first")
+    assert code == 0, err
+    assert "UNLABELED new: accuracy about" in out and "give it as --ood" in out
+    with (place / "first" / "to_label.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 20  # all of them: there are fewer than 50
+    for row in rows:
+        row["label"] = row["path"].split("/")[0]
+    with (place / "labeled.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    ood = ("--ood", "labeled.csv:set=new", "--root", "data/ood/checker")
+    code, _, err = run_contam(capsys, "audit", *MODEL, *ID, *ood, *quick, "--out", "second")
+    assert code == 0, err
+    scores = Audit.load(place / "second").evidence.sets[1]
+    assert (scores.name, scores.overall.count, len(scores.by_class)) == ("new", 20, 10)
+
+
 def test_fail_on_sets_the_exit_code(capsys, monkeypatch, place):
     monkeypatch.chdir(place)
     few = ("--budget", "60", "--reference", "none", "--layer", "encoder.stage3.relu2", "--json")

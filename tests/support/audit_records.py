@@ -14,11 +14,13 @@ from contam.auditing.causes import CAUSES, head, missing
 from contam.auditing.records import (
     HEALTHY,
     UNEXPLAINED,
+    AccuracyEstimate,
     Answer,
     AuditRecord,
     CauseEvidence,
     ConfusedPair,
     Example,
+    ExampleToLabel,
     Interval,
     LayerRecord,
     Ledger,
@@ -26,11 +28,13 @@ from contam.auditing.records import (
     MeasuredRemedy,
     NeuronTable,
     Number,
+    PixelDifference,
     Projection,
     Remedy,
     Score,
     SetScores,
     Step,
+    UnlabeledScores,
     Verdict,
 )
 from contam.auditing.verdict import QUESTION
@@ -259,6 +263,40 @@ def evidence(names: tuple[str, ...]) -> tuple[CauseEvidence, ...]:
     )  # fmt: skip
 
 
+def unlabeled() -> UnlabeledScores:
+    """What an audit says about a set without labels."""
+    methods = ("average thresholded confidence", "difference of confidences")
+    return UnlabeledScores(
+        name="july",
+        count=900,
+        estimates=tuple(
+            AccuracyEstimate(method=method, on="july", estimate=around(0.8), n=900)
+            for method in methods
+        ),
+        checks=tuple(
+            AccuracyEstimate(
+                method=method, on=on, estimate=around(value), accuracy=around(true), n=400
+            )
+            for on, value, true in (("id", 0.96, 0.97), ("textures", 0.9, 0.41))
+            for method in methods
+        ),
+        confidence=around(0.84, 0.01),
+        id_confidence=around(0.97, 0.01),
+        domain_auc=around(0.93, 0.01),
+        pixels=tuple(
+            PixelDifference(what=what, channel=channel, difference=0.4 * k - 0.6)
+            for channel in ("red", "green", "blue")
+            for k, what in enumerate(("mean", "spread", "noise", "sharpness"))
+        ),
+        with_labels=Interval(value=0.8, low=0.66, high=0.9),
+        widest=Interval(value=0.5, low=0.355, high=0.645),
+        to_label=tuple(
+            ExampleToLabel(index=7 * k, path=f"camera {k % 3}/{k}.png", predicted="heart")
+            for k in range(50)
+        ),
+    )
+
+
 def audit(
     *,
     layers: int = 10,
@@ -318,6 +356,7 @@ def audit(
             for name, gain, labels in (("batch-norm statistics", 0.2, 0), ("last layer", 0.05, 80),
                                        ("fresh head", -0.01, 0))
         ),
+        unlabeled=(unlabeled(),),
         left_out=("No reference encoder was named, so `reference=` is worth giving.",),
         provenance={"seed": "0", "torch": "2.13.0", "seconds": "41"},
     )  # fmt: skip

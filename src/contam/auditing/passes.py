@@ -65,8 +65,9 @@ class Budget:
     """Largest share of the ID set that is changed, and of each set that the control sees."""
     numbers: int = 2**26
     """Features to keep at most."""
-    scored: int = 2**24
-    """Logits of each data set to keep at most, for estimates of the accuracy without labels."""
+    scored: int = 5000
+    """Examples of each data set whose logits estimates of the accuracy without labels use; fewer
+    where there are many classes."""
 
     def limited(self, most: int, count: int) -> int:
         """Return a number of examples, limited by the share of a set of `count`."""
@@ -328,7 +329,8 @@ class _PassRunner:
         """The examples whose confidences are compared, a random sample of large sets."""
         if not self.inputs.unlabeled:
             return torch.arange(0)
-        most = max(1, self.budget.scored // len(self.inputs.classes))
+        fitting = self.budget.numbers // (4 * len(self.inputs.classes))
+        most = max(1, min(self.budget.scored, fitting))
         drawn = generator_for(self.inputs.seed, f"audit/confidences of {sample.name}")
         return torch.randperm(len(sample), generator=drawn)[:most].sort().values
 

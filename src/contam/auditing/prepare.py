@@ -302,6 +302,17 @@ def _tables(
     return tables
 
 
+def _folder_notes(tree: ImageTree, classes: Sequence[str] | None) -> list[str]:
+    """Return a sentence if the folders of an unlabeled set are named as classes."""
+    first = {file.relative_to(tree.root).parts[0] for file in tree.files}
+    if not classes or not first <= set(classes):
+        return []
+    return [
+        f"The folders of {tree.root.name!r} are named as classes, and were not used as labels; if "
+        "they are labels, give it as ood=."
+    ]
+
+
 @contextmanager
 def _suggesting_unlabeled(place: int, data: Any, options: Options) -> Iterator[None]:
     """Add to an error about an OOD set that has no labels how to give it."""
@@ -334,6 +345,7 @@ def _with_trees(
                 tree = tree_of(data, name, options)
         else:
             tree = tree_of(data, name, replace(options, labeled=False))
+            tree = replace(tree, notes=(*tree.notes, *_folder_notes(tree, options.classes)))
         if not opened and options.classes is None:
             options = replace(options, classes=tree.classes)
         opened.append((name, role, tree))

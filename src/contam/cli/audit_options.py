@@ -38,7 +38,7 @@ def as_flags(text: str) -> str:
     # Not untrained=, because no flag takes a network.
     named = (
         "background|baseline|batch_size|budget|classes|columns|device|domain|keys|labels|layers|"
-        "masks|only|reference|root|seed|transform|unlabeled|weights|workers"
+        "masks|only|ood|reference|root|seed|transform|unlabeled|weights|workers"
     )
     return re.sub(
         rf"\b({named})=(?=[\s,.;:)]|$)",
