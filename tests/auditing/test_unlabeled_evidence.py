@@ -139,11 +139,11 @@ def test_pixel_differences_are_in_id_standard_deviations():
     own = torch.rand(64, 1, 16, 16, generator=draws)
     levels = own.mean((1, 2, 3))
     moved = own + 2 * levels.std(correction=0)
-    rows = {row.what: row.difference for row in pixel_differences(own, moved)}
+    rows = {row.statistic: row.difference for row in pixel_differences(own, moved)}
     assert rows.pop("mean") == pytest.approx(2, abs=1e-3)
     assert all(abs(value) < 0.02 for value in rows.values())
     noisy = own + 0.5 * torch.randn(own.shape, generator=draws)
-    rows = {row.what: row.difference for row in pixel_differences(own, noisy)}
+    rows = {row.statistic: row.difference for row in pixel_differences(own, noisy)}
     assert rows["noise"] > 3 and rows["spread"] > 3
 
 

@@ -284,7 +284,7 @@ def unlabeled() -> UnlabeledScores:
         id_confidence=around(0.97, 0.01),
         domain_auc=around(0.93, 0.01),
         pixels=tuple(
-            PixelDifference(what=what, channel=channel, difference=0.4 * k - 0.6)
+            PixelDifference(statistic=what, channel=channel, difference=0.4 * k - 0.6)
             for channel in ("red", "green", "blue")
             for k, what in enumerate(("mean", "spread", "noise", "sharpness"))
         ),
@@ -382,7 +382,8 @@ def hostile(text: str) -> AuditRecord:
     """An audit of which every name is this text, and numbers are missing or not finite."""
     nan = float("nan")
     plain = json.loads(audit(layers=3, count=150, ood=("textures",), examples=2).model_dump_json())
-    fixed = ("cause", "leads_to", "behind", "answer", "role", "picture", "heat", "how")
+    fixed = ("cause", "leads_to", "behind", "answer", "role", "picture", "heat", "how",
+             "statistic")  # fmt: skip
     seen: dict[str, str] = {}
 
     def spoiled(value: Any, key: str = "") -> Any:

@@ -320,7 +320,7 @@ class AccuracyEstimate(Record):
 class PixelDifference(Record):
     """A statistic of the pixels of one channel, compared with the ID images."""
 
-    what: Literal["mean", "spread", "noise", "sharpness"]
+    statistic: Literal["mean", "spread", "noise", "sharpness"]
     channel: str
     difference: float
     """Mean over images minus that over ID images, in standard deviations over ID images."""

@@ -495,7 +495,7 @@ def _unlabeled_rows(scores: UnlabeledScores) -> Iterator[dict[str, Any]]:
         if value is not None:
             yield _row(what, value, on=scores.name)
     for pixel in scores.pixels:
-        what = f"pixels: {pixel.what}, in ID standard deviations"
+        what = f"pixels: {pixel.statistic}, in ID standard deviations"
         yield _row(what, pixel.difference, on=scores.name, part=pixel.channel)
 
 

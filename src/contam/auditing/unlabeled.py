@@ -269,7 +269,7 @@ def pixel_differences(
         for what, values in known.items():
             spread = float(values.std(correction=0).clamp(min=1e-6))
             difference = float(new[what].mean() - values.mean()) / spread
-            rows.append(PixelDifference(what=what, channel=channel, difference=difference))
+            rows.append(PixelDifference(statistic=what, channel=channel, difference=difference))
     return tuple(rows)
 
 
