@@ -125,6 +125,20 @@ def test_a_network_without_a_linear_head_or_batch_norm_is_offered_nothing():
     assert result.evidence.helps == ()
 
 
+def test_without_a_linear_head_batch_norm_can_still_be_repaired(model):
+    class Clipped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, x):
+            return self.model(x).clamp(-50, 50)
+
+    result = contam.audit(Clipped(), id=(images(1), Y), ood=(images(2), Y), **SETTINGS)
+    assert [row.name for row in result.evidence.helps] == ["batch-norm statistics"]
+    assert not any("was not measured" in line for line in result.evidence.left_out)
+
+
 def test_features_without_a_network_have_repairs_of_the_head():
     x = torch.eye(3)[Y] + 0.3 * noise(len(Y), 3)
     result = contam.audit(None, id=(x, Y), ood=(x.roll(1, 1), Y), progress=False)

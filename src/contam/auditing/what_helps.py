@@ -169,6 +169,8 @@ def repaired(inputs: RepairInputs, name: str, on: str) -> nn.Module:
 def _effect(inputs: RepairInputs, repair: Repair, on: str) -> RepairEffect | None:
     """The effect of a repair; None if it does not fit."""
     data = inputs.data(repair, on)
+    if "linear head" in repair.needs and not inputs.head:
+        return None
     reason = None if data is None else repair.applies(inputs.network, *data)
     if reason and "base" in repair.needs:
         raise ValueError(reason)

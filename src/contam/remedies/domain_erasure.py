@@ -5,7 +5,6 @@ from typing import final
 
 import torch
 from jaxtyping import Float, Int
-from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -79,6 +78,8 @@ def fit_eraser(x: Float[Tensor, "n width"], concept: Int[Tensor, " n"]) -> Erase
     >>> fit_eraser(x, torch.tensor([0, 0, 1, 1]))(x).round(decimals=4).tolist()
     [[1.0, 1.0], [1.0, 2.0], [1.0, 1.0], [1.0, 2.0]]
     """
+    from sklearn.covariance import ledoit_wolf_shrinkage
+
     mean = x.double().mean(dim=0)
     x, (n, width) = x.double() - mean, x.shape
     values = one_hot(concept).double()
