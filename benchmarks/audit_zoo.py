@@ -204,10 +204,10 @@ def examined(
     of_zoo, of_audit = sources()
     for group in zoo_cases.available(list(groups)):
         networks = Networks(group, folder)
-        planner = Planner(group, networks, TURNS[group])
+        planner = Planner(group, networks, TURNS[group], QUICK_NETWORKS if quick else ())
         audits = Kept(networks.folder / f"audits-{of_audit}.jsonl")
         others = Kept(networks.folder / f"baselines-{of_zoo}.jsonl")
-        plans = zoo_cases.plans(group, networks, TURNS[group])
+        plans = zoo_cases.plans(planner)
         for plan in balanced(plans) if quick else plans:
             name = f"{plan.name}, {plan.images}, {plan.masks}, {plan.reference}"
             case = Lazy(plan, planner)
@@ -222,11 +222,10 @@ def examined(
 
 
 def balanced(plans: Sequence[Plan]) -> list[Plan]:
-    """Some plans of few networks without a reference, the causes in turn."""
+    """Some plans without a reference, the causes in turn."""
     by_cause: dict[str, list[Plan]] = defaultdict(list)
     for plan in plans:
-        if plan.network in QUICK_NETWORKS:
-            by_cause[plan.cause].append(plan)
+        by_cause[plan.cause].append(plan)
     turns = [plan for row in _turns(by_cause.values()) for plan in row]
     return [Plan(**{**vars(plan), "reference": False}) for plan in turns[:QUICK_CASES]]
 

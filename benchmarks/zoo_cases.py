@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -324,8 +324,8 @@ MIXED = (
 )  # fmt: skip
 """Pairs of shifts that mixed cases have."""
 HEADS: dict[str, tuple[float, ...]] = {
-    "few labels": (40, 20, 12), "biased": (4, 7, 12), "noisy labels": (0.5, 0.65, 0.75),
-    "rare classes": (0.05, 0.02, 0.0),
+    "few labels": (30, 20, 15, 10), "biased": (2, 4, 8), "noisy labels": (0.5, 0.65, 0.8),
+    "rare classes": (0.05, 0.0),
 }  # fmt: skip
 """Bad heads and their levels."""
 
@@ -501,10 +501,20 @@ def with_bad_head(kind: str, level: float, model: Classifier, group: Group) -> C
 
 
 class Planner:
-    """Chooses the cases of a group, with losses as measured on validation images."""
+    """Chooses the cases of a group, with losses as measured on validation images.
 
-    def __init__(self, group: Group, networks: Networks, turn: int) -> None:
+    Args:
+        group: the group.
+        networks: its networks.
+        turn: its number, which decides what strengths and pairs it has.
+        only: names of the networks that cases may have; all by default.
+    """
+
+    def __init__(
+        self, group: Group, networks: Networks, turn: int, only: Sequence[str] = ()
+    ) -> None:
         self.group, self.networks, self.turn = group, networks, turn
+        self.only = tuple(only) or (*zoo_networks.NETWORKS, "linked")
         self.plans: list[Plan] = []
         self.harmless: list[Plan] = []
         self._plain: dict[str, float] = {}
@@ -535,6 +545,8 @@ class Planner:
 
     def add(self, plan: Plan, to: list[Plan] | None = None) -> None:
         """Add a case; every second has a reference, and two of three have masks."""
+        if plan.network not in self.only or plan.name in [other.name for other in self.plans]:
+            return
         k = len(self.plans) + len(self.harmless) + self.turn
         has_masks = CONTENTS[self.group.content].masks
         plan = replace(
@@ -562,35 +574,28 @@ class Planner:
         return [*self.plans, *self.harmless]
 
     def _network(self, kind: Kind) -> str:
-        if kind.network == "rare" and self.group.seed % 2:
+        if kind.network == "rare" and (self.group.seed % 2 or "rare" not in self.only):
             return "plain"
         return kind.network
 
     def _shifted(self, name: str, turn: int) -> int:
         """Add a case of one shift, of the strength whose turn it is if there is one."""
         kind, group = SHIFTS[name], self.group
-        network = self._network(kind)
-        cause = kind.cause
+        network, cause = self._network(kind), kind.cause
+        if network not in self.only:
+            return 0
         if not cause:
             cause = "color shortcut" if "tint" in group.linked else "background shortcut"
         losses = {level: self.loss(network, [(name, level)]) for level in kind.levels}
-        by_strength: dict[str, float] = {}
-        for level, loss in losses.items():
-            for strength, (low, high) in STRENGTHS.items():
-                if low < loss <= high:
-                    by_strength[strength] = level
-        wanted = list(STRENGTHS)[turn % 3 :] + list(STRENGTHS)[: turn % 3]
-        spec = self.spec(network)
-        for strength in wanted:
-            if strength in by_strength:
-                level = by_strength[strength]
-                accepted = ("geometry",) if name in ("cropped", "letterboxed") else ()
-                paired = turn % 4 == 0 and kind.stage not in ("link", "choice")
-                self.add(Plan(
-                    f"{name} {level:g}", cause, strength, network, ((name, level),), inside=spec,
-                    paired=paired, accepted=accepted,
-                ))  # fmt: skip
-                return 1
+        spec, level = self.spec(network), self._level(losses, turn)
+        if level is not None:
+            accepted = ("geometry",) if name in ("cropped", "letterboxed") else ()
+            paired = turn % 4 == 0 and kind.stage not in ("link", "choice")
+            self.add(Plan(
+                f"{name} {level:g}", cause, _strength(losses[level]), network, ((name, level),),
+                inside=spec, paired=paired, accepted=accepted,
+            ))  # fmt: skip
+            return 1
         harmless = [level for level, loss in losses.items() if loss < NOTHING_LOST]
         if harmless and len(self.harmless) < 4:
             self.add(Plan(
@@ -599,31 +604,61 @@ class Planner:
             ), self.harmless)  # fmt: skip
         return 0
 
+    @staticmethod
+    def _level(losses: dict[float, float], turn: int) -> float | None:
+        """The level of the strength whose turn it is, or of another one; None if none costs."""
+        by_strength = {_strength(loss): level for level, loss in losses.items()}
+        wanted = [list(STRENGTHS)[(turn + k) % 3] for k in range(3)]
+        return next((by_strength[w] for w in wanted if w in by_strength), None)
+
     def _heads(self) -> None:
+        """Two bad heads on a good encoder that cost something on ID and on OOD images alike."""
+        model, found = self.networks.get("all"), 0
+        made = images(self.group, PLAIN, (), JUDGED_ON, part="validation")
+        own, chance = accuracy(model, made), 1 / CLASSES
         kinds = list(HEADS)
-        for k in (0, 1):
+        for k in range(len(kinds)):
             kind = kinds[(2 * self.turn + k) % len(kinds)]
-            levels = HEADS[kind]
-            place = (self.turn + k) % 3
-            self.add(Plan(
-                f"head, {kind} {levels[place]:g}", "head", list(STRENGTHS)[place], "all",
-                head=(kind, levels[place]),
-            ))  # fmt: skip
+            losses = {
+                level: (own - accuracy(with_bad_head(kind, level, model, self.group), made))
+                / (own - chance)
+                for level in HEADS[kind]
+            }
+            level = self._level(losses, self.turn + k)
+            if level is not None and found < 2:
+                found += 1
+                self.add(Plan(f"head, {kind} {level:g}", "head", _strength(losses[level]), "all",
+                              head=(kind, level)))  # fmt: skip
 
     def _measurement(self) -> None:
-        self.add(Plan("ID set of training images", "measurement", "strong", "few",
-                      inside=zoo_networks.BOTH, source="training images"))  # fmt: skip
+        """ID sets of training images, and OOD sets of ID images, which lose nothing."""
+        few = self.networks.get("few")
+        x, y = self.networks.training_images("few")
+        known, new = accuracy(few, Images(x, y, y)), self._accuracy("few")
+        lost = (known - new) / (known - 1 / CLASSES) > LOST
+        self.add(Plan(
+            "ID set of training images", "measurement", "strong" if lost else "mild", "few",
+            inside=zoo_networks.BOTH, source="training images", accepted=() if lost else (HEALTHY,),
+        ))  # fmt: skip
         if self.turn % 2:
             self.add(Plan("OOD set of ID images", "measurement", "mild", "plain",
                           source="same images", accepted=(HEALTHY,)))  # fmt: skip
 
+    def _accuracy(self, network: str) -> float:
+        """The accuracy on new images of all families."""
+        made = images(self.group, zoo_networks.BOTH, (), JUDGED_ON, part="validation")
+        return accuracy(self.networks.get(network), made)
+
     def _undertrained(self) -> None:
-        network = ("few", "short")[self.turn % 2]
-        self.add(Plan(f"{network}, same families", "undertrained", "medium", network,
-                      inside=zoo_networks.BOTH))  # fmt: skip
-        if CONTENTS[self.group.content].masks:
-            self.add(Plan(f"{network}, new families", "undertrained", "mixed", network,
-                          (("new families", 1.0),)))  # fmt: skip
+        """Networks that miss a part of the accuracy that more training gives."""
+        best, chance = self._accuracy("all"), 1 / CLASSES
+        for network in ("few", "short"):
+            strength = ""
+            if network in self.only:
+                strength = _strength(1 - (self._accuracy(network) - chance) / (best - chance))
+            if strength:
+                self.add(Plan(f"{network}, same families", "undertrained", strength, network,
+                              inside=zoo_networks.BOTH))  # fmt: skip
 
     def _mixed(self) -> None:
         """Two pairs of shifts, each of which costs something alone."""
@@ -691,19 +726,24 @@ class Planner:
                                   ((name, 1.0),)))  # fmt: skip
 
 
+def _strength(loss: float) -> str:
+    """The strength of a loss, or an empty string."""
+    return next((name for name, (low, high) in STRENGTHS.items() if low < loss <= high), "")
+
+
 def available(groups: Sequence[Group]) -> list[Group]:
     """The groups whose files are there."""
     return [g for g in groups if g.content not in FILES or FILES[g.content].is_dir()]
 
 
-def plans(group: Group, networks: Networks, turn: int) -> list[Plan]:
+def plans(planner: Planner) -> list[Plan]:
     """The cases of a group; they are kept on disk, since choosing them takes seconds."""
-    sources = (Path(__file__), Path(zoo_networks.__file__))
-    code = hashlib.sha256(b"".join(map(Path.read_bytes, sources))).hexdigest()[:8]
-    path = networks.folder / f"plans-{turn}-{code}.json"
+    sources = [Path(__file__).read_bytes(), Path(zoo_networks.__file__).read_bytes()]
+    choice = f"{planner.turn} {planner.only}".encode()
+    code = hashlib.sha256(b"".join([choice, *sources])).hexdigest()[:8]
+    path = planner.networks.folder / f"plans-{code}.json"
     if not path.exists():
-        made = Planner(group, networks, turn).run()
-        networks.folder.mkdir(parents=True, exist_ok=True)
+        made = planner.run()
         path.write_text(json.dumps([asdict(plan) for plan in made]))
     return [_plan(row) for row in json.loads(path.read_text())]
 
@@ -715,14 +755,6 @@ def _plan(row: dict[str, Any]) -> Plan:
     for key in ("head", "images", "accepted", "others"):
         row[key] = None if row[key] is None else tuple(row[key])
     return Plan(**row)
-
-
-def cases(group: Group, folder: Path, turn: int) -> Iterator[Case]:
-    """All cases of a group; missing networks are trained."""
-    networks = Networks(group, folder)
-    planner = Planner(group, networks, turn)
-    for plan in plans(group, networks, turn):
-        yield case(plan, planner)
 
 
 def case(plan: Plan, planner: Planner) -> Case:

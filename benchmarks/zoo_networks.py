@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from contam.batch import Batch, Domain, Shift
 from contam.data.backgrounds import (
-    DIVERSE,
     ID,
     OOD,
     SIDE,
@@ -331,7 +330,7 @@ NETWORKS: dict[str, Recipe] = {
     "short": Recipe(BOTH, 1900, 2),
     "noisy": Recipe(BOTH, 2700, 7, noisy=0.3),
     "rare": Recipe(ImageSpec(), 2800, 9, rare=0.06),
-    "reference": Recipe(ImageSpec((*ID, *OOD, *DIVERSE)), 3360, 8),
+    "reference": Recipe(BOTH, 4500, 8),
 }
 """The networks of every group; `linked` follows from the group's link."""
 SHARE = 0.95
