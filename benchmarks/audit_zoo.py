@@ -14,11 +14,11 @@ import statistics
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import decision_table
 import torch
@@ -30,8 +30,14 @@ from sklearn.tree import DecisionTreeClassifier
 from zoo_cases import CAUSES, HEALTHY, PLUMBING, Case, Plan, Planner, accuracy
 from zoo_networks import Group, Networks
 
-import contam
 import contam.auditing
+from contam.auditing.api import accuracies, cause_tests
+from contam.auditing.causes import CAUSES as AUDITED
+from contam.auditing.causes import NAMES
+from contam.auditing.passes import BUDGET, run_passes
+from contam.auditing.prepare import prepare
+from contam.auditing.records import UNEXPLAINED
+from contam.auditing.verdict import verdict
 from contam.measures.accuracy import clopper_pearson
 
 PARTS: dict[str, tuple[Group, ...]] = {
@@ -81,7 +87,11 @@ OLD_NAMES = {
     "core information missing": ("information missing",),
 }
 """What the causes of the old table are called among the built-in ones."""
-UNEXPLAINED = "unexplained shift"
+ONLY_CAUSES = replace(BUDGET, without_object=0, changed=0, control=0, repaired=False)
+"""Evidence of the layers and repairs are not used here."""
+LEFT_OUT = ("strong", "medium")
+"""Strengths of the cases that are audited again without the test of their cause."""
+Returned = TypeVar("Returned")
 TURNS = {group: turn for turn, group in enumerate(sum(PARTS.values(), ()))}
 """The turn of each group, which decides what strengths and pairs its cases have."""
 
@@ -93,6 +103,7 @@ class Entry(NamedTuple):
     points: float
     low: float | None
     high: float | None
+    what: str
 
 
 @dataclass(frozen=True)
@@ -112,7 +123,8 @@ class Result:
     forward: float
     """Processor time of plain forward passes over the same images."""
     ledger: tuple[Entry, ...] = ()
-    unexplained: float | None = None
+    steps: tuple[str, ...] = ()
+    """The answer of each test."""
     without: str = ""
     """The answer without the test of the true cause."""
     sentence: str = ""
@@ -124,14 +136,42 @@ class Result:
 
 
 def audited(case: Case) -> dict[str, Any]:
-    """The answer of an audit and its ledger."""
+    """The answer of an audit, its ledger, and the answer without the test of the true cause."""
     started = time.process_time()
-    found = contam.audit(
+    ready = prepare(
         case.model, id=(case.id.x, case.id.y), ood=(case.ood.x, case.ood.y), masks=case.masks,
-        reference=case.reference, altered=False, untrained=False, progress=False,
+        reference=case.reference, control=False,
     )  # fmt: skip
-    seconds = time.process_time() - started
-    return {"answer": found.verdict.cause, "seconds": seconds, "sentence": found.verdict.sentence}
+    passes = drained(run_passes(ready.subject, (), ONLY_CAUSES))
+    sets = accuracies(passes, {})
+    tests = drained(cause_tests(passes, sets))
+    found = verdict(sets, tests.ledgers, tests.steps, tests.findings)
+    ledger = tests.ledgers[0] if tests.ledgers else None
+    row: dict[str, Any] = {
+        "answer": found.cause, "seconds": time.process_time() - started,
+        "sentence": found.sentence, "without": "",
+        "ledger": [] if ledger is None else [
+            [e.cause, e.points.value, e.points.low, e.points.high, e.what] for e in ledger.entries
+        ],
+        "steps": [] if ledger is None else [
+            f"{step.leads_to}: {step.answer}. {step.why}" for step in (*ledger.steps, *tests.steps)
+        ],
+    }  # fmt: skip
+    plan = case.plan
+    if plan.strength in LEFT_OUT and plan.cause in NAMES and not plan.accepted:
+        others = tuple(cause for cause in AUDITED if cause.name != plan.cause)
+        tests = drained(cause_tests(passes, sets, others))
+        row["without"] = verdict(sets, tests.ledgers, tests.steps, tests.findings).cause
+    return row
+
+
+def drained(work: Generator[Any, None, Returned]) -> Returned:
+    """What a generator returns."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
 
 
 def plain_cost(case: Case) -> float:
@@ -145,7 +185,11 @@ def plain_cost(case: Case) -> float:
 def baseline(case: Case) -> dict[str, Any]:
     """The answer of the old decision table, both accuracies, and the cost of forward passes."""
     old = decision_table.answer(
-        case.model, case.id[:2], case.ood[:2], masks=case.masks, reference=case.reference
+        case.model,
+        case.id[:2],
+        case.ood[:2],
+        masks=case.id.masks if case.plan.masks else None,
+        reference=case.reference,
     )
     return {
         "old": old, "forward": plain_cost(case), "id_accuracy": accuracy(case.model, case.id),
@@ -213,8 +257,8 @@ def examined(
             case = Lazy(plan, planner)
             row = audits.get(name, lambda case=case: audited(case.made))
             other = others.get(name, lambda case=case: baseline(case.made))
-            ledger = tuple(Entry(*entry) for entry in row.pop("ledger", ()))
-            result = Result(part, group.name, plan, ledger=ledger, **row, **other)
+            row = {**row, "ledger": tuple(Entry(*entry) for entry in row["ledger"])}
+            result = Result(part, group.name, plan, **row, **other)
             if case.used:
                 print(f"{group.name}, {plan.name} ({plan.cause}): {result.answer}",
                       file=sys.stderr)  # fmt: skip
@@ -283,9 +327,9 @@ def describe(of: dict[str, list[Result]]) -> None:
                     f"{r.id_accuracy:.3f} -> {r.ood_accuracy:.3f}: {r.answer}. {r.sentence}"
                 )
                 for entry in r.ledger:
-                    print(f"    {entry.cause}: {entry.points:+.3f} [{entry.low}, {entry.high}]")
-                if r.unexplained is not None:
-                    print(f"    unexplained: {r.unexplained:+.3f}")
+                    print(f"    {100 * entry.points:+.1f} points: {entry.cause}, {entry.what}")
+                for step in r.steps:
+                    print(f"        {step}")
     chosen = next(iter(of.values()))
     commonest, _ = Counter(r.plan.cause for r in chosen).most_common(1)[0]
     print("\n### Baselines (share right)\n")

@@ -99,9 +99,9 @@ def _blended(behind: Tensor, level: float, draws: Generator, seed: int) -> Tenso
 
 
 def _flat(behind: Tensor, level: float, draws: Generator, seed: int) -> Tensor:
-    """Backgrounds of one color for all: a saturated blue, which no ID family has."""
-    blue = torch.tensor([0.15, 0.25, 0.95])[None, :, None, None].expand_as(behind)
-    return torch.where(_some(len(behind), level, draws), blue, behind)
+    """Backgrounds of one color for all: a purple, which is the same in BGR."""
+    purple = torch.tensor([0.6, 0.1, 0.6])[None, :, None, None].expand_as(behind)
+    return torch.where(_some(len(behind), level, draws), purple, behind)
 
 
 def _centers(mask: Tensor) -> Tensor:
@@ -394,9 +394,9 @@ class Case:
         return f"{self.group.name}: {self.plan.name}"
 
     @property
-    def masks(self) -> Tensor | None:
-        """The masks of the ID set that the audit gets."""
-        return self.id.masks if self.plan.masks else None
+    def masks(self) -> dict[str, Tensor] | None:
+        """The masks that the audit gets."""
+        return {"id": self.id.masks, "OOD": self.ood.masks} if self.plan.masks else None
 
 
 def images(
