@@ -318,8 +318,6 @@ class Recipe(NamedTuple):
     epochs: int
     noisy: float = 0.0
     """Share of wrong labels."""
-    rare: float = 1.0
-    """Share of the images of the last three classes that is kept."""
 
 
 BOTH = ImageSpec((*ID, *OOD))
@@ -329,7 +327,6 @@ NETWORKS: dict[str, Recipe] = {
     "few": Recipe(BOTH, 600, 25),
     "short": Recipe(BOTH, 1900, 2),
     "noisy": Recipe(BOTH, 2700, 7, noisy=0.3),
-    "rare": Recipe(ImageSpec(), 2800, 9, rare=0.06),
     "reference": Recipe(BOTH, 4500, 8),
 }
 """The networks of every group; `linked` follows from the group's link."""
@@ -481,8 +478,7 @@ class Networks:
         if recipe.noisy:
             wrong = torch.rand(n, generator=draws) < recipe.noisy
             y = torch.where(wrong, torch.randint(CLASSES, (n,), generator=draws), y)
-        kept = (y < CLASSES - 3) | (torch.rand(n, generator=draws) < recipe.rare)
-        return x[kept], y[kept]
+        return x, y
 
     @property
     def reference(self) -> nn.Module | None:
@@ -499,7 +495,7 @@ class Networks:
         recipe = self.recipe(name)
         model = untrained(group.architecture, group.width, group.seed)
         rate = RATES.get(group.architecture, 6e-3)
-        code = hashlib.sha256(f"{group} {recipe} {rate} 3".encode()).hexdigest()[:8]
+        code = hashlib.sha256(f"{group} {recipe} {rate}".encode()).hexdigest()[:8]
         path = folder / f"{name}-{code}.safetensors"
         if path.exists():
             model.load_state_dict(load_file(path))

@@ -7,7 +7,7 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor
 
-from contam.auditing.causes.cause import PLUMBING_SHARE, Cause, CauseTest, best_variant
+from contam.auditing.causes.cause import Cause, CauseTest, best_variant
 from contam.auditing.comparison import NO_IMAGES, Comparison, Treatment
 from contam.auditing.image_edits import HALVES, IMAGENET, Edit, denormalized, normalized
 from contam.auditing.intervals import above_chance, chance_accuracy
@@ -17,6 +17,9 @@ from contam.auditing.records import SetScores
 SOLVED, LEAST_GAIN = 0.6, 0.15
 """ID accuracy from chance to perfect up to which the ID images are tested, too, and the least gain
 in accuracy that shows another form there."""
+CLOSER = 0.02
+"""Exchanged channels and inverted images must not move the mean of the images away from the ID mean
+by more than this, in ID standard deviations."""
 MEAN_OFF, SPREAD_OFF = 0.6, 1.4
 """After a change of scale, the largest difference of the mean from the ID mean, in ID standard
 deviations, and the largest ratio of the standard deviations."""
@@ -27,8 +30,9 @@ deviations, and the largest ratio of the standard deviations."""
 class InputMismatch(Cause):
     """The accuracy that a change of the channels, the scale or the sign of all images gives back.
 
-    The change is chosen on some images and judged on others. A change of scale counts only if the
-    images then have the mean and the spread of the ID images.
+    The change is chosen on some images and judged on others. It counts only if the images are then
+    more like the ID images: a change of scale must give them the mean and the spread of the ID
+    images, and another change must not move their mean away from that of the ID images.
 
     Source: ours.
     """
@@ -40,7 +44,7 @@ class InputMismatch(Cause):
     meaning = "The network is not at fault; the images are read or normalized in another way."
     plumbing = True
 
-    threshold: float = PLUMBING_SHARE
+    threshold: float = 0.65
 
     def on_id(self, passes: Passes, scores: SetScores) -> CauseTest | None:
         """Test whether the ID images reach the network in another form than it was trained on.
@@ -74,7 +78,7 @@ class InputMismatch(Cause):
         variants = [
             Treatment(self.name, variant.what, 0, comparison_edit(variant.edit), fix=variant.fix)
             for variant in input_variants(own.x, comparison.in_network_range)
-            if not variant.scale or alone or matches(variant.edit(other.x), own.x)
+            if alone or _closer(variant, other.x, own.x)
         ]
         best = best_variant(comparison, base, variants) if variants else None
         if best is None:
@@ -136,6 +140,20 @@ def input_variants(x: Tensor, wrap: Callable[[Edit], Edit]) -> list[InputVariant
             "x = 0.5 * x + 0.5", True,
         ),
     ]  # fmt: skip
+    scaled: list[tuple[str, Callable[[Tensor], Tensor], str]] = [
+        ("divided", lambda x: x / 255, "x / 255"), ("multiplied", lambda x: x * 255, "x * 255")
+    ]  # fmt: skip
+    known = [("normalization to [-1, 1]", HALVES)]
+    known += [("ImageNet normalization", IMAGENET)] if x.shape[1] == 3 else []
+    for name, statistics in known:
+        for verb, edit, code in scaled:
+            variants.append((
+                f"values {verb} by 255 before the {name}",
+                wrap(
+                    lambda x, edit=edit, s=statistics: normalized(edit(denormalized(x, *s)), *s)
+                ),
+                f"x = {code}  # before the {name}", True,
+            ))  # fmt: skip
     if x.shape[1] != 3:
         return [InputVariant(*variant) for variant in variants]
     imagenet = "mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet"
@@ -168,3 +186,17 @@ def matches(x: Tensor, own: Tensor) -> bool:
     distance = ((x.mean((0, 2, 3)) - mean) / spread).abs()
     ratio = (x.std((0, 2, 3)).clamp(min=1e-9) / spread).log().abs()
     return bool((distance < MEAN_OFF).all() and (ratio < torch.tensor(SPREAD_OFF).log()).all())
+
+
+def _closer(variant: InputVariant, x: Tensor, own: Tensor) -> bool:
+    """Whether a change makes images more like the ID images, or at least no less."""
+    changed = variant.edit(x)
+    if variant.scale:
+        return matches(changed, own)
+    return _distance(changed, own) < _distance(x, own) + CLOSER
+
+
+def _distance(x: Tensor, own: Tensor) -> float:
+    """Distance of the mean color from that of the ID images, in ID standard deviations."""
+    mean, spread = own.mean((0, 2, 3)), own.std((0, 2, 3)).clamp(min=1e-6)
+    return float(((x.mean((0, 2, 3)) - mean) / spread).norm())
