@@ -27,6 +27,7 @@ from zoo_networks import (
     FILES,
     MEAN,
     STD,
+    FromInputs,
     Group,
     ImageSpec,
     Networks,
@@ -58,6 +59,8 @@ NOTHING_LOST, LOST = 0.06, 0.28
 more a case of its cause, and one between the two no case."""
 STRENGTHS = {"mild": (LOST, 0.45), "medium": (0.45, 0.7), "strong": (0.7, 2.0)}
 """Range of the lost share."""
+REFERENCE_PLAIN, REFERENCE_IMAGES = 8, 180
+"""Parts of the reference's training images without a shift, and images of each part."""
 JUDGED_ON = 300
 """Validation images that a loss is measured on."""
 Stage = Literal["link", "background", "objects", "images", "inputs", "labels", "choice"]
@@ -313,9 +316,10 @@ SHIFTS: dict[str, Kind] = {
                                common=(("noisy classes", 0.6),)),
     "noisy classes": Kind("none", "labels", (0.6,), _relabeled_hard),
     "rotated": Kind("geometry", "objects", (20, 35, 50, 75, 110), _rotated, only=WITH_OBJECTS),
-    "smaller": Kind("geometry", "objects", (0.8, 0.65, 0.55, 0.45), _scaled, "plain"),
+    "smaller": Kind("geometry", "objects", (0.8, 0.65, 0.55, 0.45), _scaled, "plain",
+                    WITH_OBJECTS),
     "mirrored": Kind("geometry", "objects", SHARES, _mirrored, only=(*WRITTEN, "fashion")),
-    "larger": Kind("geometry", "objects", (1.25, 1.5, 1.8, 2.2), _scaled),
+    "larger": Kind("geometry", "objects", (1.25, 1.5, 1.8, 2.2), _scaled, only=WITH_OBJECTS),
     "another style": Kind("new subtypes", "objects", (3, 5, 7, 10), _restyled, only=WITH_OBJECTS),
     "striped": Kind("new subtypes", "objects", (3, 5, 7, 10), _striped, "plain",
                     ("shapes", "fashion", "letters", "mnist")),
@@ -326,6 +330,10 @@ SHIFTS: dict[str, Kind] = {
     "tiny": Kind("information missing", "objects", SHARES, _hidden("tiny"), "plain", WITH_OBJECTS),
     "blurred out": Kind("information missing", "images", SHARES, _blurred_out),
 }  # fmt: skip
+ALSO_RIGHT = {
+    "cropped": ("geometry",), "letterboxed": ("geometry",), "blurred out": ("corruption",),
+}  # fmt: skip
+"""Other answers that are right for a shift."""
 COUNTS = {
     "new backgrounds": 2, "corruption": 3, "input mismatch": 2, "label mismatch": 2,
     "label noise": 1, "label shift": 1, "geometry": 2, "new subtypes": 2,
@@ -564,7 +572,9 @@ class Planner:
         hard = NOISY if common else self.hard(network)
         both = (*common, *shifts)
         made = images(self.group, spec, both, JUDGED_ON, part="validation", hard=hard)
-        return 1 - (accuracy(model, made) - chance) / max(0.01, self._plain[key] - chance)
+        commonest = float(made.y.bincount().max()) / len(made.y)
+        left = (accuracy(model, made) - commonest) / (1 - commonest)
+        return 1 - left * (1 - chance) / max(0.01, self._plain[key] - chance)
 
     def add(self, plan: Plan, to: list[Plan] | None = None) -> None:
         """Add a case; every second has a reference, and two of three have masks."""
@@ -610,7 +620,7 @@ class Planner:
         losses = {level: self.loss(network, [(name, level)], kind.common) for level in kind.levels}
         spec, level = self.spec(network), self._level(losses, turn)
         if level is not None:
-            accepted = ("geometry",) if name in ("cropped", "letterboxed") else ()
+            accepted = ALSO_RIGHT.get(name, ())
             paired = turn % 4 == 0 and kind.stage not in ("link", "choice")
             self.add(Plan(
                 f"{name} {level:g}", cause, _strength(losses[level]), network, ((name, level),),
@@ -677,7 +687,7 @@ class Planner:
             strength = ""
             if network in self.only:
                 strength = _strength(1 - (self._accuracy(network) - chance) / (best - chance))
-            if strength:
+            if strength in ("medium", "strong"):
                 self.add(Plan(f"{network}, same families", "undertrained", strength, network,
                               inside=zoo_networks.BOTH))  # fmt: skip
 
@@ -752,6 +762,40 @@ def _strength(loss: float) -> str:
     return next((name for name, (low, high) in STRENGTHS.items() if low < loss <= high), "")
 
 
+def reference(networks: Networks) -> torch.nn.Module | None:
+    """An encoder of a group's inputs that was trained on shifts of all kinds; None for textures.
+
+    It stands for a network that was trained on much more varied data. No training image lacks the
+    information about its class.
+    """
+    content = networks.group.content
+    if not CONTENTS[content].masks:
+        return None
+    group = Group(content, "resnet8", 12, 1000)
+    kinds = [
+        name for name, kind in SHIFTS.items()
+        if kind.stage in ("objects", "images") and content in kind.only
+        and kind.cause != "information missing"
+    ]  # fmt: skip
+
+    def make() -> tuple[Tensor, Tensor]:
+        parts = []
+        for k, name in enumerate([*[""] * REFERENCE_PLAIN, *kinds]):
+            levels = SHIFTS[name].levels[-3:] if name else ()
+            shifts = ((name, levels[k % len(levels)]),) if name else ()
+            made = images(
+                group, zoo_networks.BOTH, shifts, REFERENCE_IMAGES, part="train",
+                first=REFERENCE_IMAGES * k,
+            )  # fmt: skip
+            parts.append((made.x, made.y))
+        x, y = (torch.cat(part) for part in zip(*parts, strict=True))
+        order = torch.randperm(len(y), generator=generator_for(group.seed, "zoo/reference"))
+        return x[order], y[order]
+
+    model = Networks(group, networks.folder.parent).get("reference", make)
+    return FromInputs(model.encoder, networks.group)
+
+
 def available(groups: Sequence[Group]) -> list[Group]:
     """The groups whose files are there."""
     return [g for g in groups if g.content not in FILES or FILES[g.content].is_dir()]
@@ -798,5 +842,5 @@ def case(plan: Plan, planner: Planner) -> Case:
         hard = NOISY if ("noisy classes", 0.6) in plan.common else planner.hard(plan.network)
         shifts = (*plan.common, *plan.shifts)
         other = images(group, plan.inside, shifts, m, first=first, hard=hard)
-    reference = networks.reference if plan.reference else None
-    return Case(group, plan, model, own, other, reference)
+    encoder = reference(networks) if plan.reference else None
+    return Case(group, plan, model, own, other, encoder)

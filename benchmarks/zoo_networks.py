@@ -327,7 +327,7 @@ NETWORKS: dict[str, Recipe] = {
     "few": Recipe(BOTH, 600, 25),
     "short": Recipe(BOTH, 1900, 2),
     "noisy": Recipe(BOTH, 2700, 7, noisy=0.3),
-    "reference": Recipe(BOTH, 4500, 8),
+    "reference": Recipe(BOTH, 4680, 8),
 }
 """The networks of every group; `linked` follows from the group's link."""
 SHARE = 0.95
@@ -441,7 +441,7 @@ def untrained(architecture: str, width: int, seed: int) -> Classifier:
         return Classifier(ENCODERS[architecture](width), CLASSES, 4 * width)
 
 
-class _FromInputs(nn.Module):
+class FromInputs(nn.Module):
     """The reference of a group, which takes pixels in [0, 1], on the inputs of the group."""
 
     def __init__(self, encoder: nn.Module, group: Group) -> None:
@@ -480,18 +480,14 @@ class Networks:
             y = torch.where(wrong, torch.randint(CLASSES, (n,), generator=draws), y)
         return x, y
 
-    @property
-    def reference(self) -> nn.Module | None:
-        """An encoder of the same inputs that has seen all backgrounds; None for textures."""
-        masks = CONTENTS[self.group.content].masks
-        return _FromInputs(self.get("reference").encoder, self.group) if masks else None
+    def get(self, name: str, make: Callable[[], tuple[Tensor, Tensor]] | None = None) -> Classifier:
+        """A network of `NETWORKS` or `linked`.
 
-    def get(self, name: str) -> Classifier:
-        """A network of `NETWORKS`, `linked`, or the reference of the group's content."""
+        Args:
+            name: its name.
+            make: makes other training images and labels than those of the recipe.
+        """
         group, folder = self.group, self.folder
-        if name == "reference":
-            group = Group(group.content, "resnet8", 12, 1000)
-            folder = folder.parent / group.name
         recipe = self.recipe(name)
         model = untrained(group.architecture, group.width, group.seed)
         rate = RATES.get(group.architecture, 6e-3)
@@ -500,7 +496,7 @@ class Networks:
         if path.exists():
             model.load_state_dict(load_file(path))
             return model.eval()
-        x, y = Networks(group, self.folder.parent).training_images(name)
+        x, y = make() if make else self.training_images(name)
         seen = Domain(name, Batch(x, y, torch.zeros_like(y)))
         shift = Shift(name, tuple(map(str, range(CLASSES))), (seen,), seen, ())
         for _ in fit(

@@ -3,12 +3,15 @@
 Images are in the form that the network takes; no edit assumes that they lie in [0, 1].
 """
 
+import io
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 Images = Float[Tensor, "n channels height width"]
@@ -87,6 +90,18 @@ def zoomed(x: Images, factor: float) -> Tensor:
     return _warped(x, 0.0, factor)
 
 
+def stretched(x: Images, factor: float, axis: int) -> Tensor:
+    """Enlarge the height (axis 2) or the width (axis 3) about the center; the rest is cut off.
+
+    >>> stretched(torch.arange(4.0).view(1, 1, 1, 4), 2.0, 3).flatten().tolist()
+    [0.75, 1.25, 1.75, 2.25]
+    """
+    side = x.shape[axis]
+    size = [round(factor * length) if k == axis else length for k, length in enumerate(x.shape)]
+    larger = F.interpolate(x, size[2:], mode="bilinear", align_corners=False)
+    return larger.narrow(axis, (size[axis] - side) // 2, side)
+
+
 def _warped(x: Tensor, degrees: float, factor: float) -> Tensor:
     angle, ratio = math.radians(degrees), x.shape[3] / x.shape[2]
     cosine, sine = math.cos(angle) / factor, math.sin(angle) / factor
@@ -126,6 +141,43 @@ def median_filtered(x: Images, side: int = 3) -> Tensor:
     padded = F.pad(x, (reach,) * 4, mode="reflect")
     windows = padded.unfold(2, side, 1).unfold(3, side, 1)
     return windows.flatten(4).median(dim=4).values
+
+
+def jpeg(x: Images, quality: int) -> Tensor:
+    """Compress images of one or three channels as JPEG and read them again.
+
+    Args:
+        x: images; their smallest and largest value become black and white.
+        quality: from 1 to 95, as Pillow counts it.
+    """
+    low, high = float(x.min()), float(x.max())
+    scale = max(high - low, 1e-8) / 255
+    data = ((x - low) / scale).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+    read = []
+    for image in data:
+        file = io.BytesIO()
+        Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(
+            file, "JPEG", quality=quality
+        )
+        read.append(np.array(Image.open(file)).reshape(image.shape))
+    return torch.from_numpy(np.stack(read)).permute(0, 3, 1, 2).to(x) * scale + low
+
+
+def blockiness(x: Images) -> float:
+    """Return how much larger the steps between blocks of 8 pixels are than the other steps.
+
+    About 1 for images without block artifacts of JPEG.
+
+    >>> flat = torch.rand(9, 1, 2, 2).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    >>> blockiness(flat + 0.01 * torch.rand(9, 1, 16, 16)) > 5
+    True
+    """
+    ratios = []
+    for axis in (2, 3):
+        steps = x.diff(dim=axis).abs().transpose(axis, 0).flatten(1).mean(1)
+        between = torch.arange(len(steps)) % 8 == 7
+        ratios.append(steps[between].mean() / steps[~between].mean().clamp(min=1e-8))
+    return float(sum(ratios)) / 2
 
 
 def noise_level(x: Images) -> Float[Tensor, " n"]:

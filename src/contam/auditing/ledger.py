@@ -16,7 +16,10 @@ from torch import Tensor
 
 from contam.auditing.causes import CAUSES, Cause, CauseTest
 from contam.auditing.causes.background import BackgroundShortcut, NewBackgrounds
+from contam.auditing.causes.corruption import Corruption
+from contam.auditing.causes.geometry import Geometry
 from contam.auditing.causes.label_noise import LabelNoise
+from contam.auditing.causes.subtypes import NewSubtypes
 from contam.auditing.causes.undertrained import Undertrained
 from contam.auditing.comparison import Comparison, Treatment, interval_of
 from contam.auditing.records import (
@@ -78,10 +81,16 @@ def explain(
         if isinstance(cause, LabelNoise) and any(test.positive for test in tests):
             tests.append(cause.not_tested("another cause was found"))
             continue
+        if isinstance(cause, NewSubtypes) and any(
+            test.positive and test.step.leads_to == Geometry.name for test in tests
+        ):
+            tests.append(cause.not_tested("objects that are turned or resized look new, too"))
+            continue
         test = attempted(cause, lambda cause=cause: cause.test(comparison, base))
         tests.append(test)
         if test.positive and cause.plumbing and test.treatment is not None:
             base.append(test.treatment)
+    tests = _backgrounds_again(comparison, causes, base, tests)
     entries = shares(comparison, tests)
     ledger = Ledger(
         on=comparison.name, loss=comparison.loss, entries=entries,
@@ -103,6 +112,31 @@ def attempted(cause: Cause, run: Callable[[], CauseTest]) -> CauseTest:
     except (ValueError, RuntimeError) as error:
         message = " ".join(str(error).split())[:200]
         return cause.not_tested(message or type(error).__name__)
+
+
+def _backgrounds_again(
+    comparison: Comparison,
+    causes: Sequence[Cause],
+    base: Sequence[Treatment],
+    tests: Sequence[CauseTest],
+) -> list[CauseTest]:
+    """The tests with new backgrounds tested again on images whose corruption is undone.
+
+    A corruption of whole images also changes what is behind the objects.
+    """
+    positive = {test.step.leads_to: test for test in tests if test.positive}
+    corruption = positive.get(Corruption.name)
+    backgrounds = next((cause for cause in causes if isinstance(cause, NewBackgrounds)), None)
+    if (
+        corruption is None
+        or corruption.treatment is None
+        or backgrounds is None
+        or backgrounds.name not in positive
+    ):
+        return list(tests)
+    treatments = [*base, corruption.treatment]
+    again = attempted(backgrounds, lambda: backgrounds.test(comparison, treatments))
+    return [again if test is positive[backgrounds.name] else test for test in tests]
 
 
 def shares(comparison: Comparison, tests: Sequence[CauseTest]) -> tuple[LostPoints, ...]:

@@ -14,7 +14,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from contam.auditing.causes.cause import SIGNIFICANCE, Cause, CauseTest, paired_p_value
-from contam.auditing.causes.corruption import treated_images
+from contam.auditing.causes.corruption import PLAUSIBLE, treated_images
 from contam.auditing.comparison import NO_IMAGES, Comparison, Treatment, gain_of
 from contam.auditing.interchange import backgrounds, donors, pasted
 from contam.auditing.intervals import points, scaled
@@ -28,8 +28,6 @@ KEPT = 0.6
 their own class; otherwise the interchange itself destroys the objects."""
 COST = 0.2
 """Smallest share of the loss that OOD backgrounds have to cost ID objects."""
-PLAUSIBLE = 0.5
-"""Smallest share of images in which a plausible object is found."""
 REFERENCE = (
     "ID objects on ID backgrounds of their class", "ID objects on ID backgrounds of other classes",
     "ID objects on OOD backgrounds", "OOD objects on ID backgrounds of other classes",

@@ -1,4 +1,4 @@
-"""Corruption: noise, blur, contrast, brightness or a color cast of the OOD images."""
+"""Corruption: noise, blur, compression, contrast, brightness or a color cast of OOD images."""
 
 import math
 from collections.abc import Sequence
@@ -14,8 +14,10 @@ from contam.auditing.comparison import NO_IMAGES, Comparison, Treatment, gain_of
 from contam.auditing.image_edits import (
     Edit,
     affine,
+    blockiness,
     blurred,
     channel_statistics,
+    jpeg,
     median_filtered,
     noise_level,
     sharpened,
@@ -27,9 +29,17 @@ from contam.auditing.intervals import scaled
 from contam.auditing.records import CauseEvidence, Interval, Number
 from contam.rng import generator_for
 
-NOISIER, BLURRIER = 1.5, 0.6
-"""Ratios of the noise levels above which, and of the sharpness below which, ID images are degraded
-to imitate the OOD images."""
+NOISIER, BLURRIER, BLOCKIER = 1.5, 0.6, 1.2
+"""Ratios of the noise levels above which, of the sharpness below which, and of the steps between
+blocks above which ID images are degraded to imitate the OOD images."""
+QUALITIES = (60, 30, 15, 8, 4, 2)
+"""JPEG qualities that are tried."""
+OBJECTS_CHANGED = 0.8
+"""Difference of the mean color of the objects, in standard deviations over the ID objects, from
+which the objects changed and not only what is behind them."""
+PLAUSIBLE = 0.5
+"""Smallest share of images in which a plausible object is found, for object and background to be
+told apart."""
 BESIDE = 0.75
 """Share of the gain above which an undoing that leaves the object as it is shows no corruption."""
 ON_OBJECT = 0.25
@@ -51,7 +61,7 @@ class Corruption(Cause):
     name = "corruption"
     noun = "the image quality"
     heading = "The OOD images are corrupted"
-    question = "Do noise, blur, contrast or color of the images cause the loss?"
+    question = "Do noise, blur, compression, contrast or color of the images cause the loss?"
     meaning = "The objects are the same; the images are noisy, blurred, faded or tinted."
 
     def test(self, comparison: Comparison, base: Sequence[Treatment]) -> CauseTest:
@@ -96,7 +106,9 @@ class Corruption(Cause):
         )  # fmt: skip
         if not test.positive:
             return test
-        area, _ = comparison.masks(comparison.name)
+        area, plausible = comparison.masks(comparison.name)
+        if plausible < PLAUSIBLE or self._objects_changed(comparison, treated):
+            return test
         edit = edits[best.what][0]
         parts = {
             "everywhere but on the object": lambda x, rows: pasted(x, area[rows], edit(x)),
@@ -121,6 +133,21 @@ class Corruption(Cause):
         )
         return CauseTest(self.step(test.step.found, "no", why), evidence)
 
+    @staticmethod
+    def _objects_changed(comparison: Comparison, treated: Tensor) -> bool:
+        """Whether the colors of the objects changed, according to given masks of both sets."""
+        names = comparison.inputs.id.name, comparison.name
+        masks = [comparison.given_masks(name) for name in names]
+        assert comparison.id_images is not None
+        if masks[0] is None or masks[1] is None:
+            return False
+        own, other = (
+            (mask.to(x) * x).sum((2, 3)) / mask.to(x).sum((2, 3)).clamp(min=1e-6)
+            for x, mask in ((comparison.id_images.x, masks[0]), (treated, masks[1]))
+        )
+        away = (other.mean(0) - own.mean(0)).abs() / own.std(0).clamp(min=1e-6)
+        return bool(away.max() > OBJECTS_CHANGED)
+
     def _imitated(self, comparison: Comparison, base: Sequence[Treatment]) -> CauseTest | None:
         """The loss of ID images that get the noise or the blur of the OOD images."""
         own, other = comparison.id_images, comparison.ood_images
@@ -138,14 +165,18 @@ class Corruption(Cause):
         sure = loss.low is not None and loss.low > 0
         large = share.value >= self.threshold
         answer = "yes" if large and sure else "undecided" if large else "no"
+        low, most = loss.low or 0.0, comparison.loss.high
+        if most is not None and low > most:
+            # OOD images that were as degraded would have lost more.
+            answer = "no"
         why = (
             f"ID images that get the {what} of {comparison.name} lose {100 * loss.value:.1f} of "
             f"the {100 * comparison.loss.value:.1f} points that are lost there."
         )
         evidence = CauseEvidence(
             cause=self.name, title=self.question,
-            method="The noise and the blur of the OOD images are measured in their center and "
-            "along their border. ID images get as much, and their accuracy is measured again.",
+            method="The noise, the blur and the JPEG artifacts of the OOD images are measured. ID "
+            "images get as much, and their accuracy is measured again.",
             effect=loss, measured=f"accuracy that ID images lose with the {what} of the OOD images",
             n=len(few.y),
             numbers=(
@@ -216,9 +247,10 @@ def _listed(values: Tensor) -> str:
 
 
 def degradation(own: Tensor, other: Tensor, *, seed: int) -> tuple[str, Edit, float] | None:
-    """Return noise or blur that takes ID images to the level of the OOD images.
+    """Return compression, noise or blur that takes ID images to the level of the OOD images.
 
-    Center and border must have changed alike, since other backgrounds change the border most.
+    For noise and blur center and border must have changed alike, since other backgrounds change the
+    border most.
 
     Args:
         own: ID images.
@@ -229,6 +261,10 @@ def degradation(own: Tensor, other: Tensor, *, seed: int) -> tuple[str, Edit, fl
         The kind, the change, and the level of the OOD images relative to the ID images; None where
         they are about as noisy and as sharp.
     """
+    blocks = blockiness(other)
+    if blocks > BLOCKIER * blockiness(own) and own.shape[1] in (1, 3):
+        near = min(QUALITIES, key=lambda quality: abs(blockiness(jpeg(own, quality)) - blocks))
+        return "JPEG compression", partial(jpeg, quality=near), blocks / blockiness(own)
     ratios = {}
     for measure in (noise_level, sharpness):
         parts = [

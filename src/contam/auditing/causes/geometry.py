@@ -10,10 +10,12 @@ from torch import Tensor
 
 from contam.auditing.causes.cause import Cause, CauseTest, best_variant
 from contam.auditing.comparison import NO_IMAGES, Comparison, Treatment
-from contam.auditing.image_edits import Edit, turned, zoomed
+from contam.auditing.image_edits import Edit, stretched, turned, zoomed
 
 ANGLES = (45, 90, 135, 180, 225, 270, 315)
 ZOOMS = (0.6, 0.8, 1.25, 1.6)
+STRETCHES = (1.4, 2.2)
+"""Factors of the height, or of the width."""
 
 
 @final
@@ -44,12 +46,17 @@ class Geometry(Cause):
             )
             for factor in ZOOMS
         }
+        stretches: dict[str, Edit] = {
+            f"{side} stretched by {factor:g}": partial(stretched, factor=factor, axis=axis)
+            for axis, side in ((2, "height"), (3, "width"))
+            for factor in STRETCHES
+        }
         flips: dict[str, Edit] = {
             "mirrored left and right": lambda x: x.flip(3),
             "mirrored top and bottom": lambda x: x.flip(2),
         }
         edits = {
-            **turns, **zooms, **flips,
+            **turns, **zooms, **stretches, **flips,
             **{
                 f"each image {what} as the network is most confident": partial(
                     _confident, comparison, tuple(group.values())

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from contam.auditing.causes.cause import Cause, CauseTest
+from contam.auditing.causes.label_noise import ALIKE, domain_auc
 from contam.auditing.comparison import Comparison, Treatment
 from contam.auditing.head_probes import CLOSED_FORM, correct_by_other_half, probe_recipe
 from contam.auditing.head_probes import PROBE as EXACT
@@ -29,7 +30,7 @@ class MissingInformation(Cause):
     """The loss of a linear probe of a reference encoder, fitted on OOD and judged on OOD.
 
     Probes of the network's own features can only refute the cause: they may have lost what the
-    images show.
+    images show. Images that are not told apart from ID images do not lack anything.
 
     Source: ours.
     """
@@ -52,6 +53,18 @@ class MissingInformation(Cause):
                 "the images lack; give one with reference="
             )
         names = (inputs.id.name, comparison.name)
+        features = [passes.sets[name].reference for name in names]
+        if features[0] is not None and features[1] is not None:
+            domains = domain_auc(features[0], features[1], seed=comparison.seed)
+            if domains < ALIKE:
+                return CauseTest(
+                    self.step(
+                        None, "no",
+                        f"The images of {comparison.name} are like the ID images for the reference "
+                        f"encoder (area under the ROC curve {domains:.2f}, 0.5: not told apart), "
+                        "so they do not lack objects.",
+                    )
+                )  # fmt: skip
         numbers: list[Number] = []
         left_out: tuple[str, ...] = ()
         shares: dict[str, Interval] = {}
