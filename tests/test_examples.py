@@ -98,11 +98,11 @@ def test_the_audit_notebook_finds_the_cause_and_a_remedy_that_helps(tmp_path, mo
     assert id_set.overall.accuracy.value > 0.8
     assert all(part.overall.accuracy.value < 0.7 for part in ood_sets)
     without_reference, with_reference = (
-        next(s for s in audit.verdict.steps if s.leads_to == "core information missing")
+        next(s for s in audit.verdict.steps if s.leads_to == "information missing")
         for audit in (first, result)
     )
-    assert "own features" in without_reference.why and "own features" not in with_reference.why
-    assert with_reference.answer == "no" and result.verdict.cause == "contaminated"
+    assert without_reference.answer == "not asked" and with_reference.answer == "no"
+    assert result.verdict.cause == "new backgrounds"
     assert contam.Audit.load("audit").evidence == result.evidence
     assert result.verdict.sentence in Path("audit/audit.html").read_text("utf-8")
     printed = capsys.readouterr().out
