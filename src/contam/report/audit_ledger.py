@@ -13,6 +13,8 @@ FILLS = 6
 """Number of different fills: a color and a hatching each."""
 NUMBERED = 3.0
 """Width in percent of the bar from which a segment has its number in it."""
+LEAST_REST = 0.0005
+"""Smallest unexplained share that is shown."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,8 @@ def _segments(
     for entry in ledger.entries:
         width = min(_percent(entry.points.value), 100.0 - start)
         if entry.how == "rest":
+            if entry.points.value < LEAST_REST:
+                continue
             segments.append(Segment(start, width, "rest", entry))
         else:
             place = places[entry.cause]
