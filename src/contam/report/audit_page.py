@@ -9,7 +9,14 @@ from typing import Any
 
 from PIL import Image
 
-from contam.auditing.records import AuditRecord, Example, NeuronTable, Score, SetScores
+from contam.auditing.records import (
+    AuditRecord,
+    Example,
+    MeasuredRemedy,
+    NeuronTable,
+    Score,
+    SetScores,
+)
 from contam.auditing.slices import carriers, worst_slices
 from contam.plots import Figure, Panel
 from contam.report import audit_figures, audit_ledger, audit_words
@@ -67,6 +74,7 @@ def audit_page(record: AuditRecord) -> str:
         bars=audit_ledger.bars(record),
         slices=worst_slices(record.sets),
         carried=_carried(record),
+        helps=_helps(record),
         confusion=_confusion(record),
         record=record,
         verdict=record.verdict,
@@ -121,6 +129,14 @@ class _Confusion:
     rows_left_out: int = 0
     pairs: tuple[tuple[str, str, int, int], ...] = ()
     """True class, predicted class, number of examples, and number of the true class's examples."""
+
+
+def _helps(record: AuditRecord) -> list[MeasuredRemedy]:
+    """Return the measured repairs, those of the OOD set with the largest loss first."""
+    order = [ledger.on for ledger in record.ledgers]
+    return sorted(
+        record.helps, key=lambda row: order.index(row.on) if row.on in order else len(order)
+    )
 
 
 def _worst(record: AuditRecord) -> tuple[SetScores, SetScores] | None:
