@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from contam.theory.trajectory import Setting, simulate
     from contam.training.distill import distill
     from contam.training.probe import fit_probe
+    from contam.trials.api import trial
+    from contam.trials.result import Trial
 
 __version__: str
 
@@ -74,6 +76,8 @@ _MODULES = {
     "predict_contamination": "theory.population",
     "Setting": "theory.trajectory",
     "simulate": "theory.trajectory",
+    "trial": "trials.api",
+    "Trial": "trials.result",
 }
 """The module of each public name."""
 
@@ -90,6 +94,7 @@ __all__ = [
     "Run",
     "Setting",
     "Shift",
+    "Trial",
     "__version__",
     "accuracy",
     "activation_asymmetry",
@@ -107,6 +112,7 @@ __all__ = [
     "predict_contamination",
     "selectivity",
     "simulate",
+    "trial",
     "usable_information",
     "watch",
 ]

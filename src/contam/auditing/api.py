@@ -180,7 +180,7 @@ def audit(
         limits = dataclasses.replace(limits, without_object=0, changed=0, control=0, edited=0)
     own = model.model if isinstance(model, FoundNetwork) else model
     modules = [m for m in (own, untrained, reference) if isinstance(m, nn.Module)]
-    with preserve_model(*modules), _reporting(progress) as report:
+    with preserve_model(*modules), reporting(progress) as report:
         ready = prepare(
             found, id=id, ood=ood, unlabeled=unlabeled, layers=layers, background=background,
             masks=masks, budget=budget, reference=reference,
@@ -432,8 +432,13 @@ def _environment(inputs: AuditInputs) -> dict[str, str]:
 
 
 @contextmanager
-def _reporting(progress: bool | Report) -> Iterator[Report]:
-    """A function that shows the progress: the user's own, a bar on standard error, or nothing."""
+def reporting(progress: bool | Report, title: str = "audit") -> Iterator[Report]:
+    """Provide a function that shows progress: the user's own, a bar on standard error, or nothing.
+
+    Args:
+        progress: whether to show a bar, or the user's function.
+        title: what the work is, in a word.
+    """
     if not isinstance(progress, bool):
         yield progress
         return
@@ -445,5 +450,5 @@ def _reporting(progress: bool | Report) -> Iterator[Report]:
 
     columns = TextColumn("{task.description:20}"), BarColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        bar = bars.add_task("audit", total=1.0)
+        bar = bars.add_task(title, total=1.0)
         yield lambda stage: bars.update(bar, completed=stage.done, description=stage.doing)

@@ -183,7 +183,7 @@ def audit(
             for file in filter(None, (first, junit, markdown)):
                 stack.enter_context(reserved(file))
             given: dict[str, Any] = {
-                "id": pairs[0][1], "ood": _unique(shifted, "--ood"), "name": name,
+                "id": pairs[0][1], "ood": unique(shifted, "--ood"), "name": name,
                 "weights": weights, "masks": by_set(flat(masks)),
                 "background": by_set(flat(background)), "layers": flat(layer) or "auto",
                 "baseline": baseline, "reference": encoder, "untrained": control,
@@ -254,7 +254,7 @@ def _notes(audits: "Mapping[str, Audit]") -> list[str]:
     ]
 
 
-def _unique(pairs: list[tuple[str | None, Any]], flag: str) -> Any:
+def unique(pairs: list[tuple[str | None, Any]], flag: str) -> Any:
     """Data sets as a list, or as a dict if one has a name."""
     if all(name is None for name, _ in pairs):
         return [data for _, data in pairs]

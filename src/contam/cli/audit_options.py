@@ -37,8 +37,9 @@ def as_flags(text: str) -> str:
     others = {"layers": "layer", "only": "labels"}
     # Not untrained=, because no flag takes a network.
     named = (
-        "background|baseline|batch_size|budget|classes|columns|device|domain|keys|labels|layers|"
-        "masks|only|ood|reference|root|seed|transform|unlabeled|weights|workers"
+        "background|baseline|batch_size|budget|classes|columns|device|domain|epochs|id|keys|labels|"
+        "layers|masks|only|ood|reference|remedies|root|seed|seeds|train|transform|unlabeled|"
+        "weights|workers"
     )
     return re.sub(
         rf"\b({named})=(?=[\s,.;:)]|$)",
