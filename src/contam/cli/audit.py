@@ -198,7 +198,7 @@ def audit(
             if chosen is None:
                 result = api.audit(
                     network, classes=names, columns=columns_of(columns),
-                    unlabeled=_unique(named_data(flat(unlabeled), root=root), "--unlabeled"),
+                    unlabeled=unique(named_data(flat(unlabeled), root=root), "--unlabeled"),
                     base=base, **given,
                 )  # fmt: skip
             else:

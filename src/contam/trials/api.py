@@ -200,9 +200,10 @@ def _change(remedy: str | TrainingChange) -> TrainingChange:
 def _seeds(seeds: int | Sequence[int]) -> list[int]:
     if isinstance(seeds, int) and not isinstance(seeds, bool) and seeds > 0:
         return list(range(seeds))
-    several = isinstance(seeds, Sequence) and not isinstance(seeds, str) and len(seeds) > 0
-    if several and len(set(seeds)) == len(seeds) and all(isinstance(s, int) for s in seeds):
-        return list(seeds)
+    several: list[int] = list(seeds) if isinstance(seeds, Sequence) else []
+    whole = all(isinstance(seed, int) for seed in several)
+    if several and whole and len(set(several)) == len(several):
+        return several
     raise ValueError(f"seeds is a number of at least 1, or different seeds; got {seeds!r}")
 
 
