@@ -89,8 +89,9 @@ def read_data(
         raise ValueError("train= is a Shift; give its training domains, train=shift.train")
     sets = [("train", pair) for pair in named_sets(train)]
     sets += [("ID", (None, id))]
-    sets += [("OOD", pair) for pair in named_sets(ood)]
-    if sets[-1][0] != "OOD":
+    shifted = named_sets(ood)
+    sets += [("OOD", pair) for pair in shifted]
+    if not shifted:
         raise ValueError("a trial measures OOD accuracy, and there is no OOD set; give ood=")
     options = Options(transform, None if classes is None else tuple(map(str, classes)))
     if transform is None:
@@ -98,8 +99,11 @@ def read_data(
     else:
         notes = []
     raws: list[tuple[str, RawSet]] = []
-    for place, (role, (name, data)) in enumerate(sets):
-        raw = read_raw(name, data, role if role != "OOD" else f"OOD {place}", options)
+    titles = [role for role, _ in sets]
+    if len(shifted) > 1:
+        titles[-len(shifted) :] = [f"OOD {place + 1}" for place in range(len(shifted))]
+    for title, (role, (name, data)) in zip(titles, sets, strict=True):
+        raw = read_raw(name, data, title, options)
         raw.refuse_left_out()
         notes += raw.remarks
         if options.classes is None:
