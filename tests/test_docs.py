@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from support.experiment_runs import SharedRuns
 
 from contam.cli import main
@@ -58,12 +59,21 @@ def test_python_examples_of_a_page_run(page, tmp_path, monkeypatch):
         names[name]()
 
 
+def workflow_commands(page: Path) -> list[str]:
+    """Return the commands of the GitHub Actions on a page, one line each."""
+    workflows = [yaml.safe_load(block) for block in blocks(page, "yaml")]
+    jobs = [job for workflow in workflows for job in workflow.get("jobs", {}).values()]
+    return [
+        line for job in jobs for step in job["steps"] for line in step.get("run", "").split("\n")
+    ]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "sh")], ids=page_id)
 def test_commands_of_a_page_run(page, shared_folder, shared_runs, monkeypatch, capsys):
     monkeypatch.chdir(shared_folder)
-    for line in "".join(blocks(page, "sh")).splitlines():
-        command, *given = shlex.split(line, comments=True)
+    for line in [*"".join(blocks(page, "sh")).splitlines(), *workflow_commands(page)]:
+        command, *given = shlex.split(line, comments=True) or [""]
         if command == "make":
             assert f"\n{given[0]}:" in (ROOT / "Makefile").read_text("utf-8")
         if (command, *given) == ("make", "demo"):

@@ -9,7 +9,9 @@ from support.small_audits import small_audit
 from contam.auditing.fail_rules import FailRules
 from contam.auditing.markdown import MOST_ROWS, escaped, table
 from contam.auditing.multilabel import MultilabelAudit
+from contam.auditing.records import AccuracyEstimate, Interval, UnlabeledScores
 from contam.auditing.result import Audit
+from contam.auditing.tracking import tracked_numbers
 
 HOSTILE = "a|b\n# *c* <img src=x> [link](http://x) `code` [^1] ~~d~~"
 
@@ -47,6 +49,21 @@ def test_names_cannot_break_the_tables():
     assert MultilabelAudit({"red": audit, "green": audit}).markdown() == audit.markdown() + (
         "\n" + audit.markdown()
     )
+
+
+def test_sets_without_labels_have_an_estimate():
+    share = Interval(value=0.6, low=0.5, high=0.7)
+    estimate = AccuracyEstimate(
+        method="average thresholded confidence", on="new", estimate=share, n=9
+    )
+    scores = UnlabeledScores(
+        name="new", count=9, estimates=(estimate,), with_labels=share, widest=share
+    )
+    audit = small_audit({"ID": [True] * 4}, unlabeled=(scores,))
+    row = "| unlabeled new | about 60.0 % [50.0, 70.0], by average thresholded confidence | 9 |"
+    assert row in audit.markdown()
+    assert tracked_numbers(audit.evidence)["contam/estimated_accuracy/new"] == 0.6
+    assert "without labels are not compared" in repr(audit.compare(audit))
 
 
 @pytest.mark.parametrize("text", ["50.0 % [25.0, 75.0]", "+5.0 [-1.0, +11.0] points", "n 40"])

@@ -240,7 +240,10 @@ class AuditComparison:
             yield one.on, one.cause, _points(one.before), _points(one.after), change
 
     def _notes(self) -> list[str]:
-        return list(dict.fromkeys(one.unpaired for one in self.sets if one.unpaired))
+        notes = [one.unpaired for one in self.sets if one.unpaired]
+        if self.before.unlabeled or self.after.unlabeled:
+            notes.append("Data sets without labels are not compared.")
+        return notes
 
 
 SET_COLUMNS = ("set", "accuracy before", "accuracy after", "change", "p-value", "beyond chance")

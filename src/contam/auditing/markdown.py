@@ -1,7 +1,7 @@
 """A summary of an audit in Markdown, for a pull request."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from contam.auditing.fail_rules import RuleCheck
 from contam.auditing.intervals import percent, points
@@ -63,13 +63,7 @@ def audit_markdown(record: AuditRecord, checks: Sequence[RuleCheck] = ()) -> str
         f"### Audit of {escaped(record.model)}: {escaped(verdict.cause)}",
         f"**{escaped(verdict.heading)}**",
         escaped(verdict.sentence),
-        table(
-            ("set", "accuracy", "n"),
-            (
-                (f"{s.role.upper()} {s.name}", percent(s.overall.accuracy), str(s.overall.count))
-                for s in record.sets
-            ),
-        ),
+        table(("set", "accuracy", "n"), _accuracies(record)),
     ]
     for ledger in record.ledgers:
         parts += _ledger(ledger)
@@ -108,6 +102,18 @@ def of_checks(checks: Sequence[RuleCheck]) -> list[str]:
     if not failures:
         return [title]
     return [title, table(("check", "failure"), ((one.name, one.failure) for one in failures))]
+
+
+def _accuracies(record: AuditRecord) -> Iterator[tuple[str, str, str]]:
+    """The accuracy on each data set, and the first estimate on each without labels."""
+    for scores in record.sets:
+        overall = scores.overall
+        name = f"{scores.role.upper()} {scores.name}"
+        yield name, percent(overall.accuracy), str(overall.count)
+    for unlabeled in record.unlabeled:
+        for estimate in unlabeled.estimates[:1]:
+            about = f"about {percent(estimate.estimate)}, by {estimate.method}"
+            yield f"unlabeled {unlabeled.name}", about, str(estimate.n)
 
 
 def _ledger(ledger: Ledger) -> list[str]:

@@ -24,8 +24,8 @@ def tracked_numbers(record: AuditRecord, prefix: str = "contam") -> dict[str, fl
 
     Returns:
         `PREFIX/accuracy/SET` with the ends of its interval under `accuracy_low` and
-        `accuracy_high`, `loss/SET` (ID accuracy minus OOD accuracy), `lost/SET/CAUSE`, and
-        `gain/SET/REPAIR`.
+        `accuracy_high`, `estimated_accuracy/SET` for sets without labels, `loss/SET` (ID accuracy
+        minus OOD accuracy), `lost/SET/CAUSE`, and `gain/SET/REPAIR`.
 
     Source: ours.
     """
@@ -46,6 +46,9 @@ def tracked_numbers(record: AuditRecord, prefix: str = "contam") -> dict[str, fl
 
     for scores in record.sets:
         add_interval(scores.overall.accuracy, "accuracy", scores.name)
+    for unlabeled in record.unlabeled:
+        for estimate in unlabeled.estimates[:1]:
+            add(estimate.estimate.value, "estimated_accuracy", unlabeled.name)
     for ledger in record.ledgers:
         add_interval(ledger.loss, "loss", ledger.on)
         for entry in ledger.entries:

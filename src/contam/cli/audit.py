@@ -133,15 +133,14 @@ def audit(
         batch_size: number of images in a forward pass.
         workers: number of threads that decode images.
         device: device of the network, such as cuda.
-        compare: folders of two audits of the same data sets; --fail-on and --fail-below are rules
-            for the second.
+        compare: folders of two audits of the same data sets; the rules are for the second.
         fail_on: verdicts that exit with 1, such as head,corruption, or any failure; with --compare
-            also loss, accuracy that is lost beyond chance on any set.
+            also loss: a set lost accuracy beyond chance.
         fail_below: accuracy of every OOD set, or SET=ACCURACY, below which the exit code is 1; the
             estimate is compared, not its interval.
         junit: file for JUnit XML with a test case for each OOD set and rule.
-        markdown: file for a summary in Markdown, such as for a pull request.
-        log: where the numbers and the page are logged, as its environment variables say.
+        markdown: file for a summary in Markdown, for a pull request.
+        log: package that logs the numbers, the verdict and the page to a new run.
         as_json: print the whole record instead of the verdict.
         quiet: print neither progress nor the verdict.
         seed: random seed.
@@ -152,8 +151,10 @@ def audit(
 
     rules = fail_rules(fail_on, flat(fail_below))
     if compare is not None:
-        if model is not None or id is not None or log is not None:
-            raise ValueError("--compare reads two audits; leave out --model, --id and --log")
+        if model or id or ood or log:
+            raise ValueError(
+                "--compare reads two saved audits; leave out --model, --id, --ood and --log"
+            )
         return compare_saved(
             *compare, rules, junit=junit, markdown=markdown, as_json=as_json, quiet=quiet
         )
