@@ -127,6 +127,18 @@ def test_other_channels_are_found_by_confidence():
     assert variant.fix in result.verdict.findings[-1]
 
 
+def test_another_scale_is_found_by_its_pixels_although_the_network_is_confident():
+    x, y = images(240, 0)
+    result = contam.audit(
+        ByColor().eval(), id=(x[:120], y[:120]), unlabeled=255 * x[120:], reference=None,
+        untrained=False, remedies=False, altered=False, progress=False,
+    )  # fmt: skip
+    (scores,) = result.evidence.unlabeled
+    assert scores.variant is not None and scores.variant.fix == "x = x / 255"
+    assert scores.variant.before.value > 0.99 > scores.variant.after.value
+    assert min(row.difference for row in scores.pixels if row.statistic == "mean") > 100
+
+
 def test_images_alike_have_no_variant_and_small_differences(found):
     (scores,) = found.evidence.unlabeled
     assert scores.variant is None

@@ -66,7 +66,7 @@ def test_both_are_right_on_calibrated_networks_under_a_shift_of_the_confidence()
     true = truth[hard].double().mean().item()
     difference = difference_of_confidences(score, correct, new[hard]).item()
     assert difference == pytest.approx(true, abs=0.02)
-    # A step function of the confidence: exact without a shift, and too strict by design with one.
+    # A threshold takes confidence for certainty, so it is right only without a shift here.
     assert average_thresholded_confidence(score, correct, new).item() == pytest.approx(
         truth.double().mean().item(), abs=0.02
     )

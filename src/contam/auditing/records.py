@@ -327,7 +327,7 @@ class PixelDifference(Record):
 
 
 class VariantConfidence(Record):
-    """A change of the input that raises the confidence on unlabeled images to near the ID level."""
+    """A change of the input that takes the confidence on unlabeled images near the ID level."""
 
     what: str
     fix: str
@@ -343,7 +343,7 @@ class VariantConfidence(Record):
     def sentence(self) -> str:
         """The finding with its numbers and the fix."""
         return (
-            f"With {self.what}, the mean confidence rises from {self.before.value:.2f} to "
+            f"With {self.what}, the mean confidence goes from {self.before.value:.2f} to "
             f"{self.after.value:.2f} ({self.id_level:.2f} on the ID set, n = {self.n}), so these "
             "images probably reach the network in another form than the ID images. To change "
             f"them: {self.fix}"

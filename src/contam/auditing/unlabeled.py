@@ -48,6 +48,9 @@ FEWEST_COMPARED = 8
 """Examples of each set from which a domain classifier is fitted."""
 LEAST_GAP = 0.05
 """Difference of the mean confidences on ID and unlabeled images from which variants are tried."""
+TIE = 0.01
+"""Difference of mean confidences up to which the earlier, more frequent variant is taken, since 255
+and 257 can't be told apart by a few images."""
 CHOSEN = 60
 """Images on which a variant is chosen."""
 CHANNELS = {1: ("gray",), 3: ("red", "green", "blue")}
@@ -279,37 +282,39 @@ def _statistics(x: Tensor) -> dict[Literal["mean", "spread", "noise", "sharpness
 
 
 def _variant(passes: Passes, own: Tensor, other: Tensor) -> VariantConfidence | None:
-    """The change of the input that brings the mean confidence closest to the ID level, if any.
+    """The change of the input after which the mean confidence is near the ID level, if any.
 
-    It is chosen on some images and judged on others. It has to close half of the gap.
+    A change of scale counts if it gives the images the pixel statistics of the ID images; among
+    several, the one with the nearest confidence. Without one, other changes are tried where the
+    confidence is below the ID level: the best is chosen on some images and judged on others.
     """
-    inputs = passes.inputs
+    inputs, level = passes.inputs, _mean_confidence(passes.id, passes.inputs.seed)
     chosen = torch.arange(min(CHOSEN, len(other) // 3))
     judged = other_rows(len(other), chosen)
-    if not len(chosen):
+    if level is None or not len(chosen):
         return None
 
     def confidence(x: Tensor) -> Tensor:
         answers, _ = answers_of(inputs.model, x, inputs.batch_size)
         return answers.confidence.double()
 
-    level = _mean_confidence(passes.id, inputs.seed)
+    def distance(values: Tensor) -> float:
+        return abs(level.value - float(values.mean()))
+
+    variants = input_variants(own, lambda edit: network_range_edit(inputs.model, edit))
+    fitting = [v for v in variants if v.scale and matches(v.edit(other), own)]
+    rescaled = bool(fitting) and not matches(other, own)
     before = confidence(other)
-    if level is None or not level.value - float(before.mean()) >= LEAST_GAP:
-        return None
-    variants = [
-        variant
-        for variant in input_variants(own, lambda edit: network_range_edit(inputs.model, edit))
-        if not variant.scale or matches(variant.edit(other), own)
-    ]
-    tried = [float(confidence(variant.edit(other[chosen])).mean()) for variant in variants]
-    if not tried or max(tried) <= float(before[chosen].mean()):
-        return None
-    best = variants[tried.index(max(tried))]
+    if not rescaled:
+        if level.value - float(before.mean()) < LEAST_GAP:
+            return None
+        fitting = [variant for variant in variants if not variant.scale]
+    tried = [distance(confidence(variant.edit(other[chosen]))) for variant in fitting]
+    best = fitting[next(k for k, value in enumerate(tried) if value <= min(tried) + TIE)]
     start, end = before[judged], confidence(best.edit(other[judged]))
     gain = _mean(end - start, inputs.seed)
-    enough = gain.value >= PLUMBING_SHARE * (level.value - float(start.mean()))
-    if not enough or gain.low is None or gain.low <= 0:
+    near = distance(end) <= max(LEAST_GAP, (1 - PLUMBING_SHARE) * distance(start))
+    if not near or not (rescaled or (gain.low is not None and gain.low > 0)):
         return None
     return VariantConfidence(
         what=best.what, fix=best.fix, before=_mean(start, inputs.seed),
