@@ -10,6 +10,7 @@ from contam.experiments.contamination_pairs import (
     FULL,
     KNOWN,
     MEASURES,
+    PARTS,
     TWO_LAYER,
     Config,
     PairResults,
@@ -68,7 +69,7 @@ def test_networks_of_a_pair_share_images_families_and_weights():
     assert not torch.equal(again.train.x, data.train.x)
 
 
-@pytest.mark.parametrize("part", ["core", "architecture"])
+@pytest.mark.parametrize("part", [*PARTS])
 def test_the_measure_behind_the_gap_is_chosen_and_predicts_held_out_parts(part):
     found = predicted(made_up("gates"), part)
     assert {*found.chosen} == {"gates"}
@@ -88,6 +89,10 @@ def test_few_pairs_or_networks_that_did_not_learn_are_not_judged():
     few = made_up("gates", FULL.model_copy(update={"families": (1,)}))
     with pytest.raises(NotJudged, match="needs 8 pair settings, not 5"):
         require_pairs(few)
+    small = made_up("gates", FULL.model_copy(update={"families": (1, 2)}))
+    require_pairs(small, "setting")
+    with pytest.raises(NotJudged, match="6 pair settings outside each of contents, not 4"):
+        require_pairs(small, "core")
     results = made_up("gates")
     results.networks["id"] = 0.1
     with pytest.raises(NotJudged, match="did not learn"):
@@ -133,13 +138,13 @@ def test_figures_and_claims_of_a_made_up_run(tmp_path):
                 run.write(f"pair/{setting.name}/{row['variant']}/seed0", [key | row])
         run.finish()
     found = {claim.quantity: claim for claim in EXPERIMENT.claims(Run.load(run.folder))}
-    for part in ("contents", "architectures"):
+    for part in PARTS.values():
         quantity = f"rank correlation of predicted and measured mean gap, {part} held out"
         assert found[quantity].holds
     assert found["rank correlation of the gaps: centered maps and instance norm"].holds
     known, gaps, against, correlations, held_out = EXPERIMENT.draw(Run.load(run.folder))
     assert len(against.panels) == len(MEASURES) and len(gaps.panels) == 2
-    assert len(held_out.rows) == 2 * (1 + len(FULL.ways))
+    assert len(held_out.rows) == 3 * (1 + len(FULL.ways))
     assert {row["chosen"] for row in held_out.rows} == {MEASURES["attenuation"]}
     assert "1.00 with contents held out" in EXPERIMENT.summary(Run.load(run.folder))
     assert known.rows and correlations.rows
