@@ -310,3 +310,29 @@ def test_domains_need_no_names() -> None:
         Middle(), id=ID[:2], ood=domain, reference=None, untrained=False, progress=False
     ).evidence
     assert found.ledgers[0].on == "any"
+
+
+def test_brightness_is_a_corruption_although_no_object_is_cut_out() -> None:
+    """The class is the third of the image with stripes, which reach its border."""
+    generator = torch.Generator().manual_seed(0)
+    thirds = slice(0, 5), slice(5, 10), slice(10, 15)
+
+    def striped(n: int, *, bright: bool) -> Data:
+        y = torch.arange(n) % 3
+        x = 0.4 + 0.02 * torch.randn(n, 3, SIDE, SIDE, generator=generator)
+        for k, rows in enumerate(thirds):
+            x[y == k, :, rows] += 0.2 * (-1.0) ** torch.arange(SIDE)
+        if bright:
+            x = 0.6 * x + 0.4 + 0.2 * torch.rand(n, 1, 1, 1, generator=generator)
+        return x, y, x[:, :1]
+
+    class Stripes(nn.Module):
+        """Names the third with the most contrast, in images that are dark enough."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            contrast = torch.stack([x[:, :, rows].std((1, 2, 3)) for rows in thirds], 1)
+            dark = x.mean((1, 2, 3)) < 0.55
+            return torch.where(dark[:, None], 30 * contrast, torch.tensor([1.0, 0.0, 0.0]))
+
+    found = audited(Stripes(), striped(300, bright=False), striped(300, bright=True), masks=False)
+    assert found.verdict.cause == "corruption", found.verdict.sentence

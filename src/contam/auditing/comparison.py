@@ -33,6 +33,9 @@ CHOSEN, FIRST = 48, 16
 """Images on which a variant is chosen, and those among them on which all variants are tried."""
 JUDGED = 100
 """Images on which a chosen variant is judged, at most."""
+PLAUSIBLE = 0.5
+"""Smallest share of images in which a plausible object is found, for object and background to be
+told apart."""
 EDITED = 80
 """ID images that the tests edit."""
 
@@ -197,6 +200,15 @@ class Comparison:
                 share = float(plausible.double().mean())
             self.proposed[name] = masks, share
         return self.proposed[name]
+
+    def treated(self, treatments: Sequence[Treatment]) -> Float[Tensor, "n ..."]:
+        """Return the kept OOD images under the treatments of images among these."""
+        assert self.ood_images is not None
+        x, rows = self.ood_images.x, torch.arange(len(self.ood_images.y))
+        for treatment in sorted(treatments, key=lambda treatment: treatment.stage):
+            if treatment.images is not None:
+                x = treatment.images(x, rows)
+        return x
 
     @cached_property
     def few(self) -> Int[Tensor, " few"]:

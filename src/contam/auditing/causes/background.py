@@ -14,8 +14,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from contam.auditing.causes.cause import SIGNIFICANCE, Cause, CauseTest, paired_p_value
-from contam.auditing.causes.corruption import PLAUSIBLE, treated_images
-from contam.auditing.comparison import NO_IMAGES, Comparison, Treatment, gain_of
+from contam.auditing.comparison import NO_IMAGES, PLAUSIBLE, Comparison, Treatment, gain_of
 from contam.auditing.interchange import backgrounds, donors, pasted
 from contam.auditing.intervals import points, scaled
 from contam.auditing.records import Answer, CauseEvidence, Interval, Number, Remedy
@@ -93,7 +92,7 @@ def _interchange(comparison: Comparison, base: Sequence[Treatment]) -> Interchan
         # What was behind the objects is filled with their surroundings.
         behind_own = backgrounds(own.x, comparison.masks(names[0])[0])
         correct = _id_objects(comparison, own, behind_own)
-        treated = treated_images(comparison, base, torch.arange(len(other.y)))
+        treated = comparison.treated(base)
         behind_other = backgrounds(treated, comparison.masks(names[1])[0])
         few, cut = own.pick(comparison.few), comparison.masks(names[0])[0][comparison.few]
         drawn = generator_for(comparison.seed, "audit/OOD behind")

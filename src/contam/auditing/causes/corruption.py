@@ -9,8 +9,9 @@ from typing import final
 import torch
 from torch import Tensor
 
+from contam.auditing.causes.background import interchange
 from contam.auditing.causes.cause import Cause, CauseTest, best_variant
-from contam.auditing.comparison import NO_IMAGES, Comparison, Treatment, gain_of
+from contam.auditing.comparison import NO_IMAGES, PLAUSIBLE, Comparison, Treatment, gain_of
 from contam.auditing.image_edits import (
     Edit,
     affine,
@@ -37,11 +38,10 @@ QUALITIES = (60, 30, 15, 8, 4, 2)
 OBJECTS_CHANGED = 0.8
 """Difference of the mean color of the objects, in standard deviations over the ID objects, from
 which the objects changed and not only what is behind them."""
-PLAUSIBLE = 0.5
-"""Smallest share of images in which a plausible object is found, for object and background to be
-told apart."""
 BESIDE = 0.75
 """Share of the gain above which an undoing that leaves the object as it is shows no corruption."""
+MOST = 0.5
+"""Share of the loss above which an undoing shows a corruption where objects can't be cut out."""
 ON_OBJECT = 0.25
 """Share of the gain above which an undoing on the object alone shows a corruption all the same."""
 
@@ -86,7 +86,7 @@ class Corruption(Cause):
 
     def _undone(self, comparison: Comparison, base: Sequence[Treatment]) -> CauseTest | None:
         assert comparison.id_images is not None and comparison.ood_images is not None
-        treated = treated_images(comparison, base, torch.arange(len(comparison.ood_images.y)))
+        treated = comparison.treated(base)
         edits = undoings(comparison.id_images.x, treated)
         fixes = [
             Treatment(self.name, what, 1, partial(_edited, edit), fix=fix)
@@ -108,6 +108,10 @@ class Corruption(Cause):
             return test
         area, plausible = comparison.masks(comparison.name)
         if plausible < PLAUSIBLE or self._objects_changed(comparison, treated):
+            return test
+        share = test.step.found
+        if interchange(comparison, base).reason and share is not None and share.value > MOST:
+            # The objects can't be cut out, so nothing tells them from their backgrounds.
             return test
         edit = edits[best.what][0]
         parts = {
@@ -152,7 +156,7 @@ class Corruption(Cause):
         """The loss of ID images that get the noise or the blur of the OOD images."""
         own, other = comparison.id_images, comparison.ood_images
         assert own is not None and other is not None
-        treated = treated_images(comparison, base, torch.arange(len(other.y)))
+        treated = comparison.treated(base)
         few = own.pick(comparison.few)
         degraded = degradation(own.x, treated, seed=comparison.seed)
         if degraded is None:
@@ -194,16 +198,6 @@ class Corruption(Cause):
 
 def _edited(edit: Edit, x: Tensor, rows: Tensor) -> Tensor:
     return edit(x)
-
-
-def treated_images(comparison: Comparison, base: Sequence[Treatment], rows: Tensor) -> Tensor:
-    """Return OOD images under the treatments of images among these."""
-    assert comparison.ood_images is not None
-    x = comparison.ood_images.x[rows]
-    for treatment in sorted(base, key=lambda treatment: treatment.stage):
-        if treatment.images is not None:
-            x = treatment.images(x, rows)
-    return x
 
 
 def undoings(own: Tensor, other: Tensor) -> dict[str, tuple[Edit, str]]:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from contam.auditing.causes.cause import Cause, CauseTest
-from contam.auditing.causes.corruption import PLAUSIBLE
-from contam.auditing.comparison import NO_IMAGES, Comparison, Treatment
+from contam.auditing.comparison import NO_IMAGES, PLAUSIBLE, Comparison, Treatment
 from contam.auditing.image_edits import channel_statistics, with_statistics
 from contam.auditing.interchange import donors, pasted
 from contam.auditing.records import Interval, Number
