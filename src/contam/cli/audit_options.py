@@ -38,8 +38,8 @@ def as_flags(text: str) -> str:
     # Not untrained=, because no flag takes a network.
     named = (
         "background|baseline|batch_size|budget|classes|columns|device|domain|epochs|id|keys|labels|"
-        "layers|masks|only|ood|reference|remedies|root|seed|seeds|train|transform|unlabeled|"
-        "weights|workers"
+        "layers|masks|only|ood|reference|remedies|root|seed|seeds|step_size|train|transform|"
+        "unlabeled|weights|workers"
     )
     return re.sub(
         rf"\b({named})=(?=[\s,.;:)]|$)",

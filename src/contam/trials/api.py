@@ -204,7 +204,7 @@ def _seeds(seeds: int | Sequence[int]) -> list[int]:
     whole = all(isinstance(seed, int) for seed in several)
     if several and whole and len(set(several)) == len(several):
         return several
-    raise ValueError(f"seeds is a number of at least 1, or different seeds; got {seeds!r}")
+    raise ValueError(f"seeds= is a number of at least 1, or different seeds; got {seeds!r}")
 
 
 def _check(changes: Sequence[TrainingChange], **numbers: float) -> None:
@@ -220,7 +220,7 @@ def _check(changes: Sequence[TrainingChange], **numbers: float) -> None:
             )
     for name, value in numbers.items():
         if not value > 0:
-            raise ValueError(f"{name} is more than 0; got {value!r}")
+            raise ValueError(f"{name}= is more than 0; got {value!r}")
 
 
 def _digest(model: nn.Module) -> str:
