@@ -78,6 +78,14 @@ def test_brightened_images_are_told_from_bright_backgrounds() -> None:
     assert behind.verdict.cause == "new backgrounds"
 
 
+def test_images_that_stay_unlike_the_id_images_are_not_called_inverted() -> None:
+    # Inverted, these bright backgrounds would be dark ones, in front of which nothing fails.
+    inside = squares(240, behind=0.25)
+    x, y, mask = squares(240, behind=0.9, seed=1)
+    found = audited(Middle(), inside, (x, y, mask))
+    assert found.verdict.cause == "new backgrounds"
+
+
 def test_wrong_labels_do_not_show_that_objects_are_missing() -> None:
     inside, (x, y, mask) = squares(240), squares(240, seed=1)
     generator = torch.Generator().manual_seed(0)

@@ -18,8 +18,8 @@ SOLVED, LEAST_GAIN = 0.6, 0.15
 """ID accuracy from chance to perfect up to which the ID images are tested, too, and the least gain
 in accuracy that shows another form there."""
 CLOSER = 0.02
-"""Exchanged channels and inverted images must not move the mean of the images away from the ID mean
-by more than this, in ID standard deviations."""
+"""Exchanged channels must not move the mean of the images away from the ID mean by more than this, in
+ID standard deviations."""
 MEAN_OFF, SPREAD_OFF = 0.6, 1.4
 """After a change of scale, the largest difference of the mean from the ID mean, in ID standard
 deviations, and the largest ratio of the standard deviations."""
@@ -31,8 +31,8 @@ class InputMismatch(Cause):
     """The accuracy that a change of the channels, the scale or the sign of all images gives back.
 
     The change is chosen on some images and judged on others. It counts only if the images are then
-    more like the ID images: a change of scale must give them the mean and the spread of the ID
-    images, and another change must not move their mean away from that of the ID images.
+    more like the ID images: a change of scale or sign must give them the mean and the spread of the
+    ID images, and exchanged channels must not move their mean away from that of the ID images.
 
     Source: ours.
     """
@@ -111,7 +111,7 @@ class InputVariant(NamedTuple):
     fix: str
     """A line of code."""
     scale: bool
-    """Whether it changes the scale, so that pixel statistics must match afterwards."""
+    """Whether it changes the scale or the sign, so that pixel statistics must match afterwards."""
 
 
 def input_variants(x: Tensor, wrap: Callable[[Edit], Edit]) -> list[InputVariant]:
@@ -124,7 +124,7 @@ def input_variants(x: Tensor, wrap: Callable[[Edit], Edit]) -> list[InputVariant
     low = x.amin((0, 2, 3))[:, None, None]
     high = x.amax((0, 2, 3))[:, None, None]
     variants = [
-        ("inverted images", lambda x: low.to(x) + high.to(x) - x, "x = low + high - x", False),
+        ("inverted images", lambda x: low.to(x) + high.to(x) - x, "x = low + high - x", True),
         ("values divided by 255", wrap(lambda x: x / 255), "x = x / 255", True),
         ("values multiplied by 255", wrap(lambda x: x * 255), "x = x * 255", True),
         (
