@@ -18,8 +18,7 @@ SOLVED, LEAST_GAIN = 0.6, 0.15
 """ID accuracy from chance to perfect up to which the ID images are tested, too, and the least gain
 in accuracy that shows another form there."""
 CLOSER = 0.02
-"""Exchanged channels must not move the mean of the images away from the ID mean by more than this, in
-ID standard deviations."""
+"""ID standard deviations by which exchanged channels may move the mean away from the ID mean."""
 MEAN_OFF, SPREAD_OFF = 0.6, 1.4
 """After a change of scale, the largest difference of the mean from the ID mean, in ID standard
 deviations, and the largest ratio of the standard deviations."""
