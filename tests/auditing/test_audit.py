@@ -167,7 +167,7 @@ def test_the_page_is_one_file_without_live_markup(tmp_path):
     page = found.report(tmp_path / "deep" / "page.html").read_text()
     assert "<script>alert(1)" not in page
     assert "<i>dim</i>" not in page
-    assert found.verdict.cause in page
+    assert html.escape(found.verdict.heading) in page
 
 
 def state_of(model: nn.Module) -> list:
@@ -301,7 +301,8 @@ def test_an_audit_costs_one_pass_and_a_few_more_examples(n):
     contam.audit(
         network(extra=everything), id=data(n), ood=data(n, shift=-0.2), **SETTINGS
     )  # the untrained copy counts for itself: its examples are limited in the same way
-    assert everything.shown <= 4 * plain
+    # In sets this small, the tests of causes and the repairs edit as many images as there are.
+    assert everything.shown <= 5 * plain
 
 
 def folder_of_images(root: Path, n: int, *, shift: float = 0.0) -> Path:
