@@ -72,6 +72,7 @@ def test_tables_of_too_many_classes_hold_the_most_frequent(monkeypatch):
     assert set(record.neurons.favorite) <= {f"class {k}" for k in range(10)}
 
 
+@pytest.mark.slow
 def test_most_logits_may_have_no_examples():
     record = audit_of(21_841, 4, each=20, first=20_000).evidence
     assert record.sets[0].overall.count == 80

@@ -235,6 +235,7 @@ def written_as_idx(folder: Path) -> None:
             (folder / f"{name}-ubyte.gz").write_bytes(packed)
 
 
+@pytest.mark.slow
 def test_experiment_runs_on_halves_from_files(tmp_path):
     for kind in ("kmnist", "mnist"):
         written_as_idx(tmp_path / "data" / kind)

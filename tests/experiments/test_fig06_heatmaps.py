@@ -111,6 +111,7 @@ def test_eight_bit_images_stretch_values_outside_the_unit_range():
     assert fig06.eight_bits(moved).flatten().tolist() == [0, 64, 255]
 
 
+@pytest.mark.slow
 def test_the_controlled_shift_has_the_same_objects_for_all_networks(smoke):
     rows = [row for row in rows_of(smoke) if row["set"] == "shift" and row["what"] == "heat"]
     assert len({row["area"] for row in rows if row["seed"] == 0}) == 1

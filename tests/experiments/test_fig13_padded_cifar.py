@@ -164,6 +164,7 @@ def test_the_table_matches_the_figures(tmp_path):
         torch.testing.assert_close(shares, hue_share(pictures / 255), rtol=0, atol=0.01)
 
 
+@pytest.mark.slow
 def test_without_learning_no_claim_holds(tmp_path):
     """The step size of the null run is 1e-9; batch-norm statistics are collected as ever."""
     run = finished(SMOKE.model_copy(update={"step_size": 1e-9}), tmp_path)

@@ -25,6 +25,7 @@ def files(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["residual", "transformer"])
 def test_experiment_runs_on_image_folders(kind, files):
     networks = Networks(

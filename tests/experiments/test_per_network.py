@@ -81,6 +81,7 @@ def test_specs_include_the_standard_network_of_the_config():
     assert specs(TINIEST) == (TEACHER, STUDENT, UNTRAINED, CALIBRATED)
 
 
+@pytest.mark.slow
 def test_each_network_is_measured_once(tmp_path):
     measured = []
 

@@ -40,6 +40,7 @@ def toy() -> Source:
     return Source("toy", small_cnn(3, width=4).encoder, 16, Preparation(16, 16))
 
 
+@pytest.mark.slow
 @needs_models
 def test_the_workaround_imports_torchvision_timm_and_open_clip():
     said = run_python(
@@ -52,6 +53,7 @@ def test_the_workaround_imports_torchvision_timm_and_open_clip():
     assert "out_features=1000" in said
 
 
+@pytest.mark.slow
 @needs_models
 def test_the_workaround_removes_the_failed_import_and_is_needed_here():
     said = run_python(

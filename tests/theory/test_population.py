@@ -126,6 +126,7 @@ def test_prediction_matches_sgd(features, width, step_size, steps, batch):
     agree(predicted[-1].tolist(), found[-1].tolist())
 
 
+@pytest.mark.slow
 def test_prediction_matches_sgd_during_training():
     predicted, found = both(64, 256, report_at=(0, 5, 20, 50, 100, 200))
     for column, allowed in enumerate((0.02, 0.02, 0.004, 0.02, 0.004, 0.01)):
@@ -133,6 +134,7 @@ def test_prediction_matches_sgd_during_training():
     assert float(found[:, 5].max() - found[:, 5].min()) > 0.3
 
 
+@pytest.mark.slow
 def test_the_comparison_fails_for_another_setting():
     """A prediction for slightly other data, or for half of the steps, is no longer SGD's."""
     _, found = both(64, 256, report_at=(0, 5, 20, 50, 100, 200))
@@ -166,6 +168,7 @@ def test_linear_networks_do_not_learn_the_background():
     assert whole.final.worst_hinge == pytest.approx(whole.final.id_hinge, abs=0.003)
 
 
+@pytest.mark.slow
 def test_ood_risk_grows_with_the_number_of_features():
     predicted, found = (torch.cat(column)[:, 4].tolist() for column in zip(
         both(16, 64), both(64, 256), both(256, 512, 0.5, batch=100), strict=True
@@ -205,6 +208,7 @@ def test_theorem_4_2_good_neurons_learn_core_and_background():
     assert 0.7 < final.good_background < 1.3
 
 
+@pytest.mark.slow
 def test_sampled_neurons_predict_the_same_as_the_whole_network():
     sampled, whole = (
         predict(
@@ -353,6 +357,7 @@ def test_worst_case_is_the_limit_of_backgrounds_near_minus_one():
     assert extreme.ood_hinge == pytest.approx(extreme.worst_hinge, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slope", [0.1, 0.5])
 def test_leaky_relu_prediction_matches_sgd_on_fresh_examples(slope):
     """SGD by autograd, from the same weights; its risks are those of held-out examples."""

@@ -99,6 +99,7 @@ def test_full_size_minibatches_equal_plain_pytorch():
     torch.testing.assert_close(ours.weight, plain.weight.detach(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", dict.fromkeys([*PUBLISHED.values(), FullBatch()]), ids=str)
 def test_every_recipe_depends_only_on_the_seed(recipe):
     x, y = blobs(n=300, apart=6.0)
