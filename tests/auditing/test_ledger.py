@@ -1,5 +1,6 @@
 """The ledger and the verdict, on networks of a few lines whose failure was built in."""
 
+import sys
 from collections.abc import Callable
 from itertools import combinations, permutations
 from typing import Literal
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 
 import contam
 from contam.auditing.causes import CAUSES, NAMES
+from contam.auditing.causes.corruption import undoings
+from contam.auditing.causes.input_mismatch import input_variants
 from contam.auditing.ledger import shapley
 from contam.auditing.records import (
     HEALTHY,
@@ -26,6 +29,7 @@ from contam.auditing.records import (
 from contam.auditing.scores import share_correct
 from contam.auditing.verdict import loses, verdict
 from contam.batch import Batch, Domain
+from contam.models.torchvision_import import import_torchvision
 
 SIDE = 16
 COLORS = torch.eye(3)
@@ -249,6 +253,31 @@ def test_the_network_and_the_random_state_stay_as_they_were() -> None:
     audited(model, ID, squares(300, behind=0.8, seed=1))
     assert model.training
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("what", [0, 1])
+def test_the_code_that_matches_contrast_runs_and_matches_it(what: int) -> None:
+    x, _, _ = ID
+    dark = 0.2 * x + 0.1
+    edit, code = list(undoings(x, dark).values())[what]
+    names = {"x": dark, "torch": torch}
+    exec(code, names)
+    torch.testing.assert_close(names["x"], edit(dark), atol=0.02, rtol=0)
+    torch.testing.assert_close(names["x"].mean((0, 2, 3)), x.mean((0, 2, 3)), atol=0.02, rtol=0)
+
+
+def test_the_code_of_input_variants_is_valid_and_does_what_it_says() -> None:
+    import_torchvision()
+    x = ID[0]
+    for what, edit, code, _ in input_variants(x, lambda change: change):
+        names = {"x": x, "torch": torch, "torchvision": sys.modules["torchvision"]}
+        names |= {"low": x.amin((0, 2, 3))[:, None, None], "high": x.amax((0, 2, 3))[:, None, None]}
+        exec(code, names)
+        if "before" in code:  # of images that are normalized afterwards
+            continue
+        torch.testing.assert_close(
+            names["x"], edit(x), msg=lambda text, what=what: f"{what}: {text}"
+        )
 
 
 def test_every_cause_has_its_words() -> None:

@@ -76,7 +76,7 @@ def explain(
             gained = comparison.correct(base, comparison.judged).double() - untested.double()
             done = float(gained.mean()) / max(comparison.loss.value, 1e-9)
         if done > EXPLAINED:
-            tests.append(cause.not_tested(f"{done:.0%} of the loss is explained already"))
+            tests.append(cause.not_tested(f"{100 * done:.0f} % of the loss is explained already"))
             continue
         if isinstance(cause, LabelNoise) and any(test.positive for test in tests):
             tests.append(cause.not_tested("another cause was found"))

@@ -150,7 +150,7 @@ def duplicate_notes(
     if share >= ALIGNED:
         found = (
             f"The examples of {title!r} are those of {name!r} in the same order, changed: "
-            f"{share:.0%} of them are most similar to the one at the same position."
+            f"{100 * share:.0f} % of them are most similar to the one at the same position."
         )
     elif len(pairs) >= max(2, CHANGED_SHARE * len(second)):
         found = (

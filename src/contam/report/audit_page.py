@@ -158,7 +158,7 @@ def _carried(record: AuditRecord) -> str:
     if len(names) <= max(1, min(3, count // 3)):
         classes = " and ".join(f"“{name}”" for name in names)
         verb = "carries" if len(names) == 1 else "carry"
-        return f"{classes} {verb} {share:.0%} of the accuracy that classes lose on {on}."
+        return f"{classes} {verb} {100 * share:.0f} % of the accuracy that classes lose on {on}."
     return f"The loss on {on} is spread: {len(names)} of {count} classes carry half of it."
 
 

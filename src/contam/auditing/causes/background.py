@@ -156,8 +156,8 @@ def _id_objects(
     if kept - chance < KEPT * (plain - chance):
         raise NoInterchangeError(
             f"ID objects that are cut out {'along their masks' if masked else 'without masks'} are "
-            f"not recognized on other ID backgrounds of their class ({kept:.0%} against "
-            f"{plain:.0%})" + ("" if masked else "; give masks= of both sets")
+            f"not recognized on other ID backgrounds of their class ({100 * kept:.0f} % against "
+            f"{100 * plain:.0f} %)" + ("" if masked else "; give masks= of both sets")
         )
     if not masked:
         # Where the border alone and the center alone both tell the class, it fills the frame.

@@ -131,15 +131,15 @@ class Cause(ABC):
         large, sure = share.value >= self.threshold, p_value < SIGNIFICANCE
         answer: Answer = "yes" if large and sure else "undecided" if large else "no"
         conclusion = {
-            "yes": f"this gives {share.value:.0%} of the lost accuracy back",
+            "yes": f"this gives {100 * share.value:.0f} % of the lost accuracy back",
             "undecided": "this may be chance",
             "no": "this gives little or nothing back",
         }[answer]
         own, other = share_correct(before).accuracy, share_correct(after).accuracy
         why = (
             f"With {treatment.what}, accuracy on {comparison.name} goes from "
-            f"{own.value:.1%} to {other.value:.1%} ({points(gain)}, p = {p_value:.2g}, "
-            f"n = {len(before)}): {conclusion}."
+            f"{100 * own.value:.1f} % to {100 * other.value:.1f} % ({points(gain)}, "
+            f"p = {p_value:.2g}, n = {len(before)}): {conclusion}."
         )
         where = {"on": comparison.name, "part": treatment.what}
         evidence = CauseEvidence(

@@ -213,11 +213,14 @@ def undoings(own: Tensor, other: Tensor) -> dict[str, tuple[Edit, str]]:
     edits: dict[str, tuple[Edit, str]] = {
         "contrast and color of all images matched to the ID images": (
             partial(affine, scale=scale, shift=mean - scale * ood_mean),
-            f"x = x * {_listed(scale)} + {_listed(mean - scale * ood_mean)}, for each channel",
+            f"scale, shift = {_listed(scale)}, {_listed(mean - scale * ood_mean)}\n"
+            "x = x * torch.tensor(scale)[:, None, None] + torch.tensor(shift)[:, None, None]",
         ),
         "contrast and color of each image matched to the ID images": (
             partial(with_statistics, mean=mean, std=std),
-            "x = (x - x.mean((2, 3))) / x.std((2, 3)) * std + mean, the ID images' mean and std",
+            f"mean, std = {_listed(mean)}, {_listed(std)}  # of the ID images\n"
+            "x = (x - x.mean((2, 3), keepdim=True)) / x.std((2, 3), keepdim=True)\n"
+            "x = x * torch.tensor(std)[:, None, None] + torch.tensor(mean)[:, None, None]",
         ),
         "a median filter of 3 pixels": (median_filtered, "PIL.ImageFilter.MedianFilter(3)"),
         "a median filter of 5 pixels": (

@@ -147,6 +147,6 @@ def head_on_id(cause: Head, passes: Passes) -> Step | None:
         evidence="gain in ID accuracy", found=gain, threshold=cause.threshold_id * (1 - chance),
         answer="yes" if large and p_value < 0.01 else "no", leads_to=cause.name,
         why=f"On {name} a fresh linear head, judged on images that it was not fitted to, reaches "
-        f"{fresh.double().mean():.1%} accuracy and the network's own head "
-        f"{own.double().mean():.1%} ({points(gain)}, p = {p_value:.2g}).",
+        f"{100 * fresh.double().mean():.1f} % accuracy and the network's own head "
+        f"{100 * own.double().mean():.1f} % ({points(gain)}, p = {p_value:.2g}).",
     )  # fmt: skip

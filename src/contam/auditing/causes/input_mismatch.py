@@ -168,7 +168,8 @@ def input_variants(x: Tensor, wrap: Callable[[Edit], Edit]) -> list[InputVariant
         ),
         (
             "ImageNet normalization undone", wrap(lambda x: denormalized(x, *IMAGENET)),
-            f"{imagenet}\nx = x * std + mean, for each channel", True,
+            f"{imagenet}\n"
+            "x = x * torch.tensor(std)[:, None, None] + torch.tensor(mean)[:, None, None]", True,
         ),
     ]  # fmt: skip
     return [InputVariant(*variant) for variant in variants]

@@ -162,8 +162,9 @@ class SeenInTraining(Cause):
         memorized = accuracy.value >= self.threshold
         positive = memorized and found.domains < ALIKE and found.confidence >= 0.65
         why = (
-            f"The ID accuracy is {accuracy.value:.1%}, and a linear classifier tells the two sets "
-            f"apart with an area under the ROC curve of {found.domains:.2f} (0.5: not at all): "
+            f"The ID accuracy is {100 * accuracy.value:.1f} %, and a linear classifier tells the "
+            f"two sets apart with an area under the ROC curve of {found.domains:.2f} (0.5: not at "
+            "all): "
             + ("the network knows the ID images, and there is no shift." if positive else
                "this does not show that the ID set was seen in training.")
         )  # fmt: skip

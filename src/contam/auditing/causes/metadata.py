@@ -81,10 +81,11 @@ class MetadataShortcut(Cause):
         answer: Answer = "yes" if sure and share.value >= self.threshold else "no"
         agree, differ = best.accuracy
         why = (
-            f"The class goes with the column {best.name} in {best.agreement[0]:.0%} of the ID "
-            f"examples and in {best.agreement[1]:.0%} of {comparison.name}, where accuracy is "
-            f"{agree:.1%} if they agree and {differ:.1%} if not; {best.follows:.0%} of the others "
-            f"are predicted as the column suggests (p = {best.p_value:.2g}): this accounts for "
+            f"The class goes with the column {best.name} in {100 * best.agreement[0]:.0f} % of the "
+            f"ID examples and in {100 * best.agreement[1]:.0f} % of {comparison.name}, where "
+            f"accuracy is {100 * agree:.1f} % if they agree and {100 * differ:.1f} % if not; "
+            f"{100 * best.follows:.0f} % of the others are predicted as "
+            f"the column suggests (p = {best.p_value:.2g}): this accounts for "
             f"{100 * best.lost.value:.1f} of the {100 * comparison.loss.value:.1f} lost points."
         )
         evidence = CauseEvidence(

@@ -113,7 +113,8 @@ class MissingInformation(Cause):
             answer = "yes" if low_enough else "undecided"
         why = (
             f"On {comparison.name} the best linear probe (of {reader}), fitted on OOD data, "
-            f"reaches {share.value:.0%} of the above-chance accuracy that it has on ID data: "
+            f"reaches {100 * share.value:.0f} % of the above-chance accuracy that it has on ID "
+            "data: "
             + ("the objects are hard to recognize for any reader." if answer == "yes" else
                "the objects can be recognized." if answer == "no" else
                "this is near the threshold.")

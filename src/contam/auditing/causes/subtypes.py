@@ -86,7 +86,8 @@ class NewSubtypes(Cause):
         why = (
             f"Of {len(losses)} classes {len(failing)} fail ({listed}). In the features of "
             f"{encoder} their OOD examples lie farther from ID examples of the class than other ID "
-            f"examples in {far:.0%} of comparisons, and those of sound classes in {near:.0%}: "
+            f"examples in {100 * far:.0f} % of comparisons, and those of sound classes in "
+            f"{100 * near:.0f} %: "
             + ("the failing classes have new kinds of objects." if positive else
                "this does not set the failing classes apart.")
         )  # fmt: skip

@@ -104,7 +104,7 @@ class Undertrained(Cause):
         positive = leads > BETTER or rises > RISES
         cause = (
             f"; a probe of {passes.inputs.reference_name or 'the reference encoder'} reaches "
-            f"{better.value:.1%} on the same images"
+            f"{100 * better.value:.1f} % on the same images"
             if better is not None and leads > BETTER
             else f"; it still gains {100 * rises:.1f} points from twice as many examples"
             if positive
