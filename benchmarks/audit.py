@@ -1,6 +1,6 @@
 """What a whole audit costs, in plain forward passes over the same images.
 
-The head of a ResNet-18 with random weights is fitted to images of noise at 224 px. It is audited on
+The head of a ResNet-50 with random weights is fitted to images of noise at 224 px. It is audited on
 them and on others, which it classifies at random, so that every cause is tested: with everything
 that `contam.audit` does by default, and once with `quick=True`. The reference shows the same ID and
 OOD images to the same network once, without hooks. Processor time counts, so that other programs do
@@ -37,8 +37,8 @@ class Counted(nn.Module):
 
     def __init__(self, seed: int, shown: list[int]) -> None:
         super().__init__()
-        self.encoder = load("torchvision:resnet18", seed=seed).encoder
-        self.head = nn.Linear(512, CLASSES)
+        self.encoder = load("torchvision:resnet50", seed=seed).encoder
+        self.head = nn.Linear(2048, CLASSES)
         self.shown = shown
 
     def forward(self, x: Tensor) -> Tensor:

@@ -132,7 +132,7 @@ def audit(
         base: the network that this one was fine-tuned from, or a file of its weights, for the
             repair by weight interpolation.
         quick: whether to leave out everything but the pass over the data: changed images, the
-            untrained copy, and the tests of causes that edit images.
+            untrained copy, the reference, and the tests of causes that edit images.
         weights: file or folder of weights for a model by name.
         transform: function from an image to the network's input.
         classes: names of the logits in their order.
@@ -183,7 +183,7 @@ def audit(
     with preserve_model(*modules), reporting(progress) as report:
         ready = prepare(
             found, id=id, ood=ood, unlabeled=unlabeled, layers=layers, background=background,
-            masks=masks, budget=budget, reference=reference,
+            masks=masks, budget=budget, reference=None if quick else reference,
             control=False if quick else untrained, transform=transform, classes=classes,
             columns=columns, keys=keys, domain=domain, device=device, batch_size=batch_size,
             workers=workers, seed=seed,

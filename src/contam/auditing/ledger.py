@@ -60,36 +60,24 @@ def explain(
         causes: the causes in the order in which they are tested.
 
     Yields:
-        The name of the cause that is tested next.
+        The name of the cause that was tested.
 
     Source: ours; Shapley (1953) for overlapping treatments.
     """
     base: list[Treatment] = []
     tests: list[CauseTest] = []
-    untested = comparison.correct([], comparison.judged)
     for cause in causes:
         if isinstance(cause, Undertrained):
             continue
-        yield cause.name
-        done = 0.0
-        if base and not cause.plumbing:
-            gained = comparison.correct(base, comparison.judged).double() - untested.double()
-            done = float(gained.mean()) / max(comparison.loss.value, 1e-9)
-        if done > EXPLAINED:
-            tests.append(cause.not_tested(f"{100 * done:.0f} % of the loss is explained already"))
-            continue
-        if isinstance(cause, LabelNoise) and any(test.positive for test in tests):
-            tests.append(cause.not_tested("another cause was found"))
-            continue
-        if isinstance(cause, NewSubtypes) and any(
-            test.positive and test.step.leads_to == Geometry.name for test in tests
-        ):
-            tests.append(cause.not_tested("objects that are turned or resized look new, too"))
-            continue
-        test = attempted(cause, lambda cause=cause: cause.test(comparison, base))
+        reason = _spared(comparison, cause, base, tests)
+        test = (
+            cause.not_tested(reason) if reason
+            else attempted(cause, lambda cause=cause: cause.test(comparison, base))
+        )  # fmt: skip
         tests.append(test)
         if test.positive and cause.plumbing and test.treatment is not None:
             base.append(test.treatment)
+        yield cause.name
     tests = _backgrounds_again(comparison, causes, base, tests)
     entries = shares(comparison, tests)
     ledger = Ledger(
@@ -98,6 +86,24 @@ def explain(
     )  # fmt: skip
     evidence = tuple(test.evidence for test in tests if test.evidence is not None)
     return Explained(ledger, evidence, tuple(tests))
+
+
+def _spared(
+    comparison: Comparison, cause: Cause, base: Sequence[Treatment], tests: Sequence[CauseTest]
+) -> str:
+    """Why a cause is not tested after these tests; an empty string if it is."""
+    found = {test.step.leads_to for test in tests if test.positive}
+    if base and not cause.plumbing:
+        rows = comparison.judged
+        gained = comparison.correct(base, rows).double() - comparison.correct([], rows).double()
+        done = float(gained.mean()) / max(comparison.loss.value, 1e-9)
+        if done > EXPLAINED:
+            return f"{100 * done:.0f} % of the loss is explained already"
+    if isinstance(cause, LabelNoise) and found:
+        return "another cause was found"
+    if isinstance(cause, NewSubtypes) and Geometry.name in found:
+        return "objects that are turned or resized look new, too"
+    return ""
 
 
 def attempted(cause: Cause, run: Callable[[], CauseTest]) -> CauseTest:

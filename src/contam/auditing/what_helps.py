@@ -12,6 +12,7 @@ from contam.auditing.intervals import points
 from contam.auditing.passes import Passes
 from contam.auditing.records import Interval, MeasuredRemedy
 from contam.auditing.scores import share_correct
+from contam.auditing.single_pass import balanced
 from contam.batch import Batch
 from contam.models.linear_head import head_of, with_head
 from contam.models.logits_adapter import LogitsAdapter
@@ -27,6 +28,8 @@ from contam.remedies.cross_fit import cross_fit_head
 
 FEWEST = 20
 """OOD examples for which repairs are measured, at least."""
+MOST_IMAGES = 120
+"""Images of each set for repairs that need images, at most: each costs several passes."""
 TREATS = {
     "fresh head": "head",
     "last-layer retraining": "head",
@@ -88,7 +91,7 @@ def repair_inputs(passes: Passes) -> RepairInputs:
     model = inputs.model
     network = model if isinstance(model, LogitsAdapter) else LogitsAdapter(model)
     name = "" if too_few_per_class(passes.id.y) else passes.head_name
-    features, images = {}, {}
+    features, images, rows = {}, {}, {}
     for sample in (inputs.id, *inputs.ood):
         result = passes.sets[sample.name]
         group = result.domain if sample.background is None else sample.background
@@ -97,11 +100,14 @@ def repair_inputs(passes: Passes) -> RepairInputs:
         if name and result.head is not None and result.head.isfinite().all():
             features[sample.name] = Batch(result.head, result.y, group[: len(result.y)])
         if sample.name in passes.images:
-            images[sample.name] = passes.images[sample.name]
+            kept = passes.images[sample.name]
+            some = balanced(kept.y, MOST_IMAGES, seed=inputs.seed, purpose="audit/repaired")
+            images[sample.name] = kept.pick(some)
+            rows[sample.name] = passes.image_rows[sample.name][some]
     return RepairInputs(
         network, len(inputs.classes), name, features, images,
         predicted={key: result.predicted for key, result in passes.sets.items()},
-        rows=passes.image_rows,
+        rows=rows,
         same={sample.name: _copies(passes.same_content(sample.name)) for sample in inputs.ood},
         repairs=REPAIRS if inputs.base is None else (*REPAIRS, WeightInterpolation(inputs.base)),
         seed=inputs.seed, batch_size=inputs.batch_size,

@@ -127,8 +127,8 @@ def audit(
         altered: whether to show changed images of --id to the network.
         remedies: whether to measure repairs on the network.
         base: weights of the network before fine-tuning, for the repair by weight interpolation.
-        quick: leave out changed images, the untrained copy, and the tests of causes that edit
-            images.
+        quick: leave out changed images, the untrained copy, the reference, and the tests of causes
+            that edit images.
         budget: maximum number of images per set.
         batch_size: number of images in a forward pass.
         workers: number of threads that decode images.
