@@ -56,16 +56,22 @@ class TrainingExamples:
         if len(self.domains) == 1:
             yield from self.domains[0].fetch(picks)
             return
-        requested, *copies = itertools.tee(picks, 1 + len(self.domains))
-        fetched = [
-            domain.fetch(self._own(index, copy))
-            for index, (domain, copy) in enumerate(zip(self.domains, copies, strict=True))
-        ]
-        for (numbers, _), parts in zip(requested, zip(*fetched, strict=True), strict=True):
+        requested, fetched = itertools.tee(picks)
+        for (numbers, _), parts in zip(requested, self.fetch_domains(fetched), strict=True):
             # The parts are ordered by domain; restore the requested order.
             back = self._home(numbers).argsort(stable=True).argsort()
             nonempty = [part for part in parts if len(part.y)]
             yield Batch(*map(torch.cat, zip(*nonempty, strict=True))).pick(back)
+
+    def fetch_domains(self, picks: Iterable[Pick]) -> Iterator[tuple[Batch, ...]]:
+        """Yield one batch from each domain for each pick; domains on disk are read ahead."""
+        fetched = [
+            domain.fetch(self._own(index, copy))
+            for index, (domain, copy) in enumerate(
+                zip(self.domains, itertools.tee(picks, len(self.domains)), strict=True)
+            )
+        ]
+        return zip(*fetched, strict=True)
 
     def minibatches(
         self, size: int, *, purpose: str, seed: int, start: int, per_domain: bool = False

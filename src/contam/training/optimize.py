@@ -19,6 +19,7 @@ from contam.rng import seeded
 from contam.training.distributed import ProcessGroup
 from contam.training.loop import train
 from contam.training.minibatches import MicroBatch, TrainingExamples
+from contam.training.optimizer_state import cpu_copy, load_optimizer_tensors, optimizer_tensors
 from contam.training.precision import PLAIN, ComputeConfig
 from contam.training.schedule import warmup_cosine
 
@@ -129,10 +130,9 @@ class TrainingState:
         """Return a copy of everything that resuming needs, as named tensors."""
         tensors = {"step": torch.tensor(self.step)}
         for name, tensor in self.model.state_dict().items():
-            tensors[f"model/{name}"] = _copy(tensor)
-        for index, memory in self.optimizer.state_dict()["state"].items():
-            for name, tensor in memory.items():
-                tensors[f"optimizer/{index}/{name}"] = _copy(tensor)
+            tensors[f"model/{name}"] = cpu_copy(tensor)
+        for name, tensor in optimizer_tensors(self.optimizer).items():
+            tensors[f"optimizer/{name}"] = tensor
         return tensors
 
 
@@ -240,10 +240,6 @@ def _moved(micro_batch: MicroBatch, compute: ComputeConfig, device: torch.device
     return micro_batch._replace(batch=batch._replace(x=compute.inputs(batch.x)))
 
 
-def _copy(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", copy=True).contiguous()
-
-
 def _restore(
     checkpoint: Mapping[str, Tensor], model: nn.Module, optimizer: Optimizer, steps: int
 ) -> int:
@@ -263,18 +259,10 @@ def _restore(
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"the checkpoint belongs to another model: {error}") from error
-    state = optimizer.state_dict()
-    for index, parameter in enumerate(model.parameters()):
-        prefix = f"optimizer/{index}/"
-        memory = {
-            name.removeprefix(prefix): tensor
-            for name, tensor in checkpoint.items()
-            if name.startswith(prefix)
-        }
-        # The optimizer's arithmetic is bit-identical only in the same memory layout.
-        state["state"][index] = {
-            name: torch.empty_like(parameter).copy_(tensor) if name != "step" else tensor.clone()
-            for name, tensor in memory.items()
-        }
-    optimizer.load_state_dict(state)
+    memory = {
+        name.removeprefix("optimizer/"): tensor
+        for name, tensor in checkpoint.items()
+        if name.startswith("optimizer/")
+    }
+    load_optimizer_tensors(optimizer, memory)
     return done

@@ -1,0 +1,40 @@
+"""Small problems of several domains for algorithms of domain generalization."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from contam.batch import Batch, Domain, Shift
+from contam.models.classifier import Classifier
+
+
+def domains_of_points(*sizes: int, classes: int = 2, width: int = 4) -> Shift:
+    """Points around one mean per class, moved by a different amount in each domain (60, 40)."""
+    sizes = sizes or (60, 40)
+    generator = torch.Generator().manual_seed(0)
+    domains = []
+    for index, size in enumerate(sizes):
+        y = torch.arange(size) % classes
+        x = 0.5 * torch.randn(size, width, generator=generator)
+        x[torch.arange(size), y] += 3
+        x[:, -1] += index
+        domains.append(Domain(f"domain {index}", Batch(x, y, torch.full_like(y, index))))
+    names = tuple(f"class {index}" for index in range(classes))
+    return Shift("points", names, train=tuple(domains), id_test=domains[0], ood_tests=())
+
+
+def minibatches_of(shift: Shift, sizes: Sequence[int] = ()) -> list[Batch]:
+    """One minibatch from each training domain, of these sizes (8 each)."""
+    sizes = sizes or [8] * len(shift.train)
+    return [d.data.pick(slice(0, size)) for d, size in zip(shift.train, sizes, strict=True)]
+
+
+def point_network(seed: int = 0, *, classes: int = 2, width: int = 4, hidden: int = 8) -> Classifier:
+    """A network of one hidden layer with batch norm for points."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        encoder = nn.Sequential(
+            nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.Tanh(), nn.Linear(hidden, hidden)
+        )
+        return Classifier(encoder, classes, hidden)
