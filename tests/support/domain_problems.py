@@ -30,7 +30,9 @@ def minibatches_of(shift: Shift, sizes: Sequence[int] = ()) -> list[Batch]:
     return [d.data.pick(slice(0, size)) for d, size in zip(shift.train, sizes, strict=True)]
 
 
-def point_network(seed: int = 0, *, classes: int = 2, width: int = 4, hidden: int = 8) -> Classifier:
+def point_network(
+    seed: int = 0, *, classes: int = 2, width: int = 4, hidden: int = 8
+) -> Classifier:
     """A network of one hidden layer with batch norm for points."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -97,9 +97,7 @@ def test_a_step_takes_minibatches_of_unequal_size(name):
 def test_one_domain_is_enough_or_rejected_in_one_line(name):
     kind, shift = ALGORITHMS[name], domains_of_points(40)
     if kind.needs_domains == 1:
-        algorithm = kind(
-            point_network(), domains=1, classes=2, settings=settings_of(name), seed=0
-        )
+        algorithm = kind(point_network(), domains=1, classes=2, settings=settings_of(name), seed=0)
         last(fitted(algorithm, shift, 3))
         return
     with pytest.raises(ValueError, match=rf"^{name}.* needs at least .*, got 1; .*domain.*$"):

@@ -50,10 +50,10 @@ def test_draw_0_has_the_defaults_and_other_draws_lie_in_the_ranges(name):
 
 
 def test_a_draw_depends_on_the_trial_the_draw_and_the_name_only():
-    class Fewer(AlgorithmSettings):
+    class Fewer(AlgorithmSettings, frozen=True):
         dropout: float = 0.25
 
-    class More(AlgorithmSettings):
+    class More(AlgorithmSettings, frozen=True):
         strength: float = 1.0
 
     whole = AlgorithmSettings.draw(trial=1, draw=2)
@@ -74,9 +74,7 @@ def test_a_distribution_can_be_replaced_for_one_data_set():
 
 
 def test_values_spread_over_their_range():
-    exponents = [
-        AlgorithmSettings.draw(trial=0, draw=draw).weight_decay for draw in range(1, 200)
-    ]
+    exponents = [AlgorithmSettings.draw(trial=0, draw=draw).weight_decay for draw in range(1, 200)]
     below = sum(value < 1e-4 for value in exponents) / len(exponents)
     assert below == pytest.approx(0.5, abs=0.12)
 

@@ -7,7 +7,7 @@ interrupted training resumes bit for bit.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, ClassVar, Self, cast
+from typing import Annotated, Any, ClassVar, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -73,14 +73,13 @@ class AlgorithmSettings(BaseModel, frozen=True, extra="forbid"):
         """
         if draw == 0:
             return cls()
-        return cls(
-            **{
-                name: (instead or {})
-                .get(name, distribution)
-                .sample(generator_for(trial, f"search/draw {draw}/{name}"))
-                for name, distribution in cls.search_space().items()
-            }
-        )
+        spaces = cls.search_space()
+        spaces |= {name: space for name, space in (instead or {}).items() if name in spaces}
+        drawn: dict[str, Any] = {
+            name: space.sample(generator_for(trial, f"search/draw {draw}/{name}"))
+            for name, space in spaces.items()
+        }
+        return cls(**drawn)
 
 
 class Algorithm(ABC):
