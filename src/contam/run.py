@@ -16,6 +16,7 @@ part is written before it returns in the other processes.
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import math
@@ -695,7 +696,6 @@ def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _session() -> Session:
-    packages = ("contam", "torch", "numpy", "scikit-learn")
     hardware: dict[str, str | int] = {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
@@ -709,12 +709,19 @@ def _session() -> Session:
     return Session(
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         process=os.getpid(),
-        versions={"python": platform.python_version()} | {p: version(p) for p in packages},
+        versions=_versions(),
         hardware=hardware,
         commit=_commit(),
     )
 
 
+@functools.cache
+def _versions() -> dict[str, str]:
+    packages = ("contam", "torch", "numpy", "scikit-learn")
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+@functools.cache
 def _processor() -> str:
     """Return the name of the processor, or "unknown"."""
     with contextlib.suppress(OSError):
@@ -724,8 +731,12 @@ def _processor() -> str:
     return platform.processor() or "unknown"
 
 
+@functools.cache
 def _commit() -> str | None:
-    """Return the git commit of the checkout of this file, or None if it is in no checkout."""
+    """Return the git commit of the checkout of this file, or None if it is in no checkout.
+
+    The code that a process runs is that of its first run.
+    """
 
     def git(*arguments: str) -> str:
         here = Path(__file__)

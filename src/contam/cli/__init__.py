@@ -20,13 +20,14 @@ from contam.cli.claims import claims, report
 from contam.cli.data import ACTIONS, data
 from contam.cli.parsing import TYRO, deferred, nearest, one_line_errors, parse
 from contam.cli.run import demo, list_experiments, run, run_experiment
+from contam.cli.sweep import sweep
 from contam.cli.trial import trial
 from contam.cli.where import where
 from contam.text_files import printable
 
 __all__ = ["COMMANDS", "main"]
 
-RESUMABLE = (["demo"], ["run"], ["trial"], ["data", "make"])
+RESUMABLE = (["demo"], ["run"], ["sweep"], ["trial"], ["data", "make"])
 """First words of the commands that resume where they were stopped."""
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -49,6 +50,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "report": report,
     "predict": predict,
     "audit": audit,
+    "sweep": sweep,
     "trial": trial,
     "data": data,
     "where": where,

@@ -77,8 +77,9 @@ def write_page(runs: Sequence["Run"], path: Path) -> None:
     """Write the HTML page about runs."""
     from contam import experiments, report
     from contam.monitor.page import WATCHED
+    from contam.sweep import SWEEP
 
-    known = (*experiments.EXPERIMENTS, WATCHED)
+    known = (*experiments.EXPERIMENTS, WATCHED, SWEEP)
     report.write(runs, path, {experiment.name: experiment for experiment in known})
 
 
@@ -93,9 +94,10 @@ def _load(folders: Sequence[Path]) -> list["Run"]:
 def _judged(run: "Run") -> Sequence["Claim"]:
     from contam import experiments
     from contam.monitor.page import WATCHED
+    from contam.sweep import SWEEP
 
     if not run.finished:
         raise ValueError(f"{run.folder}: is not finished; run the same command again to resume")
-    if run.experiment == WATCHED.name:
-        return WATCHED.claims(run)
+    if run.experiment in (WATCHED.name, SWEEP.name):
+        return []
     return experiments.named(run.experiment).claims(run)

@@ -20,6 +20,7 @@ from contam.experiments import (
     fig13_padded_digits,
     fig14_separability,
     fig15_density,
+    simulation,
     thm4_scaling,
 )
 from contam.experiments.dominoes.experiment import EXPERIMENT as DOMINOES
@@ -42,6 +43,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     DOMINOES,
     difficulty_axis.EXPERIMENT,
     chest_xray.EXPERIMENT,
+    simulation.EXPERIMENT,
 )
 
 IN_DEMO: dict[str, str] = {

@@ -16,6 +16,7 @@ from contam.plots.style import (
     finite,
     legend_above,
     legend_below,
+    plottable,
     rounded,
     tooltip,
     wrap,
@@ -106,6 +107,7 @@ def scatter(
     y: tuple[str, str],
     series: tuple[str, str],
     shape: tuple[str, str] | None = None,
+    log: str = "",
     wide: bool = False,
 ) -> Panel:
     """Draw a scatter plot with a mark for each row.
@@ -121,6 +123,7 @@ def scatter(
         series: Field that the color shows, and legend title.
         shape: Field that the shape shows, with at most eight values, and legend title; by default
             the series.
+        log: "x" for a logarithmic horizontal axis; rows that are not positive are left out.
         wide: See `Panel`.
 
     >>> rows = [{"id": 0.9, "ood": 0.5, "kind": "ERM"}]
@@ -129,8 +132,14 @@ def scatter(
     'Scatter plot, Models (ID; OOD). ERM: 1 mark at 0.9, 0.5.'
     """
     shape = shape or series
-    known = [row for row in records(rows) if None not in (finite(row[x[0]]), finite(row[y[0]]))]
-    across, up = (rounded([row[field] for row in known]) for field in (x[0], y[0]))
+    known = [
+        row
+        for row in records(rows)
+        if None not in (plottable(row[x[0]], log="x" in log), finite(row[y[0]]))
+    ]
+    across, up = ([row[field] for row in known] for field in (x[0], y[0]))
+    # Rounding to a share of the range would merge small values on a logarithmic axis.
+    across, up = [finite(v) for v in across] if "x" in log else rounded(across), rounded(up)
     data = [
         {"series": str(row[series[0]]), "shape": str(row[shape[0]]), "x": x_, "y": y_}
         for row, x_, y_ in zip(known, across, up, strict=True)
@@ -156,7 +165,7 @@ def scatter(
         alt.Chart(alt.Data(values=data))
         .mark_point(opacity=0.75, size=28, strokeWidth=1.4)
         .encode(
-            x=alt.X("x:Q", **axis(x[1])),
+            x=alt.X("x:Q", **axis(x[1], log=across if "x" in log and across else ())),
             y=alt.Y("y:Q", **axis(y[1], vertical=True)),
             color=color,
             shape=encoding,
@@ -174,9 +183,10 @@ def matrix(
     x: tuple[str, str],
     y: tuple[str, str],
     value: tuple[str, str],
+    limits: tuple[float, float] | None = (0.0, 1.0),
     wide: bool = True,
 ) -> Panel:
-    """Draw a table of numbers in [0, 1] as colored cells.
+    """Draw a table of numbers as colored cells.
 
     Args:
         rows: One row for each cell; a cell without a finite value shows a dash.
@@ -184,6 +194,7 @@ def matrix(
         x: Field of the column, and axis title.
         y: Field of the row, and axis title.
         value: Field of the number, and its name.
+        limits: Numbers with the first and the last color; None takes the range of the numbers.
         wide: See `Panel`.
 
     >>> rows = [{"trained": "red", "shown": s, "v": v} for s, v in (("red", 1), ("cyan", 0))]
@@ -194,10 +205,13 @@ def matrix(
     rows = records(rows)
     label, top = column_labels(list(dict.fromkeys(str(row[x[0]]) for row in rows)), 9)
     names = list(dict.fromkeys(str(row[y[0]]) for row in rows))
+    numbers = [finite(row[value[0]]) for row in rows]
+    known = [number for number in numbers if number is not None] or [0.0]
+    low, high = limits or (min(known), max(known))
+    span = high - low or 1.0
     data = []
-    for row in rows:
-        number = finite(row[value[0]])
-        text = "–" if number is None else f"{number:.2f}"
+    for row, number in zip(rows, numbers, strict=True):
+        text = "–" if number is None else f"{number:.2f}" if limits else f"{number:.3g}"
         place = {"x": label[str(row[x[0]])], "column": str(row[x[0]]), "y": str(row[y[0]])}
         data.append(place | {"value": number, "text": text})
     side = alt.Axis(labelLimit=150, ticks=False, grid=False, domain=False)
@@ -205,13 +219,13 @@ def matrix(
         x=alt.X("x:N", title=x[1] or None, sort=list(label.values()), axis=top),
         y=alt.Y("y:N", title=y[1] or None, sort=names, axis=side),
     )
-    scale = alt.Scale(scheme="cividis", domain=[0, 1])
+    scale = alt.Scale(scheme="cividis", domain=[low, low + span])
     cells = base.mark_rect().encode(
         color=alt.Color("value:Q", legend=None, scale=scale),
         tooltip=[
             tooltip("y:N", y[1] or "row"),
             tooltip("column:N", x[1] or "column"),
-            tooltip("value:Q", value[1], number_format=".3f"),
+            tooltip("value:Q", value[1], number_format=".3f" if limits else ".4~g"),
         ],
     )
     # Cividis is light from the middle up, in both themes, so the ink depends on the cell alone.
@@ -219,13 +233,13 @@ def matrix(
         "#fff",
         condition=[
             {"test": "!isValid(datum.value)", "value": "#808080"},
-            {"test": "datum.value > 0.48", "value": "#111"},
+            {"test": f"datum.value > {low + 0.48 * span:.6g}", "value": "#111"},
         ],
     )
     facts = alt_text.cells([cell | {"row": cell["y"]} for cell in data])
-    numbers = base.mark_text(fontSize=12).encode(text="text:N", color=ink)
+    written = base.mark_text(fontSize=12).encode(text="text:N", color=ink)
     return panel(
-        alt.layer(cells, numbers),
+        alt.layer(cells, written),
         title,
         describe("Table of colored cells", title, facts, axes=(value[1],)),
         wide=wide,

@@ -1,0 +1,25 @@
+"""Many configs of one experiment as many runs, on this machine or on a cluster.
+
+`sweep` computes the runs and their table, `space` names the configs, `run_locally` and `run_on_ray`
+are the engines, and `SWEEP` draws a finished sweep.
+"""
+
+from contam.sweep.cluster import run_on_ray
+from contam.sweep.local import run_locally
+from contam.sweep.member import Member, Outcome
+from contam.sweep.page import SWEEP
+from contam.sweep.space import Range, Space, space
+from contam.sweep.sweep import NAME, sweep
+
+__all__ = [
+    "NAME",
+    "SWEEP",
+    "Member",
+    "Outcome",
+    "Range",
+    "Space",
+    "run_locally",
+    "run_on_ray",
+    "space",
+    "sweep",
+]

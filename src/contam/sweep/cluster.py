@@ -1,0 +1,136 @@
+"""The engine on Ray Core: one task for each run, on any number of machines."""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from uuid import uuid4
+
+from contam.run import write_atomically
+from contam.sweep.member import Member, Outcome, compute_member, read_files, write_files
+
+MARK = ".shared-with"
+"""File in the folder of all runs by which a task sees whether it shares this folder."""
+ANSWER_SECONDS = 5.0
+"""How long the cluster's address may take to answer."""
+AHEAD = 4
+"""Tasks handed to the cluster for each that can run at once."""
+
+
+def run_on_ray(
+    members: Sequence[Member],
+    *,
+    address: str | None = None,
+    cpus: float = 1.0,
+    gpus: float = 0.0,
+    retries: int = 3,
+) -> Iterator[Outcome]:
+    """Compute runs as tasks of a Ray cluster.
+
+    A task whose worker or machine dies is tried again, and resumes its run where it can. Where the
+    folder of all runs is on storage that machines share, tasks write into it; on other machines
+    they write to a temporary folder, and send the finished run back.
+
+    Args:
+        members: the runs.
+        address: HOST:PORT of the cluster's head, "auto" for the cluster that this machine belongs
+            to, or None to start Ray on this machine alone.
+        cpus: cores of one task.
+        gpus: GPUs of one task; a fraction shares a GPU.
+        retries: how often a task is tried again whose worker dies.
+
+    Yields:
+        The outcome of each run, as they end.
+
+    Raises:
+        ValueError: Ray is not installed, or the cluster does not answer or is lost.
+    """
+    with _connected(address) as ray:
+        if not members:
+            return
+        root = members[0].root.resolve()
+        token = uuid4().hex
+        mark = root / f"{MARK}-{token}"
+        write_atomically(mark, token.encode())
+        try:
+            task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=retries)(_task)
+            waiting = iter([replace(member, root=root) for member in members])
+            slots = max(1, int(ray.cluster_resources().get("CPU", 1) / max(cpus, 0.01)))
+            pending = {task.remote(m, str(mark)): m for m in islice(waiting, AHEAD * slots)}
+            while pending:
+                (ready,), _ = ray.wait(list(pending), num_returns=1)
+                member = pending.pop(ready)
+                yield _received(ray, ready, member)
+                for following in islice(waiting, 1):
+                    pending[task.remote(following, str(mark))] = following
+        finally:
+            mark.unlink(missing_ok=True)
+
+
+def _task(member: Member, mark: str) -> tuple[Outcome, Mapping[str, bytes]]:
+    """Compute a run on a machine of the cluster; return its files if the folder is not shared."""
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    if Path(mark).is_file():
+        return compute_member(member), {}
+    with TemporaryDirectory(prefix="contam-") as scratch:
+        elsewhere = replace(member, root=Path(scratch))
+        outcome = compute_member(elsewhere)
+        return outcome, {} if outcome.error else read_files(elsewhere.folder)
+
+
+def _received(ray: Any, ready: Any, member: Member) -> Outcome:
+    try:
+        outcome, files = ray.get(ready)
+    except ray.exceptions.RayError as failure:
+        if not ray.is_initialized():
+            raise ValueError(
+                "the Ray cluster is lost; run the same command again: finished runs are kept"
+            ) from None
+        return Outcome(member.index, error=str(failure).splitlines()[0])
+    if files:
+        write_files(member.folder, files)
+    return outcome
+
+
+@contextmanager
+def _connected(address: str | None) -> Iterator[Any]:
+    try:
+        import ray
+    except ImportError:
+        raise ValueError("Ray is not installed; pip install 'contam[scale]'") from None
+    if address is not None and address != "auto":
+        _check_address(address)
+    try:
+        ray.init(
+            address=address or "local", logging_level=logging.ERROR, log_to_driver=False,
+            include_dashboard=None if address else False,
+        )  # fmt: skip
+    except (ConnectionError, RuntimeError, ValueError) as failure:
+        raise ValueError(f"no Ray cluster answers at {address or 'this machine'}: "
+                         f"{str(failure).splitlines()[0]}") from None  # fmt: skip
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Raise an error unless something listens at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        raise ValueError(f"--address {address!r}: write HOST:PORT of the head node, or auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
+    except OSError as failure:
+        raise ValueError(
+            f"no Ray cluster answers at {address} ({failure.strerror or failure}); "
+            "'ray start --head' prints the address"
+        ) from None
