@@ -83,8 +83,8 @@ class SimulationResults:
     def at(self, when: str, column: str) -> list[float]:
         """Values of a column, one per seed, before or after training."""
         column = column.format(loss=self.config.setting.loss)
-        values = [row.get(column) for row in self._ends[when]]
-        if None in values:
+        values = [row[column] for row in self._ends[when] if row.get(column) is not None]
+        if len(values) < len(self._ends[when]):
             raise NotJudged(f"networks of this setting have no {column!r}")
         return values
 

@@ -139,7 +139,7 @@ def scatter(
     ]
     across, up = ([row[field] for row in known] for field in (x[0], y[0]))
     # Rounding to a share of the range would merge small values on a logarithmic axis.
-    across, up = [finite(v) for v in across] if "x" in log else rounded(across), rounded(up)
+    across, up = [float(v) for v in across] if "x" in log else rounded(across), rounded(up)
     data = [
         {"series": str(row[series[0]]), "shape": str(row[shape[0]]), "x": x_, "y": y_}
         for row, x_, y_ in zip(known, across, up, strict=True)
