@@ -135,6 +135,12 @@ def test_resuming_reports_the_later_steps():
     assert [state.step for state in left] == [20, 60]
 
 
+def test_a_run_resumed_from_the_initial_state_does_not_yield_it_again():
+    initial, final = simulate(SMALL, 0, report_at=(0, 5))
+    (resumed,) = simulate(SMALL, 0, report_at=(0, 5), resume=initial.checkpoint())
+    assert resumed.step == 5 and torch.equal(resumed.W, final.W)
+
+
 def test_a_state_gives_the_outputs_of_its_network():
     setting = replace(SMALL, bias="all", head="trained", depth=2)
     state = last(setting)

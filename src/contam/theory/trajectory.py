@@ -146,7 +146,7 @@ def _train(
         memory["bits"] = bits_state(draws)
         return State(setting, seed, step, loss, network.copy(), memory)
 
-    if step == 0 and 0 in reported:
+    if resume is None and 0 in reported:
         yield state()
     # Steps after the last reported one are not needed.
     for step in range(step + 1, max(reported, default=0) + 1):  # noqa: B020
