@@ -7,6 +7,7 @@ from torch import nn
 
 from contam.batch import Batch, Domain, Shift
 from contam.models.classifier import Classifier
+from contam.training.algorithms import Algorithm
 
 
 def domains_of_points(*sizes: int, classes: int = 2, width: int = 4) -> Shift:
@@ -40,3 +41,30 @@ def point_network(
             nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.Tanh(), nn.Linear(hidden, hidden)
         )
         return Classifier(encoder, classes, hidden)
+
+
+def assert_trains_as(one: Algorithm, other: Algorithm, *, steps: int = 4) -> None:
+    """Assert that two of `point_algorithm` take the same steps, up to rounding."""
+    shift = domains_of_points()
+    with torch.random.fork_rng():
+        for algorithm in (one, other):
+            for step in range(steps):
+                torch.manual_seed(step)
+                batches = [
+                    batch._replace(x=batch.x.double()) for batch in minibatches_of(shift)
+                ]
+                algorithm.step(batches)
+    pairs = zip(one.network.parameters(), other.network.parameters(), strict=True)
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9)
+
+
+def point_algorithm(kind: type[Algorithm], **settings: float) -> Algorithm:
+    """An algorithm that trains `point_network`, in double precision, on two domains."""
+    return kind(
+        point_network().double(),
+        domains=2,
+        classes=2,
+        settings=kind.Settings.model_validate({"step_size": 0.01, **settings}),
+        seed=0,
+    )

@@ -25,9 +25,10 @@ class Part(NamedTuple):
 
 
 _BASELINES = {
-    "ERM": "erm.ERM", "IRM": "", "GroupDRO": "", "Mixup": "", "MLDG": "", "Deep CORAL": "",
-    "DANN": "", "SagNet": "", "ARM": "", "VREx": "", "RSC": "", "SelfReg": "", "IB-ERM": "",
-    "IB-IRM": "", "Fish": "",
+    "ERM": "erm.ERM", "IRM": "irm.IRM", "GroupDRO": "group_dro.GroupDRO", "Mixup": "mixup.Mixup",
+    "MLDG": "", "Deep CORAL": "coral.CORAL", "DANN": "", "SagNet": "", "ARM": "",
+    "VREx": "vrex.VREx", "RSC": "", "SelfReg": "", "IB-ERM": "ib_erm.IBERM",
+    "IB-IRM": "ib_irm.IBIRM", "Fish": "",
 }  # fmt: skip
 """Class of each baseline in `contam.training.algorithms`; empty if it is not implemented."""
 _NO_LEADERBOARD = "no table of these models' results is shipped; --standard-models reads one"

@@ -26,7 +26,9 @@ def settings_of(name: str, **change: Any):
     """Settings in which every phase of the algorithm happens within a few steps."""
     kind = ALGORITHMS[name].Settings
     common: dict[str, Any] = {"step_size": 0.02, "batch_size": 8, "dropout": 0.1}
-    short = {"anneal_steps": 3, "bottleneck_anneal_steps": 4, "average_from": 3}
+    short = {
+        "anneal_steps": 3, "bottleneck_anneal_steps": 4, "average_from": 3, "penalty_weight": 1.0,
+    }  # fmt: skip
     common |= {field: value for field, value in short.items() if field in kind.model_fields}
     return kind(**{**common, **change})
 

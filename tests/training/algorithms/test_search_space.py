@@ -11,7 +11,30 @@ COMMON = {
     "batch_size": (32, LogUniform(3, 5.5, base=2, whole=True)),
     "dropout": (0.0, OneOf((0.0, 0.1, 0.5))),
 }
-PUBLISHED = {"ERM": {}}
+ANNEALING = (500, LogUniform(0, 4, whole=True))
+PUBLISHED = {
+    "ERM": {},
+    "IRM": {"penalty_weight": (1e2, LogUniform(-1, 5)), "anneal_steps": ANNEALING},
+    "GroupDRO": {"weight_step_size": (1e-2, LogUniform(-3, -1))},
+    "Mixup": {"concentration": (0.2, LogUniform(-1, 1))},
+    "CORAL": {"penalty_weight": (1.0, LogUniform(-1, 1))},
+    "VREx": {"penalty_weight": (1e1, LogUniform(-1, 5)), "anneal_steps": ANNEALING},
+    "IB-ERM": {
+        "bottleneck_weight": (1e2, LogUniform(-1, 5)),
+        "bottleneck_anneal_steps": ANNEALING,
+    },
+    "IB-IRM": {
+        "penalty_weight": (1e2, LogUniform(-1, 5)),
+        "anneal_steps": ANNEALING,
+        "bottleneck_weight": (1e2, LogUniform(-1, 5)),
+        "bottleneck_anneal_steps": ANNEALING,
+    },
+    "Fishr": {
+        "penalty_weight": (1e3, LogUniform(1, 4)),
+        "anneal_steps": (1500, UniformRange(0, 5000, whole=True)),
+        "decay": (0.95, UniformRange(0.9, 0.99)),
+    },
+}
 """Defaults and distributions of DomainBed."""
 
 
@@ -43,8 +66,9 @@ def test_draw_0_has_the_defaults_and_other_draws_lie_in_the_ranges(name):
                 case LogUniform(low, high, base, whole):
                     assert base**low - whole <= value <= base**high
                     assert not whole or value == int(value)
-                case UniformRange(low, high):
+                case UniformRange(low, high, whole):
                     assert low <= value <= high
+                    assert not whole or value == int(value)
                 case OneOf(values):
                     assert value in values
 

@@ -4,8 +4,18 @@ To add one, subclass `Objective` (a loss) or `Algorithm` (a step), and list it i
 """
 
 from contam.training.algorithms.algorithm import Algorithm, AlgorithmSettings, Objective
+from contam.training.algorithms.coral import CORAL
 from contam.training.algorithms.erm import ERM
+from contam.training.algorithms.fishr import Fishr
 from contam.training.algorithms.fit import AlgorithmStage, fit_algorithm
+from contam.training.algorithms.group_dro import GroupDRO
+from contam.training.algorithms.ib_erm import IBERM
+from contam.training.algorithms.ib_irm import IBIRM
+from contam.training.algorithms.irm import IRM
+from contam.training.algorithms.large_dropout import LargeDropout
+from contam.training.algorithms.mixup import Mixup
+from contam.training.algorithms.swad import SWAD
+from contam.training.algorithms.vrex import VREx
 
 __all__ = [
     "ALGORITHMS",
@@ -18,5 +28,15 @@ __all__ = [
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "ERM": ERM,
+    "IRM": IRM,
+    "GroupDRO": GroupDRO,
+    "Mixup": Mixup,
+    "CORAL": CORAL,
+    "VREx": VREx,
+    "IB-ERM": IBERM,
+    "IB-IRM": IBIRM,
+    "Fishr": Fishr,
+    "SWAD": SWAD,
+    "large dropout": LargeDropout,
 }
-"""Every algorithm by its name, in the order of App. E.4; the last ones are not in the paper."""
+"""Every algorithm by its name, in the order of App. E.4; the last three are not in the paper."""

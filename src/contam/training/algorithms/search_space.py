@@ -27,11 +27,14 @@ class UniformRange(SearchDistribution):
 
     low: float
     high: float
+    whole: bool = False
+    """Whether the value is rounded down to an integer."""
 
     def sample(self, generator: Generator) -> float:
         """Draw one value."""
         share = torch.rand((), generator=generator, dtype=torch.float64).item()
-        return self.low + (self.high - self.low) * share
+        value = self.low + (self.high - self.low) * share
+        return int(value) if self.whole else value
 
 
 @final
