@@ -1,6 +1,7 @@
 """Small problems of several domains for algorithms of domain generalization."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -8,6 +9,8 @@ from torch import nn
 from contam.batch import Batch, Domain, Shift
 from contam.models.classifier import Classifier
 from contam.training.algorithms import Algorithm
+
+AlgorithmT = TypeVar("AlgorithmT", bound=Algorithm)
 
 
 def domains_of_points(*sizes: int, classes: int = 2, width: int = 4) -> Shift:
@@ -50,16 +53,14 @@ def assert_trains_as(one: Algorithm, other: Algorithm, *, steps: int = 4) -> Non
         for algorithm in (one, other):
             for step in range(steps):
                 torch.manual_seed(step)
-                batches = [
-                    batch._replace(x=batch.x.double()) for batch in minibatches_of(shift)
-                ]
+                batches = [batch._replace(x=batch.x.double()) for batch in minibatches_of(shift)]
                 algorithm.step(batches)
     pairs = zip(one.network.parameters(), other.network.parameters(), strict=True)
     for ours, theirs in pairs:
         torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9)
 
 
-def point_algorithm(kind: type[Algorithm], **settings: float) -> Algorithm:
+def point_algorithm(kind: type[AlgorithmT], **settings: float) -> AlgorithmT:
     """An algorithm that trains `point_network`, in double precision, on two domains."""
     return kind(
         point_network().double(),

@@ -5,6 +5,7 @@ The logits of a number x are (v0 x, v1 x), and they are the features, too.
 
 import math
 from collections.abc import Callable, Collection
+from typing import TypeVar
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ X = ((1.0, -0.5, 2.0), (0.3, -1.5, 1.0))
 Y = ((0, 1, 0), (0, 1, 1))
 START = (0.4, -0.2)
 
+AlgorithmT = TypeVar("AlgorithmT", bound=Algorithm)
 Parameters = tuple[float, float]
 Loss = Callable[[Parameters], float]
 
@@ -44,7 +46,7 @@ def two_domains() -> list[Batch]:
     ]
 
 
-def made(kind: type[Algorithm], step_size: float = 0.1, **settings: float) -> Algorithm:
+def made(kind: type[AlgorithmT], step_size: float = 0.1, **settings: float) -> AlgorithmT:
     """An algorithm that trains the classifier."""
     return kind(
         two_parameter_network(),

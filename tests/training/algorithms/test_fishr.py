@@ -26,7 +26,7 @@ def test_variances_are_those_of_the_gradients_of_single_examples():
     rows = []
     for z, label in zip(features, y, strict=True):
         loss = F.cross_entropy(head(z[None]), label[None])
-        rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, head.parameters())]))
+        rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, [*head.parameters()])]))
     expected = torch.stack(rows).var(dim=0, correction=0)
     torch.testing.assert_close(gradient_variances(features, head(features), y), expected)
 
@@ -46,7 +46,9 @@ def test_steps_by_hand():
 
     def averages(v, previous):
         return {
-            d: [0.8 * old + 0.2 * new for old, new in zip(previous[d], variances(v, d), strict=True)]
+            d: [
+                0.8 * old + 0.2 * new for old, new in zip(previous[d], variances(v, d), strict=True)
+            ]
             for d in (0, 1)
         }
 

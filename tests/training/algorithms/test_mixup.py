@@ -29,9 +29,7 @@ def test_steps_by_hand():
             for i, j, s in pairs:
                 for xi, yi, xj, yj in zip(X[i], Y[i], X[j], Y[j], strict=True):
                     x = s * xi + (1 - s) * xj
-                    total.append(
-                        s * cross_entropy(v, x, yi) + (1 - s) * cross_entropy(v, x, yj)
-                    )
+                    total.append(s * cross_entropy(v, x, yi) + (1 - s) * cross_entropy(v, x, yj))
             return mean(total)
 
         return objective
