@@ -27,8 +27,12 @@ def settings_of(name: str, **change: Any):
     kind = ALGORITHMS[name].Settings
     common: dict[str, Any] = {"step_size": 0.02, "batch_size": 8, "dropout": 0.1}
     short = {
-        "anneal_steps": 3, "bottleneck_anneal_steps": 4, "average_from": 3, "penalty_weight": 1.0,
-    }  # fmt: skip
+        "anneal_steps": 3,
+        "bottleneck_anneal_steps": 4,
+        "average_from": 3,
+        "penalty_weight": 1.0,
+        "bottleneck_weight": 0.1,
+    }
     common |= {field: value for field, value in short.items() if field in kind.model_fields}
     return kind(**{**common, **change})
 

@@ -26,7 +26,9 @@ def test_variances_are_those_of_the_gradients_of_single_examples():
     rows = []
     for z, label in zip(features, y, strict=True):
         loss = F.cross_entropy(head(z[None]), label[None])
-        rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, [*head.parameters()])]))
+        rows.append(
+            torch.cat([g.flatten() for g in torch.autograd.grad(loss, [*head.parameters()])])
+        )
     expected = torch.stack(rows).var(dim=0, correction=0)
     torch.testing.assert_close(gradient_variances(features, head(features), y), expected)
 
