@@ -92,7 +92,7 @@ def test_a_resumed_run_writes_the_same_bytes(experiment, shared_runs, tmp_path, 
                     break
     assert written(run.folder) == written(whole.folder)
     assert not list(tmp_path.rglob("checkpoints/**/*.safetensors"))
-    if not shared and experiment.name != "thm4_scaling":  # whose parts take less than a second each
+    if not shared and experiment.name not in ("thm4_scaling", "phase_diagrams"):  # short parts
         assert resumed
 
 

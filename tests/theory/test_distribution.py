@@ -97,7 +97,7 @@ def test_a_restored_generator_continues_the_stream():
     assert torch.equal(found.y, expected.y)
 
 
-@pytest.mark.parametrize("rho", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("rho", [-0.5, 0.0, 0.3, 1.0])
 @pytest.mark.parametrize("weights", [Uniform(), Beta(2.0, 5.0)], ids=str)
 def test_correlation_predicts_the_label_and_preserves_marginals(rho, weights):
     data = DataModel(SMALL, background_weights=weights, correlation=rho)
@@ -162,7 +162,7 @@ BAD = [
     ({"core_weights": Uniform(-0.1, 1.0)}, "must not go below 0"),
     ({"classes": 1}, "at least 2 classes"),
     ({"classes": 4}, "divide equally"),
-    ({"correlation": 1.1}, "correlation=1.1 must lie between 0 and 1"),
+    ({"correlation": 1.1}, "correlation=1.1 must lie between -1 and 1"),
     ({"coupling": -0.1}, "coupling=-0.1 must lie between 0 and 1"),
     ({"core_shape": "cubes"}, "choose one of weights, spheres"),
     ({"classes": 3, "correlation": 0.5}, "set classes=2"),

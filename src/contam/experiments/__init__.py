@@ -24,11 +24,13 @@ from contam.experiments import (
     thm4_scaling,
 )
 from contam.experiments.dominoes.experiment import EXPERIMENT as DOMINOES
+from contam.experiments.phase_diagrams.experiment import EXPERIMENT as PHASE_DIAGRAMS
 
 EXPERIMENTS: tuple[Experiment, ...] = (
     fig01_distillation.EXPERIMENT,
     fig03_two_layer.EXPERIMENT,
     thm4_scaling.EXPERIMENT,
+    PHASE_DIAGRAMS,
     fig04_activation_rates.EXPERIMENT,
     fig05_selectivity.EXPERIMENT,
     fig06_heatmaps.EXPERIMENT,

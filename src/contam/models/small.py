@@ -91,9 +91,9 @@ def resnet8(
         encoder.add_module("conv", nn.Conv2d(3, width, 5, stride=2, padding=2, bias=False))
         encoder.add_module("norm", nn.BatchNorm2d(width))
         encoder.add_module("relu", nn.ReLU(inplace=True))
-        encoder.add_module("stage1", _Block(width, width, stride=1))
-        encoder.add_module("stage2", _Block(width, 2 * width, stride=2))
-        encoder.add_module("stage3", _Block(2 * width, 4 * width, stride=2))
+        encoder.add_module("stage1", ResidualBlock(width, width, stride=1))
+        encoder.add_module("stage2", ResidualBlock(width, 2 * width, stride=2))
+        encoder.add_module("stage3", ResidualBlock(2 * width, 4 * width, stride=2))
         encoder.add_module("pool", nn.AdaptiveAvgPool2d(1))
         encoder.add_module("flat", nn.Flatten())
         model = Classifier(encoder, classes, 4 * width)
@@ -101,7 +101,7 @@ def resnet8(
     return channels_last(model)
 
 
-class _Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Two convolutions and a shortcut, which is the identity where shapes are equal."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int) -> None:

@@ -66,8 +66,9 @@ class DataModel:
     carries +z_j on the features of group c and -z_j on those of the other groups."""
     correlation: float = 0.0
     """Probability that an ID background weight is drawn from the half of its distribution that
-    belongs to the label: the upper half for y = +1, the lower half for y = -1. Its marginal
-    distribution stays the same. OOD backgrounds are independent of the label."""
+    belongs to the label: the upper half for y = +1, the lower half for y = -1. A negative number is
+    the probability of the other label's half. The marginal distribution of the weight stays the
+    same. OOD backgrounds are independent of the label."""
     coupling: float = 0.0
     """Probability that an ID background weight takes the quantile that all features of its example
     share. Its marginal distribution stays the same."""
@@ -98,10 +99,10 @@ class DataModel:
                 f"classes={self.classes} with core={core}: need at least 2 classes, and with more "
                 "than 2 a number of core features that they divide equally"
             )
-        for name in ("correlation", "coupling"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)} must lie between 0 and 1")
-        if self.classes > 2 and (self.correlation > 0 or self.core_shape == "spheres"):
+        for name, low in (("correlation", -1), ("coupling", 0)):
+            if not low <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)} must lie between {low} and 1")
+        if self.classes > 2 and (self.correlation != 0 or self.core_shape == "spheres"):
             raise ValueError(
                 f"classes={self.classes}: correlation and core_shape='spheres' are defined for "
                 "two classes only; set classes=2"
@@ -143,7 +144,7 @@ class DataModel:
         core = self.features.core
         signs = self.signs.double() * self.means[:core]
         background = self.means[core:].expand(self.classes, -1)
-        if self.correlation > 0:
+        if self.correlation != 0:
             halves = [quantile_table(weights).view(2, -1).mean(1) for weights in self.background()]
             half = torch.stack(halves, dim=1)
             background = background + self.correlation * (half - background)
@@ -246,10 +247,11 @@ class DataModel:
         self, words: Int16[Tensor, "n background"], y: Int[Tensor, " n"], bits: np.random.SFC64
     ) -> None:
         """Move weights to the half of their distribution that belongs to the label."""
-        if self.correlation > 0:
-            moved = _position(_words(bits, *words.shape)) < self.correlation * LEVELS
+        if self.correlation != 0:
+            moved = _position(_words(bits, *words.shape)) < abs(self.correlation) * LEVELS
             # Quantiles above one half are the words from 0 on.
-            half = (words & 0x7FFF) + torch.where(y > 0, 0, -0x8000).to(torch.int16)[:, None]
+            upper = y * self.correlation > 0
+            half = (words & 0x7FFF) + torch.where(upper, 0, -0x8000).to(torch.int16)[:, None]
             words.copy_(torch.where(moved, half, words))
 
     def _weights_at(

@@ -3,12 +3,14 @@
 Each object is shown on several backgrounds, so a change of the features is due to the background.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from contam.batch import Batch, Domain
 from contam.data.backgrounds import ID
@@ -96,9 +98,24 @@ def background_effects(encoder: nn.Module, altered: Altered, classes: int) -> Ba
 
     Source: ours.
     """
+    return effects_on(partial(extract, encoder), altered, classes)
+
+
+def effects_on(
+    features: Callable[[Domain], Float[Tensor, "images neurons"]], altered: Altered, classes: int
+) -> BackgroundEffects:
+    """Measure any features of objects whose backgrounds are changed, such as those of a layer.
+
+    Args:
+        features: a function from images to their features.
+        altered: the images.
+        classes: number of classes.
+
+    Source: ours.
+    """
 
     def means(images: Domain) -> ClassMeans:
-        values = extract(encoder, images)
+        values = features(images)
         return ClassMeans(classes, values.shape[1]).update(values, images.y)
 
     plain = means(altered.plain)
@@ -106,7 +123,7 @@ def background_effects(encoder: nn.Module, altered: Altered, classes: int) -> Ba
         name: class_profile_attenuation(plain, means(images), paired=True).value
         for name, images in altered.changed.items()
     }
-    values = torch.stack([extract(encoder, images) for images in altered.before], dim=1)
+    values = torch.stack([features(images) for images in altered.before], dim=1)
     y = altered.before[0].y
     familiar = variance_shares(values[:, : EACH * len(ID)], y)
     return BackgroundEffects(lost, familiar, variance_shares(values, y))

@@ -1,0 +1,289 @@
+"""What each diagram shows, as one sentence and one number, with the condition to be judged."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from contam.experiment import Claim, NotJudged, Statement, judge_all
+from contam.experiments.phase_diagrams.cells import LINEAR
+from contam.experiments.phase_diagrams.config import Name
+from contam.experiments.phase_diagrams.results import (
+    LEARNED,
+    Measure,
+    Results,
+    crossing,
+    require_learned,
+)
+from contam.experiments.support.two_layer_runs import NAMES
+from contam.run import Run
+from contam.theory.setting import Activation
+
+ODD: tuple[Activation, ...] = ("tanh", "sigmoid", "identity")
+"""Activation functions that are odd around 0, up to a constant."""
+RELU, LINEAR_NAME = NAMES["relu"], NAMES[LINEAR]
+
+
+def at(name: Name, column: str, pick: Callable[[Any], Any], series: object = None) -> Measure:
+    """A column of a diagram, at the value that `pick` selects of the axis; one number per seed."""
+
+    def measure(results: Results) -> list[float]:
+        table = results.curves(name, column, series)
+        try:
+            return table[pick(table.columns)].tolist()
+        except KeyError as missing:
+            raise NotJudged(f"the diagram {name!r} does not have {missing}") from None
+
+    return measure
+
+
+def minus(over: Measure, under: Measure) -> Measure:
+    """Differences, seed by seed."""
+    return lambda r: [a - b for a, b in zip(over(r), under(r), strict=True)]
+
+
+def spread(name: Name, column: str, series: object = None) -> Measure:
+    """Largest minus smallest value along the axis, seed by seed."""
+
+    def measure(results: Results) -> list[float]:
+        table = results.curves(name, column, series)
+        return (table.max(axis=1) - table.min(axis=1)).tolist()
+
+    return measure
+
+
+def lowest(name: Name, column: str, series: object = None) -> Measure:
+    """Smallest value along the axis, seed by seed."""
+    return lambda results: results.curves(name, column, series).min(axis=1).tolist()
+
+
+def largest_size(name: Name, column: str, series: object = None) -> Measure:
+    """Largest absolute value along the axis, seed by seed."""
+    return lambda results: results.curves(name, column, series).abs().max(axis=1).tolist()
+
+
+def critical_slope(results: Results) -> list[float]:
+    """The slope at which the cost of the shift has fallen to half of that of ReLU."""
+    table = results.curves("slope", "gap")
+    slopes = table.columns.tolist()
+    return [crossing(slopes, row.tolist(), row.iloc[0] / 2) for _, row in table.iterrows()]
+
+
+def asymmetry_of_sign(results: Results) -> list[float]:
+    """Largest |V / U| difference between opposite correlations."""
+    table = results.curves("correlation", "contamination", RELU)
+    pairs = [x for x in table.columns if x > 0 and -x in table.columns]
+    if not pairs:
+        raise NotJudged("no two correlations of the config are opposite")
+    return [max(abs(row[x] - row[-x]) for x in pairs) for _, row in table.iterrows()]
+
+
+def shortcut_over_contamination(results: Results) -> list[float]:
+    """Shortcut use over V at the largest correlation."""
+    shortcut, v = (at("correlation", name, max, RELU)(results) for name in ("shortcut", "V"))
+    return [a / b for a, b in zip(shortcut, v, strict=True)]
+
+
+def over_width(column: str) -> Measure:
+    """Spread of a column over widths at the largest number of features."""
+
+    def measure(results: Results) -> list[float]:
+        return spread("width", column, results.rows("width")["series"].max())(results)
+
+    return measure
+
+
+def symmetric_activations(results: Results) -> list[float]:
+    """Largest |V / U| over the activation functions that are odd, up to a constant."""
+    table = results.curves("activation", "contamination")
+    odd = [NAMES[name] for name in ODD if NAMES[name] in table]
+    if not odd:
+        raise NotJudged("the config has no such activation function")
+    return table[odd].abs().max(axis=1).tolist()
+
+
+def depth_table(results: Results, kind: str, column: str, state: str = "trained") -> Any:
+    """A column of the deepest networks of a kind: a row for each seed, a column for each layer."""
+    rows = results.rows("depth", kind)
+    rows = rows[rows["depth"] == rows["depth"].max()]
+    require_learned(rows[rows["state"] == "trained"])
+    return rows[rows["state"] == state].pivot(index="seed", columns="layer", values=column)
+
+
+def first_layer_rise(results: Results) -> list[float]:
+    """Attenuation of the first layer that training adds."""
+    before, after = (
+        depth_table(results, "plain", "attenuation", state)[1] for state in ("untrained", "trained")
+    )
+    return (after - before).tolist()
+
+
+def share_of_first_layer(results: Results) -> list[float]:
+    """Attenuation of the first layer over that of the last one, after training."""
+    table = depth_table(results, "plain", "attenuation")
+    return (table[1] / table[table.columns.max()]).tolist()
+
+
+def deep_gap(kind: str) -> Measure:
+    """OOD minus ID risk of the deepest networks of a kind."""
+    return lambda results: depth_table(results, kind, "gap")[1].tolist()
+
+
+def prediction_errors(results: Results) -> list[float]:
+    """Largest |predicted - trained| V / U over the covered cells, with means over seeds."""
+    keys, errors = ["series", "x", "time"], []
+    for name in ("slope", "decay", "width", "share", "weights"):
+        if not results.has(name):
+            continue
+        predicted = results.rows(name, "predicted").set_index(keys)["contamination"]
+        rows = results.rows(name)
+        rows = rows[rows["remaining"] <= LEARNED].groupby(keys)["contamination"].mean()
+        errors += (predicted - rows).abs().dropna().tolist()
+    if not errors:
+        raise NotJudged("no covered network did learn")
+    return [max(errors)]
+
+
+CLAIMS: dict[Name, tuple[Statement, ...]] = {
+    "slope": (
+        Statement(
+            "A leaky activation function ends contamination well before it is linear", "ours",
+            "slope of leaky ReLU at which OOD - ID risk is half that of ReLU",
+            critical_slope, low=0.15, high=0.4, every_seed=True),
+    ),
+    "batch": (
+        Statement(
+            "Gradient noise is not the cause: contamination hardly depends on the batch size",
+            "ours", "V / U, largest minus smallest over the batch sizes",
+            spread("batch", "contamination"), high=0.1),
+    ),
+    "decay": (
+        Statement(
+            "Weight decay does not help: the strongest one raises the OOD risk", "ours",
+            "OOD hinge risk of ReLU, strongest weight decay minus none",
+            minus(at("decay", "ood_risk", max, RELU), at("decay", "ood_risk", min, RELU)),
+            low=0.02),
+    ),
+    "correlation": (
+        Statement(
+            "The sign of a correlation with the label does not matter for contamination", "ours",
+            "largest |V / U difference| of ReLU between opposite correlations",
+            asymmetry_of_sign, high=0.1),
+        Statement(
+            "A shortcut is used more as the correlation grows", "ours",
+            "shortcut use of ReLU (V in the sign of the output weight), correlation 1 minus 0",
+            minus(at("correlation", "shortcut", max, RELU),
+                  at("correlation", "shortcut", lambda x: min(x, key=abs), RELU)), low=0.05),
+        Statement(
+            "Contamination outweighs it, even where every background weight agrees with the label",
+            "ours", "shortcut use over V of ReLU, at a correlation of 1",
+            shortcut_over_contamination, high=0.5),
+    ),
+    "coherence": (
+        Statement(
+            "Features that are not orthogonal do not protect: ReLU loses more than linear", "ours",
+            "OOD - ID risk, ReLU minus linear, smallest over the coherences",
+            minus(lowest("coherence", "gap", RELU),
+                  lowest("coherence", "gap", LINEAR_NAME)), low=0.3),
+    ),
+    "width": (
+        Statement(
+            "Wider networks are contaminated as much", "ours",
+            "V / U, largest minus smallest over the widths, at the most features",
+            over_width("contamination"), high=0.1),
+    ),
+    "share": (
+        Statement(
+            "The fewer core features, the more contamination", "ours",
+            "V / U, smallest minus largest share of core features",
+            minus(at("share", "contamination", min), at("share", "contamination", max)), low=0.3),
+    ),
+    "classes": (
+        Statement(
+            "Contamination is not special to two classes", "ours",
+            "OOD - ID logistic risk of ReLU, smallest over the numbers of classes",
+            lowest("classes", "gap", RELU), low=0.05),
+        Statement(
+            "With any number of classes, the shift costs linear networks nothing", "ours",
+            "largest |OOD - ID| logistic risk of linear networks",
+            largest_size("classes", "gap", LINEAR_NAME), high=0.02),
+    ),
+    "weights": (
+        Statement(
+            "Contamination does not need uniform weights: it occurs in every distribution", "ours",
+            "OOD - ID risk, smallest over the distributions",
+            lowest("weights", "gap"), low=0.3),
+    ),
+    "depth": (
+        Statement(
+            "In deep networks, the coupling of class and background arises in the first layer",
+            "ours", "attenuation of the first layer over that of the last one, deepest networks",
+            share_of_first_layer, low=0.65, high=1.0),
+        Statement(
+            "Training adds to the attenuation of the first layer", "ours",
+            "attenuation of the first layer, trained minus untrained, deepest networks",
+            first_layer_rise, low=0.1, every_seed=True),
+        Statement(
+            "Residual connections weaken the effect", "ours",
+            "OOD - ID logistic risk of the deepest networks, plain minus residual",
+            minus(deep_gap("plain"), deep_gap("residual")), low=0.02),
+        Statement(
+            "Deep linear networks show none of it", "ours",
+            "|attenuation| of the last layer of the deepest linear networks",
+            lambda r: [abs(v) for v in depth_table(r, "linear", "attenuation").iloc[:, -1]],
+            high=0.02),
+    ),
+    "optimizer": (
+        Statement(
+            "No optimizer avoids contamination", "ours",
+            "OOD - ID risk, smallest over the optimizers, features on the axes",
+            lowest("optimizer", "gap", "axes"), low=0.1),
+        Statement(
+            "Rotated features do not change the result of SGD", "ours",
+            "|V / U, rotated minus axes|, SGD",
+            lambda r: [abs(v) for v in minus(
+                at("optimizer", "contamination", lambda x: "SGD", "rotated"),
+                at("optimizer", "contamination", lambda x: "SGD", "axes"))(r)], high=0.05),
+    ),
+    "activation": (
+        Statement(
+            "Activation functions that are symmetric around 0 are not contaminated, others are",
+            "ours", "largest |V / U| of tanh, sigmoid and linear networks",
+            symmetric_activations, high=0.05),
+        Statement(
+            "A shift costs GELU less than ReLU, but still a lot", "ours", "OOD - ID risk of GELU",
+            at("activation", "gap", lambda x: NAMES["gelu"]), low=0.3),
+    ),
+}  # fmt: skip
+"""The claims of each diagram, its headline first."""
+
+PREDICTION = Statement(
+    "The population model predicts every cell that it covers", "ours",
+    "largest |predicted - trained| V / U over the covered cells, means over seeds",
+    prediction_errors, high=0.1)  # fmt: skip
+
+
+def claims(run: Run) -> Sequence[Claim]:
+    """Judge the claims of the diagrams that the run has, and the predictions."""
+    results = Results(run)
+    judged = [
+        claim
+        for name, statements in CLAIMS.items()
+        if results.has(name)
+        for claim in judge_all(statements, results)
+    ]
+    return [*judged, PREDICTION.judge(results)]
+
+
+def summarize(run: Run) -> str:
+    """The critical slope and where depth matters, in two sentences; or the number of diagrams."""
+    results = Results(run)
+    names = [name for name in CLAIMS if results.has(name)]
+    held = [claim for claim in claims(run) if claim.holds]
+    text = f"{len(names)} diagrams, of which {len(held)} claims hold."
+    if results.has("slope"):
+        (claim,) = judge_all(CLAIMS["slope"], results)
+        if claim.found is not None:
+            text += (
+                f" Contamination costs half as much as with ReLU at a leaky slope of "
+                f"{claim.found:.2f}."
+            )
+    return text
