@@ -13,8 +13,11 @@ from contam.training.algorithms import Algorithm
 AlgorithmT = TypeVar("AlgorithmT", bound=Algorithm)
 
 
-def domains_of_points(*sizes: int, classes: int = 2, width: int = 4) -> Shift:
-    """Points around one mean per class, moved by a different amount in each domain (60, 40)."""
+def domains_of_points(*sizes: int, classes: int = 2, width: int = 4, images: bool = False) -> Shift:
+    """Points around one mean per class, moved by a different amount in each domain (60, 40).
+
+    As images, they have one channel of 2 x 2 pixels.
+    """
     sizes = sizes or (60, 40)
     generator = torch.Generator().manual_seed(0)
     domains = []
@@ -23,6 +26,7 @@ def domains_of_points(*sizes: int, classes: int = 2, width: int = 4) -> Shift:
         x = 0.5 * torch.randn(size, width, generator=generator)
         x[torch.arange(size), y] += 3
         x[:, -1] += index
+        x = x.view(size, 1, 2, 2) if images else x
         domains.append(Domain(f"domain {index}", Batch(x, y, torch.full_like(y, index))))
     names = tuple(f"class {index}" for index in range(classes))
     return Shift("points", names, train=tuple(domains), id_test=domains[0], ood_tests=())
@@ -35,13 +39,18 @@ def minibatches_of(shift: Shift, sizes: Sequence[int] = ()) -> list[Batch]:
 
 
 def point_network(
-    seed: int = 0, *, classes: int = 2, width: int = 4, hidden: int = 8
+    seed: int = 0, *, classes: int = 2, width: int = 4, hidden: int = 8, images: bool = False
 ) -> Classifier:
-    """A network of one hidden layer with batch norm for points."""
+    """A network of one hidden layer with batch norm for points, also as images."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         encoder = nn.Sequential(
-            nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.Tanh(), nn.Linear(hidden, hidden)
+            nn.Sequential(nn.Conv2d(1, hidden, 2), nn.Flatten())
+            if images
+            else nn.Linear(width, hidden),
+            nn.BatchNorm1d(hidden),
+            nn.Tanh(),
+            nn.Linear(hidden, hidden),
         )
         return Classifier(encoder, classes, hidden)
 

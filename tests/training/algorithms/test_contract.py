@@ -15,8 +15,10 @@ from contam.batch import Shift
 from contam.measures.accuracy import accuracy
 from contam.training.algorithms import ALGORITHMS, Algorithm, fit_algorithm
 
+OF_IMAGES = ("ARM",)
+"""Algorithms that need a network of images."""
 SHIFTS = {
-    name: domains_of_points(*[60, 40, 30][: max(2, kind.needs_domains)])
+    name: domains_of_points(*[60, 40, 30][: max(2, kind.needs_domains)], images=name in OF_IMAGES)
     for name, kind in ALGORITHMS.items()
 }
 """Domains of unequal size, as many as the algorithm needs."""
@@ -26,12 +28,14 @@ def settings_of(name: str, **change: Any):
     """Settings in which every phase of the algorithm happens within a few steps."""
     kind = ALGORITHMS[name].Settings
     common: dict[str, Any] = {"step_size": 0.02, "batch_size": 8, "dropout": 0.1}
-    short = {
+    short: dict[str, Any] = {
         "anneal_steps": 3,
         "bottleneck_anneal_steps": 4,
         "average_from": 3,
         "penalty_weight": 1.0,
         "bottleneck_weight": 0.1,
+        "context_width": 4,
+        "styles_of": "features",
     }
     common |= {field: value for field, value in short.items() if field in kind.model_fields}
     return kind(**{**common, **change})
@@ -39,7 +43,7 @@ def settings_of(name: str, **change: Any):
 
 def make(name: str, seed: int = 0, network_seed: int = 0, **change: Any) -> Algorithm:
     return ALGORITHMS[name](
-        point_network(network_seed),
+        point_network(network_seed, images=name in OF_IMAGES),
         domains=len(SHIFTS[name].train),
         classes=2,
         settings=settings_of(name, **change),
@@ -101,13 +105,19 @@ def test_a_step_takes_minibatches_of_unequal_size(name):
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_one_domain_is_enough_or_rejected_in_one_line(name):
-    kind, shift = ALGORITHMS[name], domains_of_points(40)
+    kind, shift = ALGORITHMS[name], domains_of_points(40, images=name in OF_IMAGES)
     if kind.needs_domains == 1:
-        algorithm = kind(point_network(), domains=1, classes=2, settings=settings_of(name), seed=0)
+        algorithm = kind(
+            point_network(images=name in OF_IMAGES),
+            domains=1,
+            classes=2,
+            settings=settings_of(name),
+            seed=0,
+        )
         last(fitted(algorithm, shift, 3))
         return
     with pytest.raises(ValueError, match=rf"^{name}.* needs at least .*, got 1; .*domain.*$"):
-        kind(point_network(), domains=1, classes=2, seed=0)
+        kind(point_network(images=name in OF_IMAGES), domains=1, classes=2, seed=0)
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
