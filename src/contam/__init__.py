@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from contam.models.observe import observe
     from contam.monitor.training_monitor import watch
     from contam.run import Run
+    from contam.saved_results import load
     from contam.theory.distribution import DataModel
     from contam.theory.features import FeatureModel
     from contam.theory.population import predict_contamination
@@ -71,6 +72,7 @@ _MODULES = {
     "Claim": "experiment",
     "Experiment": "experiment",
     "Run": "run",
+    "load": "saved_results",
     "DataModel": "theory.distribution",
     "FeatureModel": "theory.features",
     "predict_contamination": "theory.population",
@@ -107,6 +109,7 @@ __all__ = [
     "fit_probe",
     "heat_maps",
     "inputs",
+    "load",
     "model_depths",
     "observe",
     "predict_contamination",

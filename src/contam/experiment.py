@@ -91,7 +91,7 @@ class Claim:
         return text if self.in_every_seed is None else f"{text}, in every seed"
 
     def record(self, experiment: str) -> dict[str, Any]:
-        """The claim as JSON values: what `contam claims --json` prints."""
+        """The claim as JSON values: what `contam claims --format json` prints."""
         return {
             "experiment": experiment,
             "says": self.says,

@@ -190,12 +190,46 @@ def test_run_prints_claims_and_the_folder(capsys, folder):
 
 
 def test_claims_as_json(capsys, folder):
-    code, out, _ = run_contam(capsys, "claims", folder, "--json")
+    code, out, _ = run_contam(capsys, "claims", folder, "--format", "json")
     assert code == 0
     records = json.loads(out)
     assert records
     wanted = {"experiment", "says", "source", "published", "found", "spread", "n", "holds"}
     assert all(wanted <= set(record) for record in records)
+
+
+@pytest.mark.parametrize(("name", "start"), [("csv", "experiment,says"), ("latex", "\\begin{tab"),
+                                             ("markdown", "| claim | source |")])  # fmt: skip
+def test_claims_as_tables(capsys, folder, name, start):
+    code, out, _ = run_contam(capsys, "claims", folder, "--format", name)
+    assert code == 0
+    assert out.startswith(start)
+    _, several, _ = run_contam(capsys, "claims", folder, folder, "--format", name)
+    assert len(several.splitlines()) > len(out.splitlines())
+    assert "experiment" in several
+
+
+def test_figures_are_written_as_files(capsys, folder, tmp_path):
+    for flags, suffix in (((), "pdf"), (("--format", "latex"), "tex")):
+        code, out, _ = run_contam(capsys, "figures", folder, "--only", 1, "--out", tmp_path, *flags)
+        assert code == 0
+        (path,) = tmp_path.glob(f"fig10_activations-1-*.{suffix}")
+        assert str(path) in out
+    assert path.read_text().startswith("\\begin{tabular}")
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (("--width", "3"), "such as 3.25in"),
+        (("--only", "backgrund"), "no figure 'backgrund'"),
+        (("--format", "gif"), "gif"),
+    ],
+)
+def test_figures_that_cannot_be_written_are_reported_in_one_line(capsys, folder, flags, line):
+    code, _, err = run_contam(capsys, "figures", folder, *flags)
+    assert code == 2
+    assert line in err and err.count("\n") == 1
 
 
 def test_report_writes_a_page(capsys, folder, tmp_path):

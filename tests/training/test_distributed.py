@@ -132,7 +132,7 @@ def test_a_run_in_two_processes_has_the_claims_of_one_process(launcher, tmp_path
     (session,) = Run.load(two).sessions
     assert session.hardware["processes"] == 2
     capsys.readouterr()
-    main(["claims", str(one), str(two), "--json"])
+    main(["claims", str(one), str(two), "--format", "json"])
     claims = json.loads(capsys.readouterr().out)
     first, second = claims[: len(claims) // 2], claims[len(claims) // 2 :]
     assert len(first) > 8

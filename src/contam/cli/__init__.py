@@ -18,6 +18,7 @@ import tyro
 from contam.cli.audit import audit
 from contam.cli.claims import claims, report
 from contam.cli.data import ACTIONS, data
+from contam.cli.figures import figures
 from contam.cli.parsing import TYRO, deferred, nearest, one_line_errors, parse
 from contam.cli.run import demo, list_experiments, run, run_experiment
 from contam.cli.sweep import sweep
@@ -47,6 +48,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "list": list_experiments,
     "run": run,
     "claims": claims,
+    "figures": figures,
     "report": report,
     "predict": predict,
     "audit": audit,

@@ -1,33 +1,45 @@
 """`contam claims` and `contam report`: judge finished runs and write a page about them."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 if TYPE_CHECKING:
-    from contam.experiment import Claim
+    from contam.experiment import Experiment
     from contam.run import Run
 
 RunFolders = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
+Format = Literal["text", "csv", "latex", "markdown", "json"]
 
 
-def claims(runs: RunFolders, as_json: Annotated[bool, tyro.conf.arg(name="json")] = False) -> int:
+def claims(
+    runs: RunFolders, text_format: Annotated[Format, tyro.conf.arg(name="format")] = "text"
+) -> int:
     """Print which of the paper's claims hold in the runs, with the numbers measured.
 
     Args:
         runs: folders of runs.
-        as_json: print a list of objects instead of text.
+        text_format: csv and json have every field and all digits; latex (with booktabs) and
+            markdown are tables for readers.
     """
-    loaded = _load(runs)
-    if as_json:
-        records = [claim.record(run.experiment) for run in loaded for claim in _judged(run)]
-        print(json.dumps(records, indent=1, ensure_ascii=False))
-    else:
+    from contam.report.tables import claims_rows, table_text
+
+    loaded = load_runs(runs)
+    if text_format == "text":
         for run in loaded:
             print_claims(run)
+        return 0
+    judged = [(run.experiment, read_experiment(run).claims(run)) for run in loaded]
+    if text_format in ("csv", "json"):
+        rows = [claim.record(name) for name, found in judged for claim in found]
+    else:
+        rows = claims_rows([claim for _, found in judged for claim in found])
+        if len(judged) > 1:
+            names = [name for name, found in judged for _ in found]
+            rows = [{"experiment": name} | row for name, row in zip(names, rows, strict=True)]
+    print(table_text(rows, text_format), end="")
     return 0
 
 
@@ -53,20 +65,19 @@ def print_claims(run: "Run") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from contam.experiment import number
+    from contam.report.tables import measured
 
     colors = {True: "green", False: "red", None: "dim"}
     table = Table.grid(padding=(0, 2))
     table.add_column(width=13)
     table.add_column()
-    for claim in _judged(run):
-        spread = f" ± {number(claim.spread)}" if claim.spread is not None else ""
-        measured = f"{claim.quantity}: {number(claim.found)}{spread} (n {claim.n})"
+    for claim in read_experiment(run).claims(run):
+        quantity = f"{claim.quantity}: {measured(claim)} (n {claim.n})"
         expected = claim.not_judged or f"expected {claim.expected_range}"
         sentence = f"{claim.says} ({claim.source})\n"
         table.add_row(
             Text(claim.verdict, colors[claim.holds]),
-            Text.assemble(sentence, (f"{measured}; {expected}", "dim")),
+            Text.assemble(sentence, (f"{quantity}; {expected}", "dim")),
         )
     console = Console(highlight=False)
     console.print(f"\n[bold]{run.experiment}[/]")
@@ -83,21 +94,32 @@ def write_page(runs: Sequence["Run"], path: Path) -> None:
     report.write(runs, path, {experiment.name: experiment for experiment in known})
 
 
+def load_runs(folders: Sequence[Path]) -> list["Run"]:
+    """Open finished runs.
+
+    Raises:
+        ValueError: there is no folder, or a run is not finished.
+    """
+    runs = _load(folders)
+    for run in runs:
+        if not run.finished:
+            raise ValueError(f"{run.folder}: is not finished; run the same command again to resume")
+    return runs
+
+
+def read_experiment(run: "Run") -> "Experiment":
+    """Return the experiment that a run belongs to."""
+    from contam import experiments
+    from contam.monitor.page import WATCHED
+    from contam.sweep import SWEEP
+
+    others = {other.name: other for other in (WATCHED, SWEEP)}
+    return others.get(run.experiment) or experiments.named(run.experiment)
+
+
 def _load(folders: Sequence[Path]) -> list["Run"]:
     from contam.run import Run
 
     if not folders:
         raise ValueError("which run? give one or more folders that 'contam run' printed")
     return [Run.load(folder) for folder in folders]
-
-
-def _judged(run: "Run") -> Sequence["Claim"]:
-    from contam import experiments
-    from contam.monitor.page import WATCHED
-    from contam.sweep import SWEEP
-
-    if not run.finished:
-        raise ValueError(f"{run.folder}: is not finished; run the same command again to resume")
-    if run.experiment in (WATCHED.name, SWEEP.name):
-        return []
-    return experiments.named(run.experiment).claims(run)
