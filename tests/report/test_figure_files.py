@@ -3,6 +3,7 @@
 import re
 import zlib
 from io import BytesIO
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -134,7 +135,7 @@ def test_panels_are_side_by_side_where_they_fit_and_have_titles_if_there_are_sev
 
 def test_names_of_clip_paths_are_unique():
     models = [{"id": 0.5 + 0.1 * k, "ood": 0.4 + 0.1 * k, "kind": "ERM"} for k in range(3)]
-    axes = {"x": ("id", "ID"), "y": ("ood", "OOD"), "series": ("kind", "")}
+    axes: Any = {"x": ("id", "ID"), "y": ("ood", "OOD"), "series": ("kind", "")}
     one, other = (accuracies(models, title=title, **axes) for title in ("A", "B"))
     content = figure_file(figure(one, other), "svg", 234.0).content
     names = re.findall(rb'\bid="([^"]+)"', content)
