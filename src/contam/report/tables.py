@@ -101,8 +101,8 @@ def latex_text(text: str) -> str:
     Args:
         text: plain text.
 
-    >>> latex_text("ERM_50: 3 % of 10^-3, ± 2")
-    'ERM\\_50: 3 \\% of 10\\textasciicircum{}-3, $\\pm$ 2'
+    >>> print(latex_text("ERM_50: -3 % ± 2"))
+    ERM\_50: $-$3 \% $\pm$ 2
     """
     signed = re.sub(r"(?<![\w.)])-(?=\.?\d)", "−", text)
     return "".join(LATEX.get(character, character) for character in signed)
