@@ -15,7 +15,7 @@ ANOTHER_WORK = re.compile(r"[A-Z].* \(\d{4}\)")
 
 EACH = pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda each: each.name)
 LONG = {
-    "chest_xray", "conjecture_pretraining", "coupling_family", "dominoes",
+    "chest_xray", "conjecture_pretraining", "coupling_family", "depth_optimizers", "dominoes",
     "fig01_distillation", "fig06_heatmaps", "fig13_padded_cifar", "fig13_padded_digits",
     "fig14_separability",
 }  # fmt: skip
