@@ -1,6 +1,5 @@
 """A trial's arms differ in one change alone, and its tables follow from them."""
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -9,7 +8,6 @@ import contam
 from contam.run import RunError
 from contam.training import checkpointed
 from contam.training.changes import TrainingChange
-from contam.trials import result as trial_result
 from contam.trials.networks import initial_network
 
 
@@ -204,7 +202,3 @@ def test_initial_weights_depend_on_the_seed_alone():
         assert same(one, other)
         assert model == "contam.models.small:small_cnn" or not same(one, make(3, 1).state_dict())
 
-
-def test_holm_by_hand():
-    adjusted = trial_result.holm(np.array([0.04, np.nan, 0.01, 0.03]))
-    assert adjusted.tolist() == pytest.approx([0.06, np.nan, 0.03, 0.06], nan_ok=True)

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
 from torch import Tensor
 
 from contam.auditing.intervals import points
 from contam.auditing.records import Interval
 from contam.measures.intervals import bootstrap
+from contam.measures.paired_comparison import holm, paired_difference
 from contam.run import DataFrame, Run, RunError, write_atomically
 from contam.training.changes import CHANGES
 from contam.trials.arms import BASELINE, part_of
@@ -321,11 +321,11 @@ def _differences(
             mean = [torch.stack(parts).mean(0) for parts in zip(*gained, strict=True)]
             examples = _over_examples(mean)
             by_seed = np.array([row["difference"] for row in within[-len(seeds) :]])
-            low, high, p = _over_seeds(by_seed)
+            mean_gain = paired_difference(by_seed, np.zeros(len(seeds)))
             over.append({
-                **one, "difference": float(by_seed.mean()), "low": low, "high": high,
-                "low_examples": examples["low"], "high_examples": examples["high"], "p": p,
-                "seeds": len(seeds),
+                **one, "difference": mean_gain.value, "low": mean_gain.low, "high": mean_gain.high,
+                "low_examples": examples["low"], "high_examples": examples["high"],
+                "p": mean_gain.p, "seeds": len(seeds),
             })  # fmt: skip
     columns = ["arm", "set", "difference", "low", "high", "low_examples", "high_examples", "p",
                "seeds"]  # fmt: skip
@@ -342,36 +342,6 @@ def _over_examples(gained: Sequence[Tensor]) -> dict[str, float]:
         resamples=RESAMPLES,
     )
     return {"difference": found.value, "low": found.low, "high": found.high}
-
-
-def _over_seeds(values: np.ndarray) -> tuple[float, float, float]:
-    """The ends of the t interval of the mean, and the p-value of a mean of 0."""
-    if len(values) < 2:
-        return np.nan, np.nan, np.nan
-    if np.ptp(values) == 0:  # The t statistic is not defined.
-        return float(values[0]), float(values[0]), float(values[0] == 0)
-    test: Any = stats.ttest_1samp(values, 0.0)
-    low, high = test.confidence_interval()
-    return float(low), float(high), float(test.pvalue)
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """Adjust p-values for their number by Holm's method; missing ones stay missing.
-
-    Args:
-        p: (n,) p-values.
-
-    Source: ours; Holm (1979).
-
-    >>> holm(np.array([0.01, 0.04, 0.03])).tolist()
-    [0.03, 0.06, 0.06]
-    """
-    order = np.argsort(p, kind="stable")
-    factors = np.arange((~np.isnan(p)).sum(), 0, -1)
-    adjusted = np.full(len(p), np.nan)
-    known = order[: len(factors)]
-    adjusted[known] = np.minimum(1, np.maximum.accumulate(factors * p[known]))
-    return adjusted
 
 
 def _audited(
