@@ -201,4 +201,3 @@ def test_initial_weights_depend_on_the_seed_alone():
         one, other = make(3, 0).state_dict(), make(3, 0).state_dict()
         assert same(one, other)
         assert model == "contam.models.small:small_cnn" or not same(one, make(3, 1).state_dict())
-

@@ -26,9 +26,11 @@ from contam.experiments import (
 )
 from contam.experiments.dominoes.experiment import EXPERIMENT as DOMINOES
 from contam.experiments.phase_diagrams.experiment import EXPERIMENT as PHASE_DIAGRAMS
+from contam.experiments.tab04_baselines.experiment import EXPERIMENT as BASELINES
 
 EXPERIMENTS: tuple[Experiment, ...] = (
     fig01_distillation.EXPERIMENT,
+    BASELINES,
     fig03_two_layer.EXPERIMENT,
     thm4_scaling.EXPERIMENT,
     PHASE_DIAGRAMS,

@@ -12,6 +12,7 @@ from contam.plots.figure import Figure, Panel, Row, over_seeds
 from contam.plots.heat import Tile, heat_maps
 from contam.plots.marks import bars, matrix, scatter
 from contam.plots.pictures import contact_sheet
+from contam.plots.ranks import ranks
 from contam.plots.shared_scales import match_series, share_axes
 from contam.plots.style import PALETTE
 
@@ -30,6 +31,7 @@ __all__ = [
     "match_series",
     "matrix",
     "over_seeds",
+    "ranks",
     "scatter",
     "share_axes",
 ]

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from contam.batch import Domain
 from contam.data.images import FolderDomain
@@ -78,12 +80,15 @@ def split_domain(domain: Domain, *, seed: int, inner_share: float = INNER_SHARE)
     return DomainSplit(picked(domain, inner), picked(domain, held_out, augmented=False))
 
 
-def picked(domain: Domain, which: torch.Tensor, *, augmented: bool = True) -> Domain:
+def picked(
+    domain: Domain, which: Int[Tensor, " n"], *, name: str | None = None, augmented: bool = True
+) -> Domain:
     """Return the examples of a domain with these indices, in this order.
 
     Args:
         domain: the domain, in memory or in files.
-        which: (n,) indices of examples.
+        which: indices of examples.
+        name: name of the result; by default that of the domain.
         augmented: whether to keep the augmentation of images in files.
 
     >>> from contam.batch import Batch
@@ -92,8 +97,8 @@ def picked(domain: Domain, which: torch.Tensor, *, augmented: bool = True) -> Do
     [2, 0]
     """
     if not isinstance(domain, FolderDomain):
-        return Domain(domain.name, domain.data.pick(which), domain.classes)
-    part = domain.pick(which)
+        return Domain(name or domain.name, domain.data.pick(which), domain.classes)
+    part = domain.pick(which, name)
     if augmented or part.augment is None:
         return part
     return FolderDomain(
@@ -123,13 +128,10 @@ def by_origin(domain: Domain, *, most: int | None = None) -> tuple[Domain, ...]:
     names, index = origin.unique(return_inverse=True)
     if most is not None and len(names) > most:
         names, index = torch.arange(most), index % most
-    parts = []
-    for place, name in enumerate(names.tolist()):
-        part = picked(domain, (index == place).nonzero().flatten())
-        part = part.with_classes(part.classes)
-        object.__setattr__(part, "name", f"{domain.name} {name}")
-        parts.append(part)
-    return tuple(parts)
+    return tuple(
+        picked(domain, (index == place).nonzero().flatten(), name=f"{domain.name} {name}")
+        for place, name in enumerate(names.tolist())
+    )
 
 
 def check_training_domains(
@@ -171,7 +173,7 @@ def select(records: DataFrame, selection: Selection) -> DataFrame:
 
     Args:
         records: accuracies of one method, with the columns `trial`, `draw`, `step`, `left_out` (a
-            training domain, or `NO_DOMAIN`), `domain`, `role` ("train" or "ood"), `part` ("inner"
+            training domain, or `NO_DOMAIN`), `domain`, `role` ("train" or "ood"), `split` ("inner"
             or "held out") and `accuracy`.
         selection: one of `SELECTIONS`.
 
@@ -186,7 +188,8 @@ def select(records: DataFrame, selection: Selection) -> DataFrame:
 
     >>> import pandas
     >>> row = {"trial": 0, "draw": 0, "left_out": "", "domain": "a", "role": "train"}
-    >>> rows = [row | {"part": "held out", "step": step, "accuracy": 0.1 * step} for step in (1, 2)]
+    >>> row |= {"split": "held out"}
+    >>> rows = [row | {"step": step, "accuracy": 0.1 * step} for step in (1, 2)]
     >>> select(pandas.DataFrame(rows), "training-domain")[["draw", "step"]].values.tolist()
     [[0, 2]]
     """
@@ -195,13 +198,13 @@ def select(records: DataFrame, selection: Selection) -> DataFrame:
     key = ["trial", "draw", "step"]
     whole = records[records.left_out == NO_DOMAIN]
     if selection == "training-domain":
-        judged = whole[(whole.role == "train") & (whole.part == "held out")]
+        judged = whole[(whole.role == "train") & (whole.split == "held out")]
     elif selection == "oracle":
-        judged = whole[(whole.role == "ood") & (whole.part == "held out")]
+        judged = whole[(whole.role == "ood") & (whole.split == "held out")]
         last = judged.groupby(["trial", "draw"]).step.transform("max")
         judged = judged[judged.step == last]
     else:
-        judged = records[(records.left_out == records.domain) & (records.part == "inner")]
+        judged = records[(records.left_out == records.domain) & (records.split == "inner")]
         domains = whole[whole.role == "train"].domain.unique()
         counts = judged.groupby(key).domain.nunique()
         if len(counts) != len(whole[key].drop_duplicates()) or (counts < len(domains)).any():

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from contam.batch import Batch, Domain
 from contam.data.backgrounds import ID
 from contam.data.counterfactual import CHANGES, counterfactual
+from contam.data.objects import Core
 from contam.data.shapes import factorial, splits
 from contam.measures.attenuation import class_profile_attenuation
 from contam.measures.class_means import ClassMeans
@@ -39,13 +40,14 @@ class Altered:
 
 
 @lru_cache(maxsize=1)
-def altered_images(seed: int, *, images: int, objects: int) -> Altered:
+def altered_images(seed: int, *, images: int, objects: int, core: Core = "shapes") -> Altered:
     """Draw test objects on changed backgrounds.
 
     Args:
         seed: random seed.
         images: number of images whose backgrounds are altered, a multiple of 40.
         objects: number of objects that are shown on every background of a list, a multiple of 10.
+        core: `shapes` or `digits`.
 
     Source: ours.
 
@@ -53,13 +55,14 @@ def altered_images(seed: int, *, images: int, objects: int) -> Altered:
     18
     """
     # Nothing is trained on these images, so the training and validation splits are minimal.
-    shown = splits(seed, train=40, id_val=40, id_test=images, ood_test=10)["id_test"]
+    drawn = splits(seed, train=40, id_val=40, id_test=images, ood_test=10, core=core)
+    shown = drawn["id_test"]
     changed = {}
     for change in CHANGES:
         draws = generator_for(seed, f"coupling/{change}")
         x = counterfactual(shown.x, shown.mask, change, generator=draws)
         changed[change] = Domain(change, Batch(x, shown.y, shown.domain))
-    grid = factorial(seed, n=objects, each=EACH)
+    grid = factorial(seed, n=objects, each=EACH, core=core)
     before = [Domain(str(k), scenes.batch) for k, scenes in enumerate(grid)]
     return Altered(Domain("plain", shown.batch), changed, before)
 

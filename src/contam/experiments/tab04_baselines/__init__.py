@@ -1,0 +1,1 @@
+"""Algorithms of domain generalization beside ERM, distillation and repairs, on the same splits."""

@@ -1,0 +1,200 @@
+"""Do algorithms of domain generalization help where feature contamination is the problem?"""
+
+from collections.abc import Iterator, Sequence
+
+from pydantic import BaseModel
+
+from contam.experiment import NULL_STEP_SIZE, Experiment, Stage
+from contam.experiments.support.model_zoo import STORE
+from contam.experiments.tab04_baselines.claims import claims
+from contam.experiments.tab04_baselines.figures import draw
+from contam.experiments.tab04_baselines.methods import (
+    DISTILLATION,
+    ERM,
+    METHODS,
+    TEACHER,
+    Method,
+    find_method,
+)
+from contam.experiments.tab04_baselines.problems import (
+    BaselineNetworks,
+    DataKind,
+    Problem,
+    read_problem,
+)
+from contam.experiments.tab04_baselines.results import Config, comparison, read_results
+from contam.experiments.tab04_baselines.trainings import Cell, train_cell
+from contam.run import Run
+
+NAME = "tab04_baselines"
+REPAIR_SHARE = 0.02
+"""Duration of a repair, as a share of that of a training."""
+
+SMALL_BUDGET = BaselineNetworks(
+    network="resnet8",
+    width=8,
+    steps=300,
+    report_every=100,
+    step_size=1e-2,
+    batch_size=24,
+    scaled_steps=True,
+)
+FULL = Config()
+PACS = FULL.model_copy(update={"data": ("pacs",)})
+CAMELYON17 = FULL.model_copy(update={"data": ("camelyon17",)})
+IWILDCAM = FULL.model_copy(update={"data": ("iwildcam",)})
+LAPTOP = Config(
+    networks=SMALL_BUDGET, data=("shapes", "digits"), methods=tuple(METHODS), draws=1,
+)  # fmt: skip
+SMOKE = Config(
+    networks=SMALL_BUDGET.model_copy(
+        update={
+            "width": 4, "steps": 2, "report_every": 1, "batch_size": 4, "examples": 200,
+            "id_examples": 40, "ood_examples": 20, "teacher_examples": 150, "teacher_steps": 2,
+            "student_steps": 2, "altered": 40, "objects": 10,
+        }
+    ),
+    data=("shapes",),
+    methods=("ERM", "centering", "fresh head", TEACHER, DISTILLATION),
+    trials=2,
+    draws=1,
+    least_id=0.0,
+)  # fmt: skip
+
+
+class _Key(BaseModel, frozen=True):
+    """The settings that determine the results of a training."""
+
+    networks: BaselineNetworks
+    data: DataKind
+    trial: int
+
+
+def compute(config: Config, run: Run) -> Iterator[Stage]:
+    """Train and evaluate the missing cells of every data set and trial, then compare."""
+    methods = _methods(config)
+    todo = [(data, trial) for data in config.data for trial in range(config.trials)]
+    for place, (data, trial) in enumerate(todo):
+        yield Stage(place / len(todo), f"{data}, trial {trial}: reading of the data")
+        problem = None
+        key = _Key(networks=config.networks, data=data, trial=trial)
+        with Run.start(run.folder.parent / STORE, "baselines", key, wait=True) as store:
+            problem = read_problem(data, config.networks, trial=trial)
+            cells = cells_of(config, methods, problem)
+            weights = [REPAIR_SHARE if c.method.kind == "repair" else 1.0 for c in cells]
+            for index, cell in enumerate(cells):
+                part = f"cells/{data}/trial{trial}/{cell.part}"
+                if run.has(part):
+                    continue
+                if not store.has(cell.part):
+                    for done in train_cell(cell, problem, config.networks, store, trial=trial):
+                        share = (sum(weights[:index]) + done * weights[index]) / sum(weights)
+                        doing = f"{data}, trial {trial}: {cell.method.name}"
+                        yield Stage((place + share) / len(todo), doing)
+                fixed = {
+                    "data": data, "method": cell.method.name, "kind": cell.method.kind,
+                    "uses": cell.method.uses, "trial": trial, "draw": cell.draw,
+                    "left_out": cell.left_out, "classes": len(problem.classes),
+                }  # fmt: skip
+                run.write(part, [fixed | row for row in store.read(cell.part)])
+    if not run.has("comparison"):
+        table = comparison(read_results(run))
+        run.write("comparison", table.to_dict("records"))
+
+
+def _methods(config: Config) -> list[Method]:
+    """The methods in the order of their trainings: ERM first, students after their teacher.
+
+    Raises:
+        ValueError: a method is unknown, or its code is not that of the config.
+    """
+    found = [find_method(name) for name in config.methods]
+    if codes := {method.code for method in found} - {"", *config.codes}:
+        raise ValueError(
+            f"the code of a method of your own changed, or is not known to this run ({codes}); "
+            "compare it with 'contam compare --method package.module:object'"
+        )
+    names = [ERM, *(method.name for method in found)]
+    if DISTILLATION in names:
+        names.append(TEACHER)
+    extra = [METHODS[name] for name in (ERM, TEACHER) if name in names]
+    unique = {method.name: method for method in (*extra, *found)}
+    order = {ERM: 0, TEACHER: 1}
+    return sorted(
+        unique.values(), key=lambda m: (order.get(m.name, 2), m.kind == "repair")
+    )  # fmt: skip
+
+
+def cells_of(config: Config, methods: Sequence[Method], problem: Problem) -> list[Cell]:
+    """Return the trainings of a trial: every draw, and those without a domain.
+
+    Args:
+        config: draws, and whether domains are left out.
+        methods: the methods, ERM first.
+        problem: the data.
+
+    Source: App. E.4.
+    """
+    cells = []
+    for number in range(config.draws):
+        for method in methods:
+            # References have no settings to search.
+            if number and method.kind == "reference":
+                continue
+            cells.append(Cell(method, number))
+            if config.leave_one_out and method.kind in ("algorithm", "change"):
+                cells += [Cell(method, number, split.inner.name) for split in problem.train]
+    return cells
+
+
+def summarize(run: Run) -> str:
+    """ERM, the best baseline, distillation and the teacher, with their differences."""
+    results = read_results(run)
+    table = comparison(results)
+    sentences = []
+    for data, rows in table.groupby("data", sort=False):
+        by_name = rows.set_index("method")
+        baselines = rows[(rows.kind == "algorithm") & (rows.method != ERM)]
+        text = f"On {data}, ERM has an OOD accuracy of {by_name.ood[ERM]:.3f}"
+        if len(baselines):
+            best = baselines.loc[baselines.ood.idxmax()]
+            text += f", the best of {len(baselines)} baselines ({best.method}) {best.ood:.3f}"
+        for name in (DISTILLATION, TEACHER):
+            if name in by_name.index:
+                text += f", {name} {by_name.ood[name]:.3f}"
+        sentences.append(f"{text}.")
+    return " ".join(sentences)
+
+
+def null(config: Config) -> Config:
+    """The config with a step size at which nothing is learned; probes are fitted.
+
+    Source: ours.
+    """
+    networks = config.networks.model_copy(update={"step_size": NULL_STEP_SIZE})
+    return config.model_copy(update={"networks": networks})
+
+
+EXPERIMENT = Experiment(
+    name=NAME,
+    title="Baselines of domain generalization, distillation and repairs on equal terms",
+    about="Fifteen algorithms of domain generalization and some newer ones learn from the same "
+    "training domains as ERM, by DomainBed's protocol. The experiment asks whether one of them "
+    "closes the gap to a network that was pre-trained on more diverse data, whether differences to "
+    "ERM are beyond chance, and whether methods that are more robust are less contaminated.",
+    reproduces=(),
+    presets={
+        "paper": FULL,
+        "pacs": PACS,
+        "camelyon17": CAMELYON17,
+        "iwildcam": IWILDCAM,
+        "laptop": LAPTOP,
+        "smoke": SMOKE,
+    },
+    compute=compute,
+    claims=claims,
+    draw=draw,
+    summary=summarize,
+    null=null,
+)
+"""Source: App. E.4, the baselines in Figure 1."""

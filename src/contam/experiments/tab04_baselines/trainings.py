@@ -1,0 +1,389 @@
+"""Trains one method in one trial, with one draw of its settings, and evaluates its checkpoints."""
+
+import statistics
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import chain
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from contam.batch import Batch, Domain, Shift
+from contam.experiments.tab04_baselines.evaluation import evaluate
+from contam.experiments.tab04_baselines.methods import (
+    DISTILLATION,
+    ERM,
+    METHODS,
+    TEACHER,
+    Method,
+)
+from contam.experiments.tab04_baselines.problems import BaselineNetworks, Problem
+from contam.models.classifier import Classifier
+from contam.models.object_gradients import ObjectGradients
+from contam.remedies import Repair
+from contam.run import Run
+from contam.training.algorithms import Algorithm, AlgorithmSettings, Objective, fit_algorithm
+from contam.training.algorithms.algorithm import pooled
+from contam.training.algorithms.search_space import LogUniform
+from contam.training.changes import TrainingChange
+from contam.training.checkpointed import checkpointed
+from contam.training.distill import Distillation, distill
+from contam.training.domainbed import NO_DOMAIN
+from contam.training.optimize import Recipe
+from contam.training.probe import FullBatch, extract, fit_probe
+from contam.training.supervised import fit
+
+DEFAULT_STEP_SIZE = AlgorithmSettings().step_size
+STEP_SIZES = ("step_size", "discriminator_step_size")
+"""Settings that are step sizes of optimizers."""
+DEFAULT_STEPS = 5000
+"""Steps of DomainBed's trainings, for which the defaults of numbers of steps were chosen."""
+TEACHER_BATCH, TEACHER_DECAY = 128, 0.05
+"""Batch size and weight decay of the embedded benchmark's teacher and student."""
+PENALTIES = (1e-2, 1e-3)
+"""Penalties of the probes of teacher and student, one of which is selected on held-out parts."""
+
+
+class Cell(NamedTuple):
+    """One training of a trial."""
+
+    method: Method
+    draw: int
+    """Draw of the search; 0 has the default settings."""
+    left_out: str = NO_DOMAIN
+    """A training domain that is not trained on, for leave-one-domain-out validation."""
+
+    @property
+    def part(self) -> str:
+        """Name of its part.
+
+        >>> Cell(METHODS["ERM"], 2, "photo").part
+        'ERM/draw2/without_photo'
+        """
+        name = f"{self.method.part}/draw{self.draw}"
+        plain = "".join(c if c.isalnum() or c in "-." else "_" for c in self.left_out)
+        return f"{name}/without_{plain}" if plain else name
+
+
+class ChangedERM(Objective):
+    """ERM on another network, other images, or with other gradients.
+
+    The network is already that of `TrainingChange.network`. Inputs of changes that need masks have
+    them as last channel.
+
+    Source: ours.
+    """
+
+    name = "ERM with a change"
+    change: TrainingChange
+
+    @property
+    def evaluated(self) -> nn.Module:
+        network: nn.Module = self.network
+        return network.network if isinstance(network, ObjectGradients) else network
+
+    def losses(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """Return the risk on the changed images."""
+        x, y, _ = pooled(batches)
+        images, masks = (x[:, :-1], x[:, -1:]) if self.change.needs_masks else (x, None)
+        if self.change.edit is not None:
+            number = int(torch.randint(2**62, ()))
+            images = self.change.edit(images, masks, torch.Generator().manual_seed(number))
+        if self.change.wrap is not None and masks is not None:
+            images = torch.cat([images, masks], dim=1)
+        return {"risk": F.cross_entropy(self.network(images), y)}
+
+
+def settings_of(
+    algorithm: type[Algorithm],
+    problem: Problem,
+    networks: BaselineNetworks,
+    *,
+    trial: int,
+    draw: int,
+) -> AlgorithmSettings:
+    """Return the settings of one draw, with the step size and the batch size of the budget.
+
+    Args:
+        algorithm: the algorithm.
+        problem: the data; DomainNet has smaller minibatches in the search.
+        networks: the budget.
+        trial: the trial.
+        draw: the draw; 0 has the defaults.
+
+    Source: App. E.4; DomainBed (Gulrajani & Lopez-Paz 2021).
+
+    >>> from contam.training.algorithms import ERM as Algorithm
+    >>> budget = BaselineNetworks(step_size=1e-2, batch_size=8)
+    >>> problem = Problem("shapes", ("a", "b"), (), ())
+    >>> settings_of(Algorithm, problem, budget, trial=0, draw=0).step_size
+    0.01
+    """
+    smaller = {"batch_size": LogUniform(3, 5, base=2, whole=True)}
+    drawn = algorithm.Settings.draw(
+        trial=trial, draw=draw, instead=smaller if problem.name == "domainnet" else None
+    )
+    changed: dict[str, Any] = {}
+    fields = type(drawn).model_fields
+    if networks.step_size is not None:
+        factor = networks.step_size / DEFAULT_STEP_SIZE
+        for name in STEP_SIZES:
+            if name in fields:
+                changed[name] = round(getattr(drawn, name) * factor, 15)
+    if networks.scaled_steps:
+        for name in fields:
+            if name.endswith("anneal_steps") or name == "average_from":
+                changed[name] = getattr(drawn, name) * networks.steps // DEFAULT_STEPS
+    if networks.batch_size is not None:
+        changed["batch_size"] = networks.batch_size
+    return drawn.model_copy(update=changed)
+
+
+def train_cell(
+    cell: Cell, problem: Problem, networks: BaselineNetworks, store: Run, *, trial: int
+) -> Generator[float, None, None]:
+    """Train and evaluate one cell, and write it to the store.
+
+    The part has rows of accuracies, of measures of contamination and of the cost. If the network
+    is needed by other methods, its weights are kept.
+
+    Args:
+        cell: the training.
+        problem: the data.
+        networks: architecture and budget.
+        store: the run of this data set and trial that all comparisons share.
+        trial: the trial.
+
+    Yields:
+        The share that is done.
+
+    Raises:
+        ValueError: the method fits neither the network nor the data, or a loss is not finite.
+
+    Source: ours.
+    """
+    method = cell.method
+    if method.kind == "repair":
+        store.write(cell.part, _repaired(cell, problem, networks, store, trial=trial))
+        return
+    if method.name == TEACHER:
+        yield from _train_teacher(cell, problem, networks, store, trial=trial)
+        return
+    if method.name == DISTILLATION:
+        yield from _train_student(cell, problem, networks, store, trial=trial)
+        return
+    reason = _misfit(method, problem, networks, trial)
+    if reason:
+        store.write(cell.part, [{"what": "left out", "reason": reason}])
+        return
+    network = networks.build(len(problem.classes), seed=trial).to(_device())
+    masked = False
+    if isinstance(method.target, TrainingChange):
+        network = method.target.network(network)
+        if method.target.wrap is not None:
+            network = method.target.wrap(network)
+        algorithm_type: type[Algorithm] = ChangedERM
+        masked = method.target.needs_masks
+    else:
+        algorithm_type = method.target
+    shift = problem.shift(cell.left_out, masked=masked)
+    algorithm = algorithm_type(
+        network,  # type: ignore[arg-type]
+        domains=len(shift.train),
+        classes=len(problem.classes),
+        settings=settings_of(algorithm_type, problem, networks, trial=trial, draw=cell.draw),
+        seed=trial,
+    )
+    if isinstance(algorithm, ChangedERM):
+        algorithm.change = method.target
+    training = partial(
+        fit_algorithm, algorithm, shift, steps=networks.steps, seed=trial,
+        report_every=networks.report_every,
+    )  # fmt: skip
+    yield from _train(
+        cell, problem, store, training, lambda: algorithm.evaluated, trial=trial,
+        keep=method.name == ERM and not cell.left_out,
+    )  # fmt: skip
+
+
+def _train(
+    cell: Cell,
+    problem: Problem,
+    store: Run,
+    training: Callable[..., Iterator[Any]],
+    network: Callable[[], nn.Module],
+    *,
+    trial: int,
+    keep: bool = False,
+) -> Generator[float, None, None]:
+    """Train with checkpoints, evaluate each report, and write the part."""
+    timed = _Timed(training)
+
+    def measure(stage: Any) -> list[dict[str, Any]]:
+        return [
+            {"step": stage.step} | row
+            for row in evaluate(network(), problem, left_out=cell.left_out)
+        ]
+
+    _, rows = yield from checkpointed(store, cell.part, timed, measure=measure)
+    cost = {"what": "cost", "seconds": timed.seconds_per_step() * rows[-1]["step"]}
+    store.write(cell.part, [*rows, cost], network().state_dict() if keep else None)
+
+
+class _Timed:
+    """A training whose time is measured without that of evaluations and checkpoints."""
+
+    def __init__(self, training: Callable[..., Iterator[Any]]) -> None:
+        self.training = training
+        self.seconds: list[float] = []
+
+    def __call__(self, *, resume: Mapping[str, Tensor] | None) -> Iterator[Any]:
+        # Processor time does not depend on what else runs; other devices have only wall time.
+        clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+        stages = self.training(resume=resume)
+        done = 0 if resume is None else int(resume["step"])
+        while True:
+            start = clock()
+            stage = next(stages, None)
+            if stage is None:
+                return
+            self.seconds.append((clock() - start) / (stage.step - done))
+            done = stage.step
+            yield stage
+
+    def seconds_per_step(self) -> float:
+        """The median over the reports of this process; the first one also loads libraries."""
+        return statistics.median(self.seconds[1:] or self.seconds)
+
+
+def _train_teacher(
+    cell: Cell, problem: Problem, networks: BaselineNetworks, store: Run, *, trial: int
+) -> Generator[float, None, None]:
+    """Train a classifier on the pre-training images, and fit its head to the training domains."""
+    if not problem.pretraining:
+        store.write(cell.part, [{"what": "left out", "reason": _no_teacher(problem)}])
+        return
+    network = networks.build(len(problem.classes), seed=trial).to(_device())
+    shift = Shift(problem.name, problem.classes, problem.pretraining, problem.pretraining[0], ())
+    recipe = _recipe(networks)
+    training = partial(
+        fit, network, shift, **vars(recipe), seed=trial, report_every=networks.teacher_steps
+    )
+    yield from _with_probe(cell, problem, store, training, network)
+
+
+def _train_student(
+    cell: Cell, problem: Problem, networks: BaselineNetworks, store: Run, *, trial: int
+) -> Generator[float, None, None]:
+    """Distill the teacher's features on the training domains, and fit a head to them."""
+    if not problem.pretraining:
+        store.write(cell.part, [{"what": "left out", "reason": _no_teacher(problem)}])
+        return
+    student, teacher = (networks.build(len(problem.classes), seed=trial) for _ in range(2))
+    teacher.load_state_dict(store.arrays(Cell(METHODS[TEACHER], 0).part))
+    student, teacher = student.to(_device()), teacher.to(_device())
+    recipe = Distillation(
+        _recipe(networks).step_size, TEACHER_DECAY, TEACHER_BATCH, steps=networks.student_steps
+    )
+    training = partial(
+        distill, student.encoder, teacher.encoder, problem.shift(), recipe, seed=trial,
+        report_every=networks.student_steps,
+    )  # fmt: skip
+    yield from _with_probe(cell, problem, store, training, student)
+
+
+def _with_probe(
+    cell: Cell,
+    problem: Problem,
+    store: Run,
+    training: Callable[..., Iterator[Any]],
+    network: Classifier,
+) -> Generator[float, None, None]:
+    """Train an encoder, fit the head to the inner parts, evaluate the end, and write the part."""
+    timed = _Timed(training)
+    stage, _ = yield from checkpointed(store, cell.part, timed)
+    inner, held_out = ([split[k] for split in problem.train] for k in (0, 1))
+    features = torch.cat([extract(network.encoder, domain) for domain in inner])
+    validation = torch.cat([extract(network.encoder, domain) for domain in held_out])
+    probe = fit_probe(
+        features, _labels(inner), FullBatch(penalties=PENALTIES), classes=len(problem.classes),
+        validation=(validation, _labels(held_out)),
+    )  # fmt: skip
+    with torch.no_grad():
+        weight = probe.weight / probe.scale
+        network.head.weight.copy_(weight)
+        network.head.bias.copy_(probe.bias - weight @ probe.mean)
+    rows = [{"step": stage.step} | row for row in evaluate(network, problem)]
+    cost = {"what": "cost", "seconds": timed.seconds_per_step() * stage.step}
+    store.write(cell.part, [*rows, cost], network.state_dict())
+
+
+def _recipe(networks: BaselineNetworks) -> Recipe:
+    size = DEFAULT_STEP_SIZE if networks.step_size is None else networks.step_size
+    return Recipe(size, TEACHER_DECAY, TEACHER_BATCH, steps=networks.teacher_steps)
+
+
+def _repaired(
+    cell: Cell, problem: Problem, networks: BaselineNetworks, store: Run, *, trial: int
+) -> list[dict[str, Any]]:
+    """Repair the network that ERM trained with this draw, and evaluate it."""
+    base = Cell(METHODS[ERM], cell.draw)
+    network = networks.build(len(problem.classes), seed=trial).to(_device())
+    network.load_state_dict(store.arrays(base.part))
+    network.eval()
+    step = max(row["step"] for row in store.read(base.part) if "step" in row)
+    inner, held_out = ([split[k] for split in problem.train] for k in (0, 1))
+    start = time.process_time()
+    if isinstance(cell.method.target, Repair):
+        new = [split.held_out for split in problem.tests]
+        try:
+            repaired = cell.method.target.fit(network, id=_batch(inner), ood=_batch(new))
+        except ValueError as error:
+            return [{"what": "left out", "reason": " ".join(str(error).split())}]
+    else:
+        data = replace(
+            problem.shift(), id_val=Domain("ID validation", _batch(held_out)), name=problem.name
+        )
+        repaired = cell.method.target(network, data)
+        if not isinstance(repaired, nn.Module):
+            raise ValueError(
+                f"{cell.method.name} returned {type(repaired).__name__}; expected the repaired "
+                "network"
+            )
+    seconds = time.process_time() - start
+    rows = [{"step": step} | row for row in evaluate(repaired, problem)]
+    trained = next(row for row in store.read(base.part) if row["what"] == "cost")
+    return [*rows, {"what": "cost", "seconds": trained["seconds"] + seconds}]
+
+
+def _misfit(method: Method, problem: Problem, networks: BaselineNetworks, trial: int) -> str:
+    """Return why a change of the training does not fit; empty if it fits or is none."""
+    if not isinstance(method.target, TrainingChange):
+        return ""
+    change = method.target
+    network = networks.build(len(problem.classes), seed=trial)
+    x = next(problem.train[0].inner.batches(2)).x
+    # Images in files are normalized for the network, so they have no known black and white.
+    embedded = problem.altered is not None
+    return change.misfit(network, x, masks=bool(problem.masked), pixels=embedded)
+
+
+def _no_teacher(problem: Problem) -> str:
+    return f"{problem.name} has no pre-training images; Table 4 has the published teacher's scores"
+
+
+def _batch(domains: Sequence[Domain]) -> Batch:
+    parts = list(chain.from_iterable(domain.batches(256) for domain in domains))
+    return Batch(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def _labels(domains: Sequence[Domain]) -> Tensor:
+    return torch.cat([domain.y for domain in domains])
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
