@@ -1,6 +1,7 @@
 """DomainBed's splits and selections, by hand and against the splits of image folders."""
 
 from itertools import product
+from typing import Any
 
 import pandas
 import pytest
@@ -100,7 +101,7 @@ TABLE = records(
 )  # fmt: skip
 
 
-def picked(table: pandas.DataFrame, selection) -> list[tuple[int, int]]:
+def picked(table: Any, selection: Any) -> list[tuple[int, int]]:
     return [(row.draw, row.step) for row in select(table, selection).itertuples()]
 
 

@@ -1,5 +1,7 @@
 """Critical-difference diagrams: mean ranks of methods, and which of them differ beyond chance."""
 
+from typing import Any
+
 import altair as alt
 
 from contam.plots import alt_text
@@ -53,7 +55,7 @@ def ranks(
     across = axis(rank[1])
     across["scale"] = alt.Scale(zero=False)
     tooltips = [tooltip("group:N", name[1] or "method"), tooltip("y:Q", rank[1])]
-    color = {}
+    color: dict[str, Any] = {}
     if series is not None:
         names = list(dict.fromkeys(mark["series"] for mark in data))
         legend = legend_above(series[1], names, axis_title="")

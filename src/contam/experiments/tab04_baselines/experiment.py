@@ -1,6 +1,7 @@
 """Do algorithms of domain generalization help where feature contamination is the problem?"""
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 
 from pydantic import BaseModel
 
@@ -73,10 +74,9 @@ class _Key(BaseModel, frozen=True):
 def compute(config: Config, run: Run) -> Iterator[Stage]:
     """Train and evaluate the missing cells of every data set and trial, then compare."""
     methods = _methods(config)
-    todo = [(data, trial) for data in config.data for trial in range(config.trials)]
+    todo: list[tuple[DataKind, int]] = [*product(config.data, range(config.trials))]
     for place, (data, trial) in enumerate(todo):
         yield Stage(place / len(todo), f"{data}, trial {trial}: reading of the data")
-        problem = None
         key = _Key(networks=config.networks, data=data, trial=trial)
         with Run.start(run.folder.parent / STORE, "baselines", key, wait=True) as store:
             problem = read_problem(data, config.networks, trial=trial)
