@@ -67,7 +67,7 @@ def evaluate(network: nn.Module, problem: Problem, *, left_out: str = "") -> lis
         "contamination" (`attenuation`; with masks also `counterfactual`, `dependent` and
         `interchange`).
 
-    Source: App. E.4; ours for contamination.
+    Source: App. E.4.
     """
     outputs = Outputs(network)
 

@@ -197,4 +197,4 @@ EXPERIMENT = Experiment(
     summary=summarize,
     null=null,
 )
-"""Source: App. E.4, the baselines in Figure 1."""
+"""Source: App. E.4, Fig. 1."""

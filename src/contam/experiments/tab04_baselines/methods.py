@@ -23,7 +23,10 @@ PAPER = (
     "ERM", "IRM", "GroupDRO", "Mixup", "MLDG", "CORAL", "DANN", "SagNet", "ARM", "VREx", "RSC",
     "SelfReg", "IB-ERM", "IB-IRM", "Fish",
 )  # fmt: skip
-"""The paper's baselines. Source: App. E.4."""
+"""The baselines of the paper.
+
+Source: App. E.4.
+"""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ METHODS: dict[str, Method] = {
         Method(DISTILLATION, "reference", uses="features of the teacher"),
     )
 }  # fmt: skip
-"""Every method by its name. Source: App. E.4; ours for changes, repairs and references."""
+"""Every method by its name."""
 
 
 def find_method(name: str) -> Method:

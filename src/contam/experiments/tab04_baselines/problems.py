@@ -150,7 +150,7 @@ def read_problem(kind: DataKind, networks: BaselineNetworks, *, trial: int) -> P
         ValueError: files are missing, the test domain is unknown, there is no second training
             domain, or a training domain lacks a class.
 
-    Source: App. E.4; ours for the embedded benchmark and the WILDS data sets.
+    Source: App. E.4.
 
     >>> small = BaselineNetworks(examples=200, id_examples=40, ood_examples=20, altered=40)
     >>> problem = read_problem("shapes", small.model_copy(update={"objects": 10}), trial=0)

@@ -100,7 +100,7 @@ def read_results(run: Run) -> BaselineResults:
     Args:
         run: a run with all parts.
 
-    Source: App. E.4; ours for the measures of contamination.
+    Source: App. E.4.
     """
     config = Config.model_validate(run.config)
     rows = run.table("cells/")
