@@ -107,8 +107,8 @@ def fit_algorithm(
 
     def step(batches: tuple[Batch, ...]) -> dict[str, float]:
         nonlocal taken
-        if cosine:
-            algorithm.scale_step_sizes(warmup_cosine(taken, steps=steps, warmup=warmup))
+        factor = warmup_cosine(taken, steps=steps, warmup=warmup) if cosine else 1.0
+        algorithm.scale_step_sizes(factor)
         algorithm.train()
         moved = [Batch(*(part.to(device) for part in batch)) for batch in batches]
         with seeded(seed, f"algorithm/{algorithm.name}/step {taken}"):
