@@ -8,7 +8,7 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
-from contam.auditing.object_removal import object_boxes, removable, without_boxes
+from contam.data.object_removal import object_boxes, removable, without_boxes
 from contam.measures.accuracy import clopper_pearson
 from contam.measures.class_means import rank_within_class
 from contam.models.classifier import Classifier

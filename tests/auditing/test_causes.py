@@ -16,13 +16,13 @@ from contam.auditing.api import accuracies, cause_tests, collect
 from contam.auditing.audit_inputs import AuditInputs, Sample
 from contam.auditing.causes import cause, head, missing
 from contam.auditing.head_probes import correct_with_fresh_head
-from contam.auditing.object_removal import object_boxes, without_boxes
 from contam.auditing.passes import Budget, Passes, run_passes
 from contam.auditing.records import UNDECIDED, CauseEvidence
 from contam.auditing.scores import set_scores
 from contam.auditing.single_pass import Keep, PassResult, run_pass
 from contam.auditing.verdict import verdict
 from contam.batch import Batch, Domain
+from contam.data.object_removal import object_boxes, without_boxes
 from contam.data.shapes import scenes
 from contam.measures.accuracy import Accuracy
 from contam.measures.robustness import IMAGENET_LINES

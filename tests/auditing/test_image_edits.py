@@ -24,7 +24,8 @@ from contam.auditing.image_edits import (
     with_statistics,
     zoomed,
 )
-from contam.auditing.interchange import donors, pasted, proposed_masks
+from contam.auditing.interchange import donors, proposed_masks
+from contam.data.object_removal import pasted
 from contam.data.shapes import scenes
 
 

@@ -18,11 +18,11 @@ from contam.auditing.head_probes import PROBE as EXACT
 from contam.auditing.head_probes import linear_classifier, probe_recipe
 from contam.auditing.interchange import proposed_masks
 from contam.auditing.intervals import chance_accuracy
-from contam.auditing.object_removal import has_border
 from contam.auditing.passes import Passes
 from contam.auditing.records import Interval, SetScores
 from contam.auditing.single_pass import PassResult, balanced
 from contam.batch import Batch
+from contam.data.object_removal import has_border
 from contam.measures.intervals import bootstrap
 from contam.models.logits_adapter import LogitsAdapter
 from contam.models.observe import Observer

@@ -10,7 +10,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from contam.auditing.image_edits import blurred
-from contam.auditing.object_removal import object_boxes, without_boxes
 from contam.rng import generator_for
 
 WORKING_SIDE = 64
@@ -79,29 +78,6 @@ def proposed_masks(x: Images) -> tuple[Masks, Bool[Tensor, " n"]]:
     if scale < 1:
         found = (F.interpolate(found, size, mode="bilinear", align_corners=False) > 0.5).float()
     return found, (share >= SMALLEST) & (share <= LARGEST)
-
-
-def backgrounds(x: Images, masks: Masks | None) -> Tensor:
-    """Return images whose objects are filled with their surroundings.
-
-    Args:
-        x: images.
-        masks: share of each pixel that the object covers; None for everything but the border.
-    """
-    size = (x.shape[2], x.shape[3])
-    return without_boxes(x, object_boxes(masks, size, len(x)))
-
-
-def pasted(x: Images, masks: Masks, behind: Images) -> Tensor:
-    """Put the objects of images in front of backgrounds.
-
-    >>> x, behind = torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
-    >>> mask = torch.tensor([[[[1.0, 0.0], [0.0, 0.5]]]])
-    >>> pasted(x, mask, behind).flatten().tolist()
-    [1.0, 0.0, 0.0, 0.5]
-    """
-    share = masks.to(x)
-    return share * x + (1 - share) * behind.to(x)
 
 
 def donors(

@@ -12,12 +12,6 @@ from contam.auditing.alterations import altered, changes_of
 from contam.auditing.audit_inputs import AuditInputs, Sample
 from contam.auditing.head_probes import correct_with_fresh_head, too_few_per_class
 from contam.auditing.layer_records import LayerRecordBuilder
-from contam.auditing.object_removal import (
-    has_border,
-    object_boxes,
-    removable,
-    without_boxes,
-)
 from contam.auditing.single_pass import (
     LISTED,
     MOST_CLASS_MEANS,
@@ -29,6 +23,12 @@ from contam.auditing.single_pass import (
     table_rows,
 )
 from contam.batch import Batch, Domain
+from contam.data.object_removal import (
+    has_border,
+    object_boxes,
+    removable,
+    without_boxes,
+)
 from contam.experiment import Stage
 from contam.inputs.duplicates import same_content
 from contam.models.linear_head import find_head

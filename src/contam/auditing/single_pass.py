@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from contam.auditing.alterations import is_image
 from contam.auditing.audit_inputs import Sample
-from contam.auditing.object_removal import border_statistics, has_border
 from contam.batch import Batch, Domain
+from contam.data.object_removal import border_statistics, has_border
 from contam.measures.class_means import ClassMeans, rank_within_class
 from contam.measures.class_profiles import Profile
 from contam.measures.selectivity import selectivity

@@ -17,7 +17,6 @@ from contam.auditing.causes.input_mismatch import input_variants, matches
 from contam.auditing.causes.label_noise import domain_auc_interval
 from contam.auditing.comparison import answers_of, interval_of, network_range_edit
 from contam.auditing.image_edits import channel_statistics, noise_level, sharpness
-from contam.auditing.object_removal import has_border
 from contam.auditing.passes import Passes
 from contam.auditing.records import (
     AccuracyEstimate,
@@ -29,6 +28,7 @@ from contam.auditing.records import (
 )
 from contam.auditing.scores import share_correct
 from contam.auditing.single_pass import PassResult
+from contam.data.object_removal import has_border
 from contam.measures.accuracy import clopper_pearson
 from contam.measures.unlabeled import (
     average_thresholded_confidence,

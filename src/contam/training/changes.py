@@ -5,16 +5,20 @@ To add one, make a `TrainingChange` and list it in `CHANGES`.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from contam.data.counterfactual import counterfactual
+from contam.data.object_removal import pasted, without_objects
+from contam.models.background_difference import BackgroundDifference
+from contam.models.leaky import with_leaky_activations
 from contam.models.normalization import with_centering, with_instance_norm
 from contam.models.object_gradients import ObjectGradients
 from contam.models.preserve import evaluating
+from contam.training.optimize import Recipe
 
 Edit = Callable[[Tensor, Tensor | None, Generator], Tensor]
 """From images in [0, 1], their masks (or None) and random numbers to images in [0, 1]."""
@@ -26,7 +30,7 @@ TO_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -
 
 @dataclass(frozen=True)
 class TrainingChange:
-    """One change of a training: of the network, of its gradients or of its images.
+    """One change of a training: of the network, its gradients, its images or how they are drawn.
 
     >>> CHANGES["centering"].misfit(nn.Flatten(), torch.zeros(2, 3, 8, 8))
     "this Flatten has no BatchNorm2d to convert; networks with layer norm or without \
@@ -44,6 +48,8 @@ normalization can't be converted"
     edit: Edit | None = None
     """From the images of a minibatch to those that the network learns from."""
     needs_masks: bool = False
+    balances_domains: bool = False
+    """Whether every training domain gives the same number of examples to a minibatch."""
     code: str = ""
     """Lines of Python that make the change in another training."""
 
@@ -58,6 +64,7 @@ normalization can't be converted"
         *,
         masks: bool = False,
         pixels: bool = True,
+        domains: int = 1,
     ) -> str:
         """Return why the change does not fit the network or the data; empty if it fits.
 
@@ -66,7 +73,10 @@ normalization can't be converted"
             x: a few of its inputs.
             masks: whether there are masks of the training images.
             pixels: whether the inputs are images with known values of black and white.
+            domains: number of training domains.
         """
+        if self.balances_domains and domains < 2:
+            return "it balances training domains, and there is one"
         if self.needs_masks and not masks:
             return "it needs masks of the objects in the training images; give masks="
         if self.edit is not None and not pixels:
@@ -153,6 +163,88 @@ def with_negatives(
     return torch.where(chosen, counterfactual(x, masks, "negative", generator=generator), x)
 
 
+def with_swapped_backgrounds(
+    x: Float[Tensor, "n channels height width"],
+    masks: Float[Tensor, "n 1 height width"] | None,
+    generator: Generator,
+) -> Float[Tensor, "n channels height width"]:
+    """Give half of the images, drawn at random, the background of another image.
+
+    A background is an image whose object is filled with its surroundings.
+
+    Args:
+        x: images.
+        masks: share of each pixel that the object covers.
+        generator: source of the random numbers.
+
+    Returns:
+        Images; pixels that the object covers completely stay as they are.
+
+    Source: ours, so that no background goes with a class.
+
+    >>> x = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 1, 6)
+    >>> masks = torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0, 0.0]).expand(2, 1, 1, 6)
+    >>> edited = with_swapped_backgrounds(x, masks, torch.Generator().manual_seed(3))
+    >>> edited[:, 0, 0].tolist()
+    [[0.0, 1.0, 1.0, 1.0, 1.0, 1.0], [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]]
+    """
+    assert masks is not None
+    chosen = torch.rand(len(x), 1, 1, 1, generator=generator).to(x.device) < 0.5
+    others = torch.randperm(len(x), generator=generator).to(x.device)
+    swapped = pasted(x, masks, without_objects(x, masks)[others])
+    return torch.where(chosen, swapped, x)
+
+
+def with_plain_backgrounds(
+    x: Float[Tensor, "n channels height width"],
+    masks: Float[Tensor, "n 1 height width"] | None,
+    generator: Generator,
+) -> Float[Tensor, "n channels height width"]:
+    """Give half of the images, drawn at random, a background of one random color.
+
+    Args:
+        x: images in [0, 1].
+        masks: share of each pixel that the object covers.
+        generator: source of the random numbers.
+
+    Returns:
+        Images in [0, 1]; pixels that the object covers completely stay as they are.
+
+    Source: ours.
+
+    >>> x, masks = torch.zeros(64, 3, 1, 2), torch.tensor([1.0, 0.0]).expand(64, 1, 1, 2)
+    >>> edited = with_plain_backgrounds(x, masks, torch.Generator().manual_seed(0))
+    >>> edited[..., 0].max().item(), bool(edited[..., 1].max() > 0.9)
+    (0.0, True)
+    """
+    assert masks is not None
+    chosen = torch.rand(len(x), 1, 1, 1, generator=generator).to(x.device) < 0.5
+    color = torch.rand(*x.shape[:2], 1, 1, generator=generator).to(x)
+    return torch.where(chosen, pasted(x, masks, color.expand_as(x)), x)
+
+
+def balanced_recipe(recipe: Recipe, *, examples: int, domains: int) -> Recipe:
+    """Return a recipe in which every domain gives the same number of examples to a minibatch.
+
+    The number of steps stays; the size of a minibatch is rounded to a multiple of the domains.
+
+    Args:
+        recipe: the recipe.
+        examples: number of training examples.
+        domains: number of training domains.
+
+    Source: ours.
+
+    >>> balanced = balanced_recipe(Recipe(0.1, 0.0, 32, epochs=2), examples=160, domains=3)
+    >>> balanced.batch_size, balanced.steps, balanced.per_domain
+    (11, 10, True)
+    """
+    return replace(
+        recipe, batch_size=max(1, round(recipe.batch_size / domains)), epochs=None,
+        steps=recipe.length(examples), schedule_epochs=None, per_domain=True,
+    )  # fmt: skip
+
+
 CHANGES: dict[str, TrainingChange] = {
     change.name: change
     for change in (
@@ -171,12 +263,35 @@ CHANGES: dict[str, TrainingChange] = {
             "model = with_instance_norm(model)  # before the training\n",
         ),
         TrainingChange(
+            "leaky activations",
+            "Leaky ReLUs, which have a linear path, replace ReLUs.",
+            convert=with_leaky_activations,
+            code="from contam.models.leaky import with_leaky_activations\n\n"
+            "model = with_leaky_activations(model)  # before the training\n",
+        ),
+        TrainingChange(
             "background negatives",
             "The background of half of the training images is inverted.",
             edit=with_negatives,
             needs_masks=True,
             code="from contam.training.changes import with_negatives\n\n"
             "x = with_negatives(x, masks, generator)  # images in [0, 1], in every step\n",
+        ),
+        TrainingChange(
+            "background swap",
+            "Half of the training images have the background of another image.",
+            edit=with_swapped_backgrounds,
+            needs_masks=True,
+            code="from contam.training.changes import with_swapped_backgrounds\n\n"
+            "x = with_swapped_backgrounds(x, masks, generator)  # in every step\n",
+        ),
+        TrainingChange(
+            "plain backgrounds",
+            "Half of the training images have a background of one random color.",
+            edit=with_plain_backgrounds,
+            needs_masks=True,
+            code="from contam.training.changes import with_plain_backgrounds\n\n"
+            "x = with_plain_backgrounds(x, masks, generator)  # images in [0, 1], in every step\n",
         ),
         TrainingChange(
             "stop gradient",
@@ -189,11 +304,30 @@ CHANGES: dict[str, TrainingChange] = {
             "model.load_state_dict(learner.network.state_dict())  # after the training\n",
         ),
         TrainingChange(
+            "background difference",
+            "The logits of the background alone are subtracted from those of the image.",
+            wrap=BackgroundDifference,
+            needs_masks=True,
+            code="import torch\n\n"
+            "from contam.models.background_difference import BackgroundDifference\n\n"
+            "learner = BackgroundDifference(model)  # train this one\n"
+            "logits = learner(torch.cat([x, masks], dim=1))\n"
+            "model.load_state_dict(learner.network.state_dict())  # after the training\n",
+        ),
+        TrainingChange(
             "color jitter",
             "Brightness, contrast, saturation and hue of the training images vary at random.",
             edit=_jittered,
             code="from contam.training.changes import jittered\n\n"
             "x = jittered(x, generator)  # images in [0, 1], in every step\n",
+        ),
+        TrainingChange(
+            "balanced domains",
+            "Every training domain gives the same number of examples to a minibatch.",
+            balances_domains=True,
+            code="import torch\nfrom torch.utils.data import WeightedRandomSampler\n\n"
+            "weights = 1 / torch.bincount(domain)[domain]  # domain: each example's domain index\n"
+            "sampler = WeightedRandomSampler(weights.tolist(), len(weights))\n",
         ),
         TrainingChange(
             "no change",

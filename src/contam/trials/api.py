@@ -183,7 +183,9 @@ def check_fit(
             f"{len(data.classes)} classes; expected one logit for each"
         )
     for change in changes:
-        reason = change.misfit(model, x, masks=masks, pixels=data.pixel_range is not None)
+        reason = change.misfit(
+            model, x, masks=masks, pixels=data.pixel_range is not None, domains=len(data.train)
+        )
         if reason:
             raise ValueError(f"the remedy {change.name!r} does not fit: {reason}")
 

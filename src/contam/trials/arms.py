@@ -19,7 +19,7 @@ from contam.models.find_network import FoundNetwork
 from contam.models.preserve import evaluating
 from contam.rng import generator_for
 from contam.run import Run
-from contam.training.changes import TrainingChange
+from contam.training.changes import TrainingChange, balanced_recipe
 from contam.training.checkpointed import checkpointed
 from contam.training.minibatches import MicroBatch, TrainingExamples
 from contam.training.optimize import Recipe, TrainingState, descend
@@ -142,12 +142,15 @@ def _train(
     model = arm.network(inputs.initial, len(inputs.data.classes)).to(inputs.device)
     wrap = None if arm.change is None else arm.change.wrap
     learner = model if wrap is None else wrap(model).to(inputs.device)
-    examples = TrainingExamples(inputs.data.train)
-    steps = inputs.recipe.length(len(examples))
+    examples, recipe = TrainingExamples(inputs.data.train), inputs.recipe
+    if arm.change is not None and arm.change.balances_domains:
+        domains = len(inputs.data.train)
+        recipe = balanced_recipe(recipe, examples=len(examples), domains=domains)
+    steps = recipe.length(len(examples))
     every = max(1, steps // REPORTS)
     # Every arm has the purpose "trial", so all of a seed see the same images in the same order.
     training = partial(
-        descend, learner, examples, _loss(learner, arm, inputs), inputs.recipe, purpose="trial",
+        descend, learner, examples, _loss(learner, arm, inputs), recipe, purpose="trial",
         seed=arm.seed, report_every=every,
     )  # fmt: skip
 

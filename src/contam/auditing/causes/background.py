@@ -15,11 +15,12 @@ from torch import Tensor
 
 from contam.auditing.causes.cause import SIGNIFICANCE, Cause, CauseTest, paired_p_value
 from contam.auditing.comparison import NO_IMAGES, PLAUSIBLE, Comparison, Treatment, gain_of
-from contam.auditing.interchange import backgrounds, donors, pasted
+from contam.auditing.interchange import donors
 from contam.auditing.intervals import points, scaled
 from contam.auditing.records import Answer, CauseEvidence, Interval, Number, Remedy
 from contam.auditing.scores import share_correct
 from contam.batch import Batch
+from contam.data.object_removal import pasted, without_objects
 from contam.rng import generator_for
 
 KEPT = 0.6
@@ -90,10 +91,10 @@ def _interchange(comparison: Comparison, base: Sequence[Treatment]) -> Interchan
     try:
         own, other = _images(comparison)
         # What was behind the objects is filled with their surroundings.
-        behind_own = backgrounds(own.x, comparison.masks(names[0])[0])
+        behind_own = without_objects(own.x, comparison.masks(names[0])[0])
         correct = _id_objects(comparison, own, behind_own)
         treated = comparison.treated(base)
-        behind_other = backgrounds(treated, comparison.masks(names[1])[0])
+        behind_other = without_objects(treated, comparison.masks(names[1])[0])
         few, cut = own.pick(comparison.few), comparison.masks(names[0])[0][comparison.few]
         drawn = generator_for(comparison.seed, "audit/OOD behind")
         x = pasted(few.x, cut, behind_other[torch.randint(len(other.y), (len(few.y),),

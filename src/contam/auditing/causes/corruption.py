@@ -25,9 +25,9 @@ from contam.auditing.image_edits import (
     sharpness,
     with_statistics,
 )
-from contam.auditing.interchange import pasted
 from contam.auditing.intervals import scaled
 from contam.auditing.records import CauseEvidence, Interval, Number
+from contam.data.object_removal import pasted
 from contam.rng import generator_for
 
 NOISIER, BLURRIER, BLOCKIER = 1.5, 0.6, 1.2

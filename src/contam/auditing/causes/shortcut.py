@@ -10,8 +10,9 @@ from torch import Tensor
 from contam.auditing.causes.cause import Cause, CauseTest
 from contam.auditing.comparison import NO_IMAGES, PLAUSIBLE, Comparison, Treatment
 from contam.auditing.image_edits import channel_statistics, with_statistics
-from contam.auditing.interchange import donors, pasted
+from contam.auditing.interchange import donors
 from contam.auditing.records import Interval, Number
+from contam.data.object_removal import pasted
 
 FOLLOWS = 0.1
 """Smallest fall of the ID accuracy under the colors of other classes, as a share."""

@@ -63,7 +63,8 @@ METHODS: dict[str, Method] = {
         *(
             Method(name, "change", change, uses="masks" if change.needs_masks else "")
             for name, change in CHANGES.items()
-            if name != "no change"
+            # Minibatches of a comparison have as many examples of each domain already.
+            if name != "no change" and not change.balances_domains
         ),
         *(
             Method(

@@ -23,7 +23,6 @@ from contam.experiments.tab04_baselines.methods import (
 )
 from contam.experiments.tab04_baselines.problems import BaselineNetworks, Problem
 from contam.models.classifier import Classifier
-from contam.models.object_gradients import ObjectGradients
 from contam.remedies import Repair
 from contam.run import Run
 from contam.training.algorithms import Algorithm, AlgorithmSettings, Objective, fit_algorithm
@@ -83,8 +82,8 @@ class ChangedERM(Objective):
 
     @property
     def evaluated(self) -> nn.Module:
-        network: nn.Module = self.network
-        return network.network if isinstance(network, ObjectGradients) else network
+        """The network without what wraps it in the training."""
+        return self.network if self.change.wrap is None else self.network.get_submodule("network")
 
     def losses(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Return the risk on the changed images."""

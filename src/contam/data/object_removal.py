@@ -1,4 +1,4 @@
-"""ID images without their objects, and statistics of their borders.
+"""Images without their objects, objects on other backgrounds, and statistics of borders.
 
 A mask that leaves the object's outline visible leaves its class visible, so the whole box around
 the object is filled with its surroundings, mirrored at the nearest edge of the box.
@@ -97,6 +97,48 @@ def object_boxes(
         ends.append(torch.where(empty, 0, (first - MARGIN).clamp(min=0)))
         ends.append(torch.where(empty, 0, (last + MARGIN).clamp(max=length)))
     return torch.stack(ends, dim=1)
+
+
+def without_objects(
+    x: Float[Tensor, "n channels height width"], masks: Float[Tensor, "n 1 height width"] | None
+) -> Float[Tensor, "n channels height width"]:
+    """Return images whose objects are filled with their surroundings.
+
+    Args:
+        x: images.
+        masks: share of each pixel that the object covers; None for everything but the border.
+
+    Source: ours.
+
+    >>> image = torch.arange(6.0).view(1, 1, 1, 6)
+    >>> mask = torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0, 0.0]).view(1, 1, 1, 6)
+    >>> without_objects(image, mask).flatten().tolist()
+    [0.0, 1.0, 1.0, 5.0, 5.0, 5.0]
+    """
+    return without_boxes(x, object_boxes(masks, (x.shape[2], x.shape[3]), len(x)))
+
+
+def pasted(
+    x: Float[Tensor, "n channels height width"],
+    masks: Float[Tensor, "n 1 height width"],
+    behind: Float[Tensor, "n channels height width"],
+) -> Float[Tensor, "n channels height width"]:
+    """Put the objects of images in front of backgrounds.
+
+    Args:
+        x: images.
+        masks: share of each pixel that the object covers.
+        behind: backgrounds.
+
+    Source: ours.
+
+    >>> x, behind = torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
+    >>> mask = torch.tensor([[[[1.0, 0.0], [0.0, 0.5]]]])
+    >>> pasted(x, mask, behind).flatten().tolist()
+    [1.0, 0.0, 0.0, 0.5]
+    """
+    share = masks.to(x)
+    return share * x + (1 - share) * behind.to(x)
 
 
 def removable(boxes: Int[Tensor, "n 4"], size: tuple[int, int]) -> Bool[Tensor, " n"]:
