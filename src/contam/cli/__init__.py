@@ -17,6 +17,7 @@ import tyro
 
 from contam.cli.audit import audit
 from contam.cli.claims import claims, report
+from contam.cli.compare import compare
 from contam.cli.data import ACTIONS, data
 from contam.cli.figures import figures
 from contam.cli.parsing import TYRO, deferred, nearest, one_line_errors, parse
@@ -28,7 +29,7 @@ from contam.text_files import printable
 
 __all__ = ["COMMANDS", "main"]
 
-RESUMABLE = (["demo"], ["run"], ["sweep"], ["trial"], ["data", "make"])
+RESUMABLE = (["compare"], ["demo"], ["run"], ["sweep"], ["trial"], ["data", "make"])
 """First words of the commands that resume where they were stopped."""
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -53,6 +54,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "predict": predict,
     "audit": audit,
     "sweep": sweep,
+    "compare": compare,
     "trial": trial,
     "data": data,
     "where": where,

@@ -107,7 +107,7 @@ def run_experiment(name: str, arguments: Sequence[str]) -> int:
     if parsed.print_config:
         print(config_to_yaml(settings, f"contam run {experiment.name}"), end="")
         return 0
-    run = _compute(experiment, settings, parsed.out)
+    run = compute_run(experiment, settings, parsed.out)
     if _is_main_process():
         print_claims(run)
         if parsed.null:
@@ -140,8 +140,14 @@ def flags_of(experiment: "Experiment") -> Any:
     )
 
 
-def _compute(experiment: "Experiment", config: "BaseModel", out: Path) -> "Run":
-    """Compute a run with its progress shown; a finished run is only loaded."""
+def compute_run(experiment: "Experiment", config: "BaseModel", out: Path) -> "Run":
+    """Compute a run with its progress shown; a finished run is only loaded.
+
+    Args:
+        experiment: the experiment.
+        config: its resolved config.
+        out: the folder of all runs.
+    """
     import torch
 
     from contam.run import Run

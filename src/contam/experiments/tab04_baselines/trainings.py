@@ -165,6 +165,20 @@ def train_cell(
 
     Source: ours.
     """
+    try:
+        yield from _train_cell(cell, problem, networks, store, trial=trial)
+    except ValueError:
+        raise
+    except Exception as error:  # the code is the user's
+        if not cell.method.code:
+            raise
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{cell.method.name} raised {type(error).__name__}: {reason}") from error
+
+
+def _train_cell(
+    cell: Cell, problem: Problem, networks: BaselineNetworks, store: Run, *, trial: int
+) -> Generator[float, None, None]:
     method = cell.method
     if method.kind == "repair":
         store.write(cell.part, _repaired(cell, problem, networks, store, trial=trial))
