@@ -255,6 +255,10 @@ def test_a_comparison_as_json(capsys, saved):
 BAD_COMPARISONS = {
     "no audit": ("--compare before nix", "no audit.json in nix"),
     "a network": ("--compare before after --model timm:x", "leave out --model"),
+    "other flags": (
+        "--compare before after --unlabeled new --no-remedies --out a --budget 9",
+        "leave out --unlabeled, --out, --no-remedies, --budget",
+    ),
     "several labels": ("--compare before labels", "give the folder of one label"),
     "other data": ("--compare before other", "different data sets, ID, fog before and ID after"),
     "an older format": ("--compare before old", "has format 1"),

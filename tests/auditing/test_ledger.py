@@ -214,8 +214,39 @@ def test_both_sets_may_be_preprocessed_wrongly() -> None:
     inside, outside = (with_images(data, lambda x: x.flip(1)) for data in (ID, OOD))
     found = audited(Middle(), inside, outside)
     assert found.verdict.cause == "input mismatch"
-    assert "BGR" in found.verdict.sentence
+    sentence = found.verdict.sentence
+    assert "channels exchanged (BGR), accuracy on ID goes from 33.0 % to 100.0 % (" in sentence
+    # Nothing is lost between two equal sets, so no share of a loss comes back.
+    assert "lost accuracy" not in sentence
+    step = next(step for step in found.verdict.steps if step.leads_to == found.verdict.cause)
+    assert step.found is not None
+    assert step.found.value == pytest.approx(0.67)
     assert not found.verdict.remedies
+
+
+def test_two_examples_in_each_set_are_enough_to_run() -> None:
+    (x, y, _), (new, labels, _) = ID, with_labels(OOD, lambda y: (y + 1) % 3)
+    small = (x[:2], y[:2], ID[2][:2]), (new[:2], labels[:2], OOD[2][:2])
+    assert audited(Middle(), *small).verdict.cause == UNDECIDED
+
+
+@pytest.mark.parametrize("corner", [True, False], ids=["relies", "does not rely"])
+def test_reliance_on_the_background_that_does_not_explain_the_loss_is_said(corner: bool) -> None:
+    """White objects get one answer, on any background."""
+
+    class White(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            named = Corner()(x) if corner else Middle()(x)
+            white = (x[:, :, 8, 8] > 0.6).all(1)
+            return torch.where(white[:, None], torch.tensor([9.0, 0.0, 0.0]), named)
+
+    x, y, masks = tinted(True, 300, 1)
+    white = x + masks * (0.9 - x)
+    (ledger,) = audited(White(), tinted(True, 300, 0), (white, y, masks)).ledgers
+    step = next(step for step in ledger.steps if step.leads_to == "background shortcut")
+    assert step.answer == "no"
+    assert ("relies on the background of the class, which does not" in step.why) is corner
+    assert ("does not rely" in step.why) is not corner
 
 
 def test_reliance_without_loss_is_a_side_finding() -> None:

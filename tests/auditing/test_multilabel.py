@@ -181,7 +181,18 @@ def test_a_saved_audit_has_a_summary_and_a_page_for_each_label(tmp_path):
 
 REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "one class for each example": ((data()[0], data()[1][:, 0]), {}, r"expected rows of 0 and 1"),
-    "degrees of labels": ((data()[0], data()[1] + 0.5), {}, "expected rows of 0 and 1"),
+    "degrees of labels": ((data()[0], data()[1] + 0.5), {}, "the value 0.5; expected rows of 0"),
+    "tensors without examples": (
+        (data()[0][:0], data()[1][:0]), {}, "'ID' has no examples: it is empty",
+    ),
+    "inputs of two shapes": (
+        [(data()[0][:2], data()[1][:2]), (data()[0][2:, ..., :4], data()[1][2:])], {},
+        "inputs of the shapes .* expected one shape",
+    ),
+    "rows of two lengths": (
+        [(data()[0][:2], data()[1][:2]), (data()[0][2:], data()[1][2:, :1])], {},
+        "rows of labels of the shapes .* expected one shape",
+    ),
     "a name too few": (data(), {"labels": ["red"]}, "1 names for 2 labels"),
     "a name twice": (data(), {"labels": ["red", "red"]}, "'red' twice"),
     "a label that is none": (data(), {"only": ["blue"]}, "only= has 'blue'"),

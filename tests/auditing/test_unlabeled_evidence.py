@@ -97,7 +97,7 @@ def test_without_labels_the_verdict_is_undecided_and_asks_for_them():
     assert result.verdict.cause == UNDECIDED
     assert f"{100 * scores.estimates[0].estimate.value:.1f} %" in result.verdict.sentence
     assert result.verdict.missing[0].startswith("Labels of the 50 examples of unlabeled")
-    # Fifty labels settle an accuracy to about 14 points up and down.
+    assert "to within 14 percentage points" in result.verdict.missing[0]
     low, high = scores.widest.low, scores.widest.high
     assert (
         low is not None and high is not None and (high - low) / 2 == pytest.approx(0.145, abs=5e-3)
@@ -105,7 +105,8 @@ def test_without_labels_the_verdict_is_undecided_and_asks_for_them():
     assert any("pixels are not compared" in line for line in result.evidence.left_out)
 
 
-def test_other_channels_are_found_by_confidence():
+@pytest.mark.parametrize("exchanged", [1.0, 0.7])
+def test_other_channels_are_found_by_confidence(exchanged):
     """The head is sure of color order: other channels leave it unsure."""
     head = nn.Linear(3, 2)
     model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), head).eval()
@@ -117,14 +118,22 @@ def test_other_channels_are_found_by_confidence():
     y = torch.arange(240) % 2
     x = 0.5 + 0.05 * torch.randn(240, 3, 8, 8, generator=draws)
     x[:, 0] += (0.2 - 0.4 * y)[:, None, None]
+    new = x[120:].flip(1)
+    # The first images look the same in both orders of the channels.
+    plain = round((1 - exchanged) * len(new))
+    new[:plain, 0] = new[:plain, 2]
     result = contam.audit(
-        model, id=(x[:120], y[:120]), unlabeled=x[120:].flip(1), reference=None, untrained=False,
+        model, id=(x[:120], y[:120]), unlabeled=new, reference=None, untrained=False,
         remedies=False, altered=False, progress=False,
     )  # fmt: skip
-    variant = result.evidence.unlabeled[0].variant
+    (scores,) = result.evidence.unlabeled
+    variant = scores.variant
     assert variant is not None and "BGR" in variant.what
     assert variant.after.value > 0.9 > variant.before.value
     assert variant.fix in result.verdict.findings[-1]
+    # The judged images stand for the whole set, whatever its order.
+    assert scores.confidence is not None
+    assert variant.before.value == pytest.approx(scores.confidence.value, abs=0.03)
 
 
 def test_another_scale_is_found_by_its_pixels_although_the_network_is_confident():
@@ -144,6 +153,13 @@ def test_images_alike_have_no_variant_and_small_differences(found):
     assert scores.variant is None
     assert {row.channel for row in scores.pixels} == {"red", "green", "blue"}
     assert scores.domain_auc is not None and scores.domain_auc.low is not None
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_channels_other_than_colors_are_numbered(channels):
+    x = torch.rand(8, channels, 8, 8, generator=torch.Generator().manual_seed(0))
+    names = dict.fromkeys(row.channel for row in pixel_differences(x, x))
+    assert [*names] == [f"channel {k}" for k in range(channels)]
 
 
 def test_pixel_differences_are_in_id_standard_deviations():

@@ -1,5 +1,7 @@
 """An audit measures repairs on the audited network, and returns repaired copies of it."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from support.audit_subjects import cnn
@@ -9,9 +11,12 @@ from torch import nn
 
 import contam
 from contam.auditing.records import Interval, MeasuredRemedy
-from contam.auditing.what_helps import best_remedy
+from contam.auditing.what_helps import RepairInputs, best_remedy, measure_repairs
+from contam.batch import Batch
 from contam.measures.accuracy import accuracy
-from contam.remedies import REPAIRS
+from contam.models.linear_head import LinearHead
+from contam.models.logits_adapter import LogitsAdapter
+from contam.remedies import REPAIRS, FreshHead
 
 SETTINGS = {
     "reference": None, "untrained": False, "altered": False, "progress": False
@@ -92,14 +97,14 @@ def test_a_loaded_audit_asks_to_run_it_again(found, tmp_path):
 @pytest.mark.parametrize(
     ("name", "on", "line"),
     [
-        ("new head", None, "no repair 'new head' was measured; measured: "),
-        ("fresh head", "blue", "no repair 'fresh head' was measured on 'blue'; measured: none"),
+        ("new head", None, "no repair 'new head'; possible: "),
+        ("fresh head", "blue", "no repair 'fresh head' on 'blue'; possible: none"),
     ],
 )
 def test_an_unknown_repair_is_rejected_in_one_line(found, name, on, line):
     with pytest.raises(ValueError) as error:
         found.repair(name, on=on)
-    assert str(error.value).startswith(line) and "\n" not in str(error.value)
+    assert line in str(error.value) and "\n" not in str(error.value)
 
 
 def test_every_effect_is_in_the_flat_records(found):
@@ -112,8 +117,32 @@ def test_repairs_can_be_switched_off(model):
     assert result.evidence.helps == ()
 
 
-def test_without_ood_data_nothing_is_offered(model):
-    assert contam.audit(model, id=(images(1), Y), **SETTINGS).evidence.helps == ()
+def test_without_ood_data_only_repairs_by_id_data_are_made(model):
+    result = contam.audit(model, id=(images(1), Y), **SETTINGS)
+    assert result.evidence.helps == ()
+    assert accuracy(result.repair("fresh head"), (images(4), Y)).share > 0.9
+    with pytest.raises(ValueError, match="no repair 'batch-norm statistics'; possible: 'fresh"):
+        result.repair("batch-norm statistics")
+
+
+def test_a_head_that_needs_no_ood_data_is_fitted_once_for_all_ood_sets(model):
+    fits: list[int] = []
+
+    @dataclass(frozen=True)
+    class Counting(FreshHead):
+        def fit_head(self, head: LinearHead, id: Batch, ood: Batch) -> LinearHead:
+            fits.append(len(id.y))
+            return head
+
+    data = Batch(torch.eye(3)[Y], Y, 0 * Y)
+    names = ("ID", "gray", "plain")
+    inputs = RepairInputs(
+        LogitsAdapter(nn.Sequential(nn.Linear(3, 3))), 3, "network.0", dict.fromkeys(names, data),
+        predicted=dict.fromkeys(names, Y), repairs=(Counting(),),
+    )  # fmt: skip
+    helps, _ = measure_repairs(inputs)
+    assert [row.on for row in helps] == ["gray", "plain"]
+    assert sorted(fits) == [60, 60, 120]
 
 
 def test_a_network_without_a_linear_head_or_batch_norm_is_offered_nothing():

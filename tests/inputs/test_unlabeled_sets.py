@@ -70,6 +70,12 @@ def test_a_list_of_two_or_three_tensors_is_one_set_of_batches(count):
     assert len(raw) == 6
 
 
+@pytest.mark.parametrize("sizes", [[(3, 8, 8), (3, 9, 9)], [(2, 3, 8, 8), (2, 3, 9, 9)]])
+def test_inputs_of_several_shapes_are_rejected_in_one_line(sizes):
+    with pytest.raises(ValueError, match="expected one shape"):
+        read_raw(None, [torch.zeros(size) for size in sizes], "unlabeled", Options(labeled=False))
+
+
 def test_a_folder_gives_its_images_at_any_depth(tmp_path):
     picture(tmp_path / "a.png")
     tree(tmp_path, ["deep/deeper"])

@@ -30,6 +30,15 @@ def test_equal_class_means_are_rejected():
         background_response(torch.tensor([[[0.0], [1.0]], [[1.0], [0.0]]]), torch.tensor([0, 1]))
 
 
+def test_backgrounds_that_change_nothing_have_no_part_in_any_variance():
+    assert response(torch.ones(2), torch.zeros(2)) == (0, 0, 0)
+
+
+def test_a_layer_without_any_activity_has_no_drive():
+    with pytest.raises(ValueError, match="no neuron is active"):
+        gate_drive(torch.zeros(2, 3), torch.zeros(4, 3), torch.ones(1, 3))
+
+
 def test_gates_count_by_their_asymmetry_and_by_the_drive_of_backgrounds():
     values = torch.ones(3, 2)
     open_to_all = torch.tensor([[0.5, 0.5], [0.5, 0.5]])

@@ -52,8 +52,12 @@ def test_heads_are_found_and_their_weights_give_the_logits(model, name):
             nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))),
             "not an nn.Linear with weights of its own",
         ),
+        (
+            nn.Sequential(nn.Unflatten(1, (3, 1, 1)), nn.Conv2d(3, 3, 1, groups=3), nn.Flatten()),
+            "not an nn.Linear with weights of its own",
+        ),
     ],
-    ids=["an activation follows", "a function", "weight norm"],
+    ids=["an activation follows", "a function", "weight norm", "a convolution in groups"],
 )
 def test_other_heads_are_named(model, reason):
     with pytest.raises(ValueError, match=reason):

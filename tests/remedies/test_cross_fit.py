@@ -11,7 +11,7 @@ from contam.batch import Batch
 from contam.models.linear_head import LinearHead
 from contam.models.logits_adapter import LogitsAdapter
 from contam.remedies import FreshHead, HeadRepair, cross_fit
-from contam.remedies.cross_fit import cross_fit_head, matched_halves
+from contam.remedies.cross_fit import HeadCrossFit, matched_halves
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,12 @@ def one_hot(n: int, y: torch.Tensor) -> Batch:
 
 def test_no_example_is_judged_by_a_fit_that_used_it():
     y = torch.ones(20).long()
-    effect = cross_fit_head(
-        Memory(), LinearHead(torch.zeros(2, 20), torch.zeros(2)), one_hot(20, y), one_hot(20, y)
-    )
+    data, head = one_hot(20, y), LinearHead(torch.zeros(2, 20), torch.zeros(2))
+    effect = HeadCrossFit(Memory(), head, data).effect(data)
     # Rows of ID and OOD are the same here, so half of the content is known from the other set.
     assert 0 < effect.ood_after.sum() < 20
     same = torch.arange(20)[:, None].expand(20, 2)
-    effect = cross_fit_head(
-        Memory(), LinearHead(torch.zeros(2, 20), torch.zeros(2)), one_hot(20, y), one_hot(20, y),
-        same=same,
-    )  # fmt: skip
+    effect = HeadCrossFit(Memory(), head, data).effect(data, same=same)
     assert not effect.ood_after.any() and not effect.id_after.any()
 
 
@@ -63,10 +59,13 @@ def test_without_shared_content_id_repairs_use_all_id_examples_for_ood_ones():
 
     y = torch.arange(10) % 2
     data, head = one_hot(10, y), LinearHead(torch.zeros(2, 10), torch.zeros(2))
-    cross_fit_head(Counting(), head, data, data)
+    once = HeadCrossFit(Counting(), head, data)
+    once.effect(data)
+    assert fits == [5, 5, 10]
+    once.effect(data.pick(slice(4)))
     assert fits == [5, 5, 10]
     fits.clear()
-    cross_fit_head(Counting(), head, data, data, same=torch.tensor([[0, 0]]))
+    once.effect(data, same=torch.tensor([[0, 0]]))
     assert len(fits) == 2 and sum(fits) == 10
 
 

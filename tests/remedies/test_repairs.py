@@ -265,3 +265,30 @@ def test_a_repair_changes_a_copy_and_its_code_runs(repair):
     repaired = names["repaired"]
     assert repaired is not model and isinstance(repaired, nn.Sequential)
     assert accuracy(repaired, (data.x, data.y)).count == 60
+
+
+REJECTED = {
+    "a label without a logit": (
+        FreshHead(), {"id": (torch.eye(6), torch.arange(6))}, r"labels 0\.\.5 don't fit 3 logits",
+    ),
+    "no OOD data": (DomainErasure(), {"id": features(9, seed=1)}, "needs OOD data"),
+    "no OOD examples": (
+        LastLayerRetraining(8), {"id": features(9, seed=1), "ood": features(0, seed=1)},
+        "0 OOD examples of 0 classes",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("repair", "data", "line"), REJECTED.values(), ids=REJECTED)
+def test_data_that_do_not_fit_are_rejected_in_one_line(repair, data, line):
+    with pytest.raises(ValueError, match=line) as error:
+        repair.fit(network(right_head()), **data)
+    assert "\n" not in str(error.value)
+
+
+def test_ood_inputs_need_no_labels_where_a_repair_reads_none():
+    own, new = features(60, seed=1), features(60, seed=2)
+    labeled, bare = (
+        DomainErasure().fit(network(right_head()), id=own, ood=ood) for ood in (new, new.x)
+    )
+    assert_same_weights(labeled, bare)

@@ -11,7 +11,7 @@ from contam.auditing.fail_rules import FailRules, RuleCheck, check_verdict, deta
 from contam.auditing.intervals import percent, points
 from contam.auditing.junit import JUnitSuite, junit
 from contam.auditing.markdown import escaped, of_checks, table
-from contam.auditing.records import AuditRecord, Interval, Score, SetScores
+from contam.auditing.records import AuditRecord, Interval, Score, SetScores, set_title
 from contam.auditing.scores import unpacked
 from contam.auditing.verdict import loses
 from contam.measures.accuracy import Accuracy, paired_change, unpaired_change
@@ -96,7 +96,7 @@ class AuditComparison:
 
     def __repr__(self) -> str:
         lines = [f"Comparison of two audits: {self._models}", f"verdict: {self._verdicts}"]
-        lines += [f"{one.role.upper()} {one.name}: {one.sentence()}" for one in self.sets]
+        lines += [f"{set_title(one.role, one.name)}: {one.sentence()}" for one in self.sets]
         for on in dict.fromkeys(one.on for one in self.causes):
             moved = [
                 f"{one.cause} {_points(one.before)} -> {_points(one.after)}"
@@ -228,7 +228,7 @@ class AuditComparison:
     def _set_rows(self) -> Iterator[tuple[str, ...]]:
         for one in self.sets:
             yield (
-                f"{one.role.upper()} {one.name}", percent(one.before.accuracy),
+                set_title(one.role, one.name), percent(one.before.accuracy),
                 percent(one.after.accuracy), points(one.change),
                 "< 0.001" if one.p_value < 0.001 else f"{one.p_value:.3f}",
                 "yes" if one.beyond_chance else "no",

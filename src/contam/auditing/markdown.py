@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from contam.auditing.fail_rules import RuleCheck
 from contam.auditing.intervals import percent, points
-from contam.auditing.records import AuditRecord, Ledger
+from contam.auditing.records import AuditRecord, Ledger, set_title
 from contam.auditing.what_helps import remedies_beyond_chance
 
 MOST_ROWS = 40
@@ -108,7 +108,7 @@ def _accuracies(record: AuditRecord) -> Iterator[tuple[str, str, str]]:
     """The accuracy on each data set, and the first estimate on each without labels."""
     for scores in record.sets:
         overall = scores.overall
-        name = f"{scores.role.upper()} {scores.name}"
+        name = set_title(scores.role, scores.name)
         yield name, percent(overall.accuracy), str(overall.count)
     for unlabeled in record.unlabeled:
         for estimate in unlabeled.estimates[:1]:

@@ -262,7 +262,7 @@ class _PassRunner:
         return passes
 
     def _id_set(self, control: nn.Module | None) -> Generator[int, None, None]:
-        inputs, passes, sample = self.inputs, self.passes, self.inputs.id
+        passes, sample = self.passes, self.inputs.id
         rows = self._control_rows(sample.domain.y.cpu(), self.changed)
         edited = self._edited_rows(sample)
         some = self.without, self.changed, edited, torch.arange(1)
@@ -276,7 +276,7 @@ class _PassRunner:
         self.without, self.changed = self.without[self.without < n], self.changed[self.changed < n]
         rows, wanted = rows[rows < n], wanted[wanted < n]
         self._keep_images(sample, result, edited, wanted)
-        if self.budget.repaired and inputs.ood and result.head is not None:
+        if self.budget.repaired and result.head is not None:
             passes.head_name = self._head_name(result.inputs)
         if result.inputs is not None and len(self.without):
             yield from self._without_objects(result.inputs, wanted)

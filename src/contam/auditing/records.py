@@ -17,6 +17,15 @@ HEALTHY, UNEXPLAINED, UNDECIDED = "healthy", "unexplained shift", "undecided"
 Answer = Literal["yes", "no", "undecided", "not asked"]
 
 
+def set_title(role: str, name: str) -> str:
+    """Return the name of a data set after its role, which is not repeated.
+
+    >>> set_title("ood", "night"), set_title("id", "ID")
+    ('OOD night', 'ID')
+    """
+    return name if name == role.upper() else f"{role.upper()} {name}"
+
+
 class Record(BaseModel):
     """Base of all records: frozen, without unknown fields."""
 
@@ -387,6 +396,13 @@ class UnlabeledScores(Record):
     to_label: tuple[ExampleToLabel, ...] = ()
     """Examples to label first, in random order. Each predicted class has its share of the set, and
     all examples had the same chance, so the plain accuracy on them is unbiased."""
+
+    @property
+    def labels_would_show(self) -> str:
+        """How well labels of `to_label` measure the accuracy, as the end of a sentence."""
+        assert self.widest.low is not None and self.widest.high is not None
+        points = 50 * (self.widest.high - self.widest.low)
+        return f"measure its accuracy to within {points:.0f} percentage points"
 
 
 class Verdict(Record):

@@ -13,7 +13,7 @@ from torch import nn
 
 from contam.auditing.compare import AuditComparison, compare_audits
 from contam.auditing.fail_rules import FailRules, RuleCheck, check_audit
-from contam.auditing.intervals import percent, width
+from contam.auditing.intervals import percent
 from contam.auditing.junit import JUnitSuite, junit
 from contam.auditing.markdown import audit_markdown
 from contam.auditing.records import (
@@ -24,6 +24,7 @@ from contam.auditing.records import (
     SetScores,
     UnlabeledScores,
     Verdict,
+    set_title,
 )
 from contam.auditing.tracking import track
 from contam.auditing.what_helps import RepairInputs, best_remedy, remedy_line, repaired
@@ -114,7 +115,7 @@ class Audit:
             if accuracy.low is not None and accuracy.high is not None:
                 ends = f" [{accuracy.low:.3f}, {accuracy.high:.3f}]"
             yield (
-                f"{scores.role.upper()} {scores.name}",
+                set_title(scores.role, scores.name),
                 f"accuracy {accuracy.value:.3f}{ends}, n {scores.overall.count}",
             )
 
@@ -166,13 +167,14 @@ class Audit:
 
         Args:
             name: name of a repair in `evidence.helps`.
-            on: OOD set that the repair is fitted to; by default the first that has it.
+            on: OOD set that the repair is fitted to; by default the first that has it. A repair
+                that needs ID data alone is also made where the audit has no OOD set.
 
         Returns:
             A module that takes and returns what the network does.
 
         Raises:
-            ValueError: the audit was loaded from a folder, or the repair was not measured.
+            ValueError: the audit was loaded from a folder, or the repair does not fit.
 
         >>> import torch, contam
         >>> x, y = torch.eye(2).repeat(20, 1), torch.arange(40) % 2
@@ -186,12 +188,16 @@ class Audit:
                 "this audit holds no network to repair; run contam.audit again with remedies=True"
             )
         helps = self.evidence.helps
-        found = [row for row in helps if row.name == name and on in (None, row.on)]
-        if not found:
-            known = ", ".join(repr(row.name) for row in helps if on in (None, row.on)) or "none"
-            where = "" if on is None else f" on {on!r}"
-            raise ValueError(f"no repair {name!r} was measured{where}; measured: {known}")
-        return repaired(self._repair_inputs, name, found[0].on)
+        found = [row.on for row in helps if row.name == name and on in (None, row.on)]
+        if found:
+            return repaired(self._repair_inputs, name, found[0])
+        without = self._repair_inputs.without_ood() if on is None else ()
+        if name in without:
+            return repaired(self._repair_inputs, name, None)
+        measured = [row.name for row in helps if on in (None, row.on)]
+        known = ", ".join(map(repr, dict.fromkeys([*measured, *without]))) or "none"
+        where = "" if on is None else f" on {on!r}"
+        raise ValueError(f"no repair {name!r}{where}; possible: {known}")
 
     def records(self) -> list[dict[str, Any]]:
         """Return every number as a flat record, for a table.
@@ -473,9 +479,9 @@ def estimate_lines(scores: UnlabeledScores) -> list[str]:
     if scores.variant is not None:
         lines.append(f"{scores.name}: {scores.variant.sentence}")
     if scores.to_label:
+        count = f"{len(scores.to_label)} example{'s' if len(scores.to_label) > 1 else ''}"
         lines.append(
-            f"{scores.name}: labels of the {len(scores.to_label)} examples in .to_label would "
-            f"measure its accuracy to {50 * width(scores.widest):.0f} points up and down or better"
+            f"{scores.name}: labels of the {count} in .to_label would {scores.labels_would_show}"
         )
     return lines
 

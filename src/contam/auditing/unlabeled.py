@@ -54,6 +54,7 @@ and 257 can't be told apart by a few images."""
 CHOSEN = 60
 """Images on which a variant is chosen."""
 CHANNELS = {1: ("gray",), 3: ("red", "green", "blue")}
+"""Names of the channels; those of other numbers of channels are numbered from 0."""
 
 
 @dataclass(frozen=True)
@@ -267,7 +268,8 @@ def pixel_differences(
     [0.0, 0.0, 0.0, 0.0]
     """
     rows = []
-    for k, channel in enumerate(CHANNELS[own.shape[1]]):
+    numbered = tuple(f"channel {k}" for k in range(own.shape[1]))
+    for k, channel in enumerate(CHANNELS.get(own.shape[1], numbered)):
         known, new = (_statistics(x[:, k : k + 1]) for x in (own, other))
         for what, values in known.items():
             spread = float(values.std(correction=0).clamp(min=1e-6))
@@ -289,7 +291,9 @@ def _variant(passes: Passes, own: Tensor, other: Tensor) -> VariantConfidence | 
     confidence is below the ID level: the best is chosen on some images and judged on others.
     """
     inputs, level = passes.inputs, _mean_confidence(passes.id, passes.inputs.seed)
-    chosen = torch.arange(min(CHOSEN, len(other) // 3))
+    # Neighbors in a set are often of one class or one hour.
+    draws = generator_for(inputs.seed, "audit/variants without labels")
+    chosen = torch.randperm(len(other), generator=draws)[: min(CHOSEN, len(other) // 3)]
     judged = other_rows(len(other), chosen)
     if level is None or not len(chosen):
         return None

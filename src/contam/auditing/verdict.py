@@ -12,7 +12,7 @@ from contam.auditing.causes.cause import LEAST_SHARE
 from contam.auditing.causes.head import Head
 from contam.auditing.causes.input_mismatch import InputMismatch
 from contam.auditing.causes.undertrained import Undertrained
-from contam.auditing.intervals import accuracy_lost, chance_accuracy, percent, points, width
+from contam.auditing.intervals import accuracy_lost, chance_accuracy, percent, points
 from contam.auditing.records import (
     HEALTHY,
     UNDECIDED,
@@ -208,8 +208,7 @@ def _missing(
     if worst is None and unlabeled:
         return tuple(
             f"Labels of the {len(scores.to_label)} examples of {scores.name} that are listed: "
-            f"they measure its accuracy to {50 * width(scores.widest):.0f} points up and down or "
-            "better."
+            f"they {scores.labels_would_show}."
             for scores in unlabeled
         )
     if worst is None:

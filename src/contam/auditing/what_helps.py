@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from jaxtyping import Int
@@ -24,7 +25,7 @@ from contam.remedies import (
     WeightInterpolation,
     cross_fit,
 )
-from contam.remedies.cross_fit import cross_fit_head
+from contam.remedies.cross_fit import HeadCrossFit
 
 FEWEST = 20
 """OOD examples for which repairs are measured, at least."""
@@ -72,11 +73,38 @@ class RepairInputs:
         """Names of the OOD sets."""
         return tuple(self.predicted)[1:]
 
-    def data(self, repair: Repair, on: str) -> tuple[Batch, Batch] | None:
-        """Return the ID and OOD examples that a repair works on; None if they were not kept."""
+    @property
+    def own(self) -> str:
+        """Name of the ID set."""
+        return next(iter(self.predicted))
+
+    def data(self, repair: Repair, on: str | None) -> tuple[Batch, Batch] | None:
+        """Return the ID and OOD examples that a repair works on; None if they were not kept.
+
+        Without the name of an OOD set, there are no OOD examples.
+        """
         kept = self.features if isinstance(repair, HeadRepair) else self.images
-        own = next(iter(self.predicted))
-        return (kept[own], kept[on]) if own in kept and on in kept else None
+        if self.own not in kept or (on is not None and on not in kept):
+            return None
+        own = kept[self.own]
+        return own, own.pick(slice(0, 0)) if on is None else kept[on]
+
+    @cached_property
+    def head_fits(self) -> dict[str, HeadCrossFit]:
+        """The measurement of each repair of the head, by its title; the same for all OOD sets."""
+        if not self.head or self.own not in self.features:
+            return {}
+        head, own = head_of(self.network, self.head), self.features[self.own]
+        return {
+            repair.title: HeadCrossFit(repair, head, own, self.seed)
+            for repair in self.repairs
+            if isinstance(repair, HeadRepair)
+        }
+
+    def without_ood(self) -> tuple[str, ...]:
+        """Return the titles of the repairs that fit the network and need no OOD data."""
+        return tuple(repair.title for repair in self.repairs if not repair.uses_ood and
+                     fitting(self, repair, None) is not None)  # fmt: skip
 
 
 def repair_inputs(passes: Passes) -> RepairInputs:
@@ -147,13 +175,13 @@ def measure_repairs(
     return tuple(measured), tuple(dict.fromkeys(left_out))
 
 
-def repaired(inputs: RepairInputs, name: str, on: str) -> nn.Module:
+def repaired(inputs: RepairInputs, name: str, on: str | None) -> nn.Module:
     """Return a repaired copy of the network, fitted to all examples that were kept.
 
     Args:
         inputs: the network and its data.
         name: title of the repair.
-        on: name of the OOD set.
+        on: name of the OOD set; None for a repair without OOD data.
 
     Source: ours.
 
@@ -172,21 +200,37 @@ def repaired(inputs: RepairInputs, name: str, on: str) -> nn.Module:
     return fitted.network
 
 
-def _effect(inputs: RepairInputs, repair: Repair, on: str) -> RepairEffect | None:
-    """The effect of a repair; None if it does not fit."""
+def fitting(inputs: RepairInputs, repair: Repair, on: str | None) -> tuple[Batch, Batch] | None:
+    """Return the ID and OOD examples that a repair works on; None if it does not fit.
+
+    Args:
+        inputs: the network and its data.
+        repair: the repair.
+        on: name of the OOD set; None for none.
+
+    Source: ours.
+
+    Raises:
+        ValueError: the given base weights do not fit the network.
+    """
     data = inputs.data(repair, on)
-    if "linear head" in repair.needs and not inputs.head:
+    if data is None or ("linear head" in repair.needs and not inputs.head):
         return None
-    reason = None if data is None else repair.applies(inputs.network, *data)
+    reason = repair.applies(inputs.network, *data)
     if reason and "base" in repair.needs:
         raise ValueError(reason)
-    if data is None or reason:
+    return None if reason else data
+
+
+def _effect(inputs: RepairInputs, repair: Repair, on: str) -> RepairEffect | None:
+    """The effect of a repair; None if it does not fit."""
+    data = fitting(inputs, repair, on)
+    if data is None:
         return None
-    own, same = next(iter(inputs.predicted)), inputs.same.get(on)
+    own, same = inputs.own, inputs.same.get(on)
     before = inputs.predicted[own], inputs.predicted[on]
     if isinstance(repair, HeadRepair):
-        head = head_of(inputs.network, inputs.head)
-        return cross_fit_head(repair, head, *data, same=same, before=before, seed=inputs.seed)
+        return inputs.head_fits[repair.title].effect(data[1], same=same, before=before)
     rows = inputs.rows[own], inputs.rows[on]
     if same is not None:
         same = _among(same, rows)

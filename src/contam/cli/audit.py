@@ -1,8 +1,9 @@
 """`contam audit`: diagnose why a classifier fails on shifted data."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from contam.auditing.multilabel import MultilabelAudit
     from contam.auditing.result import Audit
 
+COMPARE_FLAGS = (
+    "compare", "fail_on", "fail_below", "junit", "markdown", "as_json", "quiet",
+)  # fmt: skip
+"""The arguments that a comparison of saved audits uses."""
 Several = tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]]
 """A flag that takes several values and may be given again."""
 
@@ -145,16 +150,16 @@ def audit(
         quiet: print neither progress nor the verdict.
         seed: random seed.
     """
+    given = locals()
     from contam.auditing import api, multilabel
     from contam.models.find_network import find_network
     from contam.run import reserved
 
     rules = fail_rules(fail_on, flat(fail_below))
     if compare is not None:
-        if model or id or ood or log:
-            raise ValueError(
-                "--compare reads two saved audits; leave out --model, --id, --ood and --log"
-            )
+        others = _flags_given(given, besides=COMPARE_FLAGS)
+        if others:
+            raise ValueError(f"--compare reads two saved audits; leave out {', '.join(others)}")
         return compare_saved(
             *compare, rules, junit=junit, markdown=markdown, as_json=as_json, quiet=quiet
         )
@@ -183,7 +188,7 @@ def audit(
         with ExitStack() as stack, ProgressDisplay("audit", silent=quiet) as display:
             for file in filter(None, (first, junit, markdown)):
                 stack.enter_context(reserved(file))
-            given: dict[str, Any] = {
+            settings: dict[str, Any] = {
                 "id": pairs[0][1], "ood": unique(shifted, "--ood"), "name": name,
                 "weights": weights, "masks": by_set(flat(masks)),
                 "background": by_set(flat(background)), "layers": flat(layer) or "auto",
@@ -200,11 +205,11 @@ def audit(
                 result = api.audit(
                     network, classes=names, columns=columns_of(columns),
                     unlabeled=unique(named_data(flat(unlabeled), root=root), "--unlabeled"),
-                    base=base, **given,
+                    base=base, **settings,
                 )  # fmt: skip
             else:
                 result = multilabel.audit_multilabel(
-                    network, labels=names or chosen, only=chosen, **given
+                    network, labels=names or chosen, only=chosen, **settings
                 )
     except ValueError as error:
         raise ValueError(as_flags(str(error))) from error
@@ -213,6 +218,16 @@ def audit(
     if log is not None:
         log_result(result, log)
     return code
+
+
+def _flags_given(values: Mapping[str, Any], *, besides: Collection[str]) -> list[str]:
+    """The flags among these arguments of `audit` that do not have their default."""
+    defaults = {name: known.default for name, known in signature(audit).parameters.items()}
+    return [
+        f"--{'no-' if default is True else ''}{name.replace('_', '-')}"
+        for name, default in defaults.items()
+        if name not in besides and values[name] != default
+    ]
 
 
 def _check_flags(out: Path, labels: str | None, columns: str | None) -> None:

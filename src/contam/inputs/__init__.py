@@ -71,6 +71,7 @@ def as_domain(
     classes: Sequence[str] | None = None,
     domain: str | int | None = None,
     budget: int | None = None,
+    labeled: bool = True,
     seed: int = 0,
 ) -> Domain:
     """Convert data of any accepted form to a `Domain`.
@@ -86,6 +87,7 @@ def as_domain(
         domain: name or number of the metadata column that is the domain; by default the first
             that groups the examples.
         budget: maximum number of examples; they are drawn at random.
+        labeled: whether labels are read; otherwise the data need none, and all class indices are 0.
         seed: random seed of the budget's draw.
 
     Returns:
@@ -105,7 +107,9 @@ def as_domain(
         data = data.id_test
     if isinstance(data, Domain) and budget is None and not _holds_bytes(data):
         return data
-    options = Options(transform, _names(classes), keys or {}, budget, seed, domain=domain)
+    options = Options(
+        transform, _names(classes), keys or {}, budget, seed, domain=domain, labeled=labeled
+    )
     raw = read_raw(name, data, "data", options)
     raw.refuse_left_out()
     return _domain_of(raw, options.classes)

@@ -41,8 +41,8 @@ def read_multilabel(name: str, data: Any, options: Options) -> MultilabelSet:
         The set.
 
     Raises:
-        ValueError: an example can't be read, labels are not rows of 0 and 1, there is no example,
-            or the set does not fit in memory.
+        ValueError: an example can't be read, labels are not rows of 0 and 1, inputs or rows differ
+            in shape, there is no example, or the set does not fit in memory.
 
     Source: ours, because medical images and attributes have several labels for each image.
 
@@ -61,8 +61,14 @@ def read_multilabel(name: str, data: Any, options: Options) -> MultilabelSet:
             raise ValueError(
                 f"{name!r} does not fit in memory; give fewer examples, or an ImageTable of files"
             )
-    if not x:
+    if not any(map(len, x)):
         raise ValueError(f"{name!r} has no examples: it is empty")
+    for what, batches in (("inputs", x), ("rows of labels", y)):
+        shapes = sorted({tuple(batch.shape[1:]) for batch in batches})
+        if len(shapes) > 1:
+            raise ValueError(
+                f"{name!r} has {what} of the shapes {shapes[0]} and {shapes[1]}; expected one shape"
+            )
     known = [values for values in domain if values is not None]
     alike = len(known) == len(domain) and len({values.shape[1:] for values in known}) == 1
     return MultilabelSet(torch.cat(x), torch.cat(y), np.concatenate(known) if alike else None)
@@ -108,9 +114,14 @@ def _rows(y: Any, name: str) -> Tensor:
             rows = torch.as_tensor(np.asarray(y))
     except (TypeError, ValueError, RuntimeError):
         rows = torch.empty(0)
-    if rows.ndim != 2 or not bool(((rows == 0) | (rows == 1)).all()):
+    if rows.ndim != 2:
         raise ValueError(
             f"labels of {name!r} have the shape {tuple(rows.shape)}; expected rows of 0 and 1, "
             "(n, labels); for one class for each example use contam.audit"
+        )
+    others = rows[(rows != 0) & (rows != 1)]
+    if len(others):
+        raise ValueError(
+            f"labels of {name!r} have the value {others[0].item()}; expected rows of 0 and 1"
         )
     return rows.long()

@@ -214,7 +214,7 @@ def converted_inputs(x: Any) -> tuple[Tensor, str]:
     if hasattr(x, "to_numpy"):  # a table of pandas or polars
         x = x.to_numpy()
     if isinstance(x, Sequence) and len(x) and all(isinstance(value, Tensor) for value in x):
-        x = _stacked(x)
+        x = stacked(x)
     if isinstance(x, Tensor) and _is_image_of_bytes(x, 4):
         x = x.detach().cpu().numpy()
     if isinstance(x, np.ndarray | Sequence) and not isinstance(x, str):
@@ -266,7 +266,18 @@ def as_masks(masks: Any) -> Tensor:
     return masks
 
 
-def _stacked(inputs: Sequence[Tensor]) -> Tensor:
+def stacked(inputs: Sequence[Tensor]) -> Tensor:
+    """Stack the inputs of several examples.
+
+    Args:
+        inputs: tensors of one shape.
+
+    Raises:
+        ValueError: their shapes differ.
+
+    >>> stacked([torch.zeros(3), torch.ones(3)]).shape
+    torch.Size([2, 3])
+    """
     for index, x in enumerate(inputs):
         if x.shape != inputs[0].shape:
             raise ValueError(

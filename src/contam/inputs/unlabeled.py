@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from contam.batch import Domain, Shift
 from contam.data.folders import images_in
 from contam.data.image_tree import unlabeled_tree
-from contam.inputs.parts import KEYS, Parts
+from contam.inputs.parts import KEYS, Parts, stacked
 from contam.inputs.table_files import ImageTable, table_of
 
 
@@ -58,6 +58,9 @@ def without_labels(data: Any, keys: Mapping[str, str]) -> Any:
         data: a set of any accepted form.
         keys: names of the parts of dicts.
 
+    Raises:
+        ValueError: a dict has no input, or the inputs of a list differ in shape.
+
     >>> x, y = without_labels(torch.ones(2, 3), {})
     >>> x.shape, y.tolist()
     (torch.Size([2, 3]), [0, 0])
@@ -69,7 +72,8 @@ def without_labels(data: Any, keys: Mapping[str, str]) -> Any:
     whole |= isinstance(data, Mapping) and not hasattr(data, "column_names")
     if isinstance(data, list) and data and all(isinstance(part, Tensor) for part in data):
         # Batches have two or four axes, single inputs one or three.
-        data, whole = torch.cat(data) if data[0].ndim in (2, 4) else torch.stack(data), True
+        rows = [x for batch in data for x in batch] if data[0].ndim in (2, 4) else data
+        data, whole = stacked(rows), True
     return tuple(input_parts(data, keys, several=True)[:2]) if whole else data
 
 

@@ -56,7 +56,8 @@ def background_response(
     behind = float(values.var(dim=1, correction=0).mean(dim=0).sum() / total)
     return BackgroundResponse(
         relative=behind / shares.of_class,
-        within=behind / (1 - shares.of_class),
+        # Without variance within classes, backgrounds have no part in it.
+        within=behind / (1 - shares.of_class) if shares.of_class < 1 else 0.0,
         interaction=shares.of_interaction / (shares.of_class + shares.of_interaction),
     )
 
@@ -81,7 +82,7 @@ def gate_drive(
         A number that is 0 if no neuron is asymmetric or if backgrounds alone do not drive any.
 
     Raises:
-        ValueError: If a rate is not in [0, 1].
+        ValueError: If a rate is not in [0, 1], or no neuron is active on the images.
 
     Source: ours; Eq. 7, the two factors of the gradient on a background feature.
 
@@ -92,4 +93,6 @@ def gate_drive(
     """
     asymmetry = activation_asymmetry(rates.double())
     strength = values.double().flatten(0, -2).square().mean(dim=0).sqrt()
+    if not strength.any():
+        raise ValueError("no neuron is active on the images, so nothing can be relative to them")
     return float((asymmetry * alone.double().mean(dim=0).abs()).sum() / strength.sum())

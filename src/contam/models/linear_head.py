@@ -155,5 +155,6 @@ def _replaceable(module: nn.Module) -> bool:
     forward = getattr(type(module), "forward", None)
     linear = forward is nn.Linear.forward
     conv = forward is nn.Conv2d.forward and getattr(module, "kernel_size", None) == (1, 1)
+    conv = conv and getattr(module, "groups", 1) == 1
     # Weight norm and similar methods compute the weights from other parameters.
     return (linear or conv) and isinstance(module._parameters.get("weight"), nn.Parameter)

@@ -1,6 +1,7 @@
 """The effect of a repair on examples that it was not fitted to."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -92,23 +93,13 @@ def cross_fit(
     if isinstance(repair, Conversion):
         network, repair = repair.convert(network), FreshHead()
     assert isinstance(repair, HeadRepair)
-    device = next((value.device for value in network.parameters()), torch.device("cpu"))
-    head = head_of(network, find_head(network, id.x[:2].to(device)))
-    known, new = (head_features(network, part, batch_size=batch_size) for part in (id, ood))
-    return cross_fit_head(repair, head, known, new, same=same, before=before, seed=seed)
+    fits = cross_fit_of(repair, network, id, seed=seed, batch_size=batch_size)
+    return fits.effect(head_features(network, ood, batch_size=batch_size), same=same, before=before)
 
 
-def cross_fit_head(
-    repair: HeadRepair,
-    head: LinearHead,
-    id: Batch,
-    ood: Batch,
-    *,
-    same: Int[Tensor, "pairs two"] | None = None,
-    before: tuple[Int[Tensor, " n"], Int[Tensor, " m"]] | None = None,
-    seed: int = 0,
-) -> RepairEffect:
-    """Measure a repair of the head on features: fit it to one half, judge it on the other.
+@dataclass(frozen=True, eq=False)
+class HeadCrossFit:
+    """Measures a repair of the head on features; what needs ID data alone is fitted once.
 
     A repair that uses no OOD examples is fitted to all ID examples for OOD examples, unless some
     have the same content.
@@ -117,32 +108,87 @@ def cross_fit_head(
         repair: the repair.
         head: the network's own head.
         id: features that the head reads of ID examples, with labels and groups.
-        ood: the same of OOD examples.
-        same: rows of ID and OOD examples with the same content; they are kept in one half.
-        before: predicted classes of the network, if they are known.
         seed: random seed of the halves.
-
-    Returns:
-        The effect on all examples.
 
     Source: ours, two-fold cross-fitting.
     """
-    own, other = before or (head(id.x).argmax(1), head(ood.x).argmax(1))
-    halves = matched_halves(id.y, ood.y, same, seed=seed)
-    id_after, ood_after = torch.empty_like(id.y), torch.empty_like(ood.y)
-    separate = not repair.uses_ood and (same is None or not len(same))
-    labels = 0
-    for (id_fit, ood_fit), (id_judged, ood_judged) in (halves, halves[::-1]):
-        fitted = repair.fit_head(head, id.pick(id_fit), ood.pick(ood_fit))
-        id_after[id_judged] = fitted(id.x[id_judged]).argmax(1)
-        if not separate:
-            ood_after[ood_judged] = fitted(ood.x[ood_judged]).argmax(1)
-        labels = max(labels, repair.labels(ood.y[ood_fit]))
-    if separate:
-        ood_after = repair.fit_head(head, id, ood)(ood.x).argmax(1)
-    return RepairEffect(
-        own == id.y, id_after == id.y, other == ood.y, ood_after == ood.y, labels
-    )  # fmt: skip
+
+    repair: HeadRepair
+    head: LinearHead
+    id: Batch
+    seed: int = 0
+
+    @cached_property
+    def whole(self) -> LinearHead:
+        """The repaired head without OOD examples, fitted to all ID examples."""
+        return self.repair.fit_head(self.head, self.id, self.id.pick(slice(0, 0)))
+
+    @cached_property
+    def id_after(self) -> Int[Tensor, " n"]:
+        """Predicted class of each ID example after a fit to the other half of the ID examples."""
+        none = self.id.pick(slice(0, 0))
+        after = torch.empty_like(self.id.y)
+        halves = matched_halves(self.id.y, none.y, seed=self.seed)
+        for (fitted, _), (judged, _) in (halves, halves[::-1]):
+            head = self.repair.fit_head(self.head, self.id.pick(fitted), none)
+            after[judged] = head(self.id.x[judged]).argmax(1)
+        return after
+
+    def effect(
+        self,
+        ood: Batch,
+        *,
+        same: Int[Tensor, "pairs two"] | None = None,
+        before: tuple[Int[Tensor, " n"], Int[Tensor, " m"]] | None = None,
+    ) -> RepairEffect:
+        """Fit the repair to one half, judge it on the other, both ways.
+
+        Args:
+            ood: features of OOD examples with labels and groups.
+            same: rows of ID and OOD examples with the same content; they are kept in one half.
+            before: predicted classes of the network, if they are known.
+
+        Returns:
+            The effect on all examples.
+        """
+        repair, head, id = self.repair, self.head, self.id
+        own, other = before or (head(id.x).argmax(1), head(ood.x).argmax(1))
+        labels = 0
+        if not repair.uses_ood and (same is None or not len(same)):
+            id_after, ood_after = self.id_after, self.whole(ood.x).argmax(1)
+        else:
+            id_after, ood_after = torch.empty_like(id.y), torch.empty_like(ood.y)
+            halves = matched_halves(id.y, ood.y, same, seed=self.seed)
+            for (id_fit, ood_fit), (id_judged, ood_judged) in (halves, halves[::-1]):
+                fitted = repair.fit_head(head, id.pick(id_fit), ood.pick(ood_fit))
+                id_after[id_judged] = fitted(id.x[id_judged]).argmax(1)
+                ood_after[ood_judged] = fitted(ood.x[ood_judged]).argmax(1)
+                labels = max(labels, repair.labels(ood.y[ood_fit]))
+        return RepairEffect(
+            own == id.y, id_after == id.y, other == ood.y, ood_after == ood.y, labels
+        )  # fmt: skip
+
+
+def cross_fit_of(
+    repair: HeadRepair, network: LogitsAdapter, id: Batch, *, seed: int = 0, batch_size: int = 64
+) -> HeadCrossFit:
+    """Prepare the measurement of a repair of a network's head.
+
+    Args:
+        repair: the repair.
+        network: the network.
+        id: ID inputs with labels and groups.
+        seed: random seed of the halves.
+        batch_size: number of examples in a forward pass.
+
+    Source: ours.
+
+    Raises:
+        ValueError: the network has no linear head that can be replaced.
+    """
+    device = next((value.device for value in network.parameters()), torch.device("cpu"))
+    head = head_of(network, find_head(network, id.x[:2].to(device)))
+    return HeadCrossFit(repair, head, head_features(network, id, batch_size=batch_size), seed)
 
 
 def matched_halves(

@@ -10,7 +10,6 @@ from torch.nn.functional import one_hot
 
 from contam.batch import Batch
 from contam.models.linear_head import LinearHead
-from contam.models.logits_adapter import LogitsAdapter
 from contam.remedies.fresh_head import fit_linear_head
 from contam.remedies.repair import HeadRepair
 from contam.training.probe import LEAST_SHRINKAGE
@@ -28,9 +27,6 @@ class DomainErasure(HeadRepair):
 
     name = "domain erasure"
     needs = frozenset({"linear head", "ID labels", "OOD inputs"})
-
-    def applies(self, network: LogitsAdapter, id: Batch, ood: Batch) -> str:
-        return "" if len(ood.y) else "there are no OOD examples"
 
     def fit_head(self, head: LinearHead, id: Batch, ood: Batch) -> LinearHead:
         group = id.domain.unique(return_inverse=True)[1]

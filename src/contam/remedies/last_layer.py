@@ -55,7 +55,7 @@ class LastLayerRetraining(HeadRepair):
 
     def applies(self, network: LogitsAdapter, id: Batch, ood: Batch) -> str:
         classes = len(ood.y.unique())
-        if self.labels(ood.y) < self.per_class * classes / 2:
+        if not classes or self.labels(ood.y) < self.per_class * classes / 2:
             return (
                 f"{len(ood.y)} OOD examples of {classes} classes are fewer than half of "
                 f"{self.per_class} per class"

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from contam.batch import Batch
 from contam.inputs import as_domain
+from contam.inputs.parts import some_of
 from contam.models.linear_head import LinearHead, find_head, head_of, with_head
 from contam.models.logits_adapter import LogitsAdapter
 from contam.models.observe import observe
@@ -84,14 +85,16 @@ class Repair(ABC):
             network: returns logits in any form of `LogitsAdapter`.
             id: ID data of any form of `contam.inputs`, as the network takes it. The domain of an
                 example is its group.
-            ood: OOD data, for repairs that use it.
+            ood: OOD data, for repairs that use it; labels are needed only by those that use
+                labels. Names of classes, such as those of folders, are numbered as in `id`.
             batch_size: number of examples in a forward pass.
 
         Returns:
             The copy; of a `LogitsAdapter`, an adapter.
 
         Raises:
-            ValueError: the repair does not fit the network or the data.
+            ValueError: the data can't be read, a label has no logit, or the repair does not fit the
+                network or the data.
         """
 
 
@@ -109,13 +112,19 @@ class HeadRepair(Repair):
         """
 
     def applies(self, network: LogitsAdapter, id: Batch, ood: Batch) -> str:
-        return ""
+        return "there are no OOD examples" if self.uses_ood and not len(ood.y) else ""
 
     @final
     def fit(self, network: nn.Module, *, id: Any, ood: Any = None, batch_size: int = 64) -> Any:
         adapter, id, ood = _read(self, network, id, ood)
         name = find_head(adapter, _on_device(adapter, id.x[:2]))
         head = head_of(adapter, name)
+        for title, part in (("ID", id), ("OOD", ood)):
+            if len(part.y) and int(part.y.max()) >= len(head.bias):
+                raise ValueError(
+                    f"{title} labels {int(part.y.min())}..{int(part.y.max())} don't fit "
+                    f"{len(head.bias)} logits, numbered from 0"
+                )
         known, new = (head_features(adapter, part, batch_size=batch_size) for part in (id, ood))
         return _as_given(network, with_head(adapter, name, self.fit_head(head, known, new)))
 
@@ -202,21 +211,32 @@ def _read(
 ) -> tuple[LogitsAdapter, Batch, Batch]:
     """The network and the data in the forms that repairs work on, checked."""
     adapter = network if isinstance(network, LogitsAdapter) else LogitsAdapter(network)
-    known = _examples(id)
+    known, classes = _examples(id)
     if repair.uses_ood and ood is None:
         raise ValueError(f"{repair.title!r} needs OOD data; give ood=")
-    new = known.pick(slice(0, 0)) if ood is None else _examples(ood)
+    new = known.pick(slice(0, 0))
+    if ood is not None:
+        new, others = _examples(ood, classes, labeled="OOD labels" in repair.needs)
+        if classes and others and classes != others:
+            raise ValueError(
+                f"the classes are {some_of(classes)} in id= and {some_of(others)} in ood=; "
+                "expected the same in the same order"
+            )
     reason = repair.applies(adapter, known, new)
     if reason:
         raise ValueError(f"{repair.title!r} does not fit: {reason}")
     return adapter, known, new
 
 
-def _examples(data: Any) -> Batch:
+def _examples(
+    data: Any, classes: tuple[str, ...] | None = None, *, labeled: bool = True
+) -> tuple[Batch, tuple[str, ...] | None]:
+    """The examples, and the names of their classes if they are known."""
     if isinstance(data, Batch):
-        return data
-    parts = list(as_domain(data).batches(256))
-    return Batch(*map(torch.cat, zip(*parts, strict=True)))
+        return data, None
+    domain = as_domain(data, classes=classes, labeled=labeled)
+    parts = list(domain.batches(256))
+    return Batch(*map(torch.cat, zip(*parts, strict=True))), domain.classes
 
 
 def _as_given(network: nn.Module, repaired: LogitsAdapter) -> nn.Module:
