@@ -16,7 +16,7 @@ from contam.batch import Batch
 from contam.measures.accuracy import accuracy
 from contam.models.linear_head import LinearHead
 from contam.models.logits_adapter import LogitsAdapter
-from contam.remedies import REPAIRS, FreshHead
+from contam.remedies import REPAIRS, HeadRepair
 
 SETTINGS = {
     "reference": None, "untrained": False, "altered": False, "progress": False
@@ -129,7 +129,10 @@ def test_a_head_that_needs_no_ood_data_is_fitted_once_for_all_ood_sets(model):
     fits: list[int] = []
 
     @dataclass(frozen=True)
-    class Counting(FreshHead):
+    class Counting(HeadRepair):
+        name = "counting"
+        needs = frozenset({"ID labels"})
+
         def fit_head(self, head: LinearHead, id: Batch, ood: Batch) -> LinearHead:
             fits.append(len(id.y))
             return head
