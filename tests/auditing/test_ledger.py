@@ -396,3 +396,30 @@ def test_brightness_is_a_corruption_although_no_object_is_cut_out() -> None:
 
     found = audited(Stripes(), striped(300, bright=False), striped(300, bright=True), masks=False)
     assert found.verdict.cause == "corruption", found.verdict.sentence
+
+
+def scored(name: str, role: Literal["id", "ood"], correct: float) -> SetScores:
+    return SetScores(
+        name=name, role=role, overall=share_correct(torch.arange(200) < 200 * correct),
+        by_class={str(k): share_correct(torch.ones(100)) for k in range(2)},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("low", [-0.01, 0.05])
+def test_a_share_that_may_be_zero_is_not_named_in_the_verdict(low: float) -> None:
+    entries = [
+        LostPoints(cause=cause, what=f"a change of {cause}", how="given back",
+                   points=Interval(value=value, low=start, high=0.4))
+        for cause, value, start in (("head", 0.3, 0.2), ("corruption", 0.1, low))
+    ]  # fmt: skip
+    ledger = Ledger(on="night", loss=Interval(value=0.4), entries=tuple(entries))
+    found = verdict([scored("ID", "id", 0.9), scored("night", "ood", 0.5)], [ledger])
+    assert found.cause == "head"
+    assert ("corruption" in found.sentence) is (low > 0)
+    assert ("corruption" in found.behind) is (low > 0)
+
+
+def test_an_accuracy_below_chance_is_named_so() -> None:
+    found = verdict([scored("ID", "id", 0.9), scored("night", "ood", 0.2)])
+    (reason,) = found.reasons
+    assert "falls below chance (50.0 %) there, so it loses all of its above-chance" in reason

@@ -61,6 +61,15 @@ def width(interval: Interval) -> float:
     return interval.high - interval.low
 
 
+def above_zero(interval: Interval) -> bool:
+    """Return whether the whole interval lies above zero; one without ends does not.
+
+    >>> above_zero(Interval(value=0.2, low=0.1, high=0.3)), above_zero(Interval(value=0.2))
+    (True, False)
+    """
+    return interval.low is not None and interval.low > 0
+
+
 def complement(interval: Interval) -> Interval:
     """Return one minus the interval.
 

@@ -102,7 +102,8 @@ def verdict(
         sentence=sentence,
         reasons=_reasons(cause, lost, (*tested, *steps)),
         steps=(lost, *tested, *steps),
-        behind=tuple(dict.fromkeys(e.cause for e in named if e.cause != cause))
+        behind=tuple(dict.fromkeys(e.cause for e in named if e.cause != cause
+                                   and _beyond_chance(e)))
         if cause != HEALTHY else (),
         findings=(*extra, *findings),
         missing=_missing(cause, worst, ledger, unlabeled),
@@ -238,10 +239,14 @@ def _lost(own: SetScores, worst: SetScores | None) -> Step:
             "yes": "there is no failure to explain", "no": "this failure needs a cause",
             "undecided": "it is unclear whether this is a failure",
         }[answer]  # fmt: skip
+        amount = (
+            f"falls below chance ({100 * chance_accuracy(worst):.1f} %) there, so it loses all"
+            if found.value > 1 else f"loses {percent(found)}"
+        )  # fmt: skip
         why = (
             f"Accuracy is {percent(own.overall.accuracy)} on {own.name} and "
-            f"{percent(worst.overall.accuracy)} on {worst.name}. The network loses "
-            f"{percent(found)} of its above-chance accuracy: {conclusion}."
+            f"{percent(worst.overall.accuracy)} on {worst.name}. The network {amount} of its "
+            f"above-chance accuracy: {conclusion}."
         )
     return Step(
         question=QUESTION, evidence=MEASURED, found=found, threshold=NEGLIGIBLE, answer=answer,
@@ -255,7 +260,10 @@ def _sentence(ledger: Ledger | None, named: Sequence[LostPoints]) -> str:
         return ""
     entry, loss, rest = named[0], 100 * ledger.loss.value, 100 * ledger.unexplained
     verb = "gives back" if entry.how == "given back" else "accounts for"
-    others = [e for e in ledger.entries if e.cause != entry.cause and e.how != "rest"]
+    others = [
+        other for other in ledger.entries
+        if other.cause != entry.cause and other.how != "rest" and _beyond_chance(other)
+    ]  # fmt: skip
     more = "".join(f" {100 * e.points.value:.1f} are due to {e.cause}." for e in others)
     ending = f" {rest:.1f} remain unexplained." if rest >= 0.05 * loss else ""
     what = entry.what[:1].upper() + entry.what[1:]
@@ -263,6 +271,11 @@ def _sentence(ledger: Ledger | None, named: Sequence[LostPoints]) -> str:
         f"{what}: this {verb} {100 * entry.points.value:.1f} of the {loss:.1f} points that are "
         f"lost on {ledger.on}.{more}{ending} {BY_NAME[entry.cause].meaning}"
     )
+
+
+def _beyond_chance(entry: LostPoints) -> bool:
+    """Whether a share may be named: its interval does not include 0."""
+    return entry.points.low is None or entry.points.low > 0
 
 
 def _small(entry: LostPoints, worst: SetScores) -> str:

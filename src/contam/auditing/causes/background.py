@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from contam.auditing.causes.cause import SIGNIFICANCE, Cause, CauseTest, paired_p_value
-from contam.auditing.comparison import NO_IMAGES, PLAUSIBLE, Comparison, Treatment, gain_of
+from contam.auditing.causes.cause import SIGNIFICANCE, Cause, CauseTest, TreatmentResult
+from contam.auditing.comparison import NO_IMAGES, PLAUSIBLE, Comparison, Treatment
 from contam.auditing.interchange import donors
-from contam.auditing.intervals import points, scaled
+from contam.auditing.intervals import points
 from contam.auditing.records import Answer, CauseEvidence, Interval, Number, Remedy
 from contam.auditing.scores import share_correct
 from contam.batch import Batch
@@ -305,18 +305,22 @@ class BackgroundShortcut(Cause):
             return self.not_tested(found.reason)
         fall = found.lost(REFERENCE[0], REFERENCE[1])
         own, other = found.correct[REFERENCE[4]], found.correct[REFERENCE[3]]
-        gain = gain_of(other, own, seed=comparison.seed)
-        p_value = paired_p_value(int((own & ~other).sum()), int((other & ~own).sum()))
-        share = scaled(gain, 1 / max(comparison.loss.value, 1e-9))
-        sure = p_value < SIGNIFICANCE and fall >= self.follows
-        large = share.value >= self.threshold
-        answer: Answer = "yes" if large and sure else "no"
+        treatment = Treatment(
+            self.name, "OOD objects on ID backgrounds of their own class", 2,
+            found.treatments[True].images,
+            fix="train on images whose background does not predict the class",
+        )  # fmt: skip
+        result = TreatmentResult(comparison.name, treatment, other, own, comparison.seed)
+        gain, relies = result.gain, fall >= self.follows
+        share, answer = self.share_of_loss(
+            comparison, gain, sure=relies and result.p_value < SIGNIFICANCE, unsure="no"
+        )
         why = (
             f"ID objects lose {100 * fall:.1f} points on ID backgrounds of other classes. OOD "
             f"objects gain {points(gain)} on backgrounds of their own class beyond those of others "
-            f"(p = {p_value:.2g}): the network "
-            + ("relies on" if answer == "yes" else "does not rely on")
-            + " the background of the class."
+            f"(p = {result.p_value:.2g}): the network "
+            f"{'relies' if relies else 'does not rely'} on the background of the class"
+            + (", which does not account for the loss." if relies and answer == "no" else ".")
         )
         evidence = CauseEvidence(
             cause=self.name, title=self.question, method=_method(found), effect=gain,
@@ -326,11 +330,6 @@ class BackgroundShortcut(Cause):
                        on=comparison.inputs.id.name, value=Interval(value=fall)),
                 Number(what="gain", on=comparison.name, value=gain),
             ),
-        )  # fmt: skip
-        treatment = Treatment(
-            self.name, "OOD objects on ID backgrounds of their own class", 2,
-            found.treatments[True].images,
-            fix="train on images whose background does not predict the class",
         )  # fmt: skip
         return CauseTest(
             self.step(share, answer, why), evidence, treatment if answer == "yes" else None,

@@ -7,6 +7,7 @@ or a statistic that only this cause produces. No cause is concluded from the fai
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -105,6 +106,21 @@ class Cause(ABC):
         """Return that the test could not be made, and why."""
         return CauseTest(self.step(None, "not asked", f"Not tested: {reason}."))
 
+    def share_of_loss(
+        self, comparison: Comparison, points: Interval, *, sure: bool, unsure: Answer = "undecided"
+    ) -> tuple[Interval, Answer]:
+        """Return accuracy as a share of the loss, and whether it is large enough for a cause.
+
+        Args:
+            comparison: the ID set and the OOD set.
+            points: accuracy that a treatment gives back, or that an imitation costs.
+            sure: whether it is beyond chance.
+            unsure: the answer for a large share that may be chance.
+        """
+        share = scaled(points, 1 / max(comparison.loss.value, 1e-9))
+        large = share.value >= self.threshold
+        return share, "yes" if large and sure else unsure if large else "no"
+
     def judged(
         self,
         comparison: Comparison,
@@ -125,35 +141,94 @@ class Cause(ABC):
             method: one or two sentences for the page.
             numbers: further numbers for the page.
         """
-        gain = gain_of(before, after, seed=comparison.seed)
-        p_value = paired_p_value(int((after & ~before).sum()), int((before & ~after).sum()))
-        share = scaled(gain, 1 / max(comparison.loss.value, 1e-9))
-        large, sure = share.value >= self.threshold, p_value < SIGNIFICANCE
-        answer: Answer = "yes" if large and sure else "undecided" if large else "no"
+        result = TreatmentResult(comparison.name, treatment, before, after, comparison.seed)
+        share, answer = self.share_of_loss(
+            comparison, result.gain, sure=result.p_value < SIGNIFICANCE
+        )
         conclusion = {
             "yes": f"this gives {100 * share.value:.0f} % of the lost accuracy back",
             "undecided": "this may be chance",
             "no": "this gives little or nothing back",
         }[answer]
-        own, other = share_correct(before).accuracy, share_correct(after).accuracy
-        why = (
-            f"With {treatment.what}, accuracy on {comparison.name} goes from "
-            f"{100 * own.value:.1f} % to {100 * other.value:.1f} % ({points(gain)}, "
-            f"p = {p_value:.2g}, n = {len(before)}): {conclusion}."
-        )
-        where = {"on": comparison.name, "part": treatment.what}
-        evidence = CauseEvidence(
-            cause=self.name, title=self.question, method=method, effect=gain,
-            measured=f"gain in OOD accuracy with {treatment.what}", n=len(before),
-            numbers=(
-                Number(what=BEFORE, value=own, **where), Number(what=AFTER, value=other, **where),
-                Number(what=GAIN, value=gain, **where),
-                Number(what=P_VALUE, value=Interval(value=p_value), **where), *numbers,
-            ),
-        )  # fmt: skip
         return CauseTest(
-            self.step(share, answer, why), evidence, treatment if answer == "yes" else None,
+            self.step(share, answer, f"{result.sentence}: {conclusion}."),
+            result.evidence(self, method, numbers), treatment if answer == "yes" else None,
             what=treatment.what, fix=treatment.fix,
+        )  # fmt: skip
+
+    def tried(
+        self, comparison: Comparison, base: Sequence[Treatment], treatment: Treatment, *,
+        method: str,
+    ) -> CauseTest:  # fmt: skip
+        """Apply a treatment to the examples that did not choose it, and return its test.
+
+        Args:
+            comparison: the ID set and the OOD set.
+            base: treatments of plumbing faults, which are applied before and after.
+            treatment: the change.
+            method: one or two sentences for the page.
+        """
+        rows = comparison.judged
+        before, after = (comparison.correct(some, rows) for some in (base, [*base, treatment]))
+        return self.judged(comparison, treatment, before, after, method=method)
+
+
+@dataclass(frozen=True, eq=False)
+class TreatmentResult:
+    """The correct answers before and after a treatment, on examples that did not choose it."""
+
+    on: str
+    """Name of the data set."""
+    treatment: Treatment
+    before: Bool[Tensor, " n"]
+    after: Bool[Tensor, " n"]
+    seed: int = 0
+    """Seed of the interval."""
+
+    @cached_property
+    def gain(self) -> Interval:
+        """Accuracy after minus before."""
+        return gain_of(self.before, self.after, seed=self.seed)
+
+    @property
+    def p_value(self) -> float:
+        """Of the hypothesis that there is no gain."""
+        gained, lost = self.after & ~self.before, self.before & ~self.after
+        return paired_p_value(int(gained.sum()), int(lost.sum()))
+
+    @property
+    def accuracies(self) -> tuple[Interval, Interval]:
+        """Before and after."""
+        return share_correct(self.before).accuracy, share_correct(self.after).accuracy
+
+    @property
+    def sentence(self) -> str:
+        """The result without a conclusion and without a full stop."""
+        own, other = self.accuracies
+        return (
+            f"With {self.treatment.what}, accuracy on {self.on} goes from {100 * own.value:.1f} % "
+            f"to {100 * other.value:.1f} % ({points(self.gain)}, p = {self.p_value:.2g}, "
+            f"n = {len(self.before)})"
+        )
+
+    def evidence(self, cause: Cause, method: str, numbers: Sequence[Number] = ()) -> CauseEvidence:
+        """Return the numbers for the page.
+
+        Args:
+            cause: the cause that the treatment shows.
+            method: one or two sentences.
+            numbers: further numbers.
+        """
+        own, other = self.accuracies
+        values = (own, other, self.gain, Interval(value=self.p_value))
+        return CauseEvidence(
+            cause=cause.name, title=cause.question, method=method, effect=self.gain,
+            measured=f"gain in OOD accuracy with {self.treatment.what}", n=len(self.before),
+            numbers=(
+                *(Number(what=what, value=value, on=self.on, part=self.treatment.what)
+                  for what, value in zip((BEFORE, AFTER, GAIN, P_VALUE), values, strict=True)),
+                *numbers,
+            ),
         )  # fmt: skip
 
 
@@ -170,8 +245,11 @@ def best_variant(
         variants: the variants; of equal ones the first is returned.
 
     Returns:
-        The variant; None if none does better than the images as they are.
+        The variant; None if none does better than the images as they are, or without images for
+        choosing.
     """
+    if not len(comparison.first):
+        return None
 
     def score(variant: Treatment, rows: Int[Tensor, " some"]) -> int:
         return int(comparison.correct([*base, variant], rows).sum())

@@ -25,7 +25,7 @@ from contam.auditing.image_edits import (
     sharpness,
     with_statistics,
 )
-from contam.auditing.intervals import scaled
+from contam.auditing.intervals import above_zero
 from contam.auditing.records import CauseEvidence, Interval, Number
 from contam.data.object_removal import pasted
 from contam.rng import generator_for
@@ -143,7 +143,7 @@ class Corruption(Cause):
         names = comparison.inputs.id.name, comparison.name
         masks = [comparison.given_masks(name) for name in names]
         assert comparison.id_images is not None
-        if masks[0] is None or masks[1] is None:
+        if masks[0] is None or masks[1] is None or len(masks[0]) < 2:
             return False
         own, other = (
             (mask.to(x) * x).sum((2, 3)) / mask.to(x).sum((2, 3)).clamp(min=1e-6)
@@ -165,10 +165,7 @@ class Corruption(Cause):
         before = comparison.answer(few.x).predicted == few.y
         after = comparison.answer(edit(few.x)).predicted == few.y
         loss = gain_of(after, before, seed=comparison.seed)
-        share = scaled(loss, 1 / max(comparison.loss.value, 1e-9))
-        sure = loss.low is not None and loss.low > 0
-        large = share.value >= self.threshold
-        answer = "yes" if large and sure else "undecided" if large else "no"
+        share, answer = self.share_of_loss(comparison, loss, sure=above_zero(loss))
         low, most = loss.low or 0.0, comparison.loss.high
         if most is not None and low > most:
             # OOD images that were as degraded would have lost more.

@@ -73,10 +73,8 @@ class Geometry(Cause):
                     f"{comparison.name} back.",
                 )
             )  # fmt: skip
-        rows = comparison.judged
-        return self.judged(
-            comparison, best, comparison.correct(base, rows),
-            comparison.correct([*base, best], rows),
+        return self.tried(
+            comparison, base, best,
             method="OOD images are rotated, mirrored and resized. The change is chosen on some "
             "images and judged on others.",
         )  # fmt: skip

@@ -56,13 +56,9 @@ class Head(Cause):
             "OOD images beside the network's own head."
         )
         if base:
-            rows = comparison.judged
-            before = comparison.correct(base, rows)
-            after = comparison.correct([*base, treatment], rows)
-        else:
-            # Nothing was chosen, so all OOD examples judge the head.
-            before = comparison.ood.correct
-            after = passes.fresh_correct[comparison.name]
+            return self.tried(comparison, base, treatment, method=method)
+        # Nothing was chosen, so all OOD examples judge the head.
+        before, after = comparison.ood.correct, passes.fresh_correct[comparison.name]
         return self.judged(comparison, treatment, before, after, method=method)
 
 

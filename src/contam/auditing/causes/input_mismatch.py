@@ -7,12 +7,18 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor
 
-from contam.auditing.causes.cause import Cause, CauseTest, best_variant
+from contam.auditing.causes.cause import (
+    SIGNIFICANCE,
+    Cause,
+    CauseTest,
+    TreatmentResult,
+    best_variant,
+)
 from contam.auditing.comparison import NO_IMAGES, Comparison, Treatment
 from contam.auditing.image_edits import HALVES, IMAGENET, Edit, denormalized, normalized
 from contam.auditing.intervals import above_chance, chance_accuracy
 from contam.auditing.passes import Passes
-from contam.auditing.records import SetScores
+from contam.auditing.records import SetScores, Step
 
 SOLVED, LEAST_GAIN = 0.6, 0.15
 """ID accuracy from chance to perfect up to which the ID images are tested, too, and the least gain
@@ -22,6 +28,12 @@ CLOSER = 0.02
 MEAN_OFF, SPREAD_OFF = 0.6, 1.4
 """After a change of scale, the largest difference of the mean from the ID mean, in ID standard
 deviations, and the largest ratio of the standard deviations."""
+
+
+METHOD = (
+    "Channels are exchanged, and values are inverted, scaled and normalized in other ways. The "
+    "change is chosen on some images and judged on others."
+)
 
 
 @final
@@ -60,26 +72,29 @@ class InputMismatch(Cause):
         if found.value > SOLVED or same.id_images is None:
             return None
         try:
-            test = self.test(same, ())
+            best = self._best(same, ())
+            if best is None:
+                return None
+            before, after = (same.correct(some, same.judged) for some in ([], [best]))
         except (ValueError, RuntimeError):  # the network can't be run on edited images
             return None
-        gain = None if test.evidence is None else test.evidence.effect
-        if not test.positive or gain is None or gain.value < LEAST_GAIN:
+        result = TreatmentResult(same.name, best, before, after, same.seed)
+        if result.gain.value < LEAST_GAIN or result.p_value >= SIGNIFICANCE:
             return None
-        return test
+        step = Step(
+            question="Do the ID images reach the network in another form than it was trained on?",
+            evidence="gain in ID accuracy", found=result.gain, answer="yes", threshold=LEAST_GAIN,
+            leads_to=self.name, why=f"{result.sentence}.",
+        )  # fmt: skip
+        return CauseTest(
+            step, result.evidence(self, METHOD), best, what=best.what, fix=best.fix
+        )  # fmt: skip
 
     def test(self, comparison: Comparison, base: Sequence[Treatment]) -> CauseTest:
         own, other = comparison.id_images, comparison.ood_images
         if own is None or other is None:
             return self.not_tested(NO_IMAGES)
-        # Where a set is compared with itself, its own pixel statistics say nothing.
-        alone = own is other
-        variants = [
-            Treatment(self.name, variant.what, 0, comparison_edit(variant.edit), fix=variant.fix)
-            for variant in input_variants(own.x, comparison.in_network_range)
-            if alone or _closer(variant, other.x, own.x)
-        ]
-        best = best_variant(comparison, base, variants) if variants else None
+        best = self._best(comparison, base)
         if best is None:
             return CauseTest(
                 self.step(
@@ -88,13 +103,20 @@ class InputMismatch(Cause):
                     f"the images of {comparison.name} give no accuracy back.",
                 )
             )  # fmt: skip
-        rows = comparison.judged
-        return self.judged(
-            comparison, best, comparison.correct([*base], rows),
-            comparison.correct([*base, best], rows),
-            method="Channels are exchanged, and values are inverted, scaled and normalized in "
-            "other ways. The change is chosen on some OOD images and judged on others.",
-        )  # fmt: skip
+        return self.tried(comparison, base, best, method=METHOD)
+
+    def _best(self, comparison: Comparison, base: Sequence[Treatment]) -> Treatment | None:
+        """The variant with the most correct answers among those that fit the ID images."""
+        own, other = comparison.id_images, comparison.ood_images
+        assert own is not None and other is not None
+        # Where a set is compared with itself, its own pixel statistics say nothing.
+        alone = own is other
+        variants = [
+            Treatment(self.name, variant.what, 0, comparison_edit(variant.edit), fix=variant.fix)
+            for variant in input_variants(own.x, comparison.in_network_range)
+            if alone or _closer(variant, other.x, own.x)
+        ]
+        return best_variant(comparison, base, variants) if variants else None
 
 
 def comparison_edit(edit: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:

@@ -72,10 +72,8 @@ class LabelMismatch(Cause):
             if len(to) <= 100
             else "check the order of the classes in the label file",
         )
-        rows = comparison.judged
-        return self.judged(
-            comparison, treatment, comparison.correct(base, rows),
-            comparison.correct([*base, treatment], rows),
+        return self.tried(
+            comparison, base, treatment,
             method="Predicted classes are assigned to labels one to one, so that most predictions "
             "match on some of the OOD examples; the others judge the assignment.",
         )  # fmt: skip

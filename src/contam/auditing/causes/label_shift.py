@@ -8,7 +8,7 @@ import torch
 
 from contam.auditing.causes.cause import Cause, CauseTest
 from contam.auditing.comparison import Comparison, Treatment, interval_of
-from contam.auditing.intervals import scaled
+from contam.auditing.intervals import above_zero
 from contam.auditing.records import CauseEvidence, Number
 
 
@@ -41,10 +41,7 @@ class LabelShift(Cause):
             return correct[a].mean() - accuracy[other.y[b]].mean()
 
         loss = interval_of(predicted_loss, (len(own.y), len(other.y)), seed=comparison.seed)
-        share = scaled(loss, 1 / max(comparison.loss.value, 1e-9))
-        sure = loss.low is not None and loss.low > 0
-        large = share.value >= self.threshold
-        answer = "yes" if large and sure else "undecided" if large else "no"
+        share, answer = self.share_of_loss(comparison, loss, sure=above_zero(loss))
         why = (
             f"With the ID accuracy of each class, the class shares of {comparison.name} would "
             f"cost {100 * loss.value:.1f} points of the {100 * comparison.loss.value:.1f} that are "

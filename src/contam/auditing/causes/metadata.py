@@ -11,8 +11,8 @@ from torch import Tensor
 
 from contam.auditing.causes.cause import SIGNIFICANCE, Cause, CauseTest
 from contam.auditing.comparison import Comparison, Treatment, interval_of
-from contam.auditing.intervals import scaled
-from contam.auditing.records import Answer, CauseEvidence, Interval, Number
+from contam.auditing.intervals import above_zero
+from contam.auditing.records import CauseEvidence, Interval, Number
 
 GOES_WITH = 0.15
 """Smallest excess over chance of the ID examples whose class is that of their column's value."""
@@ -76,9 +76,8 @@ class MetadataShortcut(Cause):
                 )
             )  # fmt: skip
         best = max(found, key=lambda result: result.lost.value)
-        share = scaled(best.lost, 1 / max(comparison.loss.value, 1e-9))
-        sure = best.p_value < SIGNIFICANCE and (best.lost.low or 0.0) > 0
-        answer: Answer = "yes" if sure and share.value >= self.threshold else "no"
+        sure = best.p_value < SIGNIFICANCE and above_zero(best.lost)
+        share, answer = self.share_of_loss(comparison, best.lost, sure=sure, unsure="no")
         agree, differ = best.accuracy
         why = (
             f"The class goes with the column {best.name} in {100 * best.agreement[0]:.0f} % of the "

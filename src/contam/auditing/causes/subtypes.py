@@ -12,7 +12,6 @@ from torch import Tensor
 from contam.auditing.causes.background import interchange
 from contam.auditing.causes.cause import Cause, CauseTest
 from contam.auditing.comparison import Comparison, Treatment, interval_of
-from contam.auditing.intervals import scaled
 from contam.auditing.records import CauseEvidence, Interval, Number
 
 FAILING, SOUND = 0.4, 0.15
@@ -108,8 +107,6 @@ class NewSubtypes(Cause):
                 for what, value in (("lost accuracy", losses), (self.measured, novelty))
             ),
         )  # fmt: skip
-        share = scaled(lost, 1 / max(comparison.loss.value, 1e-9))
-        assert share is not None
         return CauseTest(
             self.step(Interval(value=far), "yes" if positive else "no", why), evidence,
             imitated=lost if positive else None, what=f"new kinds of objects in {listed}",
