@@ -401,7 +401,7 @@ def test_brightness_is_a_corruption_although_no_object_is_cut_out() -> None:
 def scored(name: str, role: Literal["id", "ood"], correct: float) -> SetScores:
     return SetScores(
         name=name, role=role, overall=share_correct(torch.arange(200) < 200 * correct),
-        by_class={str(k): share_correct(torch.ones(100)) for k in range(2)},
+        by_class={str(k): share_correct(torch.ones(100).bool()) for k in range(2)},
     )  # fmt: skip
 
 
