@@ -382,7 +382,9 @@ def _misfit(method: Method, problem: Problem, networks: BaselineNetworks, trial:
     x = next(problem.train[0].inner.batches(2)).x
     # Images in files are normalized for the network, so they have no known black and white.
     embedded = problem.altered is not None
-    return change.misfit(network, x, masks=bool(problem.masked), pixels=embedded)
+    return change.misfit(
+        network, x, masks=bool(problem.masked), pixels=embedded, domains=len(problem.train)
+    )
 
 
 def _no_teacher(problem: Problem) -> str:
