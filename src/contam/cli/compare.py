@@ -42,6 +42,7 @@ def compare(
     folder: Path | None = None,
     ood: str | None = None,
     network: str | None = None,
+    side: int | None = None,
     steps: int | None = None,
     step_size: float | None = None,
     batch_size: int | None = None,
@@ -70,6 +71,7 @@ def compare(
         folder: folder of the images.
         ood: test domain of DomainNet, PACS or your own folder.
         network: architecture, trained from random weights, such as resnet8 or timm:resnet18.
+        side: pixels of the square inputs of images in files.
         steps: steps of each training.
         step_size: step size of the default settings.
         batch_size: images from every domain in a step.
@@ -92,7 +94,7 @@ def compare(
     methods = [find_method(name) for name in (method or base.methods)]
     networks = {
         "folder": folder, "ood": ood, "network": network, "steps": steps, "step_size": step_size,
-        "batch_size": batch_size,
+        "batch_size": batch_size, "side": side,
     }  # fmt: skip
     changes: dict[str, Any] = {
         "methods": [one.name for one in methods],
