@@ -135,7 +135,8 @@ def _curves(
         panels.append(
             lines(
                 points, title=title, x=("x", drawing.x), y=(column, title),
-                series=("what", ""), log=drawing.log, points=True,
+                series=("what", drawing.series if name == "width" else ""), log=drawing.log,
+                points=True,
             )
         )  # fmt: skip
         shown += [{"of": title} | point for point in points]
