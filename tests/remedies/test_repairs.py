@@ -16,6 +16,7 @@ from contam.remedies import (
     REPAIRS,
     BatchNormStatistics,
     CenteredMaps,
+    CoreProjection,
     DomainErasure,
     FreshHead,
     GroupBalancedHead,
@@ -25,6 +26,7 @@ from contam.remedies import (
     WeightInterpolation,
     cross_fit,
 )
+from contam.remedies.core_projection import core_basis
 from contam.remedies.domain_erasure import fit_eraser
 from contam.remedies.fresh_head import fit_linear_head
 from contam.remedies.last_layer import balanced_rows
@@ -157,6 +159,36 @@ def test_erasing_the_domain_helps_where_it_is_mixed_with_a_class_only():
     assert gain(DomainErasure(), model, own, new) > 0.3
     assert gain(FreshHead(), model, own, new) < 0.05
     assert gain(DomainErasure(), network(right_head()), features(600, seed=3), own) < 0.05
+
+
+def test_a_core_projection_helps_where_a_head_reads_the_background_only():
+    def seen(seed: int, shift: float = 0.0) -> Batch:
+        """Features with a background that is added to the first coordinate and to the fourth."""
+        data = features(600, seed=seed)
+        background = 2 * noise(600, 1, seed=seed + 50)[:, 0]
+        data.x[:, 0] += background
+        data.x[:, 3] = background + shift
+        return data
+
+    own = seen(1)
+    # The best ID head subtracts the fourth coordinate from the first.
+    model = network(fit_linear_head(own.x, own.y, classes=3))
+    assert gain(CoreProjection(), model, own, seen(2, shift=6.0)) > 0.1
+    assert gain(FreshHead(), model, own, seen(2, shift=6.0)) < 0.05
+    assert gain(CoreProjection(), model, own, seen(3)) < 0
+    # A shift of the core features reaches every head.
+    moved = features(600, seed=4, shift=CENTERS[1] - CENTERS[0])
+    assert abs(gain(CoreProjection(), network(right_head()), features(600, seed=5), moved)) < 0.05
+
+
+def test_the_core_subspace_holds_the_class_means_and_no_more():
+    known = features(300, seed=1)
+    basis = core_basis(known.x, known.y)
+    assert basis.shape == (6, 2)
+    torch.testing.assert_close(basis.T @ basis, torch.eye(2))
+    means = torch.stack([known.x[known.y == label].mean(0) for label in range(3)])
+    offsets = means - means.mean(0)
+    torch.testing.assert_close(offsets @ basis @ basis.T, offsets, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("n", [400, 30], ids=["more examples than features", "fewer"])

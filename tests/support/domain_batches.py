@@ -1,10 +1,9 @@
-"""Minibatches of several domains, and a network of two parameters for derivations by hand."""
+"""Minibatches of small images from several domains, and what a step leaves in a parameter."""
 
 import torch
 from torch import Tensor, nn
 
 from contam.batch import Batch
-from contam.models.classifier import Classifier
 
 
 def domain_batches(*sizes: int, dtype: torch.dtype = torch.float64) -> list[Batch]:
@@ -19,38 +18,13 @@ def domain_batches(*sizes: int, dtype: torch.dtype = torch.float64) -> list[Batc
     return batches
 
 
-def two_parameters(first: float = 0.5, second: float = -0.25) -> Classifier:
-    """A linear encoder with two weights w, and logits (w x, -w x) that nothing else changes."""
-    network = Classifier(nn.Linear(2, 1, bias=False), classes=2, width=1).double()
-    with torch.no_grad():
-        network.encoder.get_parameter("weight").copy_(torch.tensor([[first, second]]))
-        network.head.weight.copy_(torch.tensor([[1.0], [-1.0]]))
-        network.head.bias.zero_()
-    network.head.requires_grad_(False)
-    return network
+def value_of(network: nn.Module, name: str = "encoder.weight") -> Tensor:
+    """A flat copy of a parameter."""
+    return network.get_parameter(name).detach().flatten().clone()
 
 
-def weights_of(network: Classifier) -> Tensor:
-    """The two weights."""
-    return network.encoder.get_parameter("weight").detach()[0]
-
-
-def gradient_in(network: nn.Module, name: str = "encoder.weight") -> Tensor:
-    """The gradient that the last step left in a parameter, that is in its first row."""
+def gradient_of_step(network: nn.Module, name: str = "encoder.weight") -> Tensor:
+    """A flat copy of the gradient that the last step left in a parameter."""
     gradient = network.get_parameter(name).grad
     assert gradient is not None
-    return gradient[0]
-
-
-def two_parameter_gradient(w: Tensor, batch: Batch) -> Tensor:
-    """Gradient of the mean of log(1 + exp(-2 s w x)), where s is 1 for class 0 and -1 for 1."""
-    sign = 1 - 2 * batch.y.to(w)
-    slope = -2 * sign * torch.sigmoid(-2 * sign * (batch.x @ w))
-    return (slope[:, None] * batch.x).mean(dim=0)
-
-
-def points(*rows: tuple[float, float, int]) -> Batch:
-    """A batch of points (x1, x2) with classes."""
-    x = torch.tensor([row[:2] for row in rows], dtype=torch.float64)
-    y = torch.tensor([row[2] for row in rows])
-    return Batch(x, y, torch.zeros_like(y))
+    return gradient.flatten().clone()

@@ -87,6 +87,12 @@ def gradient_of(loss: Loss, v: Parameters, width: float = 1e-5) -> list[float]:
     ]  # fmt: skip
 
 
+def risk_gradient(v: torch.Tensor, domain: int) -> torch.Tensor:
+    """The gradient of the risk of one domain, as a tensor."""
+    here = (float(v[0]), float(v[1]))
+    return torch.tensor(gradient_of(lambda w: risk_of(w, domain), here), dtype=torch.float64)
+
+
 def assert_trained_as(
     algorithm: Algorithm,
     loss: Callable[[int, Parameters], Loss],

@@ -5,6 +5,7 @@ Each repair is one file. `repair.fit(network, id=..., ood=...)` returns a repair
 
 from contam.remedies.batch_norm import BatchNormStatistics
 from contam.remedies.centering import CenteredMaps
+from contam.remedies.core_projection import CoreProjection
 from contam.remedies.cross_fit import RepairEffect, cross_fit
 from contam.remedies.domain_erasure import DomainErasure
 from contam.remedies.fresh_head import FreshHead
@@ -18,6 +19,7 @@ __all__ = [
     "BatchNormStatistics",
     "CenteredMaps",
     "Conversion",
+    "CoreProjection",
     "DomainErasure",
     "FreshHead",
     "GroupBalancedHead",
@@ -38,6 +40,7 @@ REPAIRS: tuple[Repair, ...] = (
     GroupBalancedHead(),
     PriorCorrection(),
     DomainErasure(),
+    CoreProjection(),
     BatchNormStatistics(),
     CenteredMaps(),
 )

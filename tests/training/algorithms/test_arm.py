@@ -5,8 +5,9 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from support.domain_batches import domain_batches, two_parameters
+from support.domain_batches import domain_batches
 from support.networks import smooth_network
+from support.two_parameters import two_parameter_network
 from torch import nn
 
 from contam.models.classifier import Classifier
@@ -118,7 +119,7 @@ def test_an_example_depends_on_its_group_alone():
     assert (third[1:4] - other[1:4]).abs().max() > 1e-9
 
 
-@pytest.mark.parametrize("network", [two_parameters(), Classifier(
+@pytest.mark.parametrize("network", [two_parameter_network(), Classifier(
     nn.Sequential(nn.Conv2d(4, 4, 3, groups=2), nn.Flatten()), 2, 4)])  # fmt: skip
 def test_networks_without_a_plain_first_convolution_are_rejected(network):
     with pytest.raises(ValueError, match="has no two-dimensional convolution without groups"):

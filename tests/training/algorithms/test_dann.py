@@ -5,52 +5,49 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from support.domain_batches import domain_batches, gradient_in, points, two_parameters, weights_of
+from support.domain_batches import domain_batches, gradient_of_step, value_of
 from support.networks import assert_same_weights, smooth_network
+from support.two_parameters import START, made, risk_gradient, two_domains
 from torch import nn
 
 from contam.training.algorithms.algorithm import pooled
 from contam.training.algorithms.dann import DANN, DANNSettings, discriminator, gradient_penalty
 
-A, B = points((1.0, 0.5, 0), (-0.5, 1.0, 1)), points((0.2, -1.0, 0))
+DOMAIN = torch.tensor([0, 0, 0, 1, 1, 1])
+"""The domains of the examples of `two_domains`."""
 
 
-def make(network=None, **settings) -> DANN:
-    network = two_parameters() if network is None else network
-    algorithm = DANN(
-        network, domains=2, classes=2 if network.head.out_features == 2 else 3,
-        settings=DANNSettings(**settings), seed=0,
-    )  # fmt: skip
+def small(**settings) -> DANN:
+    algorithm = made(DANN, **settings)
     algorithm.discriminator.double()
     return algorithm
 
 
 def test_the_gradient_of_the_classifier_by_hand():
-    algorithm = make(discriminator_steps=0, domain_weight=0.7)
+    dann = small(discriminator_steps=0, domain_weight=0.7)
     with torch.no_grad():
-        for parameter in algorithm.discriminator.parameters():
+        for parameter in dann.discriminator.parameters():
             parameter.zero_()
-        # The logits of the domains are (relu(z), 0): one path through all layers.
+        # The logits of the domains are (relu(z0), 0): one path through all layers.
         for place in (0, 3, 6):
-            algorithm.discriminator.get_parameter(f"{place}.weight")[0, 0] = 1.0
-    w = torch.tensor([0.5, -0.25], dtype=torch.float64)
-    x, y, _ = pooled([A, B])
-    z, sign = x @ w, 1 - 2 * y.double()
-    risk = -2 * sign * torch.sigmoid(-2 * sign * z)
-    domain = torch.tensor([0, 0, 1])
+            dann.discriminator.get_parameter(f"{place}.weight")[0, 0] = 1.0
+    v = torch.tensor(START, dtype=torch.float64)
+    x = pooled(two_domains()).x[:, 0]
+    z = v[0] * x
     first = z.clamp(min=0).sigmoid()
-    adversarial = torch.where(domain == 0, first - 1, first) * (z > 0)
-    expected = ((risk - 0.7 * adversarial)[:, None] * x).mean(dim=0)
-    algorithm.step([A, B])
-    torch.testing.assert_close(gradient_in(algorithm.network), expected)
+    adversarial = torch.where(DOMAIN == 0, first - 1, first) * (z > 0) * x
+    expected = (risk_gradient(v, 0) + risk_gradient(v, 1)) / 2
+    expected[0] -= 0.7 * adversarial.mean()
+    dann.step(two_domains())
+    torch.testing.assert_close(gradient_of_step(dann.network), expected, rtol=1e-6, atol=1e-9)
 
 
 def test_steps_alternate_and_train_one_side_each():
-    algorithm = make(discriminator_steps=2, step_size=0.01, discriminator_step_size=0.01)
+    algorithm = small(discriminator_steps=2, discriminator_step_size=0.1)
     moved = []
     for _ in range(6):
         before = [copy.deepcopy(m) for m in (algorithm.network, algorithm.discriminator)]
-        algorithm.step([A, B])
+        algorithm.step(two_domains())
         now = algorithm.network, algorithm.discriminator
         moved.append([
             any(not torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
@@ -61,7 +58,9 @@ def test_steps_alternate_and_train_one_side_each():
 
 def test_without_the_domain_term_the_classifier_learns_as_by_erm():
     network, plain = smooth_network(), smooth_network()
-    algorithm = make(network, domain_weight=0.0, discriminator_steps=1, step_size=0.01)
+    settings = DANNSettings(domain_weight=0.0, discriminator_steps=1, step_size=0.01)
+    algorithm = DANN(network, domains=2, classes=3, settings=settings, seed=0)
+    algorithm.discriminator.double()
     optimizer = torch.optim.Adam(plain.parameters(), 0.01, betas=(0.5, 0.9))
     batches = domain_batches(6, 9)
     x, y, _ = pooled(batches)
@@ -86,18 +85,17 @@ def test_the_gradient_penalty_of_a_linear_discriminator_in_closed_form():
 
 
 def test_the_penalty_enters_the_step_of_the_discriminator():
-    grads = []
+    gradients = []
     for weight in (0.0, 1.0):
-        algorithm = make(gradient_penalty=weight)
-        algorithm.step([A, B])
-        grads.append(gradient_in(algorithm.discriminator, "0.weight").clone())
-    algorithm = make()
-    features = (pooled([A, B]).x @ weights_of(algorithm.network))[:, None].requires_grad_()
-    penalty = gradient_penalty(algorithm.discriminator(features), features, torch.tensor([0, 0, 1]))
-    penalty.backward()
-    torch.testing.assert_close(
-        grads[1] - grads[0], gradient_in(algorithm.discriminator, "0.weight")
-    )
+        dann = small(gradient_penalty=weight)
+        dann.step(two_domains())
+        gradients.append(gradient_of_step(dann.discriminator, "0.weight"))
+    dann = small()
+    x = pooled(two_domains()).x
+    features = (x * value_of(dann.network)).requires_grad_()
+    gradient_penalty(dann.discriminator(features), features, DOMAIN).backward()
+    expected = gradient_of_step(dann.discriminator, "0.weight")
+    torch.testing.assert_close(gradients[1] - gradients[0], expected)
 
 
 @pytest.mark.parametrize("depth", [2, 3, 5])

@@ -5,8 +5,9 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from support.domain_batches import domain_batches, two_parameters
+from support.domain_batches import domain_batches
 from support.networks import smooth_network
+from support.two_parameters import two_parameter_network
 from torch import nn
 
 from contam.models.classifier import Classifier
@@ -173,17 +174,17 @@ def test_the_adversary_makes_style_predictions_uniform():
 
 
 def test_features_have_a_style_where_maps_have_none():
-    algorithm = make(two_parameters_wide(), styles_of="features")
+    algorithm = make(wide_network(), styles_of="features")
     x = torch.randn(6, 2, dtype=torch.float64)
     y = torch.arange(6) % 3
     batch = domain_batches(6)[0]._replace(x=x, y=y)
     assert set(algorithm.step([batch, batch])) == {"risk", "style risk", "adversarial"}
 
 
-def two_parameters_wide() -> Classifier:
+def wide_network() -> Classifier:
     return Classifier(nn.Linear(2, 4), classes=3, width=4).double()
 
 
 def test_a_network_of_points_is_rejected_at_maps():
     with pytest.raises(ValueError, match="fewer than two"):
-        SagNet(two_parameters(), domains=2, classes=2, seed=0)
+        SagNet(two_parameter_network(), domains=2, classes=2, seed=0)
