@@ -1,5 +1,7 @@
 """Settings of a random search: the published defaults and ranges, drawn by name."""
 
+from typing import Any
+
 import pytest
 
 from contam.training.algorithms import ALGORITHMS, AlgorithmSettings
@@ -12,13 +14,36 @@ COMMON = {
     "dropout": (0.0, OneOf((0.0, 0.1, 0.5))),
 }
 ANNEALING = (500, LogUniform(0, 4, whole=True))
-PUBLISHED = {
+PUBLISHED: dict[str, dict[str, tuple[Any, Any]]] = {
     "ERM": {},
     "IRM": {"penalty_weight": (1e2, LogUniform(-1, 5)), "anneal_steps": ANNEALING},
     "GroupDRO": {"weight_step_size": (1e-2, LogUniform(-3, -1))},
     "Mixup": {"concentration": (0.2, LogUniform(-1, 1))},
+    "MLDG": {
+        "beta": (1.0, LogUniform(-1, 1)),
+        "meta_test_domains": (2, OneOf((1, 2))),
+    },
     "CORAL": {"penalty_weight": (1.0, LogUniform(-1, 1))},
     "VREx": {"penalty_weight": (1e1, LogUniform(-1, 5)), "anneal_steps": ANNEALING},
+    "DANN": {
+        "domain_weight": (1.0, LogUniform(-2, 2)),
+        "discriminator_step_size": (5e-5, LogUniform(-5, -3.5)),
+        "discriminator_weight_decay": (0.0, LogUniform(-6, -2)),
+        "discriminator_steps": (1, LogUniform(0, 3, base=2, whole=True)),
+        "gradient_penalty": (0.0, LogUniform(-2, 1)),
+        "beta1": (0.5, OneOf((0.0, 0.5))),
+        "width": (256, LogUniform(6, 10, base=2, whole=True)),
+        "depth": (3, OneOf((3, 4, 5))),
+        "discriminator_dropout": (0.0, OneOf((0.0, 0.1, 0.5))),
+    },
+    "SagNet": {"adversarial_weight": (0.1, LogUniform(-2, 1)), "styles_of": ("maps", None)},
+    "ARM": {"batch_size": (8, None), "context_width": (64, None)},
+    "RSC": {
+        "muted_features": (1 / 3, UniformRange(0, 0.5)),
+        "muted_examples": (1 / 3, UniformRange(0, 0.5)),
+    },
+    "SelfReg": {},
+    "Fish": {"meta_step": (0.5, OneOf((0.05, 0.1, 0.5)))},
     "IB-ERM": {
         "bottleneck_weight": (1e2, LogUniform(-1, 5)),
         "bottleneck_anneal_steps": ANNEALING,
@@ -35,7 +60,7 @@ PUBLISHED = {
         "decay": (0.95, UniformRange(0.9, 0.99)),
     },
 }
-"""Defaults and distributions of DomainBed."""
+"""Defaults and distributions of DomainBed; a setting without one is ours or is fixed."""
 
 
 def test_common_settings_are_the_published_ones():
