@@ -59,7 +59,7 @@ def sweep(
         page: HTML file to write.
     """
     from contam import experiments
-    from contam.sweep import run_locally, run_on_ray
+    from contam.sweep import check_address, run_locally, run_on_ray
     from contam.sweep import sweep as compute
     from contam.sweep.sweep import resumed
 
@@ -75,8 +75,12 @@ def sweep(
         root = out or Path("runs")
     if engine == "local" and address is not None:
         raise ValueError("--address needs --engine ray")
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs={jobs} must be at least 1")
     if engine == "ray" and jobs is not None:
         raise ValueError("--jobs is for the local engine; on Ray, --cpus decides how many run")
+    if address is not None and address != "auto":
+        check_address(address)
     chosen: Any = (
         partial(run_on_ray, address=address, cpus=cpus, gpus=gpus)
         if engine == "ray"

@@ -4,7 +4,7 @@
 are the engines, and `SWEEP` draws a finished sweep.
 """
 
-from contam.sweep.cluster import run_on_ray
+from contam.sweep.cluster import check_address, run_on_ray
 from contam.sweep.local import run_locally
 from contam.sweep.member import Member, Outcome
 from contam.sweep.page import SWEEP
@@ -18,6 +18,7 @@ __all__ = [
     "Outcome",
     "Range",
     "Space",
+    "check_address",
     "run_locally",
     "run_on_ray",
     "space",

@@ -15,10 +15,14 @@ from uuid import uuid4
 from contam.run import write_atomically
 from contam.sweep.member import Member, Outcome, compute_member, read_files, write_files
 
-MARK = ".shared-with"
-"""File in the folder of all runs by which a task sees whether it shares this folder."""
+MARK = ".shared"
+"""File in the folder of all runs, by whose content a task sees whether it shares this folder."""
 ANSWER_SECONDS = 5.0
 """How long the cluster's address may take to answer."""
+HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""The preface of HTTP/2 and an empty settings frame."""
+HTTP2_SETTINGS = bytes([4])
+"""The type of a settings frame, its fourth byte."""
 AHEAD = 4
 """Tasks handed to the cluster for each that can run at once."""
 
@@ -55,22 +59,25 @@ def run_on_ray(
         if not members:
             return
         root = members[0].root.resolve()
-        token = uuid4().hex
-        mark = root / f"{MARK}-{token}"
-        write_atomically(mark, token.encode())
-        try:
-            task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=retries)(_task)
-            waiting = iter([replace(member, root=root) for member in members])
-            slots = max(1, int(ray.cluster_resources().get("CPU", 1) / max(cpus, 0.01)))
-            pending = {task.remote(m, str(mark)): m for m in islice(waiting, AHEAD * slots)}
-            while pending:
-                (ready,), _ = ray.wait(list(pending), num_returns=1)
-                member = pending.pop(ready)
-                yield _received(ray, ready, member)
-                for following in islice(waiting, 1):
-                    pending[task.remote(following, str(mark))] = following
-        finally:
-            mark.unlink(missing_ok=True)
+        mark = _mark(root)
+        task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=retries)(_task)
+        waiting = iter([replace(member, root=root) for member in members])
+        slots = max(1, int(ray.cluster_resources().get("CPU", 1) / max(cpus, 0.01)))
+        pending = {task.remote(m, mark): m for m in islice(waiting, AHEAD * slots)}
+        while pending:
+            (ready,), _ = ray.wait(list(pending), num_returns=1)
+            member = pending.pop(ready)
+            yield _received(ray, ready, member)
+            for following in islice(waiting, 1):
+                pending[task.remote(following, mark)] = following
+
+
+def _mark(root: Path) -> str:
+    """The content of the mark of a folder, which no other folder has; it is written once."""
+    path = root / MARK
+    if not path.is_file():
+        write_atomically(path, uuid4().hex.encode())
+    return path.read_text()
 
 
 def _task(member: Member, mark: str) -> tuple[Outcome, Mapping[str, bytes]]:
@@ -78,7 +85,8 @@ def _task(member: Member, mark: str) -> tuple[Outcome, Mapping[str, bytes]]:
     import torch
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    if Path(mark).is_file():
+    path = member.root / MARK
+    if path.is_file() and path.read_text() == mark:
         return compute_member(member), {}
     with TemporaryDirectory(prefix="contam-") as scratch:
         elsewhere = replace(member, root=Path(scratch))
@@ -94,7 +102,7 @@ def _received(ray: Any, ready: Any, member: Member) -> Outcome:
             raise ValueError(
                 "the Ray cluster is lost; run the same command again: finished runs are kept"
             ) from None
-        return Outcome(member.index, error=str(failure).splitlines()[0])
+        return Outcome(member.index, error=str(failure).strip().splitlines()[-1])
     if files:
         write_files(member.folder, files)
     return outcome
@@ -102,35 +110,51 @@ def _received(ray: Any, ready: Any, member: Member) -> Outcome:
 
 @contextmanager
 def _connected(address: str | None) -> Iterator[Any]:
+    """Ray, connected to a cluster for as long as the context lasts."""
     try:
         import ray
     except ImportError:
         raise ValueError("Ray is not installed; pip install 'contam[scale]'") from None
     if address is not None and address != "auto":
-        _check_address(address)
+        check_address(address)
     try:
-        ray.init(
-            address=address or "local", logging_level=logging.ERROR, log_to_driver=False,
-            include_dashboard=None if address else False,
-        )  # fmt: skip
+        ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as failure:
-        raise ValueError(f"no Ray cluster answers at {address or 'this machine'}: "
-                         f"{str(failure).splitlines()[0]}") from None  # fmt: skip
+        reason = " ".join(str(failure).split())
+        raise ValueError(f"no Ray cluster at {address or 'this machine'}: {reason}") from None
     try:
         yield ray
     finally:
         ray.shutdown()
 
 
-def _check_address(address: str) -> None:
-    """Raise an error unless something listens at HOST:PORT."""
+def check_address(address: str) -> None:
+    """Raise an error unless the head of a Ray cluster listens at an address.
+
+    Ray itself would wait for minutes. The head speaks gRPC, so it answers the greeting of HTTP/2
+    with its settings; other servers do not.
+
+    Args:
+        address: HOST:PORT.
+
+    Raises:
+        ValueError: the address is malformed, or no such server answers within `ANSWER_SECONDS`.
+
+    >>> check_address("head")
+    Traceback (most recent call last):
+    ValueError: address 'head': write HOST:PORT of the head node, or auto
+    """
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or "/" in host:
-        raise ValueError(f"--address {address!r}: write HOST:PORT of the head node, or auto")
+        raise ValueError(f"address {address!r}: write HOST:PORT of the head node, or auto")
     try:
-        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
-    except OSError as failure:
+        with socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS) as connection:
+            if "RAY_USE_TLS" not in os.environ:
+                connection.sendall(HTTP2_GREETING)
+                if connection.recv(4)[3:] != HTTP2_SETTINGS:
+                    raise OSError("another kind of server")
+    except (OSError, OverflowError) as failure:
+        reason = getattr(failure, "strerror", None) or failure
         raise ValueError(
-            f"no Ray cluster answers at {address} ({failure.strerror or failure}); "
-            "'ray start --head' prints the address"
+            f"no Ray cluster answers at {address} ({reason}); 'ray start --head' prints the address"
         ) from None

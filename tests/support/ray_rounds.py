@@ -1,0 +1,169 @@
+"""A Ray cluster of two nodes on this machine, and sweeps on it whose processes are killed.
+
+`python -m support.ray_rounds --rounds 20` (with `src` and `tests` on PYTHONPATH) runs many rounds.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
+
+from contam.run import Run
+from contam.sweep import space
+from support.toy_experiment import Config
+
+ROOT = Path(__file__).parents[2]
+DRIVER = """
+import sys
+from functools import partial
+from pathlib import Path
+from support.toy_experiment import TOY, Config
+from contam.sweep import run_on_ray, space, sweep
+folder, address, runs = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+grid = space("toy", Config(log=str(folder / "log"), seconds=0.15), {"width": range(1, runs + 1)})
+for stage in sweep(TOY, grid, out=folder / "runs", engine=partial(run_on_ray, address=address)):
+    print(stage.doing, flush=True)
+"""
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}",
+    "OMP_NUM_THREADS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
+}
+RUNS = 8
+
+
+@contextlib.contextmanager
+def two_nodes() -> Iterator[str]:
+    """The address of a cluster of two nodes with a core each; all of its processes are stopped."""
+    ray = str(Path(sys.executable).with_name("ray"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = Path(mkdtemp(prefix="ray-", dir="/tmp"))  # sockets need a short path
+    sizes = ("--num-cpus", "1", "--object-store-memory", "100000000", "--block")
+    head = ("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}")
+    nodes: list[subprocess.Popen[bytes]] = []
+
+    def start(*words: str) -> None:
+        log = (folder / f"node{len(nodes)}.log").open("wb")
+        nodes.append(
+            subprocess.Popen(
+                [ray, "start", *words, "--node-ip-address=127.0.0.1", *sizes],
+                stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=ENVIRONMENT,
+            )
+        )  # fmt: skip
+        wait_for(lambda: b"Ray runtime started" in (Path(log.name)).read_bytes(), 120)
+
+    try:
+        start(*head)
+        start(f"--address=127.0.0.1:{port}")
+        yield f"127.0.0.1:{port}"
+    finally:
+        for node in reversed(nodes):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(node.pid, signal.SIGTERM)
+        for node in reversed(nodes):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                node.wait(10)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(node.pid, signal.SIGKILL)
+            node.wait()
+
+
+def wait_for(condition, seconds: float) -> None:
+    """Wait until a condition holds; raises after so many seconds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "the cluster takes too long"
+        time.sleep(0.05)
+
+
+def drive(folder: Path, address: str) -> subprocess.Popen[str]:
+    """A sweep of the toy experiment in a process of its own."""
+    command = [sys.executable, "-c", DRIVER, str(folder), address, str(RUNS)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+
+
+def manifests(folder: Path) -> dict[Path, bytes]:
+    """The run.json of every run of the toy experiment."""
+    return {path: path.read_bytes() for path in sorted(folder.glob("runs/toy-*/run.json"))}
+
+
+def finished(folder: Path) -> dict[Path, bytes]:
+    return {
+        path: content
+        for path, content in manifests(folder).items()
+        if json.loads(content)["finished"]
+    }
+
+
+def failure_round(folder: Path, address: str, *, kill: str, after: int) -> dict[str, int]:
+    """Kill a worker or the driver of a sweep when so many runs are finished, and end the sweep.
+
+    Args:
+        folder: an empty folder.
+        address: the cluster.
+        kill: "worker" or "driver".
+        after: number of finished runs at which the process is killed.
+
+    Returns:
+        Counts: runs finished before the kill, at the end, and computed by two processes.
+    """
+    driver = drive(folder, address)
+    wait_for(lambda: len(finished(folder)) >= after or driver.poll() is not None, 300)
+    before = finished(folder)
+    if kill == "driver":
+        driver.kill()
+        driver.wait()
+        driver = drive(folder, address)
+    else:
+        # The process of an unfinished run stands in its own record.
+        wait_for(
+            lambda: set(manifests(folder)) - set(finished(folder)) or driver.poll() is not None, 60
+        )
+        for path in set(manifests(folder)) - set(finished(folder)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(json.loads(path.read_bytes())["sessions"][-1]["process"], signal.SIGKILL)
+            break
+    output, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 0, output
+    at_end = finished(folder)
+    assert len(at_end) == RUNS, "a run is lost"
+    assert all(at_end[path] == content for path, content in before.items()), "a run is done twice"
+    lines = (folder / "log").read_text().split()
+    assert len(lines) == len(set(lines)) and len(lines) <= 2 * RUNS, "a part is done twice"
+    grid = space(
+        "toy", Config(log=str(folder / "log"), seconds=0.15), {"width": range(1, RUNS + 1)}
+    )
+    rows = Run.find(folder / "runs", "sweep", grid).read("runs")
+    assert len(rows) == RUNS and not any(row["error"] for row in rows)
+    shared = [len(json.loads(content)["sessions"]) > 1 for content in at_end.values()]
+    return {"before": len(before), "at the end": len(at_end), "resumed": sum(shared)}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=20)
+    rounds = parser.parse_args(arguments).rounds
+    with two_nodes() as address:
+        for index in range(rounds):
+            kill, after = ("worker", "driver")[index % 2], 1 + index % (RUNS - 2)
+            begin = time.monotonic()
+            with TemporaryDirectory() as folder:
+                counts = failure_round(Path(folder), address, kill=kill, after=after)
+            seconds = time.monotonic() - begin
+            print(f"round {index + 1}: {kill} killed, {counts}, {seconds:.1f} s", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
