@@ -51,7 +51,7 @@ def test_words_become_values_of_the_fields(tmp_path, capsys):
         (("simulation", "--grid", "width=8", "width=9"), "--grid gives field 'width' twice"),
         (("simulation", "--grid", "width=0"), "width=0 must be at least 1"),
         (("simulation", "--grid", "width=x"), "field 'setting.width': input should be"),
-        (("simulation", "--grid", "activation=rel"), "activation='rel'"),
+        (("simulation", "--grid", "activation=rel"), "'tanh', not 'rel'"),
         (("simulation", "--grid", "step_size=log:0:1:3"), "range 'log:0:1:3': write"),
         (("simulation", "--grid", "step_size=log:0.1:1"), "a grid needs a number of values"),
         (("simulation", "--grid", "core_weights=beta:2"), "is not a distribution"),
@@ -75,6 +75,7 @@ def test_a_mistake_is_one_line_before_anything_runs(words, line, tmp_path, capsy
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.filterwarnings("ignore:step_size=1e")
 def test_a_failed_run_is_named_and_ends_with_exit_code_1(tmp_path, capsys):
     code, out, _ = run_contam(
         capsys, *SMALL, "--grid", "step_size=1,1e30", "steps=3", "--out", tmp_path

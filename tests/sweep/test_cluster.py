@@ -102,9 +102,13 @@ def test_the_slurm_script_starts_ray_on_all_nodes_and_the_sweep_on_the_first(nod
     calls = tmp_path / "calls"
     hosts = [f"node{index}" for index in range(nodes)]
     stub = f'#!/bin/bash\necho "$(basename "$0") $*" >> {calls}\n'
-    for name in ("scontrol", "srun", "ray", "contam"):
-        more = f"printf '%s\\n' {' '.join(hosts)}\n" if name == "scontrol" else ""
-        (tmp_path / name).write_text(stub + more)
+    # The sweep ends when all nodes were started, as a real one does.
+    until_started = f"until (($(grep -c ^srun {calls}) == {min(nodes, 2)})); do sleep 0.05; done\n"
+    printed = f"printf '%s\\n' {' '.join(hosts)}\n"
+    for name, first in (
+        ("scontrol", printed), ("srun", ""), ("ray", ""), ("contam", until_started)
+    ):  # fmt: skip
+        (tmp_path / name).write_text(stub.replace("\n", f"\n{first}", 1))
         (tmp_path / name).chmod(0o755)
     environment = {
         "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "node[0-2]",

@@ -151,7 +151,9 @@ def summarize(run: Run) -> str:
     space, runs = Space.model_validate(run.config), run.table("runs")
     failed = int((runs["error"] != "").sum())
     varied = " and ".join(
-        f"{name} ({runs[name].map(str).nunique()} values)" for name in space.names().values()
+        f"{name} ({number} value{'s' * (number > 1)})"
+        for name in space.names().values()
+        for number in [runs[name].map(str).nunique()]
     )
     text = f"{len(runs)} runs of {space.experiment} vary {varied}. "
     if failed:
