@@ -18,7 +18,7 @@ def test_a_sweep_prints_its_numbers_and_its_page(tmp_path, capsys):
     (folder,) = (tmp_path / "runs").glob("sweep-*")
     assert f"contam report {folder}" in out
     page = (tmp_path / "page.html").read_text()
-    assert "Line chart" in page and "V/U" in page
+    assert "Line chart" in page and "ID risk, end over start" in page
     assert run_contam(capsys, "sweep", "--resume", folder)[0] == 0
     assert len(list((tmp_path / "runs").glob("simulation-*"))) == 2
     claims = run_contam(capsys, "claims", folder, "--json")

@@ -6,6 +6,7 @@
 import argparse
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -13,25 +14,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
-
-from contam.run import Run
-from contam.sweep import space
-from support.toy_experiment import Config
-
-ROOT = Path(__file__).parents[2]
-DRIVER = """
-import sys
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import Any
+
+from contam.run import Run
+from contam.sweep import Space, run_on_ray, space, sweep
 from support.toy_experiment import TOY, Config
-from contam.sweep import run_on_ray, space, sweep
-folder, address, runs = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-grid = space("toy", Config(log=str(folder / "log"), seconds=0.15), {"width": range(1, runs + 1)})
-for stage in sweep(TOY, grid, out=folder / "runs", engine=partial(run_on_ray, address=address)):
-    print(stage.doing, flush=True)
-"""
+
+ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {
     "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}",
     "OMP_NUM_THREADS": "1",
@@ -87,10 +79,24 @@ def wait_for(condition, seconds: float) -> None:
         time.sleep(0.05)
 
 
-def drive(folder: Path, address: str) -> subprocess.Popen[str]:
-    """A sweep of the toy experiment in a process of its own."""
-    command = [sys.executable, "-c", DRIVER, str(folder), address, str(RUNS)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+def configs(folder: Path) -> Space:
+    """Runs of the toy experiment that note in a file what they compute."""
+    return space(
+        "toy", Config(log=str(folder / "log"), seconds=0.15), {"width": range(1, RUNS + 1)}
+    )
+
+
+def drive(folder: Path, address: str) -> Any:
+    """A sweep of the toy experiment in a process of its own, without new imports."""
+
+    def sweep_all() -> None:
+        engine = partial(run_on_ray, address=address)
+        for _ in sweep(TOY, configs(folder), out=folder / "runs", engine=engine):
+            pass
+
+    driver = multiprocessing.get_context("fork").Process(target=sweep_all)
+    driver.start()
+    return driver
 
 
 def manifests(folder: Path) -> dict[Path, bytes]:
@@ -119,32 +125,29 @@ def failure_round(folder: Path, address: str, *, kill: str, after: int) -> dict[
         Counts: runs finished before the kill, at the end, and computed by two processes.
     """
     driver = drive(folder, address)
-    wait_for(lambda: len(finished(folder)) >= after or driver.poll() is not None, 300)
+    wait_for(lambda: len(finished(folder)) >= after or not driver.is_alive(), 300)
     before = finished(folder)
     if kill == "driver":
         driver.kill()
-        driver.wait()
+        driver.join()
         driver = drive(folder, address)
     else:
         # The process of an unfinished run stands in its own record.
         wait_for(
-            lambda: set(manifests(folder)) - set(finished(folder)) or driver.poll() is not None, 60
+            lambda: set(manifests(folder)) - set(finished(folder)) or not driver.is_alive(), 60
         )
         for path in set(manifests(folder)) - set(finished(folder)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(json.loads(path.read_bytes())["sessions"][-1]["process"], signal.SIGKILL)
             break
-    output, _ = driver.communicate(timeout=300)
-    assert driver.returncode == 0, output
+    driver.join(300)
+    assert driver.exitcode == 0, "the sweep failed"
     at_end = finished(folder)
     assert len(at_end) == RUNS, "a run is lost"
     assert all(at_end[path] == content for path, content in before.items()), "a run is done twice"
     lines = (folder / "log").read_text().split()
     assert len(lines) == len(set(lines)) and len(lines) <= 2 * RUNS, "a part is done twice"
-    grid = space(
-        "toy", Config(log=str(folder / "log"), seconds=0.15), {"width": range(1, RUNS + 1)}
-    )
-    rows = Run.find(folder / "runs", "sweep", grid).read("runs")
+    rows = Run.find(folder / "runs", "sweep", configs(folder)).read("runs")
     assert len(rows) == RUNS and not any(row["error"] for row in rows)
     shared = [len(json.loads(content)["sessions"]) > 1 for content in at_end.values()]
     return {"before": len(before), "at the end": len(at_end), "resumed": sum(shared)}
@@ -153,9 +156,11 @@ def failure_round(folder: Path, address: str, *, kill: str, after: int) -> dict[
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
-    rounds = parser.parse_args(arguments).rounds
-    with two_nodes() as address:
-        for index in range(rounds):
+    parser.add_argument("--address", help="a cluster that runs already")
+    args = parser.parse_args(arguments)
+    running = two_nodes() if args.address is None else contextlib.nullcontext(args.address)
+    with running as address:
+        for index in range(args.rounds):
             kill, after = ("worker", "driver")[index % 2], 1 + index % (RUNS - 2)
             begin = time.monotonic()
             with TemporaryDirectory() as folder:

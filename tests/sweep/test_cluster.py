@@ -4,6 +4,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.command_line import run_contam
-from support.ray_rounds import failure_round, two_nodes
+from support.ray_rounds import ENVIRONMENT
 
 from contam.sweep import check_address
 
@@ -130,8 +131,9 @@ def test_the_slurm_script_starts_ray_on_all_nodes_and_the_sweep_on_the_first(nod
 
 
 @pytest.mark.slow
-def test_no_finished_run_is_lost_or_done_twice_when_processes_are_killed(tmp_path):
-    with two_nodes() as address:
-        for kill in ("worker", "driver"):
-            (tmp_path / kill).mkdir()
-            assert failure_round(tmp_path / kill, address, kill=kill, after=2)["before"] >= 2
+def test_no_finished_run_is_lost_or_done_twice_when_processes_are_killed():
+    """Two rounds of `support.ray_rounds`: a worker is killed, and then the driver."""
+    command = [sys.executable, "-m", "support.ray_rounds", "--rounds", "2"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"round \d: (?:worker|driver) killed", done.stdout)) == 2

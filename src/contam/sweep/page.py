@@ -151,9 +151,9 @@ def summarize(run: Run) -> str:
     space, runs = Space.model_validate(run.config), run.table("runs")
     failed = int((runs["error"] != "").sum())
     varied = " and ".join(
-        f"{name} ({number} value{'s' * (number > 1)})"
+        f"{name} ({count} value{'s' * (count > 1)})"
         for name in space.names().values()
-        for number in [runs[name].map(str).nunique()]
+        for count in [runs[name].map(str).nunique()]
     )
     text = f"{len(runs)} runs of {space.experiment} vary {varied}. "
     if failed:
