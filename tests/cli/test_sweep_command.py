@@ -21,7 +21,7 @@ def test_a_sweep_prints_its_numbers_and_its_page(tmp_path, capsys):
     assert "Line chart" in page and "ID risk, end over start" in page
     assert run_contam(capsys, "sweep", "--resume", folder)[0] == 0
     assert len(list((tmp_path / "runs").glob("simulation-*"))) == 2
-    claims = run_contam(capsys, "claims", folder, "--json")
+    claims = run_contam(capsys, "claims", folder, "--format", "json")
     assert claims[0] == 0 and json.loads(claims[1]) == []
 
 
