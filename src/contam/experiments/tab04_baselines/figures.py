@@ -38,8 +38,8 @@ def draw(run: Run) -> Sequence[Figure]:
     figures = [_scores(results, table), _differences(results, table)]
     with contextlib.suppress(ValueError):  # too few methods or trials for ranks
         figures.append(_ranks(results))
-    figures.append(_contamination(table))
-    return [*figures, _selections(results)]
+    figures += [_contamination(table), _selections(results)]
+    return [figure for figure in figures if figure.panels]
 
 
 def _series(method: str, kind: str) -> str:
@@ -72,12 +72,20 @@ def _scores(results: BaselineResults, table: DataFrame) -> Figure:
         f"Means over {results.config.trials} trials; model selection: "
         f"{SELECTIONS[results.config.selection]}. The line with its 95 % band (Student's t) is "
         "fitted on logits to the checkpoints of ERM alone, so effective robustness is the distance "
-        "to networks that trained in the same way for fewer steps.",
+        "to networks that trained in the same way for fewer steps." + _left_out(results),
         "Fig. 1",
         tuple(panels),
         tuple(_records(table, ["data", "method", "id", "id_error", "ood", "ood_error", "worst",
                                "robustness", "cost"])),
     )  # fmt: skip
+
+
+def _left_out(results: BaselineResults) -> str:
+    """Return a sentence about the methods that do not fit the data; empty if all do."""
+    reasons = [
+        f"{row.method} on {row.data} ({row.reason})" for row in results.left_out.itertuples()
+    ]
+    return f" Left out: {'; '.join(reasons)}." if reasons else ""
 
 
 def _differences(results: BaselineResults, table: DataFrame) -> Figure:

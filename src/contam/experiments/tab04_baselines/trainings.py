@@ -43,6 +43,8 @@ DEFAULT_STEPS = 5000
 """Steps of DomainBed's trainings, for which the defaults of numbers of steps were chosen."""
 TEACHER_BATCH, TEACHER_DECAY = 128, 0.05
 """Batch size and weight decay of the embedded benchmark's teacher and student."""
+REPORTS = 10
+"""Reports, and so checkpoints, of the trainings of teacher and student, about."""
 PENALTIES = (1e-2, 1e-3)
 """Penalties of the probes of teacher and student, one of which is selected on held-out parts."""
 
@@ -284,7 +286,12 @@ def _train_teacher(
     shift = Shift(problem.name, problem.classes, problem.pretraining, problem.pretraining[0], ())
     recipe = _recipe(networks)
     training = partial(
-        fit, network, shift, **vars(recipe), seed=trial, report_every=networks.teacher_steps
+        fit,
+        network,
+        shift,
+        **vars(recipe),
+        seed=trial,
+        report_every=max(1, networks.teacher_steps // REPORTS),
     )
     yield from _with_probe(cell, problem, store, training, network)
 
@@ -304,7 +311,7 @@ def _train_student(
     )
     training = partial(
         distill, student.encoder, teacher.encoder, problem.shift(), recipe, seed=trial,
-        report_every=networks.student_steps,
+        report_every=max(1, networks.student_steps // REPORTS),
     )  # fmt: skip
     yield from _with_probe(cell, problem, store, training, student)
 
