@@ -45,7 +45,7 @@ def require_learning(results: BaselineResults, data: str) -> None:
 
 def _best(results: BaselineResults, data: str) -> DataFrame:
     """The OOD accuracy, by trial, of the baseline with the highest mean."""
-    names = results.names(data, "algorithm")
+    names = results.baselines(data)
     if not names:
         raise NotJudged("there is no baseline besides ERM in this run")
     return max((results.of(data, name) for name in names), key=lambda values: values.mean())
@@ -75,7 +75,7 @@ def _published_over_best(data: str, results: BaselineResults) -> list[float]:
 def _significant(data: str, results: BaselineResults) -> Pooled:
     require_learning(results, data)
     table = comparison(results)
-    table = table[(table.data == data) & (table.kind == "algorithm") & (table.method != ERM)]
+    table = table[(table.data == data) & table.method.isin(results.baselines(data))]
     if results.config.trials < 2 or not len(table):
         raise NotJudged("a comparison needs a baseline besides ERM and two trials")
     better = (table.p_holm < LEVEL) & (table.difference > 0)

@@ -88,10 +88,10 @@ class BaselineResults(NamedTuple):
         """Return the number of classes of a data set."""
         return int(self.networks[self.networks.data == data].classes.iloc[0])
 
-    def names(self, data: str, kind: str) -> list[str]:
-        """Return the methods of one kind, without ERM."""
-        rows = self.networks[(self.networks.data == data) & (self.networks.kind == kind)]
-        return [name for name in rows.method.unique() if name != ERM]
+    def baselines(self, data: str) -> list[str]:
+        """Return the algorithms other than ERM, without the user's own."""
+        rows = self.networks[(self.networks.data == data) & (self.networks.kind == "algorithm")]
+        return [name for name in rows.method.unique() if name != ERM and ":" not in name]
 
 
 def read_results(run: Run) -> BaselineResults:
