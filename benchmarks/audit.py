@@ -92,7 +92,9 @@ def main() -> int:
     model, control = Counted(0, shown).eval(), Counted(1, shown).eval()
     own, new = noise(options.images, 0), noise(options.images, 1)
     # With a fitted head there are correct and wrong examples, whose heat maps cost passes, too.
-    probe = fit_probe(model.encoder(own[0]).detach(), own[1], classes=CLASSES)
+    with torch.no_grad():
+        features = torch.cat([model.encoder(x) for x in own[0].split(BATCH)])
+    probe = fit_probe(features, own[1], classes=CLASSES)
     model.head.weight = nn.Parameter(probe.weight / probe.scale)
     model.head.bias = nn.Parameter(probe.bias - model.head.weight @ probe.mean)
     # The first calls pay for imports and for memory.

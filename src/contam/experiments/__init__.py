@@ -21,6 +21,7 @@ from contam.experiments import (
     fig13_padded_digits,
     fig14_separability,
     fig15_density,
+    joint_law,
     simulation,
     thm4_scaling,
 )
@@ -48,6 +49,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     contamination_pairs.EXPERIMENT,
     DOMINOES,
     difficulty_axis.EXPERIMENT,
+    joint_law.EXPERIMENT,
     chest_xray.EXPERIMENT,
     simulation.EXPERIMENT,
 )

@@ -40,7 +40,7 @@ PARTS: dict[str, tuple[Part, ...]] = {
         Part("backgrounds correlated with the label",
              "contam.theory.distribution.DataModel.correlation"),
         Part("weights correlated with each other", "contam.theory.distribution.DataModel.coupling"),
-        Part("correlation varied as an experiment", absent="no experiment varies it"),
+        Part("correlation and ease of the background varied", "contam run joint_law laptop"),
     ),
     "Check 3": (
         Part("AdamW, both geometries", "contam run fig10_activations paper"),

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import torch
+from jaxtyping import Float
 from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, PositiveInt
-from torch import nn
+from torch import Tensor, nn
 
 from contam.batch import Batch, Domain, Shift
 from contam.data import small_images
@@ -222,12 +223,20 @@ def on_background(domain: Domain, seed: int, *, sign: float = 1.0, name: str = "
     Source: ours, the background of Def. 3.1 on pictures.
     """
     x = domain.data.x
-    coarse = torch.randn(2, 1, 8, 4, generator=generator_for(seed, "dominoes/patterns"))
-    patterns = nn.functional.interpolate(coarse, size=x.shape[2:], mode="bilinear")
-    patterns = CONTRAST * patterns / patterns.std(dim=(1, 2, 3), keepdim=True)
+    patterns = CONTRAST * background_patterns(x.shape[2], x.shape[3], seed)
     draws = generator_for(seed, f"dominoes/{domain.name} backgrounds")
     which = torch.randint(2, (len(x),), generator=draws)
     low, high = STRENGTH
     strength = low + (high - low) * torch.rand(len(x), 1, 1, 1, generator=draws)
     shown = x + sign * strength * patterns[which]
     return Domain(name or domain.name, Batch(shown, domain.y, which))
+
+
+def background_patterns(height: int, width: int, seed: int) -> Float[Tensor, "2 1 height width"]:
+    """Return two smooth random patterns whose pixels have a standard deviation of 1.
+
+    Source: ours, the background features of Def. 3.1 on pictures.
+    """
+    coarse = torch.randn(2, 1, 8, 4, generator=generator_for(seed, "dominoes/patterns"))
+    patterns = nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")
+    return patterns / patterns.std(dim=(1, 2, 3), keepdim=True)

@@ -1,0 +1,570 @@
+"""What a background costs, over its correlation with the label and the ease of seeing it.
+
+One edge of the plane is the first paper: a background that is independent of the label harms
+nevertheless. The other is the second paper: a background that predicts the label harms if it is
+easy, and prediction depth shows it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from contam.batch import Batch, Domain, Shift
+from contam.data.dominoes import CORE, NOISE, dominoes
+from contam.experiment import (
+    NULL_STEP_SIZE,
+    Claim,
+    Experiment,
+    NotJudged,
+    Pooled,
+    Stage,
+    Statement,
+    judge_all,
+)
+from contam.experiments.dominoes.cases import STRENGTH, background_patterns
+from contam.experiments.support.prediction_depth import depth_row, network
+from contam.experiments.support.two_layer_runs import train_into
+from contam.measures.correlation import spearman
+from contam.measures.depth import Rule
+from contam.measures.layerwise import predictions
+from contam.plots import Figure, bars, contact_sheet, lines, matrix, over_seeds
+from contam.rng import bit_generator_for, generator_for
+from contam.run import DataFrame, Run
+from contam.theory.distribution import DataModel, Uniform
+from contam.theory.risks import held_out, risk
+from contam.theory.setting import Setting
+from contam.theory.trajectory import State
+from contam.training.checkpointed import checkpointed
+from contam.training.supervised import fit
+
+MURALI = "Murali et al. (2023)"
+RANDOMIZED, REVERSED = "backgrounds randomized", "backgrounds reversed"
+"""Tests with backgrounds independent of the label: those of training, and those subtracted."""
+LEARNED = 0.15
+"""How far above guessing the ID accuracy of a network that learned is."""
+SHOWN = 10
+"""Number of pictures of a background in the figure."""
+
+Correlation = Annotated[float, Field(ge=0, le=1)]
+
+
+class Config(BaseModel, frozen=True, extra="forbid"):
+    """The experiment is ours: neither paper varies both."""
+
+    correlations: Annotated[tuple[Correlation, ...], Field(min_length=2)] = (0, 0.3, 0.6, 0.9, 1)
+    """Correlations of background and label in training; 0 is the first paper, 1 a shortcut."""
+    contrasts: Annotated[tuple[PositiveFloat, ...], Field(min_length=2)] = (
+        0.01, 0.03, 0.1, 0.3, 1.0,
+    )  # fmt: skip
+    """Standard deviations of a background's pixels, from hard to see to easy."""
+    sizes: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.25, 0.5, 1.0, 2.0)
+    """Largest background weights in the theory, where that of a core feature is 1."""
+    steps: PositiveInt = 200
+    """Steps of a two-layer network."""
+    two_layer_step_size: PositiveFloat = 1.0
+    width: PositiveInt = 12
+    """Channels of the first stage of a deep network."""
+    epochs: PositiveInt = 8
+    batch_size: PositiveInt = 32
+    step_size: PositiveFloat = 3e-3
+    """Maximum step size of AdamW for deep networks."""
+    weight_decay: NonNegativeFloat = 0.05
+    train: PositiveInt = 1600
+    test: PositiveInt = 800
+    per_class: PositiveInt = 500
+    """Training pictures of each class in the support of prediction depth."""
+    rule: Rule = Rule()
+    seeds: PositiveInt = 5
+
+
+FULL = Config()
+LAPTOP = Config(correlations=(0, 0.5, 0.9, 1), seeds=3)
+SMOKE = LAPTOP.model_copy(
+    update={
+        "correlations": (0, 1), "contrasts": (0.05, 1.0), "sizes": (0.5, 1.0), "steps": 40,
+        "width": 4, "epochs": 2, "batch_size": 8, "step_size": 1e-2, "train": 80, "test": 40,
+        "per_class": 30, "rule": Rule(k=9), "seeds": 1,
+    }
+)  # fmt: skip
+
+
+def two_layer_part(size: float, correlation: float) -> str:
+    """The parts of a run with two-layer networks, without the seed."""
+    return f"theory/size{size:g}-correlation{correlation:g}"
+
+
+class DeepCell(NamedTuple):
+    """What a deep network learns from."""
+
+    contrast: float
+    """Standard deviation of the background's pixels at strength 1; 0 for no background."""
+    correlation: float
+    """Correlation of background and label in training and ID test."""
+    digits: bool = True
+    """Whether there are digits; otherwise noise is in their place."""
+
+    def part(self, seed: int) -> str:
+        """The part of a run that holds a network's rows."""
+        kind = "digits" if self.digits else "alone"
+        return f"net/{kind}-contrast{self.contrast:g}-correlation{self.correlation:g}/seed{seed}"
+
+
+def shift_of(config: Config, cell: DeepCell, seed: int) -> Shift:
+    """Return digits on backgrounds that are correlated with the label in training.
+
+    `Batch.domain` is the index of the background. It is the label with a probability of
+    (1 + correlation) / 2. The OOD tests have the digits of the ID test, pixel for pixel, on
+    backgrounds that are independent of the label: added as in training, or subtracted.
+
+    Args:
+        config: the sizes of the parts.
+        cell: contrast and correlation of the backgrounds.
+        seed: random seed.
+
+    Source: ours, Def. 3.1 with correlated backgrounds, on the dominoes of Murali et al. (2023).
+    """
+    base = dominoes(
+        NOISE, CORE if cell.digits else NOISE, train=config.train, validation=0, test=config.test,
+        seed=seed,
+    )  # fmt: skip
+    train, test = base.train[0], base.id_test
+    patterns = cell.contrast * background_patterns(test.data.x.shape[2], test.data.x.shape[3], seed)
+
+    def shown(domain: Domain, rho: float, name: str, sign: int = 1) -> Domain:
+        draws = generator_for(seed, f"joint law/{name}")
+        agrees = torch.rand(len(domain), generator=draws) < (1 + rho) / 2
+        which = torch.where(agrees, domain.y, 1 - domain.y)
+        low, high = STRENGTH
+        strength = low + (high - low) * torch.rand(len(domain), 1, 1, 1, generator=draws)
+        x = domain.data.x + sign * strength * patterns[which]
+        return Domain(name, Batch(x, domain.y, which))
+
+    return Shift(
+        f"digits on backgrounds of contrast {cell.contrast:g}, correlation {cell.correlation:g}",
+        base.classes,
+        (shown(train, cell.correlation, "training"),),
+        shown(test, cell.correlation, "as in training"),
+        (shown(test, 0, RANDOMIZED), shown(test, 0, REVERSED, sign=-1)),
+    )
+
+
+def setting_of(config: Config, size: float, correlation: float) -> Setting:
+    """The setting of a two-layer network whose background weights go up to `size`."""
+    data = DataModel(
+        background_weights=Uniform(0.0, size), ood_weights=Uniform(-size, 0.0),
+        correlation=correlation,
+    )  # fmt: skip
+    return Setting(data=data, steps=config.steps, step_size=config.two_layer_step_size)
+
+
+def deep_cells(config: Config) -> list[DeepCell]:
+    """What the deep networks of a seed learn from: no background, it alone, and the plane."""
+    plane = product(config.contrasts, config.correlations)
+    return [
+        DeepCell(0.0, 0.0),
+        *(DeepCell(contrast, 1.0, digits=False) for contrast in config.contrasts),
+        *(DeepCell(*place) for place in plane),
+    ]
+
+
+def compute(config: Config, run: Run) -> Iterator[Stage]:
+    """Train two-layer networks and deep networks over the plane, and measure each."""
+    plane = list(product(config.sizes, config.correlations))
+    works: list[tuple[str, float, Callable[[], Iterator[float]]]] = []
+    for seed in range(config.seeds):
+        for size, rho in plane:
+            works.append((f"seed {seed}: two-layer network", 0.1,
+                          partial(_two_layer, config, run, size, rho, seed)))  # fmt: skip
+        for cell in deep_cells(config):
+            doing = f"seed {seed}: contrast {cell.contrast:g}, correlation {cell.correlation:g}"
+            works.append((doing, 1.0, partial(_deep, config, run, cell, seed)))
+    total, finished = sum(weight for _, weight, _ in works), 0.0
+    for doing, weight, work in works:
+        for done in work():
+            yield Stage((finished + weight * done) / total, doing)
+        finished += weight
+
+
+def _two_layer(config: Config, run: Run, size: float, rho: float, seed: int) -> Iterator[float]:
+    setting = setting_of(config, size, rho)
+    randomized = replace(setting.data, correlation=0.0)
+
+    def measured(state: State) -> dict[str, float]:
+        draws = bit_generator_for(seed, f"held out {RANDOMIZED}")
+        samples = {
+            "id": held_out(state, "id"),
+            "randomized": randomized.sample(8192, draws, "id", dtype=setting.dtype),
+            "reversed": held_out(state, "ood"),
+        }
+        return {name: risk(state, sample).loss for name, sample in samples.items()} | {
+            "size": size, "correlation": rho, "seed": seed,
+        }  # fmt: skip
+
+    part = f"{two_layer_part(size, rho)}/seed{seed}"
+    yield from train_into(run, part, setting, seed, points=1, measure=measured)
+
+
+def _deep(config: Config, run: Run, cell: DeepCell, seed: int) -> Iterator[float]:
+    part = cell.part(seed)
+    if run.has(part):
+        return
+    shift = shift_of(config, cell, seed)
+    tests = {"id": shift.id_test, "randomized": shift.ood_tests[0], "reversed": shift.ood_tests[1]}
+    model = network("resnet8", config.width, seed)
+    epoch = config.train // config.batch_size
+
+    def measured(epochs: int) -> list[dict[str, Any]]:
+        row = cell._asdict() | {"seed": seed, "trained": epochs > 0}
+        accuracies = {
+            name: float((predictions(model, test) == test.y).double().mean())
+            for name, test in tests.items()
+        }
+        depth = depth_row(model, shift, per_class=config.per_class, rule=config.rule, seed=seed)
+        return [row | accuracies | depth]
+
+    _, rows = yield from checkpointed(
+        run,
+        part,
+        partial(
+            fit, model, shift, epochs=config.epochs, batch_size=config.batch_size,
+            step_size=config.step_size, weight_decay=config.weight_decay, seed=seed,
+            report_every=config.epochs * epoch,
+        ),
+        measure=lambda stage: measured(stage.step // epoch),
+        before=lambda: measured(0),
+    )  # fmt: skip
+    keep = seed == 0 and cell.digits and cell.correlation == config.correlations[0]
+    run.write(part, rows, _pictures(shift) if keep else None)
+
+
+def _pictures(shift: Shift) -> dict[str, Tensor]:
+    tests = (shift.id_test, shift.ood_tests[1])
+    return {"pictures": torch.stack([test.data.x[:SHOWN] for test in tests])}
+
+
+class Results:
+    """The rows of a run, and what a background costs in each cell of the plane."""
+
+    def __init__(self, run: Run) -> None:
+        self.config = Config.model_validate(run.config)
+        self.two_layer = run.table("theory/").groupby("part", sort=False).tail(1)
+        self.table = run.table("net/")
+        index = ["digits", "trained", "contrast", "correlation", "seed"]
+        self.deep = self.table.set_index(index).sort_index()
+
+    def accuracy(
+        self, column: str, contrast: float, rho: float, *, trained: bool = True, digits: bool = True
+    ) -> np.ndarray:
+        """(seeds,) a column of deep networks.
+
+        Raises:
+            NotJudged: the run has no such cell.
+        """
+        key = (digits, trained, contrast, float(rho))
+        if key not in self.deep.index:
+            raise NotJudged(f"the run has no contrast {contrast:g} at correlation {rho:g}")
+        return self.deep.loc[key, column].to_numpy(dtype=float)
+
+    def require_learning(self, contrast: float, rho: float) -> None:
+        """Require networks whose ID accuracy is above guessing.
+
+        Raises:
+            NotJudged: one did not learn.
+        """
+        lowest = self.accuracy("id", contrast, rho).min()
+        if lowest < 0.5 + LEARNED:
+            raise NotJudged(f"a network did not learn: its ID accuracy is {lowest:.2f}")
+
+    def harm(self, contrast: float, rho: float, part: str = "all") -> np.ndarray:
+        """(seeds,) ID accuracy that a background costs: by correlation, by reversal, or in all."""
+        first, last = {"all": ("id", "reversed"), "correlation": ("id", "randomized"),
+                       "reversal": ("randomized", "reversed")}[part]  # fmt: skip
+        return self.accuracy(first, contrast, rho) - self.accuracy(last, contrast, rho)
+
+    def deepening(self, contrast: float, rho: float) -> np.ndarray:
+        """(seeds,) mean depth minus that without a background, minus the same untrained."""
+        after, before = (
+            self.accuracy("depth", contrast, rho, trained=state)
+            - self.accuracy("depth", 0.0, 0.0, trained=state)
+            for state in (True, False)
+        )
+        return after - before
+
+    def loss(self, size: float, rho: float, *, first: str, last: str) -> np.ndarray:
+        """(seeds,) difference of two losses of two-layer networks, of `last` minus of `first`."""
+        rows = self.two_layer
+        rows = rows[(rows["size"] == size) & (rows.correlation == rho)]
+        if not len(rows):
+            raise NotJudged(f"the run has no size {size:g} at correlation {rho:g}")
+        return (rows[last] - rows[first]).to_numpy(dtype=float)
+
+    def cells(self) -> DataFrame:
+        """A row for each deep network on backgrounds: its costs and the change of its depth."""
+        rows = self.table[self.table.digits & self.table.trained & (self.table.contrast > 0)]
+        rows = rows.assign(
+            harm=rows.id - rows.reversed,
+            by_correlation=rows.id - rows.randomized,
+            by_reversal=rows.randomized - rows.reversed,
+        )
+        changes = {
+            (contrast, rho): self.deepening(contrast, rho)
+            for contrast, rho in product(self.config.contrasts, self.config.correlations)
+        }
+        return rows.assign(
+            depth_change=[
+                changes[row.contrast, row.correlation][row.seed] for row in rows.itertuples()
+            ]
+        )
+
+    def alarm(self, *, correlated: bool) -> Pooled:
+        """Rank correlation of cost and decrease of depth, with correlated backgrounds or without.
+
+        Raises:
+            NotJudged: too few cells, or no network learned.
+        """
+        cells = self.cells()
+        cells = cells[(cells.correlation > 0) if correlated else (cells.correlation == 0)]
+        cells = cells[cells.depth_change.notna()]
+        accuracy = cells.id.mean()
+        if accuracy < 0.5 + LEARNED:
+            raise NotJudged(f"the networks did not learn: their ID accuracy is {accuracy:.2f}")
+        if len(cells) < 9 or cells.harm.nunique() < 2 or cells.depth_change.nunique() < 2:
+            raise NotJudged("there are fewer networks than a correlation needs")
+        harm, change = (torch.tensor(cells[key].tolist()) for key in ("harm", "depth_change"))
+        return Pooled(spearman(harm, -change), len(cells), "network")
+
+
+def _easy(results: Results) -> float:
+    return results.config.contrasts[-1]
+
+
+def _deep_harm(rho: float, part: str = "all") -> Callable[[Results], list[float]]:
+    def measure(results: Results) -> list[float]:
+        results.require_learning(_easy(results), rho)
+        return results.harm(_easy(results), rho, part).tolist()
+
+    return measure
+
+
+def _deepening(rho: float) -> Callable[[Results], list[float]]:
+    def measure(results: Results) -> list[float]:
+        results.require_learning(_easy(results), rho)
+        return results.deepening(_easy(results), rho).tolist()
+
+    return measure
+
+
+def _faint(results: Results) -> list[float]:
+    contrast = results.config.contrasts[0]
+    results.require_learning(contrast, 1)
+    return results.harm(contrast, 1).tolist()
+
+
+def _theory_harm(results: Results) -> list[float]:
+    return results.loss(1.0, 0, first="id", last="reversed").tolist()
+
+
+def _theory_growth(results: Results) -> list[float]:
+    correlated, independent = (
+        results.loss(1.0, rho, first="id", last="randomized") for rho in (1, 0)
+    )
+    return (correlated - independent).tolist()
+
+
+def _theory_reversal(results: Results) -> list[float]:
+    reversal = results.loss(1.0, 1, first="randomized", last="reversed")
+    return (reversal - results.loss(1.0, 1, first="id", last="randomized")).tolist()
+
+
+STATEMENTS = (
+    Statement("Two-layer networks: a background that is independent of the label harms", "Thm. 4.3",
+              "OOD minus ID hinge loss at correlation 0, weights up to 1", _theory_harm,
+              low=0.7, high=1.0),
+    Statement("Two-layer networks: a shortcut adds harm when its correlation ends", "ours",
+              "hinge loss with randomized minus as in training, at correlation 1 minus at 0",
+              _theory_growth, low=0.05),
+    Statement("Two-layer networks: reversal costs more than the end of the correlation, even of a "
+              "perfect shortcut", "ours",
+              "hinge loss at correlation 1: reversed minus twice randomized plus as in training",
+              _theory_reversal, low=0.3),
+    Statement("Deep networks: an easy background that is independent of the label harms",
+              "Thm. 4.3", "accuracy that reversal costs at correlation 0, highest contrast",
+              _deep_harm(0), low=0.15),
+    Statement("Deep networks: an easy background that predicts the label harms", MURALI,
+              "accuracy that randomized backgrounds cost at correlation 1, highest contrast",
+              _deep_harm(1, "correlation"), low=0.3, every_seed=True),
+    Statement("Deep networks: a background too faint to see does not harm, even if it predicts the "
+              "label", MURALI, "accuracy that reversal costs at correlation 1, lowest contrast",
+              _faint, high=0.05),
+    Statement("Prediction depth shows the easy shortcut", MURALI,
+              "mean depth at correlation 1 and the highest contrast minus without a background, "
+              "minus the same untrained, probes", _deepening(1), high=-0.3, every_seed=True),
+    Statement("Prediction depth does not show contamination: decisions are not earlier", "ours",
+              "the same at correlation 0, probes", _deepening(0), low=-0.1, every_seed=True),
+    Statement("Where background and label are correlated, networks with more harm decide earlier",
+              MURALI, "rank correlation of harm and decrease of depth, correlation above 0",
+              lambda r: r.alarm(correlated=True), low=0.5),
+    Statement("Where they are independent, networks with more harm do not decide earlier", "ours",
+              "rank correlation of harm and decrease of depth, correlation 0",
+              lambda r: r.alarm(correlated=False), high=0.0),
+)  # fmt: skip
+
+
+def claims(run: Run) -> Sequence[Claim]:
+    """Judge both edges of the plane, and where prediction depth shows the harm."""
+    return judge_all(STATEMENTS, Results(run))
+
+
+def draw(run: Run) -> Sequence[Figure]:
+    """The pictures, the cost over the plane, its two parts, and the change of depth."""
+    results = Results(run)
+    return [_pictures_figure(run, results), _surfaces(results), _parts(results), _depths(results)]
+
+
+def _pictures_figure(run: Run, results: Results) -> Figure:
+    first = results.config.correlations[0]
+    rows = [
+        [x.permute(1, 2, 0).clamp(0, 1).numpy() for x in images]
+        for contrast in results.config.contrasts
+        for images in run.arrays(DeepCell(contrast, first).part(0))["pictures"]
+    ]
+    names = ", ".join(f"{contrast:g}" for contrast in results.config.contrasts)
+    return Figure(
+        "Digits on backgrounds",
+        f"Test pictures at contrasts of {names}, from top to bottom: first as in training, then "
+        "with the background subtracted. The digit below determines the class; noise is above it.",
+        "ours",
+        (contact_sheet(rows, title="As in training, and reversed"),),
+    )
+
+
+def _surfaces(results: Results) -> Figure:
+    cells = results.cells()
+    deep = over_seeds(cells, ["contrast", "correlation"], "harm")
+    losses = results.two_layer.assign(harm=results.two_layer.reversed - results.two_layer.id)
+    theory = over_seeds(losses, ["size", "correlation"], "harm")
+    panels = (
+        matrix(deep, title="Deep networks", x=("correlation", "correlation with the label"),
+               y=("contrast", "contrast of the background"),
+               value=("harm", "accuracy lost"), wide=False),
+        matrix(theory, title="Two-layer networks", x=("correlation", "correlation with the label"),
+               y=("size", "largest background weight"), value=("harm", "hinge loss gained"),
+               wide=False),
+    )  # fmt: skip
+    return Figure(
+        "What a background costs",
+        "Left: ID accuracy minus accuracy with reversed backgrounds that are independent of the "
+        "label (0.5 is all that networks of two classes can lose). Right: the same as an increase "
+        "of the hinge loss, for networks on the data model of the paper. The first column is "
+        "feature contamination, the last a shortcut. Means over seeds.",
+        "ours",
+        panels,
+        tuple([*({"networks": "deep"} | row for row in deep),
+               *({"networks": "two-layer"} | row for row in theory)]),
+    )  # fmt: skip
+
+
+def _parts(results: Results) -> Figure:
+    cells = results.cells()
+    kinds = {"by_correlation": "the correlation ends", "by_reversal": "the background is reversed"}
+    long = [
+        {"contrast": row["contrast"], "correlation": row["correlation"], "cost": kind}
+        | {"accuracy": row[key], "low": row["low"], "high": row["high"]}
+        for key, kind in kinds.items()
+        for row in over_seeds(cells, ["contrast", "correlation"], key)
+    ]
+    panels = tuple(
+        lines(
+            [row for row in long if row["contrast"] == contrast],
+            title=f"Contrast {contrast:g}",
+            x=("correlation", "correlation with the label"),
+            y=("accuracy", "accuracy lost"),
+            series=("cost", "lost when"),
+            points=True,
+        )
+        for contrast in results.config.contrasts
+    )
+    return Figure(
+        "Two ways to lose accuracy",
+        "Deep networks. The end of the correlation keeps the backgrounds and makes them "
+        "independent of the label. Reversal then subtracts them. Bands: range over seeds.",
+        "ours",
+        panels,
+        tuple(long),
+    )
+
+
+def _depths(results: Results) -> Figure:
+    cells = results.cells().assign(what="on digits")
+    change = [
+        row | {"contrast": f"{row['contrast']:g}"}
+        for row in over_seeds(cells, ["contrast", "correlation"], "depth_change")
+    ]
+    alone = results.table[~results.table.digits].copy()
+    alone["state"] = alone.trained.map({True: "trained", False: "untrained"})
+    difficulty = [
+        row | {"contrast": f"{row['contrast']:g}"}
+        for row in over_seeds(alone, ["contrast", "state"], "depth")
+    ]
+    panels = (
+        lines(change, title="Change of prediction depth",
+              x=("correlation", "correlation with the label"),
+              y=("depth_change", "probes, against no background"),
+              series=("contrast", "contrast"), points=True),
+        bars(difficulty, title="Depth of a background alone", x=("contrast", "contrast"),
+             y=("depth", "mean prediction depth (probes)"), series=("state", "")),
+    )  # fmt: skip
+    return Figure(
+        "Where prediction depth shows the harm",
+        "Left: mean depth of ID test pictures minus that of networks without backgrounds, minus "
+        "the same difference of untrained networks. A decrease is the alarm of the second paper. "
+        "Right: how hard a background is to learn when nothing else predicts the label.",
+        MURALI,
+        panels,
+        tuple([*change, *difficulty]),
+    )
+
+
+def summarize(run: Run) -> str:
+    """The costs at the corners of the plane and what depth shows there, in two sentences."""
+    results = Results(run)
+    easy = _easy(results)
+    ends = (results.config.correlations[0], results.config.correlations[-1])
+    harm = " and ".join(f"{results.harm(easy, rho).mean():.0%} at {rho:g}" for rho in ends)
+    change = " and ".join(f"{results.deepening(easy, rho).mean():+.2f} at {rho:g}" for rho in ends)
+    return (
+        "At the highest contrast, reversed backgrounds cost this share of the test pictures by "
+        f"the background's correlation with the label: {harm}. The mean prediction depth changes "
+        f"by this number of probes: {change}."
+    )
+
+
+def _null(config: Config) -> Config:
+    return config.model_copy(
+        update={"step_size": NULL_STEP_SIZE, "two_layer_step_size": NULL_STEP_SIZE}
+    )
+
+
+EXPERIMENT = Experiment(
+    name="joint_law",
+    title="Both papers in one plane: correlation with the label and ease of the background",
+    about="Feature contamination says that a background harms although it is independent of the "
+    "label. Murali et al. (2023) say that a feature that predicts the label harms if it is easier "
+    "than the core. Here the same background goes from independent to perfectly predictive, and "
+    "from too faint to see to easy, in two-layer networks and in deep ones.",
+    reproduces=(),
+    presets={"full": FULL, "laptop": LAPTOP, "smoke": SMOKE},
+    compute=compute,
+    claims=claims,
+    draw=draw,
+    summary=summarize,
+    null=_null,
+)
+"""Source: ours; Thm. 4.3 at correlation 0, Murali et al. (2023) at correlation 1."""
