@@ -1,17 +1,18 @@
 """Label noise, and an ID set that was seen in training: accuracy falls without a shift."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import final
+from dataclasses import dataclass, replace
+from typing import NamedTuple, final
 
 import numpy as np
 import torch
 from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from contam.auditing.causes.cause import Cause, CauseTest
 from contam.auditing.comparison import Comparison, Treatment
@@ -25,6 +26,11 @@ COMPARED = 600
 """Examples of each set that the domain classifier is fitted to and judged on."""
 MEMORIZED = 0.995
 """ID accuracy from which an ID set may have been seen in training."""
+LINKED = 0.05
+"""Fall of the accuracy of a linear classifier of the classes from which the classes are linked to
+something that the OOD set lacks."""
+CELLS = 4
+"""Cells along each side of an image whose brightness and contrast are compared."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,82 @@ def domain_auc_interval(own: Tensor, other: Tensor, *, seed: int = 0) -> Interva
     new = torch.from_numpy(origin == 1)
     found = group_auc(torch.from_numpy(margin), new, new)
     return Interval(value=found.value, low=found.low, high=found.high)
+
+
+class ImageShift(NamedTuple):
+    """How two sets of images differ, in features that the network's training did not shape."""
+
+    encoder: str
+    """Names of the features."""
+    domains: float
+    """Area under the ROC curve of a linear classifier of the two sets; 0.5 if they are alike."""
+    links: float
+    """Accuracy of a linear classifier of the classes, fitted to ID examples, on other ID examples
+    minus that on OOD examples. It is positive where backgrounds or colors are linked to the classes
+    in the ID set only."""
+
+    @property
+    def alike(self) -> bool:
+        """Whether neither is evidence of a shift."""
+        return self.domains < ALIKE and self.links < LINKED
+
+
+def image_shift(comparison: Comparison) -> ImageShift:
+    """Compare the images of both sets by brightness and contrast, and by a reference encoder.
+
+    A network represents the images that it was trained on differently, so its own features are
+    compared only where there is nothing else. The larger of the differences counts.
+    """
+    own, other = comparison.id, comparison.ood
+    compared: dict[str, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+    images = comparison.id_images, comparison.ood_images
+    if images[0] is not None and images[1] is not None:
+        compared["brightness and contrast in cells"] = (
+            cell_moments(images[0].x), images[0].y, cell_moments(images[1].x), images[1].y
+        )  # fmt: skip
+    if own.reference is not None and other.reference is not None:
+        name = comparison.inputs.reference_name or "the reference encoder"
+        compared[name] = own.reference, own.y, other.reference, other.y
+    if not compared:
+        assert own.head is not None and other.head is not None
+        compared["the network's features"] = own.head, own.y, other.head, other.y
+    return ImageShift(
+        " or ".join(compared),
+        max(domain_auc(x, new, seed=comparison.seed) for x, _, new, _ in compared.values()),
+        max(link_loss(*sets, seed=comparison.seed) for sets in compared.values()),
+    )
+
+
+def link_loss(x: Tensor, y: Tensor, new: Tensor, new_y: Tensor, *, seed: int = 0) -> float:
+    """Return by how much the accuracy of a linear classifier of the classes falls on other data.
+
+    Args:
+        x: (n, width) features that the classifier is fitted to.
+        y: (n,) classes.
+        new: (m, width) features of other data.
+        new_y: (m,) classes.
+        seed: seed of the parts in which it is judged on data like its own.
+    """
+    classifier = make_pipeline(StandardScaler(), RidgeClassifier(alpha=float(x.shape[1])))
+    folds = KFold(4, shuffle=True, random_state=seed)
+    own = cross_val_predict(classifier, x.numpy(), y.numpy(), cv=folds)
+    other = classifier.fit(x.numpy(), y.numpy()).predict(new.numpy())
+    return float(np.mean(own == y.numpy()) - np.mean(other == new_y.numpy()))
+
+
+def cell_moments(x: Tensor) -> Tensor:
+    """Return the mean and the standard deviation of each channel in `CELLS` x `CELLS` cells.
+
+    Args:
+        x: (n, channels, height, width) images.
+
+    Returns:
+        (n, 2 * channels * CELLS * CELLS) numbers.
+    """
+    x = x.double()
+    mean = adaptive_avg_pool2d(x, CELLS)
+    square = adaptive_avg_pool2d(x.square(), CELLS)
+    return torch.cat([mean, (square - mean.square()).clamp(min=0).sqrt()], dim=1).flatten(1)
 
 
 def _domain_margins(own: Tensor, other: Tensor, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -139,7 +221,7 @@ class LabelNoise(Cause):
 @final
 @dataclass(frozen=True)
 class SeenInTraining(Cause):
-    """The images are not told apart, the ID accuracy is perfect, and errors are unsure.
+    """The images are not told apart, the ID accuracy is perfect, and the OOD answers are unsure.
 
     Source: ours.
     """
@@ -153,24 +235,33 @@ class SeenInTraining(Cause):
     plumbing = True
 
     threshold: float = MEMORIZED
+    unsure: float = 0.65
+    """Area under the ROC curve of the confidence from which OOD answers are unsure: on ID against
+    OOD images, or on right against wrong answers. Wrong labels leave it at 0.5."""
 
     def test(self, comparison: Comparison, base: Sequence[Treatment]) -> CauseTest:
         accuracy = comparison.scores[0].overall.accuracy
         found = alike(comparison)
         if isinstance(found, str):
             return self.not_tested(found)
+        images = image_shift(comparison)
+        sides = [result.logits.softmax(1).amax(1) for result in (comparison.id, comparison.ood)]
+        origin = torch.cat([torch.ones(len(sides[0])), torch.zeros(len(sides[1]))])
+        lower = float(roc_auc_score(origin.numpy(), torch.cat(sides).numpy()))
         memorized = accuracy.value >= self.threshold
-        positive = memorized and found.domains < ALIKE and found.confidence >= 0.65
+        positive = memorized and images.alike and max(found.confidence, lower) >= self.unsure
         why = (
-            f"The ID accuracy is {100 * accuracy.value:.1f} %, and a linear classifier tells the "
-            f"two sets apart with an area under the ROC curve of {found.domains:.2f} (0.5: not at "
-            "all): "
+            f"The ID accuracy is {100 * accuracy.value:.1f} %. A linear classifier of "
+            f"{images.encoder} tells the two sets apart with an area under the ROC curve of "
+            f"{images.domains:.2f}, and one of the classes loses {100 * images.links:.1f} points "
+            f"on {comparison.name}. The network is more confident on ID than on OOD images with "
+            f"{lower:.2f} (0.5: not at all): "
             + ("the network knows the ID images, and there is no shift." if positive else
                "this does not show that the ID set was seen in training.")
         )  # fmt: skip
         return CauseTest(
             self.step(accuracy, "yes" if positive else "no", why),
-            _evidence(self, comparison, found),
+            _evidence(self, comparison, replace(found, domains=images.domains)),
             imitated=comparison.loss if positive else None, what="ID images that the network knows",
             fix="measure the ID accuracy on images that were not used in training",
         )  # fmt: skip
@@ -183,8 +274,8 @@ def _evidence(cause: Cause, comparison: Comparison, found: Alike) -> CauseEviden
     )
     return CauseEvidence(
         cause=cause.name, title=cause.question,
-        method="A linear classifier of the two sets is fitted to the network's features and judged "
-        "on other examples. The network's confidence is compared between right and wrong answers.",
+        method="A linear classifier of the two sets is fitted to features and judged on other "
+        "examples. The network's confidence is compared between right and wrong answers.",
         n=len(comparison.ood.y),
         numbers=tuple(
             Number(what=what, on=comparison.name, value=Interval(value=value))
