@@ -99,11 +99,13 @@ class ImageShift(NamedTuple):
     """Accuracy of a linear classifier of the classes, fitted to ID examples, on other ID examples
     minus that on OOD examples. It is positive where backgrounds or colors are linked to the classes
     in the ID set only."""
+    chance: float
+    """How far that difference is from 0 by chance, one-sided at 5 %."""
 
     @property
     def alike(self) -> bool:
         """Whether neither is evidence of a shift."""
-        return self.domains < ALIKE and self.links < LINKED
+        return self.domains < ALIKE and self.links < max(LINKED, self.chance)
 
 
 def image_shift(comparison: Comparison) -> ImageShift:
@@ -125,10 +127,15 @@ def image_shift(comparison: Comparison) -> ImageShift:
     if not compared:
         assert own.head is not None and other.head is not None
         compared["the network's features"] = own.head, own.y, other.head, other.y
+    links = {name: link_loss(*sets, seed=comparison.seed) for name, sets in compared.items()}
+    largest = max(links, key=links.__getitem__)
+    sizes = (len(compared[largest][1]), len(compared[largest][3]))
     return ImageShift(
         " or ".join(compared),
         max(domain_auc(x, new, seed=comparison.seed) for x, _, new, _ in compared.values()),
-        max(link_loss(*sets, seed=comparison.seed) for sets in compared.values()),
+        links[largest],
+        # The variance of an accuracy is at most 1/4 over the number of examples.
+        chance=1.64 * (sum(0.25 / size for size in sizes)) ** 0.5,
     )
 
 
