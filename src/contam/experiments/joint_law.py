@@ -49,6 +49,8 @@ RANDOMIZED, REVERSED = "backgrounds randomized", "backgrounds reversed"
 """Tests with backgrounds independent of the label: those of training, and those subtracted."""
 LEARNED = 0.15
 """How far above guessing the ID accuracy of a network that learned is."""
+CHANGES = {"trained_change": (True,), "untrained_change": (False,), "learned": (True, False)}
+"""Changes of depth by a background: of trained networks, of untrained ones, and the difference."""
 SHOWN = 10
 """Number of pictures of a background in the figure."""
 
@@ -288,14 +290,19 @@ class Results:
                        "reversal": ("randomized", "reversed")}[part]  # fmt: skip
         return self.accuracy(first, contrast, rho) - self.accuracy(last, contrast, rho)
 
-    def deepening(self, contrast: float, rho: float) -> np.ndarray:
-        """(seeds,) mean depth minus that without a background, minus the same untrained."""
-        after, before = (
+    def deepening(
+        self, contrast: float, rho: float, *, states: Sequence[bool] = (True, False)
+    ) -> np.ndarray:
+        """(seeds,) mean depth minus that without a background.
+
+        With two states, trained and untrained, it is the first minus the second.
+        """
+        changes = [
             self.accuracy("depth", contrast, rho, trained=state)
             - self.accuracy("depth", 0.0, 0.0, trained=state)
-            for state in (True, False)
-        )
-        return after - before
+            for state in states
+        ]
+        return changes[0] - sum(changes[1:])
 
     def loss(self, size: float, rho: float, *, first: str, last: str) -> np.ndarray:
         """(seeds,) difference of two losses of two-layer networks, of `last` minus of `first`."""
@@ -313,31 +320,31 @@ class Results:
             by_correlation=rows.id - rows.randomized,
             by_reversal=rows.randomized - rows.reversed,
         )
-        changes = {
-            (contrast, rho): self.deepening(contrast, rho)
-            for contrast, rho in product(self.config.contrasts, self.config.correlations)
-        }
-        return rows.assign(
-            depth_change=[
-                changes[row.contrast, row.correlation][row.seed] for row in rows.itertuples()
+        places = list(product(self.config.contrasts, self.config.correlations))
+        for column, states in CHANGES.items():
+            found = {place: self.deepening(*place, states=states) for place in places}
+            rows[column] = [
+                found[row.contrast, row.correlation][row.seed] for row in rows.itertuples()
             ]
-        )
+        return rows
 
-    def alarm(self, *, correlated: bool) -> Pooled:
+    def alarm(self, *, correlated: bool, column: str = "learned") -> Pooled:
         """Rank correlation of cost and decrease of depth, with correlated backgrounds or without.
+
+        The decrease is that of trained networks, or what they have beyond untrained ones.
 
         Raises:
             NotJudged: too few cells, or no network learned.
         """
         cells = self.cells()
         cells = cells[(cells.correlation > 0) if correlated else (cells.correlation == 0)]
-        cells = cells[cells.depth_change.notna()]
+        cells = cells[cells[column].notna()]
         accuracy = cells.id.mean()
         if accuracy < 0.5 + LEARNED:
             raise NotJudged(f"the networks did not learn: their ID accuracy is {accuracy:.2f}")
-        if len(cells) < 9 or cells.harm.nunique() < 2 or cells.depth_change.nunique() < 2:
+        if len(cells) < 9 or cells.harm.nunique() < 2 or cells[column].nunique() < 2:
             raise NotJudged("there are fewer networks than a correlation needs")
-        harm, change = (torch.tensor(cells[key].tolist()) for key in ("harm", "depth_change"))
+        harm, change = (torch.tensor(cells[key].tolist()) for key in ("harm", column))
         return Pooled(spearman(harm, -change), len(cells), "network")
 
 
@@ -353,10 +360,10 @@ def _deep_harm(rho: float, part: str = "all") -> Callable[[Results], list[float]
     return measure
 
 
-def _deepening(rho: float) -> Callable[[Results], list[float]]:
+def _deepening(rho: float, column: str = "learned") -> Callable[[Results], list[float]]:
     def measure(results: Results) -> list[float]:
         results.require_learning(_easy(results), rho)
-        return results.deepening(_easy(results), rho).tolist()
+        return results.deepening(_easy(results), rho, states=CHANGES[column]).tolist()
 
     return measure
 
@@ -405,15 +412,25 @@ STATEMENTS = (
               _faint, high=0.05),
     Statement("Prediction depth shows the easy shortcut", MURALI,
               "mean depth at correlation 1 and the highest contrast minus without a background, "
-              "minus the same untrained, probes", _deepening(1), high=-0.3, every_seed=True),
-    Statement("Prediction depth does not show contamination: decisions are not earlier", "ours",
-              "the same at correlation 0, probes", _deepening(0), low=-0.1, every_seed=True),
+              "probes", _deepening(1, "trained_change"), high=-0.3, every_seed=True),
+    Statement("That decrease is a trace of learning", MURALI,
+              "the same minus the same of untrained networks, probes", _deepening(1), high=-0.3,
+              every_seed=True),
+    Statement("Prediction depth does not show contamination: decisions are later, not earlier",
+              "ours", "mean depth at correlation 0 and the highest contrast minus without a "
+              "background, probes", _deepening(0, "trained_change"), low=0.0, every_seed=True),
+    Statement("They are later beyond untrained networks, too", "ours",
+              "the same at correlation 0, minus the same of untrained networks, probes",
+              _deepening(0), low=0.0, every_seed=True),
     Statement("Where background and label are correlated, networks with more harm decide earlier",
               MURALI, "rank correlation of harm and decrease of depth, correlation above 0",
-              lambda r: r.alarm(correlated=True), low=0.5),
+              lambda r: r.alarm(correlated=True, column="trained_change"), low=0.5),
+    Statement("They also do beyond untrained networks", MURALI,
+              "rank correlation of harm and decrease of depth minus that of untrained networks, "
+              "correlation above 0", lambda r: r.alarm(correlated=True), low=0.5),
     Statement("Where they are independent, networks with more harm do not decide earlier", "ours",
               "rank correlation of harm and decrease of depth, correlation 0",
-              lambda r: r.alarm(correlated=False), high=0.0),
+              lambda r: r.alarm(correlated=False, column="trained_change"), high=0.0),
 )  # fmt: skip
 
 
@@ -502,33 +519,37 @@ def _parts(results: Results) -> Figure:
 
 
 def _depths(results: Results) -> Figure:
-    cells = results.cells().assign(what="on digits")
-    change = [
-        row | {"contrast": f"{row['contrast']:g}"}
-        for row in over_seeds(cells, ["contrast", "correlation"], "depth_change")
-    ]
+    cells = results.cells()
+    titles = {"trained_change": "Change of depth, trained", "untrained_change": "Untrained"}
+    panels, rows = [], []
+    for column, title in titles.items():
+        change = [
+            row | {"contrast": f"{row['contrast']:g}"}
+            for row in over_seeds(cells, ["contrast", "correlation"], column)
+        ]
+        panels.append(
+            lines(change, title=title, x=("correlation", "correlation with the label"),
+                  y=(column, "probes, against no background"), series=("contrast", "contrast"),
+                  points=True)
+        )  # fmt: skip
+        rows += change
     alone = results.table[~results.table.digits].copy()
     alone["state"] = alone.trained.map({True: "trained", False: "untrained"})
     difficulty = [
         row | {"contrast": f"{row['contrast']:g}"}
         for row in over_seeds(alone, ["contrast", "state"], "depth")
     ]
-    panels = (
-        lines(change, title="Change of prediction depth",
-              x=("correlation", "correlation with the label"),
-              y=("depth_change", "probes, against no background"),
-              series=("contrast", "contrast"), points=True),
-        bars(difficulty, title="Depth of a background alone", x=("contrast", "contrast"),
-             y=("depth", "mean prediction depth (probes)"), series=("state", "")),
-    )  # fmt: skip
+    last = bars(difficulty, title="Depth of a background alone", x=("contrast", "contrast"),
+                y=("depth", "mean prediction depth (probes)"), series=("state", ""))  # fmt: skip
     return Figure(
         "Where prediction depth shows the harm",
-        "Left: mean depth of ID test pictures minus that of networks without backgrounds, minus "
-        "the same difference of untrained networks. A decrease is the alarm of the second paper. "
-        "Right: how hard a background is to learn when nothing else predicts the label.",
+        "Left and middle: mean depth of ID test pictures minus that of networks without "
+        "backgrounds. A decrease is the alarm of the second paper; untrained networks show what "
+        "neighbors in the pictures decide alone. Right: how hard a background is to learn when "
+        "nothing else predicts the label.",
         MURALI,
-        panels,
-        tuple([*change, *difficulty]),
+        (*panels, last),
+        tuple([*rows, *difficulty]),
     )
 
 
@@ -538,7 +559,9 @@ def summarize(run: Run) -> str:
     easy = _easy(results)
     ends = (results.config.correlations[0], results.config.correlations[-1])
     harm = " and ".join(f"{results.harm(easy, rho).mean():.0%} at {rho:g}" for rho in ends)
-    change = " and ".join(f"{results.deepening(easy, rho).mean():+.2f} at {rho:g}" for rho in ends)
+    change = " and ".join(
+        f"{results.deepening(easy, rho, states=(True,)).mean():+.2f} at {rho:g}" for rho in ends
+    )
     return (
         "At the highest contrast, reversed backgrounds cost this share of the test pictures by "
         f"the background's correlation with the label: {harm}. The mean prediction depth changes "
