@@ -65,7 +65,8 @@ class InputMismatch(Cause):
             scores: accuracy on the ID set.
 
         Returns:
-            None where the network solves the ID data, or they are no images.
+            None where the network solves the ID data, where a fresh head on features of the images
+            as they are does as well, or where they are no images.
         """
         found = above_chance(scores.overall.accuracy, chance_accuracy(scores))
         same = Comparison(passes, (scores, scores))
@@ -81,6 +82,10 @@ class InputMismatch(Cause):
         result = TreatmentResult(same.name, best, before, after, same.seed)
         if result.gain.value < LEAST_GAIN or result.p_value >= SIGNIFICANCE:
             return None
+        if passes.fresh_correct is not None:
+            fresh = passes.fresh_correct[same.name][same.kept_rows[same.judged]]
+            if fresh.double().mean() >= after.double().mean():
+                return None  # The features of the images as they are hold as much.
         step = Step(
             question="Do the ID images reach the network in another form than it was trained on?",
             evidence="gain in ID accuracy", found=result.gain, answer="yes", threshold=LEAST_GAIN,
