@@ -77,7 +77,8 @@ RIGHT, FALSE_ALARMS, LEAST, SOUND = 0.9, 0.03, 300, 100
 """Wanted: the share of main causes that are right on each judged part, the share of healthy cases
 with another answer, and the numbers of all cases and of healthy ones."""
 TRAIN_AGAIN = (
-    "undertrained", "new backgrounds", "background shortcut", "color shortcut", "new subtypes",
+    "undertrained", "new backgrounds", "background shortcut", "color shortcut", "size shortcut",
+    "compression shortcut", "tag shortcut", "new subtypes",
     "contaminated", "spurious correlation",
 )  # fmt: skip
 """Answers whose remedy is a training."""

@@ -90,6 +90,26 @@ def zoomed(x: Images, factor: float) -> Tensor:
     return _warped(x, 0.0, factor)
 
 
+def zoomed_about(x: Images, factors: Float[Tensor, " n"], centers: Float[Tensor, "n 2"]) -> Tensor:
+    """Enlarge each image by a factor of its own about a point; the outside is 0.
+
+    Args:
+        x: images.
+        factors: the factor of each image.
+        centers: the point that stays, across and down, from -1 to 1.
+
+    >>> x = torch.arange(16.0).view(1, 1, 4, 4)
+    >>> torch.equal(zoomed_about(x, torch.ones(1), torch.zeros(1, 2)), x)
+    True
+    """
+    matrix = torch.zeros(len(x), 2, 3).to(x)
+    for axis in range(2):
+        matrix[:, axis, axis] = 1 / factors.to(x)
+        matrix[:, axis, 2] = centers[:, axis].to(x) * (1 - 1 / factors.to(x))
+    grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, mode="bilinear", align_corners=False)
+
+
 def stretched(x: Images, factor: float, axis: int) -> Tensor:
     """Enlarge the height (axis 2) or the width (axis 3) about the center; the rest is cut off.
 

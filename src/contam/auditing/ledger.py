@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from contam.auditing.causes import CAUSES, Cause, CauseTest
+from contam.auditing.causes.artifact_shortcut import TagShortcut
 from contam.auditing.causes.background import BackgroundShortcut, NewBackgrounds
 from contam.auditing.causes.corruption import Corruption
 from contam.auditing.causes.geometry import Geometry
@@ -101,6 +102,8 @@ def _spared(
             return f"{100 * done:.0f} % of the loss is explained already"
     if isinstance(cause, LabelNoise) and found:
         return "another cause was found"
+    if isinstance(cause, BackgroundShortcut) and TagShortcut.name in found:
+        return "the tag at the border is part of the background"
     if isinstance(cause, NewSubtypes) and Geometry.name in found:
         return "objects that are turned or resized look new, too"
     return ""

@@ -5,6 +5,11 @@ file of its own and list it in `CAUSES`; the ledger, the verdict, the page, the 
 `--fail-on` then include it.
 """
 
+from contam.auditing.causes.artifact_shortcut import (
+    CompressionShortcut,
+    SizeShortcut,
+    TagShortcut,
+)
 from contam.auditing.causes.background import BackgroundShortcut, NewBackgrounds
 from contam.auditing.causes.cause import Cause, CauseTest
 from contam.auditing.causes.corruption import Corruption
@@ -31,6 +36,9 @@ CAUSES: tuple[Cause, ...] = (
     Head(),
     Geometry(),
     ColorShortcut(),
+    SizeShortcut(),
+    CompressionShortcut(),
+    TagShortcut(),
     BackgroundShortcut(),
     NewBackgrounds(),
     MetadataShortcut(),
