@@ -1,6 +1,7 @@
 """The comparison of baselines: budgets, methods of one's own, and the table from the records."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas
 import pytest
@@ -252,6 +253,22 @@ def test_faults_of_own_methods_are_named(own, tmp_path, name, line):
     method = find_method(f"own_methods:{name}")
     with pytest.raises(ValueError, match=line):
         run_experiment(EXPERIMENT, small(method.name, codes=(method.code,)), tmp_path)
+
+
+def test_a_draw_that_diverges_is_not_selected(tmp_path, monkeypatch):
+    """Draw 1 has weights of infinity; the search goes on with draw 0."""
+    config = SMOKE.model_copy(update={"methods": ("CORAL",), "trials": 1, "draws": 2})
+    draw = ALGORITHMS["CORAL"].Settings.draw
+
+    def diverging(**which: Any) -> AlgorithmSettings:
+        return draw(**which).model_copy(
+            update={"penalty_weight": float("inf")} if which["draw"] else {}
+        )
+
+    monkeypatch.setattr(ALGORITHMS["CORAL"].Settings, "draw", staticmethod(diverging))
+    results = read_results(run_experiment(EXPERIMENT, config, tmp_path))
+    assert results.of("shapes", "CORAL", "draw").tolist() == [0]
+    assert not len(results.left_out)
 
 
 def test_own_code_that_the_config_does_not_know_is_rejected(own, tmp_path):

@@ -131,8 +131,9 @@ def test_leave_one_out_takes_the_mean_over_the_domains_that_were_left_out():
     whole = TABLE[TABLE.step == 1]
     table = pandas.concat([whole, pandas.DataFrame(rows)], ignore_index=True)
     assert picked(table, "leave-one-out") == [(1, 1)]
+    assert picked(table.iloc[:-1], "leave-one-out") == [(0, 1)]  # draw 1 lacks a training
     with pytest.raises(ValueError, match="needs a training without each of a, b"):
-        select(table.iloc[:-1], "leave-one-out")
+        select(table[table.left_out != "b"], "leave-one-out")
 
 
 def test_each_trial_has_a_selection_and_the_first_of_equal_ones_is_taken():

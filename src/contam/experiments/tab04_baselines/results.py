@@ -127,7 +127,7 @@ def read_results(run: Run) -> BaselineResults:
         here = networks.data == data
         own, ood = (torch.tensor(networks[here][k].tolist()) for k in ("id", "ood"))
         networks.loc[here, "robustness"] = effective_robustness(own, ood, line).tolist()
-    missing = rows[rows.what == "left out"]
+    missing = rows[(rows.what == "left out") & ~rows.method.isin(networks.method)]
     columns = ["data", "method", "reason"]
     left_out = missing[columns].drop_duplicates() if len(missing) else pandas.DataFrame(
         columns=columns

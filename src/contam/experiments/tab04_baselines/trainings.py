@@ -25,7 +25,13 @@ from contam.experiments.tab04_baselines.problems import BaselineNetworks, Proble
 from contam.models.classifier import Classifier
 from contam.remedies import Repair
 from contam.run import Run
-from contam.training.algorithms import Algorithm, AlgorithmSettings, Objective, fit_algorithm
+from contam.training.algorithms import (
+    Algorithm,
+    AlgorithmSettings,
+    NotFiniteError,
+    Objective,
+    fit_algorithm,
+)
 from contam.training.algorithms.algorithm import pooled
 from contam.training.algorithms.search_space import LogUniform
 from contam.training.changes import TrainingChange
@@ -163,12 +169,18 @@ def train_cell(
         The share that is done.
 
     Raises:
-        ValueError: the method fits neither the network nor the data, or a loss is not finite.
+        ValueError: the code of an own method raised an error, or a loss of it or of ERM is not
+            finite with the default settings. Other trainings that diverge are left out.
 
     Source: ours.
     """
     try:
         yield from _train_cell(cell, problem, networks, store, trial=trial)
+    except NotFiniteError as error:
+        # A draw of a search that diverges is not selected, and does not end the search.
+        if cell.draw == 0 and (cell.method.code or cell.method.name == ERM):
+            raise
+        store.write(cell.part, [{"what": "left out", "reason": str(error)}])
     except ValueError:
         raise
     except Exception as error:  # the code is the user's

@@ -16,6 +16,10 @@ from contam.training.optimize import WARM_UP
 from contam.training.schedule import warmup_cosine
 
 
+class NotFiniteError(ValueError):
+    """A loss is infinite or not a number; the message names the step and suggests a fix."""
+
+
 @dataclass(frozen=True)
 class AlgorithmStage:
     """A training by an algorithm at one of its reports."""
@@ -65,8 +69,9 @@ def fit_algorithm(
         The stage of the training, every `report_every` steps and at the end.
 
     Raises:
-        ValueError: the algorithm was made for other numbers of domains or classes, a loss is not
-            finite, or the checkpoint belongs to another training.
+        NotFiniteError: a loss is not finite.
+        ValueError: the algorithm was made for other numbers of domains or classes, or the
+            checkpoint belongs to another training.
 
     Source: App. E.4; DomainBed (Gulrajani & Lopez-Paz 2021) for the minibatches.
 
@@ -116,7 +121,7 @@ def fit_algorithm(
         taken += 1
         for name, loss in losses.items():
             if not math.isfinite(loss):
-                raise ValueError(
+                raise NotFiniteError(
                     f"{algorithm.name}: the loss {name!r} is not finite at step {taken}; choose a "
                     f"step size below {algorithm.settings.step_size:g}, or check the inputs for "
                     "such values"
