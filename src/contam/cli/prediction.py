@@ -6,10 +6,13 @@ from typing import Annotated
 import tyro
 
 from contam.cli.progress import ProgressDisplay
+from contam.theory.phases import predict_phases
 from contam.theory.population import predict_contamination
 from contam.theory.setting import Setting
 
 STANDARD = Setting()
+MANY_FEATURES, FEWER_NODES = 4096, 4
+"""From this number of features on, the integration needs few nodes."""
 
 
 def predict(
@@ -21,16 +24,28 @@ def predict(
 ) -> int:
     """Predict contamination before any training, by the population model of two-layer networks.
 
+    Prints the network after training, and when contamination takes off, what it is when the
+    training examples are fitted, and where training converges.
+
     Args:
         setting: the training run; fields that the model does not cover are rejected.
         seed: seed of the initial weights.
         neurons: largest number of neurons to follow; a wider network is represented by an even
-            sample, and 1024 neurons are nearly as exact.
+            sample. The prediction is repeated with a second sample, and the difference is printed.
         as_json: print the whole curve as a list of objects instead of a sentence.
     """
+    many = setting.data.features.size >= MANY_FEATURES
     with ProgressDisplay("predict") as display:
         prediction = predict_contamination(
-            setting, seed=seed, neurons=neurons, progress=display.update
+            setting,
+            seed=seed,
+            neurons=neurons,
+            nodes=FEWER_NODES if many else 12,
+            repeat=not as_json,
+            progress=display.update,
         )
-    print(json.dumps(prediction.records(), indent=1) if as_json else prediction.summary())
+    if as_json:
+        print(json.dumps(prediction.records(), indent=1))
+    else:
+        print(f"{prediction.summary()} {predict_phases(setting).summary()}")
     return 0

@@ -23,6 +23,7 @@ from contam.experiments import (
     fig15_density,
     joint_law,
     simulation,
+    theory_remedies,
     thm4_scaling,
 )
 from contam.experiments.dominoes.experiment import EXPERIMENT as DOMINOES
@@ -35,6 +36,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     fig03_two_layer.EXPERIMENT,
     thm4_scaling.EXPERIMENT,
     PHASE_DIAGRAMS,
+    theory_remedies.EXPERIMENT,
     fig04_activation_rates.EXPERIMENT,
     fig05_selectivity.EXPERIMENT,
     fig06_heatmaps.EXPERIMENT,

@@ -90,6 +90,8 @@ def uncovered(setting: Setting) -> str | None:
                 f"{name} must be at least {FEWEST}, not {getattr(data.features, name)}: a sum of "
                 "fewer weights is far from Gaussian; train the network instead"
             )
+    if changes := setting.intervention.changes:
+        return f"{changes[0]} is not modeled; train the network instead"
     return _uncovered_weights(data) or _uncovered_steps(setting)
 
 

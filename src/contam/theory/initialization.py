@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from contam.rng import generator_for
 from contam.theory.features import FeatureModel
+from contam.theory.intervention import input_module
 from contam.theory.network import MLP, linear
 from contam.theory.setting import Setting
 
@@ -48,6 +49,9 @@ def initial_network(setting: Setting, seed: int) -> MLP:
         else draws.weight((setting.outputs, m), m, "head"),
         draws.bias(setting.outputs, m, "head bias") if setting.bias == "all" else None,
     )
+    change = setting.intervention
+    if change.gain != 1:
+        head.weight.data.mul_(change.gain)
     head.weight.requires_grad_(setting.head == "trained")
     return MLP(
         hidden,
@@ -55,6 +59,10 @@ def initial_network(setting: Setting, seed: int) -> MLP:
         activation=setting.activation,
         slope=setting.slope,
         dictionary=features.matrix(seed, setting.dtype) if setting.ambient else None,
+        before=input_module(change, setting.data, seed, setting.dtype),
+        normalization=nn.BatchNorm1d(m, affine=False, dtype=setting.dtype)
+        if change.hidden == "batch_norm"
+        else None,
     )
 
 

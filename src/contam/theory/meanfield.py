@@ -17,6 +17,7 @@ O(neurons), whatever the number of features, and the distribution of the output 
 import functools
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -81,7 +82,9 @@ class Neurons:
         )
 
     @classmethod
-    def draw(cls, setting: Setting, seed: int, neurons: int) -> "Neurons":
+    def draw(
+        cls, setting: Setting, seed: int, neurons: int, sample: Literal["first", "second"] = "first"
+    ) -> "Neurons":
         """Draw initial neurons: all of a narrow network, a sample of a wide one.
 
         The distribution is exact: means of independent Gaussians are Gaussian, and the squared norm
@@ -92,6 +95,7 @@ class Neurons:
             setting: the network.
             seed: names the draws.
             neurons: largest number of neurons to draw.
+            sample: which of two independent samples of a seed.
 
         Returns:
             At most `neurons` neurons.
@@ -103,7 +107,8 @@ class Neurons:
         64
         """
         features = setting.data.features
-        rng = np.random.Generator(bit_generator_for(seed, "population neurons"))
+        purpose = "population neurons" if sample == "first" else "population neurons, again"
+        rng = np.random.Generator(bit_generator_for(seed, purpose))
         count = min(setting.width, neurons)
         if count < setting.width:
             sobol = torch.quasirandom.SobolEngine(2, scramble=True, seed=int(rng.integers(2**31)))

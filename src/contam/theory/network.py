@@ -7,6 +7,7 @@ for inputs and weights in the ambient space too.
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
@@ -159,6 +160,8 @@ class MLP(nn.Module):
         activation: a name in `ACTIVATIONS`, or "leaky_relu".
         slope: slope of leaky_relu for negative inputs.
         dictionary: the matrix M.
+        before: module that is applied to examples first.
+        normalization: module that is applied to the first layer's pre-activations.
 
     Source: ours, networks of any depth; with one hidden layer it is `output`.
 
@@ -180,12 +183,15 @@ class MLP(nn.Module):
         activation: str,
         slope: float,
         dictionary: Float[Tensor, "d d0"] | None = None,
+        before: nn.Module | None = None,
+        normalization: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.hidden = nn.ModuleList(hidden)
         self.head = head
         self.activation = activation
         self.slope = slope
+        self.before, self.normalization = before, normalization
         self.dictionary: Tensor | None
         self.register_buffer("dictionary", dictionary, persistent=False)
 
@@ -211,10 +217,15 @@ class MLP(nn.Module):
         Returns:
             One tensor for each hidden layer, the first layer first.
         """
-        value = f if self.dictionary is None else f @ self.dictionary.T
+        value = f if self.before is None else self.before(f)
+        value = value if self.dictionary is None else value @ self.dictionary.T
         preactivations = []
         for layer in self.hidden:
-            preactivations.append(layer(value))
+            z = layer(value)
+            first = not preactivations
+            preactivations.append(
+                self.normalization(z) if first and self.normalization is not None else z
+            )
             value = self.activate(preactivations[-1])
         return preactivations
 
@@ -232,10 +243,10 @@ class MLP(nn.Module):
         return ACTIVATIONS[self.activation](value)
 
     def copy(self) -> "MLP":
-        """Copy the network; far cheaper than a deep copy.
+        """Copy the network, far cheaper than by a deep copy, for evaluation.
 
         Returns:
-            A network with its own weights.
+            A network with its own weights; batch norm uses its running statistics.
         """
         layers = []
         for layer in self.layers:
@@ -248,7 +259,9 @@ class MLP(nn.Module):
             activation=self.activation,
             slope=self.slope,
             dictionary=self.dictionary,
-        )
+            before=deepcopy(self.before),
+            normalization=deepcopy(self.normalization),
+        ).eval()
 
     @property
     def layers(self) -> list[nn.Linear]:

@@ -8,6 +8,7 @@ import torch
 
 from contam.theory.distribution import DataModel
 from contam.theory.features import check_choices
+from contam.theory.intervention import Intervention
 
 STABLE = 2.5
 """Largest step_size * features / width at which a network with a fixed head learns smoothly."""
@@ -75,6 +76,8 @@ class Setting:
     """Train weights in R^dimension instead of their projections on the features."""
     precision: Literal["float32", "float64"] = "float32"
     """Precision of weights and examples."""
+    intervention: Intervention = field(default=Intervention())
+    """What is different from plain training."""
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -97,6 +100,14 @@ class Setting:
                 f"engine='closed_form' does not cover {', '.join(self.beyond_closed_form)}; "
                 "use engine='auto'"
             )
+        features = self.data.features
+        if self.intervention.project != "none" and (self.ambient or not features.orthonormal):
+            raise ValueError(
+                f"project={self.intervention.project!r} is defined for orthonormal features and "
+                "ambient=False"
+            )
+        if self.intervention.gain != 1 and self.head != "fixed":
+            raise ValueError(f"gain={self.intervention.gain} needs head='fixed'")
         if (
             self.optimizer in ("adam", "adamw")
             and self.data.features.dictionary != "axes"
@@ -154,4 +165,6 @@ class Setting:
         ]
         if self.data.classes > 2:
             beyond.append(f"data.classes={self.data.classes}")
+        if self.intervention.normalizes:
+            beyond.append("a network with centering or batch norm")
         return beyond

@@ -82,7 +82,8 @@ def summary(state: State, examples: int = 8192) -> dict[str, float]:
         C, B = weighted_sums(W, data)
         row["set_share"] = float(members.double().mean())
         row["set_C"], row["set_B"] = _mean((state.a.sign() * C)[members]), _mean(B[members])
-    if two_layer and setting.bias == "none" and setting.activation in ("relu", "identity"):
+    plain = setting.bias == "none" and not setting.intervention.normalizes
+    if two_layer and plain and setting.activation in ("relu", "identity"):
         pull = gradient_projections(W, state.a, samples["id"], setting.activation)
         row["background_pull"] = _mean(pull[:, core:])
     return row

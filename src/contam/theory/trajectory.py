@@ -15,6 +15,7 @@ from contam.rng import bit_generator_for
 from contam.theory.distribution import Sample, bits_state, restore_bits
 from contam.theory.engines import Autograd, ClosedFormSGD, Engine
 from contam.theory.initialization import initial_network
+from contam.theory.intervention import augmented, projection
 from contam.theory.network import MLP
 from contam.theory.setting import Setting
 
@@ -131,7 +132,7 @@ def _train(
     setting: Setting, seed: int, reported: set[int], resume: Mapping[str, Tensor] | None
 ) -> Iterator[State]:
     network = initial_network(setting, seed)
-    engine = _engine(setting, network)
+    engine = _engine(setting, network, seed)
     draws = bit_generator_for(seed, "minibatches")
     minibatch = _minibatches(setting, seed, draws)
     step, loss = 0, None
@@ -160,9 +161,12 @@ def _train(
             yield state()
 
 
-def _engine(setting: Setting, network: MLP) -> Engine:
+def _engine(setting: Setting, network: MLP, seed: int) -> Engine:
     features = setting.data.features
-    gram = None if setting.ambient or features.orthonormal else features.gram(setting.dtype)
+    # A projection takes the place of the Gram matrix, which is the identity where there is one.
+    gram = projection(setting.intervention, setting.data, seed, setting.dtype)
+    if gram is None and not (setting.ambient or features.orthonormal):
+        gram = features.gram(setting.dtype)
     momentum = setting.momentum if setting.optimizer == "momentum" else 0.0
     if setting.engine != "autograd" and not setting.beyond_closed_form:
         return ClosedFormSGD(
@@ -186,16 +190,22 @@ def _engine(setting: Setting, network: MLP) -> Engine:
 def _minibatches(setting: Setting, seed: int, draws: np.random.SFC64) -> Callable[[], Sample]:
     """A function that returns the examples of the next step."""
     data, n, dtype = setting.data, setting.batch_size, setting.dtype
+    change, core = setting.intervention, data.features.core
     if setting.examples is None:
-        return lambda: data.sample(n, draws, dtype=dtype)
+        return lambda: augmented(change, data.sample(n, draws, dtype=dtype), core, draws)
     fixed = training_set(setting, seed)
     if n == setting.examples:
-        return lambda: fixed
+        if change.augment == "none":
+            return lambda: fixed
+        return lambda: augmented(
+            change, Sample(fixed.f.clone(), fixed.y, fixed.target), core, draws
+        )
 
     def with_replacement() -> Sample:
         words = draws.random_raw(n) >> np.uint64(32)
         rows = torch.from_numpy((words * np.uint64(len(fixed.y)) >> np.uint64(32)).astype(int))
-        return Sample(fixed.f[rows], fixed.y[rows], fixed.target[rows])
+        sample = Sample(fixed.f[rows], fixed.y[rows], fixed.target[rows])
+        return augmented(change, sample, core, draws)
 
     return with_replacement
 
