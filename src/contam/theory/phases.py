@@ -1,9 +1,9 @@
 """When contamination takes off, how large it is at the fit, and where training converges.
 
-In the limit of many features, neurons do not interact before the hinge loss closes its gate, and
-each follows the same flow in two numbers. The fit is the end of this flow. In the long run weight
-decay removes what remains of the initial weights; all neurons of a sign then are equal, and four
-numbers minimize the risk.
+With many features, each neuron follows the same flow in two numbers; neurons interact only through
+the margins of the two classes, which close the gate of the hinge loss. The flow ends at the fit. In
+the long run weight decay removes what remains of the initial weights; all neurons of a sign then
+are equal, and four numbers minimize the risk.
 
     x, w     core and background sum of a neuron's coordinates times E z, in its sign and in units
              of the standard deviation of its pre-activations at initialization
@@ -263,7 +263,7 @@ class _Flow:
             # The decay of weights is no growth.
             rate = mean[1] + decay * float((w @ self._weights).mean())
             rate /= mean[0] + decay * float((x @ self._weights).mean())
-            yield _Point(step * PACE, self._margin(x, w), rate, x, w)
+            yield _Point(step * PACE, float(self._margins(x, w).mean()), rate, x, w)
             second = self._velocity(x + PACE / 2 * first[0], w + PACE / 2 * first[1], decay)
             third = self._velocity(x + PACE / 2 * second[0], w + PACE / 2 * second[1], decay)
             last = self._velocity(x + PACE * third[0], w + PACE * third[1], decay)
@@ -283,7 +283,7 @@ class _Flow:
             U=float(x.mean()),
             V=float(w.mean()),
             spurious=float(w[0] - w[1]) / 2,
-            ood_hinge=max(0.0, 1 - self._margin(point.x, point.w, shifted)),
+            ood_hinge=float((1 - self._margins(point.x, point.w, shifted)).clamp_min(0).mean()),
         )
 
     def _start(self) -> tuple[Tensor, Tensor]:
@@ -302,20 +302,37 @@ class _Flow:
 
     def _velocity(self, x: Tensor, w: Tensor, decay: float) -> tuple[Tensor, Tensor]:
         s, lift = self.slope, self.lift
-        own = s + (1 - s) * torch.special.ndtr(w * (1 + lift) + x)
-        other = s + (1 - s) * torch.special.ndtr(w * (1 - lift) - x)
+        gate = self._gate(x, w)
+        own = gate * (s + (1 - s) * torch.special.ndtr(w * (1 + lift) + x))
+        other = gate.flip(0) * (s + (1 - s) * torch.special.ndtr(w * (1 - lift) - x))
         core = self.core * (own + other)
         return core - decay * x, self.background * (own - other + lift * (own + other)) - decay * w
 
-    def _margin(self, x: Tensor, w: Tensor, background: float | None = None) -> float:
-        """Mean of y h; `background` replaces the mean background weight, in units of E z."""
-        total = torch.zeros((), dtype=torch.float64)
-        for y in (0, 1):
-            factor = 1 + self.lift[y] if background is None else background
-            own = self._activation(w[y] * factor + x[y])
-            other = self._activation(w[1 - y] * factor - x[1 - y])
-            total += (own - other) @ self._weights
-        return self.unit * float(total) / 4
+    def _gate(self, x: Tensor, w: Tensor) -> Float[Tensor, "signs 1"]:
+        """Share of the examples of a sign's own class that are inside the hinge."""
+        data = self.setting.data
+        mean, variance = background_moments(data)
+        U, V = (self.unit / mean * float((value @ self._weights).mean()) for value in (x, w))
+        squares = ((1 + self.slope) * U) ** 2 / data.features.core
+        if self.background:
+            squares += ((1 - self.slope) * V) ** 2 / (self.background * data.features.size)
+        short = (1 - self._margins(x, w)) / (math.sqrt(variance * squares) / 2 + 1e-9)
+        return torch.special.ndtr(short)[:, None]
+
+    def _margins(
+        self, x: Tensor, w: Tensor, background: float | None = None
+    ) -> Float[Tensor, " classes"]:
+        """Mean of y h on each class, in the order of the signs.
+
+        Args:
+            x: see the module.
+            w: see the module.
+            background: replaces the mean background weight, in units of E z.
+        """
+        factor = 1 + self.lift if background is None else background
+        own = self._activation(w * factor + x) @ self._weights
+        other = self._activation(w.flip(0) * factor - x.flip(0)) @ self._weights
+        return self.unit * (own - other) / 2
 
     def _activation(self, z: Tensor) -> Tensor:
         """Expected activation of pre-activations with mean z and standard deviation 1."""
