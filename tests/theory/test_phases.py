@@ -84,23 +84,23 @@ LIMITS = {
 
 @pytest.mark.parametrize("case", FITS)
 def test_phases_predict_sgd_at_the_fit(case):
-    """In the limit of many features; with 64, errors are at most 10 % and 0.05 in risk."""
+    """In the limit of many features; with 64, learned sums are off by up to 4 % and steps by 9 %."""
     predicted, found = predict_phases(FITS[case]).fit, fit_of(FITS[case], seed=0)
     assert predicted is not None
-    assert predicted.step == pytest.approx(found["step"], rel=0.15)
+    assert predicted.step == pytest.approx(found["step"], rel=0.12)
     for name in ("U", "V"):
-        assert getattr(predicted, name) == pytest.approx(found[name], rel=0.1), name
+        assert getattr(predicted, name) == pytest.approx(found[name], rel=0.05), name
     assert predicted.spurious == pytest.approx(found["spurious"], abs=0.08)
-    assert predicted.ood_hinge == pytest.approx(found["ood_hinge"], abs=0.06)
+    assert predicted.ood_hinge == pytest.approx(found["ood_hinge"], abs=0.04)
 
 
 @pytest.mark.parametrize("case", LIMITS)
 def test_phases_predict_where_sgd_converges(case):
     predicted, found = predict_phases(LIMITS[case]).limit, end_of(LIMITS[case], seed=0)
     for name in ("U", "V"):
-        assert getattr(predicted, name) == pytest.approx(found[name], rel=0.05), name
+        assert getattr(predicted, name) == pytest.approx(found[name], rel=0.03), name
     assert predicted.spurious == pytest.approx(found["spurious"], abs=0.08)
-    assert predicted.ood_hinge == pytest.approx(found["ood_hinge"], abs=0.04)
+    assert predicted.ood_hinge == pytest.approx(found["ood_hinge"], abs=0.02)
 
 
 @pytest.mark.parametrize(("core", "background"), [(32, 32), (40, 24)])

@@ -350,7 +350,7 @@ def _limit(setting: Setting, learnable: float, points: int = 61, reach: float = 
     mean, variance = background_moments(data)
     c = (mean + math.sqrt(variance / core) * axis)[:, None]
 
-    def risk(sums: Tensor, moments: tuple[Moments, Moments]) -> Tensor:
+    def risk(sums: Tensor, moments: tuple[Moments, ...]) -> Tensor:
         total = torch.zeros((), dtype=torch.float64)
         for y in (0, 1):
             b = moments[y].mean + math.sqrt(moments[y].variance / max(background, 1.0)) * axis
@@ -418,4 +418,5 @@ def _between(before: _Point, after: _Point, field: str, value: float) -> _Point:
     """The point between two at which a field has a value, by linear interpolation."""
     low, high = getattr(before, field), getattr(after, field)
     share = 1.0 if high == low else (value - low) / (high - low)
-    return _Point(*(a + share * (b - a) for a, b in zip(before, after, strict=True)))
+    values = (a + share * (b - a) for a, b in zip(before, after, strict=True))
+    return _Point(*values)  # pyright: ignore[reportArgumentType]
