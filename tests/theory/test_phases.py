@@ -84,7 +84,7 @@ LIMITS = {
 
 @pytest.mark.parametrize("case", FITS)
 def test_phases_predict_sgd_at_the_fit(case):
-    """In the limit of many features; with 64, learned sums are off by up to 4 % and steps by 9 %."""
+    """With 64 features, learned sums are off by up to 4 % and steps by up to 9 %."""
     predicted, found = predict_phases(FITS[case]).fit, fit_of(FITS[case], seed=0)
     assert predicted is not None
     assert predicted.step == pytest.approx(found["step"], rel=0.12)
