@@ -51,7 +51,7 @@ class Budget:
     """Layers with probes and neighbors, evenly spaced and with the last."""
     without_object: int = 100
     """ID images that are shown without their objects."""
-    changed: int = 64
+    changed: int = 40
     """ID images whose background or style is changed, to both networks."""
     control: int = 200
     """Examples of each data set that the untrained network sees."""
@@ -61,7 +61,7 @@ class Budget:
     """Numbers of these inputs at most, of all data sets together."""
     repaired: bool = True
     """Whether repairs are measured."""
-    share: float = 0.25
+    share: float = 0.2
     """Largest share of the ID set that is changed, and of each set that the control sees."""
     numbers: int = 2**26
     """Features to keep at most."""

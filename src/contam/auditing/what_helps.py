@@ -29,7 +29,7 @@ from contam.remedies.cross_fit import HeadCrossFit
 
 FEWEST = 20
 """OOD examples for which repairs are measured, at least."""
-MOST_IMAGES = 120
+MOST_IMAGES = 100
 """Images of each set for repairs that need images, at most: each costs several passes."""
 TREATS = {
     "fresh head": "head",
