@@ -110,3 +110,10 @@ def test_files_and_memory_train_the_same_network(tmp_path):
         shift = Shift("noise", ("a", "b"), tuple(domains), domains[0], ())
         last(fit_algorithm(erm, shift, steps=4, seed=0, report_every=4))
     assert_same_weights(*networks)
+
+
+def test_several_processes_are_rejected(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    erm = ERM(point_network(), domains=2, classes=2, settings=SETTINGS, seed=0)
+    with pytest.raises(ValueError, match="train in one process, and the launcher started 2"):
+        last(fit_algorithm(erm, domains_of_points(), steps=1, seed=0, report_every=1))

@@ -10,6 +10,7 @@ from torch import Tensor
 from contam.batch import Batch, Shift
 from contam.rng import seeded
 from contam.training.algorithms.algorithm import Algorithm
+from contam.training.distributed import processes
 from contam.training.loop import train
 from contam.training.minibatches import TrainingExamples
 from contam.training.optimize import WARM_UP
@@ -70,8 +71,8 @@ def fit_algorithm(
 
     Raises:
         NotFiniteError: a loss is not finite.
-        ValueError: the algorithm was made for other numbers of domains or classes, or the
-            checkpoint belongs to another training.
+        ValueError: the algorithm was made for other numbers of domains or classes, the checkpoint
+            belongs to another training, or there are several processes.
 
     Source: App. E.4; DomainBed (Gulrajani & Lopez-Paz 2021) for the minibatches.
 
@@ -88,6 +89,11 @@ def fit_algorithm(
     >>> [stage.step for stage in stages]
     [2, 4]
     """
+    if processes() > 1:
+        raise ValueError(
+            f"algorithms train in one process, and the launcher started {processes()}; start "
+            "contam without it"
+        )
     for what, expected, given in (
         ("training domains", algorithm.domains, len(shift.train)),
         ("classes", algorithm.classes, len(shift.classes)),
