@@ -7,14 +7,18 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from support.command_line import run_contam
 from support.ray_rounds import ENVIRONMENT
+from support.toy_experiment import TOY, Config, Inner
 
-from contam.sweep import check_address
+from contam.sweep import Member, check_address
+from contam.sweep.cluster import compute_anywhere, mark_folder
+from contam.sweep.member import read_files, write_files
 
 CLUSTER = Path(__file__).parents[2] / "examples" / "cluster"
 
@@ -70,6 +74,27 @@ def test_an_address_that_does_not_answer_is_one_line_and_leaves_nothing(tmp_path
     assert (code, out, said.count("\n")) == (2, "", 1)
     assert said.startswith(f"contam: no Ray cluster answers at 127.0.0.1:{free} (")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_task_writes_into_a_shared_folder_and_sends_files_from_elsewhere(tmp_path):
+    here = Member.of(0, tmp_path / "here", TOY, Config())
+    mark = mark_folder(here.root)
+    outcome, files = compute_anywhere(here, mark)
+    assert here.finished and not files
+    # The same path on a machine with another disk: it has no mark, or that of another sweep.
+    for other in (tmp_path / "none", tmp_path / "another"):
+        if other.name == "another":
+            mark_folder(other)
+        there = replace(here, root=other)
+        sent, files = compute_anywhere(there, mark)
+        assert sent.numbers == outcome.numbers and not there.folder.exists()
+        write_files(there.folder, files)
+        assert there.finished
+        tables = [read_files(each.folder)["tables/seed0.jsonl"] for each in (here, there)]
+        assert tables[0] == tables[1]
+    failing = Member.of(0, tmp_path / "none", TOY, Config(inner=Inner(rate=-1)))
+    outcome, files = compute_anywhere(failing, mark)
+    assert outcome.error == "the rate is negative" and not files
 
 
 def test_the_kubernetes_job_is_a_rayjob_whose_pods_share_the_runs():

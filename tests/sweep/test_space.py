@@ -103,3 +103,11 @@ def test_every_preset_is_a_point_of_its_own_space(experiment):
     seeds = base.model_dump()["seeds"]
     ((_, config),) = space(experiment.name, base, {"seeds": [seeds]}).configs(type(base))
     assert config == base
+
+
+def test_a_range_of_a_field_without_a_default_keeps_its_fractions():
+    base = named("simulation").presets["smoke"]
+    points = space("simulation", base, {"examples": "linear:200:600:3"}).points()
+    assert [point["setting.examples"] for point in points] == [200, 400, 600]
+    with pytest.raises(ValidationError, match="fractional part"):
+        space("simulation", base, {"examples": "linear:200:205:3"}).configs(type(base))

@@ -207,4 +207,4 @@ EXPERIMENT = Experiment(
     summary=summarize,
     null=null,
 )
-"""Source: ours, one network where Fig. 8 has twelve."""
+"""Source: ours, the unit of sweeps."""

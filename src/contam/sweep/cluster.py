@@ -59,8 +59,8 @@ def run_on_ray(
         if not members:
             return
         root = members[0].root.resolve()
-        mark = _mark(root)
-        task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=retries)(_task)
+        mark = mark_folder(root)
+        task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=retries)(compute_anywhere)
         waiting = iter([replace(member, root=root) for member in members])
         slots = max(1, int(ray.cluster_resources().get("CPU", 1) / max(cpus, 0.01)))
         pending = {task.remote(m, mark): m for m in islice(waiting, AHEAD * slots)}
@@ -72,16 +72,36 @@ def run_on_ray(
                 pending[task.remote(following, mark)] = following
 
 
-def _mark(root: Path) -> str:
-    """The content of the mark of a folder, which no other folder has; it is written once."""
+def mark_folder(root: Path) -> str:
+    """Write `MARK` into the folder of all runs, if it is not there.
+
+    Args:
+        root: the folder.
+
+    Returns:
+        The content of the mark, which no other folder has.
+
+    >>> import tempfile
+    >>> root = Path(tempfile.mkdtemp())
+    >>> mark_folder(root) == mark_folder(root) != mark_folder(root / "other")
+    True
+    """
     path = root / MARK
     if not path.is_file():
         write_atomically(path, uuid4().hex.encode())
     return path.read_text()
 
 
-def _task(member: Member, mark: str) -> tuple[Outcome, Mapping[str, bytes]]:
-    """Compute a run on a machine of the cluster; return its files if the folder is not shared."""
+def compute_anywhere(member: Member, mark: str) -> tuple[Outcome, Mapping[str, bytes]]:
+    """Compute a run on any machine: what one task does.
+
+    Args:
+        member: the run.
+        mark: content of `MARK` in the folder of all runs, on the machine that wants the run.
+
+    Returns:
+        The outcome; and the files of the run, if this machine does not share the folder.
+    """
     import torch
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))

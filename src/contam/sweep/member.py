@@ -13,6 +13,9 @@ from pydantic import BaseModel
 from contam.experiment import Claim, Experiment, Stage
 from contam.run import UNFINISHED, Run, write_atomically
 
+NUMBER = ("quantity", "found", "spread", "n", "holds", "not_judged")
+"""What a sweep keeps of each claim's record."""
+
 
 @dataclass(frozen=True)
 class Member:
@@ -52,7 +55,7 @@ class Outcome:
     seconds: float = 0.0
     """Wall time of computing and judging it."""
     numbers: tuple[Mapping[str, Any], ...] = ()
-    """One record for each claim: `quantity`, `found`, `spread`, `n` and `holds`."""
+    """One record for each claim, with the fields of `NUMBER`."""
     warnings: tuple[str, ...] = ()
     error: str = ""
     """Why the run failed; empty if it is finished."""
@@ -90,7 +93,7 @@ def _numbers(member: Member) -> tuple[dict[str, Any], ...]:
                 pass
             run.finish()
         return tuple(
-            {key: record[key] for key in ("quantity", "found", "spread", "n", "holds")}
+            {key: record[key] for key in NUMBER}
             for claim in member.claims(run)
             for record in [claim.record(member.experiment)]
         )

@@ -40,7 +40,7 @@ def draw(run: Run) -> Sequence[Figure]:
         figures.append(
             Figure(
                 _capitalized(str(quantity)),
-                f"{_capitalized(str(quantity))}, for each config. {_about(rows, panels)}",
+                _about(rows, panels),
                 "ours",
                 panels,
                 tuple(_plain(rows[columns])),
@@ -99,12 +99,13 @@ def _panels(rows: Any, fields: list[str], quantity: str, *, scattered: bool) -> 
 def _about(rows: Any, panels: Sequence[Panel]) -> str:
     """What the figure shows and what it leaves out, as sentences."""
     seeds = int(rows["n"].max())
-    bands = rows["low"].notna().any() and any("Line" in panel.description for panel in panels)
-    text = f"Means over {seeds} seeds. " if seeds > 1 else ""
-    text += "Bands: 95 % t intervals over seeds. " if bands else ""
-    if not panels:
-        text += "Too many fields to draw; the table has all numbers. "
-    return text.rstrip()
+    text = f"Means over {seeds} seeds, for each config." if seeds > 1 else "One seed per config."
+    if rows["low"].notna().any() and any("Line" in panel.description for panel in panels):
+        text += " Bands: 95 % t intervals over seeds."
+    missing = rows.loc[rows["found"].isna(), "not_judged"].dropna()
+    if len(missing):
+        text += f" {len(missing)} of {len(rows)} configs have no number: {missing.iloc[0]}."
+    return text if panels else text + " Too many fields to draw; the table has all numbers."
 
 
 def _labels(rows: Any, fields: Sequence[str]) -> list[str]:

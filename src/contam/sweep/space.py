@@ -128,11 +128,11 @@ class Space(BaseModel, frozen=True, extra="forbid"):
                 [self._draw(index, path, axis) for path, axis in axes.items()]
                 for index in range(self.draws)
             )
-        counts = dict(_leaves(self.base))
+        defaults = dict(_leaves(self.base))
         unique: dict[str, dict[str, Any]] = {}
         for row in rows:
             point = {
-                path: round(value) if isinstance(axis, Range) and _whole(counts[path]) else value
+                path: _as_field(value, defaults[path]) if isinstance(axis, Range) else value
                 for (path, axis), value in zip(axes.items(), row, strict=True)
             }
             unique.setdefault(repr(point), point)
@@ -257,6 +257,9 @@ def _replaced(fields: Mapping[str, Any], path: Sequence[str], value: Any) -> dic
     return {**fields, name: _replaced(fields[name], inner, value) if inner else value}
 
 
-def _whole(value: Any) -> bool:
-    """Whether a field with this value has whole numbers; numbers that may be missing do."""
-    return value is None or (isinstance(value, int) and not isinstance(value, bool))
+def _as_field(value: float, default: Any) -> float:
+    """A number of a range as the field with this default has it: whole where the default is."""
+    if isinstance(default, int) and not isinstance(default, bool):
+        return round(value)
+    # The default None does not tell, and a field of whole numbers takes 128.0 for 128.
+    return int(value) if default is None and value.is_integer() else value
