@@ -100,8 +100,12 @@ def test_a_name_that_two_fields_share_needs_the_whole_path():
 def test_every_preset_is_a_point_of_its_own_space(experiment):
     """The folder of a run must not depend on whether a sweep or a single command computes it."""
     base = experiment.presets["smoke"]
-    seeds = base.model_dump()["seeds"]
-    ((_, config),) = space(experiment.name, base, {"seeds": [seeds]}).configs(type(base))
+    (name, value), *_ = [
+        (name, value)
+        for name, value in base.model_dump(mode="json").items()
+        if not isinstance(value, dict | list)
+    ]
+    ((_, config),) = space(experiment.name, base, {name: [value]}).configs(type(base))
     assert config == base
 
 
