@@ -1,5 +1,7 @@
 """Changes of a training: what they leave alone, and how they work on a gradient."""
 
+import itertools
+
 import pytest
 import torch
 from support.shifts import in_domains
@@ -123,6 +125,16 @@ def test_balanced_minibatches_have_as_many_examples_of_each_domain():
     )
     numbers, _ = next(picks)
     assert (numbers < 50).sum() == (numbers >= 50).sum() == 8
+    # Of one set, the groups of its examples are balanced.
+    groups = torch.arange(50) % 5 // 4
+    grouped = TrainingExamples(domains[:1], groups)
+    ((micro_batch,),) = itertools.islice(
+        grouped.micro_batches(
+            8, parts=1, own=range(1), purpose="test", seed=0, start=0, per_domain=True
+        ), 1,
+    )  # fmt: skip
+    assert torch.bincount(groups[micro_batch.numbers]).tolist() == [8, 8]
+    assert micro_batch.weight == 1
     model, x = nn.Linear(1, 3), torch.rand(2, 1)
     assert "there is one" in CHANGES["balanced domains"].misfit(model, x)
     assert not CHANGES["balanced domains"].misfit(model, x, domains=2)

@@ -1,5 +1,7 @@
 """A trial's arms differ in one change alone, and its tables follow from them."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -154,12 +156,20 @@ def test_masks_reach_the_arms_that_need_them(tmp_path):
     masks = torch.zeros(48, 1, 8, 8)
     masks[..., :4] = 1
     two = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), *network(3).children())
+    names = ["stop gradient", "background difference", "background negatives", "background swap"]
     found = contam.trial(
-        two, **DATA, **SMALL, remedies=["stop gradient", "background negatives"], masks=masks,
-        seeds=1, out=tmp_path,
+        two, **DATA, **SMALL, remedies=names, masks=masks, seeds=1, out=tmp_path,
     )  # fmt: skip
-    assert found.weights("stop gradient").keys() == found.weights("baseline").keys()
-    assert not same(found.weights("stop gradient"), found.weights("background negatives"))
+    weights = [found.weights(name) for name in ("baseline", *names)]
+    assert all(own.keys() == weights[0].keys() for own in weights)
+    assert not any(same(*pair) for pair in itertools.combinations(weights, 2))
+
+
+def test_balanced_domains_change_the_training_on_several_sets(tmp_path):
+    data = DATA | {"train": {"large": examples(36, 0), "small": examples(12, 5)}}
+    remedies = ["balanced domains"]
+    found = contam.trial(network, **data, **SMALL, remedies=remedies, seeds=1, out=tmp_path)
+    assert not same(found.weights("baseline"), found.weights("balanced domains"))
 
 
 transformer = nn.Sequential(nn.Conv2d(3, 4, 8), nn.Flatten(), nn.LayerNorm(4), nn.Linear(4, 3))
@@ -171,6 +181,7 @@ MISFITS = {
     "instance norm of one position": (one_position, ["instance norm"], "does not fit"),
     "gradients without masks": (network, ["stop gradient"], "needs masks"),
     "negatives without masks": (network, ["background negatives"], "needs masks"),
+    "one training set": (network, ["balanced domains"], "there is one"),
     "one convolution": (transformer, ["stop gradient"], "not a convolutional network"),
     "another number of classes": (network(2), ["centering"], "3 classes"),
     "no such remedy": (network, ["centring"], "no remedy 'centring'"),

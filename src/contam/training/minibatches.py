@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from contam.batch import Batch, Domain
@@ -37,10 +38,15 @@ class TrainingExamples:
 
     Args:
         domains: Training domains.
+        groups: (n,) group of each example, which takes the place of its domain where every domain
+            gives the same number of examples.
     """
 
-    def __init__(self, domains: Sequence[Domain]) -> None:
+    def __init__(self, domains: Sequence[Domain], groups: Int[Tensor, " n"] | None = None) -> None:
         self.domains = tuple(domains)
+        self._members = (
+            None if groups is None else [(groups == g).nonzero().flatten() for g in groups.unique()]
+        )
         self._ends = torch.tensor([len(domain) for domain in domains]).cumsum(0)
 
     def __len__(self) -> int:
@@ -108,10 +114,16 @@ class TrainingExamples:
         """Yield `size` examples of every domain, drawn with replacement."""
         for step in itertools.count(start):
             source = generator_for(seed, f"{purpose}/every domain, step {step}")
-            picks = [
-                int(end) - len(domain) + torch.randint(len(domain), (size,), generator=source)
-                for domain, end in zip(self.domains, self._ends, strict=True)
-            ]
+            if self._members is not None:
+                picks = [
+                    members[torch.randint(len(members), (size,), generator=source)]
+                    for members in self._members
+                ]
+            else:
+                picks = [
+                    int(end) - len(domain) + torch.randint(len(domain), (size,), generator=source)
+                    for domain, end in zip(self.domains, self._ends, strict=True)
+                ]
             yield torch.cat(picks), torch.randint(2**62, (size * len(picks),), generator=source)
 
     def micro_batches(
@@ -139,7 +151,7 @@ class TrainingExamples:
         minibatches = self.minibatches(
             size, purpose=purpose, seed=seed, start=start, per_domain=per_domain
         )
-        whole = size * len(self.domains) if per_domain else size
+        whole = size * len(self._members or self.domains) if per_domain else size
         cut = (
             (step, f"{step}" if parts == 1 else f"{step}, part {part}", *_part(pick, part, parts))
             for step, pick in enumerate(minibatches, start)

@@ -184,8 +184,9 @@ def check_fit(
         )
     for change in changes:
         reason = change.misfit(
-            model, x, masks=masks, pixels=data.pixel_range is not None, domains=len(data.train)
-        )
+            model, x, masks=masks, pixels=data.pixel_range is not None,
+            domains=len(data.domain.unique()),
+        )  # fmt: skip
         if reason:
             raise ValueError(f"the remedy {change.name!r} does not fit: {reason}")
 

@@ -144,8 +144,9 @@ def _train(
     learner = model if wrap is None else wrap(model).to(inputs.device)
     examples, recipe = TrainingExamples(inputs.data.train), inputs.recipe
     if arm.change is not None and arm.change.balances_domains:
-        domains = len(inputs.data.train)
-        recipe = balanced_recipe(recipe, examples=len(examples), domains=domains)
+        groups = inputs.data.domain
+        examples = TrainingExamples(inputs.data.train, groups)
+        recipe = balanced_recipe(recipe, examples=len(examples), domains=len(groups.unique()))
     steps = recipe.length(len(examples))
     every = max(1, steps // REPORTS)
     # Every arm has the purpose "trial", so all of a seed see the same images in the same order.

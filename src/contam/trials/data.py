@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from contam.auditing.annotations import with_masks
@@ -27,6 +27,8 @@ class TrialData:
 
     classes: tuple[str, ...]
     train: tuple[Domain, ...]
+    domain: Int[Tensor, " n"]
+    """Domain index of every training example."""
     tests: Mapping[str, Domain]
     """Test sets by name; ID first."""
     transform: Transform | None
@@ -119,8 +121,10 @@ def read_data(
     own = [raw for role, raw in raws if role == "train"]
     tests = {raw.name: domain for (role, domain), (_, raw) in zip(domains, raws, strict=True)
              if role != "train"}  # fmt: skip
+    origin = [place for place, (role, _) in zip(places, raws, strict=True) if role == "train"]
     return TrialData(
-        options.classes, tuple(domain for role, domain in domains if role == "train"), tests,
+        options.classes, tuple(domain for role, domain in domains if role == "train"),
+        torch.cat(origin).long(), tests,
         options.transform or options.one_size, shared_pixel_range(own), own[0],
         tuple(dict.fromkeys(notes)),
     )  # fmt: skip

@@ -60,7 +60,7 @@ class BaselineNetworks(BaseModel, frozen=True, extra="forbid"):
     side: PositiveInt = 224
     """Pixels of the square inputs of images in files."""
     width: PositiveInt = 16
-    """Ours: channels of the first stage of resnet8."""
+    """Ours: channels of the first stage of resnet8; ARM's context network has half as many."""
     steps: PositiveInt = 20_000
     """Steps of each training."""
     report_every: PositiveInt = 1000

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contam.batch import Batch, Domain, Shift
+from contam.experiments.support.networks import SMALL
 from contam.experiments.tab04_baselines.evaluation import evaluate
 from contam.experiments.tab04_baselines.methods import (
     DISTILLATION,
@@ -145,6 +146,9 @@ def settings_of(
         for name in fields:
             if name.endswith("anneal_steps") or name == "average_from":
                 changed[name] = getattr(drawn, name) * networks.steps // DEFAULT_STEPS
+    if networks.network == SMALL and "context_width" in fields:
+        # The published 64 channels cost thirty times as much as the network itself.
+        changed["context_width"] = max(1, networks.width // 2)
     if networks.batch_size is not None:
         changed["batch_size"] = networks.batch_size
     return drawn.model_copy(update=changed)

@@ -39,10 +39,10 @@ class SagNet(Algorithm):
     with their own style and another example's content. The part before the split also learns to
     make the style network's predictions uniform.
 
-    An encoder that is a chain of its child modules can be split, such as the residual networks of
-    `contam.models`, timm and torchvision; the split is before the last child with a convolution.
-    Vision transformers and networks with one convolution can't be split at maps; use
-    `styles_of="features"` for them.
+    An encoder that is a chain of its child modules can be split, before the last child with a
+    convolution: for example `small_cnn`, `resnet8`, CIFAR ResNets, the ResNets of timm, torchvision
+    and CLIP, EfficientNets and ConvNeXts. Vision transformers, networks with one convolution, and
+    maps of one position can't be split; use `styles_of="features"` for them.
 
     Source: App. E.4; Nam et al. (2021).
 
