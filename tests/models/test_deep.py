@@ -41,7 +41,7 @@ def test_the_second_half_of_a_residual_network_has_twice_the_channels():
 
 @pytest.mark.parametrize(
     "make", [lambda: deep_resnet(blocks=0), lambda: deep_vit(blocks=0),
-             lambda: deep_vit(blocks=1, width=6), lambda: deep_vit(blocks=1, patch=5)]
+             lambda: deep_vit(blocks=1, width=6), lambda: deep_vit(blocks=1, side=30)]
 )  # fmt: skip
 def test_sizes_that_do_not_fit_are_rejected(make):
     with pytest.raises(ValueError, match="blocks="):

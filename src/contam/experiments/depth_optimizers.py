@@ -62,7 +62,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     """Largest step size of SGD; all step sizes warm up and follow a cosine."""
     momentum_step_size: PositiveFloat = 0.05
     """Largest step size of SGD with a momentum of 0.9."""
-    adamw_step_size: PositiveFloat = 3e-3
+    adamw_step_size: PositiveFloat = 5e-3
     """Largest step size of AdamW."""
     resnet_width: PositiveInt = 16
     """Channels of the stem of residual networks."""
@@ -70,7 +70,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     """Size of a token of vision transformers, a multiple of 4."""
     epochs: PositiveInt = 12
     """Epochs of the residual networks; transformers take three times as many."""
-    batch_size: PositiveInt = 64
+    batch_size: PositiveInt = 32
     """Images of a minibatch."""
     train: PositiveInt = 4000
     """Training images, a multiple of 40."""

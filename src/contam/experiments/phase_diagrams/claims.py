@@ -51,8 +51,8 @@ def spread(name: Name, column: str, series: object = None) -> Measure:
 
 
 def lowest(name: Name, column: str, series: object = None) -> Measure:
-    """Smallest value along the axis, seed by seed."""
-    return lambda results: results.curves(name, column, series).min(axis=1).tolist()
+    """Smallest value along the axis, seed by seed, also of networks that did not learn."""
+    return lambda r: r.curves(name, column, series, learned=False).min(axis=1).tolist()
 
 
 def largest_size(name: Name, column: str, series: object = None) -> Measure:
@@ -113,18 +113,22 @@ def symmetric_activations(results: Results) -> list[float]:
     return table[odd].abs().max(axis=1).tolist()
 
 
-def depth_table(results: Results, kind: str, column: str, state: str = "trained") -> Any:
+def depth_table(
+    results: Results, kind: str, column: str, state: str = "trained", *, learned: bool = True
+) -> Any:
     """A column of the deepest networks of a kind: a row for each seed, a column for each layer."""
     rows = results.rows("depth", kind)
     rows = rows[rows["depth"] == rows["depth"].max()]
-    require_learned(rows[rows["state"] == "trained"])
+    if learned:
+        require_learned(rows[rows["state"] == "trained"])
     return rows[rows["state"] == state].pivot(index="seed", columns="layer", values=column)
 
 
 def first_layer_rise(results: Results) -> list[float]:
     """Attenuation of the first layer that training adds."""
     before, after = (
-        depth_table(results, "plain", "attenuation", state)[1] for state in ("untrained", "trained")
+        depth_table(results, "plain", "attenuation", state, learned=False)[1]
+        for state in ("untrained", "trained")
     )
     return (after - before).tolist()
 
