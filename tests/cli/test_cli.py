@@ -21,6 +21,7 @@ from contam import cli, experiments
 from contam.experiment import NULL_STEP_SIZE
 from contam.theory.distribution import Beta, DataModel, TwoPoint
 from contam.theory.features import FeatureModel
+from contam.theory.intervention import Intervention
 from contam.theory.setting import Setting
 
 TWO_LAYER = ("fig03_two_layer", "fig10_activations", "thm4_scaling")
@@ -104,16 +105,19 @@ def test_data_check_reports_present_and_missing_parts(capsys, tmp_path):
 def test_predict_prints_a_summary_and_records(capsys):
     code, out, _ = run_contam(capsys, "predict", "--steps", 20)
     assert code == 0
-    assert "contamination" in out
+    assert "contamination" in out and "take off after 13 steps" in out
+    assert "A leaky ReLU of slope 0.22 halves" in out
+    code, out, _ = run_contam(capsys, "predict", "--project", "pairs", "--directions", 32)
+    assert code == 0 and out.startswith("Background features do not take off")
     code, out, _ = run_contam(capsys, "predict", "--steps", 20, "--json")
     assert [row["step"] for row in json.loads(out)][-1] == 20
 
 
 FIELDS = [
     field.name.replace("_", "-")
-    for record in (Setting, DataModel, FeatureModel)
+    for record in (Setting, DataModel, FeatureModel, Intervention)
     for field in fields(record)
-    if field.name not in ("data", "features")
+    if field.name not in ("data", "features", "intervention")
 ]
 
 
@@ -178,6 +182,7 @@ def test_a_long_prediction_shows_the_time_left(capsys, monkeypatch):
     code, out, err = run_contam(capsys, "predict", *size, "--neurons", 64, "--steps", 50)
     assert code == 0
     assert out.startswith("After 50 steps")
+    assert "A sample of 64 of 10,000 neurons was followed" in out
     assert re.search(r"^predict:  50 % \(\d+:\d\d left\)$", err, re.MULTILINE)
 
 

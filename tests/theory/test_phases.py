@@ -215,3 +215,14 @@ def test_summaries_name_the_phases():
 def test_what_is_not_covered_is_rejected(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_share_that_pairs_leave_follows_from_the_setting():
+    chosen = setting(intervention=Intervention(project="pairs", directions=24))
+    assert predict_phases(chosen) == predict_phases(setting(), learnable=0.25)
+    for none in (Intervention(project="core"), Intervention(project="pairs", directions=40)):
+        phases = predict_phases(setting(intervention=none))
+        assert phases == predict_phases(setting(), learnable=0.0)
+        assert phases.takeoff is None and phases.limit.V == 0
+    with pytest.raises(ValueError, match="project=mean is not modeled"):
+        predict_phases(setting(intervention=Intervention(project="mean")))

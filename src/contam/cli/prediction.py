@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 
 from contam.cli.progress import ProgressDisplay
-from contam.theory.phases import predict_phases
+from contam.theory.phases import critical_slope, predict_phases
 from contam.theory.population import predict_contamination
 from contam.theory.setting import Setting
 
@@ -24,8 +24,9 @@ def predict(
 ) -> int:
     """Predict contamination before any training, by the population model of two-layer networks.
 
-    Prints the network after training, and when contamination takes off, what it is when the
-    training examples are fitted, and where training converges.
+    Prints the network after training; when contamination takes off, what it is when the training
+    examples are fitted, and where training converges; and the critical slope of leaky ReLU. With a
+    correlated background and with projected gradients, only these phases are predicted.
 
     Args:
         setting: the training run; fields that the model does not cover are rejected.
@@ -34,6 +35,10 @@ def predict(
             sample. The prediction is repeated with a second sample, and the difference is printed.
         as_json: print the whole curve as a list of objects instead of a sentence.
     """
+    data, change = setting.data, setting.intervention
+    if not as_json and (data.correlation or change.project in ("core", "pairs")):
+        print(predict_phases(setting).summary())
+        return 0
     many = setting.data.features.size >= MANY_FEATURES
     with ProgressDisplay("predict") as display:
         prediction = predict_contamination(
@@ -47,5 +52,18 @@ def predict(
     if as_json:
         print(json.dumps(prediction.records(), indent=1))
     else:
-        print(f"{prediction.summary()} {predict_phases(setting).summary()}")
+        print(f"{prediction.summary()} {predict_phases(setting).summary()}{_critical(setting)}")
     return 0
+
+
+def _critical(setting: Setting) -> str:
+    """The critical slope in words; empty for linear networks and where nothing is fitted."""
+    if setting.activation == "identity":
+        return ""
+    try:
+        slope = critical_slope(setting)
+    except ValueError:
+        return ""
+    if slope == 0:
+        return " The OOD hinge risk at the fit is below 0.5 for every slope of leaky ReLU."
+    return f" A leaky ReLU of slope {slope:.2f} halves the largest OOD hinge risk at the fit."

@@ -141,11 +141,10 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
 
 def predicted_pairs(config: Config) -> list[dict[str, Any]]:
     """OOD hinge risk at the fit and at convergence, for each number of pairs."""
-    background = config.setting.data.features.background
     rows = []
     for pairs in config.pairs:
-        learnable = max(0.0, 1 - pairs / background)
-        phases = predict_phases(config.setting, learnable=learnable)
+        change = Intervention(project="pairs", directions=pairs)
+        phases = predict_phases(replace(config.setting, intervention=change))
         fit = None if phases.fit is None else phases.fit.ood_hinge
         rows.append({"pairs": pairs, "fit": fit, "limit": phases.limit.ood_hinge})
     return rows

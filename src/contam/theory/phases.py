@@ -107,15 +107,15 @@ class Phases:
         )
 
 
-def predict_phases(setting: Setting, *, learnable: float = 1.0) -> Phases:
+def predict_phases(setting: Setting, *, learnable: float | None = None) -> Phases:
     """Predict takeoff, fit and convergence of a training run.
 
     Args:
-        setting: a run that the population model covers; the background may be correlated with the
-            label.
-        learnable: share of the squared length of the background's mean direction along which
-            gradients are applied. Gradients orthogonal to the differences of k counterfactual
-            pairs leave 1 - k / background of it.
+        setting: a run that the population model covers. The background may be correlated with the
+            label, and gradients may be projected on the core features or on the complement of
+            counterfactual pairs.
+        learnable: share of the squared length of the background's mean direction that the
+            projection leaves; None for its mean over draws, 1 - k / background with k pairs.
 
     Returns:
         The phases.
@@ -129,9 +129,15 @@ def predict_phases(setting: Setting, *, learnable: float = 1.0) -> Phases:
     >>> round(phases.fit.contamination, 1), round(phases.limit.contamination, 1)
     (0.7, 0.8)
     """
-    data = setting.data
-    if reason := uncovered(replace(setting, data=replace(data, correlation=0.0))):
+    data, change = setting.data, setting.intervention
+    left = {"none": 1.0, "core": 0.0, "pairs": 1 - change.directions / data.features.background}
+    if change.project in left:
+        change = replace(change, project="none")
+    plain = replace(setting, data=replace(data, correlation=0.0), intervention=change)
+    if reason := uncovered(plain):
         raise ValueError(reason)
+    if learnable is None:
+        learnable = max(0.0, left[setting.intervention.project])
     if not 0 <= learnable <= 1:
         raise ValueError(f"learnable must lie between 0 and 1, not {learnable}")
     flow = _Flow.of(setting, learnable)
