@@ -30,6 +30,8 @@ LEARNED = 0.5
 """ID hinge risk below which a network counts as having learned: half of its initial value."""
 GAIN = 4.0
 """Gain of the head with batch norm of pre-activations, and of its control without."""
+ENVIRONMENT_EXAMPLES = 4000
+"""Examples of each environment that covariances are estimated from."""
 UNKNOWN_CORE = ("environment_means", "environments", "mean_projection", "centering")
 """Remedies that are told neither which features are core nor which examples form pairs."""
 
@@ -96,7 +98,9 @@ def networks(config: Config) -> dict[str, Setting]:
         "core_projection": Intervention(project="core"),
         "mean_projection": Intervention(project="mean"),
         "environment_means": Intervention(project="environment_means"),
-        "environments": Intervention(project="environments", directions=background),
+        "environments": Intervention(
+            project="environments", directions=background, estimated_from=ENVIRONMENT_EXAMPLES
+        ),
         "centering": Intervention(inputs="centered"),
         "centering_by_10_examples": Intervention(inputs="centered", estimated_from=10),
         "input_batch_norm": Intervention(inputs="batch_norm"),
@@ -231,7 +235,7 @@ CLAIMS: tuple[Statement, ...] = (
         risk("core_projection"), high=0.15, given=learned("core_projection")),
     Statement(
         "The core space need not be known: unlabeled examples or two environments suffice here",
-        "ours", "largest OOD hinge risk of: difference of two environments' means or moments "
+        "ours", "largest OOD hinge risk of: difference of two environments' means or covariances "
         "projected out of gradients, mean input projected out, inputs centered",
         risk(*UNKNOWN_CORE), high=0.25, given=learned(*UNKNOWN_CORE)),
     Statement(

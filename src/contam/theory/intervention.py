@@ -37,13 +37,13 @@ class Intervention:
     """Space of the gradient. "core" is an oracle. The others remove directions that are estimated
     without knowing the features: the mean input; differences of counterfactual pairs, which have
     the same core; the difference of the means of two environments, the second of which has half
-    the background; the leading directions in which their second moments differ."""
+    the background; the leading directions in which their covariances within classes differ."""
     directions: int = 32
     """Counterfactual pairs, or leading directions of "environments"."""
     estimated_from: int = 1000
     """Examples that means and moments are estimated from, in each environment."""
     inputs: Literal["raw", "centered", "batch_norm"] = "raw"
-    """"centered" subtracts the mean input, "batch_norm" standardizes each feature."""
+    """"centered" subtracts the mean of the class means, "batch_norm" standardizes each feature."""
     hidden: Literal["none", "batch_norm"] = "none"
     """Batch norm of pre-activations, without scale and shift."""
     gain: float = 1.0
@@ -132,25 +132,26 @@ def projection(
     if intervention.project == "core":
         return torch.diag((torch.arange(size) < core).to(dtype))
 
-    def draw(count: int, purpose: str) -> Float[Tensor, "n d0"]:
+    def draw(count: int, purpose: str) -> Sample:
         bits = bit_generator_for(seed, f"intervention {intervention.project}, {purpose}")
-        return data.sample(count, bits, dtype=torch.float64).f
+        return data.sample(count, bits, dtype=torch.float64)
 
     if intervention.project == "mean":
-        removed = draw(n, "examples").mean(dim=0)[:, None]
+        removed = _mean(draw(n, "examples"))[:, None]
     elif intervention.project == "pairs":
-        first, second = (draw(intervention.directions, purpose) for purpose in ("first", "second"))
+        first, second = (draw(intervention.directions, which).f for which in ("first", "second"))
         second[:, :core] = first[:, :core]
         removed = (first - second).T
     else:
-        first, second = (draw(n, purpose) for purpose in ("first", "second"))
-        second[:, core:] *= SECOND_SCALE
+        first, second = (draw(n, which) for which in ("first", "second"))
+        second.f[:, core:] *= SECOND_SCALE
         if intervention.project == "environment_means":
-            removed = (first.mean(dim=0) - second.mean(dim=0))[:, None]
+            removed = (_mean(first) - _mean(second))[:, None]
         else:
-            moments = (first.T @ first - second.T @ second) / n
-            values, vectors = torch.linalg.eigh(moments)
-            removed = vectors[:, values.abs().argsort(descending=True)[: intervention.directions]]
+            # Within classes: the core's difference of classes would dominate the sampling noise.
+            values, vectors = torch.linalg.eigh(_within_classes(first) - _within_classes(second))
+            leading = values.abs().argsort(descending=True)[: intervention.directions]
+            removed = vectors[:, leading]
     # The left singular vectors span what is removed, also where the columns are dependent.
     basis, lengths, _ = torch.linalg.svd(removed, full_matrices=False)
     basis = basis[:, lengths > 1e-9 * lengths[0]]
@@ -178,7 +179,7 @@ def input_module(
     """
     if intervention.inputs == "centered":
         bits = bit_generator_for(seed, "intervention centered, examples")
-        return Centering(data.sample(intervention.estimated_from, bits, dtype=dtype).f.mean(dim=0))
+        return Centering(_mean(data.sample(intervention.estimated_from, bits, dtype=dtype)))
     if intervention.inputs == "batch_norm":
         return nn.BatchNorm1d(data.features.size, affine=False, dtype=dtype)
     return None
@@ -217,3 +218,15 @@ def augmented(
         changed = -background if intervention.augment == "flip" else torch.zeros_like(background)
     sample.f[:, core:] = torch.where(chosen[:, None], changed, background)
     return sample
+
+
+def _mean(sample: Sample) -> Float[Tensor, " d0"]:
+    """Mean of the class means, which does not depend on how often each class was drawn."""
+    return torch.stack([sample.f[sample.y == y].mean(dim=0) for y in sample.y.unique()]).mean(dim=0)
+
+
+def _within_classes(sample: Sample) -> Float[Tensor, "d0 d0"]:
+    """Covariance within classes."""
+    deviations = [f - f.mean(dim=0) for f in (sample.f[sample.y == y] for y in sample.y.unique())]
+    f = torch.cat(deviations)
+    return f.T @ f / len(f)

@@ -130,7 +130,11 @@ def predict_phases(setting: Setting, *, learnable: float | None = None) -> Phase
     (0.7, 0.8)
     """
     data, change = setting.data, setting.intervention
-    left = {"none": 1.0, "core": 0.0, "pairs": 1 - change.directions / data.features.background}
+    left = {
+        "none": 1.0,
+        "core": 0.0,
+        "pairs": 1 - change.directions / max(1, data.features.background),
+    }
     if change.project in left:
         change = replace(change, project="none")
     plain = replace(setting, data=replace(data, correlation=0.0), intervention=change)
