@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from support.domain_batches import domain_batches
-from support.networks import smooth_network
+from support.networks import assert_same_weights, smooth_network
 from support.two_parameters import two_parameter_network
 from torch import nn
 
@@ -14,6 +14,7 @@ from contam.models.classifier import Classifier
 from contam.models.resnet_cifar import resnet_cifar
 from contam.models.small import resnet8, small_cnn
 from contam.models.sources import load
+from contam.rng import seeded
 from contam.training.algorithms.sagnet import (
     SagNet,
     SagNetSettings,
@@ -171,6 +172,23 @@ def test_the_adversary_makes_style_predictions_uniform():
             last = algorithm.step(domain_batches(6, 6))
         losses[weight] = last["style risk"]
     assert losses[5.0] > losses[0.0]
+
+
+def test_a_training_at_maps_resumes_bit_for_bit():
+    batches = domain_batches(6, 9)
+
+    def train(algorithm: SagNet, steps: range) -> None:
+        for step in steps:
+            with seeded(0, f"step {step}"):
+                algorithm.step(batches)
+
+    whole, begun, resumed = (make(smooth_network(seed)) for seed in (0, 0, 1))
+    train(whole, range(4))
+    train(begun, range(2))
+    resumed.load_state_tensors(begun.state_tensors())
+    train(resumed, range(2, 4))
+    assert_same_weights(whole.network, resumed.network)
+    assert_same_weights(whole.style, resumed.style)
 
 
 def test_features_have_a_style_where_maps_have_none():
