@@ -17,7 +17,7 @@ EACH = pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda each: each.
 LONG = {
     "chest_xray", "conjecture_pretraining", "coupling_family", "depth_optimizers", "dominoes",
     "fig01_distillation", "fig06_heatmaps", "fig13_padded_cifar", "fig13_padded_digits",
-    "fig14_separability", "tab04_baselines",
+    "fig14_separability", "remedy_effects", "tab04_baselines",
 }  # fmt: skip
 """Experiments that take more than a few seconds when they are done again and again."""
 EACH_AGAIN = pytest.mark.parametrize(

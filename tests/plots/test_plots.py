@@ -237,6 +237,18 @@ def test_shares_of_a_histogram_by_hand() -> None:
     assert steps[:3] == [("a", 0.0, 0.5), ("a", 0.5, 0.5), ("a", 1.0, 0.5)]
 
 
+def test_a_matrix_of_differences_has_signs_equal_limits_and_bold_numbers() -> None:
+    rows = [{"r": "a", "c": v, "v": v, "sure": v > 0} for v in (-2.0, 8.04)]
+    panel = plots.matrix(
+        rows, x=("c", ""), y=("r", ""), value=("v", "v"), signed=True, sure="sure", **TEXT
+    )
+    assert [cell["text"] for cell in values(panel)] == ["−2.0", "+8.0"]
+    cells, plain, bold = layers(panel)
+    domain = cells["encoding"]["color"]["scale"]["domain"]
+    assert domain == [-8.04, 0, 8.04]
+    assert bold["mark"]["fontWeight"] == "bold" and "fontWeight" not in plain["mark"]
+
+
 def test_a_matrix_prints_a_dash_for_missing_values() -> None:
     rows = [{"c": c, "r": "r", "v": v} for c, v in (("x", 0.125), ("y", None), ("z", math.nan))]
     panel = plots.matrix(rows, x=("c", ""), y=("r", ""), value=("v", "v"), **TEXT)

@@ -10,6 +10,7 @@ from contam.plots.figure import Panel, Rows, panel, records
 from contam.plots.style import (
     HEIGHT,
     NARROW,
+    PALETTE,
     SPLIT_LABEL,
     axis,
     column_labels,
@@ -21,6 +22,9 @@ from contam.plots.style import (
     tooltip,
     wrap,
 )
+
+DIFFERENCES = (PALETTE["light"][1], "#f4f1ea", PALETTE["light"][0])
+"""Colors of the lowest difference, of no difference and of the highest."""
 
 
 def bars(
@@ -184,6 +188,8 @@ def matrix(
     y: tuple[str, str],
     value: tuple[str, str],
     limits: tuple[float, float] | None = (0.0, 1.0),
+    signed: bool = False,
+    sure: str = "",
     wide: bool = True,
 ) -> Panel:
     """Draw a table of numbers as colored cells.
@@ -195,6 +201,9 @@ def matrix(
         y: Field of the row, and axis title.
         value: Field of the number, and its name.
         limits: Numbers with the first and the last color; None takes the range of the numbers.
+        signed: Whether the numbers are differences: cells above zero are blue, those below are
+            orange, and there are no limits.
+        sure: Field that is true for numbers in bold; empty for none.
         wide: See `Panel`.
 
     >>> rows = [{"trained": "red", "shown": s, "v": v} for s, v in (("red", 1), ("cyan", 0))]
@@ -205,41 +214,62 @@ def matrix(
     rows = records(rows)
     label, top = column_labels(list(dict.fromkeys(str(row[x[0]]) for row in rows)), 9)
     names = list(dict.fromkeys(str(row[y[0]]) for row in rows))
+    beside = {name: "\n".join(wrap(name, 24)) for name in names}
     numbers = [finite(row[value[0]]) for row in rows]
     known = [number for number in numbers if number is not None] or [0.0]
     low, high = limits or (min(known), max(known))
+    if signed:
+        high = max(map(abs, known))
+        low = -high
     span = high - low or 1.0
     data = []
     for row, number in zip(rows, numbers, strict=True):
-        text = "–" if number is None else f"{number:.2f}" if limits else f"{number:.3g}"
-        place = {"x": label[str(row[x[0]])], "column": str(row[x[0]]), "y": str(row[y[0]])}
-        data.append(place | {"value": number, "text": text})
-    side = alt.Axis(labelLimit=150, ticks=False, grid=False, domain=False)
+        text = "–"
+        if number is not None:
+            text = f"{number:+.1f}" if signed else f"{number:.2f}" if limits else f"{number:.3g}"
+        column, name = str(row[x[0]]), str(row[y[0]])
+        place = {"x": label[column], "column": column, "y": beside[name], "row": name}
+        data.append(place | {"value": number, "text": text.replace("-", "−")})
+        if sure:
+            data[-1]["sure"] = bool(row[sure])
+    side = alt.Axis(
+        labelLimit=160, labelExpr=SPLIT_LABEL, ticks=False, grid=False, domain=False
+    )  # fmt: skip
     base = alt.Chart(alt.Data(values=data)).encode(
         x=alt.X("x:N", title=x[1] or None, sort=list(label.values()), axis=top),
-        y=alt.Y("y:N", title=y[1] or None, sort=names, axis=side),
+        y=alt.Y("y:N", title=y[1] or None, sort=list(beside.values()), axis=side),
     )
+    # Ink that has contrast on the colors, which are the same in both themes.
     scale = alt.Scale(scheme="cividis", domain=[low, low + span])
+    dark = f"datum.value > {low + 0.48 * span:.6g}"
+    if signed:
+        ends = [low, 0, low + span]
+        scale = alt.Scale(domain=ends, range=list(DIFFERENCES), interpolate="rgb")
+        dark = f"abs(datum.value) < {0.45 * span:.6g}"
     cells = base.mark_rect().encode(
         color=alt.Color("value:Q", legend=None, scale=scale),
         tooltip=[
-            tooltip("y:N", y[1] or "row"),
+            tooltip("row:N", y[1] or "row"),
             tooltip("column:N", x[1] or "column"),
             tooltip("value:Q", value[1], number_format=".3f" if limits else ".4~g"),
         ],
     )
-    # Cividis is light from the middle up, in both themes, so the ink depends on the cell alone.
     ink = alt.ColorValue(
         "#fff",
         condition=[
             {"test": "!isValid(datum.value)", "value": "#808080"},
-            {"test": f"datum.value > {low + 0.48 * span:.6g}", "value": "#111"},
+            {"test": dark, "value": "#111"},
         ],
     )
-    facts = alt_text.cells([cell | {"row": cell["y"]} for cell in data])
-    written = base.mark_text(fontSize=12).encode(text="text:N", color=ink)
+    facts = alt_text.cells(data)
+    written = [base.mark_text(fontSize=12).encode(text="text:N", color=ink)]
+    if sure:
+        bold = base.mark_text(fontSize=12, fontWeight="bold").encode(text="text:N", color=ink)
+        written = [
+            written[0].transform_filter("!datum.sure"), bold.transform_filter("datum.sure")
+        ]  # fmt: skip
     return panel(
-        alt.layer(cells, written),
+        alt.layer(cells, *written),
         title,
         describe("Table of colored cells", title, facts, axes=(value[1],)),
         wide=wide,

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -17,13 +16,12 @@ from contam.batch import Domain
 from contam.experiment import Stage
 from contam.models.find_network import FoundNetwork
 from contam.models.preserve import evaluating
-from contam.rng import generator_for
 from contam.run import Run
+from contam.training.changed_loss import changed_risk
 from contam.training.changes import TrainingChange, balanced_recipe
 from contam.training.checkpointed import checkpointed
-from contam.training.minibatches import MicroBatch, TrainingExamples
+from contam.training.minibatches import TrainingExamples
 from contam.training.optimize import Recipe, TrainingState, descend
-from contam.training.precision import full
 from contam.trials.data import TrialData
 from contam.trials.networks import InitialNetwork
 
@@ -150,9 +148,13 @@ def _train(
     steps = recipe.length(len(examples))
     every = max(1, steps // REPORTS)
     # Every arm has the purpose "trial", so all of a seed see the same images in the same order.
+    loss = changed_risk(
+        learner, arm.change, masks=inputs.masks, pixels=inputs.data.pixel_range, purpose="trial",
+        seed=arm.seed,
+    )  # fmt: skip
     training = partial(
-        descend, learner, examples, _loss(learner, arm, inputs), recipe, purpose="trial",
-        seed=arm.seed, report_every=every,
+        descend, learner, examples, loss, recipe, purpose="trial", seed=arm.seed,
+        report_every=every,
     )  # fmt: skip
 
     def measure(state: TrainingState) -> list[dict[str, Any]]:
@@ -179,29 +181,6 @@ def _train(
     cost = {"arm": arm.name, "seed": arm.seed, "seconds": seconds, "steps": steps}
     store.write(f"cost/{arm.part}", [cost])
     store.write(f"train/{arm.part}", records, result.state_dict())
-
-
-def _loss(
-    learner: nn.Module, arm: Arm, inputs: ArmInputs
-) -> Callable[[MicroBatch], dict[str, Tensor]]:
-    change, masks, pixels = arm.change, inputs.masks, inputs.data.pixel_range
-
-    def risk(micro_batch: MicroBatch) -> dict[str, Tensor]:
-        x, y = micro_batch.batch.x, micro_batch.batch.y
-        covered = None
-        if change is not None and change.needs_masks and masks is not None:
-            covered = masks[micro_batch.numbers].to(x)
-        if change is not None and change.edit is not None:
-            assert pixels is not None
-            # A generator of its own, so that the random numbers of layers are those of other arms.
-            source = generator_for(arm.seed, f"trial/{change.name}/step {micro_batch.place}")
-            x = pixels.inputs(change.edit(pixels.pictures(x), covered, source))
-        if change is not None and change.wrap is not None:
-            assert covered is not None
-            x = torch.cat([x, covered], dim=1)
-        return {"risk": F.cross_entropy(full(learner(x)), y)}
-
-    return risk
 
 
 def answered_correctly(model: nn.Module, domain: Domain) -> Bool[Tensor, " n"]:
