@@ -56,8 +56,8 @@ def world(name: str, seed: int = 0, *, train: int = 1800, test: int = 800) -> Wo
     Source: ours, failures of known cause.
 
     >>> drawn = world("healthy", train=90, test=90)
-    >>> len(drawn.train.y), drawn.ood_test.x.shape
-    (90, torch.Size([90, 3, 32, 32]))
+    >>> len(drawn.train.y), len(drawn.ood_test.y)
+    (90, 100)
     """
     if name not in WORLDS:
         raise ValueError(f"no world {name!r}; choose from {', '.join(WORLDS)}")
