@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from contam.experiments.fig01_distillation import EXPERIMENT, Config
+from contam.experiments.fig01_distillation.config import Config
+from contam.experiments.fig01_distillation.experiment import EXPERIMENT
 from contam.experiments.support.networks import Networks
+from contam.experiments.tab04_baselines.experiment import EXPERIMENT as BASELINES
 from contam.measures.published import figure_1
 from contam.run import Run
 
@@ -84,6 +86,45 @@ def test_a_table_of_standard_models_gives_effective_robustness(tmp_path, monkeyp
     assert 0 < point["robustness"] < 6
     assert all("tudent" not in claim.quantity for claim in EXPERIMENT.claims(run)[4:])
     assert "student" not in EXPERIMENT.summary(run)
+
+
+def comparison(root: Path, rows: list[dict]) -> Run:
+    """A finished run of the comparison of baselines with this table."""
+    with Run.start(root, BASELINES.name, BASELINES.presets["smoke"]) as run:
+        run.write("comparison", rows)
+        run.finish()
+    return Run.load(run.folder)
+
+
+def method(name: str, kind: str, data: str, own: float, other: float) -> dict:
+    return {"data": data, "method": name, "kind": kind, "id": own, "ood": other, "trials": 3}
+
+
+def test_baselines_of_a_comparison_stand_in_the_figure(tmp_path, monkeypatch):
+    rows = [
+        method("ERM", "algorithm", "domainnet", 0.7, 0.5),
+        method("CORAL", "algorithm", "domainnet", 0.72, 0.52),
+        method("centering", "change", "domainnet", 0.7, 0.6),
+        method("fresh head", "repair", "domainnet", 0.7, 0.5),
+        method("teacher", "reference", "shapes", 0.9, 0.8),
+        method("distillation", "reference", "shapes", 0.9, 0.6),
+    ]
+    other = comparison(tmp_path, rows)
+    run = written(
+        config("camelyon17", distill=False, also=(other.folder,)), tmp_path, monkeypatch,
+        scores("teacher", 95, 90),
+    )  # fmt: skip
+    figure = EXPERIMENT.draw(run)[0]
+    *_, domainnet, shapes = figure.panels
+    (coral,) = series(domainnet, "baseline, trained here")
+    assert coral["name"].startswith("CORAL") and coral["y_says"] == "52.0%"
+    assert len(series(domainnet, "ERM, trained here")) == 1
+    drawn = str(domainnet.chart)
+    assert "centering" not in drawn and "fresh head" not in drawn
+    (teacher,), (student,) = (
+        series(shapes, f"{kind}, trained here") for kind in ("teacher", "student")
+    )
+    assert teacher["pair"] == student["pair"] and "domains" in shapes.title
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from contam.experiments import (
     coupling_family,
     depth_optimizers,
     difficulty_axis,
-    fig01_distillation,
     fig03_two_layer,
     fig04_activation_rates,
     fig05_selectivity,
@@ -24,20 +23,19 @@ from contam.experiments import (
     joint_law,
     remedy_effects,
     simulation,
-    theory_remedies,
     thm4_scaling,
 )
 from contam.experiments.dominoes.experiment import EXPERIMENT as DOMINOES
+from contam.experiments.fig01_distillation.experiment import EXPERIMENT as FIGURE_1
 from contam.experiments.phase_diagrams.experiment import EXPERIMENT as PHASE_DIAGRAMS
 from contam.experiments.tab04_baselines.experiment import EXPERIMENT as BASELINES
 
 EXPERIMENTS: tuple[Experiment, ...] = (
-    fig01_distillation.EXPERIMENT,
+    FIGURE_1,
     BASELINES,
     fig03_two_layer.EXPERIMENT,
     thm4_scaling.EXPERIMENT,
     PHASE_DIAGRAMS,
-    theory_remedies.EXPERIMENT,
     fig04_activation_rates.EXPERIMENT,
     fig05_selectivity.EXPERIMENT,
     fig06_heatmaps.EXPERIMENT,

@@ -45,7 +45,7 @@ PARTS: dict[str, tuple[Part, ...]] = {
         Part("points of single standard and robustly trained models",
              "contam.measures.testbed.imagenet_models"),
         Part("all published pairs, runs and standard models in one figure",
-             "contam.experiments.fig01_distillation.draw"),
+             "contam.experiments.fig01_distillation.figures.draw"),
         Part("tables of standard models: testbed, leaderboard, own CSV",
              "contam.measures.standard_models.read_models"),
     ),

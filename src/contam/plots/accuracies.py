@@ -26,6 +26,8 @@ TICKS = (
 """Candidate ticks; an axis uses the first list with at least three in its range."""
 MARGIN = 0.06
 """Margin between the outermost mark and the end of an axis, as a share of the range of marks."""
+LEAST_SPAN = 0.2
+"""Length of an axis at least, so that it has ticks where all marks are close together."""
 LINE, DIAGONAL = "fit of standard models", "OOD = ID"
 DASHES = {LINE: [1, 0], DIAGONAL: [2, 4]}
 
@@ -158,7 +160,8 @@ def _ends(models: Sequence[Row], channel: str) -> Ends:
     fields = (channel, f"{channel}_low", f"{channel}_high")
     places = [model[field] for model in models for field in fields if model.get(field) is not None]
     low, high = min(places, default=-1.0), max(places, default=1.0)
-    beyond = MARGIN * (high - low) or 0.5
+    span = high - low
+    beyond = MARGIN * span + max(0.0, LEAST_SPAN - span) / 2 if span else 0.5
     return low - beyond, high + beyond
 
 

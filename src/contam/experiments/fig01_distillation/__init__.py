@@ -1,0 +1,1 @@
+"""Teachers, their students and standard networks: config, results, claims and figures."""
