@@ -115,7 +115,7 @@ def test_the_budget_sets_step_sizes_and_scales_numbers_of_steps():
             if field.endswith("anneal_steps") or field == "average_from":
                 assert now == value // 10, (name, field)
             elif field == "context_width":
-                assert now == budget.width
+                assert now == budget.width // 2
             elif "step_size" not in field and field != "batch_size":
                 assert now == value, (name, field)
 

@@ -151,9 +151,6 @@ def settings_of(
         changed["context_width"] = max(1, networks.width // 2)
     if networks.batch_size is not None:
         changed["batch_size"] = networks.batch_size
-    if networks.network == SMALL and "context_width" in fields:
-        # ARM's context network of 64 channels would take 40 times the time of the network itself.
-        changed["context_width"] = networks.width
     return drawn.model_copy(update=changed)
 
 
