@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -160,3 +162,22 @@ def test_a_worker_that_is_killed_is_replaced_and_its_run_resumes(tmp_path):
     members = [Run.load(tmp_path / "runs" / row["run"]) for row in run.read("runs")]
     assert [len(member.sessions) for member in members] == [2] * 4
     assert os.getpid() not in {each.process for member in members for each in member.sessions}
+
+
+@pytest.mark.slow
+def test_a_script_without_a_main_guard_is_told_to_have_one(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from functools import partial\n"
+        "from contam.sweep import run_locally, space, sweep\n"
+        "from support.toy_experiment import TOY, Config\n"
+        "grid = space('toy', Config(), {'width': [1, 2]})\n"
+        "list(sweep(TOY, grid, engine=partial(run_locally, jobs=2)))\n"
+    )
+    paths = os.pathsep.join(path for path in sys.path if path)
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": paths},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "call sweep in a script under if __name__ == '__main__'" in done.stderr

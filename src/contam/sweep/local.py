@@ -31,6 +31,7 @@ def run_locally(members: Sequence[Member], *, jobs: int | None = None) -> Iterat
 
     Raises:
         ValueError: `jobs` is not positive.
+        RuntimeError: worker processes can't start.
     """
     jobs = min(cores() if jobs is None else jobs, max(len(members), 1))
     if jobs < 1:
@@ -62,10 +63,24 @@ class _Worker:
         # With this copy closed, the connection ends when the worker does.
         theirs.close()
         self.member: Member | None = None
+        self.started = False
 
     def give(self, member: Member) -> None:
         self.member = member
         self.connection.send(member)
+
+    def receive(self) -> Outcome:
+        """The outcome of the worker's run; raises `EOFError` if the process has died."""
+        if not self.started:
+            try:
+                self.connection.recv()
+            except (EOFError, OSError):
+                raise RuntimeError(
+                    "a worker process can't start; call sweep in a script under "
+                    "if __name__ == '__main__', or take jobs=1"
+                ) from None
+            self.started = True
+        return self.connection.recv()
 
     def stop(self) -> None:
         self.process.terminate()
@@ -86,7 +101,7 @@ def _in_workers(members: Sequence[Member], jobs: int) -> Iterator[Outcome]:
                 member, worker.member = worker.member, None
                 assert member is not None, "a busy worker has a run"
                 try:
-                    yield worker.connection.recv()
+                    yield worker.receive()
                 except (EOFError, OSError):
                     worker.stop()
                     workers[workers.index(worker)] = worker = _Worker(context)  # noqa: PLW2901
@@ -106,6 +121,7 @@ def _serve(connection: Connection) -> None:
     """Compute the runs that arrive, until the other end of the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the process that started us
     torch.set_num_threads(1)
+    connection.send(None)  # It has started: this module could be imported.
     while True:
         try:
             member = connection.recv()
