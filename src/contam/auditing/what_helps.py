@@ -259,7 +259,8 @@ def _record(
     repair: Repair, on: str, effect: RepairEffect, *, pairs: int, seed: int
 ) -> MeasuredRemedy:
     gain = effect.gain(seed=seed)
-    note = f"{pairs} OOD examples show the content of ID examples; both were kept in one half."
+    shown = "1 OOD example shows" if pairs == 1 else f"{pairs} OOD examples show"
+    note = f"{shown} the content of ID examples; both were kept in one half."
     return MeasuredRemedy(
         name=repair.title, on=on, cause=TREATS.get(repair.name, ""),
         id_before=share_correct(effect.id_before).accuracy,
