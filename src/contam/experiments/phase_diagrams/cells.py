@@ -54,8 +54,8 @@ def cells(config: Config) -> Iterator[Cell]:
             yield from make(config)
 
 
-FINER = 8
-"""Steps of networks with a trained head for each step of the others; both layers grow."""
+FINER = 16
+"""By how much the step size of networks with a trained head is smaller, since both layers grow."""
 
 
 def _slope(config: Config) -> Iterator[Cell]:
@@ -148,7 +148,7 @@ def _classes(config: Config) -> Iterator[Cell]:
             data = replace(config.setting.data, classes=classes)
             setting = replace(
                 config.setting, data=data, activation=activation, loss="logistic", head="trained",
-                step_size=config.setting.step_size / FINER, steps=FINER * config.setting.steps,
+                step_size=config.setting.step_size / FINER, steps=config.setting.steps * FINER // 2,
             )  # fmt: skip
             yield Cell("classes", classes, NAMES[activation], setting)
 
