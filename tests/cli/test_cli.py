@@ -106,7 +106,7 @@ def test_predict_prints_a_summary_and_records(capsys):
     code, out, _ = run_contam(capsys, "predict", "--steps", 20)
     assert code == 0
     assert "contamination" in out and "take off after 13 steps" in out
-    assert "A leaky ReLU of slope 0.22 halves" in out
+    assert "With a leaky slope of 0.22, the OOD hinge risk at the fit is 0.5." in out
     code, out, _ = run_contam(capsys, "predict", "--project", "pairs", "--directions", 32)
     assert code == 0 and out.startswith("Background features do not take off")
     code, out, _ = run_contam(capsys, "predict", "--steps", 20, "--json")

@@ -66,4 +66,4 @@ def _critical(setting: Setting) -> str:
         return ""
     if slope == 0:
         return " The OOD hinge risk at the fit is below 0.5 for every slope of leaky ReLU."
-    return f" A leaky ReLU of slope {slope:.2f} halves the largest OOD hinge risk at the fit."
+    return f" With a leaky slope of {slope:.2f}, the OOD hinge risk at the fit is 0.5."
