@@ -226,3 +226,12 @@ def test_the_share_that_pairs_leave_follows_from_the_setting():
         assert phases.takeoff is None and phases.limit.V == 0
     with pytest.raises(ValueError, match="project=mean is not modeled"):
         predict_phases(setting(intervention=Intervention(project="mean")))
+
+
+def test_phases_cover_a_million_features():
+    """The fit depends on d0 / d alone; at convergence V / U tends to background / core."""
+    many = predict_phases(setting(500_000, 500_000, width=10**6))
+    usual = predict_phases(setting())
+    assert many.fit is not None and usual.fit is not None
+    assert many.fit.contamination == pytest.approx(usual.fit.contamination, abs=0.01)
+    assert usual.limit.contamination < many.limit.contamination < 1.01

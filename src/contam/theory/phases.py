@@ -33,6 +33,8 @@ NODES, PACE = 16, 0.25
 """Initial neurons per axis, and the step of the integration in units of the flow's time."""
 LONGEST = 2000
 """Steps of the integration after which a network counts as one that never fits."""
+SHARPEST = 0.02
+"""Smallest spread of margins; a steeper gate would close within one step of the integration."""
 ACCURACY = 0.005
 """Accuracy of a critical slope."""
 
@@ -271,8 +273,9 @@ class _Flow:
             first = self._velocity(x, w, decay)
             mean = [float((velocity @ self._weights).mean()) for velocity in first]
             # The decay of weights is no growth.
+            core = mean[0] + decay * float((x @ self._weights).mean())
             rate = mean[1] + decay * float((w @ self._weights).mean())
-            rate /= mean[0] + decay * float((x @ self._weights).mean())
+            rate = rate / core if core > 0 else math.nan
             yield _Point(step * PACE, float(self._margins(x, w).mean()), rate, x, w)
             second = self._velocity(x + PACE / 2 * first[0], w + PACE / 2 * first[1], decay)
             third = self._velocity(x + PACE / 2 * second[0], w + PACE / 2 * second[1], decay)
@@ -326,8 +329,8 @@ class _Flow:
         squares = ((1 + self.slope) * U) ** 2 / data.features.core
         if self.background:
             squares += ((1 - self.slope) * V) ** 2 / (self.background * data.features.size)
-        short = (1 - self._margins(x, w)) / (math.sqrt(variance * squares) / 2 + 1e-9)
-        return torch.special.ndtr(short)[:, None]
+        spread = max(SHARPEST, math.sqrt(variance * squares) / 2)
+        return torch.special.ndtr((1 - self._margins(x, w)) / spread)[:, None]
 
     def _margins(
         self, x: Tensor, w: Tensor, background: float | None = None
