@@ -17,7 +17,7 @@ from contam.experiments.tab04_baselines.evaluation import evaluate
 from contam.experiments.tab04_baselines.experiment import SMOKE, cells_of
 from contam.experiments.tab04_baselines.methods import METHODS, PAPER, find_method
 from contam.experiments.tab04_baselines.problems import BaselineNetworks, read_problem
-from contam.experiments.tab04_baselines.results import comparison, read_results
+from contam.experiments.tab04_baselines.results import Config, comparison, read_results
 from contam.experiments.tab04_baselines.trainings import settings_of
 from contam.training.algorithms import ALGORITHMS, AlgorithmSettings
 
@@ -229,7 +229,7 @@ def test_names_are_found_in_any_spelling():
     assert find_method("Instance-Norm").name == "instance norm"
 
 
-def small(*methods: str, codes: tuple[str, ...] = ()) -> object:
+def small(*methods: str, codes: tuple[str, ...] = ()) -> Config:
     update = {"methods": methods, "codes": codes, "trials": 1}
     return SMOKE.model_copy(update=update)
 
@@ -255,6 +255,16 @@ def test_faults_of_own_methods_are_named(own, tmp_path, name, line):
     method = find_method(f"own_methods:{name}")
     with pytest.raises(ValueError, match=line):
         run_experiment(EXPERIMENT, small(method.name, codes=(method.code,)), tmp_path)
+
+
+def test_every_change_and_repair_is_evaluated_or_left_out_with_a_reason(tmp_path):
+    names = tuple(m.name for m in METHODS.values() if m.kind in ("change", "repair"))
+    config = small(*names)
+    config = config.model_copy(update={"networks": TINY.model_copy(update={"steps": 1})})
+    results = read_results(run_experiment(EXPERIMENT, config, tmp_path))
+    assert set(results.networks.method) | set(results.left_out.method) == {"ERM", *names}
+    changes = {m.name for m in METHODS.values() if m.kind == "change"}
+    assert changes <= set(results.networks.method)
 
 
 def test_a_draw_that_diverges_is_not_selected(tmp_path, monkeypatch):

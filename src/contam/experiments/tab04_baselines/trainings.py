@@ -89,10 +89,17 @@ class ChangedERM(Objective):
     name = "ERM with a change"
     change: TrainingChange
 
+    plain: Callable[[], nn.Module]
+    """Makes a network with the same parameters that nothing wraps."""
+
     @property
     def evaluated(self) -> nn.Module:
-        """The network without what wraps it in the training."""
-        return self.network if self.change.wrap is None else self.network.get_submodule("network")
+        """The network without what wraps it in the training, such as hooks."""
+        if self.change.wrap is None:
+            return self.network
+        network = self.plain()
+        network.load_state_dict(self.network.get_submodule("network").state_dict())
+        return network
 
     def losses(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Return the risk on the changed images."""
@@ -231,6 +238,9 @@ def _train_cell(
     )
     if isinstance(algorithm, ChangedERM):
         algorithm.change = method.target
+        algorithm.plain = lambda: method.target.network(
+            networks.build(len(problem.classes), seed=trial).to(_device())
+        )
     training = partial(
         fit_algorithm, algorithm, shift, steps=networks.steps, seed=trial,
         report_every=networks.report_every,
