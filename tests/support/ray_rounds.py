@@ -8,6 +8,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -69,6 +70,7 @@ def two_nodes() -> Iterator[str]:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(node.pid, signal.SIGKILL)
             node.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def wait_for(condition, seconds: float) -> None:
