@@ -257,6 +257,7 @@ def test_faults_of_own_methods_are_named(own, tmp_path, name, line):
         run_experiment(EXPERIMENT, small(method.name, codes=(method.code,)), tmp_path)
 
 
+@pytest.mark.slow
 def test_every_change_and_repair_is_evaluated_or_left_out_with_a_reason(tmp_path):
     names = tuple(m.name for m in METHODS.values() if m.kind in ("change", "repair"))
     config = small(*names)
