@@ -81,8 +81,10 @@ def _chosen(runs: "Sequence[Run]", only: Sequence[str]) -> "Iterator[tuple[str, 
             drawn.append((f"{prefix}-{number}-{name_of(figure)}", str(number), figure))
     matched = set()
     for name, number, figure in drawn:
-        text = f"{name} {figure.title}".lower()
-        words = {word for word in only if word == number or word.lower() in text}
+        text = f"{name_of(figure)} {figure.title}".lower()
+        words = {
+            word for word in only if (word == number if word.isdigit() else word.lower() in text)
+        }
         matched |= words
         if words or not only:
             yield name, figure
