@@ -113,9 +113,10 @@ def in_words(claim: Claim) -> str:
     >>> in_words(Claim("It fails", "ours", "OOD risk", found=0.8, spread=0.1, n=4))
     'OOD risk: 0.8 (95 % interval 0.641 to 0.959, 4 seeds).'
     """
+    quantity = claim.quantity[0].upper() + claim.quantity[1:]
     if claim.found is None:
-        return f"{claim.quantity}: not judged, since {claim.not_judged}."
-    text = f"{claim.quantity}: {claim.found:.3g}"
+        return f"{quantity}: not judged, since {claim.not_judged}."
+    text = f"{quantity}: {claim.found:.3g}"
     if claim.spread is None:
         return f"{text} (one seed)."
     half = t.ppf(0.975, claim.n - 1) * claim.spread / math.sqrt(claim.n)
