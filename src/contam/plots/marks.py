@@ -9,6 +9,7 @@ from contam.plots.alt_text import describe
 from contam.plots.figure import Panel, Rows, panel, records
 from contam.plots.style import (
     HEIGHT,
+    LINE,
     NARROW,
     PALETTE,
     SPLIT_LABEL,
@@ -232,8 +233,11 @@ def matrix(
         data.append(place | {"value": number, "text": text.replace("-", "−")})
         if sure:
             data[-1]["sure"] = bool(row[sure])
+    # The first line of a label is beside the middle of its row; two lines move up by half a line.
+    two_lines = {"test": "indexof(datum.value, '\\n') >= 0", "value": -LINE / 2}
     side = alt.Axis(
-        labelLimit=160, labelExpr=SPLIT_LABEL, ticks=False, grid=False, domain=False
+        labelLimit=160, labelExpr=SPLIT_LABEL, labelLineHeight=LINE, ticks=False, grid=False,
+        labelOffset={"condition": two_lines, "value": 0}, domain=False,
     )  # fmt: skip
     base = alt.Chart(alt.Data(values=data)).encode(
         x=alt.X("x:N", title=x[1] or None, sort=list(label.values()), axis=top),
