@@ -23,6 +23,7 @@ from contam.experiments import (
     joint_law,
     remedy_effects,
     simulation,
+    theory_remedies,
     thm4_scaling,
 )
 from contam.experiments.dominoes.experiment import EXPERIMENT as DOMINOES
@@ -36,6 +37,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     fig03_two_layer.EXPERIMENT,
     thm4_scaling.EXPERIMENT,
     PHASE_DIAGRAMS,
+    theory_remedies.EXPERIMENT,
     fig04_activation_rates.EXPERIMENT,
     fig05_selectivity.EXPERIMENT,
     fig06_heatmaps.EXPERIMENT,

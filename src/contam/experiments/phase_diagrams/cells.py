@@ -144,7 +144,7 @@ def _share(config: Config) -> Iterator[Cell]:
 
 def _classes(config: Config) -> Iterator[Cell]:
     for activation in ("relu", LINEAR):
-        for classes in config.classes:
+        for classes in config.class_counts:
             data = replace(config.setting.data, classes=classes)
             setting = replace(
                 config.setting, data=data, activation=activation, loss="logistic", head="trained",

@@ -46,7 +46,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     """Widths of these networks, as multiples of d0."""
     shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.125, 0.25, 0.5, 0.75, 0.875)
     """Shares of core features among all features."""
-    classes: tuple[Annotated[int, Field(ge=2)], ...] = (2, 4, 8, 16)
+    class_counts: tuple[Annotated[int, Field(ge=2)], ...] = (2, 4, 8, 16)
     """Numbers of classes; these networks have a trained head and the logistic loss."""
     weights: tuple[WeightsName, ...] = ("uniform", "two-point", "sparse", "heavy-tailed")
     """Distributions of the weights of all features."""
@@ -125,7 +125,7 @@ SMOKE = LAPTOP.model_copy(
         "sizes": (16, 32),
         "widths": (1.0, 4.0),
         "shares": (0.25, 0.75),
-        "classes": (2, 4),
+        "class_counts": (2, 4),
         "weights": ("uniform", "sparse"),
         "depths": (1, 3),
         "deep_steps": 100,
