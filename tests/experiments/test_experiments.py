@@ -13,7 +13,13 @@ from contam.run import Run
 ANOTHER_WORK = re.compile(r"[A-Z].* \(\d{4}\)")
 """How what is not this paper's is cited, here as in a docstring's source."""
 
-EACH = pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda each: each.name)
+HEAVY = {"depth_optimizers", "phase_diagrams", "remedy_effects", "tab04_baselines"}
+"""Experiments whose smoke preset alone takes more than a few seconds."""
+EACH = pytest.mark.parametrize(
+    "experiment",
+    [pytest.param(x, marks=pytest.mark.slow if x.name in HEAVY else ()) for x in EXPERIMENTS],
+    ids=lambda each: each.name,
+)
 LONG = {
     "chest_xray", "conjecture_pretraining", "coupling_family", "depth_optimizers", "dominoes",
     "fig01_distillation", "fig06_heatmaps", "fig13_padded_cifar", "fig13_padded_digits",
@@ -23,7 +29,7 @@ LONG = {
 EACH_AGAIN = pytest.mark.parametrize(
     "experiment",
     [
-        pytest.param(each, marks=pytest.mark.slow if each.name in LONG else ())
+        pytest.param(each, marks=pytest.mark.slow if each.name in LONG | HEAVY else ())
         for each in EXPERIMENTS
     ],
     ids=lambda each: each.name,

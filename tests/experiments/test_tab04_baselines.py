@@ -147,6 +147,7 @@ def test_leaving_domains_out_adds_a_training_for_each():
     assert counts == {"ERM": 2 * 5, "fresh head": 2, "teacher": 1}
 
 
+@pytest.mark.slow
 def test_the_table_has_paired_differences_to_erm(shared_runs):
     run = shared_runs.smoke(EXPERIMENT)
     results = read_results(run)
