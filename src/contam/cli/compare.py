@@ -161,6 +161,8 @@ def _readable(table: "DataFrame", config: "Config") -> str:
         ordered = rows.sort_values("ood", ascending=False, kind="stable").to_dict("records")
         cells = pandas.DataFrame([_for_readers(row) for row in ordered]).drop(columns="data")
         cells = cells.loc[:, (cells != "").any()]
-        head = f"{data}: {config.trials} trials, {config.draws} draws of the settings"
+        sizes = ((config.trials, "trial"), (config.draws, "draw"))
+        trials, draws = (f"{n} {word}{'' if n == 1 else 's'}" for n, word in sizes)
+        head = f"{data}: {trials}, {draws} of the settings"
         blocks.append(f"{head}\n{cells.to_string(index=False)}")
     return "\n\n".join(blocks)
