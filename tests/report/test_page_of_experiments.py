@@ -18,8 +18,7 @@ def address(shared_runs, tmp_path_factory) -> str:
     return path.as_uri()
 
 
-@pytest.mark.parametrize("width", [1280, 360])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 360)])
 def test_every_chart_is_drawn_without_messages_or_requests(browser, address, width, scheme):
     context = browser.new_context(
         viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
