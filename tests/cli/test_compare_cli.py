@@ -34,7 +34,7 @@ def test_the_table_is_text_csv_json_latex_or_markdown(here, capsys):
     command = ("compare", *TINY, "--method", "fresh head")
     code, text, error = run_contam(capsys, *command)
     assert code == 0, error
-    assert text.startswith("shapes: 1 trials, 1 draws") and "minus ERM" in text
+    assert text.startswith("shapes: 1 trial, 1 draw of") and "minus ERM" in text
     assert "contam report runs" in text
     tables = {}
     for form in ("csv", "json", "latex", "markdown"):
