@@ -13,23 +13,25 @@ from contam.run import Run
 ANOTHER_WORK = re.compile(r"[A-Z].* \(\d{4}\)")
 """How what is not this paper's is cited, here as in a docstring's source."""
 
-HEAVY = {"depth_optimizers", "phase_diagrams", "remedy_effects", "tab04_baselines"}
+HEAVY = {
+    "chest_xray", "conjecture_pretraining", "depth_optimizers", "dominoes", "fig01_distillation",
+    "fig06_heatmaps", "fig13_padded_cifar", "phase_diagrams", "remedy_effects", "tab04_baselines",
+}  # fmt: skip
 """Experiments whose smoke preset alone takes more than a few seconds."""
 EACH = pytest.mark.parametrize(
     "experiment",
     [pytest.param(x, marks=pytest.mark.slow if x.name in HEAVY else ()) for x in EXPERIMENTS],
     ids=lambda each: each.name,
 )
-LONG = {
-    "chest_xray", "conjecture_pretraining", "coupling_family", "depth_optimizers", "dominoes",
-    "fig01_distillation", "fig06_heatmaps", "fig13_padded_cifar", "fig13_padded_digits",
-    "fig14_separability", "remedy_effects", "tab04_baselines",
+LONG = HEAVY | {
+    "coupling_family", "difficulty_axis", "fig13_padded_digits", "fig14_separability", "joint_law",
+    "theory_remedies", "thm4_scaling",
 }  # fmt: skip
 """Experiments that take more than a few seconds when they are done again and again."""
 EACH_AGAIN = pytest.mark.parametrize(
     "experiment",
     [
-        pytest.param(each, marks=pytest.mark.slow if each.name in LONG | HEAVY else ())
+        pytest.param(each, marks=pytest.mark.slow if each.name in LONG else ())
         for each in EXPERIMENTS
     ],
     ids=lambda each: each.name,

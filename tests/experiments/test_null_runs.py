@@ -9,7 +9,7 @@ from contam.experiment import NULL_STEP_SIZE
 from contam.experiments import EXPERIMENTS, named
 from contam.experiments.fig03_two_layer import CLAIMS, TwoLayerResults
 
-SHORT = {"fig03_two_layer", "fig10_activations", "theory_remedies"}
+SHORT = {"fig03_two_layer", "fig10_activations"}
 """Experiments whose null run takes less than two seconds."""
 
 

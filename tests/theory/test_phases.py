@@ -97,7 +97,10 @@ def test_phases_predict_sgd_at_the_fit(case):
     assert predicted.ood_hinge == pytest.approx(found["ood_hinge"], abs=0.04)
 
 
-@pytest.mark.parametrize("case", LIMITS)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=() if case == "standard" else pytest.mark.slow) for case in LIMITS],
+)
 def test_phases_predict_where_sgd_converges(case):
     predicted, found = predict_phases(LIMITS[case]).limit, end_of(LIMITS[case], seed=0)
     for name in ("U", "V"):
