@@ -64,7 +64,8 @@ def test_without_muting_it_is_erm(off):
     )
     erm = ERM(networks[1], domains=2, classes=3, seed=0)
     for _ in range(3):
-        rsc.step(BATCHES), erm.step(BATCHES)
+        rsc.step(BATCHES)
+        erm.step(BATCHES)
     assert_same_weights(*networks)
 
 
