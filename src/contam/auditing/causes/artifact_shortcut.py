@@ -35,9 +35,9 @@ class CompressionShortcut(Shortcut):
     """
 
     name = "compression shortcut"
-    noun = "a JPEG quality that goes with the class"
-    heading = "Shortcut: the network answers to JPEG artifacts that go with the class"
-    question = "Does the network answer to the JPEG quality?"
+    noun = "a JPEG quality that is correlated with the class"
+    heading = "Shortcut: the network relies on JPEG artifacts that go with the class"
+    question = "Does the network rely on the JPEG quality?"
     meaning = "The network learned the JPEG quality of the class, which the OOD images do not have."
     property = "the JPEG quality"
     method = (
@@ -59,7 +59,9 @@ class CompressionShortcut(Shortcut):
             class_signal(blocks[:, None], own.y).beyond_chance
         ):
             return CauseTest(
-                self.step(None, "no", "Block artifacts do not go with the class in the ID data.")
+                self.step(
+                    None, "no", "Block artifacts are not correlated with the class in the ID data."
+                )
             )
         known = {q: blockiness(jpeg(own.x[own.y == clean], q)) for q in QUALITIES} | {None: least}
         qualities = {
@@ -80,20 +82,20 @@ class CompressionShortcut(Shortcut):
 @final
 @dataclass(frozen=True)
 class TagShortcut(Shortcut):
-    """A few cells at the border whose content goes with the class, such as those of a text.
+    """A few cells at the border whose content is correlated with the class, such as a text.
 
     Source: ours; Lapuschkin et al. (2019) describe such a tag.
     """
 
     name = "tag shortcut"
-    noun = "a tag at the border that goes with the class"
-    heading = "Shortcut: the network answers to a tag at the border of the image"
-    question = "Does the network answer to a tag at the border?"
+    noun = "a tag at the border that is correlated with the class"
+    heading = "Shortcut: the network relies on a tag at the border of the image"
+    question = "Does the network rely on a tag at the border?"
     meaning = "The network learned what stands at one place of the border, and not the object."
     property = "the tags"
     method = (
-        "The cells at the border whose content goes with the class are replaced by those of an ID "
-        "image of the same class, and of another class."
+        "The cells at the border whose content is correlated with the class are replaced by those "
+        "of an ID image of the same class, and of another class."
     )
     advice = "cut the tags off, or cover them in all images"
     stage = 4
@@ -120,8 +122,8 @@ class TagShortcut(Shortcut):
                 outside.append(signal.excess)
         if not found or len(found) > MOST_CELLS or mean(outside) > WEAKER * mean(inside):
             return CauseTest(
-                self.step(None, "no", "In the ID data, no place at the border goes with the class "
-                          "more than the others do, so there is no tag.")
+                self.step(None, "no", "In the ID data, no place at the border is more correlated "
+                          "with the class than the others, so there is no tag.")
             )  # fmt: skip
 
         def exchanged(x: Tensor, of: str, rows: Tensor, like: Tensor) -> Tensor:
@@ -142,9 +144,9 @@ class SizeShortcut(Shortcut):
     """
 
     name = "size shortcut"
-    noun = "a size of the object that goes with the class"
-    heading = "Shortcut: the network answers to the size of the object"
-    question = "Does the network answer to the size of the object?"
+    noun = "a size of the object that is correlated with the class"
+    heading = "Shortcut: the network relies on the size of the object"
+    question = "Does the network rely on the size of the object?"
     meaning = "The network learned the size of the class, which the OOD images do not have."
     property = "the sizes"
     method = (
@@ -164,8 +166,8 @@ class SizeShortcut(Shortcut):
         sizes = {of: mask.mean((1, 2, 3)).clamp(min=1e-3) for of, (mask, _) in found.items()}
         if not class_signal(sizes[name].log()[:, None], own.y).beyond_chance:
             return CauseTest(
-                self.step(None, "no", "The size of the object does not go with the class in the "
-                          "ID data.")
+                self.step(None, "no", "The size of the object is not correlated with the class in "
+                          "the ID data.")
             )  # fmt: skip
 
         def exchanged(x: Tensor, of: str, rows: Tensor, like: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""New backgrounds, and a background that goes with the class: objects and backgrounds interchanged.
+"""New backgrounds and background shortcuts: objects and backgrounds are interchanged.
 
 ID objects on OOD backgrounds show what the backgrounds cost; OOD objects on ID backgrounds show
 what they give back. If it comes back only on backgrounds of the object's own class, the network
-relies on a background that goes with the class.
+relies on a background that is correlated with the class.
 """
 
 from collections.abc import Sequence
@@ -279,9 +279,9 @@ class BackgroundShortcut(Cause):
     """
 
     name = "background shortcut"
-    noun = "a background that goes with the class"
-    heading = "Shortcut: the network answers to a background that goes with the class"
-    question = "Does the network answer to the background of the class?"
+    noun = "a background that is correlated with the class"
+    heading = "Shortcut: the network relies on a background that is correlated with the class"
+    question = "Does the network rely on the background of the class?"
     measured = "share of the lost accuracy that backgrounds of the own class give back"
     meaning = "The network learned the background of the class, which the OOD images do not have."
     remedies = (

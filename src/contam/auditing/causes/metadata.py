@@ -1,4 +1,4 @@
-"""Metadata shortcut: predictions follow a column that goes with the class in the ID data."""
+"""Metadata shortcut: predictions follow a column that is correlated with the class in ID data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,8 +50,8 @@ class MetadataShortcut(Cause):
     """
 
     name = "metadata shortcut"
-    noun = "a metadata column that goes with the class"
-    heading = "Shortcut: predictions follow a metadata column that goes with the class"
+    noun = "a metadata column that is correlated with the class"
+    heading = "Shortcut: predictions follow a metadata column that is correlated with the class"
     question = "Do predictions follow a metadata column?"
     measured = "share of the lost accuracy that the fall of the agreement costs"
     meaning = "The network learned what goes with this column, which suggests other classes here."
@@ -71,8 +71,8 @@ class MetadataShortcut(Cause):
         if not found:
             return CauseTest(
                 self.step(
-                    None, "no", "No metadata column goes with the class in the ID data, or too few "
-                    f"examples of {comparison.name} disagree with one.",
+                    None, "no", "No metadata column is correlated with the class in the ID data, "
+                    f"or too few examples of {comparison.name} disagree with one.",
                 )
             )  # fmt: skip
         best = max(found, key=lambda result: result.lost.value)
@@ -134,7 +134,7 @@ def columns_of(comparison: Comparison, name: str) -> dict[str, list[str]]:
 def column_result(
     comparison: Comparison, name: str, values: Sequence[str], others: Sequence[str]
 ) -> ColumnResult | None:
-    """Measure how OOD predictions follow a column; None if it does not go with the class on ID.
+    """Measure how OOD predictions follow a column; None if the class is not correlated with it.
 
     Args:
         comparison: the ID set and the OOD set.

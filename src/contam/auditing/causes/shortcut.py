@@ -1,4 +1,4 @@
-"""Shortcuts: the network answers to a property of the image that goes with the class in ID data.
+"""Shortcuts: the network relies on an image property that predicts the class in the ID data.
 
 Images get the property of ID images of their own class, or of another class.
 """
@@ -79,7 +79,7 @@ class Shortcut(Cause):
                 self.step(
                     None, "no",
                     f"ID images with {self.property} of other classes lose {100 * follows:.1f} "
-                    "points: the network does not answer to this.",
+                    "points: the network does not rely on this.",
                 )
             )  # fmt: skip
         treatments = {}
@@ -120,9 +120,11 @@ class ColorShortcut(Shortcut):
     """
 
     name = "color shortcut"
-    noun = "a color that goes with the class"
-    heading = "Shortcut: the network answers to a color that goes with the class in the ID data"
-    question = "Does the network answer to the color of the object?"
+    noun = "a color that is correlated with the class"
+    heading = (
+        "Shortcut: the network relies on a color that is correlated with the class in the ID data"
+    )
+    question = "Does the network rely on the color of the object?"
     meaning = "The network learned the color of the class, which the OOD images do not have."
     property = "the colors"
     method = (
@@ -186,7 +188,7 @@ class ClassSignal:
 
     @property
     def beyond_chance(self) -> bool:
-        """Whether the property goes with the class beyond chance."""
+        """Whether the property is correlated with the class beyond chance."""
         return self.p_value < SIGNIFICANCE
 
 
