@@ -18,9 +18,12 @@ from torch import Tensor, nn
 
 from contam.batch import Batch
 from contam.inputs import as_batches
-from contam.models.hooks import LayerError, forward_once
+from contam.models.hooks import LayerError, LayerRecorder, forward_once
 from contam.models.logits_adapter import check_module
 from contam.models.readings import Reading, over_space
+
+TRIED = 2, 3
+"""Numbers of examples on which layers are tried: an axis as long in both is no axis of examples."""
 
 
 class Observation(NamedTuple):
@@ -92,20 +95,31 @@ class Observer:
         """
         device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         batch = Batch(*(part.to(device) for part in batch))
-        if self.layers == "auto" and not self._settled and len(batch.x):
-            tried = _activations(self.model, batch.x)
-            self._faulty, self._left_out = tried.faulty, tried.left_out
+        tried = self._try(batch.x) if not self._settled and len(batch.x) else None
         logits, recorder = forward_once(
             self.model, batch.x, self.layers, self.reduce,
             head=self.head, functions=self._functions,
         )  # fmt: skip
         if not self._settled:
             self._settled = True
+            if tried is not None:
+                faults = tried.faults | recorder.faults
+                self._faulty, self._left_out = frozenset(faults), _left_out(tried, faults)
             self._functions &= recorder.needs_functions
             # What one batch has no head for, the others have none for either.
             self.head &= recorder.head is not None
         layers = {name: v for name, v in recorder.outputs.items() if name not in self._faulty}
         return Observation(batch, logits, layers, recorder.head, self._left_out)
+
+    def _try(self, x: Tensor) -> LayerRecorder | None:
+        """Another number of examples than the batch has; None where layers were named.
+
+        An axis that is as long as both numbers is no axis of a layer's own.
+        """
+        if self.layers != "auto":
+            return None
+        some = _repeated(x, 3 if len(x) == 2 else 2)
+        return forward_once(self.model, some, "auto", "moments")[1]
 
 
 def observe(
@@ -193,12 +207,12 @@ def find_layers(
     """
     if layers != "auto":
         names = (layers,) if isinstance(layers, str) else tuple(layers)
-        for some in _repeated(x):
-            _, recorder = forward_once(model, some, names, _no_values)
+        for times in TRIED:
+            _, recorder = forward_once(model, _repeated(x, times), names, _no_values)
             names = tuple(recorder.outputs)
         return FoundLayers(names)
     found = _activations(model, x)
-    *_, most = _repeated(x)
+    most = _repeated(x, TRIED[-1])
     logits, recorder = forward_once(model, most, (), _no_values, functions=False)
     notes = list(found.left_out)
     if isinstance(logits, Tensor) and not torch.allclose(
@@ -234,33 +248,31 @@ class _Activations(NamedTuple):
 
     names: tuple[str, ...]
     """Those whose outputs have one row for each example."""
-    faulty: frozenset[str]
-    """The others."""
     left_out: tuple[str, ...]
+    """Sentences about the others."""
     logits: Any
     """What the network returned for three examples."""
 
 
 def _activations(model: nn.Module, x: Tensor) -> _Activations:
-    rows: list[dict[str, Tensor]] = []
-    faulty: dict[str, str] = {}
-    for some in _repeated(x):
-        logits, recorder = forward_once(model, some, "auto", "moments")
-        rows.append(recorder.outputs)
-        faulty |= recorder.faults
-    fewer, more = rows
-    names = tuple(name for name in fewer if name in more)
-    notes = _faults([*faulty])
+    tries = [forward_once(model, _repeated(x, times), "auto", "moments") for times in TRIED]
+    (_, fewer), (logits, more) = tries
+    names = tuple(name for name in fewer.outputs if name in more.outputs)
+    return _Activations(names, _left_out(more, fewer.faults | more.faults), logits)
+
+
+def _repeated(x: Tensor, times: int) -> Tensor:
+    """The first example, several times."""
+    return torch.cat([x[:1]] * times)
+
+
+def _left_out(recorder: LayerRecorder, faults: Collection[str]) -> tuple[str, ...]:
+    """Sentences about what can't be observed."""
+    notes = _faults([*faults])
     if recorder.scripted:
         few = _few(recorder.scripted)
         notes.append(f"Layers inside {few} are left out, because TorchScript calls no hooks.")
-    return _Activations(names, frozenset(faulty), tuple(notes), logits)
-
-
-def _repeated(x: Tensor) -> Iterator[Tensor]:
-    """The first example, two and three times: an axis as long in both is no axis of examples."""
-    for times in (2, 3):
-        yield torch.cat([x[:1]] * times)
+    return tuple(notes)
 
 
 def _faults(names: Sequence[str]) -> list[str]:
