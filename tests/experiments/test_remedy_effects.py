@@ -57,9 +57,17 @@ def test_effects_by_hand():
     assert row["id_change"] == 0.0
 
 
-def test_help_and_harm_need_an_interval_on_one_side_of_zero():
+def test_help_and_harm_are_beyond_chance():
     changes = {("a", "healthy"): [0.1, 0.11, 0.12], ("b", "healthy"): [-0.1, -0.11, -0.12]}
     assert effects(table(changes)).effect.tolist() == ["helps", "harms"]
+
+
+def test_an_effect_among_many_needs_a_smaller_p_value():
+    """Alone, p = .013 is beyond chance; beside 19 effects of 0 it is not."""
+    one = {("a", "healthy"): [0.1, 0.14, 0.12]}
+    nothing = {(f"b{k}", "healthy"): [0.0, 0.01, -0.01] for k in range(19)}
+    assert effects(table(one)).effect.tolist() == ["helps"]
+    assert set(effects(table(one | nothing)).effect) == {"not shown"}
 
 
 def test_every_world_repair_and_change_is_in_the_experiment():
@@ -89,7 +97,7 @@ def test_networks_that_did_not_learn_are_no_evidence():
 
 
 def test_a_healthy_network_that_gains_refutes_the_claim():
-    one = statement("healthy world, points")
+    one = statement("healthy world by more")
     assert one.judge(found({("a", "healthy"): [0.0, 0.01, -0.01]})).holds is True
     assert one.judge(found({("a", "healthy"): [0.1, 0.11, 0.12]})).holds is False
 

@@ -23,7 +23,7 @@ FOLLOWS = 0.95
 """Share of training images of `spurious` whose background has the color of the class."""
 DARKER, GRAIN = 0.4, 0.08
 """Contrast of corrupted images, and standard deviation of their noise."""
-FEWER = 6
+FEWER = 3
 """How many times fewer training images `undertrained` has."""
 
 
@@ -36,7 +36,7 @@ class World(NamedTuple):
     shifted: Scenes
     """As many training images as `train`, half of them from the distribution of the OOD test."""
     more: Scenes | None = None
-    """Six times as many training images of the same distribution, where there are few."""
+    """Three times as many training images of the same distribution, where there are few."""
     paired: bool = True
     """Whether images of both tests with the same index show the same object."""
 
@@ -126,7 +126,7 @@ WORLDS: dict[str, WorldSpec] = {
         _corrupted,
     ),
     "undertrained": WorldSpec(
-        "Six times fewer training images; the tests are those of the healthy world.",
+        "Three times fewer training images; the tests are those of the healthy world.",
         "undertrained", _undertrained,
     ),
     "healthy": WorldSpec(
