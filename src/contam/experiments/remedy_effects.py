@@ -246,8 +246,8 @@ def _effects_figure(found: RemedyResults) -> Figure:
         f"{found.config.seeds} seed{'s' if found.config.seeds > 1 else ''}. Bold changes are "
         "beyond chance (paired t-tests over seeds; at most 5 % of the bold ones are expected to be "
         "chance, by the method of Benjamini and Hochberg). Blue cells help, orange cells harm; a "
-        "dash is a remedy that does not fit. The effect of weight interpolation is measured from the network that "
-        "was pre-trained on diverse backgrounds and fine-tuned.",
+        "dash is a remedy that does not fit. The effect of weight interpolation is measured from "
+        "the network that was pre-trained on diverse backgrounds and fine-tuned.",
         "ours",
         tuple(panels),
         tuple(rows),
