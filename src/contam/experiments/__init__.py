@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from contam import paper
 from contam.experiment import Experiment
 from contam.experiments import (
+    background_projection,
     chest_xray,
     conjecture_pretraining,
     contamination_pairs,
@@ -51,6 +52,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     conjecture_pretraining.EXPERIMENT,
     contamination_pairs.EXPERIMENT,
     remedy_effects.EXPERIMENT,
+    background_projection.EXPERIMENT,
     DOMINOES,
     difficulty_axis.EXPERIMENT,
     joint_law.EXPERIMENT,

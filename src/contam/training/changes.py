@@ -18,6 +18,7 @@ from contam.models.leaky import with_leaky_activations
 from contam.models.normalization import with_centering, with_instance_norm
 from contam.models.object_gradients import ObjectGradients
 from contam.models.preserve import evaluating
+from contam.models.projected_gradients import ProjectedGradients
 from contam.training.optimize import Recipe
 
 Edit = Callable[[Tensor, Tensor | None, Generator], Tensor]
@@ -300,6 +301,17 @@ CHANGES: dict[str, TrainingChange] = {
             needs_masks=True,
             code="import torch\n\nfrom contam.models.object_gradients import ObjectGradients\n\n"
             "learner = ObjectGradients(model)  # train this one\n"
+            "logits = learner(torch.cat([x, masks], dim=1))\n"
+            "model.load_state_dict(learner.network.state_dict())  # after the training\n",
+        ),
+        TrainingChange(
+            "gradient projection",
+            "No gradient passes along the directions of features in which a background moves them.",
+            wrap=ProjectedGradients,
+            needs_masks=True,
+            code="import torch\n\n"
+            "from contam.models.projected_gradients import ProjectedGradients\n\n"
+            "learner = ProjectedGradients(model)  # train this one\n"
             "logits = learner(torch.cat([x, masks], dim=1))\n"
             "model.load_state_dict(learner.network.state_dict())  # after the training\n",
         ),
