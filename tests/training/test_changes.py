@@ -61,10 +61,19 @@ def test_every_change_keeps_the_names_and_values_of_the_weights(name):
 
 @pytest.mark.parametrize("name", [name for name, change in CHANGES.items() if change.code])
 def test_the_code_of_a_change_runs(name):
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
+                          nn.Linear(144, 2))  # fmt: skip
     names = {"model": model, "x": torch.rand(2, 3, 8, 8), "masks": torch.ones(2, 1, 8, 8),
              "generator": generator(), "domain": torch.tensor([0, 1, 1])}  # fmt: skip
     exec(CHANGES[name].code, names)
+
+
+def test_a_network_without_enough_features_can_not_be_wrapped():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3), nn.AdaptiveAvgPool2d(1),
+                          nn.Flatten(), nn.Linear(5, 2))  # fmt: skip
+    change, x = CHANGES["gradient projection"], torch.rand(2, 3, 8, 8)
+    assert "more than 8 features" in change.misfit(model, x, masks=True)
+    assert CHANGES["stop gradient"].misfit(model, x, masks=True) == ""
 
 
 @pytest.mark.parametrize("edit", [with_swapped_backgrounds, with_plain_backgrounds])

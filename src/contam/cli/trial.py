@@ -49,8 +49,8 @@ def trial(
         model: resnet8 or small_cnn for small images, timm:NAME, torchvision:NAME, or
             package.module:object: a network, or a function that returns one.
         remedies: a list with commas: centering, instance norm, leaky activations, background
-            negatives, background swap, plain backgrounds, stop gradient, background difference,
-            color jitter, balanced domains, no change.
+            negatives, background swap, plain backgrounds, stop gradient, gradient projection,
+            background difference, color jitter, balanced domains, no change.
         weights: pre-trained weights, as for contam audit.
         masks: folder with a mask of each image of --train under the image's own path, white on the
             object.

@@ -90,6 +90,8 @@ normalization can't be converted"
             network = self.network(model)
             with evaluating(network):
                 network(x)
+            if self.wrap is not None:
+                self.wrap(model)
         except (ValueError, RuntimeError) as error:
             return " ".join(str(error).split())[:300]
         return ""

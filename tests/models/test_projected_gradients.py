@@ -1,0 +1,114 @@
+"""Gradients without the background's directions: outputs, blocked directions, resume."""
+
+import pytest
+import torch
+from torch import nn
+
+from contam.data.object_removal import pasted, without_objects
+from contam.models.projected_gradients import (
+    KEPT,
+    ProjectedGradients,
+    background_moment,
+    main_directions,
+)
+from contam.models.small import resnet8, small_cnn
+
+
+def images(n: int = 12, seed: int = 0) -> torch.Tensor:
+    """Images with a square object, and its mask as the last channel."""
+    x = torch.rand(n, 4, 16, 16, generator=torch.Generator().manual_seed(seed))
+    x[:, 3] = 0.0
+    x[:, 3, 5:11, 5:11] = 1.0
+    return x
+
+
+def test_outputs_are_those_of_the_network():
+    network, x = small_cnn(width=4), images()
+    model = ProjectedGradients(network, directions=3)
+    torch.testing.assert_close(model.eval()(x), network.eval()(x[:, :3]))
+    torch.testing.assert_close(model.train()(x), network.train()(x[:, :3]))
+
+
+def test_the_span_is_that_of_pairs_of_objects_on_two_backgrounds():
+    network, x = small_cnn(width=4).eval(), images()
+    model = ProjectedGradients(network, directions=3)
+    model(x)
+    behind = without_objects(x[:, :3], x[:, 3:])
+    swapped = torch.stack([
+        pasted(x[i : i + 1, :3], x[i : i + 1, 3:], behind[i - 1 : i] if i else behind[-1:])[0]
+        for i in range(len(x))
+    ])  # fmt: skip
+    with torch.no_grad():
+        difference = (network.encoder(swapped) - network.encoder(x[:, :3])).double()
+    _, _, directions = torch.linalg.svd(difference)
+    ours, expected = model.span.double(), directions[:3].T
+    torch.testing.assert_close(ours @ ours.T, expected @ expected.T, rtol=1e-3, atol=1e-3)
+
+
+def test_no_gradient_passes_along_the_span():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(768, 10), nn.Linear(10, 2))
+    model, x = ProjectedGradients(network, directions=4), images()
+    model(x).square().sum().backward()
+    (_, first, head), span = model.network, model.span
+    # The gradients of a linear map's weights are outer products with those of its outputs.
+    along = span.T @ first.weight.grad
+    assert along.norm() < 1e-4 * first.weight.grad.norm()
+    (whole,) = torch.autograd.grad(network(x[:, :3]).square().sum(), [network[1].weight])
+    assert (span.T @ whole).norm() > 1e-2 * whole.norm()
+    torch.testing.assert_close(first.weight.grad, whole - span @ (span.T @ whole))
+    assert head.weight.grad.norm() > 0
+
+
+def test_earlier_estimates_count_less():
+    network, model = small_cnn(width=4), ProjectedGradients(small_cnn(width=4), directions=2)
+    del network
+    model.network.eval()
+    moments = []
+    for seed in range(2):
+        model.step.zero_()
+        before = model.second_moment.clone()
+        model(images(seed=seed))
+        moments.append(model.second_moment - KEPT * before)
+    expected = KEPT * moments[0] + moments[1]
+    torch.testing.assert_close(model.second_moment, expected)
+
+
+def test_a_training_continues_from_its_state():
+    def trained(steps: int, state: dict | None = None) -> dict:
+        model = ProjectedGradients(resnet8(width=4, seed=1), directions=4)
+        if state is not None:
+            model.load_state_dict(state)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        for _ in range(steps):
+            step = int(model.step)
+            optimizer.zero_grad()
+            model(images(seed=step)).logsumexp(1).mean().backward()
+            optimizer.step()
+        return model.state_dict()
+
+    whole, resumed = trained(6), trained(3, trained(3))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_batch_statistics_are_those_of_the_images_alone():
+    network, x = small_cnn(width=4), images()
+    model = ProjectedGradients(network, directions=3)
+    model(x)
+    network(x[:, :3])
+    ours, plain = model.network.state_dict(), network.state_dict()
+    assert all(torch.equal(ours[name], value) for name, value in plain.items())
+
+
+@pytest.mark.parametrize("network", [nn.Conv2d(3, 2, 3), nn.Linear(8, 2)])
+def test_networks_without_enough_features_are_rejected(network):
+    with pytest.raises(ValueError, match="more than 8 features"):
+        ProjectedGradients(network)
+
+
+def test_main_directions_are_those_of_a_singular_value_decomposition():
+    draws = torch.Generator().manual_seed(0)
+    plain, swapped = torch.randn(2, 40, 6, generator=draws) * torch.arange(1.0, 7.0)
+    _, _, directions = torch.linalg.svd((swapped - plain).double())
+    ours = main_directions(background_moment(plain, swapped), 2)
+    torch.testing.assert_close(ours.abs(), directions[:2].T.abs())
