@@ -69,7 +69,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     vit_width: PositiveInt = 48
     """Size of a token of vision transformers, a multiple of 4."""
     epochs: PositiveInt = 12
-    """Epochs of the residual networks; transformers take three times as many."""
+    """Epochs of the residual networks; transformers take twice as many."""
     batch_size: PositiveInt = 32
     """Images of a minibatch."""
     train: PositiveInt = 4000
@@ -177,7 +177,7 @@ def _train(config: Config, run: Run, network: Network, seed: int) -> Iterator[fl
     def measure(stage: TrainingState) -> list[dict[str, Any]]:
         return rows("trained") if stage.step == stage.steps else []
 
-    epochs = config.epochs * (3 if network.kind == "vit" else 1)
+    epochs = config.epochs * (2 if network.kind == "vit" else 1)
     _, records = yield from checkpointed(
         run,
         part,
