@@ -24,8 +24,8 @@ EACH = pytest.mark.parametrize(
     ids=lambda each: each.name,
 )
 LONG = HEAVY | {
-    "coupling_family", "difficulty_axis", "fig13_padded_digits", "fig14_separability", "joint_law",
-    "theory_remedies", "thm4_scaling",
+    "background_projection", "coupling_family", "difficulty_axis", "fig13_padded_digits",
+    "fig14_separability", "joint_law", "theory_remedies", "thm4_scaling",
 }  # fmt: skip
 """Experiments that take more than a few seconds when they are done again and again."""
 EACH_AGAIN = pytest.mark.parametrize(

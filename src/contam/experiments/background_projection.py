@@ -425,7 +425,7 @@ def learned(found: ProjectionResults) -> None:
 CLAIMS: tuple[Statement, ...] = (
     Statement(
         "Features without the span of counterfactual pairs or environments are not better OOD",
-        "ours", "gain in OOD accuracy at the best number of directions, points",
+        "ours", "gain in OOD accuracy of features at the best number of directions, points",
         best_gain(PAIRS, MAIN, ENVIRONMENTS), high=3.0, given=learned),
     Statement(
         "Projecting background directions out costs ID accuracy, more than random directions",
@@ -441,7 +441,7 @@ CLAIMS: tuple[Statement, ...] = (
         "minus untrained", class_share("untrained"), low=-0.1, high=0.1, given=learned),
     Statement(
         "No gradient along the background's directions does not help", "ours",
-        "gain in OOD accuracy at the best number of directions, points",
+        "gain in OOD accuracy of trainings at the best number of directions, points",
         trained_gain("gradients"), high=3.0, given=learned),
     Statement(
         "A first layer that is blind to the background's directions of patches fails more OOD",
