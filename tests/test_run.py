@@ -65,6 +65,21 @@ def test_a_run_records_versions_and_hardware(tmp_path):
     assert session.process == os.getpid()
 
 
+@pytest.mark.parametrize("error", [KeyError("ood"), AttributeError("no 'ood'"), IndexError("0")])
+def test_a_run_of_another_version_that_can_not_be_read_is_one_line(tmp_path, monkeypatch, error):
+    run = Run.load(one_part(tmp_path))
+    with pytest.raises(type(error)), run.reading():
+        raise error
+    monkeypatch.setattr("contam.run._commit", lambda: "0123456789")
+    with (
+        pytest.raises(RunError, match=r"in a form that this version can't read \(.*; run the same"),
+        run.reading(),
+    ):
+        raise error
+    with pytest.raises(ZeroDivisionError), run.reading():
+        raise ZeroDivisionError
+
+
 def test_writing_a_part_deletes_its_checkpoint(tmp_path):
     with Run.start(tmp_path, "toy", Config()) as run:
         assert run.checkpoint("part") is None

@@ -264,6 +264,37 @@ class Run:
         """The processes that computed the run, in order."""
         return self._manifest.sessions
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Explain that another version of contam wrote the run, where its parts can't be read.
+
+        Raises:
+            RunError: what the block needs is missing, and another version wrote a part of the run.
+
+        >>> import tempfile
+        >>> class Config(BaseModel):
+        ...     seeds: int = 1
+        >>> with Run.start(Path(tempfile.mkdtemp()), "toy", Config()) as run, run.reading():
+        ...     run.config["seeds"]
+        1
+        """
+        try:
+            yield
+        except (AttributeError, IndexError, KeyError, ValidationError) as error:
+            here = _versions()["contam"], _commit()
+            others = {
+                (session.versions.get("contam"), session.commit) for session in self.sessions
+            } - {here}
+            if not others:
+                raise
+            version, commit = next(iter(others))
+            code = f" of commit {commit[:7]}" if commit else ""
+            what = f"{error.error_count()} fields" if isinstance(error, ValidationError) else error
+            raise RunError(
+                f"{self.folder}: contam {version}{code} wrote it in a form that this version can't "
+                f"read ({what}); run the same command again into another folder (--out)"
+            ) from error
+
     def has(self, part: str) -> bool:
         """Whether the part is written."""
         return _table(part) in self._manifest.files

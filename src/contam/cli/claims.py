@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 if TYPE_CHECKING:
-    from contam.experiment import Experiment
+    from contam.experiment import Claim, Experiment
     from contam.run import Run
 
 RunFolders = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
@@ -31,7 +31,7 @@ def claims(
         for run in loaded:
             print_claims(run)
         return 0
-    judged = [(run.experiment, read_experiment(run).claims(run)) for run in loaded]
+    judged = [(run.experiment, _judged(run)) for run in loaded]
     if text_format in ("csv", "json"):
         rows = [claim.record(name) for name, found in judged for claim in found]
     else:
@@ -71,7 +71,7 @@ def print_claims(run: "Run") -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(width=13)
     table.add_column()
-    for claim in read_experiment(run).claims(run):
+    for claim in _judged(run):
         quantity = f"{claim.quantity}: {measured(claim)} (n {claim.n})"
         expected = claim.not_judged or f"expected {claim.expected_range}"
         sentence = f"{claim.says} ({claim.source})\n"
@@ -115,6 +115,11 @@ def read_experiment(run: "Run") -> "Experiment":
 
     others = {other.name: other for other in (WATCHED, SWEEP)}
     return others.get(run.experiment) or experiments.named(run.experiment)
+
+
+def _judged(run: "Run") -> "Sequence[Claim]":
+    with run.reading():
+        return read_experiment(run).claims(run)
 
 
 def _load(folders: Sequence[Path]) -> list["Run"]:

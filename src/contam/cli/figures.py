@@ -77,7 +77,9 @@ def _chosen(runs: "Sequence[Run]", only: Sequence[str]) -> "Iterator[tuple[str, 
     for place, run in enumerate(runs, 1):
         # Several runs may be of one experiment.
         prefix = f"{run.experiment}-{place}" if len(runs) > 1 else run.experiment
-        for number, figure in enumerate(read_experiment(run).draw(run), 1):
+        with run.reading():
+            figures = read_experiment(run).draw(run)
+        for number, figure in enumerate(figures, 1):
             drawn.append((f"{prefix}-{number}-{name_of(figure)}", str(number), figure))
     matched = set()
     for name, number, figure in drawn:

@@ -148,29 +148,30 @@ def sections(runs: Sequence[Run], experiments: Mapping[str, Experiment]) -> list
                 f"{run.folder}/run.json: unknown experiment {run.experiment!r}; known are "
                 f"{', '.join(experiments) or 'none'}. Use the version of contam that made the run."
             )
-        preset, changed = _preset(experiment, run.config)
-        settings = _described(preset, changed)
-        model = next(iter(experiment.presets.values()), None)
-        section = Section(
-            anchor=f"run-{index}",
-            title=experiment.title + (f" ({settings})" if repeats[run.experiment] > 1 else ""),
-            run=run,
-            experiment=experiment,
-            preset=settings,
-            command=_command(experiment, preset, exact=not changed),
-            config=yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),
-            fields=tuple(_fields(run.config, experiment.presets.get("paper"), model)),
-            summary=experiment.summary(run) if run.finished else "",
-            alert=experiment.alert(run) if run.finished else "",
-            claims=[],
-            figures=[],
-        )
-        if run.finished:
-            for claim in experiment.claims(run):
-                anchor = f"claim-{next(claim_numbers)}"
-                section.claims.append(JudgedClaim(anchor, claim, strip(claim)))
-            for figure in experiment.draw(run):
-                section.figures.append(figure_view(figure, next(figure_numbers)))
+        with run.reading():
+            preset, changed = _preset(experiment, run.config)
+            settings = _described(preset, changed)
+            model = next(iter(experiment.presets.values()), None)
+            section = Section(
+                anchor=f"run-{index}",
+                title=experiment.title + (f" ({settings})" if repeats[run.experiment] > 1 else ""),
+                run=run,
+                experiment=experiment,
+                preset=settings,
+                command=_command(experiment, preset, exact=not changed),
+                config=yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),
+                fields=tuple(_fields(run.config, experiment.presets.get("paper"), model)),
+                summary=experiment.summary(run) if run.finished else "",
+                alert=experiment.alert(run) if run.finished else "",
+                claims=[],
+                figures=[],
+            )
+            if run.finished:
+                for claim in experiment.claims(run):
+                    anchor = f"claim-{next(claim_numbers)}"
+                    section.claims.append(JudgedClaim(anchor, claim, strip(claim)))
+                for figure in experiment.draw(run):
+                    section.figures.append(figure_view(figure, next(figure_numbers)))
         result.append(section)
     return result
 
