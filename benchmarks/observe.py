@@ -2,8 +2,8 @@
 
 Images of 224 pixels in float32 in four batches, random weights, one thread. Both sides process the
 same images, alternating; the time is CPU time, and contains what is done once for a data set: two
-examples on which the layers are tried. The profiles must equal class means from two plain passes. Peak
-memory is compared for four times as many images (of 96 pixels, which are faster).
+examples on which the layers are tried. The profiles must equal class means from two plain passes.
+Peak memory is compared for four times as many images (of 96 pixels, which are faster).
 """
 
 import argparse
@@ -123,7 +123,9 @@ def main() -> int:
     wrong = error(model, Batch(*(part[:SIZE] for part in batch)))
     print(machine())
     for side, seconds in times.items():
-        print(f"{side} {1e3 * seconds:.0f} ms for {BATCHES * SIZE} images, median of {rounds} rounds")
+        print(
+            f"{side} {1e3 * seconds:.0f} ms for {BATCHES * SIZE} images, median of {rounds} rounds"
+        )
     print(f"largest difference to two plain passes {wrong:.1e} of a layer's largest value")
     print(f"peak memory grows by {grown:.1f} MiB from {FEW} to {4 * FEW} images")
     failed = {
