@@ -50,19 +50,19 @@ def test_no_gradient_passes_along_the_span():
     network = nn.Sequential(nn.Flatten(), nn.Linear(768, 10), nn.Linear(10, 2))
     model, x = ProjectedGradients(network, directions=4), images()
     model(x).square().sum().backward()
-    (_, first, head), span = model.network, model.span
+    gradients = {name: p.grad for name, p in model.network.named_parameters()}
     # The gradients of a linear map's weights are outer products with those of its outputs.
-    along = span.T @ first.weight.grad
-    assert along.norm() < 1e-4 * first.weight.grad.norm()
-    (whole,) = torch.autograd.grad(network(x[:, :3]).square().sum(), [network[1].weight])
+    first, head, span = gradients["1.weight"], gradients["2.weight"], model.span
+    assert first is not None and head is not None and head.norm() > 0
+    assert (span.T @ first).norm() < 1e-4 * first.norm()
+    weight = network.get_parameter("1.weight")
+    (whole,) = torch.autograd.grad(network(x[:, :3]).square().sum(), [weight])
     assert (span.T @ whole).norm() > 1e-2 * whole.norm()
-    torch.testing.assert_close(first.weight.grad, whole - span @ (span.T @ whole))
-    assert head.weight.grad.norm() > 0
+    torch.testing.assert_close(first, whole - span @ (span.T @ whole))
 
 
 def test_earlier_estimates_count_less():
-    network, model = small_cnn(width=4), ProjectedGradients(small_cnn(width=4), directions=2)
-    del network
+    model = ProjectedGradients(small_cnn(width=4), directions=2)
     model.network.eval()
     moments = []
     for seed in range(2):
