@@ -42,13 +42,13 @@ def test_a_restricted_convolution_is_blind_to_the_directions_and_stays_so():
     pairs = drawn(SMOKE, 0).pairs
     basis = patch_directions(model, pairs, 5, 0, random=False)
     restrict(model, basis)
-    convolution = model.encoder[0]
+    weight = model.get_parameter("encoder.0.weight")
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     for _ in range(3):
         optimizer.zero_grad()
         model(pairs.plain[:8]).square().sum().backward()
         optimizer.step()
-    weight = convolution.weight.detach().flatten(1)
+    weight = weight.detach().flatten(1)
     assert (weight @ basis).norm() < 1e-5 * weight.norm()
 
 
