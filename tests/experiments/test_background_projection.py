@@ -42,7 +42,7 @@ def test_a_restricted_convolution_is_blind_to_the_directions_and_stays_so():
     pairs = drawn(SMOKE, 0).pairs
     basis = patch_directions(model, pairs, 5, 0, random=False)
     restrict(model, basis)
-    weight = model.get_parameter("encoder.0.weight")
+    weight = model.get_parameter("encoder.conv.weight")
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     for _ in range(3):
         optimizer.zero_grad()
