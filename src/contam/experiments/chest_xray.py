@@ -117,7 +117,7 @@ SMOKE = LAPTOP.model_copy(
 )  # fmt: skip
 
 
-class Case(NamedTuple):
+class ChestCase(NamedTuple):
     """A network: the data it learns from, and whether it learns."""
 
     data: str
@@ -130,7 +130,7 @@ class Case(NamedTuple):
         return f"net/{self.data}-{self.state}/seed{seed}"
 
 
-CASES = tuple(Case(d, s) for d in ("correlated", "control") for s in ("trained", "untrained"))
+CASES = tuple(ChestCase(d, s) for d in ("correlated", "control") for s in ("trained", "untrained"))
 
 
 @dataclass(frozen=True)
@@ -279,7 +279,7 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
             yield Stage((index + done) / len(todo), f"seed {seed}: {case.data}, {case.state}")
 
 
-def _train(config: Config, run: Run, case: Case, seed: int) -> Iterator[float]:
+def _train(config: Config, run: Run, case: ChestCase, seed: int) -> Iterator[float]:
     """Train one network and write its part; yield the share of the work done."""
     if run.has(case.part(seed)):
         return
@@ -388,7 +388,7 @@ def depth_row(config: Config, model: nn.Module, shift: Shift, seed: int) -> dict
     }
 
 
-class Results:
+class ChestResults:
     """The rows of a run by case, seed and epoch."""
 
     def __init__(self, run: Run) -> None:
@@ -429,7 +429,7 @@ class Results:
         return both.tolist()
 
 
-def _independent_test(results: Results) -> None:
+def _independent_test(results: ChestResults) -> None:
     """Require a test set in which drains are independent of the disease."""
     if results.config.kind != "drawn":
         raise NotJudged("files hold no test set in which drains are independent of the disease")
@@ -445,7 +445,7 @@ STATEMENTS = (
               "gap of the AUC, drained minus undrained, minus the control's",
               lambda r: r.minus_control("gap, as is").tolist(), low=0.1, every_seed=True),
     Statement("The AUC over all patients hides it", MURALI,
-              "AUC of all minus AUC of undrained patients, minus the control's", Results.hidden,
+              "AUC of all minus AUC of undrained patients, minus the control's", ChestResults.hidden,
               low=0.05, every_seed=True),
     Statement("The shortcut harms: where drains are independent of the disease, the AUC is lower "
               "than the control's", MURALI, "AUC, drains independent, control minus correlated",
@@ -464,12 +464,12 @@ STATEMENTS = (
 
 def claims(run: Run) -> Sequence[Claim]:
     """Judge whether drains are a shortcut, and whether prediction depth shows it."""
-    return judge_all(STATEMENTS, Results(run))
+    return judge_all(STATEMENTS, ChestResults(run))
 
 
 def draw(run: Run) -> Sequence[Figure]:
     """Pictures, AUC by group, and the distribution of depths."""
-    results = Results(run)
+    results = ChestResults(run)
     figures = []
     shown = run.arrays(CASES[0].part(0))["pictures"]
     if shown.numel():
@@ -520,7 +520,7 @@ def draw(run: Run) -> Sequence[Figure]:
 
 def summarize(run: Run) -> str:
     """The AUC of drained and undrained patients, in two sentences."""
-    results = Results(run)
+    results = ChestResults(run)
     mean = {
         (data, key): float(np.mean(results.values(data, f"{key}, as is")))
         for data in ("correlated", "control")

@@ -232,7 +232,7 @@ def network_row(
     return row
 
 
-class Prediction(NamedTuple):
+class GapPrediction(NamedTuple):
     """How well the gap is predicted for contents or architectures that were held out."""
 
     correlation: Correlation
@@ -357,7 +357,7 @@ def correlated(
 
 def predicted(
     found: PairResults, part: str, way: str = MEAN, measures: Sequence[str] = (*MEASURES,)
-) -> Prediction:
+) -> GapPrediction:
     """Predict the gaps of each content or architecture by a measure chosen on the others.
 
     Args:
@@ -376,7 +376,7 @@ def predicted(
     order = torch.stack([torch.randperm(len(gap), generator=draws) for _ in range(SHUFFLES)])
     shuffled = held_out_choice(values, gap[order], parts).predicted
     null = [spearman(one, gap[row]) for one, row in zip(shuffled, order, strict=True)]
-    return Prediction(
+    return GapPrediction(
         rank_correlation(choice.predicted, gap, groups=_groups(table, "setting")),
         float(torch.tensor(null, dtype=torch.float64).quantile(0.95)),
         [measures[int(k)] for k in choice.chosen],

@@ -123,7 +123,7 @@ def null(config: Config) -> Config:
     )
 
 
-class Network(NamedTuple):
+class DeepNetwork(NamedTuple):
     """A network of the comparison: its kind, its number of blocks and its optimizer."""
 
     kind: Kind
@@ -135,18 +135,18 @@ class Network(NamedTuple):
         return f"{self.kind}-{self.blocks}/{self.optimizer}/seed{seed}"
 
 
-def networks(config: Config) -> list[Network]:
+def networks(config: Config) -> list[DeepNetwork]:
     """The networks of a config."""
     depths: dict[Kind, tuple[int, ...]] = {"resnet": config.resnets, "vit": config.vits}
     return [
-        Network(kind, blocks, optimizer)
+        DeepNetwork(kind, blocks, optimizer)
         for kind, numbers in depths.items()
         for blocks in numbers
         for optimizer in config.optimizers
     ]
 
 
-def built(config: Config, network: Network, seed: int) -> Classifier:
+def built(config: Config, network: DeepNetwork, seed: int) -> Classifier:
     """Build an untrained network; its weights depend on the kind, the depth and the seed."""
     if network.kind == "resnet":
         return deep_resnet(blocks=network.blocks, width=config.resnet_width, seed=seed)
@@ -161,7 +161,7 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
             yield Stage((index + done) / len(todo), f"seed {seed}: {network.part(seed)}")
 
 
-def _train(config: Config, run: Run, network: Network, seed: int) -> Iterator[float]:
+def _train(config: Config, run: Run, network: DeepNetwork, seed: int) -> Iterator[float]:
     """Train one network and write its part; yield the share of the work done."""
     part = network.part(seed)
     if run.has(part):
@@ -196,7 +196,7 @@ def _train(config: Config, run: Run, network: Network, seed: int) -> Iterator[fl
 
 
 def measured(
-    model: Classifier, network: Network, shift: Shift, altered: Altered
+    model: Classifier, network: DeepNetwork, shift: Shift, altered: Altered
 ) -> Iterator[dict[str, Any]]:
     """Measure the accuracy of a network, and the effects of the background on every block.
 
@@ -243,7 +243,7 @@ def accuracy(model: nn.Module, domain: Domain) -> float:
     return float(right.double().mean())
 
 
-class Results:
+class DepthResults:
     """The rows of a run."""
 
     def __init__(self, run: Run) -> None:
@@ -270,7 +270,7 @@ class Results:
 def learned(kind: Kind) -> Any:
     """Require that the deepest networks of a kind recognize ID images, on average over seeds."""
 
-    def require(results: Results) -> None:
+    def require(results: DepthResults) -> None:
         scores = results.deepest(kind).groupby("optimizer")["id_accuracy"].mean()
         if not scores.min() >= LEARNED:
             raise NotJudged(f"a {KINDS[kind]} did not learn: its ID accuracy is {scores.min():.2f}")
@@ -281,7 +281,7 @@ def learned(kind: Kind) -> Any:
 def gained(kind: Kind, column: str, block: Literal["first", "last"]) -> Any:
     """What training adds to a column at a block, one number per seed."""
 
-    def measure(results: Results) -> list[float]:
+    def measure(results: DepthResults) -> list[float]:
         ends = (
             results.per_seed(results.deepest(kind, state), column, block)
             for state in ("trained", "untrained")
@@ -294,7 +294,7 @@ def gained(kind: Kind, column: str, block: Literal["first", "last"]) -> Any:
 def over_depth(kind: Kind, column: str) -> Any:
     """A column at the last block minus the first, one number per seed."""
 
-    def measure(results: Results) -> list[float]:
+    def measure(results: DepthResults) -> list[float]:
         rows = results.deepest(kind)
         first, last = (results.per_seed(rows, column, block) for block in ("first", "last"))
         return [b - a for a, b in zip(first, last, strict=True)]
@@ -305,7 +305,7 @@ def over_depth(kind: Kind, column: str) -> Any:
 def between(kind: Kind, column: str, over: Optimizer, under: Optimizer) -> Any:
     """A column of the last block with one optimizer minus that with another, per seed."""
 
-    def measure(results: Results) -> list[float]:
+    def measure(results: DepthResults) -> list[float]:
         rows = results.deepest(kind)
         values = [
             results.per_seed(rows[rows["optimizer"] == name], column, "last")
@@ -321,7 +321,7 @@ def between(kind: Kind, column: str, over: Optimizer, under: Optimizer) -> Any:
 def accuracy_drop(kind: Kind) -> Any:
     """ID minus OOD accuracy, one number per seed: means over optimizers."""
 
-    def measure(results: Results) -> list[float]:
+    def measure(results: DepthResults) -> list[float]:
         rows = results.deepest(kind)
         drops = rows["id_accuracy"] - rows["ood_accuracy"]
         return drops.groupby(rows["seed"]).mean().tolist()
@@ -357,7 +357,7 @@ CLAIMS: tuple[Statement, ...] = (
 
 def claims(run: Run) -> Sequence[Claim]:
     """Judge the table of claims."""
-    return judge_all(CLAIMS, Results(run))
+    return judge_all(CLAIMS, DepthResults(run))
 
 
 MEASURES = {
@@ -369,7 +369,7 @@ MEASURES = {
 
 def draw(run: Run) -> Sequence[Figure]:
     """Both measures over the blocks of each network, and accuracies."""
-    results, figures = Results(run), []
+    results, figures = DepthResults(run), []
     for kind, name in KINDS.items():
         rows = results.rows[results.rows["kind"] == kind]
         if len(rows):
@@ -438,7 +438,7 @@ def _accuracies(rows: Table) -> Figure:
 
 def summarize(run: Run) -> str:
     """The attenuation of the last block by optimizer, and the accuracies, in two sentences."""
-    results, parts = Results(run), []
+    results, parts = DepthResults(run), []
     for kind, name in KINDS.items():
         rows = results.rows[(results.rows["kind"] == kind) & (results.rows["state"] == "trained")]
         last = rows[(rows["blocks"] == rows["blocks"].max()) & (rows["block"] == rows["blocks"])]

@@ -189,7 +189,7 @@ def _train(config: Config, run: Run, name: str, seed: int) -> Iterator[float]:
     run.write(part_of(name, seed), rows, arrays)
 
 
-class Results:
+class DifficultyResults:
     """The rows of a run by set and state."""
 
     def __init__(self, run: Run) -> None:
@@ -280,12 +280,12 @@ STATEMENTS = (
 
 def claims(run: Run) -> Sequence[Claim]:
     """Judge the order of the axis, and which squares harm."""
-    return judge_all(STATEMENTS, Results(run))
+    return judge_all(STATEMENTS, DifficultyResults(run))
 
 
 def draw(run: Run) -> Sequence[Figure]:
     """Pictures, the axis of mean depths, the distributions of depths, and what squares cost."""
-    results = Results(run)
+    results = DifficultyResults(run)
     names = results.config.sets
     rows = [
         [x.permute(1, 2, 0).clamp(0, 1).numpy() for x in run.arrays(part_of(name, 0))["pictures"]]
@@ -376,7 +376,7 @@ def draw(run: Run) -> Sequence[Figure]:
 
 def summarize(run: Run) -> str:
     """The mean depths of the sets, in one sentence."""
-    results = Results(run)
+    results = DifficultyResults(run)
     depths = ", ".join(
         f"{name} {np.mean(results.values(name, 'depth')):.2f} (untrained "
         f"{np.mean(results.values(name, 'depth', trained=False)):.2f})"

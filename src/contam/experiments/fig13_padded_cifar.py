@@ -185,21 +185,21 @@ SMOKE = LAPTOP.model_copy(
 )  # fmt: skip
 
 
-class Problem(NamedTuple):
+class PaddedProblem(NamedTuple):
     """What a network is trained and tested on."""
 
     shift: Shift
     augment: Augmentation | None
 
 
-def problem(config: Config, frame: str, seed: int) -> Problem:
+def problem(config: Config, frame: str, seed: int) -> PaddedProblem:
     """Load the images in a frame, and how training augments them.
 
     Raises:
         ValueError: a file of CIFAR-10 is missing or malformed.
     """
     if config.images == "digits":
-        return Problem(padded_digits(frame, seed=seed, train=config.train_examples), None)
+        return PaddedProblem(padded_digits(frame, seed=seed, train=config.train_examples), None)
     parts = {}
     for part in ("train", "test"):
         images, y = images_of(config.folder, part)
@@ -213,7 +213,7 @@ def problem(config: Config, frame: str, seed: int) -> Problem:
             x = canvas
         parts[part] = Domain(f"{part}, {frame} frame", Batch(x, y, torch.zeros_like(y)))
     shift = Shift(f"CIFAR-10, {frame} frame", CLASSES, (parts["train"],), parts["test"], ())
-    return Problem(shift, cropped_and_flipped)
+    return PaddedProblem(shift, cropped_and_flipped)
 
 
 def cropped_and_flipped(x: Tensor) -> Tensor:
@@ -293,7 +293,7 @@ def network(config: Config, seed: int) -> Classifier:
     )
 
 
-def _calibrated(config: Config, model: Classifier, on: Problem, seed: int) -> Classifier:
+def _calibrated(config: Config, model: Classifier, on: PaddedProblem, seed: int) -> Classifier:
     """The network, its batch-norm statistics replaced by those of noisy training images."""
 
     def noisy(batch: Batch) -> Tensor:

@@ -251,7 +251,7 @@ def _pictures(shift: Shift) -> dict[str, Tensor]:
     return {"pictures": torch.stack([test.data.x[:SHOWN] for test in tests])}
 
 
-class Results:
+class JointLawResults:
     """The rows of a run, and what a background costs in each cell of the plane."""
 
     def __init__(self, run: Run) -> None:
@@ -348,44 +348,44 @@ class Results:
         return Pooled(spearman(harm, -change), len(cells), "network")
 
 
-def _easy(results: Results) -> float:
+def _easy(results: JointLawResults) -> float:
     return results.config.contrasts[-1]
 
 
-def _deep_harm(rho: float, part: str = "all") -> Callable[[Results], list[float]]:
-    def measure(results: Results) -> list[float]:
+def _deep_harm(rho: float, part: str = "all") -> Callable[[JointLawResults], list[float]]:
+    def measure(results: JointLawResults) -> list[float]:
         results.require_learning(_easy(results), rho)
         return results.harm(_easy(results), rho, part).tolist()
 
     return measure
 
 
-def _deepening(rho: float, column: str = "learned") -> Callable[[Results], list[float]]:
-    def measure(results: Results) -> list[float]:
+def _deepening(rho: float, column: str = "learned") -> Callable[[JointLawResults], list[float]]:
+    def measure(results: JointLawResults) -> list[float]:
         results.require_learning(_easy(results), rho)
         return results.deepening(_easy(results), rho, states=CHANGES[column]).tolist()
 
     return measure
 
 
-def _faint(results: Results) -> list[float]:
+def _faint(results: JointLawResults) -> list[float]:
     contrast = results.config.contrasts[0]
     results.require_learning(contrast, 1)
     return results.harm(contrast, 1).tolist()
 
 
-def _theory_harm(results: Results) -> list[float]:
+def _theory_harm(results: JointLawResults) -> list[float]:
     return results.loss(1.0, 0, first="id", last="reversed").tolist()
 
 
-def _theory_growth(results: Results) -> list[float]:
+def _theory_growth(results: JointLawResults) -> list[float]:
     correlated, independent = (
         results.loss(1.0, rho, first="id", last="randomized") for rho in (1, 0)
     )
     return (correlated - independent).tolist()
 
 
-def _theory_reversal(results: Results) -> list[float]:
+def _theory_reversal(results: JointLawResults) -> list[float]:
     reversal = results.loss(1.0, 1, first="randomized", last="reversed")
     return (reversal - results.loss(1.0, 1, first="id", last="randomized")).tolist()
 
@@ -436,16 +436,16 @@ STATEMENTS = (
 
 def claims(run: Run) -> Sequence[Claim]:
     """Judge both edges of the plane, and where prediction depth shows the harm."""
-    return judge_all(STATEMENTS, Results(run))
+    return judge_all(STATEMENTS, JointLawResults(run))
 
 
 def draw(run: Run) -> Sequence[Figure]:
     """The pictures, the cost over the plane, its two parts, and the change of depth."""
-    results = Results(run)
+    results = JointLawResults(run)
     return [_pictures_figure(run, results), _surfaces(results), _parts(results), _depths(results)]
 
 
-def _pictures_figure(run: Run, results: Results) -> Figure:
+def _pictures_figure(run: Run, results: JointLawResults) -> Figure:
     first = results.config.correlations[0]
     rows = [
         [x.permute(1, 2, 0).clamp(0, 1).numpy() for x in images]
@@ -462,7 +462,7 @@ def _pictures_figure(run: Run, results: Results) -> Figure:
     )
 
 
-def _surfaces(results: Results) -> Figure:
+def _surfaces(results: JointLawResults) -> Figure:
     cells = results.cells()
     deep = over_seeds(cells, ["contrast", "correlation"], "harm")
     losses = results.two_layer.assign(harm=results.two_layer.reversed - results.two_layer.id)
@@ -488,7 +488,7 @@ def _surfaces(results: Results) -> Figure:
     )  # fmt: skip
 
 
-def _parts(results: Results) -> Figure:
+def _parts(results: JointLawResults) -> Figure:
     cells = results.cells()
     kinds = {"by_correlation": "the correlation ends", "by_reversal": "the background is reversed"}
     long = [
@@ -518,7 +518,7 @@ def _parts(results: Results) -> Figure:
     )
 
 
-def _depths(results: Results) -> Figure:
+def _depths(results: JointLawResults) -> Figure:
     cells = results.cells()
     titles = {"trained_change": "Change of depth, trained", "untrained_change": "Untrained"}
     panels, rows = [], []
@@ -555,7 +555,7 @@ def _depths(results: Results) -> Figure:
 
 def summarize(run: Run) -> str:
     """The costs at the corners of the plane and what depth shows there, in two sentences."""
-    results = Results(run)
+    results = JointLawResults(run)
     easy = _easy(results)
     ends = (results.config.correlations[0], results.config.correlations[-1])
     harm = " and ".join(f"{results.harm(easy, rho).mean():.0%} at {rho:g}" for rho in ends)

@@ -154,7 +154,7 @@ def predicted_pairs(config: Config) -> list[dict[str, Any]]:
     return rows
 
 
-class RemedyResults:
+class TheoryRemedyResults:
     """The risks of every network, one value per seed."""
 
     def __init__(self, run: Run) -> None:
@@ -168,7 +168,7 @@ class RemedyResults:
         return self.table[self.table["remedy"] == remedy][column].tolist()
 
 
-Measure = Callable[[RemedyResults], list[float]]
+Measure = Callable[[TheoryRemedyResults], list[float]]
 """One value per seed."""
 
 
@@ -188,7 +188,7 @@ def reduction(remedy: str) -> Measure:
 def smallest_reduction(kind: str, sign: int = 1) -> Measure:
     """The smallest reduction (or rise, with sign -1) among the remedies of a kind."""
 
-    def smallest(results: RemedyResults) -> list[float]:
+    def smallest(results: TheoryRemedyResults) -> list[float]:
         remedies = [name for name in networks(results.config) if name.startswith(kind)]
         reductions = [reduction(name)(results) for name in remedies]
         return [min(sign * value for value in values) for values in zip(*reductions, strict=True)]
@@ -196,7 +196,7 @@ def smallest_reduction(kind: str, sign: int = 1) -> Measure:
     return smallest
 
 
-def cliff(results: RemedyResults) -> list[float]:
+def cliff(results: TheoryRemedyResults) -> list[float]:
     """OOD hinge risk with half of the background's pairs minus that with all of them."""
     background = results.config.setting.data.features.background
     half, whole = (results.values(f"pairs_{k}") for k in (background // 2, background))
@@ -205,7 +205,7 @@ def cliff(results: RemedyResults) -> list[float]:
     return [a - b for a, b in zip(half, whole, strict=True)]
 
 
-def prediction_error(results: RemedyResults) -> list[float]:
+def prediction_error(results: TheoryRemedyResults) -> list[float]:
     """Distance of the risk to the interval between fit and convergence, mean over pairs."""
     if results.predicted is None or results.predicted["fit"].isna().any():
         raise NotJudged("the theory does not cover this setting")
@@ -217,10 +217,10 @@ def prediction_error(results: RemedyResults) -> list[float]:
     return [sum(values) / len(values) for values in zip(*errors, strict=True)]
 
 
-def learned(*remedies: str) -> Callable[[RemedyResults], None]:
+def learned(*remedies: str) -> Callable[[TheoryRemedyResults], None]:
     """Require that networks learned: their ID hinge risk is below `LEARNED`."""
 
-    def require(results: RemedyResults) -> None:
+    def require(results: TheoryRemedyResults) -> None:
         worst = max(max(results.values(name, "id_hinge")) for name in remedies)
         if not worst < LEARNED:
             raise NotJudged(f"a network did not learn: ID hinge risk {worst:.2f}")
@@ -277,12 +277,12 @@ CLAIMS: tuple[Statement, ...] = (
 
 def claims(run: Run) -> Sequence[Claim]:
     """Judge the table of claims."""
-    return judge_all(CLAIMS, RemedyResults(run))
+    return judge_all(CLAIMS, TheoryRemedyResults(run))
 
 
 def draw(run: Run) -> Sequence[Figure]:
     """Draw the risks of every remedy, and the risk over the number of pairs."""
-    results = RemedyResults(run)
+    results = TheoryRemedyResults(run)
     rows = []
     for column, where in (("id_hinge", "ID"), ("ood_hinge", "OOD")):
         for row in over_seeds(results.table.to_dict("records"), ["remedy"], column):
@@ -342,7 +342,7 @@ def draw(run: Run) -> Sequence[Figure]:
 
 def summarize(run: Run) -> str:
     """The result in two sentences."""
-    results = RemedyResults(run)
+    results = TheoryRemedyResults(run)
 
     def mean(remedy: str) -> float:
         values = results.values(remedy)

@@ -14,7 +14,7 @@ OUTCOME = 2
 """Column of the outcome in the table of dose, mediator, outcome and covariate."""
 
 
-class Estimate(NamedTuple):
+class MediationEstimate(NamedTuple):
     """A number with the ends of its bootstrap interval."""
 
     value: float
@@ -26,13 +26,13 @@ class Estimate(NamedTuple):
 class Mediation:
     """Effects on the outcome, in its unit, of one unit of the dose; total = direct + indirect."""
 
-    total: Estimate
+    total: MediationEstimate
     """Effect of the dose, without the mediator in the regression."""
-    direct: Estimate
+    direct: MediationEstimate
     """Effect of the dose at equal values of the mediator."""
-    indirect: Estimate
+    indirect: MediationEstimate
     """The difference: effect of the dose on the mediator times effect of the mediator."""
-    share: Estimate
+    share: MediationEstimate
     """Indirect over total effect. It can be below 0 or above 1. It is unstable if the total effect
     is close to 0, and nan if that is 0."""
 
@@ -113,7 +113,7 @@ def mediation(
     tail = (1 - confidence) / 2
     return Mediation(
         *(
-            Estimate(value, *_quantiles(column, [tail, 1 - tail]))
+            MediationEstimate(value, *_quantiles(column, [tail, 1 - tail]))
             for value, column in zip(
                 _effects(products.sum(axis=0)).tolist(), resampled.T, strict=True
             )

@@ -74,7 +74,7 @@ class Pair:
         return self.student_mean / self.teacher_mean
 
 
-class Network(NamedTuple):
+class PublishedNetwork(NamedTuple):
     """ID and OOD score of a network in Tables 1 to 4, as shares."""
 
     data: str
@@ -88,7 +88,7 @@ class Network(NamedTuple):
     ood: float
 
 
-def figure_1() -> tuple[Network, ...]:
+def figure_1() -> tuple[PublishedNetwork, ...]:
     """Return every network of Tables 1 to 4 with its ID and mean OOD score.
 
     Scores are accuracies, and macro F1 on iWildCam.
@@ -109,7 +109,7 @@ def figure_1() -> tuple[Network, ...]:
             (own,) = (score for metric, score in scores.items() if re.search(r"\bID\b", metric))
             (other,) = (score for metric, score in scores.items() if "OOD" in metric)
             networks.append(
-                Network(
+                PublishedNetwork(
                     data,
                     row,
                     "student" if student else "teacher",

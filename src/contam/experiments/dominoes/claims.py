@@ -8,7 +8,7 @@ import torch
 
 from contam.experiment import Claim, NotJudged, Pooled, Statement, judge_all
 from contam.experiments.dominoes.cases import Case
-from contam.experiments.dominoes.results import MURALI, Results
+from contam.experiments.dominoes.results import MURALI, DominoesResults
 from contam.measures.correlation import spearman
 from contam.run import Run
 
@@ -19,11 +19,11 @@ LEARNED = 0.7
 FEWEST = 4
 """Fewest features for a rank correlation."""
 
-Measure = Callable[[Results], list[float]]
+Measure = Callable[[DominoesResults], list[float]]
 Network = Literal[
     "core", "easy", "hard", "easy_contradicted", "hard_contradicted", "background", "easy_core"
 ]
-"""A case of `Results`."""
+"""A case of `DominoesResults`."""
 
 
 def _learned(network: Network, measure: Measure) -> Measure:
@@ -32,7 +32,7 @@ def _learned(network: Network, measure: Measure) -> Measure:
     Otherwise the claim is not judged, since an untrained network would satisfy it, too.
     """
 
-    def guarded(results: Results) -> list[float]:
+    def guarded(results: DominoesResults) -> list[float]:
         case = getattr(results, network)
         accuracy = float(results.values(case, "as in training").min())
         if accuracy < LEARNED:
@@ -55,7 +55,7 @@ def _column(network: Network, column: str, epoch: int | None = None) -> Measure:
 def _minus(network: Network, other: Network, column: str, epoch: int | None = None) -> Measure:
     """A column of one network minus the column of another."""
 
-    def measure(results: Results) -> list[float]:
+    def measure(results: DominoesResults) -> list[float]:
         one, two = (
             results.values(getattr(results, name), column, epoch) for name in (network, other)
         )
@@ -67,7 +67,7 @@ def _minus(network: Network, other: Network, column: str, epoch: int | None = No
 def _change(network: Network, column: str, *, since: int = 1) -> Measure:
     """A column after the last epoch minus the column after an earlier one; 0 is untrained."""
 
-    def measure(results: Results) -> list[float]:
+    def measure(results: DominoesResults) -> list[float]:
         case = getattr(results, network)
         return (results.values(case, column) - results.values(case, column, since)).tolist()
 
@@ -82,7 +82,7 @@ def _over_untrained(measure: Measure, untrained: Measure) -> Measure:
 def _depth_gap(place: int, epoch: int | None = None) -> Measure:
     """The mean depth of a spurious feature alone minus that of the core alone."""
 
-    def measure(results: Results) -> list[float]:
+    def measure(results: DominoesResults) -> list[float]:
         feature = Case("alone", results.config.spurious[place])
         depths = (results.values(case, "depth", epoch) for case in (feature, results.core))
         return np.subtract(*depths).tolist()
@@ -94,11 +94,11 @@ def _auc(network: Network, score: str) -> Measure:
     return lambda results: results.auc(getattr(results, network), score).tolist()
 
 
-def _at_input(results: Results) -> list[float]:
+def _at_input(results: DominoesResults) -> list[float]:
     return results.shares(results.easy)[:, 0].tolist()
 
 
-def _rank_correlation(results: Results) -> list[float]:
+def _rank_correlation(results: DominoesResults) -> list[float]:
     depth, drop = results.alone("depth"), results.over("accuracy_drop")
     if depth.shape[1] < FEWEST:
         raise NotJudged(f"a rank correlation needs {FEWEST} features, got {depth.shape[1]}")
@@ -108,7 +108,7 @@ def _rank_correlation(results: Results) -> list[float]:
     return [spearman(one, other) for one, other in pairs]
 
 
-def _agreement(results: Results) -> Pooled:
+def _agreement(results: DominoesResults) -> Pooled:
     """The share of features and seeds with clear intervals where easier features are harmful."""
     if float(results.values(results.core, "as in training").min()) < LEARNED:
         raise NotJudged("a network did not learn the core feature")
@@ -121,41 +121,41 @@ def _agreement(results: Results) -> Pooled:
     return Pooled(float(np.mean((order < 0)[clear] == harmful[clear])), int(clear.sum()), "pair")
 
 
-def _least_accuracy(results: Results) -> list[float]:
+def _least_accuracy(results: DominoesResults) -> list[float]:
     core = results.values(results.core, "as in training")[:, None]
     return (results.over("as in training") - core).min(axis=1).tolist()
 
 
-def _class_bits(results: Results) -> list[float]:
+def _class_bits(results: DominoesResults) -> list[float]:
     return results.bits(results.easy, "label", "trained").max(axis=1).tolist()
 
 
-def _class_bits_learned(results: Results) -> list[float]:
+def _class_bits_learned(results: DominoesResults) -> list[float]:
     trained, untrained = (
         results.bits(results.easy, "label", state) for state in ("trained", "untrained")
     )
     return (trained - untrained).max(axis=1).tolist()
 
 
-def _easy_bits_of_input(results: Results) -> list[float]:
+def _easy_bits_of_input(results: DominoesResults) -> list[float]:
     return results.bits(results.easy, "domain", "trained")[:, 0].tolist()
 
 
-def _class_minus_hard_bits(results: Results) -> list[float]:
+def _class_minus_hard_bits(results: DominoesResults) -> list[float]:
     label, domain = (
         results.bits(results.hard, about, "trained")[:, -2] for about in ("label", "domain")
     )
     return (label - domain).tolist()
 
 
-def _background_bits_learned(results: Results) -> list[float]:
+def _background_bits_learned(results: DominoesResults) -> list[float]:
     trained, untrained = (
         results.bits(results.background, "domain", state) for state in ("trained", "untrained")
     )
     return (trained - untrained)[:, 1:-1].max(axis=1).tolist()
 
 
-def _easy_core_gap(results: Results) -> list[float]:
+def _easy_core_gap(results: DominoesResults) -> list[float]:
     return np.abs(_minus("easy_core", "easy", "early", 1)(results)).tolist()
 
 
@@ -267,7 +267,7 @@ STATEMENTS = (
 
 def claims(run: Run) -> Sequence[Claim]:
     """Judge whether harmful features are the easy ones, and which measures show them early."""
-    results = Results(run)
+    results = DominoesResults(run)
     config = results.config
     return judge_all(
         STATEMENTS,

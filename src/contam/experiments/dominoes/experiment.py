@@ -20,7 +20,7 @@ from contam.experiments.dominoes.cases import (
 )
 from contam.experiments.dominoes.claims import claims
 from contam.experiments.dominoes.figures import draw
-from contam.experiments.dominoes.results import Results
+from contam.experiments.dominoes.results import DominoesResults
 from contam.experiments.dominoes.snapshots import (
     accuracy_row,
     counterexample_row,
@@ -189,7 +189,7 @@ def _information(
 
 def summarize(run: Run) -> str:
     """The depths and accuracy drops of the easy and the hard feature, in two sentences."""
-    results = Results(run)
+    results = DominoesResults(run)
     config = results.config
     easy, hard = config.spurious[0], config.spurious[-1]
     depths = [

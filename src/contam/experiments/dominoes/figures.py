@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from contam.experiments.dominoes.cases import REVERSED, Case, pictured, profiled
-from contam.experiments.dominoes.results import MURALI, Results
+from contam.experiments.dominoes.results import MURALI, DominoesResults
 from contam.plots import (
     Figure,
     Panel,
@@ -26,7 +26,7 @@ TESTS = ("as in training", "top randomized", "top flipped")
 
 def draw(run: Run) -> Sequence[Figure]:
     """Dominoes, difficulty, accuracy drops, early decisions, counter-examples and layers."""
-    results = Results(run)
+    results = DominoesResults(run)
     return [
         _sheet(run, results),
         _difficulty(results),
@@ -37,7 +37,7 @@ def draw(run: Run) -> Sequence[Figure]:
     ]
 
 
-def _sheet(run: Run, results: Results) -> Figure:
+def _sheet(run: Run, results: DominoesResults) -> Figure:
     shown = pictured(results.config)
     rows = [
         [x.permute(1, 2, 0).numpy() for x in run.arrays(case.part(0))["pictures"]] for case in shown
@@ -52,7 +52,7 @@ def _sheet(run: Run, results: Results) -> Figure:
     )
 
 
-def _difficulty(results: Results) -> Figure:
+def _difficulty(results: DominoesResults) -> Figure:
     config = results.config
     panels, table = [], []
     for column, title, unit in (
@@ -91,7 +91,7 @@ def _difficulty(results: Results) -> Figure:
     )
 
 
-def _accuracy_drop(results: Results) -> Figure:
+def _accuracy_drop(results: DominoesResults) -> Figure:
     config = results.config
     depth = results.alone("depth")
     drop, low, high = (results.over(key) for key in ("accuracy_drop", "drop_low", "drop_high"))
@@ -149,7 +149,7 @@ def _accuracy_drop(results: Results) -> Figure:
     )
 
 
-def _alarm(results: Results) -> Figure:
+def _alarm(results: DominoesResults) -> Figure:
     config = results.config
     shown = {f"{config.core} alone": results.core}
     shown |= {f"{name} over {config.core}": Case("over", name) for name in config.spurious}
@@ -198,7 +198,7 @@ def _alarm(results: Results) -> Figure:
     )
 
 
-def _counterexamples(results: Results) -> Figure:
+def _counterexamples(results: DominoesResults) -> Figure:
     config = results.config
     contradicted = {
         config.spurious[0]: results.easy_contradicted,
@@ -256,7 +256,7 @@ def _counterexamples(results: Results) -> Figure:
     )
 
 
-def _information(results: Results) -> Figure:
+def _information(results: DominoesResults) -> Figure:
     panels: list[Panel] = []
     rows: list[Mapping[str, Any]] = []
     for case, name in profiled(results.config).items():

@@ -9,7 +9,7 @@ MURALI = "Murali et al. (2023)"
 """The second paper, as claims and figures name it."""
 
 
-class Results:
+class DominoesResults:
     """The rows of a run by network, seed and epoch."""
 
     def __init__(self, run: Run) -> None:

@@ -9,7 +9,7 @@ from contam.experiments.phase_diagrams.config import Name
 from contam.experiments.phase_diagrams.results import (
     LEARNED,
     Measure,
-    Results,
+    PhaseResults,
     crossing,
     require_learned,
 )
@@ -25,7 +25,7 @@ RELU, LINEAR_NAME = NAMES["relu"], NAMES[LINEAR]
 def at(name: Name, column: str, pick: Callable[[Any], Any], series: object = None) -> Measure:
     """A column of a diagram, at the value that `pick` selects of the axis; one number per seed."""
 
-    def measure(results: Results) -> list[float]:
+    def measure(results: PhaseResults) -> list[float]:
         table = results.curves(name, column, series)
         try:
             return table[pick(table.columns)].tolist()
@@ -43,7 +43,7 @@ def minus(over: Measure, under: Measure) -> Measure:
 def spread(name: Name, column: str, series: object = None) -> Measure:
     """Largest minus smallest value along the axis, seed by seed."""
 
-    def measure(results: Results) -> list[float]:
+    def measure(results: PhaseResults) -> list[float]:
         table = results.curves(name, column, series)
         return (table.max(axis=1) - table.min(axis=1)).tolist()
 
@@ -60,14 +60,14 @@ def largest_size(name: Name, column: str, series: object = None) -> Measure:
     return lambda results: results.curves(name, column, series).abs().max(axis=1).tolist()
 
 
-def critical_slope(results: Results) -> list[float]:
+def critical_slope(results: PhaseResults) -> list[float]:
     """The slope at which the cost of the shift has fallen to half of that of ReLU."""
     table = results.curves("slope", "gap")
     slopes = table.columns.tolist()
     return [crossing(slopes, row.tolist(), row.iloc[0] / 2) for _, row in table.iterrows()]
 
 
-def asymmetry_of_sign(results: Results) -> list[float]:
+def asymmetry_of_sign(results: PhaseResults) -> list[float]:
     """Largest |V / U| difference between opposite correlations."""
     table = results.curves("correlation", "contamination", RELU)
     pairs = [x for x in table.columns if x > 0 and -x in table.columns]
@@ -76,7 +76,7 @@ def asymmetry_of_sign(results: Results) -> list[float]:
     return [max(abs(row[x] - row[-x]) for x in pairs) for _, row in table.iterrows()]
 
 
-def shortcut_over_contamination(results: Results) -> list[float]:
+def shortcut_over_contamination(results: PhaseResults) -> list[float]:
     """Shortcut use over V at the largest correlation."""
     shortcut, v = (at("correlation", name, max, RELU)(results) for name in ("shortcut", "V"))
     return [a / b for a, b in zip(shortcut, v, strict=True)]
@@ -85,7 +85,7 @@ def shortcut_over_contamination(results: Results) -> list[float]:
 def over_width(column: str) -> Measure:
     """Spread of a column over widths at the largest number of features."""
 
-    def measure(results: Results) -> list[float]:
+    def measure(results: PhaseResults) -> list[float]:
         return spread("width", column, results.rows("width")["series"].max())(results)
 
     return measure
@@ -94,7 +94,7 @@ def over_width(column: str) -> Measure:
 def rotation_effect(optimizer: str) -> Measure:
     """|V / U| difference between features on the axes and rotated ones."""
 
-    def measure(results: Results) -> list[float]:
+    def measure(results: PhaseResults) -> list[float]:
         rotated, axes = (
             at("optimizer", "contamination", lambda x: OPTIMIZERS[optimizer], dictionary)(results)
             for dictionary in ("rotated", "axes")
@@ -104,7 +104,7 @@ def rotation_effect(optimizer: str) -> Measure:
     return measure
 
 
-def symmetric_activations(results: Results) -> list[float]:
+def symmetric_activations(results: PhaseResults) -> list[float]:
     """Largest |V / U| over the activation functions that are odd, up to a constant."""
     table = results.curves("activation", "contamination")
     odd = [NAMES[name] for name in ODD if NAMES[name] in table]
@@ -114,7 +114,7 @@ def symmetric_activations(results: Results) -> list[float]:
 
 
 def depth_table(
-    results: Results, kind: str, column: str, state: str = "trained", *, learned: bool = True
+    results: PhaseResults, kind: str, column: str, state: str = "trained", *, learned: bool = True
 ) -> Any:
     """A column of the deepest networks of a kind: a row for each seed, a column for each layer."""
     rows = results.rows("depth", kind)
@@ -124,7 +124,7 @@ def depth_table(
     return rows[rows["state"] == state].pivot(index="seed", columns="layer", values=column)
 
 
-def first_layer_rise(results: Results) -> list[float]:
+def first_layer_rise(results: PhaseResults) -> list[float]:
     """Attenuation of the first layer that training adds."""
     before, after = (
         depth_table(results, "plain", "attenuation", state, learned=False)[1]
@@ -133,7 +133,7 @@ def first_layer_rise(results: Results) -> list[float]:
     return (after - before).tolist()
 
 
-def share_of_first_layer(results: Results) -> list[float]:
+def share_of_first_layer(results: PhaseResults) -> list[float]:
     """Attenuation of the first layer over that of the last one, after training."""
     table = depth_table(results, "plain", "attenuation")
     return (table[1] / table[table.columns.max()]).tolist()
@@ -144,7 +144,7 @@ def deep_gap(kind: str) -> Measure:
     return lambda results: depth_table(results, kind, "gap")[1].tolist()
 
 
-def prediction_errors(results: Results) -> list[float]:
+def prediction_errors(results: PhaseResults) -> list[float]:
     """Largest |predicted - trained| V / U over the covered cells, with means over seeds."""
     keys, errors = ["series", "x", "time"], []
     for name in ("slope", "decay", "width", "share", "weights"):
@@ -280,7 +280,7 @@ PREDICTION = Statement(
 
 def claims(run: Run) -> Sequence[Claim]:
     """Judge the claims of the diagrams that the run has, and the predictions."""
-    results = Results(run)
+    results = PhaseResults(run)
     judged = [
         claim
         for name, statements in CLAIMS.items()
@@ -292,7 +292,7 @@ def claims(run: Run) -> Sequence[Claim]:
 
 def summarize(run: Run) -> str:
     """How many claims hold, and the headline number of each diagram."""
-    results = Results(run)
+    results = PhaseResults(run)
     judged = [claim for claim in claims(run) if claim.holds is not None]
     held = sum(claim.holds is True for claim in judged)
     headlines = [

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from contam.experiment import judge_all
 from contam.experiments.phase_diagrams.claims import CLAIMS
 from contam.experiments.phase_diagrams.config import Name
-from contam.experiments.phase_diagrams.results import Results, Table, in_words
+from contam.experiments.phase_diagrams.results import PhaseResults, Table, in_words
 from contam.plots import Figure, Panel, bars, lines, matrix, over_seeds
 from contam.run import Run
 
@@ -72,14 +72,14 @@ DRAWINGS: dict[Name, Drawing] = {
 
 def draw(run: Run) -> Sequence[Figure]:
     """Draw the diagrams that the run has."""
-    results = Results(run)
+    results = PhaseResults(run)
     figures = [
         _figure(results, name, drawing) for name, drawing in DRAWINGS.items() if results.has(name)
     ]
     return [*figures, _depth(results)] if results.has("depth") else figures
 
 
-def _caption(results: Results, name: Name, about: str) -> str:
+def _caption(results: PhaseResults, name: Name, about: str) -> str:
     """What varies, what was found, and the numbers with their intervals."""
     found = " ".join(
         f"{claim.says}. {in_words(claim)}" for claim in judge_all(CLAIMS[name], results)
@@ -87,7 +87,7 @@ def _caption(results: Results, name: Name, about: str) -> str:
     return f"{about} {found} Bands and whiskers: all seeds."
 
 
-def _figure(results: Results, name: Name, drawing: Drawing) -> Figure:
+def _figure(results: PhaseResults, name: Name, drawing: Drawing) -> Figure:
     rows = results.rows(name)
     if name in ("slope", "width"):
         panels, shown = _maps(rows, drawing, "time" if name == "slope" else "series")
@@ -119,7 +119,7 @@ def _maps(rows: Table, drawing: Drawing, y: str) -> tuple[list[Panel], list[dict
 
 
 def _curves(
-    results: Results, name: Name, drawing: Drawing
+    results: PhaseResults, name: Name, drawing: Drawing
 ) -> tuple[list[Panel], list[dict[str, Any]]]:
     """Curves of each column when training ends, trained and predicted."""
     panels, shown = [], []
@@ -170,7 +170,7 @@ def _bars(rows: Table, drawing: Drawing) -> tuple[list[Panel], list[dict[str, An
     return panels, shown
 
 
-def _depth(results: Results) -> Figure:
+def _depth(results: PhaseResults) -> Figure:
     """Attenuation of every layer of the deepest networks, and the cost of the shift over depth."""
     table = results.run.table("depth/")
     deepest = table[table["depth"] == table["depth"].max()]

@@ -19,7 +19,7 @@ Table = Any
 """A pandas.DataFrame, whose methods type checkers know too little of."""
 
 
-class Results:
+class PhaseResults:
     """The rows of a run by diagram."""
 
     def __init__(self, run: Run) -> None:
@@ -92,7 +92,7 @@ def require_learned(rows: Table) -> None:
         )
 
 
-Measure = Callable[[Results], list[float]]
+Measure = Callable[[PhaseResults], list[float]]
 """One value for each seed."""
 
 

@@ -56,7 +56,7 @@ class WorldNetworks(BaseModel, frozen=True, extra="forbid"):
     """Images of each test, about."""
 
 
-class Arm(NamedTuple):
+class WorldArm(NamedTuple):
     """A training."""
 
     name: str
@@ -73,14 +73,14 @@ class Arm(NamedTuple):
         return self.name.replace(" ", "_")
 
 
-BASELINE = Arm("no remedy", "baseline")
-PRETRAINED = Arm("pre-trained network", "data", images="pretraining")
-FINE_TUNED = Arm("pre-training on diverse backgrounds", "data", fine_tuned=True)
+BASELINE = WorldArm("no remedy", "baseline")
+PRETRAINED = WorldArm("pre-trained network", "data", images="pretraining")
+FINE_TUNED = WorldArm("pre-training on diverse backgrounds", "data", fine_tuned=True)
 ARMS = (
     BASELINE,
-    *(Arm(name, "change", change) for name, change in CHANGES.items() if name != "no change"),
-    Arm("training images of the shift", "data", images="shifted"),
-    Arm("more training images", "data", images="more"),
+    *(WorldArm(name, "change", change) for name, change in CHANGES.items() if name != "no change"),
+    WorldArm("training images of the shift", "data", images="shifted"),
+    WorldArm("more training images", "data", images="more"),
     FINE_TUNED,
 )
 """The trainings of a world. The change that changes nothing has no effect by construction."""
@@ -105,7 +105,7 @@ class WorldZoo:
         size = self.networks
         return world(self.name, self.seed, train=size.train, test=size.test)
 
-    def part(self, arm: Arm) -> str:
+    def part(self, arm: WorldArm) -> str:
         """Name of an arm's part; the pre-trained network is the same in all worlds."""
         if arm is PRETRAINED:
             return f"pretrained/seed{self.seed}"
@@ -116,7 +116,7 @@ class WorldZoo:
         """Name of the part with the effects of repairs."""
         return f"world/{self.name}/seed{self.seed}/repairs"
 
-    def train(self, arm: Arm) -> Iterator[float]:
+    def train(self, arm: WorldArm) -> Iterator[float]:
         """Train an arm, if the run has no such part, and yield the share that is done.
 
         An arm without images of its own in this world, or whose change does not fit, is written
@@ -141,7 +141,7 @@ class WorldZoo:
         """Measure every repair that fits; weights are interpolated with the pre-trained ones."""
         if self.run.has(self.repairs_part):
             return
-        cases: list[tuple[Repair, Arm]] = [(repair, BASELINE) for repair in REPAIRS]
+        cases: list[tuple[Repair, WorldArm]] = [(repair, BASELINE) for repair in REPAIRS]
         base = WeightInterpolation(self.network(PRETRAINED))
         rows = []
         for repair, arm in [*cases, (base, FINE_TUNED)]:
@@ -160,7 +160,7 @@ class WorldZoo:
             )
         self.run.write(self.repairs_part, rows)
 
-    def network(self, arm: Arm) -> Classifier:
+    def network(self, arm: WorldArm) -> Classifier:
         """Load the baseline, the pre-trained or the fine-tuned network in eval mode."""
         model = self._new()
         model.load_state_dict(self.run.arrays(self.part(arm)))
@@ -169,7 +169,7 @@ class WorldZoo:
     def _new(self) -> Classifier:
         return resnet8(width=self.networks.width, seed=self.seed)
 
-    def _images(self, arm: Arm) -> Scenes | None:
+    def _images(self, arm: WorldArm) -> Scenes | None:
         if arm.images == "pretraining":
             domains = pretraining(self.seed, n=self.networks.pretraining)
             parts = [batch for domain in domains for batch in domain.batches(len(domain))]
@@ -177,11 +177,13 @@ class WorldZoo:
             return Scenes(x, y, domain, x[:, :1])
         return getattr(self.world, arm.images)
 
-    def _misfit(self, arm: Arm, images: Scenes) -> str:
+    def _misfit(self, arm: WorldArm, images: Scenes) -> str:
         change = arm.change
         return "" if change is None else change.misfit(self._new(), images.x[:2], masks=True)
 
-    def _trained(self, arm: Arm, images: Scenes, part: str) -> Generator[float, None, nn.Module]:
+    def _trained(
+        self, arm: WorldArm, images: Scenes, part: str
+    ) -> Generator[float, None, nn.Module]:
         model = self._initial(arm)
         wrap = None if arm.change is None else arm.change.wrap
         learner = model if wrap is None else wrap(model)
@@ -199,7 +201,7 @@ class WorldZoo:
             model.load_state_dict(learner.network.state_dict())  # pyright: ignore
         return model.eval()
 
-    def _initial(self, arm: Arm) -> nn.Module:
+    def _initial(self, arm: WorldArm) -> nn.Module:
         """A network before its training."""
         model: nn.Module = self.network(PRETRAINED) if arm.fine_tuned else self._new()
         return model if arm.change is None else arm.change.network(model)

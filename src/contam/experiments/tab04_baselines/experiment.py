@@ -24,7 +24,7 @@ from contam.experiments.tab04_baselines.problems import (
     read_problem,
 )
 from contam.experiments.tab04_baselines.results import Config, comparison, read_results
-from contam.experiments.tab04_baselines.trainings import Cell, train_cell
+from contam.experiments.tab04_baselines.trainings import TrainingCell, train_cell
 from contam.run import Run
 
 NAME = "tab04_baselines"
@@ -125,7 +125,7 @@ def _methods(config: Config) -> list[Method]:
     )  # fmt: skip
 
 
-def cells_of(config: Config, methods: Sequence[Method], problem: Problem) -> list[Cell]:
+def cells_of(config: Config, methods: Sequence[Method], problem: Problem) -> list[TrainingCell]:
     """Return the trainings of a trial: every draw, and those without a domain.
 
     Args:
@@ -141,9 +141,9 @@ def cells_of(config: Config, methods: Sequence[Method], problem: Problem) -> lis
             # References have no settings to search.
             if number and method.kind == "reference":
                 continue
-            cells.append(Cell(method, number))
+            cells.append(TrainingCell(method, number))
             if config.leave_one_out and method.kind in ("algorithm", "change"):
-                cells += [Cell(method, number, split.inner.name) for split in problem.train]
+                cells += [TrainingCell(method, number, split.inner.name) for split in problem.train]
     return cells
 
 

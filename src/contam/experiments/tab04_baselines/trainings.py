@@ -56,7 +56,7 @@ PENALTIES = (1e-2, 1e-3)
 """Penalties of the probes of teacher and student, one of which is selected on held-out parts."""
 
 
-class Cell(NamedTuple):
+class TrainingCell(NamedTuple):
     """One training of a trial."""
 
     method: Method
@@ -69,7 +69,7 @@ class Cell(NamedTuple):
     def part(self) -> str:
         """Name of its part.
 
-        >>> Cell(METHODS["ERM"], 2, "photo").part
+        >>> TrainingCell(METHODS["ERM"], 2, "photo").part
         'ERM/draw2/without_photo'
         """
         name = f"{self.method.part}/draw{self.draw}"
@@ -162,7 +162,7 @@ def settings_of(
 
 
 def train_cell(
-    cell: Cell, problem: Problem, networks: BaselineNetworks, store: Run, *, trial: int
+    cell: TrainingCell, problem: Problem, networks: BaselineNetworks, store: Run, *, trial: int
 ) -> Generator[float, None, None]:
     """Train and evaluate one cell, and write it to the store.
 
@@ -202,7 +202,7 @@ def train_cell(
 
 
 def _train_cell(
-    cell: Cell, problem: Problem, networks: BaselineNetworks, store: Run, *, trial: int
+    cell: TrainingCell, problem: Problem, networks: BaselineNetworks, store: Run, *, trial: int
 ) -> Generator[float, None, None]:
     method = cell.method
     if method.kind == "repair":
@@ -252,7 +252,7 @@ def _train_cell(
 
 
 def _train(
-    cell: Cell,
+    cell: TrainingCell,
     problem: Problem,
     store: Run,
     training: Callable[..., Iterator[Any]],
@@ -302,7 +302,7 @@ class _Timed:
 
 
 def _train_teacher(
-    cell: Cell, problem: Problem, networks: BaselineNetworks, store: Run, *, trial: int
+    cell: TrainingCell, problem: Problem, networks: BaselineNetworks, store: Run, *, trial: int
 ) -> Generator[float, None, None]:
     """Train a classifier on the pre-training images, and fit its head to the training domains."""
     if not problem.pretraining:
@@ -323,14 +323,14 @@ def _train_teacher(
 
 
 def _train_student(
-    cell: Cell, problem: Problem, networks: BaselineNetworks, store: Run, *, trial: int
+    cell: TrainingCell, problem: Problem, networks: BaselineNetworks, store: Run, *, trial: int
 ) -> Generator[float, None, None]:
     """Distill the teacher's features on the training domains, and fit a head to them."""
     if not problem.pretraining:
         store.write(cell.part, [{"what": "left out", "reason": _no_teacher(problem)}])
         return
     student, teacher = (networks.build(len(problem.classes), seed=trial) for _ in range(2))
-    teacher.load_state_dict(store.arrays(Cell(METHODS[TEACHER], 0).part))
+    teacher.load_state_dict(store.arrays(TrainingCell(METHODS[TEACHER], 0).part))
     student, teacher = student.to(_device()), teacher.to(_device())
     recipe = Distillation(
         _recipe(networks).step_size, TEACHER_DECAY, TEACHER_BATCH, steps=networks.student_steps
@@ -343,7 +343,7 @@ def _train_student(
 
 
 def _with_probe(
-    cell: Cell,
+    cell: TrainingCell,
     problem: Problem,
     store: Run,
     training: Callable[..., Iterator[Any]],
@@ -374,10 +374,10 @@ def _recipe(networks: BaselineNetworks) -> Recipe:
 
 
 def _repaired(
-    cell: Cell, problem: Problem, networks: BaselineNetworks, store: Run, *, trial: int
+    cell: TrainingCell, problem: Problem, networks: BaselineNetworks, store: Run, *, trial: int
 ) -> list[dict[str, Any]]:
     """Repair the network that ERM trained with this draw, and evaluate it."""
-    base = Cell(METHODS[ERM], cell.draw)
+    base = TrainingCell(METHODS[ERM], cell.draw)
     network = networks.build(len(problem.classes), seed=trial).to(_device())
     network.load_state_dict(store.arrays(base.part))
     network.eval()
