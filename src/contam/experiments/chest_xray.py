@@ -445,8 +445,8 @@ STATEMENTS = (
               "gap of the AUC, drained minus undrained, minus the control's",
               lambda r: r.minus_control("gap, as is").tolist(), low=0.1, every_seed=True),
     Statement("The AUC over all patients hides it", MURALI,
-              "AUC of all minus AUC of undrained patients, minus the control's", ChestResults.hidden,
-              low=0.05, every_seed=True),
+              "AUC of all minus AUC of undrained patients, minus the control's",
+              ChestResults.hidden, low=0.05, every_seed=True),
     Statement("The shortcut harms: where drains are independent of the disease, the AUC is lower "
               "than the control's", MURALI, "AUC, drains independent, control minus correlated",
               lambda r: (-r.minus_control("auc, independent")).tolist(), low=0.05,
