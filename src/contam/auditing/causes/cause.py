@@ -129,6 +129,7 @@ class Cause(ABC):
         after: Bool[Tensor, " n"],
         *,
         method: str,
+        control: str = "",
         numbers: Sequence[Number] = (),
     ) -> CauseTest:
         """Return the test of a treatment from the correct answers before and after it.
@@ -139,14 +140,18 @@ class Cause(ABC):
             before: which of the judged examples were classified correctly.
             after: which of them are classified correctly under the treatment.
             method: one or two sentences for the page.
+            control: what `before` had, where that is not the images as they are.
             numbers: further numbers for the page.
         """
-        result = TreatmentResult(comparison.name, treatment, before, after, comparison.seed)
+        result = TreatmentResult(
+            comparison.name, treatment, before, after, comparison.seed, control
+        )
         share, answer = self.share_of_loss(
             comparison, result.gain, sure=result.p_value < SIGNIFICANCE
         )
         conclusion = {
-            "yes": f"this gives {100 * share.value:.0f} % of the lost accuracy back",
+            "yes": f"this gives {100 * share.value:.0f} % of the lost accuracy back"
+            f"{' beyond that' if control else ''}",
             "undecided": "this may be chance",
             "no": "this gives little or nothing back",
         }[answer]
@@ -184,6 +189,8 @@ class TreatmentResult:
     after: Bool[Tensor, " n"]
     seed: int = 0
     """Seed of the interval."""
+    control: str = ""
+    """What `before` had, where that is not the images as they are."""
 
     @cached_property
     def gain(self) -> Interval:
@@ -204,12 +211,12 @@ class TreatmentResult:
     @property
     def sentence(self) -> str:
         """The result without a conclusion and without a full stop."""
-        own, other = self.accuracies
-        return (
-            f"With {self.treatment.what}, accuracy on {self.on} goes from {100 * own.value:.1f} % "
-            f"to {100 * other.value:.1f} % ({points(self.gain)}, p = {self.p_value:.2g}, "
-            f"n = {len(self.before)})"
-        )
+        own, other = (f"{100 * accuracy.value:.1f} %" for accuracy in self.accuracies)
+        numbers = f"({points(self.gain)}, p = {self.p_value:.2g}, n = {len(self.before)})"
+        start = f"With {self.treatment.what}, accuracy on {self.on}"
+        if self.control:
+            return f"{start} is {other}, and with {self.control} {own} {numbers}"
+        return f"{start} goes from {own} to {other} {numbers}"
 
     def evidence(self, cause: Cause, method: str, numbers: Sequence[Number] = ()) -> CauseEvidence:
         """Return the numbers for the page.

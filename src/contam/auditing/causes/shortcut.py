@@ -107,6 +107,7 @@ class Shortcut(Cause):
             comparison, treatments[True], torch.maximum(without, before), after,
             method=f"{self.method} Before: the better of the OOD images as they are, and with "
             "those of another class.",
+            control=f"the better of no change and {self.property} of another class",
             numbers=(number,),
         )  # fmt: skip
 
