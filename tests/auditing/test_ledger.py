@@ -155,6 +155,37 @@ def test_two_causes_share_the_loss() -> None:
     assert shares[UNEXPLAINED] < 0.1
 
 
+class Dim(nn.Module):
+    """Reads color and place of squares of six classes, and names one class in dark images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = 10 * torch.cat([x[:, :, rows, 7:9].mean((2, 3)) for rows in PLACES], 1)
+        logits[x.mean((1, 2, 3)) < 0.12] = torch.eye(6)[0]
+        return logits
+
+
+PLACES = slice(2, 6), slice(10, 14)
+
+
+def placed_squares(n: int, seed: int) -> Data:
+    """Squares of three colors in two places, which are six classes."""
+    y = torch.arange(n) % 6
+    upper, lower = (squares(n, seed=seed, rows=rows) for rows in PLACES)
+    below = (y >= 3)[:, None, None, None]
+    return torch.where(below, lower[0], upper[0]), y, torch.where(below, lower[2], upper[2])
+
+
+def test_another_numbering_is_found_behind_another_cause() -> None:
+    """Dark images of which all predictions are one class, and two classes are swapped."""
+    x, y, masks = placed_squares(300, 1)
+    outside = 0.3 * x, torch.tensor([0, 1, 2, 4, 3, 5])[y], masks
+    (ledger,) = audited(Dim(), placed_squares(300, 0), outside).ledgers
+    shares = {entry.cause: entry for entry in ledger.entries}
+    assert shares["new backgrounds"].points.value > shares["label mismatch"].points.value > 0.1
+    assert "[0, 1, 2, 4, 3, 5]" in shares["label mismatch"].fix
+    assert shares[UNEXPLAINED].points.value < 0.1
+
+
 def scores(name: str, role: Literal["id", "ood"], share: float) -> SetScores:
     whole = share_correct(torch.arange(1000) < 1000 * share)
     half = whole.model_copy(update={"count": 500})

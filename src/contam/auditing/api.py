@@ -356,7 +356,8 @@ def cause_tests(
             except StopIteration as end:
                 found.append(end.value)
                 break
-            share = (place + done / len(causes)) / min(len(losing), MOST_EXPLAINED)
+            part = min(1.0, done / len(causes))  # some causes are tested twice
+            share = (place + part) / min(len(losing), MOST_EXPLAINED)
             yield Stage(share, f"test of {cause} on {scores.name}")
             done += 1
     steps: list[Step] = []

@@ -6,7 +6,7 @@ only be imitated or counted share what is left. What nothing accounts for is cal
 """
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from math import comb
 
@@ -17,8 +17,10 @@ from torch import Tensor
 from contam.auditing.causes import CAUSES, Cause, CauseTest
 from contam.auditing.causes.artifact_shortcut import TagShortcut
 from contam.auditing.causes.background import BackgroundShortcut, NewBackgrounds
+from contam.auditing.causes.cause import LEAST_SHARE
 from contam.auditing.causes.corruption import Corruption
 from contam.auditing.causes.geometry import Geometry
+from contam.auditing.causes.label_mismatch import LabelMismatch
 from contam.auditing.causes.label_noise import LabelNoise
 from contam.auditing.causes.subtypes import NewSubtypes
 from contam.auditing.causes.undertrained import Undertrained
@@ -35,6 +37,8 @@ EXPLAINED = 0.8
 """Share of the loss that plumbing faults give back from which no other cause is tested."""
 MOST_TREATMENTS = 4
 """Treatments that are applied in all combinations; the largest count."""
+AGAIN = (LabelMismatch, Geometry, NewBackgrounds, Corruption)
+"""Causes that are tested again on images whose shift is undone."""
 IMITATED_FIRST = (
     "measurement", "label shift", "metadata shortcut", "information missing", "corruption",
     "new subtypes", "label noise",
@@ -80,6 +84,7 @@ def explain(
             base.append(test.treatment)
         yield cause.name
     tests = _backgrounds_again(comparison, causes, base, tests)
+    tests = yield from _second_round(comparison, causes, base, tests)
     entries = shares(comparison, tests)
     ledger = Ledger(
         on=comparison.name, loss=comparison.loss, entries=entries,
@@ -148,6 +153,41 @@ def _backgrounds_again(
     return [again if test is positive[backgrounds.name] else test for test in tests]
 
 
+def _second_round(
+    comparison: Comparison,
+    causes: Sequence[Cause],
+    base: Sequence[Treatment],
+    tests: Sequence[CauseTest],
+) -> Generator[str, None, list[CauseTest]]:
+    """Test causes again on images whose shift is undone, if much of the loss is unexplained.
+
+    Where a shift leaves few predictions as they would be, these can't show another cause.
+    """
+    tests = list(tests)
+    undone = [t for test in tests if test.positive and (t := test.treatment) is not None
+              and t.images is not None and t not in base]  # fmt: skip
+    undone = undone[:MOST_TREATMENTS]
+    rest = shares(comparison, tests)[-1].points.value
+    if not undone or rest < LEAST_SHARE * comparison.loss.value:
+        return tests
+    for cause in causes:
+        if not isinstance(cause, AGAIN):
+            continue
+        place = next(k for k, test in enumerate(tests) if test.step.leads_to == cause.name)
+        if tests[place].positive:
+            continue
+        # Beside another cause, a plumbing fault need not give most of the loss back.
+        cause = replace(cause, threshold=LEAST_SHARE)
+        again = attempted(cause, lambda cause=cause: cause.test(comparison, [*base, *undone]))
+        if again.positive and again.treatment is not None:
+            why = f"Once other causes are treated: {again.step.why[0].lower()}{again.step.why[1:]}"
+            step = again.step.model_copy(update={"why": why})
+            tests[place] = replace(again, step=step, hidden=True)
+            undone.append(again.treatment)
+        yield cause.name
+    return tests
+
+
 def shares(comparison: Comparison, tests: Sequence[CauseTest]) -> tuple[LostPoints, ...]:
     """Split the loss among the causes whose tests are positive; the entries add up to it.
 
@@ -204,8 +244,8 @@ def _given_back(comparison: Comparison, tests: Sequence[CauseTest]) -> list[Lost
     is the only one that counts.
     """
     plumbing = {cause.name for cause in CAUSES if cause.plumbing}
-    faults = [test for test in tests if test.step.leads_to in plumbing]
-    others = [test for test in tests if test.step.leads_to not in plumbing]
+    faults = [test for test in tests if test.step.leads_to in plumbing and not test.hidden]
+    others = [test for test in tests if test not in faults]
     base = [test.treatment for test in faults if test.treatment is not None]
     return _group(comparison, [], faults) + _group(comparison, base, others)
 

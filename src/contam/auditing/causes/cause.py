@@ -49,6 +49,8 @@ class CauseTest:
     """The finding in a few words, such as `red and blue channels exchanged`."""
     fix: str = ""
     """A line of code, or an instruction."""
+    hidden: bool = False
+    """Whether the test is positive only where the treatments of other causes are applied, too."""
 
     @property
     def positive(self) -> bool:
