@@ -177,8 +177,8 @@ def _second_round(
         if tests[place].positive:
             continue
         # Beside another cause, a plumbing fault need not give most of the loss back.
-        cause = replace(cause, threshold=LEAST_SHARE)
-        again = attempted(cause, lambda cause=cause: cause.test(comparison, [*base, *undone]))
+        milder = replace(cause, threshold=LEAST_SHARE)
+        again = attempted(milder, lambda milder=milder: milder.test(comparison, [*base, *undone]))
         if again.positive and again.treatment is not None:
             why = f"Once other causes are treated: {again.step.why[0].lower()}{again.step.why[1:]}"
             step = again.step.model_copy(update={"why": why})
