@@ -17,7 +17,7 @@ from contam.auditing.causes.cause import SIGNIFICANCE, Cause, CauseTest, Treatme
 from contam.auditing.comparison import NO_IMAGES, PLAUSIBLE, Comparison, Treatment
 from contam.auditing.interchange import donors
 from contam.auditing.intervals import points
-from contam.auditing.records import Answer, CauseEvidence, Interval, Number, Remedy
+from contam.auditing.records import Answer, CauseEvidence, Interval, Number
 from contam.auditing.scores import share_correct
 from contam.batch import Batch
 from contam.data.object_removal import pasted, without_objects
@@ -34,14 +34,6 @@ REFERENCE = (
     "OOD objects on ID backgrounds of their class", "OOD images",
 )  # fmt: skip
 """The arms of the interchange."""
-
-STOP_GRADIENT = Remedy(
-    what="Stop the gradient outside the object during training; this needs masks.",
-    effect="Networks that relied on the background rose from 0.13 to 0.60 and from 0.45 to 0.85 "
-    "OOD accuracy, others from 0.41 to 0.54.",
-    caveat="In networks that do not rely on the background, wrong masks helped half as much "
-    "(0.47).",
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,27 +209,6 @@ class NewBackgrounds(Cause):
     heading = "The network fails on new backgrounds"
     question = "Do the backgrounds cause the loss?"
     meaning = "The objects are recognized, but not in front of these backgrounds."
-    remedies = (
-        Remedy(
-            what="Center each channel's map in each image before every batch norm, and train again "
-            "(`contam.models.normalization.with_centering`).",
-            effect="0.20 ± 0.01 more OOD accuracy at equal ID accuracy (3 seeds).",
-            caveat="Added after training, with a new head, it gave 0.11, and it took 0.07 from a "
-            "network that had been trained on diverse backgrounds.",
-        ),
-        Remedy(
-            what="Train on more varied backgrounds, such as the negatives of half of them.",
-            effect="0.970 / 0.408 became 0.979 / 0.56 (ID / OOD accuracy).",
-            caveat="It helps on the backgrounds that it covers; swapping the existing backgrounds "
-            "did not help.",
-        ),
-        Remedy(
-            what="Distill from a teacher that was trained on diverse backgrounds.",
-            effect="5 ± 4 points more effective robustness than a standard network (3 seeds).",
-            caveat="The student stays far behind its teacher (0.23 ± 0.06 of OOD accuracy): "
-            "distillation also contaminates.",
-        ),
-    )
 
     def test(self, comparison: Comparison, base: Sequence[Treatment]) -> CauseTest:
         found = interchange(comparison, base)
@@ -284,18 +255,6 @@ class BackgroundShortcut(Cause):
     question = "Does the network rely on the background of the class?"
     measured = "share of the lost accuracy that backgrounds of the own class give back"
     meaning = "The network learned the background of the class, which the OOD images do not have."
-    remedies = (
-        Remedy(
-            what="Collect or make training images whose background does not predict the class.",
-            effect="On images without objects, networks that were trained on predictive "
-            "backgrounds were correct in 0.91, and networks that were trained on independent ones "
-            "in 0.10, which is chance.",
-            caveat="This removes the shortcut; accuracy may still fall on backgrounds of a new "
-            "kind.",
-        ),
-        STOP_GRADIENT,
-    )
-
     follows: float = 0.15
     """Smallest fall of the ID accuracy on backgrounds of other classes, as a share."""
 

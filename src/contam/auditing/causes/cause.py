@@ -1,4 +1,4 @@
-"""What a cause of OOD failure consists of: its test, its words, its remedies.
+"""What a cause of OOD failure consists of: its test, its words, and remedies from a table.
 
 A test is positive: an intervention that gives lost accuracy back, or imitates the loss on ID data,
 or a statistic that only this cause produces. No cause is concluded from the failure of others.
@@ -19,6 +19,7 @@ from contam.auditing.comparison import Comparison, Treatment, gain_of
 from contam.auditing.intervals import points, scaled
 from contam.auditing.records import Answer, CauseEvidence, Interval, Number, Remedy, Step
 from contam.auditing.scores import share_correct
+from contam.remedies.effects import helpful
 
 SIGNIFICANCE = 0.01
 """The p-value below which a gain counts as more than chance."""
@@ -80,7 +81,6 @@ class Cause(ABC):
     """The quantity that is compared with the threshold."""
     meaning: ClassVar[str]
     """One sentence: what the cause means for the user."""
-    remedies: ClassVar[tuple[Remedy, ...]] = ()
     plumbing: ClassVar[bool] = False
     """Whether the fault lies in files, labels or preprocessing: it is tested first, later tests are
     made with it repaired, and training again does not help."""
@@ -122,6 +122,13 @@ class Cause(ABC):
         share = scaled(points, 1 / max(comparison.loss.value, 1e-9))
         large = share.value >= self.threshold
         return share, "yes" if large and sure else unsure if large else "no"
+
+    @property
+    def remedies(self) -> tuple[Remedy, ...]:
+        """The trainings that help against this failure in the table of `remedy_effects`."""
+        return tuple(
+            Remedy(what=row.what, effect=row.words, caveat=row.caveat) for row in helpful(self.name)
+        )
 
     def judged(
         self,

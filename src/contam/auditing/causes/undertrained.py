@@ -12,7 +12,7 @@ from contam.auditing.head_probes import PROBE as EXACT
 from contam.auditing.head_probes import correct_by_other_half, probe_recipe
 from contam.auditing.intervals import above_chance, chance_accuracy, compare, percent
 from contam.auditing.passes import Passes
-from contam.auditing.records import CauseEvidence, Number, Remedy, SetScores
+from contam.auditing.records import CauseEvidence, Number, SetScores
 from contam.auditing.scores import share_correct
 
 FRESH, HALF, REFERENCE = (
@@ -42,15 +42,6 @@ class Undertrained(Cause):
     question = "Do the features fail even on ID data?"
     measured = "ID accuracy with a linear head, from chance (0) to perfect (1)"
     meaning = "The features do not solve even the ID data, so OOD accuracy says little."
-    remedies = (
-        Remedy(
-            what="Train for longer, on more data, or a wider network; then audit again.",
-            effect="4000 instead of 500 images: 0.683 / 0.203 became 0.968 / 0.427 "
-            "(ID / OOD accuracy).",
-            caveat="OOD accuracy rose along the line of standard networks, not above it.",
-        ),
-    )
-
     threshold: float = 0.60
     """Share of the way from chance to perfect below which the features are not learned."""
 
