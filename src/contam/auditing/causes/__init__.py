@@ -1,8 +1,8 @@
 """The causes of OOD failure that an audit tests, one file each.
 
-A cause holds its test and its words; its remedies come from `contam.remedies.effects`. To add one, write a subclass of `Cause` in a
-file of its own and list it in `CAUSES`; the ledger, the verdict, the page, the tables and
-`--fail-on` then include it.
+A cause holds its test and its words; its remedies come from `contam.remedies.effects`. To add one,
+write a subclass of `Cause` in a file of its own and list it in `CAUSES`; the ledger, the verdict,
+the page, the tables and `--fail-on` then include it.
 """
 
 from contam.auditing.causes.artifact_shortcut import (
