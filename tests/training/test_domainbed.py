@@ -10,7 +10,7 @@ from support import trees
 
 from contam.batch import Batch, Domain
 from contam.data.domainnet import domainnet, listed
-from contam.data.folders import merged
+from contam.data.folders import image_domains, merged
 from contam.data.images import FolderDomain, domainbed_augmentation, pixels
 from contam.training.domainbed import (
     by_origin,
@@ -42,7 +42,17 @@ def test_files_are_split_as_the_reader_of_domainnet_does(tmp_path):
     inner = split_domain(whole, seed=3).inner
     assert isinstance(inner, FolderDomain)
     own = next(d for d in domainnet(root, pixels, seed=3).train if d.name == "real")
-    assert isinstance(own, FolderDomain) and inner.files == own.files
+    assert isinstance(own, FolderDomain) and sorted(inner.files) == sorted(own.files)
+
+
+def test_neighbors_in_parts_of_files_have_several_classes(tmp_path):
+    """ARM adapts to 8 neighbors, and files are listed class by class."""
+    names = [f"photo/class{k}" for k in range(8)]
+    trees.tree(tmp_path, names, images=25, suffix=".png")
+    _, (whole,) = image_domains(tmp_path, pixels)
+    assert whole.y.tolist() == sorted(whole.y.tolist())
+    for part in split_domain(whole, seed=0):
+        assert all(len(some.unique()) >= 3 for some in part.y.split(8))
 
 
 def test_only_the_inner_part_is_augmented(tmp_path):

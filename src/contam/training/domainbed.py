@@ -48,7 +48,8 @@ def split_domain(domain: Domain, *, seed: int, inner_share: float = INNER_SHARE)
     """Split a domain at random into an inner and a held-out part.
 
     The split depends on the seed, the domain's name and its size. It is that of
-    `contam.data.folders.parted`.
+    `contam.data.folders.parted`. Images in files, which are listed class by class, are in random
+    order in both parts: a batch in which some algorithms compare examples has several classes.
 
     Args:
         domain: the domain.
@@ -76,7 +77,9 @@ def split_domain(domain: Domain, *, seed: int, inner_share: float = INNER_SHARE)
     # The purpose is that of `parted`, so that both give the same split.
     source = generator_for(seed, f"images/parts of {domain.name}")
     order = torch.randperm(len(domain), generator=source)
-    inner, held_out = (part.sort().values for part in order.split([size, len(domain) - size]))
+    inner, held_out = order.split([size, len(domain) - size])
+    if not isinstance(domain, FolderDomain):
+        inner, held_out = inner.sort().values, held_out.sort().values
     return DomainSplit(picked(domain, inner), picked(domain, held_out, augmented=False))
 
 

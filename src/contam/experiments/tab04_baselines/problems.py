@@ -209,7 +209,7 @@ def _of_files(kind: DataKind, networks: BaselineNetworks, trial: int) -> Problem
         _require(kind, folder)
         shift, validation = WILDS[kind](folder, transform)
         most = CAMERA_GROUPS if kind == "iwildcam" else None
-        train = tuple(split_domain(d, seed=trial) for d in by_origin(shift.train[0], most=most))
+        train = tuple(_augmented(d, side, trial) for d in by_origin(shift.train[0], most=most))
         return Problem(
             kind, shift.classes, train,
             tests=(DomainSplit(shift.ood_tests[0], validation),), id_tests=(shift.id_test,),
@@ -221,14 +221,15 @@ def _of_files(kind: DataKind, networks: BaselineNetworks, trial: int) -> Problem
         near = difflib.get_close_matches(networks.ood, names, n=1) or names
         raise ValueError(f"no test domain {networks.ood!r} in {folder}; did you mean {near[0]!r}?")
     test = domains[names.index(networks.ood)]
-    train = []
-    for domain in domains:
-        if domain is not test:
-            split = split_domain(domain, seed=trial)
-            assert isinstance(split.inner, FolderDomain)
-            augmented = split.inner.augmented(domainbed_augmentation(side))
-            train.append(DomainSplit(augmented, split.held_out))
-    return Problem(kind, tuple(classes), tuple(train), (split_domain(test, seed=trial),))
+    train = tuple(_augmented(domain, side, trial) for domain in domains if domain is not test)
+    return Problem(kind, tuple(classes), train, (split_domain(test, seed=trial),))
+
+
+def _augmented(domain: Domain, side: int, trial: int) -> DomainSplit:
+    """Split a training domain; the part that is learned from is augmented."""
+    split = split_domain(domain, seed=trial)
+    assert isinstance(split.inner, FolderDomain)
+    return DomainSplit(split.inner.augmented(domainbed_augmentation(side)), split.held_out)
 
 
 def _domains(
