@@ -406,9 +406,11 @@ def _by_block(rows: Table, name: str) -> Figure:
 
 def _with_intervals(table: Table, x: str, column: str) -> list[dict[str, Any]]:
     """Means of a column over seeds by network and `x`, with 95 % t intervals."""
+    # Before training, the networks of all optimizers are the same.
+    names = table["optimizer"].map(NAMES).where(table["state"] == "trained", "untrained")
+    table = table.assign(what=names).drop_duplicates(["what", "seed", x])
     points = []
-    for (optimizer, state, at), values in table.groupby(["optimizer", "state", x])[column]:
-        name = f"{NAMES[optimizer]}{', untrained' if state == 'untrained' else ''}"
+    for (name, at), values in table.groupby(["what", x])[column]:
         point = {x: at, "what": name, "value": values.mean()}
         if values.count() > 1:
             half = float(t.ppf(0.975, values.count() - 1) * values.sem())

@@ -13,6 +13,7 @@ from contam.plots.alt_text import describe
 from contam.plots.figure import Panel, Row, Rows, panel, records
 from contam.plots.style import (
     HEIGHT,
+    NUMBER_LABEL,
     SMALL,
     axis,
     dashes,
@@ -68,7 +69,11 @@ def lines(
     dash = alt.StrokeDash(
         "series:N", scale=alt.Scale(domain=names, range=dashes(names)), legend=legend
     )
-    across = axis(x[1], log=_values(data, "x") if "x" in log else ())
+    whole = {"labelExpr": NUMBER_LABEL, "tickMinStep": 1}
+    across = axis(
+        x[1], log=_values(data, "x") if "x" in log else (),
+        ticks=whole if all(point["x"] % 1 == 0 for point in data) else None,
+    )  # fmt: skip
     if "x" not in log:
         across["scale"] = alt.Scale(zero=False)
     up = axis(y[1], vertical=True, log=_values(data, "y", "low", "high") if "y" in log else ())
