@@ -32,8 +32,8 @@ def test_causes_offer_what_helps_most_in_their_world_and_nothing_else():
     offered = 0
     for cause in CAUSES:
         rows = [row for row in known_effects() if row.world == worlds.get(cause.name)]
-        rows = [row for row in rows if row.kind != "repair" and row.effect == "helps"]
-        rows.sort(key=lambda row: row.ood_change, reverse=True)
+        rows = [row for row in rows if row.kind != "repair" and row.ood_low > 0]
+        rows.sort(key=lambda row: (row.effect == "helps", row.ood_change), reverse=True)
         assert [remedy.effect for remedy in cause.remedies] == [r.words for r in rows[:MOST]]
         assert [remedy.caveat for remedy in cause.remedies] == [r.caveat for r in rows[:MOST]]
         offered += len(cause.remedies)

@@ -37,7 +37,6 @@ TREATS = {
     "group-balanced head": "background shortcut",
     "prior correction": "label shift",
     "batch-norm statistics": "corruption",
-    "centered maps": "new backgrounds",
 }
 """The cause that a repair treats, by its name; the others treat no single one."""
 

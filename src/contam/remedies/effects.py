@@ -56,7 +56,7 @@ class KnownEffect(NamedTuple):
     @property
     def words(self) -> str:
         """The effect as a sentence."""
-        sure = "" if self.effect != "not shown" else "No sure effect: "
+        sure = "" if self.effect != "not shown" else "Not sure among so many comparisons: "
         return (
             f"{sure}{self.ood_change:+.1f} points of OOD accuracy "
             f"({self.ood_low:+.1f} to {self.ood_high:+.1f}), {self.id_change:+.1f} of ID accuracy, "
@@ -101,7 +101,7 @@ def known_effects() -> tuple[KnownEffect, ...]:
 
 
 def helpful(cause: str) -> list[KnownEffect]:
-    """Return the trainings that help beyond chance against a cause of failure.
+    """Return the trainings that help against a cause of failure.
 
     Repairs are left out, because an audit measures them on the user's own network.
 
@@ -109,8 +109,8 @@ def helpful(cause: str) -> list[KnownEffect]:
         cause: name of a cause of `contam.auditing`.
 
     Returns:
-        At most `MOST` effects, the largest gain of OOD accuracy first; none for a cause without a
-        world in the table.
+        At most `MOST` effects whose interval is above 0: first those that are beyond chance among
+        all effects, then the largest gains of OOD accuracy. None for a cause without a world.
 
     Source: ours.
 
@@ -119,8 +119,8 @@ def helpful(cause: str) -> list[KnownEffect]:
     """
     worlds = [name for name, world in WORLDS.items() if cause and world.cause == cause]
     rows = [row for row in known_effects()
-            if row.world in worlds and row.kind != "repair" and row.effect == "helps"]  # fmt: skip
-    return sorted(rows, key=lambda row: -row.ood_change)[:MOST]
+            if row.world in worlds and row.kind != "repair" and row.ood_low > 0]  # fmt: skip
+    return sorted(rows, key=lambda row: (row.effect != "helps", -row.ood_change))[:MOST]
 
 
 def _lower(sentence: str) -> str:
