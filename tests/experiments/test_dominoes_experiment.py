@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from scipy.io import savemat
 from support.experiment_runs import run_experiment
 
+from contam.data.dominoes import STRENGTH
 from contam.experiments.dominoes import snapshots
 from contam.experiments.dominoes.cases import (
     CONTRAST,
-    STRENGTH,
     Case,
     Config,
     cases,

@@ -28,6 +28,8 @@ PARTS = {"train": 0.6, "validation": 0.08, "test": 0.32}
 """Share of the digits that each part uses; no digit is in two parts."""
 HELD_OUT = 1 / 8
 """Share of a data set's training pictures that validation uses."""
+STRENGTH = (0.5, 1.0)
+"""Range of the strength of a background, drawn for each picture."""
 BLANK = 2
 """Domain index of a black half, which shows neither 0 nor 1."""
 
@@ -319,3 +321,21 @@ def _scanned(digits: tuple[int, ...], part: str, seed: int) -> Tensor:
 
 def _gray(x: Float[Tensor, "n side side"]) -> Float[Tensor, "n 3 side side"]:
     return x[:, None].expand(-1, 3, -1, -1)
+
+
+def background_patterns(height: int, width: int, seed: int) -> Float[Tensor, "2 1 height width"]:
+    """Return two smooth random patterns whose pixels have a standard deviation of 1.
+
+    Args:
+        height: pixels of a picture.
+        width: pixels of a picture.
+        seed: random seed.
+
+    Source: ours, the background features of Def. 3.1 on pictures.
+
+    >>> background_patterns(32, 16, seed=0).shape
+    torch.Size([2, 1, 32, 16])
+    """
+    coarse = torch.randn(2, 1, 8, 4, generator=generator_for(seed, "dominoes/patterns"))
+    patterns = F.interpolate(coarse, size=(height, width), mode="bilinear")
+    return patterns / patterns.std(dim=(1, 2, 3), keepdim=True)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, Positive
 from torch import Tensor
 
 from contam.batch import Batch, Domain, Shift
-from contam.data.dominoes import CORE, NOISE, dominoes
+from contam.data.dominoes import CORE, NOISE, STRENGTH, background_patterns, dominoes
 from contam.experiment import (
     NULL_STEP_SIZE,
     Claim,
@@ -28,7 +28,6 @@ from contam.experiment import (
     Statement,
     judge_all,
 )
-from contam.experiments.dominoes.cases import STRENGTH, background_patterns
 from contam.experiments.support.prediction_depth import depth_row, network
 from contam.experiments.support.two_layer_runs import train_into
 from contam.measures.correlation import spearman

@@ -6,13 +6,22 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
 from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, PositiveInt
-from torch import Tensor, nn
 
 from contam.batch import Batch, Domain, Shift
 from contam.data import small_images
-from contam.data.dominoes import CORE, DOSES, EASY, SIDE, Half, Patch, dominoes, pictures
+from contam.data.dominoes import (
+    CORE,
+    DOSES,
+    EASY,
+    SIDE,
+    STRENGTH,
+    Half,
+    Patch,
+    background_patterns,
+    dominoes,
+    pictures,
+)
 from contam.measures.depth import Rule
 from contam.rng import generator_for
 
@@ -25,8 +34,6 @@ PATCH = "-patch"
 CORNER = 5
 """Side in pixels of that square, as published."""
 REVERSED = "backgrounds reversed"
-STRENGTH = (0.5, 1.0)
-"""Range of the strength of a background, drawn for each picture."""
 CONTRAST = 0.25
 """Standard deviation of a background's pixels at strength 1."""
 
@@ -230,13 +237,3 @@ def on_background(domain: Domain, seed: int, *, sign: float = 1.0, name: str = "
     strength = low + (high - low) * torch.rand(len(x), 1, 1, 1, generator=draws)
     shown = x + sign * strength * patterns[which]
     return Domain(name or domain.name, Batch(shown, domain.y, which))
-
-
-def background_patterns(height: int, width: int, seed: int) -> Float[Tensor, "2 1 height width"]:
-    """Return two smooth random patterns whose pixels have a standard deviation of 1.
-
-    Source: ours, the background features of Def. 3.1 on pictures.
-    """
-    coarse = torch.randn(2, 1, 8, 4, generator=generator_for(seed, "dominoes/patterns"))
-    patterns = nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")
-    return patterns / patterns.std(dim=(1, 2, 3), keepdim=True)
