@@ -10,12 +10,14 @@ An audit takes its words about remedies from this table alone.
 
 import functools
 from importlib import resources
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 from contam.data.worlds import WORLDS
 from contam.text_files import read_csv
 from contam.training.changes import CHANGES
 
+Kind = Literal["change", "data", "repair"]
+Effect = Literal["helps", "harms", "not shown"]
 MOST = 3
 """Remedies that are offered for a cause, the best ones."""
 DATA = {
@@ -33,7 +35,7 @@ class KnownEffect(NamedTuple):
 
     remedy: str
     """Name of a change of the training, of other training data, or title of a repair."""
-    kind: Literal["change", "data", "repair"]
+    kind: Kind
     world: str
     seeds: int
     ood_before: float
@@ -42,7 +44,7 @@ class KnownEffect(NamedTuple):
     """Lower end of the 95 % interval over seeds."""
     ood_high: float
     id_change: float
-    effect: Literal["helps", "harms", "not shown"]
+    effect: Effect
     """`helps` or `harms` if the change is beyond chance among all effects, else `not shown`."""
 
     @property
@@ -89,15 +91,18 @@ def known_effects() -> tuple[KnownEffect, ...]:
     """
     with resources.as_file(resources.files("contam.remedies") / "effects.csv") as path:
         header, *lines = read_csv(path)
-    rows = [dict(zip(header, line, strict=True)) for line in lines]
-    numbers = KnownEffect._fields[4:9]
-    return tuple(
-        KnownEffect(
-            row["remedy"], row["kind"], row["world"], int(row["seeds"]),
-            *(float(row[name]) for name in numbers), row["effect"],
-        )
-        for row in rows
-    )  # fmt: skip
+    effects = []
+    for line in lines:
+        row = dict(zip(header, line, strict=True))
+        before, change, low, high, own = (float(row[name]) for name in KnownEffect._fields[4:9])
+        kind, effect = cast(Kind, row["kind"]), cast(Effect, row["effect"])
+        effects.append(
+            KnownEffect(
+                row["remedy"], kind, row["world"], int(row["seeds"]), before, change, low, high,
+                own, effect,
+            )
+        )  # fmt: skip
+    return tuple(effects)
 
 
 def helpful(cause: str) -> list[KnownEffect]:
