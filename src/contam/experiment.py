@@ -292,6 +292,8 @@ class Experiment:
     """The result in plain words, with the numbers."""
     alert: Callable[[Run], str] = lambda run: ""
     """One sentence that warns of a bad result, for the top of the page; empty if all is well."""
+    notes: Callable[[Run], Sequence[str]] = lambda run: ()
+    """Lines that `contam run` prints below the claims, such as which methods were left out."""
     null: Callable[[Any], Any] = _without_null_run
     """From a config to one whose step sizes are `NULL_STEP_SIZE`: no claim about learning may hold
     in its run. Raises `ValueError` where there is no such config."""

@@ -46,6 +46,24 @@ def test_the_table_is_text_csv_json_latex_or_markdown(here, capsys):
     assert r"\toprule" in tables["latex"] and "| ERM |" in tables["markdown"]
 
 
+def test_methods_that_are_left_out_are_printed_with_their_reasons(here, capsys):
+    """IRM needs two examples of every domain."""
+    command = ("compare", *TINY, "--method", "IRM", "--batch-size", 1)
+    line = "left out: IRM on shapes: IRM splits the minibatch of a domain in two"
+    code, text, error = run_contam(capsys, *command)
+    assert code == 0, error
+    assert text.count(line) == 1 and re.search(r"method +trials +ID", text)
+    code, text, error = run_contam(capsys, *command, "--format", "csv")
+    assert code == 0 and error.count(line) == 1 and line not in text
+    assert [row["trials"] for row in csv.DictReader(StringIO(text))] == ["1"]
+    flags = ("--methods", "IRM", "--networks.steps", 1, "--networks.batch-size", 1, "--trials", 1)
+    code, text, error = run_contam(
+        capsys, "run", "tab04_baselines", "smoke", *flags, "--out", "runs"
+    )
+    assert code == 0, error
+    assert text.count(line) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

@@ -1,5 +1,7 @@
 """The comparison of baselines: budgets, methods of one's own, and the table from the records."""
 
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,17 @@ from torch import nn
 from contam.data import pacs
 from contam.data.images import FolderDomain
 from contam.experiments import named
+from contam.experiments.tab04_baselines import trainings
+from contam.experiments.tab04_baselines.claims import claims
 from contam.experiments.tab04_baselines.evaluation import evaluate
 from contam.experiments.tab04_baselines.experiment import SMOKE, cells_of
 from contam.experiments.tab04_baselines.methods import METHODS, PAPER, find_method
 from contam.experiments.tab04_baselines.problems import BaselineNetworks, read_problem
 from contam.experiments.tab04_baselines.results import Config, comparison, read_results
 from contam.experiments.tab04_baselines.trainings import settings_of
-from contam.training.algorithms import ALGORITHMS, AlgorithmSettings
+from contam.models.classifier import Classifier
+from contam.run import Run
+from contam.training.algorithms import ALGORITHMS, AlgorithmSettings, NotFiniteError
 
 TINY = SMOKE.networks
 EXPERIMENT = named("tab04_baselines")
@@ -184,6 +190,11 @@ class Faulty(Mine):
     def losses(self, batches):
         return {"risk": batches.risk}
 
+class Picky(Mine):
+    name = "Picky"
+    def losses(self, batches):
+        raise ValueError("Picky needs larger minibatches")
+
 class Unfinished(Objective):
     name = "Unfinished"
 
@@ -250,6 +261,7 @@ def test_an_own_copy_of_erm_has_the_results_of_erm_and_the_same_repair_too(own, 
     [
         ("NotANumber", "NotANumber: the loss 'risk' is not finite at step 1"),
         ("Faulty", "own_methods:Faulty raised AttributeError"),
+        ("Picky", "Picky needs larger minibatches"),
     ],
 )
 def test_faults_of_own_methods_are_named(own, tmp_path, name, line):
@@ -283,6 +295,189 @@ def test_a_draw_that_diverges_is_not_selected(tmp_path, monkeypatch):
     results = read_results(run_experiment(EXPERIMENT, config, tmp_path))
     assert results.of("shapes", "CORAL", "draw").tolist() == [0]
     assert not len(results.left_out)
+
+
+def test_algorithms_that_do_not_suit_the_network_are_left_out(tmp_path, monkeypatch):
+    """A linear network has no convolution for ARM and no feature maps for SagNet."""
+
+    def linear(_networks: BaselineNetworks, classes: int, *, seed: int) -> Classifier:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return Classifier(nn.Sequential(nn.AvgPool2d(8), nn.Flatten()), classes, 3 * 4 * 4)
+
+    monkeypatch.setattr(BaselineNetworks, "build", linear)
+    results = read_results(run_experiment(EXPERIMENT, small("ARM", "SagNet", "CORAL"), tmp_path))
+    assert set(results.networks.method) == {"ERM", "CORAL"}
+    arm, sagnet = results.left_out_lines()
+    assert arm.startswith("ARM on shapes: ARM appends a channel")
+    assert sagnet.startswith("SagNet on shapes: SagNet mixes the styles")
+
+
+def test_references_and_repairs_of_trainings_that_diverged_are_left_out(tmp_path, monkeypatch):
+    def diverging(*_: Any, **__: Any) -> Iterator[Any]:
+        raise NotFiniteError("the loss is not finite at step 1")
+        yield
+
+    monkeypatch.setattr(trainings, "fit", diverging)
+    draw = ALGORITHMS["ERM"].Settings.draw
+
+    def drawn(**which: Any) -> AlgorithmSettings:
+        return draw(**which).model_copy(update={"step_size": float("inf")} if which["draw"] else {})
+
+    monkeypatch.setattr(AlgorithmSettings, "draw", staticmethod(drawn))
+    config = small("teacher", "distillation", "fresh head").model_copy(update={"draws": 2})
+    results = read_results(run_experiment(EXPERIMENT, config, tmp_path))
+    assert sorted(results.left_out_lines()) == [
+        "distillation on shapes: its teacher is left out",
+        "teacher on shapes: the loss is not finite at step 1",
+    ]
+    assert results.of("shapes", "fresh head", "draw").tolist() == [0]
+
+
+def cell_rows(accuracy: float, left_out: str = "") -> list[dict[str, Any]]:
+    """The rows of a training whose accuracies are all the same."""
+    if left_out:
+        return [
+            {"what": "accuracy", "step": 1, "domain": left_out, "role": "train", "split": "inner",
+             "accuracy": accuracy, "n": 10}
+        ]  # fmt: skip
+    parts = [("train", "held out", "a"), ("train", "held out", "b"), ("ood", "inner", "c")]
+    return [
+        *({"what": "accuracy", "step": 1, "domain": domain, "role": role, "split": split,
+           "accuracy": accuracy, "n": 10} for role, split, domain in parts),
+        {"what": "contamination", "step": 1, "attenuation": 0.5},
+        {"what": "cost", "seconds": 1.0},
+    ]  # fmt: skip
+
+
+DIVERGED = [{"what": "left out", "reason": "the loss is not finite"}]
+DOES_NOT_FIT = [{"what": "left out", "reason": "it needs masks"}]
+
+
+def stored_run(root: Path, config: Config, cells: dict[tuple[str, ...], Any]) -> Run:
+    """A run with the rows of `cells`, by data set, method, trial and domain that is left out."""
+    with Run.start(root, EXPERIMENT.name, config) as run:
+        for (data, method, trial, *left_out), rows in cells.items():
+            without = "".join(left_out)
+            fixed = {"data": data, "method": method, "kind": "algorithm", "uses": "", "classes": 2,
+                     "trial": int(trial), "draw": 0, "left_out": without}  # fmt: skip
+            run.write(f"cells/{data}/{trial}/{method}/{without}x", [fixed | row for row in rows])
+        run.finish()
+    return Run.load(run.folder)
+
+
+def test_methods_are_left_out_by_data_set_and_trial(tmp_path):
+    config = SMOKE.model_copy(
+        update={"data": ("shapes", "digits"), "methods": ("CORAL", "RSC"), "trials": 3}
+    )
+    cells: dict[tuple[str, ...], Any] = {
+        (data, method, str(trial)): cell_rows(0.6 + 0.1 * trial + 0.05 * (method != "ERM"))
+        for data in config.data
+        for method in ("ERM", "CORAL", "RSC")
+        for trial in range(3)
+    }
+    cells |= {("digits", "CORAL", str(trial)): DOES_NOT_FIT for trial in range(3)}
+    cells |= {("shapes", "RSC", trial): DIVERGED for trial in "02"}
+    run = stored_run(tmp_path, config, cells)
+    results = read_results(run)
+    lines = [
+        "RSC on shapes, trials 0, 2 of 3: the loss is not finite",
+        "CORAL on digits: it needs masks",
+    ]
+    assert sorted(results.left_out_lines()) == sorted(lines)
+    assert sorted(EXPERIMENT.notes(run)) == sorted(f"left out: {line}" for line in lines)
+    assert all(line in EXPERIMENT.draw(run)[0].caption for line in lines)
+    table = comparison(results).set_index(["data", "method"])
+    assert table.trials.to_dict() == {
+        ("shapes", "ERM"): 3, ("shapes", "CORAL"): 3, ("shapes", "RSC"): 1,
+        ("digits", "ERM"): 3, ("digits", "RSC"): 3,
+    }  # fmt: skip
+    assert table.ood["shapes", "RSC"] == pytest.approx(0.75)
+    assert table.difference["shapes", "RSC"] == pytest.approx(0.05)
+
+
+def test_reasons_that_differ_name_their_trials(tmp_path):
+    config = SMOKE.model_copy(update={"methods": ("CORAL",), "trials": 2})
+    cells: dict[tuple[str, ...], Any] = {
+        ("shapes", "ERM", "0"): cell_rows(0.5),
+        ("shapes", "ERM", "1"): cell_rows(0.5),
+        ("shapes", "CORAL", "0"): DIVERGED,
+        ("shapes", "CORAL", "1"): DOES_NOT_FIT,
+    }
+    (line,) = read_results(stored_run(tmp_path, config, cells)).left_out_lines()
+    assert line == "CORAL on shapes: trial 0: the loss is not finite; trial 1: it needs masks"
+
+
+def test_leave_one_out_leaves_out_methods_whose_trainings_without_a_domain_diverge(tmp_path):
+    config = SMOKE.model_copy(
+        update={"methods": ("CORAL", "RSC"), "trials": 2, "leave_one_out": True}
+        | {"selection": "leave-one-out"}
+    )
+    cells: dict[tuple[str, ...], Any] = {
+        ("shapes", method, trial, left_out): cell_rows(0.5, left_out)
+        for method in ("ERM", "CORAL", "RSC")
+        for trial in "01"
+        for left_out in ("", "a", "b")
+    }
+    cells |= {("shapes", "CORAL", trial, "a"): DIVERGED for trial in "01"}
+    cells |= {("shapes", "RSC", "1", ""): DIVERGED}
+    results = read_results(stored_run(tmp_path, config, cells))
+    assert sorted(results.left_out_lines()) == [
+        "CORAL on shapes: the loss is not finite",
+        "RSC on shapes, trial 1 of 2: the loss is not finite",
+    ]
+    assert comparison(results).set_index("method").trials.to_dict() == {"ERM": 2, "RSC": 1}
+
+
+def test_claims_compare_the_trials_that_both_methods_have(tmp_path):
+    config = SMOKE.model_copy(update={"methods": ("distillation",), "trials": 2})
+    cells: dict[tuple[str, ...], Any] = {
+        ("shapes", "ERM", "0"): cell_rows(0.8),
+        ("shapes", "ERM", "1"): cell_rows(0.9),
+        ("shapes", "distillation", "0"): cell_rows(0.9),
+        ("shapes", "distillation", "1"): DIVERGED,
+    }
+    judged = claims(stored_run(tmp_path, config, cells))
+    (claim,) = (c for c in judged if c.quantity.endswith("distillation minus ERM"))
+    assert claim.found == pytest.approx(0.1) and claim.n == 1
+
+
+def test_trainings_and_repairs_measure_their_cost_with_the_same_clock(tmp_path, monkeypatch):
+    """Between two readings, a second passes: a training of two steps takes 2 s, a repair 1 s."""
+    ticks = count()
+    monkeypatch.setattr(trainings, "cost_clock", lambda: float(next(ticks)))
+    results = read_results(run_experiment(EXPERIMENT, small("fresh head"), tmp_path))
+    assert results.of("shapes", "ERM", "seconds").tolist() == [2.0]
+    assert results.of("shapes", "fresh head", "seconds").tolist() == [3.0]
+
+
+def test_the_cost_is_wall_time_with_a_gpu(monkeypatch):
+    calls = []
+    monkeypatch.setattr(trainings.time, "perf_counter", lambda: 7.0)
+    monkeypatch.setattr(trainings.time, "process_time", lambda: 3.0)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: calls.append("synchronized"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert trainings.cost_clock() == 3.0 and not calls
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert trainings.cost_clock() == 7.0 and calls == ["synchronized"]
+
+
+@pytest.mark.parametrize(
+    ("update", "line"),
+    [
+        ({"leave_one_out": True, "selection": "leave-one-out"}, "without each, a training has 1;"),
+        ({"selection": "leave-one-out"}, "set leave_one_out"),
+    ],
+)
+def test_missing_domains_are_named_before_any_training(tmp_path, update, line):
+    """Two training domains leave one for CORAL, of the second data set."""
+    config = SMOKE.model_copy(
+        update={"networks": own_folder(tmp_path / "photos"), "methods": ("CORAL",)}
+        | {"data": ("shapes", "folder")} | update
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=line):
+        run_experiment(EXPERIMENT, config, tmp_path / "runs")
+    assert not list((tmp_path / "runs").rglob("*.jsonl"))
 
 
 def test_own_code_that_the_config_does_not_know_is_rejected(own, tmp_path):

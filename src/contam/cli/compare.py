@@ -1,5 +1,6 @@
 """`contam compare`: methods beside ERM and each other, on the same splits and seeds."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 Format = Literal["text", "csv", "latex", "markdown", "json"]
 COLUMNS = {
     "method": "method",
+    "trials": "trials",
     "id": "ID",
     "ood": "OOD",
     "worst": "worst domain",
@@ -112,8 +114,11 @@ def compare(
         raise ValueError(first_error(error)) from None
     run = compute_run(EXPERIMENT, config, out)
     table = run.table("comparison")
+    notes = "".join(f"{line}\n" for line in EXPERIMENT.notes(run))
     if text_format == "text":
         print(_readable(table, config))
+        if notes:
+            print(f"\n{notes}", end="")
         print(f"\nthe run is in {run.folder}; its page: contam report {run.folder}")
     else:
         from contam.report.tables import table_text
@@ -122,6 +127,7 @@ def compare(
         if text_format in ("latex", "markdown"):
             rows = [_for_readers(row) for row in rows]
         print(table_text(rows, text_format), end="")
+        print(notes, end="", file=sys.stderr)
     if page is not None:
         write_page([run], page)
     return 0
@@ -138,7 +144,7 @@ def _for_readers(row: dict[str, Any]) -> dict[str, str]:
         if name == "interval":
             low, high = (_number(row.get(end), ".3f") for end in ("low", "high"))
             cells[title] = "" if low == "" else f"{low} to {high}"
-        elif name in ("method", "uses"):
+        elif name in ("method", "trials", "uses"):
             cells[title] = str(row[name])
         elif name in row:
             width = ".3f" if name in SHARES else ".1f" if name == "robustness" else ".2g"

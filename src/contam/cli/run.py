@@ -116,6 +116,8 @@ def run_experiment(name: str, arguments: Sequence[str]) -> int:
                 f"null run: {sum(claim.in_range is True for claim in about)} of {len(about)} "
                 "claims about learning have a number in their range; none should"
             )
+        for line in experiment.notes(run):
+            print(line)
         print(f"the run is in {run.folder}; its page: contam report {run.folder}")
     return 0
 

@@ -26,6 +26,11 @@ from contam.training.schedule import warmup_cosine
 WARM_UP = 0.1
 """Default share of warm-up steps."""
 
+
+class NotFiniteError(ValueError):
+    """A loss is infinite or not a number; the message names the step and suggests a fix."""
+
+
 Loss = Callable[[MicroBatch], dict[str, Tensor]]
 """Function from a micro-batch to named terms, each a mean over examples."""
 
@@ -166,8 +171,9 @@ def descend(
         compute: Precision, accumulation and memory format.
 
     Raises:
-        ValueError: If the recipe does not fit the data or the number of processes, if the loss is
-            not finite, or if the checkpoint belongs to another model or training.
+        NotFiniteError: If the loss is not finite.
+        ValueError: If the recipe does not fit the data or the number of processes, or if the
+            checkpoint belongs to another model or training.
     """
     steps = recipe.length(len(examples))
     group = ProcessGroup()
@@ -204,7 +210,7 @@ def descend(
                 (whole * (micro_batch.weight * group.size)).backward()
         values = group.all_reduce(torch.tensor(list(found.values()), dtype=torch.float64)).tolist()
         if not all(map(math.isfinite, values)):
-            raise ValueError(
+            raise NotFiniteError(
                 f"the loss is not finite at step {done + 1}; choose a step size below "
                 f"{recipe.step_size}, or check the inputs for such values"
             )

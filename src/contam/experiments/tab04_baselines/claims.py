@@ -54,19 +54,24 @@ def _best(results: BaselineResults, data: str) -> DataFrame:
     return max((results.of(data, name) for name in names), key=lambda values: values.mean())
 
 
+def _differences(ours: DataFrame, others: DataFrame) -> list[float]:
+    """Differences by trial, over the trials in which neither was left out."""
+    return (ours - others).dropna().tolist()
+
+
 def _against_teacher(data: str, results: BaselineResults) -> list[float]:
     require_learning(results, data)
-    return (results.of(data, TEACHER) - _best(results, data)).tolist()
+    return _differences(results.of(data, TEACHER), _best(results, data))
 
 
 def _distilled(data: str, results: BaselineResults) -> list[float]:
     require_learning(results, data)
-    return (results.of(data, DISTILLATION) - results.of(data, ERM)).tolist()
+    return _differences(results.of(data, DISTILLATION), results.of(data, ERM))
 
 
 def _distilled_over_best(data: str, results: BaselineResults) -> list[float]:
     require_learning(results, data)
-    return (results.of(data, DISTILLATION) - _best(results, data)).tolist()
+    return _differences(results.of(data, DISTILLATION), _best(results, data))
 
 
 def _published_over_best(data: str, results: BaselineResults) -> list[float]:
@@ -87,7 +92,7 @@ def _significant(data: str, results: BaselineResults) -> Pooled:
 
 def _centering(data: str, results: BaselineResults) -> list[float]:
     require_learning(results, data)
-    return (results.of(data, CENTERING) - results.of(data, ERM)).tolist()
+    return _differences(results.of(data, CENTERING), results.of(data, ERM))
 
 
 def _attenuation(data: str, results: BaselineResults) -> Pooled:

@@ -23,7 +23,12 @@ from contam.experiments.tab04_baselines.problems import (
     Problem,
     read_problem,
 )
-from contam.experiments.tab04_baselines.results import Config, comparison, read_results
+from contam.experiments.tab04_baselines.results import (
+    TRAINED_AGAIN,
+    Config,
+    comparison,
+    read_results,
+)
 from contam.experiments.tab04_baselines.trainings import TrainingCell, train_cell
 from contam.run import Run
 
@@ -74,12 +79,18 @@ class _Key(BaseModel, frozen=True):
 def compute(config: Config, run: Run) -> Iterator[Stage]:
     """Train and evaluate the missing cells of every data set and trial, then compare."""
     methods = _methods(config)
+    first = {}
+    for data in config.data:
+        yield Stage(0.0, f"{data}: reading of the data")
+        first[data, 0] = read_problem(data, config.networks, trial=0)
+        check_domains(config, methods, first[data, 0])
     todo: list[tuple[DataKind, int]] = [*product(config.data, range(config.trials))]
     for place, (data, trial) in enumerate(todo):
         yield Stage(place / len(todo), f"{data}, trial {trial}: reading of the data")
         key = _Key(networks=config.networks, data=data, trial=trial)
         with Run.start(run.folder.parent / STORE, "baselines", key, wait=True) as store:
-            problem = read_problem(data, config.networks, trial=trial)
+            problem = first.pop((data, trial), None)
+            problem = problem or read_problem(data, config.networks, trial=trial)
             cells = cells_of(config, methods, problem)
             weights = [REPAIR_SHARE if c.method.kind == "repair" else 1.0 for c in cells]
             for index, cell in enumerate(cells):
@@ -125,6 +136,37 @@ def _methods(config: Config) -> list[Method]:
     )  # fmt: skip
 
 
+def check_domains(config: Config, methods: Sequence[Method], problem: Problem) -> None:
+    """Check that every algorithm has as many training domains as it needs.
+
+    Args:
+        config: whether domains are left out, and the selection.
+        methods: the methods.
+        problem: the data.
+
+    Raises:
+        ValueError: an algorithm needs more domains, or the selection needs trainings that the
+            config does not have.
+
+    Source: ours.
+    """
+    if config.selection == "leave-one-out" and not config.leave_one_out:
+        raise ValueError(
+            "leave-one-out selection trains again without each training domain; set leave_one_out"
+        )
+    domains = len(problem.train) - config.leave_one_out
+    lacking = [m for m in methods if m.kind == "algorithm" and m.target.needs_domains > domains]
+    if lacking:
+        needed = max(method.target.needs_domains for method in lacking)
+        names = ", ".join(method.name for method in lacking)
+        left = f"without each, a training has {domains}; " if config.leave_one_out else ""
+        raise ValueError(
+            f"{problem.name} has {len(problem.train)} training domains; {left}at least {needed} "
+            f"are needed by {names}; add a domain, choose another selection, or leave out these "
+            "methods"
+        )
+
+
 def cells_of(config: Config, methods: Sequence[Method], problem: Problem) -> list[TrainingCell]:
     """Return the trainings of a trial: every draw, and those without a domain.
 
@@ -142,7 +184,7 @@ def cells_of(config: Config, methods: Sequence[Method], problem: Problem) -> lis
             if number and method.kind == "reference":
                 continue
             cells.append(TrainingCell(method, number))
-            if config.leave_one_out and method.kind in ("algorithm", "change"):
+            if config.leave_one_out and method.kind in TRAINED_AGAIN:
                 cells += [TrainingCell(method, number, split.inner.name) for split in problem.train]
     return cells
 
@@ -195,6 +237,7 @@ EXPERIMENT = Experiment(
     claims=claims,
     draw=draw,
     summary=summarize,
+    notes=lambda run: [f"left out: {line}" for line in read_results(run).left_out_lines()],
     null=null,
 )
 """Source: App. E.4, Fig. 1."""

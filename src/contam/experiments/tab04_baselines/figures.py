@@ -72,20 +72,13 @@ def _scores(results: BaselineResults, table: DataFrame) -> Figure:
         f"Means over {results.config.trials} trials; model selection: "
         f"{SELECTIONS[results.config.selection]}. The line with its 95 % band (Student's t) is "
         "fitted on logits to the checkpoints of ERM alone, so effective robustness is the distance "
-        "to networks that trained in the same way for fewer steps." + _left_out(results),
+        "to networks that trained in the same way for fewer steps."
+        + "".join(f" Left out: {line}." for line in results.left_out_lines()),
         "Fig. 1",
         tuple(panels),
-        tuple(_records(table, ["data", "method", "id", "id_error", "ood", "ood_error", "worst",
-                               "robustness", "cost"])),
+        tuple(_records(table, ["data", "method", "trials", "id", "id_error", "ood", "ood_error",
+                               "worst", "robustness", "cost"])),
     )  # fmt: skip
-
-
-def _left_out(results: BaselineResults) -> str:
-    """Return a sentence about the methods that do not fit the data; empty if all do."""
-    reasons = [
-        f"{row.method} on {row.data} ({row.reason})" for row in results.left_out.itertuples()
-    ]
-    return f" Left out: {'; '.join(reasons)}." if reasons else ""
 
 
 def _differences(results: BaselineResults, table: DataFrame) -> Figure:
@@ -127,10 +120,10 @@ def _ranks(results: BaselineResults) -> Figure:
     return Figure(
         "Which methods differ beyond chance",
         f"Ranks within {compared.blocks} blocks (a trial of a data set), 1 is the best, of the "
-        "methods that use the training domains alone. Whiskers are half the critical difference "
-        f"of {compared.critical_difference:.2f} (Nemenyi, 5 %): methods whose whiskers do not "
-        f"overlap differ beyond chance. Friedman's test that all are equal: p = {compared.p:.2g}. "
-        f"{equal} of {len(rows)} methods are not beyond chance of the best.",
+        "methods that use the training domains alone and were never left out. Whiskers are half "
+        f"the critical difference of {compared.critical_difference:.2f} (Nemenyi, 5 %): methods "
+        "whose whiskers do not overlap differ beyond chance. Friedman's test that all are equal: "
+        f"p = {compared.p:.2g}. {equal} of {len(rows)} methods are not beyond chance of the best.",
         "ours",
         (panel,),
         tuple(sorted(rows, key=lambda row: row["rank"])),

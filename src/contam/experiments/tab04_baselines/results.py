@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel, Field, PositiveInt
 
 from contam.experiment import NotJudged
-from contam.experiments.tab04_baselines.methods import ERM, PAPER
+from contam.experiments.tab04_baselines.methods import ERM, PAPER, Kind
 from contam.experiments.tab04_baselines.problems import BaselineNetworks, DataKind
 from contam.measures.paired_comparison import (
     RankComparison,
@@ -33,6 +33,8 @@ MEASURES = {
     "cost": "training time over ERM's",
 }
 """The columns of the table, and their names."""
+TRAINED_AGAIN: tuple[Kind, ...] = ("algorithm", "change")
+"""Kinds of methods that leave-one-domain-out validation trains again without each domain."""
 LOWER_IS_BETTER = ("attenuation", "counterfactual", "dependent", "interchange", "cost")
 
 
@@ -69,7 +71,8 @@ class BaselineResults(NamedTuple):
     lines: Mapping[str, Line]
     """The line through ERM's checkpoints, by data set; absent where these determine none."""
     left_out: DataFrame
-    """Methods that do not fit: `data`, `method`, `reason`."""
+    """Methods without a result in some trials of a data set, because they diverged or do not fit:
+    `data`, `method`, `trials` (those without a result), `reason`."""
     accuracies: DataFrame
     """The accuracy of every checkpoint on every part of every domain."""
 
@@ -83,6 +86,17 @@ class BaselineResults(NamedTuple):
         if not len(rows):
             raise NotJudged(f"there is no {method} in this run")
         return rows.set_index("trial")[measure]
+
+    def left_out_lines(self) -> list[str]:
+        """Return a line for each data set and method that was left out: where, and why."""
+        lines = []
+        for row in self.left_out.itertuples():
+            where = f"{row.method} on {row.data}"
+            if len(row.trials) < self.config.trials:
+                trials = ", ".join(map(str, row.trials))
+                where += f", trial{'s' * (len(row.trials) > 1)} {trials} of {self.config.trials}"
+            lines.append(f"{where}: {row.reason}")
+        return lines
 
     def classes(self, data: str) -> int:
         """Return the number of classes of a data set."""
@@ -127,12 +141,25 @@ def read_results(run: Run) -> BaselineResults:
         here = networks.data == data
         own, ood = (torch.tensor(networks[here][k].tolist()) for k in ("id", "ood"))
         networks.loc[here, "robustness"] = effective_robustness(own, ood, line).tolist()
-    missing = rows[(rows.what == "left out") & ~rows.method.isin(networks.method)]
-    columns = ["data", "method", "reason"]
-    left_out = missing[columns].drop_duplicates() if len(missing) else pandas.DataFrame(
-        columns=columns
-    )  # fmt: skip
+    left_out = _left_out(rows[rows.what == "left out"], networks)
     return BaselineResults(config, networks, checkpoints, lines, left_out, accuracies)
+
+
+def _left_out(rows: DataFrame, networks: DataFrame) -> DataFrame:
+    """Return the methods without a network in some trials, with the reasons in the rows."""
+    key = ["data", "method", "trial"]
+    have, rowwise = (pandas.MultiIndex.from_frame(table[key]) for table in (networks, rows))
+    # The reason of a trial is that of its first training.
+    missing = rows[~rowwise.isin(have)].drop_duplicates(key)
+    found = []
+    for (data, method), mine in missing.groupby(["data", "method"], sort=False):
+        reasons = mine.drop_duplicates("reason")
+        reason = "; ".join(reasons.reason)
+        if len(reasons) > 1:
+            reason = "; ".join(f"trial {row.trial}: {row.reason}" for row in reasons.itertuples())
+        found.append({"data": data, "method": method, "trials": tuple(mine.trial),
+                      "reason": reason})  # fmt: skip
+    return pandas.DataFrame(found, columns=["data", "method", "trials", "reason"])
 
 
 def _checkpoints(whole: DataFrame) -> DataFrame:
@@ -155,18 +182,24 @@ def selected(accuracies: DataFrame, checkpoints: DataFrame, selection: Selection
     Args:
         accuracies: the accuracies of all parts.
         checkpoints: ID and OOD accuracy of every checkpoint.
-        selection: how to select; methods that were not trained without each domain are selected
-            by training-domain validation instead of leave-one-domain-out.
+        selection: how to select; methods that are not trained without each domain are selected by
+            training-domain validation instead of leave-one-domain-out.
 
     Source: App. E.4.
     """
+    key = ["data", "method", "trial", "draw", "step"]
+    trained_again = (accuracies.left_out != NO_DOMAIN).any()
+    # A training without a domain counts only where the one with all domains did not diverge.
+    accuracies = accuracies.merge(checkpoints[key], on=key)
     chosen = []
     for (data, method), rows in accuracies.groupby(["data", "method"], sort=False):
-        # Repairs and references are not trained again without each domain.
-        without = selection == "leave-one-out" and (rows.left_out == NO_DOMAIN).all()
-        picks = select(rows, "training-domain" if without else selection)
+        again = trained_again and rows.kind.iloc[0] in TRAINED_AGAIN
+        by: Selection = selection if again or selection == "oracle" else "training-domain"
+        try:
+            picks = select(rows, by)
+        except ValueError:  # in every draw, a training without a domain diverged
+            continue
         chosen.append(picks.assign(data=data, method=method))
-    key = ["data", "method", "trial", "draw", "step"]
     return checkpoints.merge(pandas.concat(chosen), on=key, how="inner")
 
 
@@ -177,8 +210,9 @@ def comparison(results: BaselineResults) -> DataFrame:
         results: the results of a run.
 
     Returns:
-        `data`, `method`, `kind`, `uses`, `trials`; the mean over trials of every measure and, with
-        `_error`, its standard error; and `difference`, the mean difference to ERM's OOD accuracy,
+        `data`, `method`, `kind`, `uses`, `trials` (the number of those in which the method was not
+        left out); the mean over these trials of every measure and, with `_error`, its standard
+        error; and `difference`, the mean difference to ERM's OOD accuracy,
         with the ends `low` and `high` of its 95 % interval (paired, Student's t), `p`, and
         `p_holm`, adjusted for the number of methods.
 

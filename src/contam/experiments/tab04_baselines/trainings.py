@@ -25,6 +25,7 @@ from contam.experiments.tab04_baselines.methods import (
 from contam.experiments.tab04_baselines.problems import BaselineNetworks, Problem
 from contam.models.classifier import Classifier
 from contam.remedies import Repair
+from contam.rng import seeded
 from contam.run import Run
 from contam.training.algorithms import (
     Algorithm,
@@ -38,7 +39,7 @@ from contam.training.algorithms.search_space import LogUniform
 from contam.training.changes import TrainingChange
 from contam.training.checkpointed import checkpointed
 from contam.training.distill import Distillation, distill
-from contam.training.domainbed import NO_DOMAIN
+from contam.training.domainbed import NO_DOMAIN, picked
 from contam.training.optimize import Recipe
 from contam.training.probe import FullBatch, extract, fit_probe
 from contam.training.supervised import fit
@@ -54,6 +55,20 @@ REPORTS = 10
 """Reports, and so checkpoints, of the trainings of teacher and student, about."""
 PENALTIES = (1e-2, 1e-3)
 """Penalties of the probes of teacher and student, one of which is selected on held-out parts."""
+
+
+def cost_clock() -> float:
+    """Return the seconds of the clock that measures every cost.
+
+    It is processor time, which does not depend on what else runs. With a GPU it is wall time, since
+    a GPU has no such clock.
+
+    Source: ours.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
 
 
 class TrainingCell(NamedTuple):
@@ -167,7 +182,8 @@ def train_cell(
     """Train and evaluate one cell, and write it to the store.
 
     The part has rows of accuracies, of measures of contamination and of the cost. If the network
-    is needed by other methods, its weights are kept.
+    is needed by other methods, its weights are kept. A training that diverges or does not suit the
+    network, the data or the batch size has one row instead: `what` is "left out", and `reason`.
 
     Args:
         cell: the training.
@@ -180,8 +196,8 @@ def train_cell(
         The share that is done.
 
     Raises:
-        ValueError: the code of an own method raised an error, or a loss of it or of ERM is not
-            finite with the default settings. Other trainings that diverge are left out.
+        ValueError: the code of a user's method raised an error, or a loss of it or of ERM is not
+            finite with the default settings.
 
     Source: ours.
     """
@@ -191,7 +207,7 @@ def train_cell(
         # A draw of a search that diverges is not selected, and does not end the search.
         if cell.draw == 0 and (cell.method.code or cell.method.name == ERM):
             raise
-        store.write(cell.part, [{"what": "left out", "reason": str(error)}])
+        store.write(cell.part, _left_out(str(error)))
     except ValueError:
         raise
     except Exception as error:  # the code is the user's
@@ -214,9 +230,9 @@ def _train_cell(
     if method.name == DISTILLATION:
         yield from _train_student(cell, problem, networks, store, trial=trial)
         return
-    reason = _misfit(method, problem, networks, trial)
+    reason = _misfit(cell, problem, networks, trial)
     if reason:
-        store.write(cell.part, [{"what": "left out", "reason": reason}])
+        store.write(cell.part, _left_out(reason))
         return
     network = networks.build(len(problem.classes), seed=trial).to(_device())
     masked = False
@@ -283,16 +299,14 @@ class _Timed:
         self.seconds: list[float] = []
 
     def __call__(self, *, resume: Mapping[str, Tensor] | None) -> Iterator[Any]:
-        # Processor time does not depend on what else runs; other devices have only wall time.
-        clock = time.perf_counter if torch.cuda.is_available() else time.process_time
         stages = self.training(resume=resume)
         done = 0 if resume is None else int(resume["step"])
         while True:
-            start = clock()
+            start = cost_clock()
             stage = next(stages, None)
             if stage is None:
                 return
-            self.seconds.append((clock() - start) / (stage.step - done))
+            self.seconds.append((cost_clock() - start) / (stage.step - done))
             done = stage.step
             yield stage
 
@@ -306,7 +320,7 @@ def _train_teacher(
 ) -> Generator[float, None, None]:
     """Train a classifier on the pre-training images, and fit its head to the training domains."""
     if not problem.pretraining:
-        store.write(cell.part, [{"what": "left out", "reason": _no_teacher(problem)}])
+        store.write(cell.part, _left_out(_no_teacher(problem)))
         return
     network = networks.build(len(problem.classes), seed=trial).to(_device())
     shift = Shift(problem.name, problem.classes, problem.pretraining, problem.pretraining[0], ())
@@ -327,10 +341,14 @@ def _train_student(
 ) -> Generator[float, None, None]:
     """Distill the teacher's features on the training domains, and fit a head to them."""
     if not problem.pretraining:
-        store.write(cell.part, [{"what": "left out", "reason": _no_teacher(problem)}])
+        store.write(cell.part, _left_out(_no_teacher(problem)))
+        return
+    base = TrainingCell(METHODS[TEACHER], 0)
+    if _was_left_out(store, base):
+        store.write(cell.part, _left_out("its teacher is left out"))
         return
     student, teacher = (networks.build(len(problem.classes), seed=trial) for _ in range(2))
-    teacher.load_state_dict(store.arrays(TrainingCell(METHODS[TEACHER], 0).part))
+    teacher.load_state_dict(store.arrays(base.part))
     student, teacher = student.to(_device()), teacher.to(_device())
     recipe = Distillation(
         _recipe(networks).step_size, TEACHER_DECAY, TEACHER_BATCH, steps=networks.student_steps
@@ -378,18 +396,20 @@ def _repaired(
 ) -> list[dict[str, Any]]:
     """Repair the network that ERM trained with this draw, and evaluate it."""
     base = TrainingCell(METHODS[ERM], cell.draw)
+    if _was_left_out(store, base):
+        return _left_out(f"ERM is left out with the settings of draw {cell.draw}")
     network = networks.build(len(problem.classes), seed=trial).to(_device())
     network.load_state_dict(store.arrays(base.part))
     network.eval()
     step = max(row["step"] for row in store.read(base.part) if "step" in row)
     inner, held_out = ([split[k] for split in problem.train] for k in (0, 1))
-    start = time.process_time()
+    start = cost_clock()
     if isinstance(cell.method.target, Repair):
-        new = [split.held_out for split in problem.tests]
+        known, new = _batch(inner), _batch([split.held_out for split in problem.tests])
         try:
-            repaired = cell.method.target.fit(network, id=_batch(inner), ood=_batch(new))
+            repaired = cell.method.target.fit(network, id=known, ood=new)
         except ValueError as error:
-            return [{"what": "left out", "reason": " ".join(str(error).split())}]
+            return _left_out(str(error))
     else:
         data = replace(
             problem.shift(), id_val=Domain("ID validation", _batch(held_out)), name=problem.name
@@ -400,24 +420,55 @@ def _repaired(
                 f"{cell.method.name} returned {type(repaired).__name__}; expected the repaired "
                 "network"
             )
-    seconds = time.process_time() - start
+    seconds = cost_clock() - start
     rows = [{"step": step} | row for row in evaluate(repaired, problem)]
     trained = next(row for row in store.read(base.part) if row["what"] == "cost")
     return [*rows, {"what": "cost", "seconds": trained["seconds"] + seconds}]
 
 
-def _misfit(method: Method, problem: Problem, networks: BaselineNetworks, trial: int) -> str:
-    """Return why a change of the training does not fit; empty if it fits or is none."""
-    if not isinstance(method.target, TrainingChange):
+def _misfit(cell: TrainingCell, problem: Problem, networks: BaselineNetworks, trial: int) -> str:
+    """Return why a built-in method does not suit network, data or batch size; empty if it does."""
+    method = cell.method
+    if method.code or method.name == ERM:
         return ""
-    change = method.target
     network = networks.build(len(problem.classes), seed=trial)
-    x = next(problem.train[0].inner.batches(2)).x
-    # Images in files are normalized for the network, so they have no known black and white.
-    embedded = problem.altered is not None
-    return change.misfit(
-        network, x, masks=bool(problem.masked), pixels=embedded, domains=len(problem.train)
-    )
+    if isinstance(method.target, TrainingChange):
+        x = next(problem.train[0].inner.batches(2)).x
+        # Images in files are normalized for the network, so they have no known black and white.
+        embedded = problem.altered is not None
+        return method.target.misfit(
+            network, x, masks=bool(problem.masked), pixels=embedded, domains=len(problem.train)
+        )
+    # Whether an algorithm suits a network shows in its first step, which is taken on a copy.
+    # Images are read outside of the `try`: a damaged file is no property of the algorithm.
+    settings = settings_of(method.target, problem, networks, trial=trial, draw=cell.draw)
+    domains = problem.shift(cell.left_out).train
+    batches = [_first(domain, settings.batch_size) for domain in domains]
+    try:
+        with seeded(trial, "baselines/misfit"):
+            algorithm: Algorithm = method.target(
+                network.to(_device()), domains=len(domains), classes=len(problem.classes),
+                settings=settings, seed=trial,
+            )  # fmt: skip
+            algorithm.train()
+            algorithm.step(batches)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _first(domain: Domain, size: int) -> Batch:
+    """Return the first examples of a domain, repeated where it has fewer, on the device."""
+    some = picked(domain, torch.arange(size) % len(domain), augmented=False)
+    return Batch(*(part.to(_device()) for part in next(some.batches(size))))
+
+
+def _left_out(reason: str) -> list[dict[str, Any]]:
+    return [{"what": "left out", "reason": " ".join(reason.split())}]
+
+
+def _was_left_out(store: Run, cell: TrainingCell) -> bool:
+    return any(row["what"] == "left out" for row in store.read(cell.part))
 
 
 def _no_teacher(problem: Problem) -> str:

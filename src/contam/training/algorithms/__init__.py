@@ -10,7 +10,7 @@ from contam.training.algorithms.dann import DANN
 from contam.training.algorithms.erm import ERM
 from contam.training.algorithms.fish import Fish
 from contam.training.algorithms.fishr import Fishr
-from contam.training.algorithms.fit import AlgorithmStage, NotFiniteError, fit_algorithm
+from contam.training.algorithms.fit import AlgorithmStage, fit_algorithm
 from contam.training.algorithms.group_dro import GroupDRO
 from contam.training.algorithms.ib_erm import IBERM
 from contam.training.algorithms.ib_irm import IBIRM
@@ -23,6 +23,7 @@ from contam.training.algorithms.sagnet import SagNet
 from contam.training.algorithms.selfreg import SelfReg
 from contam.training.algorithms.swad import SWAD
 from contam.training.algorithms.vrex import VREx
+from contam.training.optimize import NotFiniteError
 
 __all__ = [
     "ALGORITHMS",

@@ -13,12 +13,8 @@ from contam.training.algorithms.algorithm import Algorithm
 from contam.training.distributed import processes
 from contam.training.loop import train
 from contam.training.minibatches import TrainingExamples
-from contam.training.optimize import WARM_UP
+from contam.training.optimize import WARM_UP, NotFiniteError
 from contam.training.schedule import warmup_cosine
-
-
-class NotFiniteError(ValueError):
-    """A loss is infinite or not a number; the message names the step and suggests a fix."""
 
 
 @dataclass(frozen=True)
