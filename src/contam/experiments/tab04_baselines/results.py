@@ -95,7 +95,7 @@ class BaselineResults(NamedTuple):
             if len(row.trials) < self.config.trials:
                 trials = ", ".join(map(str, row.trials))
                 where += f", trial{'s' * (len(row.trials) > 1)} {trials} of {self.config.trials}"
-            lines.append(f"{where}: {row.reason}")
+            lines.append(f"{where}: {row.reason.removeprefix(f'{row.method}: ')}")
         return lines
 
     def classes(self, data: str) -> int:
