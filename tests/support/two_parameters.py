@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from torch import nn
 from contam.batch import Batch
 from contam.models.classifier import Classifier
 from contam.training.algorithms import Algorithm
+from support.plain_training import PlainAdam
 
 X = ((1.0, -0.5, 2.0), (0.3, -1.5, 1.0))
 """Inputs of two domains."""
@@ -111,21 +113,15 @@ def assert_trained_as(
         step_size: step size of Adam.
         resets: numbers of completed steps after which Adam starts afresh.
     """
-    v, first, second, count = list(START), [0.0, 0.0], [0.0, 0.0], 0
+    values, adam = {"v": np.array(START)}, PlainAdam(step_size)
     for step in range(steps):
         if step in resets:
-            first, second, count = [0.0, 0.0], [0.0, 0.0], 0
-        here = (v[0], v[1])
+            adam = PlainAdam(step_size)
+        here = (float(values["v"][0]), float(values["v"][1]))
         objective = loss(step, here)
-        gradient = gradient_of(objective, here)
         torch.manual_seed(step)
         losses = algorithm.step(two_domains())
         assert sum(losses.values()) == pytest.approx(objective(here), rel=1e-9)
-        count += 1
-        for k in (0, 1):
-            first[k] = 0.9 * first[k] + 0.1 * gradient[k]
-            second[k] = 0.999 * second[k] + 0.001 * gradient[k] ** 2
-            unbiased = first[k] / (1 - 0.9**count), second[k] / (1 - 0.999**count)
-            v[k] -= step_size * unbiased[0] / (math.sqrt(unbiased[1]) + 1e-8)
+        adam.step(values, {"v": gradient_of(objective, here)})
         found = algorithm.network.encoder.get_parameter("weight").flatten().tolist()
-        assert found == pytest.approx(v, rel=1e-6)
+        assert found == pytest.approx(values["v"].tolist(), rel=1e-6)

@@ -2,23 +2,27 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from support.domain_batches import domain_batches
 from support.networks import smooth_network
+from support.plain_training import assert_minimizes, batch_norm, cross_entropy, relu
 from support.two_parameters import two_parameter_network
 from torch import nn
 
+from contam.batch import Batch
 from contam.models.classifier import Classifier
 from contam.models.preserve import evaluating
 from contam.models.resnet_cifar import resnet_cifar
 from contam.models.small import resnet8, small_cnn
 from contam.models.sources import load
-from contam.training.algorithms.algorithm import pooled
+from contam.training.algorithms.algorithm import AlgorithmSettings, pooled
 from contam.training.algorithms.arm import ARM, ARMSettings, ContextConvolution, read_context
+from contam.training.algorithms.erm import ERM
 
-SETTINGS = ARMSettings(context_width=4, batch_size=4)
+SETTINGS = ARMSettings(step_size=0.01, context_width=4, batch_size=4)
 
 
 def context_layer(arm: ARM) -> ContextConvolution:
@@ -44,6 +48,49 @@ def test_by_hand():
     assert layer(x).flatten().tolist() == [1 + 20, 1 + 8 + 20, 1 + 12 + 60]
     with layer.sharing([1, 2]):
         assert layer(x).flatten().tolist() == [1, 1 + 8 + 50, 1 + 12 + 50]
+
+
+def test_steps_by_hand():
+    """Images of 1 x 2 pixels, of which the 5 x 5 filters reach three weights."""
+    network = Classifier(nn.Sequential(nn.Conv2d(1, 2, 1), nn.Tanh(), nn.Flatten()), 2, 4)
+    settings = ARMSettings(step_size=0.05, context_width=2)
+    algorithm = ARM(network, domains=2, classes=2, settings=settings, seed=0)
+    network.double()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(7, 1, 1, 2, generator=generator, dtype=torch.float64)
+    labels = torch.tensor([0, 1, 1, 0, 1, 0, 0])
+    x, y = images.numpy()[:, :, 0], labels.numpy()
+
+    def filtered(x, weight, bias):
+        left = x[:, :, 0] @ weight[:, :, 2, 2].T + x[:, :, 1] @ weight[:, :, 2, 3].T
+        right = x[:, :, 0] @ weight[:, :, 2, 1].T + x[:, :, 1] @ weight[:, :, 2, 2].T
+        return np.stack([left, right], axis=2) + bias[:, None]
+
+    def loss(_here):
+        def objective(v):
+            context = x
+            for layer in (0, 3, 6):
+                name = f"encoder.0.context.{layer}"
+                context = filtered(context, v[f"{name}.weight"], v[f"{name}.bias"])
+                if layer < 6:
+                    scale, shift = (
+                        v[f"encoder.0.context.{layer + 1}.{kind}"][:, None]
+                        for kind in ("weight", "bias")
+                    )
+                    context = relu(batch_norm(context, scale, shift, axes=(0, 2)))
+            means = [context[:4].mean(0)] * 4 + [context[4:].mean(0)] * 3
+            inputs = np.concatenate([x, np.stack(means)], axis=1)
+            weight = v["encoder.0.convolution.weight"][:, :, 0, 0]
+            maps = np.einsum("ncp,oc->nop", inputs, weight)
+            maps = np.tanh(maps + v["encoder.0.convolution.bias"][:, None])
+            logits = maps.reshape(7, 4) @ v["head.weight"].T + v["head.bias"]
+            return cross_entropy(logits, y)
+
+        return objective
+
+    domains = [slice(0, 4), slice(4, 7)]
+    batches = [Batch(images[part], labels[part], labels[part]) for part in domains]
+    assert_minimizes(algorithm, network, loss, batches)
 
 
 def test_the_convolution_is_linear_in_image_and_context():
@@ -90,6 +137,24 @@ def test_the_first_gradient_of_the_network_is_that_of_erm():
     own = layer.convolution.weight.grad
     assert own is not None
     torch.testing.assert_close(own[:, :3], expected["encoder.conv1.weight"].grad)
+
+
+def test_with_a_context_of_zeros_it_is_erm():
+    network, plain = smooth_network(), smooth_network()
+    settings = AlgorithmSettings(step_size=SETTINGS.step_size)
+    arm, erm = make(network), ERM(plain, domains=2, classes=3, settings=settings, seed=0)
+    layer = context_layer(arm)
+    for parameter in layer.context[-1].parameters():
+        nn.init.zeros_(parameter)
+    for _ in range(5):
+        arm.step(domain_batches(6, 9))
+        erm.step(domain_batches(6, 9))
+    found, expected = (dict(n.named_parameters()) for n in (arm.network, plain))
+    images, context = found.pop("encoder.conv1.convolution.weight").split([3, 1], dim=1)
+    assert not context.any()
+    found["encoder.conv1.weight"] = images
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-12)
 
 
 def test_the_context_network_is_trained():

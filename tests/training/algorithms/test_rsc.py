@@ -2,11 +2,14 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from support.domain_batches import domain_batches
 from support.networks import assert_same_weights, smooth_network
+from support.plain_training import assert_minimizes, cross_entropy
+from support.two_parameters import X, Y, two_domains
 from torch import nn
 
 from contam.batch import Batch
@@ -31,6 +34,35 @@ def test_by_hand():
     # The largest weight of class 0 is that of feature 1; without it, example 1 is at chance.
     logits = torch.tensor([[0.0, 0.0], [5.2, 5.0]])
     torch.testing.assert_close(found, F.cross_entropy(logits, y))
+
+
+def test_steps_by_hand():
+    """Three features, of which one is muted in two of six examples."""
+    network = Classifier(nn.Linear(1, 3), classes=2, width=3).double()
+    settings = RSCSettings(step_size=0.1, muted_features=1 / 3, muted_examples=1 / 3)
+    algorithm = RSC(network, domains=2, classes=2, settings=settings, seed=0)
+    x, y = np.ravel(X), np.ravel(Y)
+    muted_examples = set()
+
+    def logits(v, keep):
+        features = (x[:, None] * v["encoder.weight"][:, 0] + v["encoder.bias"]) * keep
+        return features @ v["head.weight"].T + v["head.bias"]
+
+    def loss(here):
+        keep, drops = np.ones((6, 3)), []
+        for i in range(6):
+            alone = np.ones((6, 3))
+            alone[i, np.argmax(here["head.weight"][y[i]])] = 0
+            whole, less = logits(here, keep)[i], logits(here, alone)[i]
+            confidence, left = (np.exp(z[y[i]]) / np.exp(z).sum() for z in (whole, less))
+            drops.append((confidence - left, i))
+        for _, i in sorted(drops)[-2:]:
+            keep[i, np.argmax(here["head.weight"][y[i]])] = 0
+            muted_examples.add(i)
+        return lambda v: cross_entropy(logits(v, keep), y)
+
+    assert_minimizes(algorithm, network, loss, two_domains(), steps=6)
+    assert len(muted_examples) > 2
 
 
 def test_the_muted_features_have_the_largest_gradients_of_the_true_logit():

@@ -2,14 +2,20 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from support.domain_batches import domain_batches
 from support.networks import smooth_network
+from support.plain_training import assert_minimizes, batch_norm, cross_entropy, relu
+from support.two_parameters import X, Y, two_domains
 from torch import nn
 
-from contam.training.algorithms.algorithm import pooled
+from contam.batch import Batch
+from contam.models.classifier import Classifier
+from contam.training.algorithms.algorithm import AlgorithmSettings
+from contam.training.algorithms.erm import ERM
 from contam.training.algorithms.selfreg import SelfReg, dissimilarity, same_class_shuffle
 
 
@@ -41,6 +47,55 @@ def test_the_dissimilarity_against_loops_over_examples():
     torch.testing.assert_close(dissimilarity(values, targets, one, other, 0.3), total / 24)
 
 
+def test_steps_by_hand():
+    """Three features of a number, and all layers of the projection."""
+    network = Classifier(nn.Linear(1, 3), classes=2, width=3).double()
+    algorithm = SelfReg(
+        network, domains=2, classes=2, settings=AlgorithmSettings(step_size=0.05), seed=0
+    )
+    trained = nn.ModuleDict({"network": network, "projection": algorithm.projection.double()})
+    x, y = np.ravel(X), np.ravel(Y)
+
+    def outputs(v):
+        z = x[:, None] * v["network.encoder.weight"][:, 0] + v["network.encoder.bias"]
+        projected = z
+        for linear, norm in ((0, 1), (3, 4), (6, 7)):
+            weight, bias, scale, shift = (
+                v[f"projection.{layer}.{kind}"]
+                for layer in (linear, norm)
+                for kind in ("weight", "bias")
+            )
+            projected = batch_norm(projected @ weight.T + bias, scale, shift)
+            projected = relu(projected) if norm < 7 else projected
+        return z, z @ v["network.head.weight"].T + v["network.head.bias"], projected
+
+    def others():
+        """For each example, the one at its place in a random order of their class."""
+        draws = torch.rand(6, dtype=torch.float64)
+        found = np.empty(6, dtype=int)
+        for label in (0, 1):
+            found[y == label] = sorted(np.flatnonzero(y == label), key=lambda i: float(draws[i]))
+        return found
+
+    def loss(here):
+        share = float(torch.distributions.Beta(0.5, 0.5).sample())
+        one, two = others(), others()
+        scale = min(1.0, cross_entropy(outputs(here)[1], y).real)
+
+        def objective(v):
+            z, logits, projected = outputs(v)
+            total = 0
+            for values, targets, weight in ((logits, logits, 1.0), (z, projected, 0.3)):
+                mixed = share * targets[one] + (1 - share) * targets[two]
+                total += weight * share * np.mean((values - targets[one]) ** 2)
+                total += weight * (1 - share) * np.mean((values - mixed) ** 2)
+            return cross_entropy(logits, y) + scale * total
+
+        return objective
+
+    assert_minimizes(algorithm, trained, loss, two_domains())
+
+
 def test_a_shuffle_is_a_random_permutation_within_classes():
     y = torch.tensor([2, 0, 1, 0, 2, 0, 1])
     seen = set()
@@ -65,17 +120,23 @@ def test_the_projection_is_trained():
     assert algorithm.state_tensors().keys() >= {f"projection/{name}" for name in after}
 
 
-def test_with_one_example_of_each_class_the_head_learns_as_by_erm():
-    """An example is then its own shuffle, so that its logits have no distance to it."""
-    algorithm, plain = make(), smooth_network()
-    batches = domain_batches(3)
-    x, y, _ = pooled(batches)
-    losses = algorithm.losses(batches)
-    assert losses["logits"].item() == pytest.approx(0, abs=1e-20)
-    torch.testing.assert_close(losses["risk"], F.cross_entropy(plain(x), y))
-    algorithm.step(batches)
-    F.cross_entropy(plain(x), y).backward()
-    torch.testing.assert_close(algorithm.network.head.weight.grad, plain.head.weight.grad)
+def test_among_equal_examples_and_without_a_projection_it_is_erm():
+    """All examples of a class are copies of one, so that nothing is dissimilar to another."""
+    networks = smooth_network(), smooth_network()
+    settings = AlgorithmSettings(step_size=0.01)
+    algorithm, erm = (
+        kind(network, domains=2, classes=3, settings=settings, seed=0)
+        for kind, network in zip((SelfReg, ERM), networks, strict=True)
+    )
+    algorithm.projection = nn.Sequential()
+    (originals,) = domain_batches(3)
+    batches = [Batch(*(part[b.y] for part in originals)) for b in domain_batches(6, 9)]
+    for _ in range(5):
+        losses = algorithm.step(batches)
+        erm.step(batches)
+        assert losses["logits"] + losses["features"] == pytest.approx(0, abs=1e-20)
+    for found, expected in zip(*(n.parameters() for n in networks), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_the_terms_are_scaled_by_the_risk_and_at_most_by_one():

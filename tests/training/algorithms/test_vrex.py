@@ -1,10 +1,25 @@
 """VREx: the variance of the risks, and the annealing."""
 
+import pytest
+import torch
 from support.domain_problems import assert_trains_as, point_algorithm
 from support.two_parameters import assert_trained_as, made, mean, risk_of
 
 from contam.training.algorithms.erm import ERM
-from contam.training.algorithms.vrex import VREx
+from contam.training.algorithms.vrex import VREx, risk_variance
+
+
+def test_the_variance_by_hand():
+    """The mean is 3, and the squared deviations are 4, 1 and 9."""
+    found = risk_variance(torch.tensor([1.0, 2.0, 6.0]))
+    assert found.item() == pytest.approx((4 + 1 + 9) / 3)
+
+
+def test_the_variance_is_half_the_mean_squared_difference_of_all_pairs():
+    risks = torch.rand(5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    differences = risks[:, None] - risks
+    torch.testing.assert_close(risk_variance(risks), differences.square().mean() / 2)
+    assert risk_variance(risks[:1].expand(4)) == 0
 
 
 def test_steps_by_hand():

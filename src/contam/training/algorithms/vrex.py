@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, final
 
+from jaxtyping import Float
 from pydantic import NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 
@@ -41,4 +42,22 @@ class VREx(AnnealedObjective):
         """Return the mean risk and the weighted variance of the risks."""
         found = risks(self.logits(self.features(pooled(batches).x)), batches)
         weight = 1.0 if self.done < self.settings.anneal_steps else self.settings.penalty_weight
-        return {"risk": found.mean(), "variance": weight * found.var(correction=0)}
+        return {"risk": found.mean(), "variance": weight * risk_variance(found)}
+
+
+def risk_variance(domain_risks: Float[Tensor, " domains"]) -> Float[Tensor, ""]:
+    """Return the variance of the risks over the domains.
+
+    Args:
+        domain_risks: risk of each domain.
+
+    Returns:
+        The mean squared deviation from the mean risk; 0 if all risks are the same.
+
+    Source: Krueger et al. (2021), V-REx.
+
+    >>> import torch
+    >>> risk_variance(torch.tensor([1.0, 3.0]))
+    tensor(1.)
+    """
+    return domain_risks.var(correction=0)
