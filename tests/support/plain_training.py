@@ -62,7 +62,7 @@ def cross_entropy(logits: np.ndarray, y: np.ndarray) -> complex:
 
 def relu(z: np.ndarray) -> np.ndarray:
     """The positive part."""
-    return np.where(z.real > 0, z, 0)
+    return np.where(np.real(z) > 0, z, 0)
 
 
 def batch_norm(

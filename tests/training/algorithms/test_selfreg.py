@@ -122,12 +122,10 @@ def test_the_projection_is_trained():
 
 def test_among_equal_examples_and_without_a_projection_it_is_erm():
     """All examples of a class are copies of one, so that nothing is dissimilar to another."""
-    networks = smooth_network(), smooth_network()
+    network, plain = smooth_network(), smooth_network()
     settings = AlgorithmSettings(step_size=0.01)
-    algorithm, erm = (
-        kind(network, domains=2, classes=3, settings=settings, seed=0)
-        for kind, network in zip((SelfReg, ERM), networks, strict=True)
-    )
+    algorithm = SelfReg(network, domains=2, classes=3, settings=settings, seed=0)
+    erm = ERM(plain, domains=2, classes=3, settings=settings, seed=0)
     algorithm.projection = nn.Sequential()
     (originals,) = domain_batches(3)
     batches = [Batch(*(part[b.y] for part in originals)) for b in domain_batches(6, 9)]
@@ -135,7 +133,7 @@ def test_among_equal_examples_and_without_a_projection_it_is_erm():
         losses = algorithm.step(batches)
         erm.step(batches)
         assert losses["logits"] + losses["features"] == pytest.approx(0, abs=1e-20)
-    for found, expected in zip(*(n.parameters() for n in networks), strict=True):
+    for found, expected in zip(network.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
