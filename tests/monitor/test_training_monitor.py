@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from rich.console import Console
+from support.noise import noise
 from support.trainers import LabeledPixels, train_with_lightning, train_with_transformers
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -27,7 +28,7 @@ from contam.measures.usable_information import usable_information
 from contam.models.logits_adapter import LogitsAdapter
 from contam.monitor import hugging_face, lightning, tensorboard, watching, weights_and_biases
 from contam.monitor.callbacks import MonitorListener
-from contam.monitor.page import WATCHED, rows_of
+from contam.monitor.page import WATCHED, alarm, rows_of
 from contam.monitor.sinks import terminal
 from contam.monitor.snapshot import grid_or_tokens
 from contam.monitor.training_monitor import TrainingMonitor, watch
@@ -430,6 +431,54 @@ def test_a_named_run_resumes_and_has_a_page(tmp_path):
         assert all(panel.description and not panel.empty for panel in figure.panels)
     page = report.page([run], {WATCHED.name: WATCHED})
     assert "<h1>Training monitor</h1>" in page and "To repeat it" not in page
+
+
+class Staged(nn.Module):
+    """Classifies by the first four inputs, which its first or its second layer separates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.early = nn.ReLU(), nn.ReLU(), False
+
+    def forward(self, x):
+        clean = torch.cat([x[:, :4], 0 * x[:, 4:]], dim=1)
+        first = self.first(20 + (clean if self.early else x))
+        return 20 * self.second(first - 20)[:, :4]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(False, True), (True, True), (True, False), (False, False)]
+)
+def test_only_a_share_above_the_untrained_network_raises_the_alarm(before, after, tmp_path):
+    y = torch.arange(240) % 4
+    x = torch.cat([0.5 * torch.eye(4)[y], 3 * noise(240, 12)], dim=1)
+    model = Staged()
+    model.early = before
+    watched = quiet(model, (x, y), out=tmp_path)
+    model.early = after
+    watched.steps = 1
+    watched.snapshot()
+    shares = [one.network["decided_early"] for one in watched.snapshots.values()]
+    # Neighbors in noise are right for about one of four classes.
+    assert all((share == 1) if early else (share < 0.5)
+               for share, early in zip(shares, (before, after), strict=True))  # fmt: skip
+    assert watched.folder is not None
+    said = alarm(Run.load(watched.folder))
+    assert bool(said) == (after and not before)
+    if said:
+        assert f"compared with {shares[0]:.0%} at the first snapshot" in said
+
+
+def test_shares_of_each_probe_are_among_defined_depths():
+    data = domain()
+    undefined = 0.0
+    for seed in range(4):
+        found = quiet(network(seed), data, layers=LAYERS).snapshots[0]
+        if found.network["undefined"] < 1:
+            undefined = max(undefined, found.network["undefined"])
+            assert found.layers["softmax"]["decided"] == 1
+            assert found.layers["1"]["decided"] == found.network["decided_early"]
+    assert undefined > 0.1
 
 
 def test_the_terminal_gets_a_line_for_each_snapshot_and_a_file_gets_none():

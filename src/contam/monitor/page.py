@@ -13,9 +13,11 @@ MAX_PROFILES = 5
 """Maximum number of steps at which layers are drawn."""
 ALARM = 0.5
 """Smallest share of predictions decided early that raises the early alarm."""
+RISE = 0.1
+"""Smallest excess of this share over that of the untrained network that raises the alarm."""
 LAYERED = {
     "information": ("Usable information", "bits about the class"),
-    "decided": ("Decided by this probe", "share of queries"),
+    "decided": ("Decided by this probe", "share of queries with a depth"),
     "selectivity": ("Class selectivity", "mean over neurons"),
     "asymmetry": ("Activation asymmetry", "mean over neurons, a rate"),
 }
@@ -107,7 +109,10 @@ def _course(course: list[dict[str, Any]], missing: str) -> Figure:
         "Accuracy": ("share correct", {"accuracy": "queries"} | _short(other_sets)),
         "Decided early": (
             "share of queries",
-            {"decided_early": "by the first layer", "undefined": "without a depth"},
+            {
+                "decided_early": "by the first layer, of those with a depth",
+                "undefined": "without a depth",
+            },
         ),
         "Class-profile attenuation in the last layer": (
             "share of the class profile lost",
@@ -129,7 +134,8 @@ def _course(course: list[dict[str, Any]], missing: str) -> Figure:
         "The training over its steps",
         "Each snapshot shows the same few hundred examples to the network. A prediction is decided "
         "early if neighbors in the input or the first layer predict it and no later layer changes "
-        f"it.{missing}",
+        "it; predictions without a depth are not counted. The first snapshot, before training, is "
+        f"the control: the early alarm compares the share that is decided early with it.{missing}",
         "ours",
         tuple(panels),
         tuple(all_rows),
@@ -230,9 +236,12 @@ def summarize(run: Run) -> str:
 
 
 def alarm(run: Run) -> str:
-    """Return the early alarm: an easy feature may decide most predictions.
+    """Return the early alarm: the network may have learned an easy feature that decides.
 
-    The first snapshot is the control and raises no alarm.
+    The first snapshot, of the network before training, is the control: untrained layers keep what
+    neighbors read in the input. A later snapshot raises the alarm if at least `ALARM` of the
+    predictions with a depth are decided early, and at least `RISE` more than in the control. If the
+    control has no depths, there is no alarm.
 
     Args:
         run: the run of a monitor.
@@ -243,7 +252,8 @@ def alarm(run: Run) -> str:
     Raises:
         RunError: there is no snapshot.
 
-    Source: ours, after Murali et al. (2023), who interpret small depths by eye.
+    Source: ours, after Murali et al. (2023), who interpret small depths by eye and without a
+        control.
 
     >>> import torch
     >>> from contam.monitor import watch
@@ -251,16 +261,20 @@ def alarm(run: Run) -> str:
     >>> model = torch.nn.Sequential(torch.nn.ReLU())
     >>> with watch(model, (torch.eye(2)[y], y), out="runs", show=False) as monitor:
     ...     monitor.step()
-    >>> alarm(Run.load(monitor.folder))[:61]
-    'Early alarm: at step 1, 100% of the predictions are decided b'
+    >>> alarm(Run.load(monitor.folder))
+    ''
     """
-    for row in course_of(run)[1:]:
+    first, *later = course_of(run)
+    control = first.get("decided_early")
+    for row in later:
         share = row.get("decided_early")
-        if share is not None and share >= ALARM:
+        if control is not None and share is not None and share >= max(ALARM, control + RISE):
             return (
-                f"Early alarm: at step {row['step']:,}, {share:.0%} of the predictions are decided "
-                "by the input or the first layer. An easy feature may decide them. It can be a "
-                "shortcut, or the class may be easy to see: check the accuracy on shifted data."
+                f"Early alarm: at step {row['step']:,}, {share:.0%} of the predictions that have "
+                "a depth are decided by the input or the first layer, compared with "
+                f"{control:.0%} at the first snapshot, the control (step {first['step']:,}). An "
+                "easy feature may decide them. It can be a shortcut, or the class may be easy to "
+                "see: check the accuracy on shifted data."
             )
     return ""
 

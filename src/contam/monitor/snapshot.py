@@ -185,14 +185,13 @@ def _neighbors(
         snapshot.left_out.append("depth: it needs every probe")
         return
     depth = prediction_depth(torch.stack(decisions), predictions)
-    for place, probe in enumerate(probes):
-        share = float((depth <= place).double().mean())
-        snapshot.layers[probe.name]["decided"] = share
-        if place == EARLY and not depth.isnan().all():
-            snapshot.network["decided_early"] = float(
-                (depth <= place).sum() / (~depth.isnan()).sum()
-            )
     snapshot.network["undefined"] = float(depth.isnan().double().mean())
+    defined = depth[~depth.isnan()]
+    if not len(defined):
+        return
+    for place, probe in enumerate(probes):
+        snapshot.layers[probe.name]["decided"] = float((defined <= place).double().mean())
+    snapshot.network["decided_early"] = float((defined <= EARLY).double().mean())
 
 
 def _decisions(

@@ -232,7 +232,8 @@ def watch(
 ) -> TrainingMonitor:
     """Monitor a network in training: take a snapshot now, as the control, and then at an interval.
 
-    Every snapshot uses the same few examples of every class.
+    Every snapshot uses the same few examples of every class. The early alarm on the page of the
+    record compares later snapshots with the first, so start the monitor before the training.
 
     Args:
         model: the network; a snapshot changes neither its state nor any random state.
