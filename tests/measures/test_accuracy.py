@@ -16,9 +16,11 @@ from contam.measures.accuracy import (
     Hits,
     accuracy,
     clopper_pearson,
+    mean_change,
     paired_change,
     unpaired_change,
 )
+from contam.rng import generator_for
 
 COUNTS = st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -151,6 +153,40 @@ def test_paired_intervals_hold_the_true_difference_as_often_as_they_say(shares):
             chance = float(of_counts.pmf([gained, lost, n - gained - lost]))
             held += chance * (low <= shares[0] - shares[1] <= high)
     assert 0.93 <= held <= 1
+
+
+@given(COUNTS)
+def test_the_mean_change_of_one_set_is_the_paired_change(counts):
+    gained, n = counts
+    changes = torch.tensor([1.0] * gained + [0.0] * (n - gained) + [-1.0] * 3)
+    found = mean_change([changes])
+    assert found.value == pytest.approx((gained - 3) / (n + 3))
+    assert (found.low, found.high) == pytest.approx(paired_change(gained, 3, n + 3))
+
+
+def test_unchanged_examples_have_an_interval_wider_than_0():
+    for sets in ([20], [20, 20], [20, 50]):
+        found = mean_change([torch.zeros(n) for n in sets])
+        assert found.low < 0 == found.value < found.high
+    with pytest.raises(ValueError, match=r"sets of \[3, 0\]"):
+        mean_change([torch.zeros(3), torch.zeros(0)])
+
+
+@pytest.mark.parametrize("rates", [(0.01, 0.01), (0.05, 0.0), (0.2, 0.05)])
+@pytest.mark.parametrize(("sets", "networks", "common"), [(3, 1, 0), (1, 3, 0), (1, 3, 0.5)])
+def test_mean_changes_hold_the_true_change_as_often_as_they_say(rates, sets, networks, common):
+    """Over sets, and over networks that have some of the changes in common."""
+    n, repetitions = 40, 400
+    shape, generator = (repetitions, sets, networks, n), generator_for(0, "test/changes")
+    own, kept = torch.rand(2, *shape, generator=generator)
+    drawn = torch.where(kept < common, own[:, :, :1], own)
+    gained, lost = drawn < rates[0], drawn > 1 - rates[1]
+    held = 0
+    for changes in (gained.double() - lost.double()).mean(2):
+        found = mean_change(list(changes))
+        held += found.low <= rates[0] - rates[1] <= found.high
+    # Three standard errors below 95 %.
+    assert held / repetitions > 0.95 - 3 * (0.95 * 0.05 / repetitions) ** 0.5
 
 
 @given(COUNTS)

@@ -7,11 +7,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom
 from sklearn.neighbors import KNeighborsClassifier
 from support.noise import noise
 from torch import Tensor, nn
 
 from contam.batch import Batch, Domain
+from contam.measures.accuracy import clopper_pearson
 from contam.measures.depth import (
     UNCERTAIN,
     Depths,
@@ -23,6 +25,7 @@ from contam.measures.depth import (
     draw_unbalanced_support,
     model_depths,
     prediction_depth,
+    share_over_draws,
 )
 from contam.measures.layerwise import Layer
 from contam.measures.neighbors import Votes
@@ -208,6 +211,47 @@ def test_undefined_depths_are_counted_and_excluded_from_the_mean():
         assert estimate.low < estimate.value < estimate.high
     with pytest.raises(ValueError, match=r"must be in 0\.\.2"):
         found.decided_by(3)
+
+
+@pytest.mark.parametrize("depth", [0.0, torch.nan])
+def test_shares_of_0_and_1_have_exact_intervals(depth):
+    layers, support, asked = toy(probes=2)
+    base = depths(layers, support, asked, rule=Rule(k=7, reference="label"))
+    found = found_of(torch.full((1, 10), depth), base)
+    undefined = found.undefined()
+    missing = 10 * int(undefined.value)
+    assert (undefined.low, undefined.high) == clopper_pearson(missing, 10)
+    if not missing:
+        late = found_of(torch.ones(1, 10), base)
+        for one, count in ((found.decided_by(0), 10), (late.decided_by(0), 0)):
+            assert (one.value, one.low, one.high) == (count / 10, *clopper_pearson(count, 10))
+
+
+def test_shares_are_among_defined_depths_with_their_exact_interval():
+    events = torch.tensor([[1.0] * 3 + [0.0] * 4 + [torch.nan] * 5])
+    found = share_over_draws(events)
+    assert (found.value, found.low, found.high) == pytest.approx((3 / 7, *clopper_pearson(3, 7)))
+    with pytest.raises(ValueError, match="at least one event"):
+        share_over_draws(events[:, 7:])
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.05, 0.3])
+def test_shares_hold_the_true_rate_as_often_as_they_say(rate):
+    """The intervals of n queries, by the probability of each count, and of several draws."""
+    n, held = 10, 0.0
+    for count in range(n + 1):
+        found = share_over_draws((torch.arange(n)[None] < count).double())
+        held += float(binom.pmf(count, n, rate)) * (found.low <= rate <= found.high)
+    assert held >= 0.95
+    repetitions, draws = 300, 4
+    generator = torch.Generator().manual_seed(0)
+    # A query keeps its event over draws with probability one half.
+    common = torch.rand(repetitions, 1, 30, generator=generator).expand(-1, draws, -1)
+    own = torch.rand(repetitions, draws, 30, generator=generator)
+    kept = torch.rand(repetitions, draws, 30, generator=generator) < 0.5
+    found = [share_over_draws(e) for e in (torch.where(kept, common, own) < rate).double()]
+    held = sum(one.low <= rate <= one.high for one in found) / repetitions
+    assert held > 0.95 - 3 * (0.95 * 0.05 / repetitions) ** 0.5
 
 
 def test_several_draws_add_the_variance_of_the_support():

@@ -53,8 +53,9 @@ def test_two_identical_arms_differ_by_exactly_0(result):
     for seed in (0, 1):
         assert same(result.weights("baseline", seed), result.weights("no change", seed))
     rows = result.differences.query("arm == 'no change'")
-    numbers = rows[["difference", "low", "high", "low_examples", "high_examples"]]
-    assert (numbers == 0).all(axis=None)
+    assert (rows[["difference", "low", "high"]] == 0).all(axis=None)
+    # Other examples may change, so the interval over examples does not have the width 0.
+    assert (rows["low_examples"] < 0).all() and (rows["high_examples"] > 0).all()
     assert (rows["p"] == 1).all()
     assert result.sentence == "No remedy changes OOD accuracy beyond chance."
 

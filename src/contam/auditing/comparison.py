@@ -23,6 +23,7 @@ from contam.auditing.records import Interval, SetScores
 from contam.auditing.single_pass import PassResult, balanced
 from contam.batch import Batch
 from contam.data.object_removal import has_border
+from contam.measures.accuracy import Accuracy, paired_change, unpaired_change
 from contam.measures.intervals import bootstrap
 from contam.models.logits_adapter import LogitsAdapter
 from contam.models.observe import Observer
@@ -155,11 +156,8 @@ class Comparison:
 
     @cached_property
     def loss(self) -> Interval:
-        """ID accuracy minus OOD accuracy, with its bootstrap interval."""
-        own, other = self.id.correct.double(), self.ood.correct.double()
-        return interval_of(
-            lambda a, b: own[a].mean() - other[b].mean(), (len(own), len(other)), seed=self.seed
-        )
+        """ID accuracy minus OOD accuracy, with the interval of `difference_of`."""
+        return difference_of(self.id.correct, self.ood.correct)
 
     @property
     def chance(self) -> float:
@@ -367,11 +365,25 @@ def interval_of(
     return Interval(value=found.value, low=found.low, high=found.high)
 
 
-def gain_of(before: Bool[Tensor, " n"], after: Bool[Tensor, " n"], *, seed: int = 0) -> Interval:
-    """Return the gain in accuracy on the same examples, with its interval.
+def gain_of(before: Bool[Tensor, " n"], after: Bool[Tensor, " n"]) -> Interval:
+    """Return the gain in accuracy on the same examples, with the interval of `paired_change`.
 
-    >>> gain_of(torch.zeros(9).bool(), torch.ones(9).bool())
-    Interval(value=1.0, low=1.0, high=1.0)
+    >>> gain = gain_of(torch.zeros(9).bool(), torch.ones(9).bool())
+    >>> gain.value, round(gain.low, 3), round(gain.high, 3)
+    (1.0, 0.485, 1.0)
     """
-    gained = after.double() - before.double()
-    return interval_of(lambda rows: gained[rows].mean(), (len(gained),), seed=seed)
+    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
+    low, high = paired_change(gained, lost, len(before))
+    return Interval(value=(gained - lost) / len(before), low=low, high=high)
+
+
+def difference_of(one: Bool[Tensor, " n"], other: Bool[Tensor, " m"]) -> Interval:
+    """Return the accuracy on some examples minus that on others, with its interval.
+
+    >>> loss = difference_of(torch.ones(20).bool(), torch.ones(20).bool())
+    >>> loss.value, round(loss.low, 3), round(loss.high, 3)
+    (0.0, -0.121, 0.121)
+    """
+    first, second = (Accuracy(int(correct.sum()), len(correct)) for correct in (one, other))
+    low, high = unpaired_change(second, first)
+    return Interval(value=first.share - second.share, low=low, high=high)

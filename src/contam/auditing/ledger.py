@@ -24,7 +24,7 @@ from contam.auditing.causes.label_mismatch import LabelMismatch
 from contam.auditing.causes.label_noise import LabelNoise
 from contam.auditing.causes.subtypes import NewSubtypes
 from contam.auditing.causes.undertrained import Undertrained
-from contam.auditing.comparison import Comparison, Treatment, interval_of
+from contam.auditing.comparison import Comparison, Treatment, gain_of, interval_of
 from contam.auditing.records import (
     UNEXPLAINED,
     CauseEvidence,
@@ -270,11 +270,11 @@ def _group(
         return _group(comparison, base, [p for k, p in enumerate(players) if k != worst])
     entries = []
     for k, test in enumerate(players):
-        alone = worth[frozenset({k})] - worth[frozenset()]
+        alone = gain_of(worth[frozenset()].bool(), worth[frozenset({k})].bool())
         entries.append(
             LostPoints(
                 cause=test.step.leads_to, what=test.what, how="given back", fix=test.fix,
-                points=_mean(values[k], comparison.seed), alone=_mean(alone, comparison.seed),
+                points=_mean(values[k], comparison.seed), alone=alone,
             )
         )  # fmt: skip
     return entries

@@ -169,7 +169,7 @@ def measure_repairs(
                 continue
             if effect is not None:
                 pairs = len(inputs.same.get(on, ()))
-                rows.append(_record(repair, on, effect, pairs=pairs, seed=inputs.seed))
+                rows.append(_record(repair, on, effect, pairs=pairs))
         measured += sorted(rows, key=lambda row: -row.gain.value)
     return tuple(measured), tuple(dict.fromkeys(left_out))
 
@@ -254,10 +254,8 @@ def _among(pairs: Tensor, rows: tuple[Tensor, Tensor]) -> Tensor:
     return found[(found >= 0).all(dim=1)]
 
 
-def _record(
-    repair: Repair, on: str, effect: RepairEffect, *, pairs: int, seed: int
-) -> MeasuredRemedy:
-    gain = effect.gain(seed=seed)
+def _record(repair: Repair, on: str, effect: RepairEffect, *, pairs: int) -> MeasuredRemedy:
+    gain = effect.gain()
     shown = "1 OOD example shows" if pairs == 1 else f"{pairs} OOD examples show"
     note = f"{shown} the content of ID examples; both were kept in one half."
     return MeasuredRemedy(

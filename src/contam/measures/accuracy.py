@@ -1,15 +1,21 @@
 """Accuracy with the confidence interval that a finite test set allows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Float, Int
+from scipy.optimize import brentq
 from scipy.special import betaincinv, ndtri
 from torch import Tensor, nn
 
+from contam.measures.intervals import Estimate
 from contam.models.logits_adapter import LogitsAdapter
 from contam.models.observe import observe
 from contam.rng import preserve_rng
+
+STEP = 1e-9
+"""Distance from a change of accuracy at which the search of the ends of its interval begins."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +106,10 @@ def accuracy(model: nn.Module, data: Any, *, batch_size: int = 256) -> Accuracy:
     return hits.compute()
 
 
-def clopper_pearson(correct: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
+def clopper_pearson(correct: float, count: float, confidence: float = 0.95) -> tuple[float, float]:
     """Both ends of the exact interval for a share, given `correct` successes in `count` trials.
+
+    The numbers may be effective numbers of dependent trials, which are not whole.
 
     Raises:
         ValueError: more were correct than there were, or a confidence outside (0, 1).
@@ -122,29 +130,88 @@ def clopper_pearson(correct: int, count: int, confidence: float = 0.95) -> tuple
 
 
 def paired_change(
-    gained: int, lost: int, count: int, confidence: float = 0.95
+    gained: float, lost: float, count: float, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Both ends of an interval for a change of accuracy on the same examples.
+    """Both ends of the score interval for a change of accuracy on the same examples.
 
     Args:
         gained: examples that are correct only after the change.
         lost: examples that are correct only before it.
-        count: all examples.
+        count: all examples. The numbers may be effective numbers, which are not whole.
         confidence: level of the interval.
 
-    Source: ours; Agresti and Min (2005), half an example added to each of the four outcomes.
+    Source: ours; Tango (1998).
 
     Raises:
         ValueError: more examples changed than there are.
 
     >>> [round(end, 3) for end in paired_change(9, 1, 100)]
-    [0.017, 0.14]
+    [0.023, 0.154]
+    >>> [round(end, 3) for end in paired_change(0, 0, 20)]
+    [-0.161, 0.161]
     """
     if not (gained >= 0 <= lost and gained + lost <= count and count > 0):
         raise ValueError(f"no interval for {gained} gained and {lost} lost examples of {count}")
-    center = (gained - lost) / (count + 2)
-    variance = (gained + lost + 1) / (count + 2) - center**2
-    return _around(center, variance / (count + 2), confidence)
+    normal, value = float(ndtri((1 + confidence) / 2)), (gained - lost) / count
+
+    def excess(change: float) -> float:
+        """The squared score of a change of the accuracy, above that of the level."""
+        b = (2 * count - gained + lost) * change - gained - lost
+        c = -lost * change * (1 - change)
+        # The most likely rate of lost examples for this change.
+        rate = (max(b * b - 8 * count * c, 0.0) ** 0.5 - b) / (4 * count)
+        variance = count * (2 * rate + change * (1 - change))
+        return (gained - lost - count * change) ** 2 - normal**2 * variance
+
+    low, high = -1.0, 1.0
+    if value - STEP > -1 and excess(-1.0) > 0:
+        low = brentq(excess, -1.0, value - STEP)
+    if value + STEP < 1 and excess(1.0) > 0:
+        high = brentq(excess, value + STEP, 1.0)
+    return float(low), float(high)
+
+
+def mean_change(changes: Sequence[Float[Tensor, " n"]], confidence: float = 0.95) -> Estimate:
+    """The mean over data sets of the mean change on the same examples, with its interval.
+
+    Each set has the interval of `paired_change`. Means over several networks vary less than the
+    changes of one; they count as the number of examples with the same variance of the mean.
+
+    Args:
+        changes: for each data set, the change of each example, in [-1, 1]: 1 and -1 for an example
+            that is gained and lost, or a mean of such changes over several networks.
+        confidence: level of the interval.
+
+    Source: ours; Tango (1998) for each set, Newcombe (1998) for the sum over independent sets.
+
+    Raises:
+        ValueError: there is no set, or one has no example.
+
+    >>> import torch
+    >>> unchanged = mean_change([torch.zeros(20)])
+    >>> [round(end, 3) for end in (unchanged.low, unchanged.value, unchanged.high)]
+    [-0.161, 0.0, 0.161]
+    """
+    if not changes or not all(map(len, changes)):
+        raise ValueError(f"expected changes of examples, got sets of {[len(c) for c in changes]}")
+    total, below, above = 0.0, 0.0, 0.0
+    for each in changes:
+        change, count = each.double(), len(each)
+        value, size = float(change.mean()), float(change.abs().sum())
+        gained, lost = (size + count * value) / 2, (size - count * value) / 2
+        # The variance in proportion to that of one network; as if two more examples had changed,
+        # one gained and one lost by half, since the variance of few changes is uncertain.
+        center = (count * value / (count + 2)) ** 2
+        squares = float(change.square().sum())
+        ratio = ((squares + 1) / (count + 2) - center) / ((size + 1) / (count + 2) - center)
+        low, high = paired_change(
+            max(gained, 0.0) / ratio, max(lost, 0.0) / ratio, count / ratio, confidence
+        )
+        total += value
+        below += (value - low) ** 2
+        above += (high - value) ** 2
+    sets = len(changes)
+    return Estimate(total / sets, (total - below**0.5) / sets, (total + above**0.5) / sets)
 
 
 def unpaired_change(

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from contam.inputs import as_domain
+from contam.measures.accuracy import clopper_pearson
 from contam.measures.intervals import Estimate, bootstrap
 from contam.measures.layerwise import Layer, layerwise, over_grid, predictions, reading_name
 from contam.measures.neighbors import Metric, Votes, vote
@@ -216,23 +217,16 @@ class Depths:
             seed=seed, resamples=resamples, confidence=confidence,
         )  # fmt: skip
 
-    def undefined(
-        self, *, seed: int = 0, resamples: int = 1000, confidence: float = 0.95
-    ) -> Estimate:
-        """Return the share of queries without a depth, in [0, 1]."""
-        return bootstrap(
-            lambda d, q: self.depth[d][:, q].isnan().double().mean(),
-            self.depth.shape,
-            seed=seed, resamples=resamples, confidence=confidence,
-        )  # fmt: skip
+    def undefined(self, *, confidence: float = 0.95) -> Estimate:
+        """Return the share of queries without a depth, in [0, 1], with its exact interval."""
+        return share_over_draws(self.depth.isnan().double(), confidence=confidence)
 
-    def decided_by(
-        self, probe: int, *, seed: int = 0, resamples: int = 1000, confidence: float = 0.95
-    ) -> Estimate:
+    def decided_by(self, probe: int, *, confidence: float = 0.95) -> Estimate:
         """Return the share of defined depths that are at most `probe`, in [0, 1].
 
         A high share at the first probes, early in training, means that an easy feature decides. It
-        does not show whether this feature is spurious. Report `undefined` beside it.
+        does not show whether this feature is spurious. Report `undefined` beside it. The interval
+        is that of `share_over_draws`.
 
         Raises:
             ValueError: If there is no such probe, or no depth is defined.
@@ -242,11 +236,46 @@ class Depths:
         if self.depth.isnan().all():
             raise ValueError("the last probe disagrees with every reference: no depth is defined")
         early = torch.where(self.depth.isnan(), torch.nan, (self.depth <= probe).double())
-        return bootstrap(
-            lambda d, q: early[d][:, q].nanmean(),
-            self.depth.shape,
-            seed=seed, resamples=resamples, confidence=confidence,
-        )  # fmt: skip
+        return share_over_draws(early, confidence=confidence)
+
+
+def share_over_draws(
+    events: Float[Tensor, "draws queries"], *, confidence: float = 0.95
+) -> Estimate:
+    """Return the share of events with its exact interval, also for several draws of a support.
+
+    For one draw this is the Clopper-Pearson interval. Several draws of the same queries are not
+    independent; they count as the number of independent queries with the same variance of the
+    share, and at most as the number of queries.
+
+    Args:
+        events: 1 or 0 for each draw and query; nan is left out.
+        confidence: Level of the interval.
+
+    Raises:
+        ValueError: If all are nan.
+
+    Source: ours; Clopper and Pearson (1934), Korn and Graubard (1998) for the effective number.
+
+    >>> share = share_over_draws(torch.zeros(1, 10))
+    >>> round(share.value, 3), round(share.low, 3), round(share.high, 3)
+    (0.0, 0.0, 0.308)
+    """
+    known = ~events.isnan()
+    if not known.any():
+        raise ValueError("a share needs at least one event that is not nan")
+    draws, queries = events.shape
+    share = float(events.nanmean(dtype=torch.float64))
+    # Residuals of the ratio of two sums, whose means add up to 0.
+    residuals = (events.double() - share).nan_to_num(0.0) / known.double().mean()
+    variance = float(residuals.mean(0).square().sum()) / queries**2
+    if draws > 1:
+        variance += float(residuals.mean(1).var()) / draws
+    count = float(known.any(0).sum())
+    if variance > 0:
+        count = min(count, share * (1 - share) / variance)
+    low, high = clopper_pearson(share * count, count, confidence)
+    return Estimate(share, low, high)
 
 
 def depths(

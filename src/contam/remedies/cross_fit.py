@@ -11,7 +11,8 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from contam.batch import Batch
-from contam.measures.intervals import Estimate, bootstrap
+from contam.measures.accuracy import mean_change
+from contam.measures.intervals import Estimate
 from contam.models.linear_head import LinearHead, find_head, head_of
 from contam.models.logits_adapter import LogitsAdapter
 from contam.remedies.fresh_head import FreshHead
@@ -38,10 +39,9 @@ class RepairEffect:
     labels: int
     """Labels of OOD examples that one fit uses, at most."""
 
-    def gain(self, *, seed: int = 0) -> Estimate:
-        """Return OOD accuracy after minus before, with its paired 95 % bootstrap interval."""
-        change = self.ood_after.double() - self.ood_before.double()
-        return bootstrap(lambda rows: change[rows].mean(), (len(change),), seed=seed)
+    def gain(self) -> Estimate:
+        """Return OOD accuracy after minus before, with the interval of `paired_change`."""
+        return mean_change([self.ood_after.double() - self.ood_before.double()])
 
 
 def cross_fit(

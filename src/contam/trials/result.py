@@ -12,7 +12,7 @@ from torch import Tensor
 
 from contam.auditing.intervals import points
 from contam.auditing.records import Interval
-from contam.measures.intervals import bootstrap
+from contam.measures.accuracy import mean_change
 from contam.measures.paired_comparison import holm, paired_difference
 from contam.run import DataFrame, Run, RunError, write_atomically
 from contam.training.changes import CHANGES
@@ -24,7 +24,6 @@ FEW_SEEDS = 5
 """Number of seeds below which the result says that there are few."""
 LEVEL = 0.05
 """Largest p-value, after Holm's correction, of a difference that is beyond chance."""
-RESAMPLES = 500
 MOVED = 0.01
 """Smallest change of an entry of the ledger that is listed, as a share of all examples."""
 
@@ -336,11 +335,7 @@ def _differences(
 
 def _over_examples(gained: Sequence[Tensor]) -> dict[str, float]:
     """The mean over sets of the mean gain, with its interval over the examples of each."""
-    found = bootstrap(
-        lambda *rows: torch.stack([g[r].mean() for g, r in zip(gained, rows, strict=True)]).mean(),
-        [len(g) for g in gained],
-        resamples=RESAMPLES,
-    )
+    found = mean_change(gained)
     return {"difference": found.value, "low": found.low, "high": found.high}
 
 

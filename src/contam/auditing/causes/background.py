@@ -269,7 +269,7 @@ class BackgroundShortcut(Cause):
             found.treatments[True].images,
             fix="train on images whose background does not predict the class",
         )  # fmt: skip
-        result = TreatmentResult(comparison.name, treatment, other, own, comparison.seed)
+        result = TreatmentResult(comparison.name, treatment, other, own)
         gain, relies = result.gain, fall >= self.follows
         share, answer = self.share_of_loss(
             comparison, gain, sure=relies and result.p_value < SIGNIFICANCE, unsure="no"

@@ -152,9 +152,7 @@ class Cause(ABC):
             control: what `before` had, where that is not the images as they are.
             numbers: further numbers for the page.
         """
-        result = TreatmentResult(
-            comparison.name, treatment, before, after, comparison.seed, control
-        )
+        result = TreatmentResult(comparison.name, treatment, before, after, control)
         share, answer = self.share_of_loss(
             comparison, result.gain, sure=result.p_value < SIGNIFICANCE
         )
@@ -196,15 +194,13 @@ class TreatmentResult:
     treatment: Treatment
     before: Bool[Tensor, " n"]
     after: Bool[Tensor, " n"]
-    seed: int = 0
-    """Seed of the interval."""
     control: str = ""
     """What `before` had, where that is not the images as they are."""
 
     @cached_property
     def gain(self) -> Interval:
         """Accuracy after minus before."""
-        return gain_of(self.before, self.after, seed=self.seed)
+        return gain_of(self.before, self.after)
 
     @property
     def p_value(self) -> float:

@@ -123,7 +123,7 @@ class Corruption(Cause):
         for part, images in parts.items():
             partly = comparison.correct([*base, Treatment(self.name, part, 1, images)], rows)
             gained[part] = float(partly.double().mean() - before.double().mean())
-            value = gain_of(before, partly, seed=comparison.seed)
+            value = gain_of(before, partly)
             numbers.append(Number(what=f"gain {part}", on=comparison.name, part=best.what,
                                   value=value))  # fmt: skip
         assert test.evidence is not None
@@ -164,7 +164,7 @@ class Corruption(Cause):
         what, edit, ratio = degraded
         before = comparison.answer(few.x).predicted == few.y
         after = comparison.answer(edit(few.x)).predicted == few.y
-        loss = gain_of(after, before, seed=comparison.seed)
+        loss = gain_of(after, before)
         share, answer = self.share_of_loss(comparison, loss, sure=above_zero(loss))
         low, most = loss.low or 0.0, comparison.loss.high
         if most is not None and low > most:

@@ -100,7 +100,7 @@ def head_evidence(passes: Passes) -> CauseEvidence:
     numbers: list[Number] = []
     for name, fresh in passes.fresh_correct.items():
         own = passes.sets[name].correct
-        gain = gain_of(own, fresh, seed=passes.inputs.seed)
+        gain = gain_of(own, fresh)
         p_value = paired_p_value(int((fresh & ~own).sum()), int((own & ~fresh).sum()))
         for what, value in (
             (OWN, share_correct(own).accuracy),
@@ -134,7 +134,7 @@ def head_on_id(cause: Head, passes: Passes) -> Step | None:
         return None
     name = passes.inputs.id.name
     own, fresh = passes.id.correct, passes.fresh_correct[name]
-    gain = gain_of(own, fresh, seed=passes.inputs.seed)
+    gain = gain_of(own, fresh)
     p_value = paired_p_value(int((fresh & ~own).sum()), int((own & ~fresh).sum()))
     chance = 1 / len(passes.inputs.classes)
     large = gain.value > cause.threshold_id * (1 - chance)

@@ -79,7 +79,7 @@ class InputMismatch(Cause):
             before, after = (same.correct(some, same.judged) for some in ([], [best]))
         except (ValueError, RuntimeError):  # the network can't be run on edited images
             return None
-        result = TreatmentResult(same.name, best, before, after, same.seed)
+        result = TreatmentResult(same.name, best, before, after)
         if result.gain.value < LEAST_GAIN or result.p_value >= SIGNIFICANCE:
             return None
         if passes.fresh_correct is not None:

@@ -10,8 +10,8 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from contam.auditing.causes.cause import SIGNIFICANCE, Cause, CauseTest
-from contam.auditing.comparison import Comparison, Treatment, interval_of
-from contam.auditing.intervals import above_zero
+from contam.auditing.comparison import Comparison, Treatment, difference_of
+from contam.auditing.intervals import above_zero, scaled
 from contam.auditing.records import CauseEvidence, Interval, Number
 
 GOES_WITH = 0.15
@@ -153,7 +153,7 @@ def column_result(
     agree, differ = known & (new_hints == labels), known & (new_hints != labels)
     if agreement - chance < GOES_WITH or int(differ.sum()) < FEWEST or not bool(agree.any()):
         return None
-    correct, predicted = comparison.ood.correct.double(), comparison.ood.predicted
+    correct, predicted = comparison.ood.correct, comparison.ood.predicted
     follows = int((predicted[differ] == new_hints[differ]).sum())
     wrong = int((predicted[differ] != labels[differ]).sum())
     p_value = 1.0
@@ -162,14 +162,11 @@ def column_result(
         p_value = float(binomtest(follows, wrong, min(rate, 0.999), alternative="greater").pvalue)
     fall = max(0.0, agreement - float(agree.double().sum() / known.double().sum()))
     inside, outside = correct[agree], correct[differ]
-    lost = interval_of(
-        lambda a, b: fall * (inside[a].mean() - outside[b].mean()), (len(inside), len(outside)),
-        seed=comparison.seed,
-    )  # fmt: skip
+    lost = scaled(difference_of(inside, outside), fall)
     return ColumnResult(
         name, (agreement, float(agree.double().sum() / known.double().sum())),
-        (float(inside.mean()), float(outside.mean())), follows / max(1, int(differ.sum())), p_value,
-        lost,
+        (float(inside.double().mean()), float(outside.double().mean())),
+        follows / max(1, int(differ.sum())), p_value, lost,
     )  # fmt: skip
 
 
