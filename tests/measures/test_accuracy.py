@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -143,7 +144,7 @@ def test_unpaired_intervals_hold_the_true_difference_as_often_as_they_say(shares
     assert 0.93 <= held <= 1
 
 
-@pytest.mark.parametrize("shares", [(0.1, 0.1), (0.3, 0.05), (0.5, 0.02), (0.01, 0.01)])
+@pytest.mark.parametrize("shares", [(0.1, 0.1), (0.3, 0.05), (0.5, 0.02), (0.01, 0.01), (0.05, 0)])
 def test_paired_intervals_hold_the_true_difference_as_often_as_they_say(shares):
     n, held = 25, 0.0
     of_counts = multinomial(n, [*shares, 1 - sum(shares)])
@@ -194,6 +195,23 @@ def test_intervals_of_no_change_contain_zero(counts):
     one = Accuracy(*counts)
     for low, high in (paired_change(0, 0, one.count), unpaired_change(one, one)):
         assert -1 <= low < 0 < high <= 1
+
+
+@given(COUNTS, st.floats(0, 1))
+def test_the_score_at_both_ends_of_a_paired_interval_is_that_of_the_level(counts, part):
+    """The score by its definition, with the rates that are most likely under each end."""
+    changed, n = counts
+    gained = round(part * changed)
+    lost = changed - gained
+    low, high = paired_change(gained, lost, n)
+    assert (low, high) == pytest.approx([-end for end in paired_change(lost, gained, n)[::-1]])
+    for end in (low, high):
+        if abs(end) < 1:
+            # The most likely rate of lost examples solves 2 n q^2 + b q + c = 0.
+            b, c = (2 * n - gained + lost) * end - gained - lost, -lost * end * (1 - end)
+            rate = max(np.roots([2 * n, b, c]).real)
+            score = (gained - lost - n * end) / (n * (2 * rate + end * (1 - end))) ** 0.5
+            assert abs(score) == pytest.approx(1.959964, rel=1e-3)
 
 
 def test_more_changes_than_examples_are_refused():

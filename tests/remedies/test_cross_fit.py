@@ -12,7 +12,7 @@ from contam.measures.accuracy import paired_change
 from contam.models.linear_head import LinearHead
 from contam.models.logits_adapter import LogitsAdapter
 from contam.remedies import FreshHead, HeadRepair, cross_fit
-from contam.remedies.cross_fit import HeadCrossFit, matched_halves
+from contam.remedies.cross_fit import HeadCrossFit, RepairEffect, matched_halves
 
 
 @dataclass(frozen=True)
@@ -96,3 +96,9 @@ def test_a_gain_by_hand():
     assert estimate.value == 1.0
     assert (estimate.low, estimate.high) == paired_change(40, 0, 40)
     assert not effect.id_before.any() and effect.id_after.all()
+
+
+def test_a_repair_that_changes_nothing_has_a_gain_of_0_with_an_interval():
+    same = torch.arange(20) % 3 > 0
+    estimate = RepairEffect(same, same, same, same, labels=0).gain()
+    assert estimate.low < 0 == estimate.value < estimate.high

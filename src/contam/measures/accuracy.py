@@ -163,7 +163,8 @@ def paired_change(
         variance = count * (2 * rate + change * (1 - change))
         return (gained - lost - count * change) ** 2 - normal**2 * variance
 
-    low, high = -1.0, 1.0
+    low: Any = -1.0
+    high: Any = 1.0
     if value - STEP > -1 and excess(-1.0) > 0:
         low = brentq(excess, -1.0, value - STEP)
     if value + STEP < 1 and excess(1.0) > 0:
