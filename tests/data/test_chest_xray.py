@@ -12,6 +12,7 @@ from support.dicom_files import dicom
 from contam.data.chest_xray import TABLES, chest_xrays, read, read_dicom
 from contam.data.images import FolderDomain
 from contam.data.layout import check
+from contam.data.missing_files import MissingFilesError
 
 
 def images(domain):
@@ -89,11 +90,19 @@ def test_data_check_counts_images_and_names_missing_ones(tmp_path, kind):
     assert check(kind, root).wrong[0].startswith("test: 1 listed images are missing, such as")
 
 
-def test_all_missing_tables_are_named_at_once(tmp_path):
-    for kind, count in (("nih-cxr", 3), ("chexpert", 2), ("mimic-cxr", 3), ("cxr-table", 1)):
-        with pytest.raises(ValueError, match=r"^no .*; give the folder") as error:
-            chest_xrays(kind, tmp_path)
-        assert str(error.value).count("no /") == count
+@pytest.mark.parametrize(
+    ("kind", "tables", "folders"),
+    [("nih-cxr", 3, 1), ("chexpert", 2, 2), ("mimic-cxr", 3, 1), ("cxr-table", 1, 0)],
+)
+def test_all_missing_tables_and_folders_are_named_at_once(tmp_path, kind, tables, folders):
+    with pytest.raises(MissingFilesError, match=f"not a complete {kind}: missing ") as error:
+        chest_xrays(kind, tmp_path, annotations=tmp_path / "drains.csv")
+    missing = str(error.value).partition(": missing ")[2].split(", ")
+    assert sum(name.endswith("/") for name in missing) == folders
+    assert len(missing) == tables + folders + 1 and str(tmp_path / "drains.csv") in missing
+    trees.chest_xrays(tmp_path, kind)
+    with pytest.raises(MissingFilesError, match=r"missing \S+drains\.csv$"):
+        chest_xrays(kind, tmp_path, annotations=tmp_path / "drains.csv")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from PIL import Image
 from contam.data import cifar
 from contam.data.cifar import cifar10, padded, padded_cifar10, read_binary, read_pickled
 from contam.data.digits import frame_color
+from contam.data.missing_files import MissingFilesError
 
 N = 8
 """Images in each file."""
@@ -170,8 +171,16 @@ def test_malformed_files_are_rejected(tmp_path, versions):
         path.write_bytes(bad)
         with pytest.raises(ValueError, match=line):
             read_binary(path)
-    with pytest.raises(ValueError, match=r"no .*data_batch_1; give the folder"):
+    with pytest.raises(ValueError, match=r"nowhere is not a complete cifar10: missing data_b"):
         cifar10(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("ending", ["", ".bin"])
+def test_all_missing_files_are_named_in_the_version_of_the_others(tmp_path, ending):
+    for name in ("data_batch_1", "data_batch_3", "data_batch_4", "data_batch_5"):
+        (tmp_path / f"{name}{ending}").touch()
+    with pytest.raises(MissingFilesError, match=rf"missing data_batch_2{ending}, test_batch$"):
+        cifar10(tmp_path)
 
 
 def test_a_frame_by_hand():

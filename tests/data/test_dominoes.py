@@ -244,7 +244,7 @@ def test_invalid_image_files_are_rejected(files, tmp_path):
     svhn(files, "test", np.array([0, 2, 3]))
     with pytest.raises(ValueError, match="no test picture of class 1"):
         pictures("svhn", files)
-    with pytest.raises(ValueError, match="give the folder"):
+    with pytest.raises(ValueError, match="not a complete cifar10: missing"):
         pictures("cifar10", files / "nowhere")
 
 

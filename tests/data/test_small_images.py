@@ -17,6 +17,7 @@ from support.small_files import idx, svhn
 
 from contam.data import small_images
 from contam.data.layout import check
+from contam.data.missing_files import MissingFilesError
 from contam.data.small_images import convert_digits, labeled_images, read_idx, read_svhn
 
 N = 20
@@ -224,9 +225,13 @@ def test_damaged_files_give_images_or_one_line(tmp_path_factory, data):
 
 
 def test_missing_files_are_reported(tmp_path):
-    with pytest.raises(ValueError, match=r"no .*train-images-idx3-ubyte, nor .*\.gz; give"):
-        labeled_images("mnist", tmp_path, "train")
-    with pytest.raises(ValueError, match=r"no .*test_32x32\.mat; give the folder"):
+    idx(tmp_path, "train", pictures(N, 28, 28), LABELS, packed=True)
+    (tmp_path / "train-labels-idx1-ubyte.gz").unlink()
+    missing = r"mnist: missing train-labels-idx1-ubyte, t10k-images\S+, t10k-labels\S+ \(plain or"
+    for part in ("train", "test"):
+        with pytest.raises(MissingFilesError, match=missing):
+            labeled_images("mnist", tmp_path, part)
+    with pytest.raises(MissingFilesError, match=r"missing train_32x32\.mat, test_32x32\.mat$"):
         labeled_images("svhn", tmp_path, "test")
     with pytest.raises(ValueError, match=r"no kind of images 'minst'; .*'mnist'"):
         labeled_images("minst", tmp_path, "test")
@@ -244,8 +249,8 @@ def test_each_part_of_a_folder_is_checked(tmp_path, kind):
     (count,) = report.found
     published = {"svhn": 73_257}.get(kind, 60_000)
     assert (count.part, count.images, count.published) == ("training", N, published)
-    (wrong,) = report.wrong
-    assert wrong.startswith("test: no ") and not report.complete
+    (missing,) = report.missing
+    assert ("test_32x32" if kind == "svhn" else "t10k-labels") in missing and not report.complete
 
 
 def written_digits(folder, *, images=10):

@@ -74,9 +74,14 @@ def test_a_dense_block_gives_the_same_features_and_all_of_them_at_its_probes():
 
 
 def test_missing_files_and_groups_are_reported_before_training(tmp_path):
-    config = PAPER.model_copy(update={"folder": tmp_path, "annotations": None})
-    with pytest.raises(ValueError, match=r"no .*Data_Entry_2017\.csv, no .*train_val_list"):
+    config = PAPER.model_copy(update={"folder": tmp_path, "annotations": tmp_path / "drains.csv"})
+    missing = (
+        r"is not a complete nih-cxr: missing Data_Entry_2017\.csv, train_val_list\.txt, "
+        r"test_list\.txt, \S+/drains\.csv, images/\. .*--folder .*--annotations$"
+    )
+    with pytest.raises(ValueError, match=missing):
         run_experiment(EXPERIMENT, config, tmp_path / "runs")
+    config = config.model_copy(update={"annotations": None})
     trees.chest_xrays(tmp_path, "nih-cxr")
     with pytest.raises(ValueError, match="is in the group 'drain', only in none"):
         run_experiment(EXPERIMENT, config, tmp_path / "runs")

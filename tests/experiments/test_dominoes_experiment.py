@@ -213,7 +213,7 @@ def test_figures_need_only_the_run(smoke, monkeypatch):
 
 def test_missing_files_and_unknown_halves_are_reported(tmp_path):
     nowhere = FULL.model_copy(update={"folder": tmp_path})
-    with pytest.raises(ValueError, match=r"no .*kmnist.*images"):
+    with pytest.raises(ValueError, match=r"kmnist is not a complete kmnist: missing"):
         run_experiment(EXPERIMENT, nowhere, tmp_path / "runs")
     with pytest.raises(ValueError, match="no half 'core' from files; choose from square, mnist"):
         half_of("core", tmp_path)
@@ -317,6 +317,9 @@ def test_published_presets_report_every_missing_file_at_once(preset, tmp_path):
     for name in names:
         assert str(tmp_path / name) in str(error.value)
     assert str(error.value).count(str(tmp_path / preset.core)) == 1
+    for name in ("train-images", "train-labels", "t10k-images", "t10k-labels", "test_32x32"):
+        assert name in str(error.value)
+    assert str(error.value).endswith("give another folder with --folder")
 
 
 def test_published_probes_are_a_normalization_and_sixteen_convolutions():

@@ -130,10 +130,12 @@ def test_missing_files_are_reported_before_anything_is_trained(tmp_path):
     config = Config(folder=tmp_path / "nowhere")
     with (
         Run.start(tmp_path, EXPERIMENT.name, config) as run,
-        pytest.raises(ValueError, match=r"no .*nowhere/data_batch_1") as error,
+        pytest.raises(ValueError, match=r"is not a complete cifar10: .* --folder$") as error,
     ):
         list(compute(config, run))
     assert "\n" not in str(error.value)
+    assert all(f"data_batch_{k}" in str(error.value) for k in range(1, 6))
+    assert "test_batch" in str(error.value)
 
 
 @pytest.mark.parametrize(

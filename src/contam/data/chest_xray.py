@@ -20,6 +20,7 @@ from contam.batch import Shift
 from contam.data import images
 from contam.data.image_tree import DICOM
 from contam.data.images import FolderDomain, Transform, resized
+from contam.data.missing_files import MissingFilesError
 from contam.text_files import check_file
 
 SIDE = 128
@@ -79,7 +80,8 @@ def chest_xrays(
         workers: number of threads that decode images.
 
     Raises:
-        ValueError: a file, a column or a label is missing or malformed, or a split has no image.
+        MissingFilesError: a table is missing; the message also names a missing folder of images.
+        ValueError: a table, a column or a label is malformed, or a split has no image.
 
     Source: ours; Murali et al. (2023), Fig. 7, Murali et al. (2023), Fig. 8.
 
@@ -96,6 +98,7 @@ def chest_xrays(
         near = difflib.get_close_matches(kind, TABLES, n=1) or list(TABLES)
         raise ValueError(f"no kind of chest X-rays {kind!r}; did you mean one of {near}?")
     root = Path(root)
+    _check_files(kind, root, annotations)
     table = TABLES[kind](root, label)
     if annotations is not None:
         groups = _annotated(table, annotations)
@@ -261,8 +264,7 @@ def _pydicom() -> Any:
 
 def _nih(root: Path, label: str) -> DataFrame:
     """NIH's ChestX-ray14: findings separated by bars, and the official lists of images."""
-    path = next((p for name in NIH_TABLES if (p := root / name).is_file()), root / NIH_TABLES[0])
-    _present(path, *(root / name for name in NIH_LISTS.values()))
+    path = root / _nih_table(root)
     table = _csv(path, ("Image Index", "Finding Labels", "Patient ID"))
     findings = [set(text.split("|")) for text in table["Finding Labels"]]
     known = set().union(*findings) - {"No Finding"}
@@ -281,7 +283,6 @@ def _nih(root: Path, label: str) -> DataFrame:
 
 def _chexpert(root: Path, label: str) -> DataFrame:
     """CheXpert: 1, 0, -1 (uncertain) or blank; `valid.csv`, read by radiologists, is the test."""
-    _present(root / "train.csv", root / "valid.csv")
     parts = []
     for name, split in (("train.csv", "train"), ("valid.csv", "test")):
         table = _csv(root / name, ("Path", label))
@@ -295,8 +296,6 @@ def _chexpert(root: Path, label: str) -> DataFrame:
 
 def _mimic(root: Path, label: str) -> DataFrame:
     """MIMIC-CXR-JPG: labels of studies, and images with their splits."""
-    names = (f"{MIMIC}-{part}.csv" for part in ("split", "chexpert", "metadata"))
-    _present(*(root / name for name in names))
     split = _csv(root / f"{MIMIC}-split.csv", ("dicom_id", "study_id", "subject_id", "split"))
     labels = _csv(root / f"{MIMIC}-chexpert.csv", ("study_id", label))
     metadata = _csv(root / f"{MIMIC}-metadata.csv", ("dicom_id", "ViewPosition"))
@@ -339,20 +338,43 @@ TABLES: Mapping[str, Callable[[Path, str], DataFrame]] = {
 """The reader of each kind of tables."""
 
 
-def _present(*paths: Path) -> None:
-    """Raise a ValueError that names all missing tables."""
-    missing = [
-        str(p) for p in paths if not p.is_file() and not p.with_name(f"{p.name}.gz").is_file()
-    ]
-    if missing:
-        raise ValueError(f"no {', no '.join(missing)}; give the folder that contains them")
+def _nih_table(root: Path) -> str:
+    """Return the name of NIH's table, of which there are two versions."""
+    return next((name for name in NIH_TABLES if (root / name).is_file()), NIH_TABLES[0])
+
+
+FILES: Mapping[str, tuple[str, ...]] = {
+    "nih-cxr": tuple(NIH_LISTS.values()),
+    "chexpert": ("train.csv", "valid.csv"),
+    "mimic-cxr": tuple(f"{MIMIC}-{part}.csv" for part in ("split", "chexpert", "metadata")),
+    "cxr-table": ("table.csv",),
+}
+"""The tables of each kind; NIH's set also has one of `NIH_TABLES`."""
+IMAGES: Mapping[str, tuple[str, ...]] = {
+    "nih-cxr": ("images",), "chexpert": ("train", "valid"), "mimic-cxr": ("files",),
+}  # fmt: skip
+"""The folders of images of each kind; a table of your own may name any."""
+
+
+def _check_files(kind: str, root: Path, annotations: Path | None) -> None:
+    """Raise an error if a table is missing, which names all that is missing."""
+
+    def exists(path: Path) -> bool:
+        return path.is_file() or path.with_name(f"{path.name}.gz").is_file()
+
+    names = (_nih_table(root), *FILES[kind]) if kind == "nih-cxr" else FILES[kind]
+    tables = [name for name in names if not exists(root / name)]
+    if annotations is not None and not exists(Path(annotations)):
+        tables.append(str(annotations))
+    if tables:
+        folders = [name for name in IMAGES.get(kind, ()) if not any(root.glob(f"{name}*/"))]
+        raise MissingFilesError(kind, root, [*tables, *(f"{name}/" for name in folders)])
 
 
 def _csv(path: Path, columns: Iterable[str]) -> DataFrame:
     """Return a table of text without missing values; `path` may also be gzipped."""
     import pandas
 
-    _present(path)
     path = path if path.is_file() else path.with_name(f"{path.name}.gz")
     try:
         table = pandas.read_csv(path, dtype=str, keep_default_na=False, index_col=False)

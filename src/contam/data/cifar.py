@@ -15,6 +15,7 @@ from torch import Tensor
 
 from contam.batch import Batch, Domain, Shift
 from contam.data.digits import FRAMES, frame_color
+from contam.data.missing_files import check_files
 from contam.rng import generator_for
 
 SIDE = 32
@@ -24,6 +25,8 @@ CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
 PARTS = {"train": tuple(f"data_batch_{k}" for k in range(1, 6)), "test": ("test_batch",)}
+BINARY = ".bin"
+"""Ending of the files of the binary version."""
 ROW = 1 + 3 * SIDE * SIDE
 LARGEST = 64 * 2**20
 """Maximum size of a file in bytes; the published files have half of it."""
@@ -307,19 +310,34 @@ def images_of(folder: Path, part: str) -> tuple[Tensor, Tensor]:
         Images (n, 3, 32, 32) of bytes, and labels (n,).
 
     Raises:
-        ValueError: a file is missing or malformed.
+        MissingFilesError: a file of the part is missing; the message names all missing files.
+        ValueError: a file is malformed.
 
-    Source: ours, the binary version if it is there, else the Python version.
+    Source: ours, the binary version if as many of its files are there, else the Python version.
 
     >>> _ = Path("test_batch.bin").write_bytes(bytes([6, *ROW * [0]])[:ROW])
     >>> images_of(Path("."), "test")[1].tolist()
     [6]
     """
     folder = Path(folder)
-    binary = (folder / f"{PARTS[part][0]}.bin").is_file()
-    read, suffix = (read_binary, ".bin") if binary else (read_pickled, "")
-    images, labels = zip(*(read(folder / f"{name}{suffix}") for name in PARTS[part]), strict=True)
+    files = {each: _files(folder, each) for each in PARTS}
+    check_files("cifar10", folder, part, files)
+    images, labels = zip(
+        *(
+            (read_binary if name.endswith(BINARY) else read_pickled)(folder / name)
+            for name in files[part]
+        ),
+        strict=True,
+    )
     return torch.cat(images), torch.cat(labels)
+
+
+def _files(folder: Path, part: str) -> list[str]:
+    """Return the file names of a part in the version of which the folder has more files."""
+    plain, binary = (
+        sum((folder / f"{name}{end}").is_file() for name in PARTS[part]) for end in ("", BINARY)
+    )
+    return [f"{name}{BINARY if binary >= max(plain, 1) else ''}" for name in PARTS[part]]
 
 
 def _parts(folder: Path, *, seed: int, validation: int) -> list[tuple[Tensor, Tensor]]:

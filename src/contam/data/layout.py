@@ -20,6 +20,7 @@ from contam.data.folders import image_folder
 from contam.data.image_tree import Layout, image_tree
 from contam.data.imagenet import NATURAL_TESTS, imagenet, wnids
 from contam.data.images import FolderDomain, pixels
+from contam.data.missing_files import MissingFilesError
 from contam.data.small_images import labeled_images
 from contam.data.wilds import camelyon17, iwildcam
 
@@ -106,7 +107,6 @@ def check(kind: str, folder: Path) -> Report:
     notes: list[str] = []
     for part in KINDS[kind]:
         names = ", ".join(part.published) or kind
-        # A folder can be wrong in any way, and this function reports how.
         try:
             if not (folder / part.path).exists():
                 missing.append(f"{names}: no {folder / part.path}")
@@ -115,9 +115,13 @@ def check(kind: str, folder: Path) -> Report:
                 found.append(Count(name, len(domain), part.published.get(name)))
                 wrong += _absent(name, domain)
             notes += part.notes(folder) if part.notes is not None else ()
+        except MissingFilesError as error:
+            missing.append(f"{error.missing} in {folder}")
+        # A folder can be wrong in any way, and this function reports how.
         except Exception as error:
             wrong.append(f"{names}: {' '.join(str(error).split()) or type(error).__name__}")
-    return Report(kind, folder, tuple(found), tuple(missing), tuple(wrong), tuple(notes))
+    absent = tuple(dict.fromkeys(missing))
+    return Report(kind, folder, tuple(found), absent, tuple(wrong), tuple(notes))
 
 
 def _absent(name: str, domain: Domain) -> list[str]:

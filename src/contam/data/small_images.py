@@ -12,6 +12,7 @@ import math
 import struct
 import zlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from contam.data import cifar
+from contam.data.missing_files import check_files
 from contam.text_files import read_json
 
 SIDE = 32
@@ -55,7 +57,9 @@ def labeled_images(
         Images (n, 3, 32, 32) of bytes, and labels (n,) from 0 to 9.
 
     Raises:
-        ValueError: the kind or part is unknown, or a file is missing or malformed.
+        MissingFilesError: a file of the part is missing; the message names the missing files of
+            both parts.
+        ValueError: the kind or part is unknown, or a file is malformed.
 
     Source: ours, the data sets' own formats.
 
@@ -266,7 +270,9 @@ def _unpacked(content: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _idx(folder: Path, part: str) -> tuple[Tensor, Tensor]:
+def _idx(kind: str, folder: Path, part: str) -> tuple[Tensor, Tensor]:
+    files = {each: [f"{_IDX[each]}-{what}" for what in (_IMAGES, _LABELS)] for each in _IDX}
+    check_files(kind, folder, part, files, ending=".gz")
     path = folder / f"{_IDX[part]}-{_IMAGES}"
     images, labels = read_idx(path), read_idx(folder / f"{_IDX[part]}-{_LABELS}")
     if images.shape[1:] != (28, 28) or labels.ndim != 1:
@@ -278,6 +284,7 @@ def _idx(folder: Path, part: str) -> tuple[Tensor, Tensor]:
 
 
 def _svhn(folder: Path, part: str) -> tuple[Tensor, Tensor]:
+    check_files("svhn", folder, part, {each: [f"{each}_32x32.mat"] for each in _IDX})
     return read_svhn(folder / f"{part}_32x32.mat")
 
 
@@ -290,9 +297,7 @@ def _checked(path: Path, images: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 READERS: Mapping[str, Callable[[Path, str], tuple[Tensor, Tensor]]] = {
-    "mnist": _idx,
-    "kmnist": _idx,
-    "fashion-mnist": _idx,
+    **{kind: partial(_idx, kind) for kind in ("mnist", "kmnist", "fashion-mnist")},
     "cifar10": cifar.images_of,
     "svhn": _svhn,
 }

@@ -19,6 +19,7 @@ from contam.batch import Domain, Shift
 from contam.data.chest_xray import chest_xrays
 from contam.data.drains import GROUPS, drawn_xrays
 from contam.data.images import FolderDomain, resized
+from contam.data.missing_files import MissingFilesError
 from contam.experiment import (
     NULL_STEP_SIZE,
     Claim,
@@ -208,16 +209,23 @@ def shift_of(config: Config, data: str, seed: int) -> tuple[Shift, int]:
     """Return the data of a case, and the index of the group with a drain.
 
     Raises:
-        ValueError: files are missing, or there is no such group.
+        ValueError: tables or listed images are missing, which the message names, or there is no
+            such group.
     """
     if config.kind == "drawn":
         share = config.agreement if data == "correlated" else 0.5
         shift = drawn_xrays(agreement=share, train=config.train, test=config.test, seed=seed)
         return shift, GROUPS.index("drain")
-    found = chest_xrays(
-        config.kind, config.folder, label=config.label, group=config.group,
-        annotations=config.annotations, transform=resized(config.side),
-    )  # fmt: skip
+    hint = "Nothing is downloaded: put the data there, or give its folder with --folder"
+    if config.annotations is not None:
+        hint += " and the table of drains with --annotations"
+    try:
+        found = chest_xrays(
+            config.kind, config.folder, label=config.label, group=config.group,
+            annotations=config.annotations, transform=resized(config.side),
+        )  # fmt: skip
+    except MissingFilesError as error:
+        raise ValueError(f"{error}. {hint}") from error
     if config.with_drain not in found.groups:
         raise ValueError(
             f"no image in {config.folder} is in the group {config.with_drain!r}, only in "
@@ -226,7 +234,7 @@ def shift_of(config: Config, data: str, seed: int) -> tuple[Shift, int]:
     shift, drain = found.shift, found.groups.index(config.with_drain)
     lost = [p for d in (*shift.train, shift.id_test) for p in _files(d) if not p.is_file()]
     if lost:
-        raise ValueError(f"{len(lost):,} listed images are missing, such as {lost[0]}")
+        raise ValueError(f"{len(lost):,} listed images are missing, such as {lost[0]}. {hint}")
     if data == "control":
         shift = Shift(
             f"{shift.name}, control", shift.classes,

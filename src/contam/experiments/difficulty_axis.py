@@ -26,6 +26,7 @@ from contam.experiments.support.prediction_depth import (
     network,
     over_nearest,
 )
+from contam.experiments.support.small_image_files import check_readable
 from contam.measures.depth import Rule
 from contam.measures.layerwise import predictions
 from contam.plots import Figure, bars, contact_sheet, histogram, over_seeds
@@ -131,14 +132,7 @@ def check_sets(config: Config) -> None:
     Raises:
         ValueError: at least one set is unknown, or its files are missing or malformed.
     """
-    problems = []
-    for name in config.sets:
-        try:
-            shift_of(config, name, 0)
-        except ValueError as problem:
-            problems.append(str(problem))
-    if problems:
-        raise ValueError("; ".join(dict.fromkeys(problems)))
+    check_readable(partial(shift_of, config, name, 0) for name in config.sets)
 
 
 def compute(config: Config, run: Run) -> Iterator[Stage]:

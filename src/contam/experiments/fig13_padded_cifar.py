@@ -41,6 +41,7 @@ from contam.data import digits
 from contam.data.cifar import BORDER, CLASSES, SIDE, images_of, padded
 from contam.data.digits import frame_color, padded_digits
 from contam.experiment import NULL_STEP_SIZE, Claim, Experiment, Stage, judge
+from contam.experiments.support.small_image_files import check_readable
 from contam.measures.accuracy import accuracy
 from contam.measures.feature_visualization import (
     displayed,
@@ -196,7 +197,8 @@ def problem(config: Config, frame: str, seed: int) -> PaddedProblem:
     """Load the images in a frame, and how training augments them.
 
     Raises:
-        ValueError: a file of CIFAR-10 is missing or malformed.
+        MissingFilesError: files of CIFAR-10 are missing; the message names them.
+        ValueError: a file of CIFAR-10 is malformed.
     """
     if config.images == "digits":
         return PaddedProblem(padded_digits(frame, seed=seed, train=config.train_examples), None)
@@ -238,7 +240,7 @@ def cropped_and_flipped(x: Tensor) -> Tensor:
 
 def compute(config: Config, run: Run) -> Iterator[Stage]:
     """Train a network in every frame from every seed, and visualize its features."""
-    problem(config, "red", 0)  # Missing files are reported before anything is trained.
+    check_readable([partial(problem, config, "red", 0)])
     todo = [(seed, frame) for seed in range(config.seeds) for frame in config.frames]
     for index, (seed, frame) in enumerate(todo):
         part = f"net/{frame}/seed{seed}"

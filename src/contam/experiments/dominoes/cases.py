@@ -1,7 +1,7 @@
 """Dominoes that networks learn from: features alone, over the core feature, and controls."""
 
 import re
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -22,6 +22,7 @@ from contam.data.dominoes import (
     dominoes,
     pictures,
 )
+from contam.experiments.support.small_image_files import check_readable
 from contam.measures.depth import Rule
 from contam.rng import generator_for
 
@@ -173,14 +174,10 @@ def check_halves(config: Config) -> None:
     Raises:
         ValueError: at least one half is unknown, or its files are missing or malformed.
     """
-    problems = {}
-    for feature in (config.core, *config.spurious):
-        try:
-            half_of(feature, config.folder, config.resize)
-        except ValueError as problem:
-            problems[str(problem)] = feature
-    if problems:
-        raise ValueError("; ".join(problems))
+    check_readable(
+        partial(half_of, feature, config.folder, config.resize)
+        for feature in (config.core, *config.spurious)
+    )
 
 
 def shift_of(config: Config, case: Case, seed: int, agreement: float | None = None) -> Shift:
