@@ -135,7 +135,7 @@ CLAIMS = (
         "The network's risk rises when the background shifts", "Thm. 4.3", "OOD - ID risk",
         difference(last("ood_{loss}"), last("id_{loss}")), low=0.1, given=learned),
     Statement(
-        "The failure is one of risk: few shifted examples are misclassified", "ours",
+        "The shift raises the classification error little: the failure is one of risk", "ours",
         "OOD - ID classification error",
         difference(last("ood_error"), last("id_error")), high=0.1, given=learned),
 )  # fmt: skip
