@@ -20,7 +20,11 @@ CONTENTS: dict[str, dict[str, str]] = {
 _DEPTH = (
     Part("networks of any depth on the paper's data", "contam.theory.setting.Setting.depth"),
     Part("every layer of a deep network", "contam.measures.class_profiles"),
-    Part("depth varied as an experiment", absent="no experiment varies it"),
+    Part(
+        "depth varied, perceptrons with and without residual connections",
+        "contam run phase_diagrams laptop --only depth",
+    ),
+    Part("depth varied, ResNets and ViTs on images", "contam run depth_optimizers laptop"),
 )
 
 PARTS: dict[str, tuple[Part, ...]] = {
@@ -28,7 +32,12 @@ PARTS: dict[str, tuple[Part, ...]] = {
     "Question 2": (
         Part("without training, at any size", "contam.theory.population.predict_contamination"),
         Part("growing sizes", "contam run thm4_scaling laptop"),
-        Part("features that are not orthogonal", absent="the data model is orthonormal"),
+        Part("width and number of features varied",
+             "contam run phase_diagrams laptop --only width"),
+        Part("share of core features varied", "contam run phase_diagrams laptop --only share"),
+        Part("features that are not orthogonal",
+             "contam.theory.features.FeatureModel.coherence"),
+        Part("their inner product varied", "contam run phase_diagrams laptop --only coherence"),
     ),
     "Question 3": (
         Part("centered feature maps", "contam.models.normalization.with_centering"),
@@ -45,7 +54,10 @@ PARTS: dict[str, tuple[Part, ...]] = {
     "Check 3": (
         Part("AdamW, both geometries", "contam run fig10_activations paper"),
         Part("SGD with momentum, Adam, AdamW", "contam.theory.setting.Setting.optimizer"),
-        Part("optimizers compared as an experiment", absent="no experiment compares them"),
+        Part("these and SGD compared, two-layer networks",
+             "contam run phase_diagrams laptop --only optimizer"),
+        Part("SGD, SGD with momentum, AdamW compared, ResNets and ViTs on images",
+             "contam run depth_optimizers laptop"),
     ),
 }  # fmt: skip
 """What the package has for each, and what it lacks."""
