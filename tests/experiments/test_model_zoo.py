@@ -287,6 +287,12 @@ def test_a_standard_network_is_fine_tuned_from_weights_with_another_head(tmp_pat
     assert [row["role"] for row in zoo.judge(ERM)] == ["id", "ood"]
 
 
+def test_the_scripts_have_recipes_of_probes_for_imagenet_alone(tmp_path):
+    config = files_of(tmp_path, "iwildcam", side=16, probe=None, published="scripts")
+    with pytest.raises(ValueError, match="no recipe was published .* on iwildcam; set probe"):
+        trained(tmp_path, TEACHER, config=config)
+
+
 def test_probes_of_domainnet_learn_from_augmented_images(tmp_path):
     """On the published path: minibatches from every domain, and the best of the candidates."""
     probe = Minibatches(

@@ -1,5 +1,7 @@
 """Probes: the optimum that scikit-learn finds, the published recipes, the choice by validation."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,7 @@ from contam.batch import Batch, Domain, Shift
 from contam.models.small import small_cnn
 from contam.training.probe import (
     PUBLISHED,
+    SCRIPTS,
     WIDE,
     Discriminant,
     FullBatch,
@@ -97,6 +100,31 @@ def test_full_size_minibatches_equal_plain_pytorch():
         optimizer.step()
         scheduler.step()
     torch.testing.assert_close(ours.weight, plain.weight.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_warm_up_and_clipping_equal_plain_pytorch():
+    x, y = blobs()
+    recipe = Minibatches(0.5, 0.0, len(y), epochs=5, optimizer="sgd", warmup=3, clip=0.1)
+    ours = fit_probe(x, y, recipe, seed=3)
+    begin = fit_probe(x, y, Minibatches(0.0, 0.0, batch_size=len(y), epochs=1), seed=3)
+    plain = nn.Linear(5, 3)
+    plain.load_state_dict({"weight": begin.weight, "bias": begin.bias})
+    optimizer = torch.optim.SGD(plain.parameters(), momentum=0.9)
+    norms = []
+    for share in (1 / 3, 2 / 3, 1, 1, 1 / 2):
+        optimizer.param_groups[0]["lr"] = 0.5 * share
+        optimizer.zero_grad()
+        F.cross_entropy(plain(x), y).backward()
+        norms.append(nn.utils.clip_grad_norm_(plain.parameters(), 0.1))
+        optimizer.step()
+    assert max(norms) > 0.1
+    torch.testing.assert_close(ours.weight, plain.weight.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_published_scripts_differ_from_the_text_in_warm_up_and_clipping():
+    for (data, network), recipe in SCRIPTS.items():
+        assert replace(recipe, warmup=0, clip=None) == PUBLISHED[data, network]
+        assert (data, recipe.warmup, recipe.clip) == ("imagenet", 500, 1.0)
 
 
 @pytest.mark.slow
@@ -214,13 +242,14 @@ def test_a_probe_can_have_classes_without_examples():
     assert fit_probe(x, y, classes=5)(x).shape == (60, 5)
 
 
-def image_probe(resume=None, *, steps: int = 40) -> tuple[SelectedHead, list[bytes]]:
+def image_probe(resume=None, *, steps: int = 40, **more) -> tuple[SelectedHead, list[bytes]]:
     """A probe of blobs, which an encoder moves; and its checkpoints after every ten steps."""
     x, y = blobs()
     domains = tuple(Domain(name, Batch(x, y, torch.full_like(y, k))) for k, name in enumerate("ab"))
     shift = Shift("blobs", ("a", "b", "c"), domains, domains[0], ())
     encoder = nn.Sequential(nn.BatchNorm1d(5), nn.Dropout(0.5))
-    recipe = Minibatches(0.1, 0.0, 8, epochs=None, steps=steps, optimizer="adam", per_domain=True)
+    settings = {"optimizer": "adam", "per_domain": True} | more
+    recipe = Minibatches(0.1, 0.0, 8, epochs=None, steps=steps, **settings)
     head = SelectedHead(5, 3, seed=0)
     stages = probe_images(
         head, encoder, shift, recipe, validation=(x, y), seed=0, report_every=10, resume=resume
@@ -237,6 +266,14 @@ def test_a_probe_of_images_learns_and_resumes_to_the_same_bits():
     for checkpoint in kept[:-1]:
         again, _ = image_probe(load(checkpoint))
         assert torch.equal(again.best_weight, head.best_weight)
+
+
+def test_a_probe_of_images_warms_up_and_clips():
+    weights = [
+        image_probe(steps=10, optimizer="sgd", **more)[0].weight
+        for more in ({}, {"warmup": 5}, {"clip": 0.1})
+    ]
+    assert not any(torch.equal(weights[0], other) for other in weights[1:])
 
 
 def test_the_head_keeps_its_best_weights():

@@ -1,7 +1,7 @@
 """Linear probes of frozen features."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -68,7 +68,11 @@ class Minibatches:
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """SGD has a momentum of 0.9."""
     cosine: bool = True
-    """Whether the step size falls along a half cosine, without a warm-up."""
+    """Whether the step size falls along a half cosine after the warm-up, or is constant."""
+    warmup: int = 0
+    """Number of warm-up steps of the cosine."""
+    clip: float | None = None
+    """Maximum norm of the gradient; None does not clip it."""
     standardize: bool = False
     per_domain: bool = False
     """Whether every training domain gives `batch_size` examples to a step; for `probe_images`."""
@@ -129,6 +133,14 @@ PUBLISHED: dict[tuple[str, str], Minibatches] = {
 """The paper's settings of probes, by data set and network.
 
 Source: App. E.1, App. E.2, App. E.3, App. E.4; Koh et al. 2021 for the two WILDS data sets.
+"""
+SCRIPTS: dict[tuple[str, str], Minibatches] = {
+    key: replace(PUBLISHED[key], warmup=500, clip=1.0)
+    for key in (("imagenet", "teacher"), ("imagenet", "student"))
+}
+"""Settings of the published scripts, which warm up and clip the gradient.
+
+Source: ours, read from the scripts of the published code, which covers ImageNet alone.
 """
 
 
@@ -402,8 +414,8 @@ def probe_images(
 
     settings = _HeadRecipe(
         recipe.step_size, recipe.weight_decay, recipe.batch_size, epochs=recipe.epochs,
-        steps=recipe.steps, warmup=0, cosine=recipe.cosine, per_domain=recipe.per_domain,
-        kind=recipe.optimizer,
+        steps=recipe.steps, warmup=recipe.warmup, cosine=recipe.cosine, clip=recipe.clip,
+        per_domain=recipe.per_domain, kind=recipe.optimizer,
     )  # fmt: skip
     for stage in descend(
         head, TrainingExamples(shift.train), loss, settings,
@@ -540,11 +552,13 @@ def _by_minibatches(
         order = torch.randperm(len(x), generator=generator_for(seed, f"probe/epoch {epoch}"))
         for picked in order.split(recipe.batch_size)[: steps - done]:
             if recipe.cosine:
-                share = warmup_cosine(done, steps=steps, warmup=0)
+                share = warmup_cosine(done, steps=steps, warmup=min(recipe.warmup, steps))
                 optimizer.param_groups[0]["lr"] = recipe.step_size * share
             here = picked.to(x.device)
             optimizer.zero_grad()
             F.cross_entropy(F.linear(x[here], weight, bias), y[here]).backward()
+            if recipe.clip is not None:
+                nn.utils.clip_grad_norm_([weight, bias], recipe.clip)
             optimizer.step()
             done += 1
         yield weight.detach().clone(), bias.detach().clone()

@@ -45,6 +45,7 @@ from contam.training.distill import SCRIPTS, distill, features_alone
 from contam.training.minibatches import TrainingExamples
 from contam.training.optimize import Recipe, TrainingState
 from contam.training.probe import PUBLISHED as PROBED
+from contam.training.probe import SCRIPTS as SCRIPTED_PROBES
 from contam.training.probe import (
     Minibatches,
     SelectedHead,
@@ -429,7 +430,8 @@ class ModelZoo:
         """Fit the head as a linear probe on the ID training data."""
         config = self.config
         role = "student" if spec.learns == "features" else "teacher"
-        recipe = _required(config.probe or PROBED.get((config.data, role)), "probe", config)
+        probes = PROBED if config.published == "text" else SCRIPTED_PROBES
+        recipe = _required(config.probe or probes.get((config.data, role)), "probe", config)
         own = _first(benchmark.shift, spec.examples)
         score = _macro_f1 if benchmark.metric == "macro F1" else top1_accuracy
         values = _features(

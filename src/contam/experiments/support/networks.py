@@ -46,7 +46,7 @@ class Networks(BaseModel, frozen=True, extra="forbid"):
     """The file in `weights` from which the standard network's training starts, named after this
     network; its head may have other classes. None starts from random weights."""
     published: Literal["text", "scripts"] = "text"
-    """Source of the student's recipe if there is no `student_recipe`: the paper or its code."""
+    """Source of the recipes of students and probes that are None: the paper or its code."""
     side: PositiveInt | None = None
     """Pixels of the square inputs; None takes the benchmark's, such as 448 for iWildCam, or else
     the network's own."""
