@@ -289,7 +289,7 @@ def test_a_standard_network_is_fine_tuned_from_weights_with_another_head(tmp_pat
 
 def test_the_scripts_have_recipes_of_probes_for_imagenet_alone(tmp_path):
     config = files_of(tmp_path, "iwildcam", side=16, probe=None, published="scripts")
-    with pytest.raises(ValueError, match="no recipe was published .* on iwildcam; set probe"):
+    with pytest.raises(ValueError, match=r"no recipe was published .* on iwildcam; set probe"):
         trained(tmp_path, TEACHER, config=config)
 
 
