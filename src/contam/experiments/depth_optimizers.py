@@ -123,7 +123,7 @@ def null(config: Config) -> Config:
     )
 
 
-class DeepNetwork(NamedTuple):
+class TrainedNetwork(NamedTuple):
     """A network of the comparison: its kind, its number of blocks and its optimizer."""
 
     kind: Kind
@@ -135,18 +135,18 @@ class DeepNetwork(NamedTuple):
         return f"{self.kind}-{self.blocks}/{self.optimizer}/seed{seed}"
 
 
-def networks(config: Config) -> list[DeepNetwork]:
+def networks(config: Config) -> list[TrainedNetwork]:
     """The networks of a config."""
     depths: dict[Kind, tuple[int, ...]] = {"resnet": config.resnets, "vit": config.vits}
     return [
-        DeepNetwork(kind, blocks, optimizer)
+        TrainedNetwork(kind, blocks, optimizer)
         for kind, numbers in depths.items()
         for blocks in numbers
         for optimizer in config.optimizers
     ]
 
 
-def built(config: Config, network: DeepNetwork, seed: int) -> Classifier:
+def built(config: Config, network: TrainedNetwork, seed: int) -> Classifier:
     """Build an untrained network; its weights depend on the kind, the depth and the seed."""
     if network.kind == "resnet":
         return deep_resnet(blocks=network.blocks, width=config.resnet_width, seed=seed)
@@ -161,7 +161,7 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
             yield Stage((index + done) / len(todo), f"seed {seed}: {network.part(seed)}")
 
 
-def _train(config: Config, run: Run, network: DeepNetwork, seed: int) -> Iterator[float]:
+def _train(config: Config, run: Run, network: TrainedNetwork, seed: int) -> Iterator[float]:
     """Train one network and write its part; yield the share of the work done."""
     part = network.part(seed)
     if run.has(part):
@@ -196,7 +196,7 @@ def _train(config: Config, run: Run, network: DeepNetwork, seed: int) -> Iterato
 
 
 def measured(
-    model: Classifier, network: DeepNetwork, shift: Shift, altered: Altered
+    model: Classifier, network: TrainedNetwork, shift: Shift, altered: Altered
 ) -> Iterator[dict[str, Any]]:
     """Measure the accuracy of a network, and the effects of the background on every block.
 

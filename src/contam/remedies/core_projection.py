@@ -19,7 +19,7 @@ from contam.remedies.repair import HeadRepair
 class CoreProjection(HeadRepair):
     """A fresh head that reads the span of the class means alone.
 
-    A background that does not go with the class shifts no class mean of ID features, so the
+    A background that is not correlated with the class shifts no class mean of ID features, so the
     differences between class means estimate the core subspace. What a shift changes in other
     directions does not reach the logits.
 

@@ -36,7 +36,7 @@ class CompressionShortcut(Shortcut):
 
     name = "compression shortcut"
     noun = "a JPEG quality that is correlated with the class"
-    heading = "Shortcut: the network relies on JPEG artifacts that go with the class"
+    heading = "Shortcut: the network relies on JPEG artifacts that are correlated with the class"
     question = "Does the network rely on the JPEG quality?"
     meaning = "The network learned the JPEG quality of the class, which the OOD images do not have."
     property = "the JPEG quality"

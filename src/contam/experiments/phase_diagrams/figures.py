@@ -14,6 +14,9 @@ CONTAMINATION = ("contamination", "V / U, background per core")
 GAP = ("gap", "OOD − ID risk")
 SHORTCUT = ("shortcut", "shortcut use")
 
+KINDS = {"": "trained", ", predicted": "predicted"}
+"""What is drawn, by the end of its name in a legend."""
+
 
 class Drawing(NamedTuple):
     """How a diagram is drawn."""
@@ -94,7 +97,7 @@ def _figure(results: PhaseResults, name: Name, drawing: Drawing) -> Figure:
         curves, more = _curves(results, name, drawing)
         panels, shown = [*panels, *curves], shown + more
     elif isinstance(rows["x"].iloc[0], str):
-        panels, shown = _bars(rows, drawing)
+        panels, shown = _bars(results, name, drawing)
     else:
         panels, shown = _curves(results, name, drawing)
     caption = _caption(results, name, drawing.about)
@@ -123,8 +126,7 @@ def _curves(
 ) -> tuple[list[Panel], list[dict[str, Any]]]:
     """Curves of each column when training ends, trained and predicted."""
     panels, shown = [], []
-    kinds = {"": "trained", ", predicted": "predicted"}
-    tables = {suffix: _last(results.rows(name, kind)) for suffix, kind in kinds.items()}
+    tables = {suffix: _last(results.rows(name, kind)) for suffix, kind in KINDS.items()}
     for column, title in drawing.columns:
         points = [
             {"x": row["x"], "what": f"{row['series']}{suffix}"} | _ends(row, column)
@@ -154,12 +156,20 @@ def _ends(row: dict[str, Any], column: str) -> dict[str, Any]:
     return {column: row[column], "low": row["low"], "high": row["high"]}
 
 
-def _bars(rows: Table, drawing: Drawing) -> tuple[list[Panel], list[dict[str, Any]]]:
-    """Bars of each column over names."""
+def _bars(
+    results: PhaseResults, name: Name, drawing: Drawing
+) -> tuple[list[Panel], list[dict[str, Any]]]:
+    """Bars of each column over names, trained and predicted."""
     panels, shown = [], []
-    several = rows["series"].nunique() > 1
+    tables = {suffix: results.rows(name, kind) for suffix, kind in KINDS.items()}
+    several = tables[""]["series"].nunique() > 1 or len(tables[", predicted"]) > 0
     for column, title in drawing.columns:
-        points = over_seeds(rows, ["x", "series"], column)
+        points = [
+            row | {"series": f"{row['series']}{suffix}"}
+            for suffix, table in tables.items()
+            if len(table) and column in table
+            for row in over_seeds(table, ["x", "series"], column)
+        ]
         panels.append(
             bars(
                 points, title=title, x=("x", drawing.x), y=(column, title),
