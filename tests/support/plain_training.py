@@ -79,11 +79,14 @@ def arrays_of(module: nn.Module) -> Arrays:
 
 
 def assert_equal_arrays(module: nn.Module, values: Arrays) -> None:
-    """Assert that the parameters of a module have these values, up to rounding."""
+    """Assert that the parameters of a module have these values, up to rounding.
+
+    A bias before batch norm has a gradient of 0, and Adam enlarges its rounding errors.
+    """
     found = arrays_of(module)
     assert found.keys() == values.keys()
     for name, value in values.items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-7, atol=1e-9, err_msg=name)
+        np.testing.assert_allclose(found[name], value, rtol=1e-6, atol=1e-6, err_msg=name)
 
 
 def assert_minimizes(

@@ -138,6 +138,7 @@ def make(network: Classifier, **settings) -> SagNet:
 
 def test_steps_by_hand():
     """Maps of two channels and three positions, and the three updates of a step."""
+    torch.manual_seed(0)
     encoder = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Tanh(), nn.Conv2d(2, 2, (1, 3)), nn.Flatten())
     network = Classifier(encoder, 2, 2).double()
     settings = SagNetSettings(step_size=0.05, adversarial_weight=0.7)

@@ -49,6 +49,7 @@ def test_the_dissimilarity_against_loops_over_examples():
 
 def test_steps_by_hand():
     """Three features of a number, and all layers of the projection."""
+    torch.manual_seed(0)
     network = Classifier(nn.Linear(1, 3), classes=2, width=3).double()
     algorithm = SelfReg(
         network, domains=2, classes=2, settings=AlgorithmSettings(step_size=0.05), seed=0
