@@ -50,17 +50,6 @@ def scaled(interval: Interval, factor: float) -> Interval:
     return _mapped(interval, lambda value: factor * value)
 
 
-def width(interval: Interval) -> float:
-    """Return the distance between the ends; 0 without ends.
-
-    >>> width(Interval(value=0.5, low=0.25, high=0.75))
-    0.5
-    """
-    if interval.low is None or interval.high is None:
-        return 0.0
-    return interval.high - interval.low
-
-
 def above_zero(interval: Interval) -> bool:
     """Return whether the whole interval lies above zero; one without ends does not.
 
@@ -68,16 +57,6 @@ def above_zero(interval: Interval) -> bool:
     (True, False)
     """
     return interval.low is not None and interval.low > 0
-
-
-def complement(interval: Interval) -> Interval:
-    """Return one minus the interval.
-
-    >>> complement(Interval(value=0.75, low=0.5, high=1.0))
-    Interval(value=0.25, low=0.0, high=0.5)
-    """
-    flipped = _mapped(interval, lambda value: 1 - value)
-    return Interval(value=flipped.value, low=flipped.high, high=flipped.low)
 
 
 def compare(

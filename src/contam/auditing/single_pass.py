@@ -182,11 +182,6 @@ class PassResult:
         """Number of examples of each class that occurs, by class index."""
         return torch.bincount(self.y)
 
-    def forget(self, layer: str) -> None:
-        """Drop all results of a layer."""
-        for results in (self.tables, self.subset_tables, self.features):
-            results.pop(layer, None)
-
 
 def run_pass(
     model: nn.Module,
