@@ -72,7 +72,7 @@ def test_all_directions_but_one_leave_little_and_none_leave_all():
         assert 0 <= shares[source, 1] <= shares[source, 7] <= 1 + 1e-9
 
 
-def found(gain: float, *, own: float = 0.9, cost: float = 0.1) -> ProjectionResults:
+def results_of(gain: float, *, own: float = 0.9, cost: float = 0.1) -> ProjectionResults:
     """Results of two seeds in which every projection changes OOD accuracy by `gain`."""
     results = object.__new__(ProjectionResults)
     results.config = LAPTOP.model_copy(update={"directions": (32,), "gradients": (4,)})
@@ -100,7 +100,7 @@ def found(gain: float, *, own: float = 0.9, cost: float = 0.1) -> ProjectionResu
 
 
 def test_claims_hold_without_a_gain_and_fail_with_one():
-    without, gained = found(0.0), found(0.2, cost=0.0)
+    without, gained = results_of(0.0), results_of(0.2, cost=0.0)
     verdicts = [(claim.judge(without).holds, claim.judge(gained).holds) for claim in CLAIMS]
     # The last claim is about patches against random ones, which are equal here.
     both = (True, True)
@@ -109,10 +109,10 @@ def test_claims_hold_without_a_gain_and_fail_with_one():
 
 def test_networks_that_did_not_learn_are_no_evidence():
     for claim in CLAIMS:
-        assert claim.judge(found(0.0, own=0.1)).not_judged
+        assert claim.judge(results_of(0.0, own=0.1)).not_judged
     with pytest.raises(NotJudged, match="did not learn"):
         assert CLAIMS[0].given is not None
-        CLAIMS[0].given(found(0.0, own=0.1))
+        CLAIMS[0].given(results_of(0.0, own=0.1))
 
 
 def test_presets_use_the_change_of_the_training():

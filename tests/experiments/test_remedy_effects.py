@@ -35,7 +35,7 @@ def table(changes: dict[tuple[str, str], list[float]], *, own: float = 0.9) -> p
     return pandas.DataFrame(rows)
 
 
-def found(changes, *, own: float = 0.9) -> RemedyResults:
+def results_of(changes, *, own: float = 0.9) -> RemedyResults:
     rows = table(changes, own=own)
     config = Config(worlds=tuple(dict.fromkeys(rows.world)))
     return RemedyResults(config, rows, effects(rows))
@@ -81,25 +81,25 @@ def test_a_remedy_that_helps_in_every_failing_world_refutes_the_claim():
     worlds = ("contaminated", "spurious", "corrupted")
     one = statement("every failing world")
     helps = [0.1, 0.11, 0.12]
-    some = found({("a", world): helps if world != "spurious" else [0.0, 0.1, -0.1]
+    some = results_of({("a", world): helps if world != "spurious" else [0.0, 0.1, -0.1]
                   for world in worlds})  # fmt: skip
     assert one.judge(some).holds is True
-    assert one.judge(found({("a", world): helps for world in worlds})).holds is False
+    assert one.judge(results_of({("a", world): helps for world in worlds})).holds is False
     with pytest.raises(NotJudged, match="fewer than three"):
-        one.measure(found({("a", "contaminated"): helps}))
+        one.measure(results_of({("a", "contaminated"): helps}))
 
 
 def test_networks_that_did_not_learn_are_no_evidence():
     harm = {("a", "healthy"): [-0.1, -0.11, -0.12]}
     one = statement("lower OOD accuracy")
-    assert one.judge(found(harm)).holds is True
-    assert "did not learn" in (one.judge(found(harm, own=0.1)).not_judged or "")
+    assert one.judge(results_of(harm)).holds is True
+    assert "did not learn" in (one.judge(results_of(harm, own=0.1)).not_judged or "")
 
 
 def test_a_healthy_network_that_gains_refutes_the_claim():
     one = statement("healthy world by more")
-    assert one.judge(found({("a", "healthy"): [0.0, 0.01, -0.01]})).holds is True
-    assert one.judge(found({("a", "healthy"): [0.1, 0.11, 0.12]})).holds is False
+    assert one.judge(results_of({("a", "healthy"): [0.0, 0.01, -0.01]})).holds is True
+    assert one.judge(results_of({("a", "healthy"): [0.1, 0.11, 0.12]})).holds is False
 
 
 @pytest.mark.slow

@@ -355,10 +355,10 @@ def _points(values: Any) -> list[float]:
 def best_gain(*sources: str) -> Callable[[ProjectionResults], list[float]]:
     """The gain in OOD accuracy at the best number of directions, that of the mean over seeds."""
 
-    def measure(found: ProjectionResults) -> list[float]:
-        before = found.feature_values("nothing", "ood_accuracy")[0]
+    def measure(results: ProjectionResults) -> list[float]:
+        before = results.feature_values("nothing", "ood_accuracy")[0]
         gains = [
-            found.feature_values(source, "ood_accuracy").sub(before, axis=0) for source in sources
+            results.feature_values(source, "ood_accuracy").sub(before, axis=0) for source in sources
         ]
         curves = [gain[gain.mean().idxmax()] for gain in gains]
         return _points(max(curves, key=lambda curve: curve.mean()))
@@ -369,30 +369,30 @@ def best_gain(*sources: str) -> Callable[[ProjectionResults], list[float]]:
 def trained_gain(arm: str) -> Callable[[ProjectionResults], list[float]]:
     """The gain in OOD accuracy of a training at its best number of directions."""
 
-    def measure(found: ProjectionResults) -> list[float]:
-        before = found.trained_values("no_change", "ood_accuracy")[0]
-        gains = found.trained_values(arm, "ood_accuracy").sub(before, axis=0)
+    def measure(results: ProjectionResults) -> list[float]:
+        before = results.trained_values("no_change", "ood_accuracy")[0]
+        gains = results.trained_values(arm, "ood_accuracy").sub(before, axis=0)
         return _points(gains[gains.mean().idxmax()])
 
     return measure
 
 
-def extra_cost(found: ProjectionResults) -> list[float]:
+def extra_cost(results: ProjectionResults) -> list[float]:
     """ID accuracy with random directions minus that with as many of pairs, at half the width."""
-    half = _half(found)
-    values = [found.feature_values(source, "id_accuracy")[half] for source in (RANDOM, MAIN)]
+    half = _half(results)
+    values = [results.feature_values(source, "id_accuracy")[half] for source in (RANDOM, MAIN)]
     return _points(values[0] - values[1])
 
 
 def class_share(against: Literal["random", "untrained"]) -> Callable[..., list[float]]:
     """The class share of a few main directions minus that of random ones, or untrained."""
 
-    def measure(found: ProjectionResults) -> list[float]:
-        few = min(found.config.directions, key=lambda count: abs(count - FEW))
-        trained = found.feature_values(MAIN, "class_share")[few]
+    def measure(results: ProjectionResults) -> list[float]:
+        few = min(results.config.directions, key=lambda count: abs(count - FEW))
+        trained = results.feature_values(MAIN, "class_share")[few]
         if against == "random":
-            return (trained - found.feature_values(RANDOM, "class_share")[few]).tolist()
-        return (trained - found.feature_values(MAIN, "class_share", "untrained")[few]).tolist()
+            return (trained - results.feature_values(RANDOM, "class_share")[few]).tolist()
+        return (trained - results.feature_values(MAIN, "class_share", "untrained")[few]).tolist()
 
     return measure
 
@@ -400,24 +400,24 @@ def class_share(against: Literal["random", "untrained"]) -> Callable[..., list[f
 def patch_change(column: str, control: bool = False) -> Callable[[ProjectionResults], list[float]]:
     """The change of an accuracy without 16 directions of the first layer's patches."""
 
-    def measure(found: ProjectionResults) -> list[float]:
-        count = min(found.config.patches, key=lambda count: abs(count - 16))
-        before = found.trained_values("no_change", column)[0]
+    def measure(results: ProjectionResults) -> list[float]:
+        count = min(results.config.patches, key=lambda count: abs(count - 16))
+        before = results.trained_values("no_change", column)[0]
         if control:
-            before = found.trained_values("random_patches", column)[count]
-        return _points(found.trained_values("patches", column)[count] - before)
+            before = results.trained_values("random_patches", column)[count]
+        return _points(results.trained_values("patches", column)[count] - before)
 
     return measure
 
 
-def _half(found: ProjectionResults) -> int:
-    width = int(found.features.width.iloc[0])
-    return min(found.config.directions, key=lambda count: abs(count - width // 2))
+def _half(results: ProjectionResults) -> int:
+    width = int(results.features.width.iloc[0])
+    return min(results.config.directions, key=lambda count: abs(count - width // 2))
 
 
-def learned(found: ProjectionResults) -> None:
+def learned(results: ProjectionResults) -> None:
     """Require that the network without a change has learned."""
-    score = found.trained_values("no_change", "id_accuracy").to_numpy().mean()
+    score = results.trained_values("no_change", "id_accuracy").to_numpy().mean()
     if not score >= LEARNED:
         raise NotJudged(f"the network did not learn: its ID accuracy is {score:.2f}")
 
@@ -458,12 +458,12 @@ def claims(run: Run) -> Sequence[Claim]:
 
 def draw(run: Run) -> Sequence[Figure]:
     """Accuracies over the number of directions, of features and of trainings."""
-    found = ProjectionResults(run)
-    return [_features_figure(found), _trainings_figure(found)]
+    results = ProjectionResults(run)
+    return [_features_figure(results), _trainings_figure(results)]
 
 
-def _features_figure(found: ProjectionResults) -> Figure:
-    table = found.features[found.features.state == "trained"]
+def _features_figure(results: ProjectionResults) -> Figure:
+    table = results.features[results.features.state == "trained"]
     panels, shown = [], []
     for column, title in (("ood_accuracy", "OOD accuracy"), ("id_accuracy", "ID accuracy"),
                           ("class_share", "share of the variance between classes")):  # fmt: skip
@@ -490,11 +490,11 @@ def _features_figure(found: ProjectionResults) -> Figure:
     )  # fmt: skip
 
 
-def _trainings_figure(found: ProjectionResults) -> Figure:
+def _trainings_figure(results: ProjectionResults) -> Figure:
     panels, shown = [], []
     for column, title in (("ood_accuracy", "OOD accuracy"), ("id_accuracy", "ID accuracy")):
         rows = []
-        records = found.trained.to_dict("records")
+        records = results.trained.to_dict("records")
         for row in over_seeds(records, ["arm", "directions"], column):
             point = {"directions": row["directions"], "value": row[column], "low": row["low"],
                      "high": row["high"]}  # fmt: skip
@@ -516,14 +516,14 @@ def _trainings_figure(found: ProjectionResults) -> Figure:
 
 def summarize(run: Run) -> str:
     """The accuracies without a projection and with the best one of each kind."""
-    found = ProjectionResults(run)
+    results = ProjectionResults(run)
     own, other = (
-        found.trained_values("no_change", column).to_numpy().mean()
+        results.trained_values("no_change", column).to_numpy().mean()
         for column in ("id_accuracy", "ood_accuracy")
     )
     gains = {
-        "features": fmean(best_gain(PAIRS, MAIN, ENVIRONMENTS)(found)),
-        **{name: fmean(trained_gain(arm)(found)) for arm, name in list(ARMS.items())[:2]},
+        "features": fmean(best_gain(PAIRS, MAIN, ENVIRONMENTS)(results)),
+        **{name: fmean(trained_gain(arm)(results)) for arm, name in list(ARMS.items())[:2]},
     }
     listed = "; ".join(f"{name} {gain:+.1f}" for name, gain in gains.items())
     return (

@@ -95,7 +95,7 @@ class RemedyResults(NamedTuple):
         return (100 * (rows[test] - rows[f"{test}_before"])).tolist()
 
 
-def results(run: Run) -> RemedyResults:
+def read_results(run: Run) -> RemedyResults:
     """Read a run.
 
     Source: ours.
@@ -134,11 +134,11 @@ def effects(rows: DataFrame) -> DataFrame:
         for test in ("id", "ood"):
             # Rounded, so that equal differences are equal numbers.
             change = (100 * (own[test] - own[f"{test}_before"])).round(9).to_numpy()
-            found = paired_difference(change, 0 * change)
+            effect = paired_difference(change, 0 * change)
             row |= {f"{test}_before": 100 * own[f"{test}_before"].mean()}
-            row |= {f"{test}_change": found.value}
-            row |= {f"{test}_low": found.low, f"{test}_high": found.high}
-            p_values[test].append(1.0 if isnan(found.p) else found.p)
+            row |= {f"{test}_change": effect.value}
+            row |= {f"{test}_low": effect.low, f"{test}_high": effect.high}
+            p_values[test].append(1.0 if isnan(effect.p) else effect.p)
         table.append(row)
     frame = pandas.DataFrame(table)
     for test, p in p_values.items():
@@ -148,9 +148,9 @@ def effects(rows: DataFrame) -> DataFrame:
 
 
 def _learned(*worlds: str) -> Callable[[RemedyResults], None]:
-    def require(found: RemedyResults) -> None:
-        base = found.rows[found.rows.remedy == BASELINE.name].groupby("world").id.mean()
-        for world in worlds or found.config.worlds:
+    def require(results: RemedyResults) -> None:
+        base = results.rows[results.rows.remedy == BASELINE.name].groupby("world").id.mean()
+        for world in worlds or results.config.worlds:
             if world not in base:
                 raise NotJudged(f"there is no {world} world in this run")
             least = LEARNED_LESS if world == "undertrained" else LEARNED
@@ -166,29 +166,29 @@ def _learned(*worlds: str) -> Callable[[RemedyResults], None]:
 def _helps(remedy: str, world: str, says: str, low: float) -> Statement:
     return Statement(
         says, "ours", f"OOD accuracy, {world} world: {remedy} minus no remedy, points",
-        lambda found: found.change(world, remedy), low, given=_learned(world),
+        lambda results: results.change(world, remedy), low, given=_learned(world),
     )  # fmt: skip
 
 
-def _helping_healthy(found: RemedyResults) -> Pooled:
-    table = found.effects[found.effects.world == "healthy"]
+def _helping_healthy(results: RemedyResults) -> Pooled:
+    table = results.effects[results.effects.world == "healthy"]
     helping = (table.effect == "helps") & (table.ood_change > 1)
     return Pooled(int(helping.sum()), len(table), "remedy")
 
 
-def _universal(found: RemedyResults) -> Pooled:
+def _universal(results: RemedyResults) -> Pooled:
     """How many changes of the training and repairs help in every failing world."""
-    failing = [world for world in found.config.worlds if WORLDS[world].cause]
+    failing = [world for world in results.config.worlds if WORLDS[world].cause]
     if len(failing) < 3:
         raise NotJudged("this run has fewer than three failing worlds")
-    table = found.effects[found.effects.world.isin(failing) & (found.effects.kind != "data")]
+    table = results.effects[results.effects.world.isin(failing) & (results.effects.kind != "data")]
     helps = table[table.effect == "helps"].groupby("remedy").world.nunique()
     return Pooled(int((helps == len(failing)).sum()), table.remedy.nunique(), "remedy")
 
 
-def _harming(found: RemedyResults) -> Pooled:
-    harm = found.effects[found.effects.effect == "harms"]
-    return Pooled(harm.remedy.nunique(), found.effects.remedy.nunique(), "remedy")
+def _harming(results: RemedyResults) -> Pooled:
+    harm = results.effects[results.effects.effect == "harms"]
+    return Pooled(harm.remedy.nunique(), results.effects.remedy.nunique(), "remedy")
 
 
 STATEMENTS = (
@@ -219,17 +219,17 @@ STATEMENTS = (
 
 def claims(run: Run) -> Sequence[Claim]:
     """Remedies help against the failure that they belong to, and some harm elsewhere."""
-    return judge_all(STATEMENTS, results(run))
+    return judge_all(STATEMENTS, read_results(run))
 
 
 def draw(run: Run) -> Sequence[Figure]:
     """The effect of each remedy in each world, its price on ID data, and the worlds."""
-    found = results(run)
-    return [_effects_figure(found), _worlds_figure(found)]
+    results = read_results(run)
+    return [_effects_figure(results), _worlds_figure(results)]
 
 
-def _effects_figure(found: RemedyResults) -> Figure:
-    table = found.effects
+def _effects_figure(results: RemedyResults) -> Figure:
+    table = results.effects
     order = {name: place for place, name in enumerate(KINDS)}
     table = table.assign(order=table.kind.map(order)).sort_values("order", kind="stable")
     rows = table.drop(columns="order").to_dict("records")
@@ -243,7 +243,7 @@ def _effects_figure(found: RemedyResults) -> Figure:
     return Figure(
         "Remedies: where they help and where they harm",
         "Mean change in accuracy, in points, over "
-        f"{found.config.seeds} seed{'s' if found.config.seeds > 1 else ''}. Bold changes are "
+        f"{results.config.seeds} seed{'s' if results.config.seeds > 1 else ''}. Bold changes are "
         "beyond chance (paired t-tests over seeds; at most 5 % of the bold ones are expected to be "
         "chance, by the method of Benjamini and Hochberg). Blue cells help, orange cells harm; a "
         "dash is a remedy that does not fit. The effect of weight interpolation is measured from "
@@ -254,16 +254,16 @@ def _effects_figure(found: RemedyResults) -> Figure:
     )
 
 
-def _worlds_figure(found: RemedyResults) -> Figure:
-    base = found.rows[found.rows.remedy == BASELINE.name]
+def _worlds_figure(results: RemedyResults) -> Figure:
+    base = results.rows[results.rows.remedy == BASELINE.name]
     rows = []
-    for world, test in product(found.config.worlds, ("id", "ood")):
+    for world, test in product(results.config.worlds, ("id", "ood")):
         values = base[base.world == world][test]
         rows.append({"world": world, "test": test.upper(), "accuracy": float(values.mean()),
                      "low": float(values.min()), "high": float(values.max())})  # fmt: skip
     return Figure(
         "The worlds without a remedy",
-        " ".join(f"{world.capitalize()}: {WORLDS[world].what}" for world in found.config.worlds)
+        " ".join(f"{world.capitalize()}: {WORLDS[world].what}" for world in results.config.worlds)
         + " Whiskers: all seeds.",
         "ours",
         (bars(rows, title="Accuracy without a remedy", x=("world", ""), y=("accuracy", "accuracy"),
@@ -274,16 +274,16 @@ def _worlds_figure(found: RemedyResults) -> Figure:
 
 def summarize(run: Run) -> str:
     """The best remedy of each world, and how many harm."""
-    found = results(run)
+    results = read_results(run)
     parts = []
-    for world in found.config.worlds:
-        table = found.effects[(found.effects.world == world) & (found.effects.kind != "data")]
+    for world in results.config.worlds:
+        table = results.effects[(results.effects.world == world) & (results.effects.kind != "data")]
         best = table.loc[table.ood_change.idxmax()]
         parts.append(f"{world}: {best.remedy} ({best.ood_change:+.1f} points)")
-    helps, harms = ((found.effects.effect == word).sum() for word in ("helps", "harms"))
+    helps, harms = ((results.effects.effect == word).sum() for word in ("helps", "harms"))
     return (
         f"The largest mean gains in OOD accuracy without other training data are {'; '.join(parts)}"
-        f". Of {len(found.effects)} pairs of a remedy and a world, {helps} help and {harms} harm "
+        f". Of {len(results.effects)} pairs of a remedy and a world, {helps} help and {harms} harm "
         "beyond chance."
     )
 
