@@ -173,7 +173,8 @@ def _train(config: Config, run: Run, arm: str, directions: int, seed: int) -> It
     )
     training = partial(
         descend, learner, TrainingExamples((Domain("train", shown.batch),)), loss, config.recipe,
-        purpose="background projection", seed=seed, report_every=20,
+        purpose="background projection", seed=seed,
+        report_every=max(1, config.recipe.length(len(shown.y)) // 20),
     )  # fmt: skip
     yield from checkpointed(run, part, training)
     model.eval()
