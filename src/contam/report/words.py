@@ -66,6 +66,17 @@ def tally(held: int, failed: int, unjudged: int) -> str:
     return ", ".join(parts) or "no claims"
 
 
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> counted(1, "seed"), counted(3, "seed"), counted(21, "remedy")
+    ('1 seed', '3 seeds', '21 remedies')
+    """
+    if n == 1:
+        return f"1 {noun}"
+    return f"{n} {noun[:-1]}ies" if noun.endswith("y") else f"{n} {noun}s"
+
+
 def duration(seconds: float) -> str:
     """Return a wall time as text with at most two units.
 
