@@ -60,6 +60,7 @@ def test_audits_run_every_so_many_epochs_and_at_the_end():
     assert all(isinstance(each, Audit) for each in audits.by_epoch.values())
 
 
+@pytest.mark.slow
 def test_each_audit_is_of_the_network_at_that_epoch():
     audits, model = Audits(**SETTINGS), network().train()
     first = next(model.parameters())
@@ -165,6 +166,7 @@ def test_there_is_no_audit_without_training(monkeypatch):
     assert not callback.listener.by_epoch and not other.listener.by_epoch
 
 
+@pytest.mark.slow
 def test_audits_are_saved_in_folders(tmp_path):
     audits = Audits(out=tmp_path, **SETTINGS)
     audits.after(1, network())

@@ -75,6 +75,7 @@ def test_folders_and_weights_give_a_verdict_files_and_a_page(capsys, monkeypatch
     assert schema["properties"].keys() == AuditRecord.model_fields.keys()
 
 
+@pytest.mark.slow
 def test_labels_of_the_listed_images_make_an_ood_set(capsys, monkeypatch, place):
     monkeypatch.chdir(place)
     quick = ("--quick", "--reference", "none", "--no-remedies")
@@ -98,6 +99,7 @@ def test_labels_of_the_listed_images_make_an_ood_set(capsys, monkeypatch, place)
     assert (scores.name, scores.overall.count, len(scores.by_class)) == ("new", 20, 10)
 
 
+@pytest.mark.slow
 def test_fail_on_sets_the_exit_code(capsys, monkeypatch, place):
     monkeypatch.chdir(place)
     few = ("--budget", "60", "--reference", "none", "--layer", "encoder.stage3.relu2", "--json")

@@ -377,6 +377,7 @@ def test_scores_by_hand() -> None:
     assert above.value == pytest.approx(100 * (4 / 6 - expected))
 
 
+@pytest.mark.slow
 def test_collecting_evidence_leaves_the_network_unchanged_and_gives_every_cause() -> None:
     shown, new = scenes(("clouds",), 120), scenes(("plaid",), 60)
     model = small_cnn(width=2).train()

@@ -421,6 +421,7 @@ def test_an_interrupt_converted_by_a_library_still_stops_the_command(monkeypatch
     assert signal.getsignal(signal.SIGINT) is handler
 
 
+@pytest.mark.slow
 def test_a_closed_output_pipe_is_not_an_error():
     code = "import sys; from contam.cli import main; sys.exit(main(['list']))"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=os.environ)

@@ -46,6 +46,7 @@ def test_the_drop_is_a_share_of_above_chance_accuracy():
     assert points(SMOKE, guessing).empty
 
 
+@pytest.mark.slow
 def test_correlation_with_the_drop_has_the_right_sign():
     found = correlations(made_up(attenuation=1.0, both=-1.0))
     assert found["attenuation", False, False].value == pytest.approx(1)

@@ -176,6 +176,7 @@ BENIGN = "A hard spurious feature is benign: accuracy stays high when it is rand
         ((0.0, 1.0, 2.0), (0.88, 0.86), None),  # Intervals of the drop include 0.1.
     ],
 )
+@pytest.mark.slow
 def test_easy_and_harmful_are_judged_by_intervals(smoke, tmp_path, depth, random, agrees):
     holds = edited(
         smoke,

@@ -147,6 +147,7 @@ def made_up(run: Run, left: dict[str, float]) -> list[dict]:
         ({"teacher": 1.1, "student": 0.6, "ERM": 0.5}, False, True),
     ],
 )
+@pytest.mark.slow
 def test_claims_about_the_shift_follow_from_the_numbers(smoke, left, all_fall, least):
     rows = made_up(smoke, left | {"untrained": 1.0})
     claims = judge_all(fig06.statements(SMOKE), pandas.DataFrame(rows))
@@ -182,6 +183,7 @@ def test_the_paper_preset_reports_missing_files(tmp_path):
         run_experiment(EXPERIMENT, PAPER.model_copy(update={"networks": nowhere}), tmp_path)
 
 
+@pytest.mark.slow
 def test_experiment_runs_on_folders_without_masks(tmp_path):
     networks = Networks(
         data="domainnet",

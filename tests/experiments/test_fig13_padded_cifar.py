@@ -153,6 +153,7 @@ def test_a_wrong_config_is_rejected(change, line):
         Config.model_validate(change)
 
 
+@pytest.mark.slow
 def test_the_table_matches_the_figures(tmp_path):
     run = finished(SMOKE.model_copy(update={"seeds": 1}), tmp_path)
     rows = run.read("net/gray/seed0")

@@ -85,6 +85,7 @@ def test_a_standard_network_follows_every_field_of_its_recipe(whole, tmp_path, c
     assert weights(tmp_path)["labels.safetensors"] != weights(whole)["labels.safetensors"]
 
 
+@pytest.mark.slow
 def test_student_and_standard_network_have_equal_initial_weights(tmp_path):
     still = TINY_NETWORKS.model_copy(
         update={

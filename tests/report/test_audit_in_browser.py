@@ -74,7 +74,7 @@ def number(cell: str) -> float:
 
 
 @pytest.mark.parametrize("name", RECORDS)
-@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.slow), 360])
 def test_the_page_logs_nothing_makes_no_request_and_fits(
     browser: Any, addresses: dict[str, str], name: str, width: int
 ) -> None:
@@ -101,6 +101,7 @@ def test_the_first_neurons_of_many_are_on_the_page(many: Any) -> None:
     )
 
 
+@pytest.mark.slow
 def test_columns_sort_by_keyboard_with_dashes_last(many: Any) -> None:
     values = table_of("many").attenuation[:NEURONS_SHOWN]
     known = sorted((v for v in values if v is not None), reverse=True)

@@ -66,6 +66,7 @@ def test_seeds_and_remedies_differ(result):
     assert not same(base, result.weights("centering", 0))
 
 
+@pytest.mark.slow
 def test_arms_share_their_initial_weights_and_the_order_of_their_images(tmp_path):
     learned: list[list[torch.Tensor]] = []
     first: list[torch.Tensor] = []
@@ -153,6 +154,7 @@ def test_a_change_of_ones_own_is_an_arm(tmp_path):
     assert "1 seed:" in str(found)
 
 
+@pytest.mark.slow
 def test_masks_reach_the_arms_that_need_them(tmp_path):
     masks = torch.zeros(48, 1, 8, 8)
     masks[..., :4] = 1
