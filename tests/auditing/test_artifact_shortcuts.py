@@ -110,5 +110,6 @@ def test_a_network_that_relies_on_the_property_is_found(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.slow
 def test_a_network_that_reads_the_object_is_not_accused(name: str) -> None:
     assert step_of(name, relies=False).answer == "no"
