@@ -271,10 +271,12 @@ def _group(
     entries = []
     for k, test in enumerate(players):
         alone = gain_of(worth[frozenset()].bool(), worth[frozenset({k})].bool())
+        # A single treatment has no Shapley value beside its gain.
+        share = alone if len(players) == 1 else _mean(values[k], comparison.seed)
         entries.append(
             LostPoints(
                 cause=test.step.leads_to, what=test.what, how="given back", fix=test.fix,
-                points=_mean(values[k], comparison.seed), alone=alone,
+                points=share, alone=alone,
             )
         )  # fmt: skip
     return entries

@@ -255,6 +255,7 @@ class BackgroundShortcut(Cause):
     question = "Does the network rely on the background of the class?"
     measured = "share of the lost accuracy that backgrounds of the own class give back"
     meaning = "The network learned the background of the class, which the OOD images do not have."
+
     follows: float = 0.15
     """Smallest fall of the ID accuracy on backgrounds of other classes, as a share."""
 

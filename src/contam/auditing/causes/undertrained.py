@@ -42,6 +42,7 @@ class Undertrained(Cause):
     question = "Do the features fail even on ID data?"
     measured = "ID accuracy with a linear head, from chance (0) to perfect (1)"
     meaning = "The features do not solve even the ID data, so OOD accuracy says little."
+
     threshold: float = 0.60
     """Share of the way from chance to perfect below which the features are not learned."""
 
