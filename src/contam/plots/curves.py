@@ -69,7 +69,7 @@ def lines(
     dash = alt.StrokeDash(
         "series:N", scale=alt.Scale(domain=names, range=dashes(names)), legend=legend
     )
-    whole = {"labelExpr": NUMBER_LABEL, "tickMinStep": 1}
+    whole = {"labelExpr": f"datum.value % 1 ? '' : {NUMBER_LABEL}", "tickMinStep": 1}
     across = axis(
         x[1], log=_values(data, "x") if "x" in log else (),
         ticks=whole if all(point["x"] % 1 == 0 for point in data) else None,
