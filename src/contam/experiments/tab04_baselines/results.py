@@ -95,7 +95,9 @@ class BaselineResults(NamedTuple):
             if len(row.trials) < self.config.trials:
                 trials = ", ".join(map(str, row.trials))
                 where += f", trial{'s' * (len(row.trials) > 1)} {trials} of {self.config.trials}"
-            lines.append(f"{where}: {row.reason.removeprefix(f'{row.method}: ')}")
+            # Where a reason starts with the method, it would be named twice.
+            reason = row.reason.removeprefix(f"{row.method}: ")
+            lines.append(f"{where}: {reason.removeprefix(f'{row.method!r} does not fit: ')}")
         return lines
 
     def classes(self, data: str) -> int:
