@@ -508,3 +508,24 @@ def test_an_exported_program_has_the_names_of_its_functions(tmp_path):
     (found,) = layers_observed(encoder, x, "auto", "moments").items()
     assert found[0] == "program.relu()"
     torch.testing.assert_close(found[1], moments_over_space(F.relu(model[0](x))))
+
+
+class WithTable(nn.Module):
+    """Adds the sum of an activation of a fixed table, which has no axis of examples."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.table, self.fixed, self.relu = torch.ones(rows, 3), nn.ReLU(), nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.relu(x) + self.fixed(self.table).sum()
+
+
+@pytest.mark.parametrize(("rows", "examples"), [(2, 5), (5, 5), (2, 2), (3, 3), (3, 2), (1, 1)])
+def test_a_table_as_long_as_the_batch_is_no_layer(rows, examples):
+    """Whichever number of examples the table's rows equal, the other number shows it."""
+    batches = [Batch(torch.ones(examples, 3), torch.zeros(examples).long(),
+                     torch.zeros(examples).long())] * 2  # fmt: skip
+    for observation in observe(WithTable(rows), batches, reduce="moments"):
+        assert list(observation.layers) == ["relu"]
+        assert "one row for each example: fixed" in " ".join(observation.left_out)
