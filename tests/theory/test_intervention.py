@@ -30,6 +30,7 @@ def small(steps: int = 20, **fields) -> Setting:
         ({"project": "pairs", "directions": 50}, BACKGROUND),
         ({"project": "environment_means"}, 1),
         ({"project": "environments", "directions": 4}, 4),
+        ({"project": "within_class", "directions": 4}, 4),
     ],
 )
 def test_projections_are_symmetric_and_idempotent(fields, removed):
@@ -63,6 +64,27 @@ def test_estimated_spaces_contain_the_mean_background_and_spare_the_core(project
     core[:CORE] = CORE**-0.5
     assert float((P @ background).norm()) < 0.05
     assert float((P @ core).norm()) > 0.95
+
+
+def test_principal_components_within_classes_remove_core_and_background_alike():
+    """All features have the same variance, so nothing tells them apart within a class."""
+    removed = []
+    for seed in range(100):
+        change = Intervention(project="within_class", directions=BACKGROUND, estimated_from=200)
+        P = projection(change, DATA, seed, torch.float64)
+        assert P is not None
+        removed.append(float(BACKGROUND - P[CORE:, CORE:].trace()) / BACKGROUND)
+    share = BACKGROUND / (CORE + BACKGROUND)
+    assert sum(removed) / len(removed) == pytest.approx(share, abs=0.03)
+
+
+def test_networks_of_core_inputs_do_not_depend_on_the_background():
+    (state,) = simulate(small(inputs="core"), seed=0)
+    f = DATA.sample(50, bit_generator_for(1, "test")).f
+    changed = f.clone()
+    changed[:, CORE:] *= -1
+    assert torch.equal(state(f), state(changed))
+    assert not torch.equal(state(f), state(f * 2))
 
 
 def test_gradients_orthogonal_to_the_background_leave_it_at_its_decayed_start():

@@ -1,10 +1,12 @@
 """Remedies in the paper's data model: which of them keep a two-layer network free of background."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, NonNegativeFloat, PositiveInt, model_validator
+import pandas
+from pydantic import BaseModel, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from contam.experiment import (
     NULL_STEP_SIZE,
@@ -32,6 +34,20 @@ GAIN = 4.0
 """Gain of the head with batch norm of pre-activations, and of its control without."""
 ENVIRONMENT_EXAMPLES = 4000
 """Examples of each environment that covariances are estimated from."""
+CENTERED_BY = (10, 50)
+"""Numbers of examples whose mean centers inputs, besides the thousand of the other remedies."""
+MEASURED = 20
+"""Measurements along the training without a remedy, among which early stopping chooses."""
+Start = Literal["gaussian", "uniform"]
+Inputs = Literal["raw", "centered", "core"]
+STARTS: dict[Start, str] = {"gaussian": "Gaussian", "uniform": "uniform"}
+"""Initial weights on spheres, N(0, 1 / d) and the published U(-1, 1) / sqrt(d), and their names."""
+INPUTS: dict[Inputs, str] = {
+    "raw": "no change",
+    "centered": "centered",
+    "core": "without background (oracle)",
+}
+"""Inputs on spheres, and their names."""
 UNKNOWN_CORE = ("environment_means", "environments", "mean_projection", "centering")
 """Remedies that are told neither which features are core nor which examples form pairs."""
 
@@ -47,6 +63,10 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     """Strengths of weight decay."""
     slopes: tuple[NonNegativeFloat, ...] = (0.1, 0.3, 0.5, 0.8)
     """Slopes of leaky ReLU."""
+    sphere_step_size: PositiveFloat = 3e-3
+    """Step size of AdamW where classes lie on spheres, to try centering beyond linear classes."""
+    sphere_steps: PositiveInt = 600
+    """Steps of these networks."""
     test_examples: PositiveInt = 20_000
     """Held-out examples for each risk."""
     seeds: PositiveInt = 6
@@ -66,6 +86,7 @@ LAPTOP = FULL.model_copy(
     update={
         "setting": Setting(batch_size=500, steps=400),
         "pairs": (8, 16, 24, 31, 32),
+        "sphere_steps": 300,
         "test_examples": 8192,
         "seeds": 3,
     }
@@ -78,6 +99,7 @@ SMOKE = LAPTOP.model_copy(
         "pairs": (4, 8),
         "decays": (1e-2,),
         "slopes": (0.5,),
+        "sphere_steps": 100,
         "test_examples": 1000,
         "seeds": 2,
     }
@@ -87,7 +109,7 @@ SMOKE = LAPTOP.model_copy(
 def null(config: Config) -> Config:
     """The config with a step size at which nothing is learned."""
     setting = replace(config.setting, step_size=NULL_STEP_SIZE)
-    return config.model_copy(update={"setting": setting})
+    return config.model_copy(update={"setting": setting, "sphere_step_size": NULL_STEP_SIZE})
 
 
 def networks(config: Config) -> dict[str, Setting]:
@@ -101,8 +123,13 @@ def networks(config: Config) -> dict[str, Setting]:
         "environments": Intervention(
             project="environments", directions=background, estimated_from=ENVIRONMENT_EXAMPLES
         ),
+        "within_class_components": Intervention(project="within_class", directions=background),
+        "core_inputs": Intervention(inputs="core"),
         "centering": Intervention(inputs="centered"),
-        "centering_by_10_examples": Intervention(inputs="centered", estimated_from=10),
+        **{
+            f"centering_by_{n}_examples": Intervention(inputs="centered", estimated_from=n)
+            for n in CENTERED_BY
+        },
         "input_batch_norm": Intervention(inputs="batch_norm"),
         "batch_norm": Intervention(hidden="batch_norm", gain=GAIN),
         "gain_of_batch_norm_alone": Intervention(gain=GAIN),
@@ -128,19 +155,55 @@ def networks(config: Config) -> dict[str, Setting]:
 def compute(config: Config, run: Run) -> Iterator[Stage]:
     """Train one network for each remedy and seed, and predict the effect of pairs."""
     parts = [
-        (f"remedy/{name}/seed{seed}", name, setting, seed)
+        (f"{prefix}{name}/seed{seed}", labels, setting, seed)
         for seed in range(config.seeds)
-        for name, setting in networks(config).items()
+        for prefix, name, labels, setting in _trainings(config)
     ]
-    for index, (part, name, setting, seed) in enumerate(parts):
+    for index, (part, labels, setting, seed) in enumerate(parts):
         yield Stage(index / len(parts), part)
-        if not run.has(part):
-            (state,) = simulate(setting, seed)
-            row = {"remedy": name, "seed": seed} | summary(state, examples=config.test_examples)
-            run.write(part, [row])
+        if run.has(part):
+            continue
+        path = labels.get("remedy") == "no_change"
+        report_at = range(0, setting.steps + 1, -(-setting.steps // MEASURED)) if path else ()
+        run.write(
+            part,
+            [
+                labels | {"seed": seed} | summary(state, examples=config.test_examples)
+                for state in simulate(setting, seed, {*report_at, setting.steps})
+            ],
+        )
     if uncovered(config.setting) is None and not run.has("predicted"):
         yield Stage(1.0, "prediction")
         run.write("predicted", predicted_pairs(config))
+
+
+def _trainings(config: Config) -> Iterator[tuple[str, str, dict[str, str], Setting]]:
+    """The prefix and the name of each part, the labels of its rows, and its setting."""
+    for name, setting in networks(config).items():
+        yield "remedy/", name, {"remedy": name}, setting
+    for start in STARTS:
+        for inputs in INPUTS:
+            labels = {"start": start, "inputs": inputs}
+            yield "spheres/", f"{start}/{inputs}", labels, on_spheres(config, start, inputs)
+
+
+def on_spheres(config: Config, start: Start, inputs: Inputs) -> Setting:
+    """The paper's extended setting with fresh examples, and changed inputs.
+
+    Args:
+        config: sizes, step size and steps.
+        start: distribution of the initial weights.
+        inputs: change of the inputs.
+
+    Source: ours, to try centering where no linear function separates the classes.
+    """
+    features = replace(config.setting.data.features, dictionary="rotated")
+    return replace(
+        config.setting, data=DataModel(features, core_shape="spheres"), ambient=True, bias="all",
+        head="trained", initialization=start, loss="logistic", optimizer="adamw",
+        step_size=config.sphere_step_size, steps=config.sphere_steps,
+        intervention=Intervention(inputs=inputs),
+    )  # fmt: skip
 
 
 def predicted_pairs(config: Config) -> list[dict[str, Any]]:
@@ -159,13 +222,23 @@ class TheoryRemedyResults:
 
     def __init__(self, run: Run) -> None:
         self.config = Config.model_validate(run.config)
-        table: Any = run.table("remedy/")
-        self.table = table.sort_values("seed")
+        rows: Any = run.table("remedy/")
+        self.path: Any = rows[rows["remedy"] == "no_change"].sort_values(["seed", "step"])
+        stopped = self.path.loc[self.path.groupby("seed")["ood_hinge"].idxmin()]
+        self.table: Any = pandas.concat(
+            [rows[rows["step"] == rows["step"].max()], stopped.assign(remedy="early_stopping")]
+        ).sort_values("seed")
+        self.spheres: Any = run.table("spheres/").sort_values("seed")
         self.predicted: Any = run.table("predicted") if run.has("predicted") else None
 
     def values(self, remedy: str, column: str = "ood_hinge") -> list[float]:
         """A column of one remedy, in the order of the seeds."""
         return self.table[self.table["remedy"] == remedy][column].tolist()
+
+    def on_spheres(self, start: Start, inputs: Inputs, column: str = "ood_logistic") -> list[float]:
+        """A column of one network whose classes lie on spheres, in the order of the seeds."""
+        rows = self.spheres
+        return rows[(rows["start"] == start) & (rows["inputs"] == inputs)][column].tolist()
 
 
 Measure = Callable[[TheoryRemedyResults], list[float]]
@@ -217,6 +290,29 @@ def prediction_error(results: TheoryRemedyResults) -> list[float]:
     return [sum(values) / len(values) for values in zip(*errors, strict=True)]
 
 
+def drop_on_spheres(start: Start, inputs: Inputs) -> Measure:
+    """OOD minus ID logistic risk of networks whose classes lie on spheres."""
+    return lambda r: [
+        ood - inside
+        for ood, inside in zip(
+            r.on_spheres(start, inputs), r.on_spheres(start, inputs, "id_logistic"), strict=True
+        )
+    ]
+
+
+def centering_gain_on_spheres(results: TheoryRemedyResults) -> list[float]:
+    """OOD logistic risk of raw inputs minus that of centered ones, uniform initial weights."""
+    raw, centered = (results.on_spheres("uniform", inputs) for inputs in ("raw", "centered"))
+    return [a - b for a, b in zip(raw, centered, strict=True)]
+
+
+def learned_spheres(results: TheoryRemedyResults) -> None:
+    """Require that all networks on spheres learned: half of the initial risk, log 2, at most."""
+    worst = results.spheres["id_logistic"].max()
+    if not worst < LEARNED * math.log(2):
+        raise NotJudged(f"a network did not learn: ID logistic risk {worst:.2f}")
+
+
 def learned(*remedies: str) -> Callable[[TheoryRemedyResults], None]:
     """Require that networks learned: their ID hinge risk is below `LEARNED`."""
 
@@ -233,6 +329,10 @@ CLAIMS: tuple[Statement, ...] = (
         "Gradients in the space of the core features learn no background", "Sec. 5",
         "OOD hinge risk, gradients projected on the core features (oracle)",
         risk("core_projection"), high=0.15, given=learned("core_projection")),
+    Statement(
+        "Inputs in this space do as well: without a background, nothing of it can be learned",
+        "ours", "OOD hinge risk, inputs projected on the core features (oracle)",
+        risk("core_inputs"), high=0.15, given=learned("core_inputs")),
     Statement(
         "The core space need not be known: unlabeled examples or two environments suffice here",
         "ours", "largest OOD hinge risk of: difference of two environments' means or covariances "
@@ -261,6 +361,15 @@ CLAIMS: tuple[Statement, ...] = (
         "ours", "OOD hinge risk without change minus that with swapped backgrounds",
         reduction("swap_half"), low=-0.05, high=0.05, given=learned("no_change", "swap_half")),
     Statement(
+        "What varies within classes is not the background: their principal components do not help",
+        "ours", "OOD hinge risk, as many principal components within classes as background "
+        "features projected out of gradients", risk("within_class_components"), low=0.5,
+        given=learned("within_class_components")),
+    Statement(
+        "Early stopping does not help: no step has less OOD risk than the last one", "ours",
+        "OOD hinge risk of the last step minus that of the best step of the training",
+        reduction("early_stopping"), high=0.05, given=learned("no_change")),
+    Statement(
         "Flipping the background of half of the examples prevents contamination", "ours",
         "reduction of the OOD hinge risk", reduction("flip_half"), low=0.4),
     Statement(
@@ -271,6 +380,19 @@ CLAIMS: tuple[Statement, ...] = (
         "A leaky slope reduces contamination", "ours",
         "smallest reduction of the OOD hinge risk by a slope",
         smallest_reduction("slope_"), low=0.1),
+    Statement(
+        "Centering is no general remedy: on spheres it fails with Gaussian initial weights",
+        "ours", "OOD minus ID logistic risk, classes on spheres, centered inputs, Gaussian initial "
+        "weights", drop_on_spheres("gaussian", "centered"), low=0.3, given=learned_spheres),
+    Statement(
+        "With smaller, uniform initial weights it helps there, too", "ours",
+        "OOD logistic risk of raw minus centered inputs, classes on spheres, uniform initial "
+        "weights", centering_gain_on_spheres, low=0.3, given=learned_spheres),
+    Statement(
+        "There, too, a network without background inputs loses nothing", "ours",
+        "OOD minus ID logistic risk, classes on spheres, inputs projected on the core features "
+        "(oracle), Gaussian initial weights",
+        drop_on_spheres("gaussian", "core"), low=-0.02, high=0.02, given=learned_spheres),
 )  # fmt: skip
 """Sources are the paper where it states the remedy."""
 
@@ -289,7 +411,8 @@ def draw(run: Run) -> Sequence[Figure]:
             name = str(row["remedy"]).replace("_", " ")
             rows.append({"remedy": name, "data": where, "risk": row[column],
                          "low": row["low"], "high": row["high"]})  # fmt: skip
-    order = [name.replace("_", " ") for name in networks(results.config)]
+    order = ["no change", "early stopping"]
+    order += [name.replace("_", " ") for name in networks(results.config)][1:]
     rows.sort(key=lambda row: order.index(row["remedy"]))
     overview = bars(
         rows,
@@ -337,11 +460,50 @@ def draw(run: Run) -> Sequence[Figure]:
             (curve,),
             tuple(pairs),
         ),
+        _path(results),
+        _spheres(results),
     ]
 
 
+def _path(results: TheoryRemedyResults) -> Figure:
+    """Both risks over the steps without a remedy, from which early stopping chooses."""
+    rows = [
+        {"step": int(row["step"]), "data": where, "risk": row[column], "low": row["low"],
+         "high": row["high"]}
+        for column, where in (("id_hinge", "ID"), ("ood_hinge", "OOD"))
+        for row in over_seeds(results.path.to_dict("records"), ["step"], column)
+    ]  # fmt: skip
+    panel = lines(rows, title="Risk without a remedy", x=("step", "steps"),
+                  y=("risk", "hinge risk"), series=("data", ""))  # fmt: skip
+    return Figure(
+        "Early stopping finds no step with a low OOD risk",
+        "Both risks are measured along the training. Bands: all seeds.",
+        "ours", (panel,), tuple(rows),
+    )  # fmt: skip
+
+
+def _spheres(results: TheoryRemedyResults) -> Figure:
+    """Risks with raw, centered and core inputs, where the classes are spheres."""
+    rows = [
+        {"inputs": f"{STARTS[row['start']]}: {INPUTS[row['inputs']]}", "data": where,
+         "risk": row[column], "low": row["low"], "high": row["high"]}
+        for column, where in (("id_logistic", "ID"), ("ood_logistic", "OOD"))
+        for row in over_seeds(results.spheres.to_dict("records"), ["start", "inputs"], column)
+    ]  # fmt: skip
+    order = [f"{start}: {inputs}" for start in STARTS.values() for inputs in INPUTS.values()]
+    rows.sort(key=lambda row: order.index(row["inputs"]))
+    panel = bars(rows, title="Risk of classes on spheres", x=("inputs", ""),
+                 y=("risk", "logistic risk"), series=("data", ""))  # fmt: skip
+    return Figure(
+        "Centering where classes lie on two spheres",
+        "Core features lie on a sphere of radius 1 or 2; both layers and biases are trained with "
+        "AdamW. Gaussian initial weights are larger than uniform ones. Whiskers: all seeds.",
+        "ours", (panel,), tuple(rows),
+    )  # fmt: skip
+
+
 def summarize(run: Run) -> str:
-    """The result in two sentences."""
+    """The risks of some remedies in two sentences."""
     results = TheoryRemedyResults(run)
 
     def mean(remedy: str) -> float:
@@ -353,7 +515,8 @@ def summarize(run: Run) -> str:
         f"{mean('core_projection'):.2f} with gradients in the core features' space, and "
         f"{mean('environments'):.2f} with a space that two environments determine without "
         f"knowledge of the features; centered inputs had {mean('centering'):.2f}, swapped "
-        f"backgrounds {mean('swap_half'):.2f}."
+        f"backgrounds {mean('swap_half'):.2f}, the best step of the training without a remedy "
+        f"{mean('early_stopping'):.2f}."
     )
 
 
@@ -361,8 +524,9 @@ EXPERIMENT = Experiment(
     name="theory_remedies",
     title="Remedies in the paper's data model",
     about="Two-layer ReLU networks learn background features that are independent of the label. "
-    "Projected gradients, normalization, augmentation, weight decay and leaky slopes are compared "
-    "on the same data. The paper asks for a core space that is found without knowing the features.",
+    "Projected gradients and inputs, normalization, augmentation, weight decay, early stopping and "
+    "leaky slopes are compared on the same data. The paper asks for a core space that is found "
+    "without knowing the features.",
     reproduces=(),
     presets={"full": FULL, "laptop": LAPTOP, "smoke": SMOKE},
     compute=compute,

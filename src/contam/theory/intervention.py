@@ -33,17 +33,21 @@ class Intervention:
     ['project=pairs']
     """
 
-    project: Literal["none", "core", "mean", "pairs", "environment_means", "environments"] = "none"
+    project: Literal[
+        "none", "core", "mean", "pairs", "environment_means", "environments", "within_class"
+    ] = "none"
     """Space of the gradient. "core" is an oracle. The others remove directions that are estimated
     without knowing the features: the mean input; differences of counterfactual pairs, which have
     the same core; the difference of the means of two environments, the second of which has half
-    the background; the leading directions in which their covariances within classes differ."""
+    the background; the leading directions in which their covariances within classes differ; the
+    leading principal components within classes."""
     directions: int = 32
-    """Counterfactual pairs, or leading directions of "environments"."""
+    """Counterfactual pairs, or leading directions of "environments" and "within_class"."""
     estimated_from: int = 1000
     """Examples that means and moments are estimated from, in each environment."""
-    inputs: Literal["raw", "centered", "batch_norm"] = "raw"
-    """"centered" subtracts the mean of the class means, "batch_norm" standardizes each feature."""
+    inputs: Literal["raw", "core", "centered", "batch_norm"] = "raw"
+    """"core" sets the background to 0 and is an oracle, "centered" subtracts the mean of the class
+    means, "batch_norm" standardizes each feature."""
     hidden: Literal["none", "batch_norm"] = "none"
     """Batch norm of pre-activations, without scale and shift."""
     gain: float = 1.0
@@ -102,6 +106,27 @@ class Centering(nn.Module):
         return f - self.mean
 
 
+class CoreInputs(nn.Module):
+    """Set the background features to 0.
+
+    Args:
+        core: number of core features.
+
+    Source: ours, the projection of Sec. 5 on inputs instead of gradients.
+
+    >>> CoreInputs(1)(torch.tensor([[1.0, 2.0, 3.0]])).tolist()
+    [[1.0, 0.0, 0.0]]
+    """
+
+    def __init__(self, core: int) -> None:
+        super().__init__()
+        self.core = core
+
+    def forward(self, f: Float[Tensor, "n d0"]) -> Float[Tensor, "n d0"]:
+        """Keep the core features of each example."""
+        return torch.cat([f[:, : self.core], torch.zeros_like(f[:, self.core :])], dim=1)
+
+
 def projection(
     intervention: Intervention, data: DataModel, seed: int, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "d0 d0"] | None:
@@ -142,6 +167,8 @@ def projection(
         first, second = (draw(intervention.directions, which).f for which in ("first", "second"))
         second[:, :core] = first[:, :core]
         removed = (first - second).T
+    elif intervention.project == "within_class":
+        removed = _leading(_within_classes(draw(n, "examples")), intervention.directions)
     else:
         first, second = (draw(n, which) for which in ("first", "second"))
         second.f[:, core:] *= SECOND_SCALE
@@ -149,9 +176,8 @@ def projection(
             removed = (_mean(first) - _mean(second))[:, None]
         else:
             # Within classes: the core's difference of classes would dominate the sampling noise.
-            values, vectors = torch.linalg.eigh(_within_classes(first) - _within_classes(second))
-            leading = values.abs().argsort(descending=True)[: intervention.directions]
-            removed = vectors[:, leading]
+            difference = _within_classes(first) - _within_classes(second)
+            removed = _leading(difference, intervention.directions)
     # The left singular vectors span what is removed, also where the columns are dependent.
     basis, lengths, _ = torch.linalg.svd(removed, full_matrices=False)
     basis = basis[:, lengths > 1e-9 * lengths[0]]
@@ -172,11 +198,13 @@ def input_module(
     Returns:
         The module.
 
-    Source: ours, centering and input batch norm.
+    Source: ours, oracle inputs, centering and input batch norm.
 
     >>> input_module(Intervention(inputs="centered"), DataModel(), seed=0).mean.shape
     torch.Size([64])
     """
+    if intervention.inputs == "core":
+        return CoreInputs(data.features.core)
     if intervention.inputs == "centered":
         bits = bit_generator_for(seed, "intervention centered, examples")
         return Centering(_mean(data.sample(intervention.estimated_from, bits, dtype=dtype)))
@@ -223,6 +251,12 @@ def augmented(
 def _mean(sample: Sample) -> Float[Tensor, " d0"]:
     """Mean of the class means, which does not depend on how often each class was drawn."""
     return torch.stack([sample.f[sample.y == y].mean(dim=0) for y in sample.y.unique()]).mean(dim=0)
+
+
+def _leading(symmetric: Float[Tensor, "d0 d0"], count: int) -> Float[Tensor, "d0 count"]:
+    """Eigenvectors of the eigenvalues that are largest in size."""
+    values, vectors = torch.linalg.eigh(symmetric)
+    return vectors[:, values.abs().argsort(descending=True)[:count]]
 
 
 def _within_classes(sample: Sample) -> Float[Tensor, "d0 d0"]:

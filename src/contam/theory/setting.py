@@ -166,5 +166,5 @@ class Setting:
         if self.data.classes > 2:
             beyond.append(f"data.classes={self.data.classes}")
         if self.intervention.normalizes:
-            beyond.append("a network with centering or batch norm")
+            beyond.append("a network with changed inputs or batch norm")
         return beyond
