@@ -110,7 +110,32 @@ def test_predict_prints_a_summary_and_records(capsys):
     code, out, _ = run_contam(capsys, "predict", "--project", "pairs", "--directions", 32)
     assert code == 0 and out.startswith("Background features do not take off")
     code, out, _ = run_contam(capsys, "predict", "--steps", 20, "--json")
-    assert [row["step"] for row in json.loads(out)][-1] == 20
+    record = json.loads(out)
+    assert [row["step"] for row in record["curve"]][-1] == 20
+    assert record["neurons_followed"] == 256 and record["sampling_error"] is None
+    assert record["phases"]["takeoff"] == pytest.approx(13, abs=0.5)
+    assert record["critical_slope"] == pytest.approx(0.22, abs=0.01)
+
+
+def test_predict_states_the_error_of_sampling_in_every_form(capsys):
+    words = ("predict", "--steps", 5, "--width", 600, "--neurons", 64, "--weight-decay", 0,
+             "--activation", "identity")  # fmt: skip
+    code, out, _ = run_contam(capsys, *words, "--json")
+    record = json.loads(out)
+    assert code == 0
+    code, out, _ = run_contam(capsys, *words)
+    error = record["sampling_error"]["ood_hinge"]
+    assert code == 0 and f"with a second sample, OOD hinge risk differs by {error:.1g}" in out
+    assert record["neurons_followed"] == 64 and record["phases"]["limit"]["step"] is None
+
+
+def test_predict_says_which_phases_it_can_not_derive(capsys):
+    code, out, _ = run_contam(capsys, "predict", "--steps", 5, "--correlation", 0.5)
+    assert code == 0 and out.startswith("After 5 steps")
+    assert "is use of the correlation with the label" in out
+    coherent = ("--dictionary", "coherent", "--coherence", 0.02)
+    code, out, _ = run_contam(capsys, "predict", "--steps", 5, *coherent)
+    assert code == 0 and "Phases are not predicted: coherence must be 0" in out
 
 
 FIELDS = [

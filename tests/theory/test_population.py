@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -261,6 +262,16 @@ def test_the_summary_of_an_untrained_network_omits_contamination():
     assert "no neuron fires for one class only" in words
 
 
+def test_the_sampling_error_is_the_difference_of_two_samples():
+    setting = Setting(width=1000, steps=30)
+    prediction = predict_contamination(setting, neurons=64, repeat=True)
+    again, error = prediction.repeated, prediction.sampling_error
+    assert again is not None and error is not None
+    assert error["ood_hinge"] == abs(prediction.final.ood_hinge - again.ood_hinge)
+    assert f"OOD hinge risk differs by {error['ood_hinge']:.1g}" in prediction.summary()
+    assert predict_contamination(setting, neurons=1000, repeat=True).sampling_error is None
+
+
 def test_records_are_json_serializable():
     prediction = predict(core=4, background=60, width=64, steps=30)
     rows = json.loads(json.dumps(prediction.records(), allow_nan=False))
@@ -286,15 +297,18 @@ FEATURES = FeatureModel()
         ({"initialization": "uniform"}, "initialization must be 'gaussian'"),
         ({"examples": 1000}, "examples must be None, not 1000"),
         ({"data": DataModel(classes=4)}, "classes must be 2, not 4"),
-        ({"data": DataModel(correlation=0.5)}, "correlation must be 0, not 0.5"),
         ({"data": DataModel(coupling=0.5)}, "coupling must be 0, not 0.5"),
         ({"data": DataModel(core_shape="spheres")}, "core_shape must be 'weights'"),
-        ({"data": DataModel(FeatureModel(dictionary="coherent", coherence=0.2))}, "coherence"),
+        (
+            {"data": DataModel(FeatureModel(dictionary="coherent", coherence=0.2))},
+            r"step_size \* curvature / width must be at most 2.5, not 3.4",
+        ),
         ({"data": DataModel(FeatureModel(core=3))}, "core must be at least 4, not 3"),
         ({"data": DataModel(FeatureModel(background=0))}, "background must be at least 4, not 0"),
-        ({"data": DataModel(core_weights=Beta(2.0, 5.0))}, "must be the same distribution"),
-        ({"data": DataModel(FEATURES, Uniform(0, 2), Uniform(0, 2))}, r"must lie in \[0, 1\]"),
-        ({"data": DataModel(ood_weights=Uniform(-1, 1))}, r"ood_weights must lie in \[-1, 0\]"),
+        (
+            {"data": DataModel(FEATURES, Uniform(0, 4), Uniform(0, 4))},
+            r"step_size \* curvature / width must be at most 2.5, not 4",
+        ),
         (
             {"data": DataModel(ood_weights=(Uniform(-1, 0),) * 31 + (Uniform(-0.5, 0),))},
             "ood_weights must be one distribution",
@@ -355,6 +369,69 @@ def test_worst_case_is_the_limit_of_backgrounds_near_minus_one():
     )
     assert usual.worst_hinge == extreme.worst_hinge != usual.ood_hinge
     assert extreme.ood_hinge == pytest.approx(extreme.worst_hinge, abs=1e-6)
+
+
+CORRELATED = DataModel(correlation=0.5)
+BEYOND = {
+    "correlated": Setting(data=CORRELATED, batch_size=500),
+    "opposite correlation": Setting(data=replace(CORRELATED, correlation=-0.5), batch_size=500),
+    "shortcut": Setting(data=replace(CORRELATED, correlation=1.0), batch_size=500),
+    "large background": Setting(
+        data=DataModel(background_weights=Uniform(0, 2), ood_weights=Uniform(-2, 0)), batch_size=500
+    ),
+    "small shortcut": Setting(
+        data=DataModel(background_weights=Uniform(0, 0.25), ood_weights=Uniform(-0.25, 0),
+                       correlation=1.0), batch_size=500),
+    "coherent": Setting(
+        data=DataModel(FeatureModel(dictionary="coherent", coherence=0.3)), batch_size=500,
+        step_size=0.4, steps=500),
+}  # fmt: skip
+"""Settings beyond the paper's data that the model covers."""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(name, marks=() if name == "correlated" else pytest.mark.slow) for name in BEYOND],
+)
+def test_prediction_matches_sgd_beyond_the_papers_data(case):
+    """From the same weights; two seeds, and fresh examples."""
+    setting, columns = BEYOND[case], ("U", "V", "spurious", "id_hinge", "ood_hinge")
+    differences = []
+    for seed in range(2):
+        network = initial_network(setting, seed)
+        a = network.head.weight.detach()[0]
+        neurons = Neurons.read(network.projections, a, core=32)
+        final = predict_contamination(setting, start=neurons, report_at=[]).final
+        (state,) = simulate(setting, seed)
+        background = state.W[:, 32:].sum(dim=1)
+        row = summary(state) | {"spurious": float((state.a.sign() * background).mean())}
+        differences.append([getattr(final, name) - row[name] for name in columns])
+    for name, error, allowed in zip(
+        columns, torch.tensor(differences).mean(0).tolist(), (0.015, 0.01, 0.01, 0.002, 0.006),
+        strict=True,
+    ):  # fmt: skip
+        assert error == pytest.approx(0, abs=allowed), name
+
+
+def test_initial_neurons_of_a_coherent_dictionary_have_the_gram_matrix():
+    """Means and rests of N(0, G / d) weights, from the drawn network and by formula."""
+    features = FeatureModel(8, 24, 64, dictionary="coherent", coherence=0.2)
+    setting = Setting(data=DataModel(features), width=20_000)
+    network = initial_network(setting, 0)
+    found = Neurons.read(network.projections, network.head.weight.detach()[0], core=8)
+    drawn = Neurons.draw(setting, 1, 20_000)
+    covariance = {
+        (8, 8): (1 + 7 * 0.2) / 8 / 64, (24, 24): (1 + 23 * 0.2) / 24 / 64, (8, 24): 0.2 / 64
+    }  # fmt: skip
+    for neurons in (found, drawn):
+        means = {8: neurons.core_mean, 24: neurons.background_mean}
+        for (one, other), expected in covariance.items():
+            product = float((means[one] * means[other]).mean())
+            assert product == pytest.approx(expected, rel=0.05)
+        assert float(neurons.core_rest.square().mean()) == pytest.approx(7 * 0.8 / 64, rel=0.05)
+        assert float(neurons.background_rest.square().mean()) == pytest.approx(
+            23 * 0.8 / 64, rel=0.05
+        )
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from contam.theory.weights import Beta, TwoPoint, Uniform, quantile_table
+from contam.theory.weights import Beta, Pareto, TwoPoint, Uniform, quantile_table
 
 
 def twin(weights):
@@ -62,7 +62,45 @@ def test_two_points_by_hand(p, low, length):
     assert (drawn == weights.high).mean() == pytest.approx(p, abs=0.001)
 
 
-@pytest.mark.parametrize("weights", [*CONTINUOUS, TwoPoint(0.3)], ids=str)
+HEAVY = [
+    Pareto(1.0),
+    Pareto(0.5, 1e-3, 1.0),
+    Pareto(2.0, 0.2, 3.0),
+    Pareto(3.0, 0.5, 1.0),
+    Pareto(1.0, -1.0, -0.01),
+]
+
+
+@pytest.mark.parametrize("weights", HEAVY, ids=str)
+def test_a_cut_off_pareto_distribution_agrees_with_its_density(weights):
+    """Moments by integrals over the density, and quantiles by those over its tail."""
+
+    def density(z):
+        return abs(z) ** -(weights.alpha + 1)
+
+    def integral(function, low=weights.low, high=weights.high):
+        values, nodes = np.polynomial.legendre.leggauss(400)
+        start, end = np.log(np.abs([low, high]))
+        # The logarithm of the size as the variable, since the density is smooth in it.
+        sizes = np.exp((start + end) / 2 + (end - start) / 2 * values)
+        z = np.copysign(sizes, weights.low)
+        return abs(end - start) / 2 * float(nodes @ (function(z) * density(z) * sizes))
+
+    total = integral(lambda z: 1.0 + 0 * z)
+    mean = integral(lambda z: z) / total
+    assert weights.mean == pytest.approx(mean, rel=1e-9)
+    assert weights.variance == pytest.approx(integral(lambda z: (z - mean) ** 2) / total, rel=1e-9)
+    third = sum(
+        integral(lambda z: abs(z - mean) ** 3, low, high)
+        for low, high in ((weights.low, mean), (mean, weights.high))
+    )
+    assert weights.third_moment == pytest.approx(third / total, rel=1e-9)
+    for p, z in zip((0.01, 0.5, 0.99), weights.quantile(np.array([0.01, 0.5, 0.99])), strict=True):
+        below = integral(lambda z: 1.0 + 0 * z, weights.low, z)
+        assert below / total == pytest.approx(p, rel=1e-9)
+
+
+@pytest.mark.parametrize("weights", [*CONTINUOUS, *HEAVY, TwoPoint(0.3)], ids=str)
 def test_the_table_of_draws_has_the_moments_of_the_distribution(weights):
     table = quantile_table(weights).numpy()
     assert len(table) == 65536
@@ -90,6 +128,9 @@ def test_beta_moments_hold_for_all_shapes(a, b):
         (lambda: Beta(0.0, 1.0), "between 0.1 and 1000"),
         (lambda: Beta(1.0, float("nan")), "between 0.1 and 1000"),
         (lambda: TwoPoint(1.0), "strictly between 0 and 1"),
+        (lambda: Pareto(1.0, 0.0, 1.0), "one sign"),
+        (lambda: Pareto(1.0, -0.5, 1.0), "one sign"),
+        (lambda: Pareto(0.0), "alpha must lie between 0.1 and 10"),
     ],
 )
 def test_invalid_distributions_are_rejected(make, message):

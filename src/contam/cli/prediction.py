@@ -1,13 +1,13 @@
 """`contam predict`: predict contamination before any training."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from contam.cli.progress import ProgressDisplay
-from contam.theory.phases import critical_slope, predict_phases
-from contam.theory.population import predict_contamination
+from contam.theory.phases import Phases, critical_slope, phases_uncovered, predict_phases
+from contam.theory.population import Prediction, predict_contamination
 from contam.theory.setting import Setting
 
 STANDARD = Setting()
@@ -25,45 +25,73 @@ def predict(
     """Predict contamination before any training, by the population model of two-layer networks.
 
     Prints the network after training; when contamination takes off, what it is when the training
-    examples are fitted, and where training converges; and the critical slope of leaky ReLU. With a
-    correlated background and with projected gradients, only these phases are predicted.
+    examples are fitted, and where training converges; and the critical slope of leaky ReLU. With
+    projected gradients, only these phases are predicted.
 
     Args:
         setting: the training run; fields that the model does not cover are rejected.
         seed: seed of the initial weights.
         neurons: largest number of neurons to follow; a wider network is represented by an even
             sample. The prediction is repeated with a second sample, and the difference is printed.
-        as_json: print the whole curve as a list of objects instead of a sentence.
+        as_json: print an object instead of sentences: the whole curve, the error of sampling, the
+            phases and the critical slope.
     """
-    data, change = setting.data, setting.intervention
-    if not as_json and (data.correlation or change.project in ("core", "pairs")):
-        print(predict_phases(setting).summary())
+    prediction = None
+    if setting.intervention.project not in ("core", "pairs"):
+        prediction = _curve(setting, seed, neurons)
+    reason = phases_uncovered(setting)
+    phases = None if reason else predict_phases(setting)
+    slope = None if reason else _critical(setting)
+    if as_json:
+        print(json.dumps(_record(prediction, phases, slope), indent=1))
         return 0
+    sentences = [
+        prediction.summary() if prediction else "",
+        phases.summary() if phases else f"Phases are not predicted: {reason}.",
+        _critical_in_words(slope) if prediction else "",
+    ]
+    print(" ".join(filter(None, sentences)))
+    return 0
+
+
+def _curve(setting: Setting, seed: int, neurons: int) -> Prediction:
     many = setting.data.features.size >= MANY_FEATURES
     with ProgressDisplay("predict") as display:
-        prediction = predict_contamination(
+        return predict_contamination(
             setting,
             seed=seed,
             neurons=neurons,
             nodes=FEWER_NODES if many else 12,
-            repeat=not as_json,
+            repeat=True,
             progress=display.update,
         )
-    if as_json:
-        print(json.dumps(prediction.records(), indent=1))
-    else:
-        print(f"{prediction.summary()} {predict_phases(setting).summary()}{_critical(setting)}")
-    return 0
 
 
-def _critical(setting: Setting) -> str:
-    """The critical slope in words; empty for linear networks and where nothing is fitted."""
+def _record(
+    prediction: Prediction | None, phases: Phases | None, slope: float | None
+) -> dict[str, Any]:
+    return {
+        "curve": prediction.records() if prediction else None,
+        "neurons_followed": prediction.followed if prediction else None,
+        "sampling_error": prediction.sampling_error if prediction else None,
+        "phases": phases.record() if phases else None,
+        "critical_slope": slope,
+    }
+
+
+def _critical(setting: Setting) -> float | None:
+    """The critical slope; None for linear networks and where nothing is fitted."""
     if setting.activation == "identity":
-        return ""
+        return None
     try:
-        slope = critical_slope(setting)
+        return critical_slope(setting)
     except ValueError:
+        return None
+
+
+def _critical_in_words(slope: float | None) -> str:
+    if slope is None:
         return ""
     if slope == 0:
-        return " The OOD hinge risk at the fit is below 0.5 for every slope of leaky ReLU."
-    return f" With a leaky slope of {slope:.2f}, the OOD hinge risk at the fit is 0.5."
+        return "The OOD hinge risk at the fit is below 0.5 for every slope of leaky ReLU."
+    return f"With a leaky slope of {slope:.2f}, the OOD hinge risk at the fit is 0.5."

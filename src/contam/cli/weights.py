@@ -5,14 +5,15 @@ from dataclasses import astuple
 
 import tyro
 
-from contam.theory.weights import Beta, TwoPoint, Uniform, Weights
+from contam.theory.weights import Beta, Pareto, TwoPoint, Uniform, Weights
 
-KINDS: dict[str, type[Uniform] | type[TwoPoint] | type[Beta]] = {
+KINDS: dict[str, type[Uniform] | type[TwoPoint] | type[Beta] | type[Pareto]] = {
     "uniform": Uniform,
     "two_point": TwoPoint,
     "beta": Beta,
+    "pareto": Pareto,
 }
-FORMS = "uniform:LOW:HIGH, two_point:P:LOW:HIGH or beta:A:B:LOW:HIGH"
+FORMS = "uniform:LOW:HIGH, two_point:P:LOW:HIGH, beta:A:B:LOW:HIGH or pareto:ALPHA:LOW:HIGH"
 registry = tyro.constructors.ConstructorRegistry()
 """Tells tyro how to read a distribution; active inside `with registry`."""
 
@@ -68,6 +69,6 @@ def _rule(
         nargs=1,
         metavar="NAME:NUMBERS",
         instance_from_str=read,
-        is_instance=lambda value: isinstance(value, (Uniform, TwoPoint, Beta, tuple)),
+        is_instance=lambda value: isinstance(value, (Uniform, TwoPoint, Beta, Pareto, tuple)),
         str_from_instance=lambda value: [to_text(value)],
     )

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from contam.theory.distribution import DataModel, Where
 from contam.theory.setting import STABLE, Setting
-from contam.theory.weights import Weights
+from contam.theory.weights import Weights, quantile_table
 
 FEWEST = 4
 """Features of each kind; a sum of fewer weights is far from Gaussian."""
@@ -17,12 +17,32 @@ class Moments(NamedTuple):
     variance: float
 
 
-def background_moments(data: DataModel, where: Where = "id") -> Moments:
-    """Moments of a background weight; in distribution, core weights have the same ones.
+def core_moments(data: DataModel) -> Moments:
+    """Moments of a core weight.
+
+    Args:
+        data: the data model, with one distribution for all core features.
+
+    Returns:
+        The mean and the variance.
+
+    Source: ours, the weights of the population model.
+
+    >>> core_moments(DataModel()).mean
+    0.5
+    """
+    weights = _first(data.core_weights)
+    return Moments(weights.mean, weights.variance)
+
+
+def background_moments(data: DataModel, where: Where = "id", y: float | None = None) -> Moments:
+    """Moments of a background weight.
 
     Args:
         data: the data model, with one distribution for all background features.
         where: distribution of the background weights: "id", "ood" or "worst".
+        y: the class, on which the weights depend where they are correlated with the label; None
+            for both classes.
 
     Returns:
         The mean and the variance.
@@ -31,11 +51,21 @@ def background_moments(data: DataModel, where: Where = "id") -> Moments:
 
     >>> background_moments(DataModel(), "worst")
     Moments(mean=-1.0, variance=0.0)
+    >>> round(background_moments(DataModel(correlation=1.0), y=1.0).mean, 6)
+    0.75
     """
     if where == "worst":
         return Moments(-1.0, 0.0)
     weights = _first(data.background_weights if where == "id" else data.ood_weights)
-    return Moments(weights.mean, weights.variance)
+    if where != "id" or y is None or not data.correlation:
+        return Moments(weights.mean, weights.variance)
+    table, share = quantile_table(weights), abs(data.correlation)
+    half = table.view(2, -1)[int(y * data.correlation > 0)]
+    first, second = (
+        (1 - share) * float((table**power).mean()) + share * float((half**power).mean())
+        for power in (1, 2)
+    )
+    return Moments(first, second - first**2)
 
 
 def uncovered(setting: Setting) -> str | None:
@@ -74,10 +104,8 @@ def uncovered(setting: Setting) -> str | None:
         (setting, "initialization", "gaussian"),
         (setting, "examples", None),
         (data, "classes", 2),
-        (data, "correlation", 0),
         (data, "coupling", 0),
         (data, "core_shape", "weights"),
-        (data.features, "coherence", 0),
     ):
         if getattr(record, name) != value:
             return (
@@ -96,18 +124,10 @@ def uncovered(setting: Setting) -> str | None:
 
 
 def _uncovered_weights(data: DataModel) -> str | None:
-    for name, low in (("core_weights", 0), ("background_weights", 0), ("ood_weights", -1)):
+    for name in ("core_weights", "background_weights", "ood_weights"):
         weights = getattr(data, name)
         if any(other != _first(weights) for other in _all(weights)):
             return f"{name} must be one distribution for all features; train the network instead"
-        if not low <= _first(weights).low < _first(weights).high <= low + 1:
-            return f"{name} must lie in [{low}, {low + 1}], not {_first(weights)}"
-    if _first(data.core_weights) != _first(data.background_weights):
-        return (
-            "core_weights and background_weights must be the same distribution, not "
-            f"{_first(data.core_weights)} and {_first(data.background_weights)}; train the network "
-            "instead"
-        )
     return None
 
 
@@ -118,13 +138,29 @@ def _uncovered_steps(setting: Setting) -> str | None:
             f"weight_decay must be in [0, 1 / step_size) = [0, {1 / step_size:g}), not "
             f"{setting.weight_decay}: every step would flip the signs of the weights; lower either"
         )
-    pace = step_size * setting.data.features.size / setting.width
+    curvature = _curvature(setting.data)
+    pace = step_size * curvature / setting.width
     if not pace <= STABLE:
+        size = "(core + background)" if curvature == setting.data.features.size else "curvature"
         return (
-            f"step_size * (core + background) / width must be at most {STABLE}, not {pace:.3g}: "
+            f"step_size * {size} / width must be at most {STABLE}, not {pace:.3g}: "
             f"a step would overshoot; try step_size {step_size * STABLE / pace:.3g} and more steps"
         )
     return None
+
+
+def _curvature(data: DataModel) -> float:
+    """Number of features, each weighed by its largest squared weight if that is above 1.
+
+    Where features are not orthogonal, the mean input grows along the direction that all share.
+    """
+    features = data.features
+    core, background = (
+        max(1.0, *(end**2 for end in (_first(weights).low, _first(weights).high)))
+        for weights in (data.core_weights, data.background_weights)
+    )
+    size = core * features.core + background * features.background
+    return size * (1 + (features.size - 1) * features.coherence)
 
 
 def _all(weights: Weights | tuple[Weights, ...]) -> tuple[Weights, ...]:

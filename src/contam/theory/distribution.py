@@ -11,9 +11,9 @@ from jaxtyping import Float, Int, Int16
 from torch import Tensor
 
 from contam.theory.features import FeatureModel, check_choices
-from contam.theory.weights import LEVELS, Beta, TwoPoint, Uniform, Weights, quantile_table
+from contam.theory.weights import LEVELS, Beta, Pareto, TwoPoint, Uniform, Weights, quantile_table
 
-__all__ = ["Beta", "DataModel", "Sample", "TwoPoint", "Uniform", "Weights", "Where"]
+__all__ = ["Beta", "DataModel", "Pareto", "Sample", "TwoPoint", "Uniform", "Weights", "Where"]
 
 Where = Literal["id", "ood", "worst"]
 """In distribution, out of distribution, or with every background weight at -1."""

@@ -104,10 +104,22 @@ class FeatureModel:
         >>> torch.allclose(features.gram_root() @ features.gram_root(), features.gram())
         True
         """
+        across, shared = self.gram_root_parts()
+        root = torch.full((self.size, self.size), shared, dtype=dtype)
+        return root.diagonal_scatter(root.diagonal() + across)
+
+    def gram_root_parts(self) -> tuple[float, float]:
+        """The square root of the Gram matrix as two numbers.
+
+        Returns:
+            What its diagonal has more than the other entries, and the value of these.
+
+        >>> FeatureModel().gram_root_parts()
+        (1.0, 0.0)
+        """
         across = math.sqrt(1 - self.coherence)
         along = math.sqrt(1 + (self.size - 1) * self.coherence)
-        root = torch.full((self.size, self.size), (along - across) / self.size, dtype=dtype)
-        return root.diagonal_scatter(root.diagonal() + across)
+        return across, (along - across) / self.size
 
     def basis(self, seed: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "d d0"]:
         """Orthonormal directions that span the features.

@@ -26,7 +26,7 @@ from numpy.polynomial import hermite_e
 from torch import Tensor
 
 from contam.rng import bit_generator_for
-from contam.theory.coverage import background_moments
+from contam.theory.coverage import background_moments, core_moments
 from contam.theory.distribution import Where
 from contam.theory.setting import Setting
 
@@ -121,6 +121,11 @@ class Neurons:
         sizes = np.array([features.core, features.background])
         rests = torch.from_numpy(np.sqrt(rng.chisquare(sizes - 1, (count, 2)) / features.dimension))
         means = means / torch.from_numpy(np.sqrt(sizes * float(features.dimension)))
+        if not features.orthonormal:
+            across, shared = features.gram_root_parts()
+            total = means @ torch.from_numpy(sizes.astype(float))
+            means = across * means + shared * total[:, None]
+            rests = across * rests
         return cls(sign, means[:, 0], means[:, 1], rests[:, 0], rests[:, 1])
 
 
@@ -241,8 +246,8 @@ def view(neurons: Neurons, setting: Setting, grid: Grid, y: float, where: Where 
     """
     data = setting.data
     core, background = data.features.core, data.features.background
-    core_mean, core_variance = background_moments(data)  # core weights have the same moments
-    mean, variance = background_moments(data, where)
+    core_mean, core_variance = core_moments(data)
+    mean, variance = background_moments(data, where, y)
     A, B = torch.meshgrid(
         math.sqrt(core_variance * core) * grid.nodes,
         math.sqrt(variance * background) * grid.nodes,
@@ -318,24 +323,33 @@ def advance(neurons: Neurons, setting: Setting, nodes: int = 12) -> Neurons:
     True
     """
     grid = Grid.of(nodes)
-    core, background = setting.data.features.core, setting.data.features.background
-    mean, variance = background_moments(setting.data)
-    core_pull = background_pull = stretch = torch.zeros_like(neurons.sign)
+    features, core_weights = setting.data.features, core_moments(setting.data)
+    core, background = features.core, features.background
+    core_pull = background_pull = core_stretch = background_stretch = torch.zeros_like(neurons.sign)
     for y in (1.0, -1.0):
+        weights = background_moments(setting.data, y=y)
         response = view(neurons, setting, grid, y)
         output, spread = outcomes(response, grid)
         gate = grid.weigh(torch.special.ndtr((1 - output) / spread))
         gated = torch.stack([gate, gate * response.A, gate * response.B]).flatten(start_dim=1)
         on, on_A, on_B = gated @ response.slope
-        core_pull = core_pull + mean * on + on_A / core
-        background_pull = background_pull + y * (mean * on + on_B / background)
-        stretch = stretch + y * variance * (gate.flatten() @ response.bend)
+        bent = y * (gate.flatten() @ response.bend)
+        core_pull = core_pull + core_weights.mean * on + on_A / core
+        background_pull = background_pull + y * (weights.mean * on + on_B / background)
+        core_stretch = core_stretch + core_weights.variance * bent
+        background_stretch = background_stretch + weights.variance * bent
+    if features.coherence:
+        # The Gram matrix multiplies the gradient: each feature also gets a part of all others.
+        across = 1 - features.coherence
+        shared = features.coherence * (core * core_pull + background * background_pull)
+        core_pull, background_pull = (across * p + shared for p in (core_pull, background_pull))
+        core_stretch, background_stretch = across * core_stretch, across * background_stretch
     kept = 1 - setting.step_size * setting.weight_decay
     rate = setting.step_size * neurons.sign / (2 * setting.width)
     return Neurons(
         sign=neurons.sign,
         core_mean=kept * neurons.core_mean + rate * core_pull,
         background_mean=kept * neurons.background_mean + rate * background_pull,
-        core_rest=(kept + rate * stretch) * neurons.core_rest,
-        background_rest=(kept + rate * stretch) * neurons.background_rest,
+        core_rest=(kept + rate * core_stretch) * neurons.core_rest,
+        background_rest=(kept + rate * background_stretch) * neurons.background_rest,
     )

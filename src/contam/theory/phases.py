@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,9 +25,8 @@ from jaxtyping import Float
 from numpy.polynomial import hermite_e
 from torch import Tensor
 
-from contam.theory.coverage import Moments, background_moments, uncovered
+from contam.theory.coverage import Moments, background_moments, core_moments, uncovered
 from contam.theory.setting import Setting
-from contam.theory.weights import quantile_table
 
 NODES, PACE = 16, 0.25
 """Initial neurons per axis, and the step of the integration in units of the flow's time."""
@@ -83,6 +82,19 @@ class Phases:
     limit: Learned
     """Convergence; its step is 1 / (step_size * weight_decay), the time constant."""
 
+    def record(self) -> dict[str, Any]:
+        """Convert the phases to numbers by name.
+
+        Returns:
+            `takeoff`, and the fields of `fit` and `limit`; None for what never happens.
+        """
+        limit = self.limit._asdict()
+        return {
+            "takeoff": self.takeoff,
+            "fit": self.fit and self.fit._asdict(),
+            "limit": limit | {"step": None if math.isinf(self.limit.step) else self.limit.step},
+        }
+
     def summary(self) -> str:
         """Describe the phases in words.
 
@@ -95,6 +107,9 @@ class Phases:
             limit += "but without weight decay it never gets there."
         else:
             limit += f"with a time constant of {self.limit.step:,.0f} steps."
+        if self.fit is not None and abs(self.limit.spurious) >= 0.005:
+            limit += f" Of V, {self.fit.spurious:.2f} at the fit and {self.limit.spurious:.2f} at "
+            limit += "convergence is use of the correlation with the label."
         if self.fit is None:
             return f"The training examples are never fitted. {limit}"
         takeoff = (
@@ -131,19 +146,12 @@ def predict_phases(setting: Setting, *, learnable: float | None = None) -> Phase
     >>> round(phases.fit.contamination, 1), round(phases.limit.contamination, 1)
     (0.7, 0.8)
     """
-    data, change = setting.data, setting.intervention
-    left = {
-        "none": 1.0,
-        "core": 0.0,
-        "pairs": 1 - change.directions / max(1, data.features.background),
-    }
-    if change.project in left:
-        change = replace(change, project="none")
-    plain = replace(setting, data=replace(data, correlation=0.0), intervention=change)
-    if reason := uncovered(plain):
+    if reason := phases_uncovered(setting):
         raise ValueError(reason)
     if learnable is None:
-        learnable = max(0.0, left[setting.intervention.project])
+        change, background = setting.intervention, setting.data.features.background
+        left = {"core": 0.0, "pairs": 1 - change.directions / background}
+        learnable = max(0.0, left.get(change.project, 1.0))
     if not 0 <= learnable <= 1:
         raise ValueError(f"learnable must lie between 0 and 1, not {learnable}")
     flow = _Flow.of(setting, learnable)
@@ -155,6 +163,38 @@ def predict_phases(setting: Setting, *, learnable: float | None = None) -> Phase
             fit = flow.learned(_between(before, after, "margin", 1.0))
             break
     return Phases(takeoff, fit, _limit(setting, learnable))
+
+
+def phases_uncovered(setting: Setting) -> str | None:
+    """Say why the phases of a setting are not predicted; None where they are.
+
+    Args:
+        setting: any setting.
+
+    Returns:
+        One line that names the field.
+
+    Source: ours, the limits of the derivation.
+
+    >>> phases_uncovered(Setting(depth=2))
+    'depth must be 1, not 2: this is not modeled; train the network instead'
+    """
+    data, change = setting.data, setting.intervention
+    if change.project in ("core", "pairs"):
+        change = replace(change, project="none")
+    if reason := uncovered(replace(setting, intervention=change)):
+        return reason
+    if data.features.coherence:
+        return (
+            f"coherence must be 0, not {data.features.coherence}: the phases are derived for "
+            "orthonormal features"
+        )
+    if core_moments(data) != background_moments(data):
+        return (
+            "core_weights and background_weights must have the same mean and variance: the phases "
+            "are derived for one kind of weights"
+        )
+    return None
 
 
 def critical_slope(setting: Setting, risk: float = 0.5) -> float:
@@ -217,6 +257,36 @@ def law_of_slope(core: int, background: float, slope: float) -> float:
     return min(1.0, background / core * (1 - slope) / (1 + slope))
 
 
+def law_at_convergence(
+    core: int, background: float, slope: float, decay: float, pressure: float
+) -> float:
+    """V / U where the training of neurons that are active for one class only converges.
+
+    Weight decay shrinks core and background coordinates alike. The hinge loss presses on the
+    variance of the output, to which a neuron of slope s adds (1 + s)^2 for the core and (1 - s)^2
+    for the background.
+
+    Args:
+        core: number of core features.
+        background: number of background features along which gradients are applied.
+        slope: slope of the activation function for negative inputs, below 1.
+        decay: weight decay times width.
+        pressure: variance of a weight times half of the derivative of the mean hinge loss by the
+            variance of the output, var(z) phi((1 - M) / S) / (4 S) for a margin of mean M and
+            standard deviation S.
+
+    Returns:
+        V / U.
+
+    Source: ours, the stationary point of the loss of Thm. 4.2's neurons.
+
+    >>> law_at_convergence(32, 16, slope=0.0, decay=0.1, pressure=0.3)
+    0.5
+    """
+    kept, lost = decay / (1 + slope) ** 2 + pressure, decay / (1 - slope) ** 2 + pressure
+    return background / core * (1 + slope) / (1 - slope) * kept / lost
+
+
 class _Point(NamedTuple):
     """The flow at one time."""
 
@@ -249,7 +319,7 @@ class _Flow:
     def of(cls, setting: Setting, learnable: float) -> "_Flow":
         features, (mean, variance) = setting.data.features, background_moments(setting.data)
         unit = math.sqrt(variance * features.size / features.dimension)
-        lift = _given_class(setting, 1.0).mean / mean - 1
+        lift = background_moments(setting.data, y=1.0).mean / mean - 1
         return cls(
             setting,
             _slope(setting),
@@ -373,7 +443,7 @@ def _limit(setting: Setting, learnable: float, points: int = 61, reach: float = 
             total = total + weights @ F.relu(1 - h) @ weights / 2
         return total
 
-    here = (_given_class(setting, 1.0), _given_class(setting, -1.0))
+    here = tuple(background_moments(data, y=y) for y in (1.0, -1.0))
     there = (background_moments(data, "ood"),) * 2
 
     learns = torch.tensor([1.0, float(background > 0)], dtype=torch.float64)
@@ -408,23 +478,6 @@ def _limit(setting: Setting, learnable: float, points: int = 61, reach: float = 
 
 def _slope(setting: Setting) -> float:
     return {"relu": 0.0, "identity": 1.0, "leaky_relu": setting.slope}[setting.activation]
-
-
-def _given_class(setting: Setting, y: float) -> Moments:
-    """Moments of a background weight on one class in distribution."""
-    data = setting.data
-    mean, variance = background_moments(data)
-    if not data.correlation:
-        return Moments(mean, variance)
-    weights = data.background_weights
-    table = quantile_table(weights[0] if isinstance(weights, tuple) else weights)
-    half = table.view(2, -1)[int(y > 0)]
-    moments = [
-        (1 - data.correlation) * float((table**power).mean())
-        + data.correlation * float((half**power).mean())
-        for power in (1, 2)
-    ]
-    return Moments(moments[0], moments[1] - moments[0] ** 2)
 
 
 def _between(before: _Point, after: _Point, field: str, value: float) -> _Point:

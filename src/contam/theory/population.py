@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from contam.theory.coverage import background_moments, uncovered
+from contam.theory.coverage import background_moments, core_moments, uncovered
 from contam.theory.distribution import Where
 from contam.theory.meanfield import Grid, Neurons, advance, outcomes, view
 from contam.theory.neurons import GOOD_OTHER, GOOD_OWN
@@ -49,6 +49,9 @@ class Point:
     """Mean over neurons of the sum of core coordinates, in the neuron's sign."""
     V: float
     """Mean over neurons of the sum of background coordinates."""
+    spurious: float
+    """Mean over neurons of the sum of background coordinates, in the neuron's sign: use of their
+    correlation with the label."""
     core_norm: float
     """Mean norm of a neuron's core part."""
     background_norm: float
@@ -103,6 +106,18 @@ class Prediction:
         """
         return self.final.V / self.final.U
 
+    @property
+    def sampling_error(self) -> dict[str, float] | None:
+        """Absolute difference of the last point from that of the second sample, by field.
+
+        None where all neurons are followed, or where no second sample was.
+        """
+        end, other = self.final, self.repeated
+        if other is None:
+            return None
+        names = ("U", "V", "id_hinge", "ood_hinge", "worst_hinge", "id_error", "ood_error")
+        return {name: abs(getattr(end, name) - getattr(other, name)) for name in names}
+
     def summary(self) -> str:
         """Describe the prediction in words.
 
@@ -133,10 +148,10 @@ class Prediction:
 
     def _sampling(self) -> str:
         """Describe the error of following a sample of the neurons; empty where all are followed."""
-        end, other = self.final, self.repeated
-        if other is None:
+        end, other, error = self.final, self.repeated, self.sampling_error
+        if other is None or error is None:
             return ""
-        risk = abs(end.ood_hinge - other.ood_hinge)
+        risk = error["ood_hinge"]
         text = f" A sample of {self.followed:,} of {self.setting.width:,} neurons was followed; "
         text += f"with a second sample, OOD hinge risk differs by {risk:.1g}"
         if end.id_hinge < HARDLY_LEARNED:
@@ -300,12 +315,15 @@ def firing_rate(neurons: Neurons, setting: Setting, y: float) -> Float[Tensor, "
     >>> firing_rate(Neurons.draw(setting, 0, 64), setting, y=1.0).shape
     torch.Size([64])
     """
-    features, (mean, variance) = setting.data.features, background_moments(setting.data)
+    features, weights = setting.data.features, core_moments(setting.data)
+    others = background_moments(setting.data, y=y)
     core, background = neurons.core_mean, neurons.background_mean
-    margin = mean * (y * features.core * core + features.background * background)
-    squares = features.core * core**2 + features.background * background**2
-    squares = squares + neurons.core_rest**2 + neurons.background_rest**2
-    return torch.special.ndtr(margin / torch.sqrt(variance * squares))
+    margin = weights.mean * y * features.core * core
+    margin = margin + others.mean * features.background * background
+    core_squares = features.core * core**2 + neurons.core_rest**2
+    squares = features.background * background**2 + neurons.background_rest**2
+    variance = weights.variance * core_squares + others.variance * squares
+    return torch.special.ndtr(margin / torch.sqrt(variance))
 
 
 def point(neurons: Neurons, setting: Setting, step: int, nodes: int = 16) -> Point:
@@ -327,7 +345,10 @@ def point(neurons: Neurons, setting: Setting, step: int, nodes: int = 16) -> Poi
     >>> 0.3 < initial.id_error < 0.7
     True
     """
-    features, mean = setting.data.features, background_moments(setting.data).mean
+    features = setting.data.features
+    core_mean, background_mean = (
+        weights(setting.data).mean for weights in (core_moments, background_moments)
+    )
     core_sum = features.core * neurons.core_mean * neurons.sign
     background_sum = features.background * neurons.background_mean
     positive, negative = (firing_rate(neurons, setting, y) for y in (1.0, -1.0))
@@ -341,13 +362,14 @@ def point(neurons: Neurons, setting: Setting, step: int, nodes: int = 16) -> Poi
         step=step,
         U=float(core_sum.mean()),
         V=float(background_sum.mean()),
+        spurious=float((neurons.sign * background_sum).mean()),
         core_norm=_norm(core_sum / features.core**0.5, neurons.core_rest),
         background_norm=_norm(background_sum / features.background**0.5, neurons.background_rest),
         good_share=float(good.double().mean()),
         own_class_rate=float(own[good].mean()),
         other_class_rate=float(other[good].mean()),
-        good_core=float(mean * core_sum[good].mean()),
-        good_background=float(mean * background_sum[good].mean()),
+        good_core=float(core_mean * core_sum[good].mean()),
+        good_background=float(background_mean * background_sum[good].mean()),
         id_hinge=in_distribution.hinge,
         ood_hinge=shifted.hinge,
         worst_hinge=worst.hinge,
