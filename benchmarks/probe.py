@@ -18,13 +18,14 @@ from outcome import conclude, machine
 from PIL import Image
 from torch import nn
 
-from contam.data.folders import image_folder
+from contam.data.folders import published_folder
 from contam.data.images import FolderDomain
 from contam.models.sources import Source, load
 from contam.rng import bit_generator_for, generator_for
 from contam.training.probe import Minibatches, extract, fit_probe, top1_accuracy
 
 CLASSES, EPOCHS = 4, 10
+LABELS = [str(label) for label in range(CLASSES)]
 BATCH = 32
 RECIPE = Minibatches(step_size=1e-2, weight_decay=0.1, batch_size=BATCH, epochs=EPOCHS)
 
@@ -86,7 +87,7 @@ def main() -> int:
     right: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as root:
         train, test = (
-            image_folder(photographs(Path(root, name), images), source.transform)
+            published_folder(photographs(Path(root, name), images), source.transform, LABELS)
             for name, images in (("train", given.images), ("test", given.images // 4))
         )
         source.encoder(next(train.batches(BATCH)).x)  # the first call loads libraries

@@ -67,6 +67,24 @@ class Domain:
         """(n,) class index of every example, without reading its input."""
         return self.data.y
 
+    @property
+    def origin(self) -> Tensor:
+        """(n,) index of the domain of every example, without reading its input."""
+        return self.data.domain
+
+    def pick(self, which: Tensor, name: str | None = None) -> "Domain":
+        """Return the examples with these indices, in this order.
+
+        Args:
+            which: (m,) indices.
+            name: name of the result; by default that of this sample.
+
+        >>> y = torch.arange(3)
+        >>> Domain("photo", Batch(y.float(), y, y)).pick(torch.tensor([2, 0])).y.tolist()
+        [2, 0]
+        """
+        return Domain(name or self.name, self.data.pick(which), self.classes)
+
     def with_classes(self, classes: Sequence[str] | None) -> Self:
         """The same sample with names of its classes.
 

@@ -1,4 +1,4 @@
-"""Trees of class folders: who is which class, and what keeps trees from fitting together."""
+"""Trees of class folders of published sets, and their splits."""
 
 from pathlib import Path
 
@@ -8,15 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.trees import COLORS, picture, tree
 
-from contam.data.folders import (
-    classes_in,
-    image_domains,
-    image_folder,
-    image_shift,
-    images_in,
-    leave_one_out,
-    parted,
-)
+from contam.data.folders import classes_in, images_in, leave_one_out, parted, published_folder
 from contam.data.images import FolderDomain, pixels
 
 
@@ -25,9 +17,10 @@ def told(domain: FolderDomain) -> list[str]:
     return [path.parent.name for path in domain.files]
 
 
-def test_classes_are_the_folders_sorted_by_name(tmp_path):
-    domain = image_folder(tree(tmp_path / "set", ["cat", "bird", "10", "2"]), pixels)
-    assert classes_in(tmp_path / "set") == ("10", "2", "bird", "cat")
+def test_classes_are_numbered_in_the_given_order(tmp_path):
+    root = tree(tmp_path / "set", ["cat", "bird", "10", "2"])
+    assert classes_in(root) == ("10", "2", "bird", "cat")
+    domain = published_folder(root, pixels, classes_in(root))
     assert told(domain) == ["10", "10", "2", "2", "bird", "bird", "cat", "cat"]
     assert domain.y.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert domain.name == "set"
@@ -49,56 +42,20 @@ def test_an_empty_class_is_rejected_by_name(tmp_path):
     tree(tmp_path, ["a"])
     (tmp_path / "b").mkdir()
     with pytest.raises(ValueError, match=r"class 'b' in .* has no images; put some there"):
-        image_folder(tmp_path, pixels)
+        published_folder(tmp_path, pixels, ("a", "b"))
 
 
 def test_a_missing_or_empty_root_is_rejected_by_name(tmp_path):
     with pytest.raises(ValueError, match=r"no folder .*nowhere; give the folder"):
-        image_folder(tmp_path / "nowhere", pixels)
+        published_folder(tmp_path / "nowhere", pixels, ("a",))
     with pytest.raises(ValueError, match="contains no folders; expected one folder of images"):
-        image_folder(tmp_path, pixels)
+        published_folder(tmp_path, pixels, ("a",))
 
 
-def test_trees_with_different_classes_are_rejected_with_the_difference(tmp_path):
-    train = tree(tmp_path / "train", ["a", "b", "c"])
+def test_other_classes_are_rejected_with_the_difference(tmp_path):
     other = tree(tmp_path / "other", ["a", "c", "d"])
     with pytest.raises(ValueError, match=r"other lacks 'b' and also has 'd'; .* same 3 classes"):
-        image_shift(train, train, {"other": other}, pixels)
-
-
-def test_a_shift_from_folder_trees(tmp_path):
-    roots = [tree(tmp_path / name, ["a", "b"]) for name in ("train", "val", "test", "ood")]
-    shift = image_shift(roots[0], roots[2], {"odd": roots[3]}, pixels, id_val=roots[1])
-    assert shift.classes == ("a", "b")
-    assert [d.name for d in (*shift.train, shift.id_test, *shift.ood_tests)] == [
-        "training",
-        "ID test",
-        "odd",
-    ]
-    assert shift.ood_tests[0].data.domain.tolist() == [1] * 4
-    assert shift.id_val is not None and len(shift.id_val) == 4
-
-
-def test_domains_of_a_tree_share_their_classes(tmp_path):
-    for name in ("photo", "art"):
-        tree(tmp_path / name, ["b", "a"])
-    classes, domains = image_domains(tmp_path, pixels)
-    assert classes == ("a", "b")
-    assert [(d.name, int(d.origin[0])) for d in domains] == [("art", 0), ("photo", 1)]
-    tree(tmp_path / "photo", ["c"])
-    with pytest.raises(ValueError, match="photo also has 'c'"):
-        image_domains(tmp_path, pixels)
-
-
-def test_unreadable_files_are_left_out_on_demand(tmp_path):
-    tree(tmp_path, ["a", "b"])
-    bad = tmp_path / "b" / "bad.png"
-    bad.write_bytes(b"\x89PNG broken")
-    with pytest.raises(ValueError, match=r"bad\.png"):
-        list(image_folder(tmp_path, pixels).batches(8))
-    kept = image_folder(tmp_path, pixels, skip_unreadable=True)
-    assert kept.skipped == (bad,)
-    assert len(kept.data.y) == 4
+        published_folder(other, pixels, ("a", "b", "c"))
 
 
 def named(count: int, name: str = "d") -> FolderDomain:

@@ -192,14 +192,6 @@ def test_a_bad_file_is_reported_in_one_line(tmp_path, workers):
         read(tmp_path / "gone.png")
 
 
-def test_unreadable_files_are_omitted_and_reported(tmp_path):
-    files = damaged(tmp_path)
-    kept = FolderDomain("d", files, torch.arange(5), 0, pixels).readable()
-    assert [path.name for path in kept.skipped] == ["b.jpg", "c.jpg", "d.jpg"]
-    assert kept.y.tolist() == [0, 4]
-    assert len(kept.data.x) == 2
-
-
 @pytest.fixture(scope="module")
 def bytes_of_images(tmp_path_factory):
     root = tmp_path_factory.mktemp("bytes")

@@ -12,15 +12,16 @@ import pytest
 import torch
 
 from contam import cli, run
-from contam.batch import Batch
+from contam.batch import Batch, Domain
 from contam.cli.data import MADE, make_data
 from contam.data.backgrounds import ID, OOD
-from contam.data.folders import image_domains, image_folder, image_shift, images_in
-from contam.data.images import pixels
+from contam.data.folders import images_in
 from contam.data.layout import check
 from contam.data.made import MASKS, class_folders, pictures
 from contam.data.objects import CORES, Core
 from contam.data.shapes import Scenes, shapes, splits
+from contam.inputs import as_shift, from_folder, read_domains
+from contam.inputs.lazy_files import LazyFolderDomain
 
 SIZES = {"train": 80, "id_val": 40, "id_test": 40, "ood_test": 10}
 FLAGS = [f"--{name.replace('_', '-')}={n}" for name, n in SIZES.items()]
@@ -51,6 +52,11 @@ def same(read: Batch, drawn: Batch) -> None:
     torch.testing.assert_close(read.x, drawn.x, rtol=0, atol=0.5 / 255 + 1e-6)
 
 
+def files_of(domain: Domain) -> tuple[Path, ...]:
+    assert isinstance(domain, LazyFolderDomain)
+    return domain.decoder.files
+
+
 @pytest.fixture(scope="module", params=CORES)
 def core(request) -> Core:
     return request.param
@@ -76,7 +82,7 @@ def drawn(core) -> dict[str, Scenes]:
 
 def test_a_written_shift_is_read_back_unchanged(core, tree):
     ood = {family: tree / "ood" / family for family in OOD}
-    read = image_shift(tree / "train", tree / "id_test", ood, pixels, id_val=tree / "id_val")
+    read = as_shift(tree / "train", tree / "id_test", ood, id_val=tree / "id_val")
     shift = shapes(0, train=80, id_val=40, id_test=40, ood_test=10, core=core)
     assert read.id_val is not None and shift.id_val is not None
     same(read.id_val.data, shift.id_val.data)
@@ -88,19 +94,19 @@ def test_a_written_shift_is_read_back_unchanged(core, tree):
 
 
 def test_training_images_are_named_by_background_family(tree, drawn):
-    read = image_folder(tree / "train", pixels)
+    read = from_folder(tree / "train")
     same(read.data, drawn["train"].batch)
     for family, domain in zip(
         ID, shapes(0, train=80, id_val=40, id_test=40, ood_test=10).train, strict=True
     ):
-        named = [path.stem.endswith(f"-{family}") for path in read.files]
+        named = [path.stem.endswith(f"-{family}") for path in files_of(read)]
         assert torch.equal(read.y[torch.tensor(named)], by_class(domain.data).y)
 
 
 def test_the_training_set_can_be_split_by_family(trees, tmp_path):
     assert make(tmp_path / "parted", "--domains") == 0
-    classes, domains = image_domains(tmp_path / "parted" / "train", pixels)
-    assert classes == class_folders("shapes")
+    domains = read_domains(tmp_path / "parted" / "train")
+    assert domains[0].classes == class_folders("shapes")
     shift = shapes(0, train=80, id_val=40, id_test=40, ood_test=10)
     assert [d.name for d in domains] == sorted(d.name for d in shift.train)
     for one, other in zip(domains, sorted(shift.train, key=lambda d: d.name), strict=True):
@@ -113,8 +119,8 @@ def test_the_training_set_can_be_split_by_family(trees, tmp_path):
 
 @pytest.mark.parametrize("split", ["train", "id_val", "id_test", "ood/plaid"])
 def test_every_image_has_a_mask(tree, drawn, split):
-    seen, masks = (image_folder(root / split, pixels) for root in (tree, tree / MASKS))
-    assert [path.name for path in seen.files] == [path.name for path in masks.files]
+    seen, masks = (from_folder(root / split) for root in (tree, tree / MASKS))
+    assert [path.name for path in files_of(seen)] == [path.name for path in files_of(masks)]
     wanted = drawn[split].mask.expand(-1, 3, -1, -1)
     same(masks.data, Batch(wanted, drawn[split].y, drawn[split].domain))
 

@@ -15,7 +15,7 @@ from contam.batch import Domain
 from contam.data.pacs import CLASSES, DOMAINS
 from contam.experiments import fig14_separability as fig14
 from contam.experiments.fig14_separability import EXPERIMENT, PAPER, SMOKE
-from contam.experiments.support.domain_images import domains_of, origin
+from contam.experiments.support.domain_images import domains_of
 from contam.experiments.support.model_zoo import Captioner, ModelZoo
 from contam.experiments.support.networks import CAPTIONED, ERM, TEACHER, TINY_NETWORKS
 from contam.models.small import resnet8
@@ -31,7 +31,7 @@ class Backgrounds(nn.Module):
 
     def __init__(self, parts: list[Domain]) -> None:
         super().__init__()
-        self.domain = torch.cat([origin(part) for part in parts])
+        self.domain = torch.cat([part.origin for part in parts])
         self.seen = 0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,11 @@
 """Every accepted form of one data set gives the same numbers in every function that takes data."""
 
+import inspect
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -10,13 +13,27 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 import contam
+from contam.auditing.prepare import prepare
 from contam.batch import Batch, Domain, Shift
-from contam.inputs import as_batches, as_domain, from_folder, from_loader, from_tensors, read_set
+from contam.inputs import (
+    ImageTable,
+    as_batches,
+    as_domain,
+    as_shift,
+    from_folder,
+    from_loader,
+    from_tensors,
+    read_domains,
+    read_set,
+)  # fmt: skip
 from contam.inputs.lazy_files import LazyFolderDomain
 from contam.measures.depth import model_depths
-from contam.measures.layerwise import layerwise
+from contam.measures.layerwise import layerwise, predictions
+from contam.measures.neighbor_heat import neighbor_heat
 from contam.models.observe import observe
+from contam.monitor.examples import read_sources
 from contam.training.probe import extract
+from contam.trials.data import read_data
 
 SIDE, CLASSES, N = 8, 3, 48
 NAMES = ("cat", "dog", "fox")
@@ -99,10 +116,15 @@ def network() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    root = tmp_path_factory.mktemp("tree")
+    """A folder with `tree/class/image` and the table `labels.csv` of the same images."""
+    root = tmp_path_factory.mktemp("files")
+    rows = []
     for number, label in enumerate(Y.tolist()):
-        (root / NAMES[label]).mkdir(exist_ok=True)
-        image(number).save(root / NAMES[label] / f"{number:03}.png")
+        path = root / "tree" / NAMES[label] / f"{number:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image(number).save(path)
+        rows.append({"path": path.relative_to(root), "label": NAMES[label]})
+    pd.DataFrame(rows).to_csv(root / "labels.csv", index=False)
     return root
 
 
@@ -135,6 +157,33 @@ def audited(data) -> dict[str, torch.Tensor]:
     return {"correct": torch.tensor(result.evidence.sets[0].overall.correct)}
 
 
+def heated(data) -> dict[str, torch.Tensor]:
+    return {"": neighbor_heat(network(), data, data, "1", torch.zeros(N).long(), scale=10.0)}
+
+
+def tried(data) -> dict[str, torch.Tensor]:
+    train = list(data.train) if isinstance(data, Shift) else data
+    read = read_data(train, id=data, ood={"other": data})
+    return tensors_of((*read.train, *read.tests.values()))
+
+
+def made_a_shift(data) -> dict[str, torch.Tensor]:
+    shift = as_shift(data, data, data, id_val=data)
+    return tensors_of((*shift.train, shift.id_test, *shift.ood_tests))
+
+
+def in_order(domains) -> dict[str, torch.Tensor]:
+    """The examples of all domains in the order of `X`; a form with metadata has three domains."""
+    columns = tensors_of(domains)
+    order = columns["y"].argsort(stable=True)
+    return {name: column[order] for name, column in columns.items()}
+
+
+def tensors_of(domains) -> dict[str, torch.Tensor]:
+    y = torch.cat([domain.data.y for domain in domains])
+    return {"x": torch.cat([domain.data.x for domain in domains]), "y": y}
+
+
 FUNCTIONS = {
     "observe": observed,
     "accuracy": lambda data: {"": torch.tensor(contam.accuracy(network(), data).correct)},
@@ -142,9 +191,16 @@ FUNCTIONS = {
     "layerwise": probed,
     "model_depths": lambda data: {"": model_depths(network(), data, data, per_class=12).depth},
     "extract": lambda data: {"": extract(network()[:4], data)},  # pyright: ignore[reportIndexIssue]
+    "predictions": lambda data: {"": predictions(network(), data)},
+    "neighbor_heat": heated,
+    "as_shift": made_a_shift,
+    "read_domains": lambda data: in_order(read_domains(data)),
+    "trial": tried,
     "watch": watched,
     "audit": audited,
 }
+DATA = ("data", "id", "queries", "train")
+"""Names of parameters for data of any form."""
 EXPECTED: dict[str, dict[str, torch.Tensor]] = {}
 
 
@@ -158,12 +214,26 @@ def assert_same(function: str, data) -> None:
 
 
 QUICK = [function for function in FUNCTIONS if function not in ("watch", "audit")]
-SLOWER = ("tensors", "a Hugging Face set", "a DataLoader", "an IterableDataset", "a dict of parts",
-          "one-hot labels", "bytes")  # fmt: skip
+FAST = ("tensors", "a Hugging Face set", "a DataLoader", "an IterableDataset", "a dict of parts",
+        "one-hot labels", "bytes")  # fmt: skip
+"""Forms that the fast suite gives to a watch and an audit; the slow suite gives them all."""
 CASES = [
     *((form, function) for form in FORMS for function in QUICK),
-    *((form, function) for form in SLOWER for function in ("audit", "watch")),
-]
+    *(
+        pytest.param(form, function, marks=[] if form in FAST else pytest.mark.slow)
+        for form in FORMS for function in ("audit", "watch")
+    ),
+]  # fmt: skip
+FILES = {
+    "a folder": lambda root: root / "tree",
+    "a folder as text": lambda root: str(root / "tree"),
+    "a table": lambda root: root / "labels.csv",
+    "a pattern of tables": lambda root: str(root / "lab*.csv"),
+    "an ImageTable": lambda root: ImageTable(root / "labels.csv", label="label"),
+    "a data frame": lambda root: pd.read_csv(root / "labels.csv").assign(
+        path=lambda rows: [str(root / path) for path in rows.path]
+    ),
+}
 
 
 @pytest.mark.parametrize(("form", "function"), CASES)
@@ -171,9 +241,48 @@ def test_every_form_gives_the_same_numbers(form, function):
     assert_same(function, FORMS[form]())
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_folder_gives_the_same_numbers(folder, function):
-    assert_same(function, folder)
+CASES_OF_FILES = [
+    pytest.param(form, function, marks=[pytest.mark.slow] if late else [])
+    for form in FILES for function in FUNCTIONS
+    for late in [function in ("audit", "watch") and form not in ("a folder", "a table")]
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("form", "function"), CASES_OF_FILES)
+def test_files_give_the_same_numbers(folder, form, function):
+    assert_same(function, FILES[form](folder))
+
+
+def public_functions() -> set[str]:
+    """Public functions with a parameter for data of any form."""
+    found = set()
+    for name in contam.__all__:
+        function = getattr(contam, name)
+        if inspect.isfunction(function):
+            hints = inspect.signature(function).parameters.values()
+            if any(p.annotation in (Any, "Any") and p.name in DATA for p in hints):
+                found.add(name)
+    return found
+
+
+def test_the_table_has_every_public_function_that_takes_data():
+    others = {"audit_multilabel"}  # several labels for each example: forms of its own
+    assert public_functions() == (set(FUNCTIONS) | others) & set(contam.__all__)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_ood_set_of_an_audit_takes_every_form(form):
+    prepared = prepare(
+        network(), id=domain(), ood=FORMS[form](), reference=None, control=False, classes=NAMES
+    )
+    (shifted,) = prepared.subject.ood
+    torch.testing.assert_close(shifted.domain.data.x, X)
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "a Shift"])
+def test_the_queries_of_a_watch_take_every_form(form):
+    (queries,) = read_sources(domain(), FORMS[form](), {}, seed=0).queries
+    torch.testing.assert_close(queries.data.x, X)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -188,7 +297,8 @@ def test_a_domain_of_any_form_holds_the_same_examples(form):
 
 def test_typed_functions_agree_with_as_domain(folder):
     for made in (
-        from_folder(folder), from_tensors(X, Y), from_loader(DataLoader(TensorDataset(X, Y), 5)),
+        from_folder(folder / "tree"), from_tensors(X, Y),
+        from_loader(DataLoader(TensorDataset(X, Y), 5)),
     ):  # fmt: skip
         assert torch.equal(made.y, Y)
         torch.testing.assert_close(made.data.x, X)
@@ -268,7 +378,7 @@ def counted(root, monkeypatch, **options):
 
 
 def test_labels_of_a_folder_are_known_without_decoding(folder, monkeypatch):
-    some, decoded = counted(folder, monkeypatch)
+    some, decoded = counted(folder / "tree", monkeypatch)
     assert torch.equal(some.domain.y, Y) and some.classes == NAMES
     assert len(decoded) <= 3
     for _ in range(2):
@@ -278,7 +388,7 @@ def test_labels_of_a_folder_are_known_without_decoding(folder, monkeypatch):
 
 
 def test_beyond_the_memory_limit_each_pass_decodes_each_file_once(folder, monkeypatch):
-    some, decoded = counted(folder, monkeypatch)
+    some, decoded = counted(folder / "tree", monkeypatch)
     assert isinstance(some.domain, LazyFolderDomain)
     some.domain.decoder.max_bytes = 10 * X[0].numel() * 4
     first = torch.cat([batch.x for batch in some.domain.batches(7)])

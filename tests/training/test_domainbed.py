@@ -10,8 +10,9 @@ from support import trees
 
 from contam.batch import Batch, Domain
 from contam.data.domainnet import domainnet, listed
-from contam.data.folders import image_domains, merged
+from contam.data.folders import merged
 from contam.data.images import FolderDomain, domainbed_augmentation, pixels
+from contam.inputs import read_domains
 from contam.training.domainbed import (
     by_origin,
     check_training_domains,
@@ -49,7 +50,7 @@ def test_neighbors_in_parts_of_files_have_several_classes(tmp_path):
     """ARM adapts to 8 neighbors, and files are listed class by class."""
     names = [f"photo/class{k}" for k in range(8)]
     trees.tree(tmp_path, names, images=25, suffix=".png")
-    _, (whole,) = image_domains(tmp_path, pixels)
+    (whole,) = read_domains(tmp_path)
     assert whole.y.tolist() == sorted(whole.y.tolist())
     for part in split_domain(whole, seed=0):
         assert all(len(some.unique()) >= 3 for some in part.y.split(8))

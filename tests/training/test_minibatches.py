@@ -11,6 +11,7 @@ from PIL import Image
 
 from contam.batch import Batch, Domain, Shift
 from contam.data.images import FolderDomain, cropped_and_flipped, pixels
+from contam.inputs.lazy_files import FileDecoder, LazyFolderDomain
 from contam.models.classifier import Classifier
 from contam.models.small import small_cnn
 from contam.training.distill import Distillation, distill
@@ -64,6 +65,31 @@ def assert_equal(ours: list[tuple[MicroBatch, ...]], theirs: list[tuple[MicroBat
 @pytest.mark.parametrize("workers", [0, 1, 5])
 def test_files_and_memory_give_the_same_minibatches(domains, workers):
     assert_equal(taken(with_workers(domains, workers)), taken(in_memory(domains)))
+
+
+@pytest.mark.parametrize("max_bytes", [None, 0])
+def test_folders_of_users_and_memory_give_the_same_minibatches(domains, max_bytes):
+    lazy = []
+    for domain in domains:
+        decoder = FileDecoder(domain.name, domain.files, pixels, workers=2, max_bytes=max_bytes)
+        lazy.append(LazyFolderDomain(decoder, domain.y, domain.origin))
+    for _ in range(2):  # the second pass takes kept images from memory
+        assert_equal(taken(lazy), taken(in_memory(domains)))
+
+
+def test_a_domain_without_an_example_in_a_minibatch_gives_an_empty_batch(domains):
+    decoder = FileDecoder("few", domains[0].files, pixels)
+    lazy = LazyFolderDomain(decoder, domains[0].y, domains[0].origin)
+    none, some = torch.empty(0, dtype=torch.int64), torch.tensor([2, 0])
+    sizes = [len(batch.y) for batch in lazy.fetch([(none, none), (some, some)])]
+    assert sizes == [0, 2]
+
+
+def test_augmented_folders_of_users_are_those_of_published_sets(domains):
+    augment = cropped_and_flipped(16)
+    decoder = FileDecoder("0", domains[0].files, pixels)
+    lazy = LazyFolderDomain(decoder, domains[0].y, domains[0].origin)
+    assert_equal(taken([lazy.augmented(augment)]), taken([domains[0].augmented(augment)]))
 
 
 def test_a_minibatch_is_drawn_from_all_domains_together(domains):

@@ -1,8 +1,8 @@
-"""Folders of images, one per class, as domains and as OOD problems."""
+"""Folders of published image sets, one per class, and their splits into OOD problems."""
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -83,45 +83,43 @@ def classes_in(root: Path) -> tuple[str, ...]:
     return classes
 
 
-def image_folder(
+def published_folder(
     root: Path,
     transform: Transform,
+    classes: Sequence[str],
     *,
     name: str | None = None,
     index: int = 0,
-    classes: Sequence[str] | None = None,
     workers: int = 4,
-    skip_unreadable: bool = False,
 ) -> FolderDomain:
-    """Return a tree `root/class/image` as a domain.
+    """Return a complete tree `root/class/image` of a published data set as a domain.
+
+    Folders of users are read by `contam.inputs`, which knows more layouts.
 
     Args:
         root: the folder of the class folders.
         transform: function from a Pillow image to a tensor.
+        classes: class names in the order of the labels.
         name: name of the domain; by default that of the folder.
         index: domain index of every image.
-        classes: class names in the order of the labels; by default the sorted folder names.
         workers: number of threads that decode images.
-        skip_unreadable: whether to read every file once and leave out unreadable ones, which
-            `skipped` of the domain lists.
 
     Raises:
         ValueError: the folders are not those of the classes, or a class has no image.
 
-    Source: ours, the layout that most tools share.
+    Source: ours, so that an incomplete copy of a data set is rejected.
 
     >>> from PIL import Image
     >>> from contam.data.images import pixels
     >>> for label in ("cat", "dog"):
     ...     Path("images", label).mkdir(parents=True)
     ...     Image.new("RGB", (4, 4)).save(f"images/{label}/0.png")
-    >>> domain = image_folder(Path("images"), pixels)
+    >>> domain = published_folder(Path("images"), pixels, ("cat", "dog"))
     >>> domain.name, domain.y.tolist()
     ('images', [0, 1])
     """
     root = Path(root)
     folders = classes_in(root)
-    classes = folders if classes is None else tuple(classes)
     if set(folders) != set(classes):
         raise ValueError(_difference(root, folders, classes))
     files: list[Path] = []
@@ -134,97 +132,8 @@ def image_folder(
             )
         files += images
         y += [label] * len(images)
-    domain = FolderDomain(
+    return FolderDomain(
         name or root.name, files, torch.tensor(y), index, transform, workers=workers
-    )
-    return domain.readable() if skip_unreadable else domain
-
-
-def image_domains(
-    root: Path, transform: Transform, *, workers: int = 4, skip_unreadable: bool = False
-) -> tuple[tuple[str, ...], tuple[FolderDomain, ...]]:
-    """Return the classes and the domains of a tree `root/domain/class/image`, sorted by name.
-
-    Args:
-        root: the folder of the domain folders.
-        transform: as for `image_folder`.
-        workers: as for `image_folder`.
-        skip_unreadable: as for `image_folder`.
-
-    Raises:
-        ValueError: there are no domains, their classes differ, or a class has no image.
-
-    >>> from PIL import Image
-    >>> from contam.data.images import pixels
-    >>> for folder in ("photo/cat", "photo/dog", "art/cat", "art/dog"):
-    ...     Path("styled", folder).mkdir(parents=True)
-    ...     Image.new("RGB", (4, 4)).save(f"styled/{folder}/0.png")
-    >>> classes, domains = image_domains(Path("styled"), pixels)
-    >>> classes, [domain.name for domain in domains]
-    (('cat', 'dog'), ['art', 'photo'])
-    """
-    names = classes_in(root)
-    classes = classes_in(Path(root) / names[0])
-    return classes, tuple(
-        image_folder(
-            Path(root) / name, transform, index=index, classes=classes,
-            workers=workers, skip_unreadable=skip_unreadable,
-        )
-        for index, name in enumerate(names)
-    )  # fmt: skip
-
-
-def image_shift(
-    train: Path,
-    id_test: Path,
-    ood_tests: Mapping[str, Path],
-    transform: Transform,
-    *,
-    id_val: Path | None = None,
-    name: str = "images",
-    workers: int = 4,
-    skip_unreadable: bool = False,
-) -> Shift:
-    """Return a `Shift` of trees `root/class/image`, all with the classes of `train`.
-
-    Args:
-        train: the training images.
-        id_test: the test images from the training distribution.
-        ood_tests: the shifted test images, by name.
-        transform: function from a Pillow image to a tensor.
-        id_val: the images for model selection.
-        name: name of the shift.
-        workers: as for `image_folder`.
-        skip_unreadable: as for `image_folder`.
-
-    Raises:
-        ValueError: a tree is missing, a class of it has no image, or its classes differ.
-
-    >>> from PIL import Image
-    >>> from contam.data.images import pixels
-    >>> for folder in ("train/cat", "train/dog", "test/cat", "test/dog"):
-    ...     Path("shift", folder).mkdir(parents=True)
-    ...     Image.new("RGB", (4, 4)).save(f"shift/{folder}/0.png")
-    >>> train, test = Path("shift/train"), Path("shift/test")
-    >>> image_shift(train, test, {"sketch": test}, pixels).classes
-    ('cat', 'dog')
-    """
-    classes = classes_in(train)
-    numbers = iter(range(1, len(ood_tests) + 1))
-
-    def domain(root: Path, title: str, index: int) -> FolderDomain:
-        return image_folder(
-            root, transform, name=title, index=index, classes=classes,
-            workers=workers, skip_unreadable=skip_unreadable,
-        )  # fmt: skip
-
-    return Shift(
-        name=name,
-        classes=classes,
-        train=(domain(train, "training", 0),),
-        id_val=None if id_val is None else domain(id_val, "ID validation", 0),
-        id_test=domain(id_test, "ID test", 0),
-        ood_tests=tuple(domain(root, title, next(numbers)) for title, root in ood_tests.items()),
     )
 
 
@@ -263,7 +172,6 @@ def merged(name: str, domains: Sequence[FolderDomain]) -> FolderDomain:
         torch.cat([domain.origin for domain in domains]),
         first.transform,
         workers=first.workers,
-        skipped=tuple(path for domain in domains for path in domain.skipped),
     )
 
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from contam.data.folders import classes_in, folders_in, image_folder, images_in
+from contam.data.folders import classes_in, folders_in, images_in, published_folder
 from contam.data.images import FolderDomain, Transform, without_border
 from contam.text_files import read_json, read_text
 
@@ -124,9 +124,7 @@ def imagenet(
         raise ValueError(f"no split {split!r} of ImageNet; choose train or val")
     folder = Path(root) / "imagenet" / split
     names = wnids(folder)
-    domain = image_folder(
-        folder, transform, name=f"ImageNet {split}", classes=names, workers=workers
-    )
+    domain = published_folder(folder, transform, names, name=f"ImageNet {split}", workers=workers)
     return NaturalTest(domain, names, _single(range(CLASSES)))
 
 
@@ -149,8 +147,8 @@ def imagenet_v2(
     folder = Path(root) / "imagenetv2-matched-frequency-format-val"
     # Sorted as text, 10 would come before 2, and almost every label would be wrong.
     numbers = [str(number) for number in range(CLASSES)]
-    domain = image_folder(
-        folder, transform, name="ImageNetV2", index=1, classes=numbers, workers=workers
+    domain = published_folder(
+        folder, transform, numbers, name="ImageNetV2", index=1, workers=workers
     )
     return NaturalTest(domain, tuple(names), _single(range(CLASSES)))
 
@@ -380,7 +378,5 @@ def _by_wnid(
             f"{folder} contains {len(folders)} folders, of which {len(unknown)} are not wnids of "
             f"ImageNet{example}; expected {count} folders named by wnid"
         )
-    domain = image_folder(
-        folder, transform, name=title, index=index, classes=folders, workers=workers
-    )
+    domain = published_folder(folder, transform, folders, name=title, index=index, workers=workers)
     return NaturalTest(domain, folders, _single([column[name] for name in folders]))

@@ -10,7 +10,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -98,8 +97,7 @@ def read(path: Path, *, upright: bool = False) -> Image.Image:
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
-            f"cannot read the image {path}: {reason}; replace it, or leave out such files with "
-            "skip_unreadable=True"
+            f"cannot read the image {path}: {reason}; replace the file, or remove it"
         ) from error
 
 
@@ -301,15 +299,12 @@ class FolderDomain(Domain):
 
     files: tuple[Path, ...]
     labels: Tensor
-    origin: Tensor
-    """(n,) index of the domain that each image came from."""
+    origins: Tensor
     transform: Transform
     workers: int
     augment: Augmentation | None
     reader: Callable[[Path], Image.Image]
     """Function from a file to an image, by default `read`."""
-    skipped: tuple[Path, ...]
-    """Files that `readable` omitted because they are unreadable."""
 
     def __init__(
         self,
@@ -322,7 +317,6 @@ class FolderDomain(Domain):
         workers: int = 4,
         augment: Augmentation | None = None,
         reader: Callable[[Path], Image.Image] = read,
-        skipped: tuple[Path, ...] = (),
     ) -> None:
         files = tuple(files)
         origin = torch.full_like(y, domain) if isinstance(domain, int) else domain
@@ -335,8 +329,8 @@ class FolderDomain(Domain):
             raise ValueError(f"domain {name!r}: workers are 0 or more, not {workers}")
         # The fields of a frozen dataclass are set once.
         vars(self).update(
-            name=name, files=files, labels=y, origin=origin, transform=transform,
-            workers=workers, augment=augment, reader=reader, skipped=skipped,
+            name=name, files=files, labels=y, origins=origin, transform=transform,
+            workers=workers, augment=augment, reader=reader,
         )  # fmt: skip
 
     def __repr__(self) -> str:
@@ -346,6 +340,11 @@ class FolderDomain(Domain):
     def y(self) -> Tensor:
         """(n,) class index of each image; no image is read."""
         return self.labels
+
+    @property
+    def origin(self) -> Tensor:
+        """(n,) index of the domain that each image came from; no image is read."""
+        return self.origins
 
     @property
     def augments(self) -> bool:
@@ -437,33 +436,16 @@ class FolderDomain(Domain):
         return FolderDomain(
             name or self.name, [self.files[i] for i in which.tolist()], self.labels[which],
             self.origin[which], self.transform,
-            workers=self.workers, augment=self.augment, reader=self.reader, skipped=self.skipped,
+            workers=self.workers, augment=self.augment, reader=self.reader,
         )  # fmt: skip
 
-    def augmented(self, augment: Augmentation) -> "FolderDomain":
-        """Return the domain with an augmentation, which passes with a generator apply."""
+    def augmented(self, augment: Augmentation | None) -> "FolderDomain":
+        """Return the domain with an augmentation, which passes with a generator apply, or none."""
         return FolderDomain(
             self.name, self.files, self.labels, self.origin, self.transform,
-            workers=self.workers, augment=augment, reader=self.reader, skipped=self.skipped,
+            workers=self.workers, augment=augment, reader=self.reader,
         )  # fmt: skip
-
-    def readable(self) -> "FolderDomain":
-        """Read every file once and return the readable images; `skipped` lists the others."""
-        with ThreadPoolExecutor(max(1, self.workers)) as pool:
-            good = list(pool.map(partial(_can_be_read, self.reader), self.files))
-        kept = self.pick(torch.tensor(good, dtype=torch.bool).nonzero().flatten())
-        bad = tuple(path for path, fine in zip(self.files, good, strict=True) if not fine)
-        vars(kept).update(skipped=self.skipped + bad)
-        return kept
 
 
 def _pairs(which: Tensor, drawn: Tensor) -> Iterator[tuple[int, int]]:
     return zip(which.tolist(), drawn.tolist(), strict=True)
-
-
-def _can_be_read(reader: Callable[[Path], Image.Image], path: Path) -> bool:
-    try:
-        reader(path)
-    except ValueError:
-        return False
-    return True

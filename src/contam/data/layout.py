@@ -16,7 +16,7 @@ from contam.batch import Batch, Domain, Shift
 from contam.data import domainnet, pacs
 from contam.data.chest_xray import chest_xrays
 from contam.data.cifar import cifar10
-from contam.data.folders import image_folder
+from contam.data.folders import published_folder
 from contam.data.image_tree import Layout, image_tree
 from contam.data.imagenet import NATURAL_TESTS, imagenet, wnids
 from contam.data.images import FolderDomain, pixels
@@ -152,7 +152,7 @@ def _wilds(open: Callable[..., tuple[Shift, FolderDomain]], root: Path) -> dict[
 
 def _pacs(domain: str, root: Path) -> dict[str, Domain]:
     folder = root / "PACS" / domain
-    return {domain: image_folder(folder, pixels, classes=pacs.CLASSES)}
+    return {domain: published_folder(folder, pixels, pacs.CLASSES)}
 
 
 def _list(domain: str, part: str, root: Path) -> dict[str, Domain]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from contam.batch import Shift
-from contam.data.folders import image_folder, leave_one_out
+from contam.data.folders import leave_one_out, published_folder
 from contam.data.images import FolderDomain, Transform
 
 DOMAINS = ("art_painting", "cartoon", "photo", "sketch")
@@ -81,7 +81,7 @@ def pacs_domains(root: Path, transform: Transform, *, workers: int = 4) -> tuple
     domains = []
     for index, name in enumerate(DOMAINS):
         folder = Path(root) / "PACS" / name
-        domain = image_folder(folder, transform, index=index, classes=CLASSES, workers=workers)
+        domain = published_folder(folder, transform, CLASSES, index=index, workers=workers)
         usable = [path != Path(root) / "PACS" / FAULTY for path in domain.files]
         domains.append(domain.pick(torch.tensor(usable).nonzero().flatten()))
     return tuple(domains)

@@ -257,7 +257,7 @@ def decorrelated(domain: Domain, seed: int) -> Domain:
     Raises:
         ValueError: No group has both labels.
     """
-    y, origin = domain.y, domain.origin if isinstance(domain, FolderDomain) else domain.data.domain
+    y, origin = domain.y, domain.origin
     counts = torch.stack([origin[y == c].bincount(minlength=int(origin.max()) + 1) for c in (0, 1)])
     shares = (counts / counts.sum(dim=1, keepdim=True)).amin(dim=0)
     if not shares.any():
@@ -344,7 +344,7 @@ def _pictures(shift: Shift, drain: int) -> Tensor:
     Nothing is returned where a kind has too few images.
     """
     test = shift.id_test
-    origin = test.origin if isinstance(test, FolderDomain) else test.data.domain
+    origin = test.origin
     rows = []
     for label in (1, 0):
         for has in (True, False):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from contam.experiment import Claim, Experiment, NotJudged, Pooled, Stage, Statement, judge_all
 from contam.experiments.support.altered_backgrounds import altered_images, background_effects
-from contam.experiments.support.domain_images import domains_of, origin, unseen_objects
+from contam.experiments.support.domain_images import domains_of, unseen_objects
 from contam.experiments.support.model_zoo import ModelZoo
 from contam.experiments.support.networks import (
     ERM,
@@ -151,7 +151,7 @@ def measure(
     }
     parts = domains_of(shift)
     features = torch.cat([extract(encoder, part) for part in parts])
-    domain = torch.cat([origin(part) for part in parts])
+    domain = torch.cat([part.origin for part in parts])
     row["decodability"] = 1 - domain_error(features, domain, unseen_objects(parts, zoo.seed))
     altered = altered_images(zoo.seed, images=config.images, objects=config.objects)
     effects = background_effects(encoder, altered, len(shift.classes))

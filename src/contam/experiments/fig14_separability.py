@@ -19,7 +19,7 @@ from contam.experiment import (
     Statement,
     judge_all,
 )
-from contam.experiments.support.domain_images import domains_of, origin, unseen_objects
+from contam.experiments.support.domain_images import domains_of, unseen_objects
 from contam.experiments.support.model_zoo import ModelZoo
 from contam.experiments.support.networks import (
     CAPTIONED,
@@ -130,7 +130,7 @@ def separated(
     parts = domains_of(shift)
     encoder = zoo.network(spec).encoder
     features = torch.cat([extract(encoder, part) for part in parts])
-    domain = torch.cat([origin(part) for part in parts])
+    domain = torch.cat([part.origin for part in parts])
     y = torch.cat([part.y for part in parts])
     if config.networks.data == "shapes":
         test = unseen_objects(parts, zoo.seed)
@@ -138,7 +138,7 @@ def separated(
         test = held_out(domain, seed=zoo.seed)
     plane = principal_plane(features)
     shown = _drawn(domain, y, config.drawn, zoo.seed)
-    names = {int(origin(part)[0]): part.name for part in (*shift.train, *shift.ood_tests)}
+    names = {int(part.origin[0]): part.name for part in (*shift.train, *shift.ood_tests)}
     row = {
         "error": domain_error(features, domain, test),
         "guessing": 1 - int(domain[test].bincount().max()) / int(test.sum()),

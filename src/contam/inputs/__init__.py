@@ -14,6 +14,8 @@ Three functions differ in how they treat examples that can't be read or hold non
 * `as_batches` makes one pass without keeping data, in a loader's own order, and raises; measures
   use it.
 
+`as_shift` makes an OOD problem of several sets, and `read_domains` returns the domains of a set.
+
 An `InputSet` has `.name`, `.domain`, `.classes` and `.notes`. `domain.batches(size)` yields the
 examples in a fixed order, and `pick(indices)` selects some of them. An index is a position among
 the readable examples. Labels of a folder come from its tree. Its files are decoded in the first
@@ -41,6 +43,7 @@ from contam.inputs.input_set import InputSet, pick_examples
 from contam.inputs.labels import UNLABELED, column_title, group_columns, labeled, origins
 from contam.inputs.parts import numbered
 from contam.inputs.pixel_range import PixelRange, Transform
+from contam.inputs.shifts import as_shift, read_domains
 from contam.inputs.streams import stream
 from contam.inputs.table_files import ImageTable
 
@@ -52,12 +55,14 @@ __all__ = [
     "Transform",
     "as_batches",
     "as_domain",
+    "as_shift",
     "from_folder",
     "from_loader",
     "from_table",
     "from_tensors",
     "named_sets",
     "pick_examples",
+    "read_domains",
     "read_set",
 ]
 
@@ -73,6 +78,7 @@ def as_domain(
     budget: int | None = None,
     labeled: bool = True,
     seed: int = 0,
+    workers: int | None = None,
 ) -> Domain:
     """Convert data of any accepted form to a `Domain`.
 
@@ -89,6 +95,8 @@ def as_domain(
         budget: maximum number of examples; they are drawn at random.
         labeled: whether labels are read; otherwise the data need none, and all class indices are 0.
         seed: random seed of the budget's draw.
+        workers: number of threads that decode image files, by default 4, or of processes that
+            read a dataset.
 
     Returns:
         The examples with (n,) class indices and (n,) domain indices.
@@ -108,8 +116,9 @@ def as_domain(
     if isinstance(data, Domain) and budget is None and not _holds_bytes(data):
         return data
     options = Options(
-        transform, _names(classes), keys or {}, budget, seed, domain=domain, labeled=labeled
-    )
+        transform, _names(classes), keys or {}, budget, seed, domain=domain, workers=workers,
+        labeled=labeled,
+    )  # fmt: skip
     raw = read_raw(name, data, "data", options)
     raw.refuse_left_out()
     return _domain_of(raw, options.classes)
@@ -207,6 +216,7 @@ def from_folder(
     transform: Transform | None = None,
     classes: Sequence[str] | None = None,
     name: str | None = None,
+    workers: int | None = None,
 ) -> Domain:
     """Read a folder `class/image` or `domain/class/image`; files are decoded in the first pass.
 
@@ -215,6 +225,7 @@ def from_folder(
         transform: function from an image to the network's input; by default pixels in [0, 1].
         classes: folder names in the order of the logits; sorted by default.
         name: name of the domain; by default that of the folder.
+        workers: number of threads that decode images; 4 by default.
 
     Returns:
         The images with class indices by folder.
@@ -230,7 +241,7 @@ def from_folder(
     >>> domain.name, domain.y.tolist(), domain.data.x.shape
     ('animals', [0, 1], torch.Size([2, 3, 4, 4]))
     """
-    return as_domain(Path(root), name=name, transform=transform, classes=classes)
+    return as_domain(Path(root), name=name, transform=transform, classes=classes, workers=workers)
 
 
 def from_loader(

@@ -183,7 +183,7 @@ class DatasetDomain(Domain):
     reader: IndexedReader
     numbers: Tensor
     labels: Tensor
-    origin: Tensor
+    origins: Tensor
     pixel_range: PixelRange | None
     prints: Tensor | None
     """(n, cells) fingerprints of the examples."""
@@ -194,7 +194,7 @@ class DatasetDomain(Domain):
     ) -> None:  # fmt: skip
         # The fields of a frozen record are set once.
         vars(self).update(
-            name=name, reader=reader, numbers=numbers, labels=y, origin=origin,
+            name=name, reader=reader, numbers=numbers, labels=y, origins=origin,
             pixel_range=pixel_range, prints=prints,
         )  # fmt: skip
 
@@ -207,16 +207,22 @@ class DatasetDomain(Domain):
         return self.labels
 
     @property
+    def origin(self) -> Tensor:
+        """(n,) index of the domain of every example, without reading it."""
+        return self.origins
+
+    @property
     def data(self) -> Batch:
         """All examples in one batch, read again at each access."""
         return Batch(*(torch.cat(column) for column in zip(*self.batches(CHUNK), strict=True)))
 
-    def pick(self, which: Tensor) -> "DatasetDomain":
-        """Return the examples with these indices, in this order."""
+    def pick(self, which: Tensor, name: str | None = None) -> "DatasetDomain":
+        """Return the examples with these indices, in this order, optionally under another name."""
         return DatasetDomain(
-            self.name, self.reader, self.numbers[which], self.labels[which], self.origin[which],
-            self.pixel_range, None if self.prints is None else self.prints[which],
-        )  # fmt: skip
+            name or self.name, self.reader, self.numbers[which], self.labels[which],
+            self.origin[which], self.pixel_range,
+            None if self.prints is None else self.prints[which],
+        ).with_classes(self.classes)  # fmt: skip
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """Make one pass over the examples, in order or in an order drawn from the generator.

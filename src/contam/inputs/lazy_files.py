@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from contam.batch import Batch, Domain
+from contam.data.images import Augmentation, FolderDomain
 from contam.inputs.duplicates import fingerprints
 from contam.inputs.image_conversion import change_notes, read
 from contam.inputs.indexed import CHUNK, Unreadable
@@ -108,12 +110,13 @@ class FileDecoder:
             reason = f"none could be read; the first, {first}" if first else "it is empty"
             raise ValueError(f"{self.name!r} has no examples: {reason}")
 
-    def pick(self, which: Tensor) -> "FileDecoder":
+    def pick(self, which: Tensor, name: str | None = None) -> "FileDecoder":
         """Return a decoder of the files with these numbers; inputs in memory are shared."""
         some = FileDecoder(
-            self.name, [self.files[i] for i in which.tolist()], self.transform,
+            name or self.name, [self.files[i] for i in which.tolist()], self.transform,
             workers=self.workers, max_bytes=self.max_bytes, reader=self.reader,
         )  # fmt: skip
+        some.strict = self.strict
         for place, number in enumerate(which.tolist()):
             if number in self._kept:
                 some._keep(place, self._kept[number])
@@ -125,26 +128,43 @@ class FileDecoder:
         Raises:
             ValueError: inputs differ in shape; or a file can't be read and `strict` is set.
         """
+        for group in self.read_groups(([number] for number in numbers), ahead=AHEAD * size):
+            yield from group
+
+    def read_groups(
+        self, groups: Iterable[Sequence[int]], *, ahead: int = AHEAD
+    ) -> Iterator[list[tuple[int, Tensor]]]:
+        """Yield numbers and inputs of the readable files of each group, and decode groups ahead.
+
+        Raises:
+            ValueError: as for `read`.
+        """
         pool = ThreadPoolExecutor(max(1, self.workers))
-        waiting: deque[tuple[int, Future[Tensor | str] | Tensor]] = deque()
+        waiting: deque[list[tuple[int, Future[Tensor | str] | Tensor]]] = deque()
         try:
-            for number in numbers:
-                kept = self._kept.get(number)
-                waiting.append(
-                    (number, pool.submit(self._decode, number) if kept is None else kept)
-                )
-                if len(waiting) > AHEAD * size:
-                    yield from self._result(*waiting.popleft())
+            for numbers in groups:
+                waiting.append([(number, self._input_of(number, pool)) for number in numbers])
+                if len(waiting) > ahead:
+                    yield self._results(waiting.popleft())
             while waiting:
-                yield from self._result(*waiting.popleft())
+                yield self._results(waiting.popleft())
         finally:
             pool.shutdown(cancel_futures=True)
             # Keep what was decoded ahead for the next pass.
-            for number, image in waiting:
+            for number, image in chain.from_iterable(waiting):
                 if isinstance(image, Future) and not image.cancelled() and not image.exception():
                     decoded = image.result()
                     if isinstance(decoded, Tensor):
                         self._keep(number, decoded)
+
+    def _input_of(self, number: int, pool: ThreadPoolExecutor) -> Future[Tensor | str] | Tensor:
+        kept = self._kept.get(number)
+        return pool.submit(self._decode, number) if kept is None else kept
+
+    def _results(
+        self, group: Sequence[tuple[int, Future[Tensor | str] | Tensor]]
+    ) -> list[tuple[int, Tensor]]:
+        return [pair for number, waiting in group for pair in self._result(number, waiting)]
 
     def _decode(self, number: int) -> Tensor | str:
         """Return the network's input, or the reason why it is left out."""
@@ -247,13 +267,23 @@ class LazyFolderDomain(Domain):
         (batch,) = self.batches(max(1, len(self)))
         return batch
 
-    def pick(self, which: Tensor) -> "LazyFolderDomain":
+    def pick(self, which: Tensor, name: str | None = None) -> "LazyFolderDomain":
         """Return the examples with these indices, in this order; images in memory are shared."""
         numbers = self.decoder.positions[which]
         return LazyFolderDomain(
-            self.decoder.pick(numbers), self.labels[numbers], self.origins[numbers],
+            self.decoder.pick(numbers, name), self.labels[numbers], self.origins[numbers],
             self.pixel_range,
-        )  # fmt: skip
+        ).with_classes(self.classes)  # fmt: skip
+
+    def augmented(self, augment: Augmentation) -> FolderDomain:
+        """Return the images with an augmentation for training; every pass decodes them again."""
+        numbers = self.decoder.positions
+        reader = self.decoder.reader or _rgb
+        return FolderDomain(
+            self.name, [self.decoder.files[i] for i in numbers.tolist()], self.labels[numbers],
+            self.origins[numbers], self.decoder.transform, workers=self.decoder.workers,
+            augment=augment, reader=reader,
+        ).with_classes(self.classes)  # fmt: skip
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """Make one pass over the examples, in order or in an order drawn from the generator.
@@ -270,10 +300,13 @@ class LazyFolderDomain(Domain):
         self.decoder.read_all()
 
     def fetch(self, picks: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Batch]:
-        """Yield a batch for each pair of (n,) indices and (n,) draws; the draws are not used."""
+        """Yield a batch for each pair of (n,) indices and (n,) draws; the draws are not used.
+
+        The next two batches are decoded ahead.
+        """
         positions = self.decoder.positions
-        for which, _ in picks:
-            yield from self._read(positions[which].tolist(), max(1, len(which)))
+        picked = (positions[which].tolist() for which, _ in picks)
+        yield from map(self._stacked, self.decoder.read_groups(picked))
 
     def _read(self, numbers: list[int], size: int) -> Iterator[Batch]:
         some: list[tuple[int, Tensor]] = []
@@ -286,9 +319,15 @@ class LazyFolderDomain(Domain):
             yield self._stacked(some)
 
     def _stacked(self, some: list[tuple[int, Tensor]]) -> Batch:
-        which = torch.tensor([number for number, _ in some])
+        which = torch.tensor([number for number, _ in some], dtype=torch.int64)
+        if not some:
+            return Batch(torch.empty(0), self.labels[which], self.origins[which])
         x = torch.stack([image for _, image in some])
         x = x if self.pixel_range is None else self.pixel_range.pictures(x)
         if any(number not in self.decoder.prints for number, _ in some):
             self.decoder.prints.update(zip(which.tolist(), fingerprints(x), strict=True))
         return Batch(x, self.labels[which], self.origins[which])
+
+
+def _rgb(path: Path) -> Image.Image:
+    return read(path).image

@@ -78,7 +78,7 @@ def split_domain(domain: Domain, *, seed: int, inner_share: float = INNER_SHARE)
     source = generator_for(seed, f"images/parts of {domain.name}")
     order = torch.randperm(len(domain), generator=source)
     inner, held_out = order.split([size, len(domain) - size])
-    if not isinstance(domain, FolderDomain):
+    if type(domain) is Domain:
         inner, held_out = inner.sort().values, held_out.sort().values
     return DomainSplit(picked(domain, inner), picked(domain, held_out, augmented=False))
 
@@ -99,15 +99,8 @@ def picked(
     >>> picked(Domain("photo", Batch(y, y, y)), torch.tensor([2, 0])).y.tolist()
     [2, 0]
     """
-    if not isinstance(domain, FolderDomain):
-        return Domain(name or domain.name, domain.data.pick(which), domain.classes)
     part = domain.pick(which, name)
-    if augmented or part.augment is None:
-        return part
-    return FolderDomain(
-        part.name, part.files, part.labels, part.origin, part.transform,
-        workers=part.workers, reader=part.reader, skipped=part.skipped,
-    )  # fmt: skip
+    return part.augmented(None) if isinstance(part, FolderDomain) and not augmented else part
 
 
 def by_origin(domain: Domain, *, most: int | None = None) -> tuple[Domain, ...]:
@@ -127,8 +120,7 @@ def by_origin(domain: Domain, *, most: int | None = None) -> tuple[Domain, ...]:
     >>> [(part.name, part.y.tolist()) for part in by_origin(Domain("all", Batch(y, y, origin)))]
     [('all 2', [1]), ('all 4', [0, 1])]
     """
-    origin = domain.origin if isinstance(domain, FolderDomain) else domain.data.domain
-    names, index = origin.unique(return_inverse=True)
+    names, index = domain.origin.unique(return_inverse=True)
     if most is not None and len(names) > most:
         names, index = torch.arange(most), index % most
     return tuple(

@@ -2,8 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,12 +11,11 @@ from torch import Tensor
 
 from contam.auditing.annotations import with_masks
 from contam.batch import Domain, Shift
-from contam.inputs.forms import Options, named_sets, read_raw, tree_of
-from contam.inputs.image_sizes import one_size
+from contam.inputs.forms import Options, named_sets
 from contam.inputs.input_set import InputSet
-from contam.inputs.labels import labeled, origins, shared_pixel_range
+from contam.inputs.labels import shared_pixel_range
 from contam.inputs.pixel_range import PixelRange, Transform
-from contam.inputs.table_files import table_of
+from contam.inputs.shifts import read_jointly
 from contam.inputs.tables import RawSet
 
 
@@ -89,82 +87,23 @@ def read_data(
     """
     if isinstance(train, Shift):
         raise ValueError("train= is a Shift; give its training domains, train=shift.train")
-    sets = [("train", pair) for pair in named_sets(train)]
-    sets += [("ID", (None, id))]
-    shifted = named_sets(ood)
-    sets += [("OOD", pair) for pair in shifted]
+    trained, shifted = named_sets(train), named_sets(ood)
     if not shifted:
         raise ValueError("a trial measures OOD accuracy, and there is no OOD set; give ood=")
+    sets = [*((name, "train", data) for name, data in trained), (None, "ID", id)]
+    for place, (name, data) in enumerate(shifted, start=1):
+        sets.append((name, "OOD" if len(shifted) == 1 else f"OOD {place}", data))
     options = Options(transform, None if classes is None else tuple(map(str, classes)))
-    if transform is None:
-        options, notes = _with_one_size([pair for _, pair in sets], options)
-    else:
-        notes = []
-    raws: list[tuple[str, RawSet]] = []
-    titles = [role for role, _ in sets]
-    if len(shifted) > 1:
-        titles[-len(shifted) :] = [f"OOD {place + 1}" for place in range(len(shifted))]
-    for title, (role, (name, data)) in zip(titles, sets, strict=True):
-        raw = read_raw(name, data, title, options)
-        raw.refuse_left_out()
-        notes += raw.remarks
-        if options.classes is None:
-            options = replace(options, classes=_names(raw))
-        raws.append((role, raw))
-    assert options.classes is not None
-    _check(raws)
-    places, _ = origins([raw for _, raw in raws])
-    domains = [
-        (role, raw.make_domain(labeled(raw, options.classes), place.long(), None))
-        for (role, raw), place in zip(raws, places, strict=True)
-    ]
-    own = [raw for role, raw in raws if role == "train"]
-    tests = {raw.name: domain for (role, domain), (_, raw) in zip(domains, raws, strict=True)
-             if role != "train"}  # fmt: skip
-    origin = [place for place, (role, _) in zip(places, raws, strict=True) if role == "train"]
-    return TrialData(
-        options.classes, tuple(domain for role, domain in domains if role == "train"),
-        torch.cat(origin).long(), tests,
-        options.transform or options.one_size, shared_pixel_range(own), own[0],
-        tuple(dict.fromkeys(notes)),
-    )  # fmt: skip
-
-
-def _with_one_size(
-    sets: Sequence[tuple[str | None, Any]], options: Options
-) -> tuple[Options, list[str]]:
-    """Give image files of all folders one size, where the user gives no transform."""
-    trees = [
-        tree_of(data, name, options)
-        for name, data in sets
-        if isinstance(data, str | Path) and table_of(data) is None
-    ]
-    if not trees:
-        return options, []
-    transform, notes = one_size([(tree.root.name, tree.root, tree.files) for tree in trees])
-    return replace(options, one_size=transform), [note for some in notes for note in some]
-
-
-def _names(raw: RawSet) -> tuple[str, ...]:
-    if raw.classes is not None:
-        return raw.classes
-    if isinstance(raw.y, Tensor):
-        return tuple(map(str, range(int(raw.y.max()) + 1)))
-    return tuple(sorted(set(map(str, raw.y))))
-
-
-def _check(raws: Sequence[tuple[str, RawSet]]) -> None:
-    names = [raw.name for role, raw in raws if role != "train"]
+    joint, count = read_jointly(sets, options), len(trained)
+    names = [raw.name for raw in joint.raws[count:]]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise ValueError(f"two test sets have the name {twice[0]!r}; give a dict by name")
-    first = raws[0][1]
-    for _, raw in raws:
-        if raw.shape != first.shape:
-            raise ValueError(
-                f"inputs of {raw.name!r} have the shape {raw.shape}, those of {first.name!r} "
-                f"{first.shape}; expected one shape, so resize them in the transform"
-            )
+    return TrialData(
+        joint.classes, joint.domains[:count], torch.cat(joint.origins[:count]),
+        dict(zip(names, joint.domains[count:], strict=True)), joint.transform,
+        shared_pixel_range(joint.raws[:count]), joint.raws[0], joint.notes,
+    )  # fmt: skip
 
 
 def _digest(domain: Domain) -> str:

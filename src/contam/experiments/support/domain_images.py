@@ -25,14 +25,6 @@ def domains_of(shift: Shift) -> list[Domain]:
     return [*dict.fromkeys((*shift.train, *validation, *tests))]
 
 
-def origin(domain: Domain) -> Tensor:
-    """(n,) The index of each image's domain, without reading any image.
-
-    Source: ours.
-    """
-    return domain.origin if isinstance(domain, FolderDomain) else domain.data.domain
-
-
 def unseen_objects(parts: Sequence[Domain], seed: int) -> Tensor:
     """A mask of a fifth of the objects, in all images that show them.
 

@@ -17,7 +17,7 @@ from contam.batch import Domain, Shift
 from contam.data import domainnet, pacs
 from contam.data.backgrounds import FAMILIES, ID, OOD
 from contam.data.benchmarks import SHOWN, Metric
-from contam.data.folders import image_domains, merged
+from contam.data.folders import merged
 from contam.data.images import FolderDomain, domainbed_augmentation
 from contam.data.layout import check
 from contam.data.objects import CORES, Core
@@ -25,6 +25,8 @@ from contam.data.shapes import Scenes, pretraining, splits
 from contam.data.wilds import WILDS
 from contam.experiments.support.altered_backgrounds import Altered, altered_images
 from contam.experiments.support.networks import SMALL
+from contam.inputs import read_domains
+from contam.inputs.lazy_files import LazyFolderDomain
 from contam.models.classifier import Classifier
 from contam.models.preparation import Preparation
 from contam.models.small import resnet8
@@ -228,16 +230,17 @@ def _of_files(kind: DataKind, networks: BaselineNetworks, trial: int) -> Problem
 def _augmented(domain: Domain, side: int, trial: int) -> DomainSplit:
     """Split a training domain; the part that is learned from is augmented."""
     split = split_domain(domain, seed=trial)
-    assert isinstance(split.inner, FolderDomain)
+    assert isinstance(split.inner, FolderDomain | LazyFolderDomain)
     return DomainSplit(split.inner.augmented(domainbed_augmentation(side)), split.held_out)
 
 
 def _domains(
     kind: DataKind, folder: Path, transform: Preparation
-) -> tuple[tuple[str, ...], Sequence[FolderDomain]]:
+) -> tuple[tuple[str, ...], Sequence[Domain]]:
     """Return the classes and all domains of a data set, before any split."""
     if kind == "folder":
-        return image_domains(folder, transform)
+        domains = read_domains(folder, transform=transform)
+        return domains[0].classes or (), domains
     _require(kind, folder)
     if kind == "pacs":
         return pacs.CLASSES, pacs.pacs_domains(folder, transform)
