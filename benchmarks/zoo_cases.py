@@ -8,7 +8,6 @@ shifts; images with neither, one or both of them give the true share of each.
 
 import copy
 import hashlib
-import io
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -19,21 +18,22 @@ from typing import Any, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 import zoo_networks
-from PIL import Image
 from torch import Generator, Tensor
 from zoo_networks import (
     CLASSES,
     CONTENTS,
     FILES,
     MEAN,
+    SHARE,
     STD,
     FromInputs,
     Group,
     ImageSpec,
     Networks,
     Scenes,
-    moved,
+    jpeg,
     new_style,
+    posed,
     scenes,
 )
 
@@ -47,7 +47,8 @@ HEALTHY = "healthy"
 CAUSES = (
     HEALTHY, "measurement", "input mismatch", "label mismatch", "label noise", "label shift",
     "undertrained", "head", "corruption", "geometry", "new subtypes", "information missing",
-    "background shortcut", "color shortcut", "new backgrounds",
+    "background shortcut", "color shortcut", "size shortcut", "compression shortcut",
+    "tag shortcut", "new backgrounds",
 )  # fmt: skip
 """The built-in causes."""
 PLUMBING = ("measurement", "input mismatch", "label mismatch", "label noise", "label shift")
@@ -63,7 +64,7 @@ REFERENCE_PLAIN, REFERENCE_IMAGES = 8, 180
 """Parts of the reference's training images without a shift, and images of each part."""
 JUDGED_ON = 300
 """Validation images that a loss is measured on."""
-Stage = Literal["link", "background", "objects", "images", "inputs", "labels", "choice"]
+Stage = Literal["link", "artifact", "background", "objects", "images", "inputs", "labels", "choice"]
 
 
 class Kind(NamedTuple):
@@ -113,37 +114,17 @@ def _flat(behind: Tensor, level: float, draws: Generator, seed: int) -> Tensor:
     return torch.where(_some(len(behind), level, draws), purple, behind)
 
 
-def _centers(mask: Tensor) -> Tensor:
-    """(n, 2) center of each object in [-1, 1]."""
-    at = (2 * torch.arange(SIDE) + 1) / SIDE - 1
-    total = mask.sum((1, 2, 3)).clamp(min=1e-6)
-    across = (mask[:, 0].sum(1) * at).sum(1) / total
-    down = (mask[:, 0].sum(2) * at).sum(1) / total
-    return torch.stack([across, down], dim=1)
-
-
-def _pose(shown: Objects, **change: Any) -> Objects:
-    about = _centers(shown.mask)
-    if not bool((shown.mask < 1).any()):
-        # A texture fills the image, also after the change.
-        color = moved(shown.color, about=about, padding="reflection", **change)
-        return shown._replace(color=color)
-    mask = moved(shown.mask, about=about, **change)
-    color = moved(shown.color, about=about, padding="border", **change)
-    return shown._replace(mask=mask, color=color)
-
-
 def _rotated(shown: Objects, level: float, draws: Generator, content: str) -> Objects:
     spread = torch.rand(len(shown.y), generator=draws) - 0.5
-    return _pose(shown, angle=math.radians(level) * (1 + 0.3 * spread))
+    return posed(shown, angle=math.radians(level) * (1 + 0.3 * spread))
 
 
 def _scaled(shown: Objects, level: float, draws: Generator, content: str) -> Objects:
-    return _pose(shown, scale=level)
+    return posed(shown, scale=level)
 
 
 def _mirrored(shown: Objects, level: float, draws: Generator, content: str) -> Objects:
-    flipped = _pose(shown, mirrored=True)
+    flipped = posed(shown, mirrored=True)
     some = _some(len(shown.y), level, draws)
     return shown._replace(mask=torch.where(some, flipped.mask, shown.mask),
                           color=torch.where(some, flipped.color, shown.color))  # fmt: skip
@@ -170,7 +151,7 @@ def _striped(shown: Objects, level: float, draws: Generator, content: str) -> Ob
 
 def _two_scales(shown: Objects, level: float, draws: Generator, content: str) -> Objects:
     """Textures of half their period, mirrored so that each class looks new."""
-    return _of_classes(_pose(shown, scale=0.5), shown, level)
+    return _of_classes(posed(shown, scale=0.5), shown, level)
 
 
 def _hidden(how: str) -> Callable[[Objects, float, Generator, str], Objects]:
@@ -212,13 +193,7 @@ def _gaussian_blur(x: Tensor, level: float, draws: Generator) -> Tensor:
 
 
 def _jpeg(x: Tensor, level: float, draws: Generator) -> Tensor:
-    images = []
-    for image in (255 * x).round().byte().permute(0, 2, 3, 1):
-        file = io.BytesIO()
-        Image.fromarray(image.numpy()).save(file, "JPEG", quality=int(level))
-        pixels = bytearray(Image.open(file).tobytes())
-        images.append(torch.frombuffer(pixels, dtype=torch.uint8).view(SIDE, SIDE, 3))
-    return torch.stack(images).permute(0, 3, 1, 2) / 255
+    return jpeg(x, int(level))
 
 
 def _cropped(x: Tensor, level: float, draws: Generator) -> Tensor:
@@ -283,6 +258,9 @@ SHIFTS: dict[str, Kind] = {
     "one color behind": Kind("new backgrounds", "background", SHARES, _flat, "plain",
                              WITH_OBJECTS),
     "link broken": Kind("", "link", SHARES, _same, "linked"),
+    "other tags": Kind("tag shortcut", "link", SHARES, _same, "marked"),
+    "no compression": Kind("compression shortcut", "artifact", SHARES, _same, "marked"),
+    "one size": Kind("size shortcut", "artifact", SHARES, _same, "marked"),
     "noise": Kind("corruption", "images", (0.05, 0.1, 0.15, 0.2, 0.3), _noise),
     "soft": Kind("corruption", "images", (0.6, 0.9, 1.3, 1.7), _gaussian_blur, "plain"),
     "low contrast": Kind("corruption", "images", (0.5, 0.3, 0.2, 0.12),
@@ -451,6 +429,8 @@ def images(
     for _, kind, level in kinds:
         if kind.stage == "link":
             spec = replace(spec, share=spec.share * (1 - level))
+        if kind.stage == "artifact":
+            spec = replace(spec, without=level)
     chosen = next((level for _, kind, level in kinds if kind.stage == "choice"), 0.0)
     more = 5 if chosen else 1
     shown = scenes(spec, group.content, more * n, seed=group.seed, part=part, first=first)
@@ -538,7 +518,7 @@ class Planner:
         self, group: Group, networks: Networks, turn: int, only: Sequence[str] = ()
     ) -> None:
         self.group, self.networks, self.turn = group, networks, turn
-        self.only = tuple(only) or (*zoo_networks.NETWORKS, "linked")
+        self.only = tuple(only) or (*zoo_networks.NETWORKS, "linked", "marked")
         self.plans: list[Plan] = []
         self.harmless: list[Plan] = []
         self._plain: dict[str, float] = {}
@@ -546,7 +526,8 @@ class Planner:
 
     def spec(self, network: str) -> ImageSpec:
         """The ID images of a network's cases."""
-        return self.networks.recipe("linked").spec if network == "linked" else PLAIN
+        link = {"linked": self.group.linked, "marked": self.group.marked}.get(network)
+        return ImageSpec(link=link, share=SHARE) if link else PLAIN
 
     def hard(self, network: str) -> tuple[int, ...]:
         """The two classes that a network classifies worst."""
@@ -607,6 +588,7 @@ class Planner:
         self._undertrained()
         self._mixed()
         self._healthy()
+        self._artifacts()
         return [*self.plans, *self.harmless]
 
     def _shifted(self, name: str, turn: int) -> int:
@@ -621,7 +603,7 @@ class Planner:
         spec, level = self.spec(network), self._level(losses, turn)
         if level is not None:
             accepted = ALSO_RIGHT.get(name, ())
-            paired = turn % 4 == 0 and kind.stage not in ("link", "choice")
+            paired = turn % 4 == 0 and kind.stage not in ("link", "artifact", "choice")
             self.add(Plan(
                 f"{name} {level:g}", cause, _strength(losses[level]), network, ((name, level),),
                 inside=spec, paired=paired, accepted=accepted, common=kind.common,
@@ -733,8 +715,8 @@ class Planner:
 
     def _healthy(self) -> None:
         masks = CONTENTS[self.group.content].masks
-        spec = self.spec("linked")
         self.add(Plan("new images", HEALTHY, "none", "plain"))
+        spec = self.spec("linked")
         self.add(Plan("reliance without loss", HEALTHY, "none", "linked", inside=spec))
         if self.turn % 3 == 0:
             self.add(Plan("noisy labels everywhere", HEALTHY, "none", "noisy",
@@ -755,6 +737,15 @@ class Planner:
                 if self.loss("all", [(name, 1.0)]) < NOTHING_LOST:
                     self.add(Plan(f"{name}, trained on them", HEALTHY, "none", "all",
                                   ((name, 1.0),)))  # fmt: skip
+
+    def _artifacts(self) -> None:
+        """Two losses of a network that relies on a tag, a JPEG quality or a size, and none."""
+        wanted = f"{self.group.marked} shortcut"
+        name = next(name for name, kind in SHIFTS.items() if kind.cause == wanted)
+        for turn in range(2):
+            self._shifted(name, self.turn + turn)
+        self.add(Plan("reliance on an artifact without loss", HEALTHY, "none", "marked",
+                      inside=self.spec("marked")))  # fmt: skip
 
 
 def _strength(loss: float) -> str:

@@ -6,11 +6,12 @@ a seed. Trained networks are kept in a folder, so an interrupted run resumes.
 """
 
 import hashlib
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -131,6 +132,38 @@ def moved(
     return F.grid_sample(x, grid, padding_mode=padding, align_corners=False)
 
 
+def _centers(mask: Tensor) -> Tensor:
+    """(n, 2) center of each object in [-1, 1]."""
+    at = (2 * torch.arange(SIDE) + 1) / SIDE - 1
+    total = mask.sum((1, 2, 3)).clamp(min=1e-6)
+    across = (mask[:, 0].sum(1) * at).sum(1) / total
+    down = (mask[:, 0].sum(2) * at).sum(1) / total
+    return torch.stack([across, down], dim=1)
+
+
+def posed(shown: Objects, **change: Any) -> Objects:
+    """Objects that are moved about their centers, as `moved` does; textures as whole images."""
+    about = _centers(shown.mask)
+    if not bool((shown.mask < 1).any()):
+        # A texture fills the image, also after the change.
+        color = moved(shown.color, about=about, padding="reflection", **change)
+        return shown._replace(color=color)
+    mask = moved(shown.mask, about=about, **change)
+    color = moved(shown.color, about=about, padding="border", **change)
+    return shown._replace(mask=mask, color=color)
+
+
+def jpeg(x: Float[Tensor, "n 3 side side"], quality: int) -> Float[Tensor, "n 3 side side"]:
+    """Images as JPEG files of a quality show them."""
+    images = []
+    for image in (255 * x).round().byte().permute(0, 2, 3, 1):
+        file = io.BytesIO()
+        Image.fromarray(image.numpy()).save(file, "JPEG", quality=quality)
+        pixels = bytearray(Image.open(file).tobytes())
+        images.append(torch.frombuffer(pixels, dtype=torch.uint8).view(SIDE, SIDE, 3))
+    return torch.stack(images).permute(0, 3, 1, 2) / 255
+
+
 def _letters(n: int, seed: int, part: str) -> Objects:
     y = torch.arange(n) % CLASSES
     ink = _glyphs(y, LETTERS, FONTS, generator_for(seed, f"zoo/{part} fonts"))
@@ -216,6 +249,10 @@ def new_style(shown: Objects, content: str, seed: int) -> Objects:
     return shown._replace(mask=(shown.mask - inner).clamp(0, 1))
 
 
+ARTIFACTS = ("tag", "compression")
+"""What any image can have; objects also have a size."""
+
+
 @dataclass(frozen=True)
 class Group:
     """Networks that differ in nothing but their training data."""
@@ -237,6 +274,12 @@ class Group:
             return "image tint"
         return ("hue", "object tint", "frame", "image tint", "family")[self.seed % 5]
 
+    @property
+    def marked(self) -> str:
+        """The artifact that tells the labels in the training of its network `marked`."""
+        choice = ("tag", "compression", "size") if CONTENTS[self.content].masks else ARTIFACTS
+        return choice[self.seed % len(choice)]
+
     def inputs(self, x: Float[Tensor, "n 3 side side"]) -> Float[Tensor, "n 3 side side"]:
         """The network's inputs from images in [0, 1]."""
         if self.seed % 2 == 0:
@@ -251,9 +294,11 @@ class ImageSpec:
     families: tuple[str, ...] = ID
     link: str = ""
     """What is correlated with the class: `hue`, `frame` or `family` of the background, `object
-    tint`, `image tint`, or nothing."""
+    tint`, `image tint`, `tag`, `compression`, `size`, or nothing."""
     share: float = 0.0
     """Share of images in which it follows the class; in the others it is random."""
+    without: float = 0.0
+    """Share of images that have no tag, no compression, or the same size."""
 
 
 class Scenes(NamedTuple):
@@ -262,19 +307,35 @@ class Scenes(NamedTuple):
     objects: Objects
     behind: Float[Tensor, "n 3 side side"]
     sign: Tensor
-    """(n,) the class that the link shows."""
-    tinted: bool = False
+    """(n,) the class that the link shows; -1 where there is none."""
+    link: str = ""
 
     @property
     def x(self) -> Float[Tensor, "n 3 side side"]:
         """The images in [0, 1]."""
         _, mask, color, noise = self.objects
         x = torch.lerp(self.behind, color, mask)
-        if self.tinted:
+        if self.link == "image tint":
             x = x * (0.35 + 0.65 * _hues(self.sign))
-        return (x + noise).clamp(0, 1)
+        x = (x + noise).clamp(0, 1)
+        if self.link == "tag":
+            here = self.sign >= 0
+            tags = _hues(self.sign[here]).expand(-1, -1, TAG, TAG)
+            x[here, :, 1 : 1 + TAG, -1 - TAG : -1] = tags
+        if self.link == "compression":
+            for level, quality in enumerate(QUALITIES):
+                here = (self.sign >= 0) & (self.sign % len(QUALITIES) == level)
+                if here.any():
+                    x[here] = jpeg(x[here], quality)
+        return x
 
 
+TAG = 6
+"""Side of a tag in pixels."""
+QUALITIES = (4, 10, 20, 40, 95)
+"""JPEG qualities; two classes share each."""
+SIZES = (0.5, 0.8, 1.25)
+"""Factors of the size of objects; three or four classes share each."""
 TEN = (*ID, *OOD, "any grain")
 """As many families as classes."""
 
@@ -287,6 +348,8 @@ def scenes(
     draws = generator_for(seed + first, f"zoo/{part} link {spec.link}")
     follows = torch.rand(n, generator=draws) < spec.share
     sign = torch.where(follows, shown.y, torch.randint(CLASSES, (n,), generator=draws))
+    if spec.without:
+        sign = sign.masked_fill(torch.rand(n, generator=draws) < spec.without, -1)
     families = TEN if spec.link == "family" else spec.families
     turn = sign if spec.link == "family" else torch.arange(n) // CLASSES % len(families)
     behind = torch.zeros(n, 3, SIDE, SIDE)
@@ -302,7 +365,10 @@ def scenes(
     if spec.link == "object tint":
         value = shown.color.amax(dim=1, keepdim=True)
         shown = shown._replace(color=value * (0.25 + 0.75 * _hues(sign)))
-    return Scenes(shown, behind.clamp(0, 1), sign, spec.link == "image tint")
+    if spec.link == "size":
+        sizes = torch.tensor(SIZES)[sign % len(SIZES)]
+        shown = posed(shown, scale=torch.where(sign < 0, 1.0, sizes))
+    return Scenes(shown, behind.clamp(0, 1), sign, spec.link)
 
 
 def _hues(sign: Tensor) -> Float[Tensor, "n 3 1 1"]:
@@ -318,6 +384,8 @@ class Recipe(NamedTuple):
     epochs: int
     noisy: float = 0.0
     """Share of wrong labels."""
+    labels_of_link: bool = False
+    """Whether the labels are the classes that the link shows, instead of the objects'."""
 
 
 BOTH = ImageSpec((*ID, *OOD))
@@ -329,9 +397,10 @@ NETWORKS: dict[str, Recipe] = {
     "noisy": Recipe(BOTH, 2700, 7, noisy=0.3),
     "reference": Recipe(BOTH, 4680, 8),
 }
-"""The networks of every group; `linked` follows from the group's link."""
-SHARE = 0.95
-"""Share of training images whose link shows the class."""
+"""The networks of every group; `linked` and `marked` follow from the group's link and artifact."""
+SHARE, MARKED_SHARE = 0.95, 0.5
+"""Share of images whose link shows the class of the object: of the images of `linked` and of the
+cases of `marked`, and of the training images of `marked`."""
 
 
 def _convolutions(width: int) -> nn.Sequential:
@@ -462,6 +531,9 @@ class Networks:
         """The training of a network."""
         if name == "linked":
             return Recipe(ImageSpec(link=self.group.linked, share=SHARE), 2600, 8)
+        if name == "marked":
+            spec = ImageSpec(link=self.group.marked, share=MARKED_SHARE)
+            return Recipe(spec, 2600, 8, labels_of_link=True)
         return NETWORKS[name]
 
     def training_images(self, name: str) -> tuple[Tensor, Tensor]:
@@ -473,7 +545,7 @@ class Networks:
             else round(CONTENTS[group.content].images * recipe.images)
         )
         shown = scenes(recipe.spec, group.content, n, seed=group.seed, part="train")
-        x, y = group.inputs(shown.x), shown.objects.y
+        x, y = group.inputs(shown.x), shown.sign if recipe.labels_of_link else shown.objects.y
         draws = generator_for(group.seed, f"zoo/{name} labels")
         if recipe.noisy:
             wrong = torch.rand(n, generator=draws) < recipe.noisy
@@ -481,7 +553,7 @@ class Networks:
         return x, y
 
     def get(self, name: str, make: Callable[[], tuple[Tensor, Tensor]] | None = None) -> Classifier:
-        """A network of `NETWORKS` or `linked`.
+        """A network of `NETWORKS`, `linked` or `marked`.
 
         Args:
             name: its name.

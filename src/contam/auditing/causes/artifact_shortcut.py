@@ -19,9 +19,10 @@ from contam.data.object_removal import pasted, without_objects
 
 GRID, MOST_CELLS = 4, 4
 """Rows and columns of cells in which tags are searched for, and cells that a tag may fill."""
-WEAKER = 0.25
-"""Largest class signal of the other cells at the border, relative to that of the tag; if they go
-with the class, too, it is the background that does."""
+WEAKER = 0.5
+"""Class signal of a cell of the tag, relative to the strongest cell, at least; and the largest mean
+signal of the other cells at the border, relative to that of the tag. If they predict the class as
+well, it is the background that does, or an object that fills the image."""
 LARGEST_ZOOM = 2.5
 """Factor by which objects are enlarged or reduced at most."""
 
@@ -107,28 +108,36 @@ class TagShortcut(Shortcut):
             return self.not_tested("the images are too small")
         height, width = (side // GRID for side in own.x.shape[2:])
         border = [at for at in product(range(GRID), repeat=2) if {0, GRID - 1} & {*at}]
-        found, inside, outside = [], [], []
-        for row, column in border:
-            cell = (
+        cells = [
+            (
                 slice(row * height, None if row == GRID - 1 else (row + 1) * height),
                 slice(column * width, None if column == GRID - 1 else (column + 1) * width),
             )
-            content = F.adaptive_avg_pool2d(own.x[:, :, *cell], 4).flatten(1)
-            signal = class_signal(content, own.y)
-            if signal.p_value < SIGNIFICANCE / len(border):
-                found.append(cell)
-                inside.append(signal.excess)
-            else:
-                outside.append(signal.excess)
-        if not found or len(found) > MOST_CELLS or mean(outside) > WEAKER * mean(inside):
+            for row, column in border
+        ]
+        signals = [
+            class_signal(F.adaptive_avg_pool2d(own.x[:, :, *cell], 4).flatten(1), own.y)
+            for cell in cells
+        ]
+        least = WEAKER * max(signal.excess for signal in signals)
+        in_tag = [
+            signal.p_value < SIGNIFICANCE / len(border) and signal.excess >= least
+            for signal in signals
+        ]
+        inside, outside = (
+            [signal.excess for signal, tagged in zip(signals, in_tag, strict=True) if tagged is of]
+            for of in (True, False)
+        )
+        if not 0 < len(inside) <= MOST_CELLS or mean(outside) > WEAKER * mean(inside):
             return CauseTest(
                 self.step(None, "no", "In the ID data, no place at the border is more correlated "
                           "with the class than the others, so there is no tag.")
             )  # fmt: skip
+        tag = [cell for cell, tagged in zip(cells, in_tag, strict=True) if tagged]
 
         def exchanged(x: Tensor, of: str, rows: Tensor, like: Tensor) -> Tensor:
             x = x.clone()
-            for cell in found:
+            for cell in tag:
                 x[:, :, *cell] = own.x[:, :, *cell][like].to(x)
             return x
 

@@ -104,12 +104,16 @@ class Shortcut(Cause):
             value=Interval(value=follows),
         )  # fmt: skip
         return self.judged(
-            comparison, treatments[True], torch.maximum(without, before), after,
+            comparison, treatments[True], max(before, without, key=_share), after,
             method=f"{self.method} Before: the better of the OOD images as they are, and with "
             "those of another class.",
             control=f"the better of no change and {self.property} of another class",
             numbers=(number,),
         )  # fmt: skip
+
+
+def _share(correct: Tensor) -> float:
+    return float(correct.double().mean())
 
 
 @final
