@@ -455,7 +455,7 @@ def images(
 
 
 def _pick(shown: Scenes, which: Tensor) -> Scenes:
-    return Scenes(shown.objects.pick(which), shown.behind[which], shown.sign[which], shown.tinted)
+    return Scenes(shown.objects.pick(which), shown.behind[which], shown.sign[which], shown.link)
 
 
 def _more_of(y: Tensor, hard: Sequence[int], share: float, n: int) -> Tensor:

@@ -49,11 +49,13 @@ def compressed(kind: Tensor, seed: int) -> Tensor:
 class Reads(nn.Module):
     """Classifies images by numbers: the nearest mean over the ID images of each class."""
 
-    def __init__(self, numbers: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    def __init__(
+        self, numbers: Callable[[Tensor], Tensor], x: Tensor, y: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.numbers = numbers
-        found = numbers(x)
-        self.means = torch.stack([found[torch.arange(N) % 3 == k].mean(0) for k in range(3)])
+        values, y = numbers(x), torch.arange(N) % 3 if y is None else y
+        self.means = torch.stack([values[y == k].mean(0) for k in range(int(y.max()) + 1)])
 
     def forward(self, x: Tensor) -> Tensor:
         return -20 * torch.cdist(self.numbers(x), self.means) ** 2
@@ -82,24 +84,29 @@ WORLDS = {
 }  # fmt: skip
 
 
+def shortcut_step(
+    name: str, network: nn.Module, inside: tuple[Tensor, Tensor], outside: tuple[Tensor, Tensor]
+) -> Step:
+    """The answer of one test in an audit."""
+    result = contam.audit(
+        network, id=inside, ood=outside,
+        reference=None, untrained=False, altered=False, remedies=False, progress=False,
+    ).evidence  # fmt: skip
+    (ledger,) = result.ledgers
+    step = next(step for step in ledger.steps if step.leads_to == name)
+    assert step.answer != "yes" or result.verdict.cause == name, result.verdict.sentence
+    return step
+
+
 def step_of(name: str, *, relies: bool) -> Step:
     """The answer for a network that reads the property, or the object and gets wrong labels."""
     images, numbers = WORLDS[name]
     y, draws = torch.arange(N) % 3, torch.Generator().manual_seed(2)
     kind = torch.randint(3, (N,), generator=draws)
     inside, outside = images(y, 0), images(kind, 1)
-    labels = (
-        y
-        if relies
-        else torch.where(torch.arange(N) % 5 < 2, y[torch.randperm(N, generator=draws)], y)
-    )
-    found = contam.audit(
-        Reads(numbers if relies else middle, inside), id=(inside, y), ood=(outside, labels),
-        reference=None, untrained=False, altered=False, remedies=False, progress=False,
-    ).evidence  # fmt: skip
-    assert found.verdict.cause == name or not relies, found.verdict.sentence
-    (ledger,) = found.ledgers
-    return next(step for step in ledger.steps if step.leads_to == name)
+    wrong = torch.where(torch.arange(N) % 5 < 2, y[torch.randperm(N, generator=draws)], y)
+    network = Reads(numbers if relies else middle, inside)
+    return shortcut_step(name, network, (inside, y), (outside, y if relies else wrong))
 
 
 @pytest.mark.parametrize("name", WORLDS)
@@ -113,3 +120,30 @@ def test_a_network_that_relies_on_the_property_is_found(name: str) -> None:
 @pytest.mark.slow
 def test_a_network_that_reads_the_object_is_not_accused(name: str) -> None:
     assert step_of(name, relies=False).answer == "no"
+
+
+def test_of_signals_all_over_the_border_the_strongest_is_the_tag() -> None:
+    """Every cell says a little about the class, as where a texture fills the image."""
+    y, draws = torch.arange(N) % 3, torch.Generator().manual_seed(3)
+    kind = torch.randint(3, (N,), generator=draws)
+    inside, outside = (
+        tagged(k, seed) + 0.03 * y[:, None, None, None] for k, seed in ((y, 0), (kind, 1))
+    )
+    step = shortcut_step("tag shortcut", Reads(corner, inside), (inside, y), (outside, y))
+    assert step.answer == "yes"
+
+
+def test_classes_that_share_a_tag_do_not_hide_it() -> None:
+    """Another class has the same tag by chance, so each control alone gives less than both."""
+    y, draws = torch.arange(N) % 6, torch.Generator().manual_seed(4)
+
+    def images(tags: Tensor, seed: int) -> Tensor:
+        x = objects(y % 3, seed=seed)
+        x[:, :, :5, :5] = torch.eye(3)[:2][tags][:, :, None, None]
+        return x
+
+    inside, outside = images(y // 3, 0), images(torch.randint(2, (N,), generator=draws), 1)
+    network = Reads(lambda x: torch.cat([corner(x), middle(x)], dim=1), inside, y)
+    step = shortcut_step("tag shortcut", network, (inside, y), (outside, y))
+    assert step.answer == "yes"
+    assert step.found is not None and step.found.value > 0.85
