@@ -1,7 +1,7 @@
 """The ledger and the verdict, on networks of a few lines whose failure was built in."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import combinations, permutations
 from typing import Literal
 
@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import contam
-from contam.auditing.causes import CAUSES, NAMES
-from contam.auditing.causes.corruption import undoings
+from contam.auditing.causes import CAUSES, NAMES, Cause, CauseTest
+from contam.auditing.causes.corruption import Corruption, undoings
+from contam.auditing.causes.geometry import Geometry
 from contam.auditing.causes.input_mismatch import input_variants
+from contam.auditing.causes.label_mismatch import LabelMismatch
+from contam.auditing.comparison import Comparison, Treatment
 from contam.auditing.ledger import shapley
 from contam.auditing.records import (
     HEALTHY,
@@ -184,6 +187,40 @@ def test_another_numbering_is_found_behind_another_cause() -> None:
     assert shares["new backgrounds"].points.value > shares["label mismatch"].points.value > 0.1
     assert "[0, 1, 2, 4, 3, 5]" in shares["label mismatch"].fix
     assert shares[UNEXPLAINED].points.value < 0.1
+
+
+def test_each_cause_of_the_second_round_is_tested_with_those_before_it_treated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each of three causes shows only once those before it are treated."""
+    treated: dict[str, list[list[str]]] = {}
+
+    def shown_after(cause: type[Cause], others: int) -> None:
+        def test(self: Cause, comparison: Comparison, base: Sequence[Treatment]) -> CauseTest:
+            treated.setdefault(self.name, []).append([treatment.cause for treatment in base])
+            n = len(comparison.judged)
+            wrong, right = torch.zeros(n, dtype=torch.bool), torch.ones(n, dtype=torch.bool)
+            nothing = Treatment(self.name, "nothing", 1, lambda x, rows: x)
+            after = right if len(base) == others else wrong
+            return self.judged(comparison, nothing, wrong, after, method="")
+
+        monkeypatch.setattr(cause, "test", test)
+
+    order = (Corruption, LabelMismatch, Geometry)
+    for others, cause in enumerate(order):
+        shown_after(cause, others)
+    for other in {type(cause) for cause in CAUSES} - {*order}:
+        monkeypatch.setattr(other, "test", lambda self, *_: self.not_tested("left out"))
+    x, y, masks = squares(60, seed=1)
+    (ledger,) = audited(Middle(), squares(60), (x, (y + 1) % 3, masks)).ledgers
+    first, second, third = (cause.name for cause in order)
+    assert treated[second] == [[], [first]]
+    assert treated[third] == [[], [first, second]]
+    assert {step.leads_to for step in ledger.steps if step.answer == "yes"} >= {
+        first,
+        second,
+        third,
+    }
 
 
 def scores(name: str, role: Literal["id", "ood"], share: float) -> SetScores:
