@@ -18,6 +18,7 @@ from support.command_line import run_contam
 
 import contam
 from contam import cli, experiments
+from contam.cli import progress
 from contam.experiment import NULL_STEP_SIZE
 from contam.theory.distribution import Beta, DataModel, TwoPoint
 from contam.theory.features import FeatureModel
@@ -45,6 +46,23 @@ def folder(tmp_path_factory) -> Path:
     assert cli.main(["run", "fig10_activations", "smoke", *TINY, "--out", str(root)]) == 0
     (found,) = root.iterdir()
     return found
+
+
+@pytest.mark.parametrize("command", ["claims", "report", "figures", "data check", "data convert"])
+def test_long_work_shows_its_progress(command, folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "QUIET_SECONDS", -1.0)
+    digits = tmp_path / "digits"
+    digits.mkdir()
+    for digit in range(10):
+        (digits / f"{digit}.json").write_text(json.dumps({"data": [digit / 9] * 2 * 28**2}))
+    arguments = {
+        "claims": [folder], "report": [folder, "--out", tmp_path / "page.html"],
+        "figures": [folder, "--format", "csv", "--out", tmp_path],
+        "data check": ["mnist", tmp_path], "data convert": [digits, tmp_path / "mnist"],
+    }[command]  # fmt: skip
+    _, out, err = run_contam(capsys, *command.split(), *arguments)
+    assert re.search(rf"^{command}: +\d+ %", err, re.MULTILINE)
+    assert command not in out
 
 
 def test_help_does_not_import_torch():

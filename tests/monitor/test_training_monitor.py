@@ -20,6 +20,7 @@ from contam import report
 from contam.batch import Batch, Domain, Shift
 from contam.measures.accuracy import accuracy
 from contam.measures.activation import activation_asymmetry
+from contam.measures.attenuation import ABOVE_ONE
 from contam.measures.class_profiles import class_profiles
 from contam.measures.depth import Rule, depths, draw_support
 from contam.measures.layerwise import layerwise, predictions
@@ -493,6 +494,15 @@ def test_the_terminal_gets_a_line_for_each_snapshot_and_a_file_gets_none():
         if is_terminal:
             assert re.search(r"step +accuracy +decided early", lines[0])
             assert re.search(r"[▁▂▃▄▅▆▇█]{2}", lines[2])
+
+
+def test_the_terminal_explains_an_attenuation_above_one_once():
+    lines = io.StringIO()
+    draw = terminal(Console(file=lines, force_terminal=True, width=400, color_system=None))
+    for step, value in enumerate((0.5, 1.3, 1.4)):
+        draw(step, {"class_profile_attenuation": value})
+    shown = lines.getvalue()
+    assert shown.count(ABOVE_ONE) == 1 and shown.index("1.300") < shown.index(ABOVE_ONE)
 
 
 def test_watch_is_public():

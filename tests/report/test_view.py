@@ -10,8 +10,9 @@ import yaml
 from pydantic import BaseModel, Field, create_model
 
 from contam.experiment import Claim, Experiment
+from contam.plots import Figure
 from contam.report.strip import WIDTH, strip
-from contam.report.view import Section, sections
+from contam.report.view import Section, figure_view, sections
 from contam.run import Run
 
 
@@ -97,6 +98,16 @@ def with_config(config: dict[str, Any], root: Path) -> Run:
         run.write("measured", [{"seed": seed, "value": 0.5} for seed in range(3)])
         run.finish()
     return Run.load(run.folder)
+
+
+def test_a_note_is_shown_once_by_the_first_figure_that_has_it() -> None:
+    figures = [
+        Figure(title, "", "ours", (), (), notes)
+        for title, notes in (("a", ("one",)), ("b", ("one", "two")), ("c", ("two",)))
+    ]
+    explained: set[str] = set()
+    views = [figure_view(figure, place, explained) for place, figure in enumerate(figures)]
+    assert [view.notes for view in views] == [("one",), ("two",), ()]
 
 
 def claim(**numbers: float | None) -> Claim:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from contam.cli.progress import ProgressDisplay
+
 if TYPE_CHECKING:
     from contam.experiment import Claim, Experiment
     from contam.run import Run
@@ -26,12 +28,11 @@ def claims(
     """
     from contam.report.tables import claims_rows, table_text
 
-    loaded = load_runs(runs)
+    judged = judge(load_runs(runs))
     if text_format == "text":
-        for run in loaded:
-            print_claims(run)
+        for experiment, found in judged:
+            _print(experiment, found)
         return 0
-    judged = [(run.experiment, _judged(run)) for run in loaded]
     if text_format in ("csv", "json"):
         rows = [claim.record(name) for name, found in judged for claim in found]
     else:
@@ -61,6 +62,22 @@ def report(runs: RunFolders, out: Path = Path("contam-report.html")) -> int:
 
 def print_claims(run: "Run") -> None:
     """Print each claim beside its verdict, with the measured number below it."""
+    for experiment, judged in judge([run]):
+        _print(experiment, judged)
+
+
+def judge(runs: Sequence["Run"]) -> "list[tuple[str, Sequence[Claim]]]":
+    """Judge the claims of finished runs, with progress; return them with their experiments."""
+    judged = []
+    with ProgressDisplay("claims") as display:
+        for place, run in enumerate(runs):
+            display.update(place / len(runs), run.experiment)
+            with run.reading():
+                judged.append((run.experiment, read_experiment(run).claims(run)))
+    return judged
+
+
+def _print(experiment: str, judged: "Sequence[Claim]") -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -71,7 +88,7 @@ def print_claims(run: "Run") -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(width=13)
     table.add_column()
-    for claim in _judged(run):
+    for claim in judged:
         quantity = f"{claim.quantity}: {measured(claim)} (n {claim.n})"
         expected = claim.not_judged or f"expected {claim.expected_range}"
         sentence = f"{claim.says} ({claim.source})\n"
@@ -80,7 +97,7 @@ def print_claims(run: "Run") -> None:
             Text.assemble(sentence, (f"{quantity}; {expected}", "dim")),
         )
     console = Console(highlight=False)
-    console.print(f"\n[bold]{run.experiment}[/]")
+    console.print(f"\n[bold]{experiment}[/]")
     console.print(table)
 
 
@@ -91,7 +108,9 @@ def write_page(runs: Sequence["Run"], path: Path) -> None:
     from contam.sweep import SWEEP
 
     known = (*experiments.EXPERIMENTS, WATCHED, SWEEP)
-    report.write(runs, path, {experiment.name: experiment for experiment in known})
+    with ProgressDisplay("report") as display:
+        by_name = {experiment.name: experiment for experiment in known}
+        report.write(runs, path, by_name, display.update)
 
 
 def load_runs(folders: Sequence[Path]) -> list["Run"]:
@@ -115,11 +134,6 @@ def read_experiment(run: "Run") -> "Experiment":
 
     others = {other.name: other for other in (WATCHED, SWEEP)}
     return others.get(run.experiment) or experiments.named(run.experiment)
-
-
-def _judged(run: "Run") -> "Sequence[Claim]":
-    with run.reading():
-        return read_experiment(run).claims(run)
 
 
 def _load(folders: Sequence[Path]) -> list["Run"]:

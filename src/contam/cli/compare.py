@@ -89,6 +89,7 @@ def compare(
 
     from contam.experiments.tab04_baselines.experiment import EXPERIMENT
     from contam.experiments.tab04_baselines.methods import find_method
+    from contam.measures.attenuation import above_one
 
     if preset not in EXPERIMENT.presets:
         raise ValueError(f"no preset {preset!r}; {nearest(preset, EXPERIMENT.presets)}")
@@ -117,6 +118,8 @@ def compare(
     notes = "".join(f"{line}\n" for line in EXPERIMENT.notes(run))
     if text_format == "text":
         print(_readable(table, config))
+        for line in above_one(table.get("attenuation", ())):
+            print(f"\nattenuation: {line}")
         if notes:
             print(f"\n{notes}", end="")
         print(f"\nthe run is in {run.folder}; its page: contam report {run.folder}")

@@ -47,7 +47,8 @@ def check_data(
     """
     from contam.data.layout import check
 
-    result = check(kind, folder)
+    with ProgressDisplay("data check") as display:
+        result = check(kind, folder, display.update)
     print("\n".join(result.lines()))
     return 0 if result.complete else 1
 
@@ -126,7 +127,8 @@ def convert_data(
     """
     from contam.data.small_images import convert_digits
 
-    counts = convert_digits(source, folder)
+    with ProgressDisplay("data convert") as display:
+        counts = convert_digits(source, folder, display.update)
     print(f"{counts['train']:,} training and {counts['test']:,} test images are in {folder}")
     return 0
 

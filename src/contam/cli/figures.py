@@ -8,6 +8,7 @@ import tyro
 
 from contam.cli.claims import RunFolders, load_runs, read_experiment
 from contam.cli.parsing import nearest
+from contam.cli.progress import ProgressDisplay
 
 if TYPE_CHECKING:
     from contam.plots import Figure
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 Format = Literal["pdf", "svg", "png", "csv", "latex", "markdown", "json"]
 SUFFIXES = {"latex": "tex", "markdown": "md"}
+DRAWN = 0.5
+"""Share of the progress at which the figures of all runs are drawn and their files begin."""
 READABLE = 7.0
 """Smallest size of letters in points that needs no remark."""
 
@@ -38,34 +41,46 @@ def figures(
         only: figures to write: numbers, or parts of names or titles; all by default.
         out: folder that holds the files.
     """
-    from contam.report.figure_files import figure_file, points_of
-    from contam.report.tables import table_text
-    from contam.run import write_atomically
+    from contam.report.figure_files import points_of
 
     points = points_of(width)
-    chosen = list(_chosen(load_runs(runs), only))
-    for name, figure in chosen:
-        path = out / f"{name}.{SUFFIXES.get(file_format, file_format)}"
-        remark = ""
-        if file_format in ("pdf", "svg", "png"):
-            file = figure_file(figure, file_format, points)
-            content = file.content
-            remark = f"{file.width / 72:.3g} x {file.height / 72:.3g} in"
-            if file.letters < READABLE:
-                needed = points * 8 / file.letters / 72
-                remark += f", letters of {file.letters:.1f} pt: 8 pt need --width {needed:.1f}in"
-        elif figure.rows:
-            content = table_text(figure.rows, file_format).encode()
-            remark = f"{len(figure.rows)} rows"
-        else:
-            print(f"{name}: has no table")
-            continue
-        write_atomically(path, content)
-        print(f"{path}  {remark}")
+    loaded = load_runs(runs)
+    lines = []
+    with ProgressDisplay("figures") as display:
+        chosen = list(_chosen(loaded, only, display))
+        for place, (name, figure) in enumerate(chosen):
+            display.update(DRAWN + (1 - DRAWN) * place / len(chosen), name)
+            lines.append(_write(name, figure, file_format, points, out))
+    print("\n".join(lines))
     return 0
 
 
-def _chosen(runs: "Sequence[Run]", only: Sequence[str]) -> "Iterator[tuple[str, Figure]]":
+def _write(name: str, figure: "Figure", file_format: Format, points: float, out: Path) -> str:
+    """Write the file of one figure, and return a line about it."""
+    from contam.report.figure_files import figure_file
+    from contam.report.tables import table_text
+    from contam.run import write_atomically
+
+    path = out / f"{name}.{SUFFIXES.get(file_format, file_format)}"
+    if file_format in ("pdf", "svg", "png"):
+        file = figure_file(figure, file_format, points)
+        content = file.content
+        remark = f"{file.width / 72:.3g} x {file.height / 72:.3g} in"
+        if file.letters < READABLE:
+            needed = points * 8 / file.letters / 72
+            remark += f", letters of {file.letters:.1f} pt: 8 pt need --width {needed:.1f}in"
+    elif figure.rows:
+        content = table_text(figure.rows, file_format).encode()
+        remark = f"{len(figure.rows)} rows"
+    else:
+        return f"{name}: has no table"
+    write_atomically(path, content)
+    return f"{path}  {remark}"
+
+
+def _chosen(
+    runs: "Sequence[Run]", only: Sequence[str], display: ProgressDisplay
+) -> "Iterator[tuple[str, Figure]]":
     """The figures with their file names.
 
     Raises:
@@ -75,6 +90,7 @@ def _chosen(runs: "Sequence[Run]", only: Sequence[str]) -> "Iterator[tuple[str, 
 
     drawn = []
     for place, run in enumerate(runs, 1):
+        display.update(DRAWN * (place - 1) / len(runs), f"drawing {run.experiment}")
         # Several runs may be of one experiment.
         prefix = f"{run.experiment}-{place}" if len(runs) > 1 else run.experiment
         with run.reading():

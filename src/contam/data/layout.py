@@ -82,12 +82,13 @@ class _Part:
     """Sentences about what is passed over or guessed."""
 
 
-def check(kind: str, folder: Path) -> Report:
+def check(kind: str, folder: Path, progress: Callable[[float, str], None] | None = None) -> Report:
     """Compare a folder with a published data set. Problems of the folder are reported, not raised.
 
     Args:
         kind: a name of `KINDS`.
         folder: the folder.
+        progress: gets the share of the parts that are checked, and the next one.
 
     Raises:
         ValueError: the kind is unknown.
@@ -105,8 +106,10 @@ def check(kind: str, folder: Path) -> Report:
     missing: list[str] = []
     wrong: list[str] = []
     notes: list[str] = []
-    for part in KINDS[kind]:
+    for place, part in enumerate(KINDS[kind]):
         names = ", ".join(part.published) or kind
+        if progress is not None:
+            progress(place / len(KINDS[kind]), names)
         try:
             if not (folder / part.path).exists():
                 missing.append(f"{names}: no {folder / part.path}")

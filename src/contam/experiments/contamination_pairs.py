@@ -47,6 +47,7 @@ from contam.experiments.support.paired_networks import (
     accuracy,
     without_learning,
 )
+from contam.measures.attenuation import above_one
 from contam.measures.correlation import Correlation, rank_correlation, spearman
 from contam.measures.held_out_choice import held_out_choice
 from contam.measures.intervals import Estimate, bootstrap
@@ -654,6 +655,7 @@ def _against_gap(found: PairResults) -> Figure:
         "ours",
         share_axes(panels, "y"),
         tuple(table.drop(columns=["way"]).to_dict("records")),
+        above_one(table.attenuation),
     )
 
 

@@ -39,7 +39,7 @@ from contam.experiments.support.per_network import (
     null,
     require_learning,
 )
-from contam.measures.attenuation import class_profile_attenuation
+from contam.measures.attenuation import above_one, class_profile_attenuation
 from contam.measures.class_means import ClassMeans
 from contam.measures.correlation import Correlation, rank_correlation
 from contam.plots import Figure, bars, matrix, over_seeds, scatter, share_axes
@@ -334,6 +334,7 @@ def _against_drop(results: FamilyResults) -> Figure:
         "ours",
         share_axes(panels, "y"),
         tuple(points.drop(columns=["part", "chance", "kind"]).to_dict("records")),
+        _above_one(points),
     )
 
 
@@ -396,6 +397,13 @@ def _values(results: FamilyResults) -> Figure:
         "ours",
         (panel,),
         tuple(cells),
+        _above_one(results.table),
+    )
+
+
+def _above_one(table: DataFrame) -> tuple[str, ...]:
+    return above_one(
+        value for key in ("attenuation", "counterfactual") for value in table.get(key, ())
     )
 
 

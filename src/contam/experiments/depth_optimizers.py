@@ -26,6 +26,7 @@ from contam.experiment import (
     judge_all,
 )
 from contam.experiments.support.altered_backgrounds import Altered, altered_images, effects_on
+from contam.measures.attenuation import above_one
 from contam.models.classifier import Classifier
 from contam.models.deep import deep_resnet, deep_vit
 from contam.models.observe import observe
@@ -401,6 +402,7 @@ def _by_block(rows: Table, name: str) -> Figure:
         "ours",
         tuple(panels),
         tuple(shown),
+        above_one(point["value"] for point in shown if point["of"] == MEASURES["attenuation"]),
     )
 
 

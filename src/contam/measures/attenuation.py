@@ -10,7 +10,7 @@ Intervals come from the jackknife over parts of the examples, since single examp
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -29,7 +29,24 @@ ABOVE_ONE = (
     "A value above 1 means that classes trade places: the neurons that respond most to a class on "
     "ID data respond less to it than to other classes on the shifted data."
 )
-"""Explanation of values above 1 for pages that show them."""
+"""Explanation of values above 1."""
+
+
+def above_one(values: Iterable[float | None]) -> tuple[str, ...]:
+    """Return the explanation of attenuations above 1 if there are any, for pages that show them.
+
+    Args:
+        values: attenuations; None and nan are missing ones.
+
+    Returns:
+        `ABOVE_ONE` or nothing, as the notes of a figure.
+
+    Source: ours, because a lost share above 1 reads like an error.
+
+    >>> above_one([0.4, None, float("nan")]), above_one([1.4])[0][:40]
+    ((), 'A value above 1 means that classes trade')
+    """
+    return (ABOVE_ONE,) if any(value is not None and value > 1 for value in values) else ()
 
 
 def class_profile_attenuation(

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from contam.experiment import Claim, Experiment, Stage
+from contam.measures.attenuation import above_one
 from contam.monitor.snapshot import ATTENUATION
 from contam.monitor.training_monitor import EXPERIMENT, PARTS, session_of
 from contam.plots import Figure, Panel, lines
@@ -139,6 +140,7 @@ def _course(course: list[dict[str, Any]], missing: str) -> Figure:
         "ours",
         tuple(panels),
         tuple(all_rows),
+        above_one(row.get(ATTENUATION) for row in course),
     )
 
 
@@ -180,6 +182,7 @@ def _layers(rows: list[dict[str, Any]]) -> Figure:
         "ours",
         tuple(panels),
         tuple(all_rows),
+        above_one(row.get(key) for row in rows if row["step"] in steps for key in others),
     )
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
+from contam.measures.attenuation import above_one
+
 Sink = Callable[[int, Mapping[str, float]], None]
 """A function of a step and named numbers."""
 
@@ -81,6 +83,7 @@ def terminal(console: Console | None = None) -> Sink:
     target = console or Console(stderr=True, highlight=False)
     largest: dict[str, float] = {}
     titled = False
+    explained: set[str] = set()
 
     def draw(step: int, numbers: Mapping[str, float]) -> None:
         nonlocal titled
@@ -103,6 +106,10 @@ def terminal(console: Console | None = None) -> Sink:
             target.print("[dim]" + "  ".join(titles) + "[/]", soft_wrap=True)
             titled = True
         target.print("  ".join(cells), soft_wrap=True)
+        for note in above_one([numbers.get("class_profile_attenuation")]):
+            if note not in explained:
+                explained.add(note)
+                target.print(f"[dim]{note}[/]", soft_wrap=True)
 
     return draw
 

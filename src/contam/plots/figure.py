@@ -47,6 +47,8 @@ class Figure:
     panels: tuple[Panel, ...]
     rows: tuple[Row, ...] = ()
     """Plotted numbers, for the table below the figure."""
+    notes: tuple[str, ...] = ()
+    """Sentences that a page shows once, below the caption of the first figure that has them."""
 
 
 def records(rows: Rows) -> Sequence[Row]:

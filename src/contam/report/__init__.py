@@ -5,7 +5,7 @@ the template. Nothing here trains, and nothing depends on a particular experimen
 writes the page about an audit and has its own template.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from contam.experiment import Experiment
@@ -21,12 +21,17 @@ TITLE = "Feature contamination: claims and results"
 """Title of a page with claims. A page without claims has the title of its experiment."""
 
 
-def page(runs: Sequence[Run], experiments: Mapping[str, Experiment]) -> str:
+def page(
+    runs: Sequence[Run],
+    experiments: Mapping[str, Experiment],
+    progress: Callable[[float, str], None] | None = None,
+) -> str:
     """Return the page about runs as HTML.
 
     Args:
         runs: the runs, in the order of the page.
         experiments: the experiment of each run, by name.
+        progress: gets the share of the work done and what it works on.
 
     Raises:
         RunError: a finished run is damaged, or its experiment is not in `experiments`.
@@ -34,7 +39,7 @@ def page(runs: Sequence[Run], experiments: Mapping[str, Experiment]) -> str:
     >>> "No claim was judged" in page([], {})
     True
     """
-    shown = sections(runs, experiments)
+    shown = sections(runs, experiments, progress)
     judging = not shown or any(section.claims or not section.finished for section in shown)
     charts = {
         panel.anchor: panel.chart
@@ -70,7 +75,12 @@ def page(runs: Sequence[Run], experiments: Mapping[str, Experiment]) -> str:
     )
 
 
-def write(runs: Sequence[Run], path: Path, experiments: Mapping[str, Experiment]) -> None:
+def write(
+    runs: Sequence[Run],
+    path: Path,
+    experiments: Mapping[str, Experiment],
+    progress: Callable[[float, str], None] | None = None,
+) -> None:
     """Write the page about runs to `path`.
 
     The file is replaced only when the new page is complete.
@@ -79,6 +89,7 @@ def write(runs: Sequence[Run], path: Path, experiments: Mapping[str, Experiment]
         runs: the runs, in the order of the page.
         path: the HTML file.
         experiments: the experiment of each run, by name.
+        progress: gets the share of the work done and what it works on.
 
     Raises:
         RunError: as for `page`, or the file cannot be written.
@@ -87,4 +98,4 @@ def write(runs: Sequence[Run], path: Path, experiments: Mapping[str, Experiment]
     >>> Path("index.html").read_text()[:15]
     '<!doctype html>'
     """
-    write_atomically(path, page(runs, experiments).encode())
+    write_atomically(path, page(runs, experiments, progress).encode())

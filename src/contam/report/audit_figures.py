@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from contam.auditing.records import AuditRecord, Interval, LayerRecord
-from contam.measures.attenuation import ABOVE_ONE
+from contam.measures.attenuation import above_one
 from contam.plots import Figure, Panel, bars, histogram, lines, scatter
 
 Values = Mapping[str, Interval | float]
@@ -70,29 +70,25 @@ def of_layers(record: AuditRecord) -> list[Figure]:
         )
     ]
     between = "ID to each OOD set" if ood else "one ID domain to the others"
-    above_one = any(
-        row["value"] is not None and row["value"] > 1 for _, rows in lost for row in rows
-    )
     figures = (
         ("Where the class signal is lost",
          f"Class-profile attenuation from {between}: the share of a layer’s class profile (its "
          "class means, centered) that is lost. 0 means that nothing is lost, 1 that nothing "
-         "remains. Intervals that are too wide for a panel are cut off."
-         + (f" {ABOVE_ONE}" if above_one else ""),
-         lost),
+         "remains. Intervals that are too wide for a panel are cut off.",
+         lost, above_one(row["value"] for _, rows in lost for row in rows)),
         ("What can be read from each layer",
          "Probes that were fitted on ID data alone. The network fails at the layers where the ID "
          "curve rises and the OOD curve does not. The untrained network sees fewer examples, which "
-         "lowers its probes.", probes),
-        ("Activity of the neurons", "The network beside an untrained copy of it.", activity),
+         "lowers its probes.", probes, ()),
+        ("Activity of the neurons", "The network beside an untrained copy of it.", activity, ()),
     )  # fmt: skip
     made = []
-    for title, caption, drawn in figures:
+    for title, caption, drawn, notes in figures:
         kept = [(panel, rows) for panel, rows in drawn if not panel.empty]
         if kept:
             panels = tuple(panel for panel, _ in kept)
             rows = tuple(row for _, rows in kept for row in rows)
-            made.append(Figure(title, caption, "ours", panels, rows))
+            made.append(Figure(title, caption, "ours", panels, rows, notes))
     return made
 
 

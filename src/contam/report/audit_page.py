@@ -203,7 +203,10 @@ def _cell(count: int, total: int) -> tuple[int, str]:
 
 def _figures(record: AuditRecord) -> _Figures:
     numbered = count(1)
-    layers = [figure_view(figure, next(numbered)) for figure in audit_figures.of_layers(record)]
+    explained: set[str] = set()
+    layers = [
+        figure_view(figure, next(numbered), explained) for figure in audit_figures.of_layers(record)
+    ]
     rates = audit_figures.of_rates(record)
     extra = {
         "rates": (rates,) if rates else (),

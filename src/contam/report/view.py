@@ -6,7 +6,7 @@ import inspect
 import shlex
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, pairwise
 from typing import Any
@@ -55,6 +55,8 @@ class FigureView:
     numbers: list[list[Any]]
     numeric: list[bool]
     """For each column, whether it contains only numbers."""
+    notes: tuple[str, ...] = ()
+    """The figure's notes that no earlier figure of the page has."""
 
     @property
     def origin(self) -> str:
@@ -123,7 +125,11 @@ class Section:
         return self.run.sessions
 
 
-def sections(runs: Sequence[Run], experiments: Mapping[str, Experiment]) -> list[Section]:
+def sections(
+    runs: Sequence[Run],
+    experiments: Mapping[str, Experiment],
+    progress: Callable[[float, str], None] | None = None,
+) -> list[Section]:
     """Return one section for each run; claims and figures are numbered across the page.
 
     Only finished runs have claims and figures, because these may need all parts of a run.
@@ -131,6 +137,7 @@ def sections(runs: Sequence[Run], experiments: Mapping[str, Experiment]) -> list
     Args:
         runs: the runs, in the order of the page.
         experiments: the experiment of each run, by name.
+        progress: gets the share of the work done and what it works on.
 
     Raises:
         RunError: a run is damaged, or its experiment is not in `experiments`.
@@ -139,8 +146,10 @@ def sections(runs: Sequence[Run], experiments: Mapping[str, Experiment]) -> list
     []
     """
     claim_numbers, figure_numbers = count(1), count(1)
+    explained: set[str] = set()
     repeats = Counter(run.experiment for run in runs)
     result = []
+    tell = progress or (lambda done, doing: None)
     for index, run in enumerate(runs, 1):
         experiment = experiments.get(run.experiment)
         if experiment is None:
@@ -167,21 +176,24 @@ def sections(runs: Sequence[Run], experiments: Mapping[str, Experiment]) -> list
                 figures=[],
             )
             if run.finished:
+                tell((index - 1) / len(runs), f"claims of {run.experiment}")
                 for claim in experiment.claims(run):
                     anchor = f"claim-{next(claim_numbers)}"
                     section.claims.append(JudgedClaim(anchor, claim, strip(claim)))
+                tell((index - 0.5) / len(runs), f"figures of {run.experiment}")
                 for figure in experiment.draw(run):
-                    section.figures.append(figure_view(figure, next(figure_numbers)))
+                    section.figures.append(figure_view(figure, next(figure_numbers), explained))
         result.append(section)
     return result
 
 
-def figure_view(figure: Figure, number: int) -> FigureView:
+def figure_view(figure: Figure, number: int, explained: set[str] | None = None) -> FigureView:
     """Return a figure with its anchors; its panels share axes and colors where they agree.
 
     Args:
         figure: the figure.
         number: its number on the page.
+        explained: notes that the page already shows; those of the figure are added.
 
     >>> figure = Figure("Risk", "", "ours", (), ({"step": 0, "risk": 0.5},))
     >>> view = figure_view(figure, 3)
@@ -203,7 +215,10 @@ def figure_view(figure: Figure, number: int) -> FigureView:
         all(value is None or isinstance(value, int | float) for value in column)
         for column in zip(*numbers, strict=True)
     ]
-    return FigureView(anchor, number, figure, tuple(panels), columns, numbers, numeric)
+    shown = set() if explained is None else explained
+    notes = tuple(note for note in figure.notes if note not in shown)
+    shown.update(notes)
+    return FigureView(anchor, number, figure, tuple(panels), columns, numbers, numeric, notes)
 
 
 def _preset(experiment: Experiment, config: Mapping[str, Any]) -> tuple[str, list[str]]:

@@ -7,6 +7,7 @@ from contam.experiment import judge_all
 from contam.experiments.phase_diagrams.claims import CLAIMS
 from contam.experiments.phase_diagrams.config import Name
 from contam.experiments.phase_diagrams.results import PhaseResults, Table, in_words
+from contam.measures.attenuation import above_one
 from contam.plots import Figure, Panel, bars, lines, matrix, over_seeds
 from contam.run import Run
 
@@ -208,4 +209,4 @@ def _depth(results: PhaseResults) -> Figure:
         "background shifts."
     )
     return Figure("Depth", _caption(results, "depth", about), "ours", panels,
-                  tuple(layers + gaps))  # fmt: skip
+                  tuple(layers + gaps), above_one(row["high"] for row in layers))  # fmt: skip

@@ -15,6 +15,7 @@ from contam.experiments.tab04_baselines.results import (
     rank_table,
     read_results,
 )
+from contam.measures.attenuation import above_one
 from contam.plots import Figure, accuracies, bars, ranks, scatter
 from contam.run import DataFrame, Run
 from contam.training.domainbed import SELECTIONS
@@ -153,6 +154,7 @@ def _contamination(table: DataFrame) -> Figure:
         "ours",
         tuple(panels),
         tuple(_records(table, columns)),
+        above_one(table.get("attenuation", ())),
     )
 
 
