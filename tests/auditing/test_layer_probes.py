@@ -51,6 +51,17 @@ def test_predictions_are_decided_in_the_layer_that_encodes_the_class(probes):
     assert probes.decided["late"]["OOD"] == 1
 
 
+def test_predictions_without_a_depth_are_not_counted_as_decided_late():
+    fitted, judged = examples(0), examples(1)
+    # The network confuses classes 0 and 1 on the neighbors alone, so they disagree at the output.
+    swapped = torch.tensor([1, 0, *range(2, CLASSES)])
+    fitted = fitted._replace(logits=fitted.logits[:, swapped])
+    work = probe_classes(fitted, {"ID": judged}, classes=CLASSES, per_class=20)
+    found = result_of(work)
+    assert found.undefined["early"]["ID"] == float((judged.y < 2).double().mean())
+    assert found.decided["late"]["ID"] == 1
+
+
 def test_information_is_at_most_the_entropy_of_the_class(probes):
     assert probes.information["early"]["ID"].value < 0.3
     late = probes.information["late"]

@@ -1,5 +1,6 @@
 """Prediction depth: the rule by hand, against the plain formula, and what can't be compared."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from contam.measures.depth import (
     Depths,
     Rule,
     decide,
+    decided_shares,
     depths,
     difference,
     draw_support,
@@ -374,3 +376,13 @@ def test_an_unbalanced_support_has_the_frequencies_of_the_pool():
         draw_unbalanced_support(y, 1001)
     with pytest.raises(ValueError, match="either the support examples of each class or a support"):
         model_depths(torch.nn.Identity(), (y[:, None], y), (y[:, None], y))
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0, 2.0, math.nan]), min_size=1, max_size=30))
+def test_decided_shares_are_those_of_depths_with_their_undefined_share(values):
+    depth = torch.tensor(values).double()
+    shares = decided_shares(depth, probes=3)
+    assert shares.undefined == sum(map(math.isnan, values)) / len(values)
+    defined = [value for value in values if not math.isnan(value)]
+    expected = [sum(value <= probe for value in defined) for probe in range(3) if defined]
+    assert shares.by_probe == pytest.approx([count / len(defined) for count in expected])

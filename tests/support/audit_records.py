@@ -191,6 +191,7 @@ def layer(
         probe={each: around(0.2 + value) for each, value in falling(0.7).items()}
         | {"untrained": around(0.3)},
         decided={each: 0.1 for each in names},
+        undefined={each: 0.05 for each in names},
         information={each: around(2 * value) for each, value in falling(0.9).items()},
         domain_error=around(0.1 + 0.2 * depth),
         untrained_domain_error=around(0.4),

@@ -18,7 +18,7 @@ from contam.auditing.head_probes import (
 from contam.auditing.records import Interval, Projection
 from contam.auditing.single_pass import PassResult, balanced
 from contam.measures.accuracy import clopper_pearson
-from contam.measures.depth import Rule, depths, draw_support
+from contam.measures.depth import Rule, decided_shares, depths, draw_support
 from contam.measures.layerwise import OUTPUT, Layer
 from contam.measures.separability import domain_error, held_out, principal_plane
 from contam.measures.usable_information import usable_information
@@ -81,7 +81,9 @@ class ClassProbes:
     probe: dict[str, dict[str, Interval]] = field(default_factory=dict)
     """Accuracy of a linear probe."""
     decided: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Share of examples whose prediction is decided by the layer."""
+    """Share of the predictions with a depth that are decided by the layer."""
+    undefined: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Share of predictions without a depth, the same for all layers."""
     information: dict[str, dict[str, Interval]] = field(default_factory=dict)
     """Usable information, in bits."""
     left_out: list[str] = field(default_factory=list)
@@ -162,9 +164,11 @@ def probe_classes(
         # The support is balanced, so the prior is even.
         y = torch.searchsorted(numbers, part.y)
         bits = usable_information(pairs, near.y, y, k=min(30, neighbors))
+        shares = decided_shares(decision.depth, len(decision.probes))
         for place, layer in enumerate(layers):
-            share = float((decision.depth <= place).double().mean())
-            results.decided.setdefault(layer, {})[name] = share
+            results.undefined.setdefault(layer, {})[name] = shares.undefined
+            if shares.by_probe:
+                results.decided.setdefault(layer, {})[name] = shares.by_probe[place]
             estimate = bits.of(layer, seed=seed, resamples=200)
             results.information.setdefault(layer, {})[name] = Interval(
                 value=estimate.value, low=estimate.low, high=estimate.high

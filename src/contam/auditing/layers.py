@@ -73,7 +73,7 @@ def layer_evidence(
                 probes = end.value
                 break
         left_out += [] if is_control else probes.left_out
-        for field in ("probe", "decided", "information"):
+        for field in ("probe", "decided", "undefined", "information"):
             for layer, values in getattr(probes, field).items():
                 for key, value in values.items():
                     builder.set(layer, field, value, key)

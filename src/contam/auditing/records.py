@@ -162,7 +162,10 @@ class LayerRecord(Record):
     probe: dict[str, Interval] = {}
     """Accuracy of a linear probe of this layer, fitted on ID data."""
     decided: dict[str, float] = {}
-    """Share of examples whose prediction is decided by this layer (prediction depth)."""
+    """Share of the predictions with a depth that are decided by this layer (prediction depth)."""
+    undefined: dict[str, float] = {}
+    """Share of predictions without a depth, because the nearest neighbors at the output disagree
+    with the network; the same for all layers."""
     information: dict[str, Interval] = {}
     """Usable information about the label, in bits."""
     domain_error: Interval | None = None

@@ -40,7 +40,7 @@ from contam.batch import Batch, Domain, Shift
 from contam.data import digits
 from contam.data.cifar import BORDER, CLASSES, SIDE, images_of, padded
 from contam.data.digits import frame_color, padded_digits
-from contam.experiment import NULL_STEP_SIZE, Claim, Experiment, Stage, judge
+from contam.experiment import NULL_STEP_SIZE, Claim, Experiment, Stage, Statement, judge_all
 from contam.experiments.support.small_image_files import check_readable
 from contam.measures.accuracy import accuracy
 from contam.measures.feature_visualization import (
@@ -327,6 +327,68 @@ def _visualized(config: Config, model: Classifier, seed: int) -> Tensor:
     )
 
 
+class _Results(NamedTuple):
+    """The numbers that claims read."""
+
+    accuracies: list[float]
+    """The lowest accuracy of all frames, for each seed."""
+    share: Features
+    """Red-cyan share of the color of each feature."""
+    redness: Features
+    control: str
+    """The frame that the red one is compared with."""
+
+    def gained(self, frame: str) -> Tensor:
+        """How much training adds to the red-cyan share, for each seed."""
+        return (self.share[frame, OWN] - self.share[frame, UNTRAINED]).mean(1)
+
+    def difference(self, features: Features) -> list[float]:
+        """Red frame minus control under common statistics, for each seed."""
+        return (features["red", COMMON] - features[self.control, COMMON]).mean(1).tolist()
+
+
+STATEMENTS = (
+    Statement(
+        "Adversarially trained networks recognize held-out images in their own frame",
+        "ours",
+        "accuracy in the training frame, lowest of all frames",
+        lambda results: results.accuracies,
+        low=0.4,
+        every_seed=True,
+    ),
+)
+AGAINST_CONTROL = (
+    Statement(
+        "Training in the red frame turns the colors of features towards red and cyan, more than "
+        "training {elsewhere} does",
+        "Fig. 13",
+        "red-cyan share of color, trained minus untrained, red frame minus {control}",
+        lambda results: (results.gained("red") - results.gained(results.control)).tolist(),
+        low=SHARE,
+        every_seed=True,
+    ),
+    Statement(
+        "The weights carry this: it remains when all batch norms have statistics of the "
+        "red-framed images (against training {elsewhere})",
+        "Fig. 13",
+        "red-cyan share under common statistics, red frame minus {control}",
+        lambda results: results.difference(results.share),
+        low=SHARE,
+        every_seed=True,
+    ),
+    Statement(
+        "Features are redder, not more cyan, after training in the red frame than {elsewhere}, "
+        "with the same statistics",
+        "Fig. 13",
+        "redness under common statistics, red frame minus {control}",
+        lambda results: results.difference(results.redness),
+        low=MARGIN,
+        every_seed=True,
+    ),
+)
+CONTROLS = {"gray": "in a gray frame", "none": "without a frame"}
+
+
 def claims(run: Run) -> Sequence[Claim]:
     """Judge whether the weights learned the frame's color, beyond what batch norm shows."""
     config = Config.model_validate(run.config)
@@ -340,54 +402,11 @@ def claims(run: Run) -> Sequence[Claim]:
         )
         for seed in range(config.seeds)
     ]
-
-    def gained(frame: str) -> Tensor:
-        """How much training adds to the red-cyan share, for each seed."""
-        return (share[frame, OWN] - share[frame, UNTRAINED]).mean(1)
-
-    judged = [
-        judge(
-            "Adversarially trained networks recognize held-out images in their own frame",
-            accuracies,
-            source="ours",
-            quantity="accuracy in the training frame, lowest of all frames",
-            low=0.4,
-            every_seed=True,
-        )
-    ]
-    for control, elsewhere in (("gray", "in a gray frame"), ("none", "without a frame")):
-        if control not in config.frames:
-            continue
-        judged += [
-            judge(
-                "Training in the red frame turns the colors of features towards red and cyan, "
-                f"more than training {elsewhere} does",
-                (gained("red") - gained(control)).tolist(),
-                source="Fig. 13",
-                quantity="red-cyan share of color, trained minus untrained, red frame minus "
-                f"{control}",
-                low=SHARE,
-                every_seed=True,
-            ),
-            judge(
-                "The weights carry this: it remains when all batch norms have statistics of the "
-                f"red-framed images (against training {elsewhere})",
-                (share["red", COMMON] - share[control, COMMON]).mean(1).tolist(),
-                source="Fig. 13",
-                quantity=f"red-cyan share under common statistics, red frame minus {control}",
-                low=SHARE,
-                every_seed=True,
-            ),
-            judge(
-                f"Features are redder, not more cyan, after training in the red frame than "
-                f"{elsewhere}, with the same statistics",
-                (red["red", COMMON] - red[control, COMMON]).mean(1).tolist(),
-                source="Fig. 13",
-                quantity=f"redness under common statistics, red frame minus {control}",
-                low=MARGIN,
-                every_seed=True,
-            ),
-        ]
+    judged = judge_all(STATEMENTS, _Results(accuracies, share, red, ""))
+    for control in (control for control in CONTROLS if control in config.frames):
+        results = _Results(accuracies, share, red, control)
+        words = {"control": control, "elsewhere": CONTROLS[control]}
+        judged += judge_all(AGAINST_CONTROL, results, **words)
     return judged
 
 

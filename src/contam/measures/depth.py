@@ -8,7 +8,7 @@ comparable only for the same support, and `difference` rejects other comparisons
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -185,6 +185,39 @@ def prediction_depth(
     run = agree.flip(-2).long().cumprod(dim=-2).sum(dim=-2)
     depth = (decided.shape[-2] - run).double()
     return depth.masked_fill(run == 0, torch.nan)
+
+
+class DecidedShares(NamedTuple):
+    """Which share of the predictions each probe decides."""
+
+    by_probe: tuple[float, ...]
+    """Share of the defined depths that are at most each probe; empty if none is defined."""
+    undefined: float
+    """Share of queries without a depth."""
+
+
+def decided_shares(depth: Float[Tensor, "..."], probes: int) -> DecidedShares:
+    """Return the share of predictions that each probe or an earlier one decides.
+
+    Undefined depths are not counted as late ones: a network that guesses has many, and would look
+    like one whose predictions are decided late.
+
+    Args:
+        depth: Depths in [0, probes - 1]; nan where undefined.
+        probes: Number of probes.
+
+    Returns:
+        Shares of the defined depths, and the share of undefined ones, in [0, 1].
+
+    Source: ours.
+
+    >>> decided_shares(torch.tensor([0.0, 2.0, torch.nan, 0.0]), probes=3)
+    DecidedShares(by_probe=(0.6666666666666666, 0.6666666666666666, 1.0), undefined=0.25)
+    """
+    defined = depth[~depth.isnan()]
+    shares = [float((defined <= probe).double().mean()) for probe in range(probes)]
+    undefined = float(depth.isnan().double().mean())
+    return DecidedShares(tuple(shares) if len(defined) else (), undefined)
 
 
 @dataclass(frozen=True, eq=False)

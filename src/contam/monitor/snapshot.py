@@ -18,7 +18,7 @@ from contam.batch import Domain
 from contam.measures.activation import activation_asymmetry
 from contam.measures.attenuation import attenuation_across_domains, class_profile_attenuation
 from contam.measures.class_means import ClassMeans
-from contam.measures.depth import decide, prediction_depth
+from contam.measures.depth import decide, decided_shares, prediction_depth
 from contam.measures.layerwise import Layer, layerwise, over_grid
 from contam.measures.neighbors import vote
 from contam.measures.selectivity import selectivity
@@ -185,13 +185,13 @@ def _neighbors(
         snapshot.left_out.append("depth: it needs every probe")
         return
     depth = prediction_depth(torch.stack(decisions), predictions)
-    snapshot.network["undefined"] = float(depth.isnan().double().mean())
-    defined = depth[~depth.isnan()]
-    if not len(defined):
+    shares = decided_shares(depth, len(probes))
+    snapshot.network["undefined"] = shares.undefined
+    if not shares.by_probe:
         return
-    for place, probe in enumerate(probes):
-        snapshot.layers[probe.name]["decided"] = float((defined <= place).double().mean())
-    snapshot.network["decided_early"] = float((defined <= EARLY).double().mean())
+    for probe, share in zip(probes, shares.by_probe, strict=True):
+        snapshot.layers[probe.name]["decided"] = share
+    snapshot.network["decided_early"] = shares.by_probe[min(EARLY, len(probes) - 1)]
 
 
 def _decisions(

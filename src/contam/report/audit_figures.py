@@ -53,7 +53,8 @@ def of_layers(record: AuditRecord) -> list[Figure]:
         for title, unit, read in (
             ("Linear probe", "accuracy", lambda layer: layer.probe),
             ("Usable information", "bits about the class", lambda layer: layer.information),
-            ("Decided by this layer", "share of predictions", lambda layer: layer.decided),
+            ("Decided by this layer", "share of predictions with a depth",
+             lambda layer: layer.decided),
             ("Error of a domain probe", "error rate",
              lambda layer: _present({"this network": layer.domain_error,
                                      "untrained": layer.untrained_domain_error,
@@ -79,7 +80,7 @@ def of_layers(record: AuditRecord) -> list[Figure]:
         ("What can be read from each layer",
          "Probes that were fitted on ID data alone. The network fails at the layers where the ID "
          "curve rises and the OOD curve does not. The untrained network sees fewer examples, which "
-         "lowers its probes.", probes, ()),
+         f"lowers its probes.{_without_depth(record)}", probes, ()),
         ("Activity of the neurons", "The network beside an untrained copy of it.", activity, ()),
     )  # fmt: skip
     made = []
@@ -237,6 +238,18 @@ def _comparable(
             layer["mark"]["clip"] = layer["mark"]["type"] == "area"
         made.append((replace(panel, chart=chart), rows))
     return made
+
+
+def _without_depth(record: AuditRecord) -> str:
+    """Return a sentence about the predictions that no layer is said to decide, or nothing."""
+    shares = {key: share for layer in record.layers for key, share in layer.undefined.items()}
+    if not any(shares.values()):
+        return ""
+    listed = ", ".join(f"{share:.0%} of {key}" for key, share in shares.items())
+    return (
+        " Predictions have no depth where the nearest neighbors at the output disagree with the "
+        f"network ({listed}); the shares that a layer decides are of the others."
+    )
 
 
 def _by_depth(

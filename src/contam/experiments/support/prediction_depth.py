@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from contam.batch import Domain, Shift
 from contam.measures.correlation import spearman
-from contam.measures.depth import Rule, draw_support, draw_unbalanced_support, model_depths
+from contam.measures.depth import (
+    Rule,
+    decided_shares,
+    draw_support,
+    draw_unbalanced_support,
+    model_depths,
+)
 from contam.measures.layerwise import over_grid
 from contam.measures.usable_information import pointwise_information
 from contam.models.classifier import Classifier
@@ -104,8 +110,9 @@ def depth_row(
     )  # fmt: skip
     (depth,) = depths.depth
     defined = depth[~depth.isnan()]
-    row: dict[str, Any] = {"undefined": 1 - len(defined) / len(depth)}
-    if not len(defined):
+    decided = decided_shares(depth, len(depths.probes))
+    row: dict[str, Any] = {"undefined": decided.undefined}
+    if not decided.by_probe:
         missing = ("depth", "depth_low", "depth_high", "early", "information_correlation")
         return row | dict.fromkeys(missing, math.nan) | {"shares": [0.0] * len(depths.probes)}
     mean = depths.mean(seed=seed)
@@ -114,7 +121,7 @@ def depth_row(
         "depth": mean.value,
         "depth_low": mean.low,
         "depth_high": mean.high,
-        "early": float((defined <= EARLY).double().mean()),
+        "early": decided.by_probe[min(EARLY, len(depths.probes) - 1)],
         "shares": [
             float((defined == probe).double().mean()) for probe in range(len(depths.probes))
         ],
