@@ -15,7 +15,6 @@ from contam.measures.accuracy import Accuracy
 from contam.measures.robustness import (
     IMAGENET_LINES,
     Line,
-    bootstrap_band,
     effective_robustness,
     fit_line,
     robustness_interval,
@@ -175,40 +174,6 @@ def test_the_interval_of_a_line_by_hand():
     assert logit(float(high)) == pytest.approx(1 / 3 + half)
 
 
-def test_the_band_has_the_width_of_least_squares_theory():
-    """At the mean of many models the line's standard error is the noise over their root."""
-    x, y = models(0, n=1000, noise=0.5)
-    middle = torch.sigmoid(scale(x).mean())[None]
-    band = bootstrap_band(x, y, middle, resamples=4000)
-    width = float(scale(band.high) - scale(band.low))
-    assert width == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(1000), rel=0.1)
-    line = fit_line(x, y).expected(middle)
-    assert band.low < line < band.high and band.resamples == 4000
-
-
-@pytest.mark.parametrize("axis", AXES)
-def test_the_band_of_collinear_models_has_zero_width(axis):
-    x = torch.tensor([0.2, 0.5, 0.6])
-    line = Line(0.7, -1.0, 1.0, 3, axis)
-    at = torch.linspace(0.1, 0.9, 5)
-    band = bootstrap_band(x, line.expected(x), at, axis=axis)
-    torch.testing.assert_close(band.low, line.expected(at))
-    torch.testing.assert_close(band.high, line.expected(at))
-    # One draw in nine takes a single model three times.
-    assert band.resamples == pytest.approx(1000 * 8 / 9, abs=40)
-
-
-def test_the_band_depends_only_on_its_seed():
-    x, y = models(0, n=8)
-    at = torch.tensor([0.3, 0.7])
-    torch.manual_seed(1)
-    first = bootstrap_band(x, y, at, seed=3)
-    torch.manual_seed(2)
-    again, other = bootstrap_band(x, y, at, seed=3), bootstrap_band(x, y, at, seed=4)
-    assert torch.equal(first.low, again.low) and torch.equal(first.high, again.high)
-    assert not torch.equal(first.low, other.low)
-
-
 @pytest.mark.parametrize("axis", AXES)
 def test_percentages_are_rejected(axis):
     with pytest.raises(ValueError, match="divide percent by 100"):
@@ -220,9 +185,5 @@ def test_percentages_are_rejected(axis):
 def test_models_that_determine_no_line_are_rejected():
     with pytest.raises(ValueError, match="1 of 3 models are strictly between"):
         fit_line(torch.tensor([0.5, 0.7, 1.0]), torch.tensor([0.3, 0.0, 0.9]))
-    with pytest.raises(ValueError, match="a band needs three models"):
-        bootstrap_band(torch.tensor([0.5, 0.7]), torch.tensor([0.3, 0.4]), torch.tensor([0.5]))
-    with pytest.raises(ValueError, match="at least 1 resample"):
-        bootstrap_band(*models(0), torch.tensor([0.5]), resamples=0)
     with pytest.raises(ValueError, match="'logit' or 'probit'"):
         scale(torch.tensor([0.5]), "log")  # pyright: ignore[reportArgumentType]

@@ -7,7 +7,8 @@ import torch
 
 from contam.measures.published import published
 from contam.measures.robustness import IMAGENET_LINES, Line, effective_robustness, fit_line
-from contam.measures.testbed import imagenet_line, imagenet_models
+from contam.measures.standard_models import shipped_models
+from contam.measures.testbed import imagenet_line
 
 SHIFTS = tuple(IMAGENET_LINES)
 NETWORKS = ("RN50", "RN101", "ViT-B/16", "RN50x4", "RN50x16")
@@ -17,10 +18,10 @@ OWN_CLASSES = ("ImageNet-R", "ImageNet-A", "ObjectNet")
 def line(own: str, other: str, low: float = 0.0, high: float = 100.0) -> Line:
     """The line of standard models with an accuracy on all classes between two bounds."""
     pairs = [
-        (model.accuracies[own], model.accuracies[other])
-        for model in imagenet_models()
-        if model.kind == "standard" and {own, other} <= model.accuracies.keys()
-        if low <= model.accuracies["ImageNet"] <= high
+        (float(model[own]), float(model[other]))
+        for model in shipped_models().rows
+        if model["kind"] == "standard" and model[own] and model[other]
+        if low <= float(model["ImageNet"]) <= high
     ]
     x, y = torch.tensor(pairs, dtype=torch.float64).T / 100
     return fit_line(x, y)

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from contam.batch import Batch
 from contam.models.observe import layers_of, observe
 from contam.models.readings import (
+    channel_moments,
     flat,
-    moments_over_space,
-    moments_over_tokens,
     over_space,
     over_tokens,
     rate_over_space,
@@ -399,24 +398,20 @@ def test_maps_are_freed_once_they_are_read():
 def test_moments_are_the_mean_and_the_rate(shape, at_once, monkeypatch):
     monkeypatch.setattr("contam.models.readings.VALUES_AT_ONCE", at_once)
     maps = noise(*shape)
-    found = moments_over_space(maps)
+    found = channel_moments(maps)
     torch.testing.assert_close(found[:, 0], over_space(maps))
     torch.testing.assert_close(found[:, 1], rate_over_space(maps))
-    last = moments_over_tokens(maps.movedim(1, -1))
-    torch.testing.assert_close(last, found)
 
 
 def test_moments_by_hand():
     maps = torch.tensor([[[[1.0, -1.0], [3.0, 1.0]], [[0.0, 0.0], [0.0, 2.0]]]])
-    assert moments_over_space(maps).tolist() == [[[1.0, 0.5], [0.75, 0.25]]]
-    tokens = torch.tensor([[[1.0, 0.0], [2.0, -3.0], [0.0, 6.0], [1.0, -1.0]]])
-    assert moments_over_tokens(tokens).tolist() == [[[1.0, 0.5], [0.75, 0.25]]]
+    assert channel_moments(maps).tolist() == [[[1.0, 0.5], [0.75, 0.25]]]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_moments_of_other_precisions_are_summed_in_single_or_better(dtype):
     maps = noise(4, 3, 20, 20).to(dtype)
-    found = moments_over_space(maps)
+    found = channel_moments(maps)
     assert found.dtype == torch.promote_types(dtype, torch.float32)
     torch.testing.assert_close(found[:, 0].double(), maps.double().mean(dim=(2, 3)))
     torch.testing.assert_close(found[:, 1].double(), (maps > 0).double().mean(dim=(2, 3)))
@@ -424,77 +419,15 @@ def test_moments_of_other_precisions_are_summed_in_single_or_better(dtype):
 
 def test_moments_of_maps_in_any_memory_order_and_with_gradients():
     maps = noise(4, 3, 6, 5)
-    expected = moments_over_space(maps)
+    expected = channel_moments(maps)
     for same in (
         maps.to(memory_format=torch.channels_last),
         maps.clone().requires_grad_(),
         maps.transpose(2, 3),
         torch.stack([maps, maps], dim=-1)[..., 0],
     ):
-        torch.testing.assert_close(moments_over_space(same), expected)
-        assert not moments_over_space(same).requires_grad
-
-
-def test_moments_of_tokens_are_rejected_as_maps():
-    with pytest.raises(ValueError, match="read it with moments_over_tokens"):
-        moments_over_space(noise(2, 3, 4))
-
-
-def output_of(model: nn.Module, x: Tensor, layer: str) -> Tensor:
-    """A layer's whole output, as it came."""
-    outputs = []
-
-    def reading(z: Tensor) -> Tensor:
-        outputs.append(z.clone())
-        return z.flatten(1)
-
-    layers_observed(model, x, [layer], reading)
-    return outputs[0]
-
-
-class Mixed(nn.Module):
-    """Convolutions, a linear map of channels that come last, maps again, and tokens."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 1)
-        self.linear = nn.Linear(4, 6)
-        self.fold = nn.Conv1d(6, 5, 1)
-        self.act = nn.GELU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        maps = self.act(self.conv(x))
-        F.elu(torch.cat([maps, maps], dim=1))
-        last = self.act(self.linear(maps.permute(0, 2, 3, 1)))
-        back = F.relu(last.permute(0, 3, 1, 2))
-        signal = F.silu(self.fold(back.flatten(2)))
-        return F.mish(signal.transpose(1, 2)).mean(dim=1)
-
-
-def test_moments_are_read_along_the_neuron_axis():
-    model, x = Mixed(), noise(2, 3, 7, 8)
-    found = layers_observed(model, x, "auto", "moments")
-    sizes = {"act#0": 4, "elu()": 8, "act#1": 6, "relu()": 6, "silu()": 5, "mish()": 5}
-    assert {name: value.shape[2] for name, value in found.items()} == sizes
-    axes = {"act#0": 1, "elu()": 1, "act#1": -1, "relu()": 1, "silu()": 1, "mish()": -1}
-    for name, axis in axes.items():
-        maps = output_of(model, x, name).movedim(axis, 1).flatten(2)
-        expected = torch.stack([maps.mean(dim=2), (maps > 0).float().mean(dim=2)], dim=1)
-        torch.testing.assert_close(found[name], expected)
-
-
-def test_without_weights_three_axes_are_tokens_and_four_are_maps():
-    relu = nn.Sequential(nn.ReLU())
-    assert layers_observed(relu, noise(2, 3, 4), "auto", "moments")["0"].shape == (2, 2, 4)
-    assert layers_observed(relu, noise(2, 3, 4, 5), "auto", "moments")["0"].shape == (2, 2, 3)
-
-
-def test_an_output_without_neurons_or_an_unknown_reading_is_rejected(blocks):
-    model = Through(lambda x, relu: relu(x.sum(dim=1)), relu=nn.ReLU())
-    with pytest.raises(ValueError, match=r"'relu' returns a tensor of shape \(2,\)"):
-        layers_observed(model, noise(2, 3), ["relu"], "moments")
-    with pytest.raises(ValueError, match="'moments', not 'mean'"):
-        layers_observed(blocks, noise(2, 3, 6, 6), ["0.conv"], "mean")
+        torch.testing.assert_close(channel_moments(same), expected)
+        assert not channel_moments(same).requires_grad
 
 
 def test_an_exported_program_has_the_names_of_its_functions(tmp_path):
@@ -507,7 +440,7 @@ def test_an_exported_program_has_the_names_of_its_functions(tmp_path):
     encoder = load(str(tmp_path / "encoder.pt2")).encoder
     (found,) = layers_observed(encoder, x, "auto", "moments").items()
     assert found[0] == "program.relu()"
-    torch.testing.assert_close(found[1], moments_over_space(F.relu(model[0](x))))
+    torch.testing.assert_close(found[1], channel_moments(F.relu(model[0](x))))
 
 
 class WithTable(nn.Module):

@@ -16,7 +16,6 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from contam.measures.accuracy import Accuracy, clopper_pearson
-from contam.rng import generator_for
 
 Axis = Literal["logit", "probit"]
 
@@ -96,18 +95,6 @@ ID accuracies of 55 to 80 %, on ImageNet-A by at most 1.1.
 
 Source: ours, computed by the protocol of Taori et al. (2020).
 """
-
-
-@dataclass(frozen=True)
-class Band:
-    """Interval of the line's OOD accuracy at some ID accuracies."""
-
-    at: Float[Tensor, " points"]
-    """ID accuracies."""
-    low: Float[Tensor, " points"]
-    high: Float[Tensor, " points"]
-    resamples: int
-    """Number of resamples with a line; the others drew a single ID accuracy."""
 
 
 def scale(accuracies: Float[Tensor, "*any"], axis: Axis = "logit") -> Float[Tensor, "*any"]:
@@ -250,62 +237,6 @@ def robustness_interval(
     down = math.hypot(other.share - low, *(max(*some) - middle for some in (by_images, by_line)))
     up = math.hypot(high - other.share, *(middle - min(*some) for some in (by_images, by_line)))
     return 100 * max(value - down, -1.0), 100 * min(value + up, 1.0)
-
-
-def bootstrap_band(
-    id_accuracy: Float[Tensor, " models"],
-    ood_accuracy: Float[Tensor, " models"],
-    at: Float[Tensor, " points"],
-    *,
-    axis: Axis = "logit",
-    seed: int = 0,
-    resamples: int = 1000,
-    confidence: float = 0.95,
-) -> Band:
-    """Return a pointwise percentile bootstrap band of the line over standard models.
-
-    With few models it covers the line less often than its level says: 0.87 to 0.92 instead of 0.95
-    for 8 to 20 models in a simulation. `Line.interval` has no such error.
-
-    Args:
-        id_accuracy: ID accuracy of each model, in [0, 1].
-        ood_accuracy: OOD accuracy of each model, in [0, 1].
-        at: ID accuracies at which the band is computed.
-        axis: Scale.
-        seed: Random seed.
-        resamples: Number of resamples.
-        confidence: Level of the band.
-
-    Raises:
-        ValueError: If there are fewer than three models with accuracies strictly between 0 and 1,
-            no resamples, or the confidence is outside (0, 1).
-
-    Source: Sec. 2; Taori et al. (2020).
-
-    >>> accuracies = torch.linspace(0.3, 0.8, 20)
-    >>> band = bootstrap_band(accuracies, accuracies, at=torch.tensor([0.5]), resamples=50)
-    >>> round(float(band.low), 4), round(float(band.high), 4)
-    (0.5, 0.5)
-    """
-    if resamples < 1 or not 0 < confidence < 1:
-        raise ValueError(
-            f"expected at least 1 resample and a confidence in (0, 1), got {resamples} and "
-            f"{confidence}"
-        )
-    x, y, _ = _usable(id_accuracy, ood_accuracy, axis)
-    if len(x) < 3 or len(x.unique()) < 2:
-        raise ValueError(
-            "a band needs three models with two different ID accuracies strictly between 0 and 1, "
-            f"got {len(x)} models with {len(x.unique())}; add standard models"
-        )
-    generator = generator_for(seed, "the line of standard models")
-    drawn = torch.randint(len(x), (resamples, len(x)), generator=generator)
-    drawn = drawn[x[drawn].amin(dim=1) < x[drawn].amax(dim=1)]
-    slopes, intercepts = _least_squares(x[drawn], y[drawn])
-    lines = intercepts[:, None] + slopes[:, None] * scale(at, axis)
-    tail = (1 - confidence) / 2
-    low, high = _SCALES[axis][1](lines.quantile(torch.tensor([tail, 1 - tail]).double(), dim=0))
-    return Band(at, low, high, len(drawn))
 
 
 def _usable(id_accuracy: Tensor, ood_accuracy: Tensor, axis: Axis) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,51 +7,8 @@ repository's `plotting/model_types.py`, but models trained on a part of the imag
 their own.
 """
 
-import functools
-from dataclasses import dataclass
-from typing import Literal
-
 from contam.measures.robustness import Axis, Line
 from contam.measures.standard_models import shipped_models
-
-Kind = Literal["standard", "subset", "robust", "lp-adversarial", "more-data"]
-
-
-@dataclass(frozen=True)
-class ImageNetModel:
-    """Top-1 accuracies of a published ImageNet model."""
-
-    name: str
-    kind: Kind
-    """How it was trained: on ImageNet alone without intervention, on a part of ImageNet's images,
-    with a robustness intervention, with adversarial training or randomized smoothing, or with more
-    data than ImageNet's training set."""
-    accuracies: dict[str, float]
-    """Accuracy on each test set in percent; sets that were not measured are absent."""
-
-
-@functools.cache
-def imagenet_models() -> tuple[ImageNetModel, ...]:
-    """Return the models, from the highest to the lowest accuracy on ImageNet's validation set.
-
-    Source: ours, after Taori et al. (2020), who published the accuracies.
-
-    >>> best = imagenet_models()[0]
-    >>> best.kind, best.accuracies["ImageNet"]
-    ('more-data', 88.322)
-    """
-    return tuple(
-        ImageNetModel(
-            row["model"],
-            row["kind"],  # pyright: ignore[reportArgumentType]
-            {
-                name: float(accuracy)
-                for name, accuracy in row.items()
-                if accuracy and name not in ("model", "kind")
-            },
-        )
-        for row in shipped_models().rows
-    )
 
 
 def imagenet_line(shift: str, *, same_classes: bool = False, axis: Axis = "logit") -> Line:

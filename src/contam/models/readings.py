@@ -76,48 +76,22 @@ def flat(values: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch neurons"]:
     return values.flatten(1)
 
 
-def moments_over_space(
-    maps: Float[Tensor, "batch neurons ..."],
-) -> Float[Tensor, "batch 2 neurons"]:
-    """Mean and positive rate of each channel (`over_space`, `rate_over_space`) from one reading.
-
-    Much faster than both: on a CPU most of their time goes into moving large maps through memory.
-
-    Returns:
-        (batch, 2, neurons): mean first; in single precision or better, without gradients.
-
-    Raises:
-        ValueError: the output has three axes, as a sequence of tokens has (neurons last).
-
-    >>> moments_over_space(torch.tensor([[[[1.0, -3.0]], [[0.0, 2.0]]]])).tolist()
-    [[[-1.0, 1.0], [0.5, 0.5]]]
-    """
-    if maps.ndim == 3:
-        raise ValueError(
-            f"an output of shape {tuple(maps.shape)} looks like a sequence of tokens, neurons "
-            "last; read it with moments_over_tokens"
-        )
-    return channel_moments(maps)
-
-
-def moments_over_tokens(
-    tokens: Float[Tensor, "batch ... neurons"],
-) -> Float[Tensor, "batch 2 neurons"]:
-    """Mean and positive rate of each neuron (`over_tokens`, `rate_over_tokens`) from one reading.
-
-    Returns:
-        (batch, 2, neurons): mean first; in single precision or better, without gradients.
-
-    >>> moments_over_tokens(torch.tensor([[[1.0, 0.0], [-3.0, 2.0]]])).tolist()
-    [[[-1.0, 1.0], [0.5, 0.5]]]
-    """
-    return channel_moments(tokens.movedim(-1, 1))
-
-
 def channel_moments(maps: Float[Tensor, "batch neurons ..."]) -> Float[Tensor, "batch 2 neurons"]:
     """Mean and positive rate over all axes but the first two, however many there are.
 
+    The same as `over_space` and `rate_over_space`, and much faster: on a CPU most of their time
+    goes into moving large maps through memory.
+
+    Args:
+        maps: activations with channels first.
+
+    Returns:
+        (batch, 2, neurons): mean first; in single precision or better, without gradients.
+
     Source: ours, one reading of the maps for App. F.2, App. F.3 and App. G.2.
+
+    >>> channel_moments(torch.tensor([[[[1.0, -3.0]], [[0.0, 2.0]]]])).tolist()
+    [[[-1.0, 1.0], [0.5, 0.5]]]
     """
     examples, neurons = maps.shape[:2]
     maps = maps.detach().flatten(2) if maps.ndim > 2 else maps.detach()[:, :, None]

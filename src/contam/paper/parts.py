@@ -44,7 +44,7 @@ PARTS: dict[str, tuple[Part, ...]] = {
         Part("Camelyon17", "contam run fig01_distillation camelyon17"),
         Part("DomainNet", "contam run fig01_distillation domainnet"),
         Part("points of single standard and robustly trained models",
-             "contam.measures.testbed.imagenet_models"),
+             "contam.measures.standard_models.shipped_models"),
         Part("all published pairs, runs and standard models in one figure",
              "contam.experiments.fig01_distillation.figures.draw"),
         Part("tables of standard models: testbed, leaderboard, own CSV",
@@ -87,7 +87,7 @@ PARTS: dict[str, tuple[Part, ...]] = {
         Part("distillation of five CLIP encoders", "contam.training.distill.PUBLISHED"),
         Part("linear probes", "contam.training.probe.PUBLISHED"),
         Part("testbed of standard and robustly trained models",
-             "contam.measures.testbed.imagenet_models"),
+             "contam.measures.standard_models.shipped_models"),
     ),
     "Tab. 1": (
         Part("all numbers as printed", "contam.measures.published.published"),
