@@ -8,6 +8,7 @@ from contam.theory.projections import (
     average_norms,
     class_correlations,
     largest_background,
+    layer_sums,
     learned_sums,
     own_class,
     weighted_sums,
@@ -80,3 +81,41 @@ def test_a_linear_network_learns_the_core_and_forgets_the_background():
     first, final = simulate(setting, 0, report_at=(0, 200))
     before, after = (average_norms(state.W, 8)[1] for state in (first, final))
     assert after == pytest.approx(before * (1 - 1e-3) ** 200, rel=0.05)
+
+
+@pytest.mark.parametrize("fields", [{}, {"core_shape": "spheres"}, {"correlation": 0.5}])
+def test_sums_of_a_first_layer_are_those_of_its_weights(fields):
+    """Its pre-activations are linear in the features, so the slopes are exact."""
+    data = DataModel(FeatureModel(6, 4, 20), **fields)
+    weights = torch.randn(7, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    sample = data.sample(500, bit_generator_for(0, "test"), dtype=torch.float64)
+    z = sample.f @ weights.T
+    own = torch.stack([z[sample.y == label].mean(dim=0) for label in data.labels]).argmax(dim=0)
+    assert layer_sums(z, sample, data) == pytest.approx(learned_sums(weights, own, data))
+
+
+def test_sums_of_a_deep_linear_layer_are_those_of_the_product_of_weights():
+    data = DataModel(FeatureModel(6, 6, 24), classes=3)
+    draws = torch.Generator().manual_seed(0)
+    first = torch.randn(8, 12, generator=draws, dtype=torch.float64)
+    second = torch.randn(5, 8, generator=draws, dtype=torch.float64)
+    sample = data.sample(800, bit_generator_for(0, "test"), dtype=torch.float64)
+    z = sample.f @ first.T @ second.T
+    own = torch.stack([z[sample.y == label].mean(dim=0) for label in data.labels]).argmax(dim=0)
+    expected = learned_sums(second @ first, own, data)
+    assert layer_sums(z, sample, data) == pytest.approx(expected)
+
+
+def test_gates_of_the_first_layer_scale_the_second_layers_sums():
+    """A second layer that reads one ReLU, open for one class only, has the slopes of that ReLU."""
+    data = DataModel(FeatureModel(1, 1, 4))
+    sample = data.sample(2000, bit_generator_for(0, "test"), dtype=torch.float64)
+    first = torch.tensor([[4.0, 1.0]], dtype=torch.float64)
+    hidden = (sample.f @ first.T + torch.where(sample.y > 0, 5.0, -50.0)[:, None]).relu()
+    assert layer_sums(2 * hidden, sample, data) == pytest.approx((8.0, 2.0))
+
+
+def test_too_few_examples_for_a_fit_are_rejected():
+    sample = DATA.sample(6, bit_generator_for(0, "test"))
+    with pytest.raises(ValueError, match="draw more examples"):
+        layer_sums(sample.f @ W.T, sample, DATA)

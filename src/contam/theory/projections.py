@@ -109,6 +109,52 @@ def learned_sums(
     return float(u), float(W[:, core:].sum(dim=1).mean())
 
 
+def layer_sums(z: Float[Tensor, "n m"], sample: Sample, data: DataModel) -> tuple[float, float]:
+    """U and V of a layer at any depth, from its pre-activations on examples.
+
+    A neuron's weights are replaced by the slopes of its pre-activation on the features: its least
+    squares fit within its own class, the one with the largest mean. Of the first layer these are
+    its projections, so U and V are those of `learned_sums`.
+
+    Args:
+        z: pre-activations of the layer.
+        sample: the examples in distribution, more of each class than features.
+        data: the data model.
+
+    Returns:
+        U and V.
+
+    Raises:
+        ValueError: a class has no more examples than there are features.
+
+    Source: ours, the sums of Thm. 4.2 where neurons read other neurons.
+
+    >>> from contam.rng import bit_generator_for
+    >>> from contam.theory.features import FeatureModel
+    >>> data = DataModel(FeatureModel(core=1, background=1, dimension=2))
+    >>> sample = data.sample(40, bit_generator_for(0, "example"))
+    >>> W = torch.tensor([[3.0, 1.0], [-1.0, 0.0]])
+    >>> [round(value, 4) for value in layer_sums(sample.f @ W.T, sample, data)]
+    [2.0, 0.5]
+    """
+    core, index = data.features.core, data.class_index(sample.y)
+    members = [index == row for row in range(data.classes)]
+    if (fewest := min(int(part.sum()) for part in members)) <= data.features.size:
+        raise ValueError(
+            f"{fewest} examples of a class for {data.features.size} features: draw more examples"
+        )
+    own = torch.stack([z[part].mean(dim=0) for part in members]).argmax(dim=0)
+    u = v = 0.0
+    for row, part in enumerate(members):
+        f, values = (
+            table - table.mean(dim=0) for table in (sample.f[part].double(), z[part].double())
+        )
+        slopes = torch.linalg.lstsq(f, values[:, own == row]).solution
+        u += float((data.signs[row].double() @ slopes[:core]).sum())
+        v += float(slopes[core:].sum())
+    return u / z.shape[1], v / z.shape[1]
+
+
 def average_norms(W: Float[Tensor, "m d0"], core: int) -> tuple[float, float]:
     """Norms of the core and of the background projections, averaged over neurons.
 

@@ -14,6 +14,7 @@ from contam.theory.projections import (
     average_norms,
     gradient_projections,
     largest_background,
+    layer_sums,
     learned_sums,
     own_class,
     weighted_sums,
@@ -32,12 +33,13 @@ def summary(state: State, examples: int = 8192) -> dict[str, float]:
 
     Returns:
         step; U, V; core_norm, background_norm; largest_background; good_share, other_class_rate
-        (of good neurons); asymmetry_1 and on, one per layer; the loss and the error on "id", "ood"
-        and "worst", such as ood_hinge; and ood_risk, the largest of the losses. Two-layer networks
-        with one output add set_share, the share of neurons in N_-1 or N_+1, and set_C and set_B,
-        their mean sgn(a_k) C_k and B_k. Without biases, ReLU and identity networks add
-        background_pull, the mean negative gradient along background features. Means over no neuron
-        are NaN.
+        (of good neurons); asymmetry_1 and on, one per layer; of deeper networks, U_2, V_2 and on,
+        the sums of layers beyond the first (see `layer_sums`), NaN with too few examples; the loss
+        and the error on "id", "ood" and "worst", such as ood_hinge; and ood_risk, the largest of
+        the losses. Two-layer networks with one output add set_share, the share of neurons in N_-1
+        or N_+1, and set_C and set_B, their mean sgn(a_k) C_k and B_k. Without biases, ReLU and
+        identity networks add background_pull, the mean negative gradient along background features.
+        Means over no neuron are NaN.
 
     Source: ours, the row of a run's table.
 
@@ -69,6 +71,15 @@ def summary(state: State, examples: int = 8192) -> dict[str, float]:
     row["other_class_rate"] = _mean(other_rate[good])
     for layer, probability in enumerate(layers, start=1):
         row[f"asymmetry_{layer}"] = float(asymmetry(probability).mean())
+    if setting.depth > 1:
+        _, *deeper = state.network.preactivations(samples["id"].f)
+        fewest = torch.bincount(data.class_index(samples["id"].y), minlength=data.classes).min()
+        for layer, z in enumerate(deeper, start=2):
+            row[f"U_{layer}"], row[f"V_{layer}"] = (
+                layer_sums(z, samples["id"], data)
+                if fewest > data.features.size
+                else (math.nan, math.nan)
+            )
 
     risks = {where: risk(state, sample) for where, sample in samples.items()}
     for where, (loss, error) in risks.items():
