@@ -66,6 +66,8 @@ class Session(BaseModel):
     """Coordinated universal time, ISO 8601."""
     seconds: float = 0.0
     """Wall time from the start to the last write."""
+    processor_seconds: float = 0.0
+    """CPU time of the process over the same period; 0 in runs of earlier versions."""
     process: int
     versions: dict[str, str]
     hardware: dict[str, str | int]
@@ -117,6 +119,7 @@ class Run:
         self._lock = lock
         self._follows = follows  # True in processes that do not write
         self._clock = time.monotonic()
+        self._processor_clock = time.process_time()
 
     @classmethod
     def start(cls, root: Path, experiment: str, config: BaseModel, *, wait: bool = False) -> "Run":
@@ -513,7 +516,9 @@ class Run:
             return
         if self._lock is None:
             raise RunError(f"{self.folder}: is open for reading only; use 'Run.start' to write")
-        self._manifest.sessions[-1].seconds = round(time.monotonic() - self._clock, 2)
+        session = self._manifest.sessions[-1]
+        session.seconds = round(time.monotonic() - self._clock, 2)
+        session.processor_seconds = round(time.process_time() - self._processor_clock, 2)
         content = self._manifest.model_dump(mode="json")
         text = json.dumps(content | {DIGEST: _sha256_of(content)}, indent=1)
         write_atomically(self.folder / "run.json", text.encode() + b"\n", resumes=True)

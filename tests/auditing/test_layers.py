@@ -20,6 +20,7 @@ from contam.experiment import Stage
 from contam.measures.activation import activation_asymmetry
 from contam.measures.class_profiles import class_profiles
 from contam.measures.selectivity import selectivity
+from contam.models.small import resnet8
 from contam.models.torchvision_import import import_torchvision
 
 FEW = Budget(fitted=100, queries=40, control=80, changed=40, per_class=4, probed_layers=2, share=1)
@@ -93,6 +94,26 @@ def test_a_network_is_its_own_control_on_the_same_examples(scenes):
             assert (change in own) == (change in control)
             if change in own:
                 assert own[change].value == pytest.approx(control[change].value)
+
+
+def test_the_batch_norms_of_the_control_have_statistics_of_the_inputs():
+    control = resnet8(width=4, seed=3)
+    weights = [value.clone() for value in control.parameters()]
+    inputs = replace(scenes_subject(), untrained=control, calibrated=True)
+    examined(inputs, replace(FEW, probed_layers=1))
+    assert control.encoder.norm.running_var.min() != 1
+    assert all(map(torch.equal, control.parameters(), weights))
+    given = replace(inputs, untrained=resnet8(width=4, seed=3), calibrated=False)
+    examined(given, replace(FEW, probed_layers=1))
+    assert (given.untrained.encoder.norm.running_var == 1).all()
+
+
+def test_inputs_too_few_for_statistics_leave_the_control_as_it_was_drawn():
+    control = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 3))
+    inputs = noise_subject(mlp(), (6,), untrained=control)
+    found = examined(replace(inputs, calibrated=True), replace(FEW, statistics=1))
+    assert (control[1].running_var == 1).all()
+    assert any("no statistics of the inputs" in line for line in found.left_out)
 
 
 def test_shares_lie_between_0_and_1_and_decisions_accumulate(scenes):

@@ -29,6 +29,8 @@ class AuditInputs:
     reference_name: str = ""
     untrained: nn.Module | None = field(default=None, repr=False)
     """The same network with random weights: the control of every number."""
+    calibrated: bool = False
+    """Whether its batch norms get the statistics of ID examples before it is measured."""
     seed: int = 0
     domains: tuple[str, ...] = ()
     """Names of the domains by index; empty if they have no names."""

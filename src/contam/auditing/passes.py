@@ -31,6 +31,7 @@ from contam.data.object_removal import (
 )
 from contam.experiment import Stage
 from contam.inputs.duplicates import same_content
+from contam.models.batch_statistics import batch_norms, calibrate
 from contam.models.linear_head import find_head
 from contam.models.logits_adapter import LogitsAdapter
 from contam.models.normalization import without_running_statistics
@@ -55,6 +56,8 @@ class Budget:
     """ID images whose background or style is changed, to both networks."""
     control: int = 200
     """Examples of each data set that the untrained network sees."""
+    statistics: int = 64
+    """ID examples of these from which its batch norms get their statistics."""
     edited: int = 200
     """Examples of each data set whose inputs the tests of causes and repairs change."""
     edited_numbers: int = 2**28
@@ -223,6 +226,8 @@ class _PassRunner:
         total = sum(map(len, (*sets, *inputs.unlabeled))) + len(self.without) + changes
         if inputs.untrained is not None and budget.control:
             total += changes + sum(budget.limited(budget.control, len(s)) for s in sets)
+            if inputs.calibrated and batch_norms(inputs.untrained):
+                total += min(budget.statistics, budget.limited(budget.control, len(inputs.id)))
         return max(1, total)
 
     def run(self) -> Generator[int, None, Passes]:
@@ -380,6 +385,8 @@ class _PassRunner:
             by_domain=own,
         )  # fmt: skip
         few = Sample(sample.name, Domain(sample.name, batch))
+        if own and self.inputs.calibrated:
+            yield from self._calibrate(control, batch.x)
         if own and self.rows is not None:
             # The control sees few examples, of fewer classes.
             classes, most = len(self.inputs.classes), int(self.rows.max()) + 1
@@ -390,6 +397,28 @@ class _PassRunner:
         self.passes.layers.add_control(sample.name, plain, own=own)
         plain.tables = {}
         return plain
+
+    def _calibrate(self, control: nn.Module, x: Tensor) -> Generator[int, None, None]:
+        """Give the batch norms of the untrained network the statistics of some ID examples.
+
+        As they are drawn, they have none, and the scale of the activations can grow or shrink from
+        layer to layer, which no training is needed to change.
+        """
+        if not batch_norms(control):
+            return
+        # Examples are in the order of the set, so evenly spaced ones are of all its classes.
+        count = min(self.budget.statistics, len(x))
+        rows = torch.linspace(0, len(x) - 1, count).round().long()
+        try:
+            calibrate(control, x[rows].split(self.inputs.batch_size))
+        except (RuntimeError, ValueError) as error:  # a batch may be too small, or too large
+            for norm in batch_norms(control):
+                norm.reset_running_stats()
+            message = " ".join(str(error).split())[:120]
+            self.passes.left_out.append(
+                f"The untrained network's batch norms have no statistics of the inputs ({message})."
+            )
+        yield count
 
     def _head_name(self, held: Batch | None) -> str:
         """The name of the head that repairs replace; it is found with a single example."""

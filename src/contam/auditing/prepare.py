@@ -121,8 +121,8 @@ def prepare(
         budget: maximum number of examples per set.
         reference: an encoder by name, `(name, weights)` or module; `auto` takes the encoder of the
             extra `reference`, or else a network in the torch cache.
-        control: the untrained control: True makes one, a module is used as it is, and there is no
-            control otherwise.
+        control: the untrained control: True makes one, whose batch norms are calibrated, a module
+            is used as it is, and there is no control otherwise.
         weights: file with the weights of a model given by name.
         transform: function from an image to the network's input.
         classes: names of the classes in the order of the logits.
@@ -204,7 +204,7 @@ def prepare(
     subject = AuditInputs(
         printable(name), network, tuple(map(printable, labels.names)),
         samples[0], tuple(samples[1:]), observed,
-        encoder, encoder_name, random, seed, tuple(map(printable, domains)),
+        encoder, encoder_name, random, control is True, seed, tuple(map(printable, domains)),
         batch_size or (BATCH_OF_SMALL if x[0].numel() <= SMALL_INPUT else BATCH_OF_LARGE),
         unlabeled=tuple(map(_with_paths, unlabeled_samples, every[count:])),
     )  # fmt: skip

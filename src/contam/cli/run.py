@@ -118,8 +118,18 @@ def run_experiment(name: str, arguments: Sequence[str]) -> int:
             )
         for line in experiment.notes(run):
             print(line)
+        print(f"CPU time: {_cpu_time(run)}")
         print(f"the run is in {run.folder}; its page: contam report {run.folder}")
     return 0
+
+
+def _cpu_time(run: "Run") -> str:
+    """CPU time of all sessions of a run, and for each seed."""
+    from contam.report.words import duration
+
+    total = sum(session.processor_seconds for session in run.sessions)
+    seeds = run.config.get("seeds", 1)
+    return duration(total) + (f", {duration(total / seeds)} for each seed" if seeds > 1 else "")
 
 
 def flags_of(experiment: "Experiment") -> Any:

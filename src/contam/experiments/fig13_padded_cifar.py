@@ -34,7 +34,6 @@ from pydantic import (
     model_validator,
 )
 from torch import Tensor
-from torch.optim.swa_utils import update_bn
 
 from contam.batch import Batch, Domain, Shift
 from contam.data import digits
@@ -50,6 +49,7 @@ from contam.measures.feature_visualization import (
     visualize_channels,
 )
 from contam.measures.intervals import bootstrap
+from contam.models.batch_statistics import calibrate
 from contam.models.classifier import Classifier
 from contam.models.memory_format import channels_last, unsafe_in_channels_last
 from contam.models.resnet_cifar import resnet_cifar
@@ -303,8 +303,7 @@ def _calibrated(config: Config, model: Classifier, on: PaddedProblem, seed: int)
         return x + config.noise * torch.randn_like(x)
 
     with seeded(seed, "fig13_padded_cifar/statistics"):
-        device = next(model.parameters()).device
-        update_bn(map(noisy, on.shift.train[0].batches(256)), model, device)
+        calibrate(model, map(noisy, on.shift.train[0].batches(256)))
     return model
 
 

@@ -3,13 +3,10 @@
 from dataclasses import dataclass
 from typing import final
 
-import torch
-from torch import nn
-
 from contam.batch import Batch
+from contam.models.batch_statistics import batch_norms, calibrate
 from contam.models.linear_head import copy_network
 from contam.models.logits_adapter import LogitsAdapter
-from contam.models.preserve import evaluating
 from contam.remedies.repair import ImageRepair
 
 FEWEST = 8
@@ -44,27 +41,5 @@ class BatchNormStatistics(ImageRepair):
         self, network: LogitsAdapter, id: Batch, ood: Batch, *, batch_size: int
     ) -> LogitsAdapter:
         copied = copy_network(network)
-        norms = batch_norms(copied)
-        momenta = [norm.momentum for norm in norms]
-        device = next((value.device for value in copied.parameters()), torch.device("cpu"))
-        parts = max(1, round(len(ood.y) / batch_size))
-        with evaluating(copied):
-            for norm in norms:
-                norm.reset_running_stats()
-                norm.momentum = None  # the mean over all batches
-                norm.train()
-            for x in ood.x.tensor_split(parts):
-                copied(x.to(device))
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        calibrate(copied, ood.x.tensor_split(max(1, round(len(ood.y) / batch_size))))
         return copied
-
-
-def batch_norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
-    """Return the batch norms that have running statistics.
-
-    >>> len(batch_norms(nn.Sequential(nn.BatchNorm1d(2), nn.LayerNorm(2))))
-    1
-    """
-    kind = nn.modules.batchnorm._BatchNorm
-    return [m for m in network.modules() if isinstance(m, kind) and m.running_mean is not None]

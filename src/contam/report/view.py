@@ -120,6 +120,11 @@ class Section:
         return sum(session.seconds for session in self.run.sessions)
 
     @property
+    def processor_seconds(self) -> float:
+        """CPU time of all sessions, in seconds; 0 where an earlier version computed the run."""
+        return sum(session.processor_seconds for session in self.run.sessions)
+
+    @property
     def sessions(self) -> list[Session]:
         """The periods of computing that made the run."""
         return self.run.sessions

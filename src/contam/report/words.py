@@ -78,7 +78,7 @@ def counted(n: int, noun: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a wall time as text with at most two units.
+    """Return a wall or CPU time as text with at most two units.
 
     Args:
         seconds: the time in seconds.

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
 
 from contam.batch import Batch, Domain
 from contam.data.backgrounds import backgrounds
@@ -27,6 +26,7 @@ from contam.measures.attenuation import class_profile_attenuation
 from contam.measures.background_response import background_response, gate_drive
 from contam.measures.class_means import ClassMeans
 from contam.measures.class_profiles import class_profiles
+from contam.models.batch_statistics import calibrate
 from contam.models.classifier import Classifier
 from contam.models.normalization import with_centering
 from contam.rng import generator_for
@@ -191,7 +191,7 @@ def centering_gain(model: Classifier, data: PairData) -> float:
     own, new, scores = data.id_val, data.ood_test, []
     for network in (copy.deepcopy(model), with_centering(model)):
         assert isinstance(network, Classifier)
-        update_bn(own.x.split(200), network)
+        calibrate(network, own.x.split(200))
         features = extract(network.encoder, (own.x, own.y))
         probe = fit_probe(features, own.y, Discriminant(), classes=len(CLASSES))
         scores.append(top1_accuracy(probe(extract(network.encoder, (new.x, new.y))), new.y))

@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
 
 from contam.batch import Batch, Domain, Shift
 from contam.data.backgrounds import ID, OOD
@@ -31,6 +30,7 @@ from contam.experiments.support.networks import SMALL, TEACHER, Networks, Networ
 from contam.inputs.pixel_range import pixel_range_of
 from contam.measures.accuracy import Hits
 from contam.models import efficientnet_lite
+from contam.models.batch_statistics import calibrate
 from contam.models.classifier import Classifier
 from contam.models.logits_adapter import PixelEncoder
 from contam.models.observe import observe
@@ -541,7 +541,7 @@ def _calibrate(model: nn.Module, shift: Shift, seed: int) -> None:
     size = min(CALIBRATION_BATCH, len(examples))
     picks = examples.minibatches(size, purpose="statistics", seed=seed, start=0)
     batches = examples.fetch(islice(picks, min(CALIBRATION_BATCHES, len(examples) // size)))
-    update_bn((batch.x for batch in batches), model, next(model.parameters()).device)
+    calibrate(model, (batch.x for batch in batches))
 
 
 def _shown(own: Transform, protocol: Protocol, side: int | None) -> Transform:
