@@ -92,8 +92,9 @@ def results_of(gain: float, *, own: float = 0.9, cost: float = 0.1) -> Projectio
                 "id_accuracy": own - (0 if plain else cost), "class_share": 0.5 if plain else 0.9,
                 "ood_accuracy": 0.5 + (0 if plain else gain),
             })  # fmt: skip
-        features.append(
-            next(row for row in features[::-1] if row["source"] == MAIN) | {"state": "untrained"}
+        features.extend(
+            next(row for row in features[::-1] if row["source"] == MAIN) | {"state": state}
+            for state in ("untrained", "calibrated")
         )
     results.trained, results.features = map(pandas.DataFrame, (trained, features))
     return results

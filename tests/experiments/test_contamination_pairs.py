@@ -51,7 +51,9 @@ def made_up(gap: str | None, config: Config = FULL) -> PairResults:
         row = {"setting": setting.name, "seed": 0, "way": "mean", "id": 0.9} | setting._asdict()
         values = torch.rand(len(MEASURES) + 1, generator=draws).tolist()
         row |= dict(zip(MEASURES, values, strict=False))
-        row |= {f"untrained {key}": row[key] for key in FROM_FEATURES}
+        row |= {
+            f"{c} {key}": row[key] for c in ("untrained", "calibrated") for key in FROM_FEATURES
+        }
         pairs.append(row | {"gap": values[-1] if gap is None else row[gap] / 2})
     table = pandas.DataFrame(pairs)
     return PairResults(config, pandas.DataFrame(), table.assign(variant="plain"), table)
@@ -131,7 +133,8 @@ def test_figures_and_claims_of_a_made_up_run(tmp_path):
             plain = {name: float(torch.rand((), generator=draws)) for name in MEASURES}
             rows = [{"variant": "plain", "id": 0.9, "ood": 0.4} | plain]
             blank = {name: float(torch.rand((), generator=draws)) for name in FROM_FEATURES}
-            rows.append({"variant": "untrained", "id": 0.1, "ood": 0.1} | blank)
+            for control in ("untrained", "calibrated"):
+                rows.append({"variant": control, "id": 0.1, "ood": 0.1} | blank)
             ood = 0.4 + plain["attenuation"] / 2
             rows += [{"variant": way, "id": 0.9, "ood": ood} for way in FULL.ways]
             for row in rows:

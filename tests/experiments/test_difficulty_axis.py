@@ -14,17 +14,23 @@ AS_PRINTED = {"digits-patch": (0.2, 0.1), "digits": (2.0, 0.99), "digits-faint":
 """Depth of the trained networks, and accuracy with the square of another class."""
 
 
-def made_up(root, found: dict[str, tuple[float, float]], *, learned: float = 1.0) -> Run:
-    """A run in which untrained networks have a depth of 1 on every set."""
+def made_up(
+    root, found: dict[str, tuple[float, float]], *, learned: float = 1.0, calibrated=()
+) -> Run:
+    """A run in which untrained networks have a depth of 1 on every set, by default."""
     with Run.start(root, EXPERIMENT.name, LAPTOP.model_copy(update={"seeds": 2})) as run:
         for name, (depth, moved) in found.items():
             for seed in range(2):
                 rows = [
-                    {"set": name, "seed": seed, "trained": trained, "early": 0.5, "undefined": 0.0}
-                    | {"depth": depth if trained else 1.0, "shares": [0.5, 0.5]}
-                    | {"as in training": learned if trained else 0.1}
+                    {"set": name, "seed": seed, "state": state, "early": 0.5, "undefined": 0.0}
+                    | {"depth": value, "shares": [0.5, 0.5]}
+                    | {"as in training": learned if state == "trained" else 0.1}
                     | ({MOVED: moved, REMOVED: moved} if "-" in name else {})
-                    for trained in (False, True)
+                    for state, value in (
+                        ("untrained", 1.0),
+                        ("calibrated", dict(calibrated).get(name, 1.0)),
+                        ("trained", depth),
+                    )
                 ]
                 run.write(part_of(name, seed), rows)
         run.finish()
@@ -45,6 +51,13 @@ def made_up(root, found: dict[str, tuple[float, float]], *, learned: float = 1.0
 def test_claims_follow_from_the_numbers(tmp_path, changed, fails):
     claims = EXPERIMENT.claims(made_up(tmp_path, AS_PRINTED | changed))
     assert {place for place, claim in enumerate(claims) if not claim.holds} == fails
+
+
+def test_of_two_untrained_networks_the_claims_subtract_the_stricter(tmp_path):
+    # Calibrated, an untrained network decides the square 1.7 probes earlier, too.
+    claims = EXPERIMENT.claims(made_up(tmp_path, AS_PRINTED, calibrated={"digits-patch": -0.7}))
+    assert claims[0].found == pytest.approx(-0.1) and not claims[0].holds
+    assert all(claim.holds for claim in claims[1:])
 
 
 def test_nothing_is_claimed_of_networks_that_did_not_learn(tmp_path):
@@ -78,7 +91,7 @@ def test_the_published_preset_runs_on_small_files(tmp_path):
         | {"batch_size": 20, "support": 40, "queries": 10}
     )
     run = run_experiment(EXPERIMENT, config, tmp_path / "runs")
-    (_, row) = run.read(part_of("kmnist-patch", 0))
+    (_, _, row) = run.read(part_of("kmnist-patch", 0))
     assert len(row["shares"]) == 13
     assert EXPERIMENT.draw(run) and EXPERIMENT.summary(run)
 

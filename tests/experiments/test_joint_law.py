@@ -27,8 +27,8 @@ ACCURACIES = {
 LOSSES = {0.0: (0.0, 0.0, 0.85), 1.0: (0.0, 0.1, 0.75)}
 
 
-def made_up(root, deep=ACCURACIES, theory=LOSSES) -> Run:
-    """A run whose untrained networks have a depth of 3 everywhere."""
+def made_up(root, deep=ACCURACIES, theory=LOSSES, calibrated=()) -> Run:
+    """A run whose untrained networks have a depth of 3 everywhere, by default."""
     with Run.start(root, EXPERIMENT.name, CONFIG) as run:
         for seed in range(CONFIG.seeds):
             for rho, losses in theory.items():
@@ -39,10 +39,14 @@ def made_up(root, deep=ACCURACIES, theory=LOSSES) -> Run:
                 found = deep[cell.contrast, cell.correlation]
                 rows = [
                     cell._asdict()
-                    | {"seed": seed, "trained": trained, "early": 0.5}
+                    | {"seed": seed, "state": state, "early": 0.5}
                     | dict(zip(("id", "randomized", "reversed"), found, strict=False))
-                    | {"depth": found[3] + 0.001 * seed if trained else 3.0}
-                    for trained in (False, True)
+                    | {"depth": value}
+                    for state, value in (
+                        ("untrained", 3.0),
+                        ("calibrated", dict(calibrated).get(cell[:2], 3.0)),
+                        ("trained", found[3] + 0.001 * seed),
+                    )
                 ]
                 run.write(cell.part(seed), rows, {"pictures": torch.zeros(2, 2, 3, 32, 16)})
         run.finish()
@@ -66,6 +70,13 @@ def made_up(root, deep=ACCURACIES, theory=LOSSES) -> Run:
 def test_claims_follow_from_the_numbers(tmp_path, deep, theory, fails):
     claims = EXPERIMENT.claims(made_up(tmp_path, ACCURACIES | deep, LOSSES | theory))
     assert {place for place, claim in enumerate(claims) if not claim.holds} == fails
+
+
+def test_of_two_untrained_networks_the_claims_subtract_the_stricter(tmp_path):
+    # Calibrated, an untrained network decides the easy shortcut 2 probes earlier, too.
+    claims = EXPERIMENT.claims(made_up(tmp_path, calibrated={(1.0, 1.0): 1.0}))
+    assert claims[7].found == pytest.approx(1.0, abs=0.01) and not claims[7].holds
+    assert claims[6].holds and claims[9].holds
 
 
 def test_nothing_is_claimed_of_deep_networks_that_did_not_learn(tmp_path):

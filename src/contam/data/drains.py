@@ -55,17 +55,7 @@ def drawn_xrays(*, agreement: float, train: int, test: int, seed: int) -> Shift:
         )
 
     def domain(name: str, part: str, count: int, share: float) -> Domain:
-        y = torch.arange(count) % 2
-        generator = generator_for(seed, f"drains/{name} {share:g}")
-        # The share holds within each label as closely as the numbers allow.
-        agrees = torch.zeros(count, dtype=torch.bool)
-        for label in (0, 1):
-            here = (y == label).nonzero().flatten()
-            here = here[torch.randperm(len(here), generator=generator)]
-            agrees[here[: round(share * len(here))]] = True
-        drain = torch.where(agrees, y, 1 - y)
-        x = _pictures(y, drain == 1, part, seed, generator)
-        return Domain(name, Batch(x, y, drain))
+        return Domain(name, _drawn(name, part, count, share, seed)[0])
 
     return Shift(
         name=f"drawn X-rays, {agreement:.0%} agreeing",
@@ -76,10 +66,50 @@ def drawn_xrays(*, agreement: float, train: int, test: int, seed: int) -> Shift:
     )
 
 
-def _pictures(
-    y: Tensor, drain: Bool[Tensor, " n"], part: str, seed: int, generator: torch.Generator
-) -> Float[Tensor, "n 3 32 32"]:
-    """Draw textures, digits and drains; values are not clipped."""
+def drain_pixels(*, agreement: float, test: int, seed: int) -> Bool[Tensor, "n 32 32"]:
+    """Return the pixels of the drains in the ID test of `drawn_xrays` with the same arguments.
+
+    Args:
+        agreement: share of examples with a drain if and only if ill.
+        test: number of examples.
+        seed: random seed.
+
+    Returns:
+        True where a drain has at least half of its largest brightness; images without a drain have
+        no such pixel.
+
+    Source: ours.
+
+    >>> drains = drain_pixels(agreement=1, test=4, seed=0)
+    >>> drains.any(dim=2).any(dim=1).tolist()
+    [False, True, False, True]
+    """
+    return _drawn("test", "test", test, agreement, seed)[1] > 0.5
+
+
+def _drawn(
+    name: str, part: str, count: int, share: float, seed: int
+) -> tuple[Batch, Float[Tensor, "n 32 32"]]:
+    """Draw examples, and return them with the brightness of their drains."""
+    y = torch.arange(count) % 2
+    generator = generator_for(seed, f"drains/{name} {share:g}")
+    # The share holds within each label as closely as the numbers allow.
+    agrees = torch.zeros(count, dtype=torch.bool)
+    for label in (0, 1):
+        here = (y == label).nonzero().flatten()
+        here = here[torch.randperm(len(here), generator=generator)]
+        agrees[here[: round(share * len(here))]] = True
+    drain = torch.where(agrees, y, 1 - y)
+    x = _without_drains(y, part, seed, generator)
+    drains = torch.zeros(count, 1, SIDE, SIDE)
+    drains[drain == 1] = _curves(int(drain.sum()), generator)
+    return Batch((x + drains).repeat(1, 3, 1, 1), y, drain), drains[:, 0]
+
+
+def _without_drains(
+    y: Tensor, part: str, seed: int, generator: torch.Generator
+) -> Float[Tensor, "n 1 32 32"]:
+    """Draw textures and digits; values are not clipped."""
     count = len(y)
     digits = CORE(y, part, seed=seed, purpose=f"drains/digits {part} {count}")[:, :1]
     coarse = 0.25 * torch.rand(count, 1, 5, 5, generator=generator)
@@ -89,8 +119,7 @@ def _pictures(
     size = digits.shape[-1]
     for picture, digit, (top, left) in zip(x, digits, corners.tolist(), strict=True):
         picture[:, top : top + size, left : left + size] += digit
-    x[drain] += _curves(int(drain.sum()), generator)
-    return x.repeat(1, 3, 1, 1)
+    return x
 
 
 def _curves(count: int, generator: torch.Generator) -> Float[Tensor, "n 1 32 32"]:

@@ -1,7 +1,7 @@
 """Chest X-rays whose drains give the disease away: AUC by group, and how early it shows."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch.optim import Adam, Optimizer
 
 from contam.batch import Domain, Shift
 from contam.data.chest_xray import chest_xrays
-from contam.data.drains import GROUPS, drawn_xrays
+from contam.data.drains import GROUPS, drain_pixels, drawn_xrays
 from contam.data.images import FolderDomain, resized
 from contam.data.missing_files import MissingFilesError
 from contam.experiment import (
@@ -30,13 +30,16 @@ from contam.experiment import (
     judge_all,
 )
 from contam.experiments.support.prediction_depth import over_nearest
-from contam.measures.depth import UNCERTAIN, Depths, Rule, model_depths
+from contam.measures.depth import UNCERTAIN, Depths, Rule, draw_support, model_depths
+from contam.measures.gradcam import heat_share
 from contam.measures.group_auc import auc_gap, group_auc
+from contam.measures.intervals import bootstrap
+from contam.measures.neighbor_heat import neighbor_heat
 from contam.models.classifier import Classifier
 from contam.models.observe import layers_of, observe
 from contam.models.small import resnet8
 from contam.models.sources import load
-from contam.plots import Figure, bars, contact_sheet, histogram, over_seeds
+from contam.plots import Figure, Tile, bars, contact_sheet, heat_maps, histogram, over_seeds
 from contam.rng import generator_for, seeded
 from contam.run import Run
 from contam.training.checkpointed import checkpointed
@@ -47,6 +50,8 @@ MURALI = "Murali et al. (2023)"
 EARLY = 1 / 4
 """Share of the probes that are early."""
 SHOWN = 8
+HEAT_SUPPORT = 100
+"""Training images of each class among which the heat looks for neighbors, at most."""
 """Pictures of each kind in a figure."""
 CALIBRATION = 50
 """Least number of steps of an untrained network: after so many, the start has a weight below 0.01
@@ -84,6 +89,8 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     """Ours: training images of each class in the support; the published size is not given."""
     queries: PositiveInt = 1000
     """Test images whose depth is measured."""
+    heated: PositiveInt = 200
+    """Ours, drawn X-rays: ill test images with a drain whose heat is measured, at most."""
     agreement: PositiveFloat = 0.9
     """Ours, drawn X-rays: share of images whose drain agrees with the label."""
     train: PositiveInt = 1600
@@ -316,6 +323,7 @@ def _train(config: Config, run: Run, case: ChestCase, seed: int) -> Iterator[flo
             return []
         row = {"data": case.data, "state": case.state, "seed": seed, "epoch": done}
         row |= depth_row(config, model, shift, seed)
+        row |= drain_heat(config, model, shift, seed, row)[0]
         return [row | auc_row(model, shift.ood_tests[0], drain, "independent")
                 | auc_row(model, _as_is(config, shift, seed), drain, "as is")]  # fmt: skip
 
@@ -326,8 +334,9 @@ def _train(config: Config, run: Run, case: ChestCase, seed: int) -> Iterator[flo
         measure=measure,
     )  # fmt: skip
     arrays = None
-    if seed == 0 and case == CASES[0]:
-        arrays = {"pictures": _pictures(shift, drain)}
+    if seed == 0:
+        heat = drain_heat(config, model, shift, seed, rows[-1])[1]
+        arrays = heat | ({"pictures": _pictures(shift, drain)} if case == CASES[0] else {})
     run.write(case.part(seed), rows, arrays)
 
 
@@ -396,6 +405,49 @@ def depth_row(config: Config, model: nn.Module, shift: Shift, seed: int) -> dict
     }
 
 
+def drain_heat(
+    config: Config, model: nn.Module, shift: Shift, seed: int, depths: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return where ill images with a drain resemble ill training images, at the deciding layer.
+
+    The layer is the one at which most depths lie. The images are the same for all networks.
+
+    Args:
+        config: sizes, and whether the images are drawn; files have no masks of their drains.
+        model: the network.
+        shift: its data, of which the training images are the support.
+        seed: random seed of the support.
+        depths: the row of `depth_row`.
+
+    Returns:
+        The layer and the mean share of the heat on the drain with its 95 % bootstrap interval over
+        images, beside that of even heat; and some images with their heat. Both are empty for files.
+
+    Source: Murali et al. (2023), Step 3 of their procedure, with a number.
+    """
+    if config.kind != "drawn":
+        return {}, {}
+    images = shift_of(config, "correlated", seed)[0].id_test.data
+    mask = drain_pixels(agreement=config.agreement, test=config.test, seed=seed)
+    which = ((images.y == 1) & (images.domain == GROUPS.index("drain"))).nonzero().flatten()
+    which = which[: config.heated]
+    queries, mask = images.pick(which), mask[which]
+    pool = shift.train[0]
+    support = draw_support(pool.y, min(HEAT_SUPPORT, config.per_class), seed=seed)
+    members = pool.data.pick(support.rows)
+    layer = depths["probes"][int(np.argmax(depths["shares"]))]
+    heat = neighbor_heat(
+        model, Domain("ill, with a drain", queries), Domain("support", members), layer, queries.y
+    )
+    shares = heat_share(heat, mask)
+    row: dict[str, Any] = {"heat_layer": layer, "even": float(mask.double().mean())}
+    known = shares[~shares.isnan()].double()
+    if len(known):
+        mean = bootstrap(lambda rows: known[rows].mean(), (len(known),), seed=seed)
+        row |= {"heat": mean.value, "heat_low": mean.low, "heat_high": mean.high}
+    return row, {"heated": queries.x[:SHOWN], "heat": heat[:SHOWN].contiguous()}
+
+
 class ChestResults:
     """The rows of a run by case, seed and epoch."""
 
@@ -430,6 +482,16 @@ class ChestResults:
         before = self.values("correlated", column, epoch, "untrained")
         before = before - self.values("control", column, epoch, "untrained")
         return (self.minus_control(column, epoch) - before).tolist()
+
+    def heat_learned(self) -> list[float]:
+        """For each seed, the share of the heat on drains that training on them adds.
+
+        Raises:
+            NotJudged: the images have no masks of their drains, or no heat.
+        """
+        if "heat" not in self.rows:
+            raise NotJudged("files hold no masks of the drains")
+        return self.learned("heat")
 
     def hidden(self) -> list[float]:
         """For each seed, AUC of all minus that of undrained images, minus the control's."""
@@ -467,6 +529,10 @@ STATEMENTS = (
     Statement("Trained on correlated drains, decisions are made earlier than in the control",
               MURALI, "mean depth minus the control's, minus the same untrained, probes",
               lambda r: r.learned("depth"), high=-0.3, every_seed=True),
+    Statement("At the layer where most images are decided, it is the drain that makes ill images "
+              "alike", MURALI,
+              "share of the heat of the nearest neighbors on the drain, minus the control's, minus "
+              "the same untrained", ChestResults.heat_learned, low=0.05, every_seed=True),
 )  # fmt: skip
 
 
@@ -523,7 +589,42 @@ def draw(run: Run) -> Sequence[Figure]:
         "the published procedure. The untrained networks show what the data alone decide.",
         MURALI, tuple(panels), tuple(table),
     ))  # fmt: skip
-    return figures
+    return [*figures, *_heat_figure(run, results)]
+
+
+def _heat_figure(run: Run, results: ChestResults) -> list[Figure]:
+    """Where images resemble those of their class, drawn and as a share on the drain."""
+    if "heat" not in results.rows:
+        return []
+    tiles, numbers = [], []
+    for case in CASES:
+        name = f"{case.data}, {case.state}"
+        arrays = run.arrays(case.part(0))
+        pictures = [x.permute(1, 2, 0).clamp(0, 1).numpy() for x in arrays["heated"]]
+        heads = [f"image {place + 1}" for place in range(len(pictures))]
+        if not tiles:
+            tiles = [Tile(head, "picture", x) for head, x in zip(heads, pictures, strict=True)]
+        tiles += [
+            Tile(head, name, x, heat)
+            for head, x, heat in zip(heads, pictures, arrays["heat"].numpy(), strict=True)
+        ]
+        rows = results.rows.loc[results.keys(case.data, case.state)].reset_index()
+        columns = ["seed", "heat_layer", "heat", "heat_low", "heat_high", "even"]
+        numbers += [{"network": name} | row for row in rows[columns].to_dict("records")]
+    means = over_seeds(numbers, ["network"], "heat")
+    return [Figure(
+        "What ill images share at the layer that decides",
+        "Grad-CAM of the similarity to ill training images, at the layer where most images are "
+        "decided, on ill test images with a drain. Right: the share of the heat on the drain, "
+        f"mean over images; even heat has {numbers[0]['even']:.2f}. Bars: mean over seeds; "
+        "whiskers: all seeds. The table has the 95 % bootstrap intervals over images.",
+        MURALI,
+        (heat_maps(tiles, title="Heat of the nearest neighbors of the first seed", x="image",
+                   y="network"),
+         bars(means, title="Heat on the drain", x=("network", ""),
+              y=("heat", "share of the heat"))),
+        tuple(numbers),
+    )]  # fmt: skip
 
 
 def summarize(run: Run) -> str:

@@ -47,6 +47,7 @@ from contam.experiments.support.paired_networks import (
     accuracy,
     without_learning,
 )
+from contam.experiments.support.untrained_controls import CONTROLS
 from contam.measures.attenuation import above_one
 from contam.measures.correlation import Correlation, rank_correlation, spearman
 from contam.measures.held_out_choice import held_out_choice
@@ -179,7 +180,7 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
             run.write(part, [{"network": name, "seed": seed} | two_layer_readings(state)])
     for index, (setting, seed) in enumerate(pairs):
         before = len(two_layer) / 10 + index
-        variants: tuple[Variant, ...] = ("plain", "untrained", *config.ways)
+        variants: tuple[Variant, ...] = ("plain", *CONTROLS, *config.ways)
         names = [f"pair/{setting.name}/{variant}/seed{seed}" for variant in variants]
         parts: dict[str, Variant] = dict(zip(names, variants, strict=True))
         parts = {part: variant for part, variant in parts.items() if not run.has(part)}
@@ -215,7 +216,7 @@ def two_layer_setting(config: Config, name: str) -> Setting:
 def network_row(
     config: Config, zoo: PairZoo, setting: PairSetting, variant: Variant, data: PairData
 ) -> dict[str, Any]:
-    """The accuracies of a network; the plain and the untrained one have measures, too.
+    """The accuracies of a network; the plain and the untrained ones have measures, too.
 
     Source: ours.
     """
@@ -223,7 +224,7 @@ def network_row(
     row: dict[str, Any] = {"setting": setting.name, "seed": zoo.seed, "variant": variant}
     row |= setting._asdict()
     row["id"], row["ood"] = (accuracy(model, t.x, t.y) for t in (data.id_test, data.ood_test))
-    if variant in ("plain", "untrained"):
+    if variant in ("plain", *CONTROLS):
         images = changed_images(data, setting, zoo.seed, images=config.images, shown=config.objects)
         row |= network_readings(model, images, answers=variant == "plain")
     if variant == "plain":
@@ -274,10 +275,11 @@ def results(run: Run) -> PairResults:
     networks = run.table("pair/")
     key = ["setting", "seed"]
     by_variant = {name: table.set_index(key) for name, table in networks.groupby("variant")}
-    plain, untrained = by_variant["plain"], by_variant["untrained"]
+    plain = by_variant["plain"]
     plain = plain[plain.id >= config.least_id]
     common = plain[["core", "architecture", "families", "id", "ood", *MEASURES]]
-    common = common.join(untrained[[*FROM_FEATURES]].add_prefix("untrained "))
+    for name in CONTROLS:
+        common = common.join(by_variant[name][[*FROM_FEATURES]].add_prefix(f"{name} "))
     pairs = []
     for way in config.ways:
         blocked = by_variant[way].loc[plain.index]
@@ -531,7 +533,11 @@ def _agreement(one: str, other: str) -> Statement:
 
 def _control(found: PairResults) -> Pooled:
     require_pairs(found)
-    values = [abs(correlated(found, f"untrained {measure}").value) for measure in FROM_FEATURES]
+    values = [
+        abs(correlated(found, f"{control} {measure}").value)
+        for measure in FROM_FEATURES
+        for control in CONTROLS
+    ]
     return Pooled(max(values), len(found.of(MEAN)), "pair")
 
 
@@ -665,6 +671,7 @@ def _correlations(found: PairResults) -> Figure:
         for label, measure, given in (
             ("alone", key, None), ("given the OOD loss", key, "loss"),
             ("of untrained networks", f"untrained {key}", None),
+            ("of calibrated networks", f"calibrated {key}", None),
         ):  # fmt: skip
             if measure not in found.pairs or (given and key == given):
                 continue

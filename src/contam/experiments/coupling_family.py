@@ -28,16 +28,19 @@ from contam.experiments.support.networks import (
     SWEEP,
     TEACHER,
     TINY_NETWORKS,
-    UNTRAINED,
     Networks,
     NetworkSpec,
 )
 from contam.experiments.support.per_network import (
+    CONTROLS,
+    by_network,
     compared,
     measure_each,
     network_table,
     null,
     require_learning,
+    smallest_control,
+    trained,
 )
 from contam.measures.attenuation import above_one, class_profile_attenuation
 from contam.measures.class_means import ClassMeans
@@ -107,7 +110,7 @@ def _members(config: Config) -> list[NetworkSpec]:
         specs += [CAPTIONED, CENTERED, INSTANCE]
         examples = config.networks.examples
         specs += [spec for spec in (*SWEEP, *LESS) if (spec.examples or 0) <= examples]
-    return [*specs, UNTRAINED]
+    return [*specs, *CONTROLS]
 
 
 def _masked(config: Config) -> bool:
@@ -194,7 +197,7 @@ def correlated(config: Config, table: DataFrame) -> FamilyResults:
     """
     above = table.id - table.chance
     points = table.assign(drop=1 - (table.ood - table.chance) / above)
-    kept = (table.network != UNTRAINED.name) & (table.id >= config.least_id) & (above != 0)
+    kept = table.network.isin(trained(table)) & (table.id >= config.least_id) & (above != 0)
     points = points[kept]
     measures = [key for key in MEASURES if key in table]
     correlations = {}
@@ -246,11 +249,20 @@ def _difference(says: str, one: NetworkSpec, other: NetworkSpec, key: str) -> St
         if key not in results.measures:
             raise NotJudged(NO_MASKS)
         first, second = compared(results.table, key, one, other)
-        require_learning(results.table, "id", [s.name for s in (one, other) if s is not UNTRAINED])
+        require_learning(results.table, "id", [one.name, other.name])
         return (first - second).tolist()
 
     quantity = f"{MEASURES[key]}: {one.name} minus {other.name}"
     return Statement(says, "ours", quantity, measure, low=0.0, every_seed=True)
+
+
+def _passed_through(results: FamilyResults) -> list[float]:
+    """The background's share in untrained networks, the smallest, minus a standard network's."""
+    if "background" not in results.measures:
+        raise NotJudged(NO_MASKS)
+    require_learning(results.table, "id", [ERM.name])
+    values = by_network(results.table, "background")
+    return (smallest_control(values) - values[ERM.name]).tolist()
 
 
 STATEMENTS = (
@@ -282,7 +294,9 @@ STATEMENTS = (
                 STUDENT, TEACHER, "counterfactual"),
     _difference("The features of a teacher that learned the names of backgrounds encode class and "
                 "background", CAPTIONED, ERM, "both"),
-    _difference("An untrained network passes the background through", UNTRAINED, ERM, "background"),
+    Statement("Untrained networks pass the background through", "ours",
+              f"{MEASURES['background']}: the smallest of the untrained networks minus ERM",
+              _passed_through, low=0.0, every_seed=True),
 )  # fmt: skip
 
 
@@ -312,11 +326,14 @@ def _kind(network: str) -> str:
 
 def _against_drop(results: FamilyResults) -> Figure:
     points = results.points.assign(kind=results.points.network.map(_kind))
-    untrained = results.table[results.table.network == UNTRAINED.name]
+    means = results.table[results.table.network.isin([spec.name for spec in CONTROLS])]
+    random = means.groupby("network", sort=False)[results.measures].mean()
     panels = [
         scatter(
             points,
-            title=f"{name[0].upper()}{name[1:]} (untrained {fmean(untrained[key]):.2f})",
+            title=f"{name[0].upper()}{name[1:]} ("
+            + ", ".join(f"{control} {value:.2f}" for control, value in random[key].items())
+            + ")",
             x=(key, f"{name} (share)"),
             y=("drop", "drop (share of ID accuracy above guessing)"),
             series=("kind", ""),
@@ -329,8 +346,8 @@ def _against_drop(results: FamilyResults) -> Figure:
         f"Measures against the drop on shifted data: {data}",
         "Every mark is a network from one seed. The drop is the share of the accuracy above "
         "guessing that is lost on shifted data. Shares of variance (class, background, "
-        "interaction) and attenuation are of the last features; titles give the untrained "
-        "network's value.",
+        "interaction) and attenuation are of the last features; titles give the values of networks "
+        "with random weights, as drawn and with calibrated batch norms.",
         "ours",
         share_axes(panels, "y"),
         tuple(points.drop(columns=["part", "chance", "kind"]).to_dict("records")),
@@ -392,7 +409,7 @@ def _values(results: FamilyResults) -> Figure:
     )
     return Figure(
         "All measures of each network",
-        "Means over seeds, the network with the smallest drop first. An untrained network has no "
+        "Means over seeds, the network with the smallest drop first. Untrained networks have no "
         "drop.",
         "ours",
         (panel,),

@@ -9,6 +9,7 @@ from functools import partial
 from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from pydantic import BaseModel, PositiveFloat, PositiveInt
 from scipy.stats import t
@@ -26,6 +27,7 @@ from contam.experiment import (
     judge_all,
 )
 from contam.experiments.support.altered_backgrounds import Altered, altered_images, effects_on
+from contam.experiments.support.untrained_controls import CONTROLS, TRAINED, controls, strictest
 from contam.measures.attenuation import above_one
 from contam.models.classifier import Classifier
 from contam.models.deep import deep_resnet, deep_vit
@@ -172,11 +174,15 @@ def _train(config: Config, run: Run, network: TrainedNetwork, seed: int) -> Iter
     altered = altered_images(seed, images=config.images, objects=config.objects)
     model = built(config, network, seed)
 
-    def rows(state: Literal["untrained", "trained"]) -> list[dict[str, Any]]:
-        return [{"state": state} | row for row in measured(model, network, shift, altered)]
+    def rows(state: str, one: Classifier) -> list[dict[str, Any]]:
+        return [{"state": state} | row for row in measured(one, network, shift, altered)]
+
+    def before() -> list[dict[str, Any]]:
+        untrained = controls(model, shift.train, seed).items()
+        return [row for state, one in untrained for row in rows(state, one)]
 
     def measure(stage: TrainingState) -> list[dict[str, Any]]:
-        return rows("trained") if stage.step == stage.steps else []
+        return rows(TRAINED, model) if stage.step == stage.steps else []
 
     epochs = config.epochs * (2 if network.kind == "vit" else 1)
     _, records = yield from checkpointed(
@@ -190,7 +196,7 @@ def _train(config: Config, run: Run, network: TrainedNetwork, seed: int) -> Iter
             report_every=config.train // config.batch_size,
         ),
         measure=measure,
-        before=lambda: rows("untrained"),
+        before=before,
     )  # fmt: skip
     labels = {"kind": network.kind, "blocks": network.blocks, "optimizer": network.optimizer}
     run.write(part, [labels | {"seed": seed} | record for record in records])
@@ -251,7 +257,7 @@ class DepthResults:
         self.config = Config.model_validate(run.config)
         self.rows: Table = run.table()
 
-    def deepest(self, kind: Kind, state: str = "trained") -> Table:
+    def deepest(self, kind: Kind, state: str = TRAINED) -> Table:
         """Rows of the deepest networks of a kind, all optimizers.
 
         Raises:
@@ -280,14 +286,17 @@ def learned(kind: Kind) -> Any:
 
 
 def gained(kind: Kind, column: str, block: Literal["first", "last"]) -> Any:
-    """What training adds to a column at a block, one number per seed."""
+    """What training adds to a column at a block, one number per seed.
+
+    Of the two untrained networks, the one with more of it is subtracted.
+    """
 
     def measure(results: DepthResults) -> list[float]:
-        ends = (
-            results.per_seed(results.deepest(kind, state), column, block)
-            for state in ("trained", "untrained")
+        after, *before = (
+            np.array(results.per_seed(results.deepest(kind, state), column, block))
+            for state in (TRAINED, *CONTROLS)
         )
-        return [after - before for after, before in zip(*ends, strict=True)]
+        return strictest([after - values for values in before], at_least=True).tolist()
 
     return measure
 
@@ -381,7 +390,7 @@ def draw(run: Run) -> Sequence[Figure]:
 def _by_block(rows: Table, name: str) -> Figure:
     """Measures by block of the deepest networks, and of the last block over depths."""
     deepest = rows[rows["blocks"] == rows["blocks"].max()]
-    last = rows[(rows["block"] == rows["blocks"]) & (rows["state"] == "trained")]
+    last = rows[(rows["block"] == rows["blocks"]) & (rows["state"] == TRAINED)]
     panels, shown = [], []
     for column, title in MEASURES.items():
         for table, x, label, where in (
@@ -409,7 +418,7 @@ def _by_block(rows: Table, name: str) -> Figure:
 def _with_intervals(table: Table, x: str, column: str) -> list[dict[str, Any]]:
     """Means of a column over seeds by network and `x`, with 95 % t intervals."""
     # Before training, the networks of all optimizers are the same.
-    names = table["optimizer"].map(NAMES).where(table["state"] == "trained", "untrained")
+    names = table["optimizer"].map(NAMES).where(table["state"] == TRAINED, table["state"])
     table = table.assign(what=names).drop_duplicates(["what", "seed", x])
     points = []
     for (name, at), values in table.groupby(["what", x])[column]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import nn
 
 from contam.batch import Shift
 from contam.data.small_images import CLASSES
@@ -27,6 +28,14 @@ from contam.experiments.support.prediction_depth import (
     over_nearest,
 )
 from contam.experiments.support.small_image_files import check_readable
+from contam.experiments.support.untrained_controls import (
+    CALIBRATED,
+    CONTROLS,
+    DRAWN,
+    TRAINED,
+    controls,
+    strictest,
+)
 from contam.measures.depth import Rule
 from contam.measures.layerwise import predictions
 from contam.plots import Figure, bars, contact_sheet, histogram, over_seeds
@@ -155,17 +164,21 @@ def _train(config: Config, run: Run, name: str, seed: int) -> Iterator[float]:
         probes = {"layers": convolutions(model), "reduce": over_nearest}
     epoch = max(len(shift.train[0]) // config.batch_size, 1)
 
-    def measured(done: int) -> list[dict[str, Any]]:
-        if done not in (0, config.epochs):
-            return []
-        row: dict[str, Any] = {"set": name, "seed": seed, "trained": done > 0}
+    def measured(state: str, one: nn.Module) -> dict[str, Any]:
+        row: dict[str, Any] = {"set": name, "seed": seed, "state": state}
         for test in (shift.id_test, *shift.ood_tests):
-            row[test.name] = float((predictions(model, test) == test.y).double().mean())
+            row[test.name] = float((predictions(one, test) == test.y).double().mean())
         depth = depth_row(
-            model, shift, per_class=config.per_class, rule=config.rule, seed=seed,
+            one, shift, per_class=config.per_class, rule=config.rule, seed=seed,
             support=config.support, queries=config.queries, **probes,
         )  # fmt: skip
-        return [row | depth]
+        return row | depth
+
+    def before() -> list[dict[str, Any]]:
+        return [measured(*each) for each in controls(model, shift.train, seed).items()]
+
+    def after(epochs: int) -> list[dict[str, Any]]:
+        return [measured(TRAINED, model)] if epochs == config.epochs else []
 
     _, rows = yield from checkpointed(
         run,
@@ -176,8 +189,8 @@ def _train(config: Config, run: Run, name: str, seed: int) -> Iterator[float]:
             momentum=config.momentum, schedule_epochs=config.schedule_epochs, seed=seed,
             report_every=epoch,
         ),
-        measure=lambda stage: measured(stage.step // epoch),
-        before=lambda: measured(0),
+        measure=lambda stage: after(stage.step // epoch),
+        before=before,
     )  # fmt: skip
     arrays = {"pictures": shift.id_test.data.x[:SHOWN]} if seed == 0 else None
     run.write(part_of(name, seed), rows, arrays)
@@ -188,9 +201,9 @@ class DifficultyResults:
 
     def __init__(self, run: Run) -> None:
         self.config = Config.model_validate(run.config)
-        self.table = run.table("net/").set_index(["set", "trained", "seed"]).sort_index()
+        self.table = run.table("net/").set_index(["set", "state", "seed"]).sort_index()
 
-    def values(self, name: str, column: str, *, trained: bool = True) -> np.ndarray:
+    def values(self, name: str, column: str, state: str = TRAINED) -> np.ndarray:
         """(seeds,) a column of the network of a set.
 
         Raises:
@@ -198,16 +211,19 @@ class DifficultyResults:
         """
         if name not in self.config.sets or column not in self.table:
             raise NotJudged(f"there is no {name} in this run")
-        return self.table.loc[(name, trained), column].to_numpy(dtype=float)
+        return self.table.loc[(name, state), column].to_numpy(dtype=float)
 
-    def lasting(self, column: str, name: str, other: str) -> list[float]:
-        """For each seed, a column of one set minus that of another, minus the same untrained."""
+    def lasting(self, column: str, name: str, other: str, *, at_least: bool) -> list[float]:
+        """For each seed, a column of one set minus that of another, minus the same untrained.
+
+        Of the two untrained networks, it is the one that supports the claim the least.
+        """
         self.require_learning(name, other)
-        after, before = (
-            self.values(name, column, trained=state) - self.values(other, column, trained=state)
-            for state in (True, False)
+        after, *before = (
+            self.values(name, column, state) - self.values(other, column, state)
+            for state in (TRAINED, *CONTROLS)
         )
-        return (after - before).tolist()
+        return strictest([after - each for each in before], at_least=at_least).tolist()
 
     def harm(self, name: str) -> list[float]:
         """For each seed, the accuracy that a square of another class takes."""
@@ -252,12 +268,12 @@ STATEMENTS = (
     Statement("Training with a square decides pictures earlier than training without", MURALI,
               "mean depth of the set with a square minus the same set without, minus the same "
               "untrained, probes",
-              lambda r: r.lasting("depth", r.squared("-patch"), r.plain("-patch")), high=-0.3,
-              every_seed=True),
+              lambda r: r.lasting("depth", r.squared("-patch"), r.plain("-patch"),
+                                  at_least=False), high=-0.3, every_seed=True),
     Statement("The hardest set is decided later than that set", MURALI,
               "mean depth of the last set minus the set of the square, minus the same untrained, "
-              "probes", lambda r: r.lasting("depth", r.hardest(), r.plain("-patch")), low=0.3,
-              every_seed=True),
+              "probes", lambda r: r.lasting("depth", r.hardest(), r.plain("-patch"),
+                                            at_least=True), low=0.3, every_seed=True),
     Statement("A square that is easier than the picture harms", MURALI,
               "accuracy that a white square of another class takes", _harm_of("-patch"), low=0.5,
               every_seed=True),
@@ -267,8 +283,8 @@ STATEMENTS = (
     Statement("The faint square does not make decisions earlier", "ours",
               "mean depth of the set with a faint square minus the same set without, minus the "
               "same untrained, probes",
-              lambda r: r.lasting("depth", r.squared("-faint"), r.plain("-faint")), low=-0.3,
-              every_seed=True),
+              lambda r: r.lasting("depth", r.squared("-faint"), r.plain("-faint"),
+                                  at_least=True), low=-0.3, every_seed=True),
 )  # fmt: skip
 
 
@@ -296,8 +312,8 @@ def draw(run: Run) -> Sequence[Figure]:
     ]
     table = results.table.reset_index()
     table["order"] = table.set.map(names.index)
-    table = table.sort_values(["order", "trained", "seed"], ignore_index=True)
-    table["state"] = table.trained.map({True: "trained", False: "untrained"})
+    table["when"] = table.state.map([*CONTROLS, TRAINED].index)
+    table = table.sort_values(["order", "when", "seed"], ignore_index=True)
     means = over_seeds(table, ["set", "state"], "depth")
     axis = bars(
         means,
@@ -307,10 +323,8 @@ def draw(run: Run) -> Sequence[Figure]:
         series=("state", ""),
         wide=True,
     )
-    shares = {
-        name: np.mean(table[(table.set == name) & table.trained]["shares"].tolist(), axis=0)
-        for name in names
-    }
+    after = table[table.state == TRAINED]
+    shares = {name: np.mean(after[after.set == name]["shares"].tolist(), axis=0) for name in names}
     samples = {
         name: np.repeat(np.arange(len(share)), np.rint(10_000 * share).astype(int)).astype(float)
         for name, share in shares.items()
@@ -331,8 +345,8 @@ def draw(run: Run) -> Sequence[Figure]:
         Figure(
             "Difficulty of ten classes",
             "Depth is the first probe from which on the nearest neighbors agree with the reference "
-            "class. The untrained networks show what the data and the metric decide alone. Bars: "
-            "mean over seeds; whiskers: all seeds.",
+            "class. Untrained networks, as drawn and with calibrated batch norms, show what data "
+            "and metric decide alone. Bars: mean over seeds; whiskers: all seeds.",
             MURALI,
             tuple(panels),
             tuple(table[columns].to_dict("records")),
@@ -373,7 +387,8 @@ def summarize(run: Run) -> str:
     results = DifficultyResults(run)
     depths = ", ".join(
         f"{name} {np.mean(results.values(name, 'depth')):.2f} (untrained "
-        f"{np.mean(results.values(name, 'depth', trained=False)):.2f})"
+        f"{np.mean(results.values(name, 'depth', DRAWN)):.2f}, calibrated "
+        f"{np.mean(results.values(name, 'depth', CALIBRATED)):.2f})"
         for name in results.config.sets
     )
     return f"Mean prediction depths, in probes: {depths}."
@@ -384,7 +399,7 @@ EXPERIMENT = Experiment(
     title="Difficulty: how deep networks decide ten classes",
     about="Murali et al. (2023) order data sets by the mean prediction depth of networks that "
     "learn them, from pictures with a square that gives the class away to photographs, and show "
-    "that not every square harms. Here each set is compared with an untrained network, since "
+    "that not every square harms. Here each set is compared with untrained networks, since "
     "neighbors in the pixels decide much of the depth alone.",
     reproduces=("Murali reference axis", "Murali Fig. 6"),
     presets={"paper": PAPER, "laptop": LAPTOP, "smoke": SMOKE},

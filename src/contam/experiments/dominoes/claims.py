@@ -1,6 +1,7 @@
 """Claims about dominoes as a table: harm, difficulty, early decisions, layers and controls."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from contam.experiment import Claim, NotJudged, Pooled, Statement, judge_all
 from contam.experiments.dominoes.cases import Case
 from contam.experiments.dominoes.results import MURALI, DominoesResults
+from contam.experiments.support.untrained_controls import CONTROLS, TRAINED, strictest
 from contam.measures.correlation import spearman
 from contam.run import Run
 
@@ -48,43 +50,60 @@ def _learned(network: Network, measure: Measure) -> Measure:
     return guarded
 
 
-def _column(network: Network, column: str, epoch: int | None = None) -> Measure:
-    return lambda results: results.values(getattr(results, network), column, epoch).tolist()
+def _column(
+    network: Network, column: str, epoch: int | None = None, *, state: str = TRAINED
+) -> Measure:
+    return lambda results: results.values(
+        getattr(results, network), column, epoch, state=state
+    ).tolist()
 
 
-def _minus(network: Network, other: Network, column: str, epoch: int | None = None) -> Measure:
+def _minus(
+    network: Network, other: Network, column: str, epoch: int, state: str = TRAINED
+) -> Measure:
     """A column of one network minus the column of another."""
 
     def measure(results: DominoesResults) -> list[float]:
         one, two = (
-            results.values(getattr(results, name), column, epoch) for name in (network, other)
+            results.values(getattr(results, name), column, epoch, state=state)
+            for name in (network, other)
         )
         return (one - two).tolist()
 
     return measure
 
 
-def _change(network: Network, column: str, *, since: int = 1) -> Measure:
-    """A column after the last epoch minus the column after an earlier one; 0 is untrained."""
+def _change(network: Network, column: str) -> Measure:
+    """A column after the last epoch minus the column after the first."""
 
     def measure(results: DominoesResults) -> list[float]:
         case = getattr(results, network)
-        return (results.values(case, column) - results.values(case, column, since)).tolist()
+        return (results.values(case, column) - results.values(case, column, 1)).tolist()
 
     return measure
 
 
-def _over_untrained(measure: Measure, untrained: Measure) -> Measure:
-    """A measure minus the same measure of the untrained networks."""
-    return lambda results: np.subtract(measure(results), untrained(results)).tolist()
+def _learned_change(measure: Callable[[str], Measure], *, at_least: bool) -> Measure:
+    """A measure minus that of the untrained networks that supports the claim the least.
+
+    Args:
+        measure: The measure of a state.
+        at_least: Whether the claim is that the change is large, and not small.
+    """
+
+    def change(results: DominoesResults) -> list[float]:
+        trained, *others = (np.array(measure(state)(results)) for state in (TRAINED, *CONTROLS))
+        return strictest([trained - other for other in others], at_least=at_least).tolist()
+
+    return change
 
 
-def _depth_gap(place: int, epoch: int | None = None) -> Measure:
+def _depth_gap(place: int, state: str = TRAINED) -> Measure:
     """The mean depth of a spurious feature alone minus that of the core alone."""
 
     def measure(results: DominoesResults) -> list[float]:
         feature = Case("alone", results.config.spurious[place])
-        depths = (results.values(case, "depth", epoch) for case in (feature, results.core))
+        depths = (results.values(case, "depth", state=state) for case in (feature, results.core))
         return np.subtract(*depths).tolist()
 
     return measure
@@ -130,11 +149,14 @@ def _class_bits(results: DominoesResults) -> list[float]:
     return results.bits(results.easy, "label", "trained").max(axis=1).tolist()
 
 
+def _bits_learned(results: DominoesResults, case: Case, about: str) -> np.ndarray:
+    """(seeds, probes) bits that the untrained networks do not have, the larger of the two gains."""
+    trained, *others = (results.bits(case, about, state) for state in (TRAINED, *CONTROLS))
+    return np.maximum(*(trained - other for other in others))
+
+
 def _class_bits_learned(results: DominoesResults) -> list[float]:
-    trained, untrained = (
-        results.bits(results.easy, "label", state) for state in ("trained", "untrained")
-    )
-    return (trained - untrained).max(axis=1).tolist()
+    return _bits_learned(results, results.easy, "label").max(axis=1).tolist()
 
 
 def _easy_bits_of_input(results: DominoesResults) -> list[float]:
@@ -149,10 +171,8 @@ def _class_minus_hard_bits(results: DominoesResults) -> list[float]:
 
 
 def _background_bits_learned(results: DominoesResults) -> list[float]:
-    trained, untrained = (
-        results.bits(results.background, "domain", state) for state in ("trained", "untrained")
-    )
-    return (trained - untrained)[:, 1:-1].max(axis=1).tolist()
+    gains = _bits_learned(results, results.background, "domain")
+    return gains[:, 1:-1].max(axis=1).tolist()
 
 
 def _easy_core_gap(results: DominoesResults) -> list[float]:
@@ -170,12 +190,12 @@ STATEMENTS = (
               low=0.0, every_seed=True),
     Statement("The easy feature is further before the core feature than in untrained networks",
               "ours", "depth gap of {easy}, trained minus untrained, probes",
-              _learned("easy", _over_untrained(_depth_gap(0), _depth_gap(0, 0))), high=-0.2,
-              every_seed=True),
+              _learned("easy", _learned_change(partial(_depth_gap, 0), at_least=False)),
+              high=-0.2, every_seed=True),
     Statement("The hard feature is further behind the core feature than in untrained networks",
               "ours", "depth gap of {hard}, trained minus untrained, probes",
-              _learned("hard", _over_untrained(_depth_gap(-1), _depth_gap(-1, 0))), low=0.2,
-              every_seed=True),
+              _learned("hard", _learned_change(partial(_depth_gap, -1), at_least=True)),
+              low=0.2, every_seed=True),
     Statement("An easy spurious feature is harmful: accuracy is at chance when it is random",
               MURALI, "accuracy when {easy} is random",
               _learned("easy", _column("easy", "top randomized")),
@@ -204,8 +224,8 @@ STATEMENTS = (
     Statement("With the easy feature, more is decided early than for the core alone, and the "
               "difference is greater than in untrained networks: an alarm", MURALI,
               "share decided early, {easy} over {core} minus {core} alone, epoch 1 minus 0",
-              _learned("easy", _over_untrained(_minus("easy", "core", "early", 1),
-                                               _minus("easy", "core", "early", 0))),
+              _learned("easy", _learned_change(partial(_minus, "easy", "core", "early", 1),
+                                               at_least=True)),
               low=0.1, every_seed=True),
     Statement("With the hard feature, no more is decided early than for the core alone: no alarm",
               MURALI, "share decided early, {hard} over {core} minus {core} alone, epoch 1",
@@ -225,7 +245,7 @@ STATEMENTS = (
               "highest usable information about the class over layers, {easy} random, bits",
               _learned("easy", _class_bits), high=0.1, every_seed=True),
     Statement("With the easy feature, training adds no information about the class to any layer",
-              "ours", "highest gain over the untrained network, {easy} random, bits",
+              "ours", "highest gain over the untrained networks, {easy} random, bits",
               _learned("easy", _class_bits_learned), high=0.1, every_seed=True),
     Statement("The input has all information about the easy feature", MURALI,
               "usable information about {easy} in the input, bits", _easy_bits_of_input, low=0.9,
@@ -260,8 +280,9 @@ STATEMENTS = (
     Statement("The network has less usable information about pictures of greater depth, beyond "
               "what holds for untrained networks", MURALI,
               "rank correlation of depth and information, {core} alone, trained minus untrained",
-              _learned("core", _change("core", "information_correlation", since=0)), high=-0.1,
-              every_seed=True),
+              _learned("core", _learned_change(
+                  lambda state: _column("core", "information_correlation", state=state),
+                  at_least=False)), high=-0.1, every_seed=True),
 )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from contam.experiments.dominoes.snapshots import (
     information_rows,
 )
 from contam.experiments.support.prediction_depth import behind_normalization, depth_row, network
+from contam.experiments.support.untrained_controls import TRAINED, controls
 from contam.measures.depth import Rule
 from contam.measures.layerwise import over_grid
 from contam.run import Run
@@ -108,6 +109,15 @@ def _train(config: Config, run: Run, case: Case, seed: int) -> Iterator[float]:
     snapshot = _snapshots(config, case, shift, seed)
     information = _information(config, case, shift, seed)
     epoch = config.train // config.batch_size
+
+    def before() -> list[dict[str, Any]]:
+        untrained = controls(model, shift.train, seed).items()
+        return [
+            row
+            for state, one in untrained
+            for row in snapshot(one, state, 0) + information(one, state)
+        ]
+
     _, rows = yield from checkpointed(
         run,
         part,
@@ -124,10 +134,10 @@ def _train(config: Config, run: Run, case: Case, seed: int) -> Iterator[float]:
             seed=seed,
             report_every=epoch,
         ),
-        measure=lambda stage: snapshot(model, stage.step // epoch),
-        before=lambda: snapshot(model, 0) + information(model, "untrained"),
+        measure=lambda stage: snapshot(model, TRAINED, stage.step // epoch),
+        before=before,
     )
-    rows += information(model, "trained")
+    rows += information(model, TRAINED)
     arrays = None
     if seed == 0 and case in pictured(config):
         arrays = {"pictures": shift.id_test.data.x[:SHOWN]}
@@ -136,14 +146,14 @@ def _train(config: Config, run: Run, case: Case, seed: int) -> Iterator[float]:
 
 def _snapshots(
     config: Config, case: Case, shift: Shift, seed: int
-) -> Callable[[nn.Module, int], list[dict[str, Any]]]:
-    """Return a function that measures depth and accuracy after an epoch.
+) -> Callable[[nn.Module, str, int], list[dict[str, Any]]]:
+    """Return a function that measures depth and accuracy of a network after an epoch.
 
     It does so before training (epoch 0), after the first and the last epoch, and with
     counter-examples after every epoch.
     """
 
-    def measure(model: nn.Module, epoch: int) -> list[dict[str, Any]]:
+    def measure(model: nn.Module, state: str, epoch: int) -> list[dict[str, Any]]:
         if case.agreement == 1 and epoch not in (0, 1, config.epochs):
             return []
         depth = depth_row(
@@ -152,7 +162,7 @@ def _snapshots(
         )  # fmt: skip
         with_interval = case.kind in ("over", "background") and epoch == config.epochs
         accuracy = accuracy_row(model, shift, interval=with_interval)
-        row = {"what": "snapshot", "epoch": epoch} | depth | accuracy
+        row = {"what": "snapshot", "state": state, "epoch": epoch} | depth | accuracy
         if case.agreement == 1 or epoch != 1:
             return [row]
         found = counterexample_row(model, shift.train[0], k=config.rule.k, outputs=config.outputs)

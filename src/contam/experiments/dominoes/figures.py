@@ -8,6 +8,7 @@ import numpy as np
 
 from contam.experiments.dominoes.cases import REVERSED, Case, pictured, profiled
 from contam.experiments.dominoes.results import MURALI, DominoesResults
+from contam.experiments.support.untrained_controls import CONTROLS, TRAINED
 from contam.plots import (
     Figure,
     Panel,
@@ -263,9 +264,9 @@ def _information(results: DominoesResults) -> Figure:
         domain = "background" if case.kind == "background" else "spurious feature"
         curves = []
         for column, about in (("label", "class"), ("domain", domain)):
-            for state in ("trained", "untrained"):
+            for state in (TRAINED, *CONTROLS):
                 curves += [
-                    {"network": name, "what": about if state == "trained" else f"{about}, {state}"}
+                    {"network": name, "what": about if state == TRAINED else f"{about}, {state}"}
                     | {"probe": place, "bits": values.mean()}
                     | {"low": values.min(), "high": values.max()}
                     for place, values in enumerate(results.bits(case, column, state).T)
@@ -284,7 +285,8 @@ def _information(results: DominoesResults) -> Figure:
         "Usable information of the layers",
         f"Information that {results.config.rule.k} neighbors use about the class, and about the "
         "spurious feature or the background, which is independent of the class in these tests. "
-        "Both have one bit. What untrained networks pass on was not learned. Bands: all seeds.",
+        "Both have one bit. What untrained networks pass on, as drawn or with calibrated batch "
+        "norms, was not learned. Bands: all seeds.",
         "ours",
         share_axes(panels),
         tuple(rows),

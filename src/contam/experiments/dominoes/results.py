@@ -3,6 +3,7 @@
 import numpy as np
 
 from contam.experiments.dominoes.cases import Case, Config
+from contam.experiments.support.untrained_controls import TRAINED
 from contam.run import Run
 
 MURALI = "Murali et al. (2023)"
@@ -18,7 +19,7 @@ class DominoesResults:
         self.information = rows[rows.what == "information"]
         self.counterexamples = rows[rows.what == "counter-examples"].set_index(["case", "seed"])
         snapshots = rows[rows.what == "snapshot"]
-        self.snapshots = snapshots.set_index(["case", "seed", "epoch"])
+        self.snapshots = snapshots.set_index(["case", "seed", "state", "epoch"])
         self.core = Case("alone", self.config.core)
         self.easy, self.hard = (Case("over", self.config.spurious[place]) for place in (0, -1))
         self.easy_contradicted = self.easy._replace(agreement=self.config.agreement)
@@ -30,10 +31,15 @@ class DominoesResults:
     def seeds(self) -> range:
         return range(self.config.seeds)
 
-    def values(self, case: Case, column: str, epoch: int | None = None) -> np.ndarray:
-        """(seeds,) a column of a network's snapshots after an epoch, by default the last."""
+    def values(
+        self, case: Case, column: str, epoch: int | None = None, *, state: str = TRAINED
+    ) -> np.ndarray:
+        """(seeds,) a column of a network's snapshots after an epoch, by default the last.
+
+        Untrained networks have only one snapshot.
+        """
         epoch = self.config.epochs if epoch is None else epoch
-        keys = [(case.name, seed, epoch) for seed in self.seeds]
+        keys = [(case.name, seed, state, epoch if state == TRAINED else 0) for seed in self.seeds]
         return self.snapshots[column].loc[keys].to_numpy(dtype=float)
 
     def alone(self, column: str) -> np.ndarray:
@@ -59,7 +65,7 @@ class DominoesResults:
 
     def shares(self, case: Case) -> np.ndarray:
         """(seeds, probes) shares of the defined depths at each probe, after training."""
-        keys = [(case.name, seed, self.config.epochs) for seed in self.seeds]
+        keys = [(case.name, seed, TRAINED, self.config.epochs) for seed in self.seeds]
         return np.array(self.snapshots["shares"].loc[keys].tolist())
 
     def bits(self, case: Case, about: str, state: str) -> np.ndarray:

@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property, partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +26,7 @@ from contam.data.shapes import diverse_pretraining, pretraining, shapes
 from contam.data.wilds import macro_f1
 from contam.experiment import Stage
 from contam.experiments.support.networks import SMALL, TEACHER, Networks, NetworkSpec
+from contam.experiments.support.untrained_controls import training_inputs
 from contam.inputs.pixel_range import pixel_range_of
 from contam.measures.accuracy import Hits
 from contam.models import efficientnet_lite
@@ -42,7 +42,6 @@ from contam.run import Run, RunError
 from contam.training.checkpointed import Training, checkpointed
 from contam.training.distill import PUBLISHED as DISTILLED
 from contam.training.distill import SCRIPTS, distill, features_alone
-from contam.training.minibatches import TrainingExamples
 from contam.training.optimize import Recipe, TrainingState
 from contam.training.probe import PUBLISHED as PROBED
 from contam.training.probe import SCRIPTS as SCRIPTED_PROBES
@@ -64,10 +63,6 @@ REPORT_EVERY = 20
 """Training steps between two progress reports."""
 FEATURES_PER_CHECKPOINT = 4096
 """Examples per checkpoint of features; a multiple of the batch size of `extract`."""
-
-CALIBRATION_BATCH = 256
-CALIBRATION_BATCHES = 40
-"""Size and largest number of the batches from which batch norms get their statistics."""
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 Published = TypeVar("Published")
@@ -229,7 +224,7 @@ class ModelZoo:
         if spec.before is not None:
             model.encoder.load_state_dict(self.network(spec.before).encoder.state_dict())
         if spec.learns == "statistics":
-            _calibrate(model, benchmark.shift, self.seed)
+            calibrate(model, training_inputs(benchmark.shift.train, self.seed))
         training = self._training(spec, model, benchmark)
         # The trained encoder is saved before its probe is fitted, so that all features come from
         # the same weights: on a GPU, resumed training need not reproduce every bit.
@@ -533,15 +528,6 @@ def _first(shift: Shift, examples: int | None) -> Shift:
         )
     pairs = zip(shift.train, counts, strict=True)
     return replace(shift, train=tuple(_span(domain, 0, count) for domain, count in pairs))
-
-
-def _calibrate(model: nn.Module, shift: Shift, seed: int) -> None:
-    """Set the statistics of batch norms to those of training data, with the weights as they are."""
-    examples = TrainingExamples(shift.train)
-    size = min(CALIBRATION_BATCH, len(examples))
-    picks = examples.minibatches(size, purpose="statistics", seed=seed, start=0)
-    batches = examples.fetch(islice(picks, min(CALIBRATION_BATCHES, len(examples) // size)))
-    calibrate(model, (batch.x for batch in batches))
 
 
 def _shown(own: Transform, protocol: Protocol, side: int | None) -> Transform:

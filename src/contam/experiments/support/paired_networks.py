@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from pydantic import BaseModel, PositiveInt
@@ -20,6 +20,8 @@ from contam.data.objects import CORES, Core
 from contam.data.shapes import TOO_LIGHT, Scenes, scenes
 from contam.experiment import NULL_STEP_SIZE, Stage
 from contam.experiments.support.model_zoo import STORE
+from contam.experiments.support.untrained_controls import training_inputs
+from contam.models.batch_statistics import calibrated
 from contam.models.classifier import Classifier
 from contam.models.normalization import with_centering, with_instance_norm
 from contam.models.object_gradients import ObjectGradients
@@ -34,8 +36,10 @@ Architecture = Literal["resnet8-8", "resnet8-12", "small_cnn-10"]
 """A small network, and the channels of its first stage."""
 Way = Literal["centered", "instance", "masked", "leaky"]
 """A way to block contamination."""
-Variant = Literal["plain", "untrained"] | Way
-"""A network of a pair: the plain one or one of `BLOCKED`; an untrained one is the control."""
+Control = Literal["untrained", "calibrated"]
+"""A network with random weights: as it is drawn, or with calibrated batch norms."""
+Variant = Literal["plain"] | Control | Way
+"""A network of a pair: the plain one, one of `BLOCKED`, or a control."""
 BLOCKED: dict[str, str] = {
     "centered": "centered maps",
     "instance": "instance norm",
@@ -189,7 +193,7 @@ class PairZoo:
             Progress over these networks.
         """
         data = PairData(self.networks, setting, self.seed)
-        trained: list[Variant] = [variant for variant in variants if variant != "untrained"]
+        trained: list[Variant] = [v for v in variants if v not in get_args(Control)]
         with Run.start(self.root, "pairs", self._key, wait=True) as store:
             for index, variant in enumerate(trained):
                 part = f"{setting.name}/{variant}"
@@ -223,6 +227,10 @@ class PairZoo:
             RunError: the network is not trained yet, or its file is damaged.
         """
         model = built(setting, variant, self.seed)
+        if variant == "calibrated":
+            images = PairData(self.networks, setting, self.seed).train.batch
+            train = (Domain("train", images),)
+            return calibrated(model, training_inputs(train, self.seed)).eval()
         if variant != "untrained":
             store = Run.find(self.root, "pairs", self._key)
             model.load_state_dict(store.arrays(f"{setting.name}/{variant}"))
