@@ -22,17 +22,23 @@ def scores(network: str, own: int, other: int) -> list[dict]:
     ]
 
 
-def written(config: Config, root: Path, monkeypatch, rows: list[dict]) -> Run:
+def written(
+    config: Config, root: Path, monkeypatch, rows: list[dict], pairs: dict[str, list] | None = None
+) -> Run:
     """A finished run with given scores; everything before the training is computed."""
 
     def stop(*_):
         raise InterruptedError
 
-    monkeypatch.setattr("contam.experiments.support.model_zoo.ModelZoo.train", stop)
+    zoo = "contam.experiments.support.model_zoo.ModelZoo"
+    monkeypatch.setattr(f"{zoo}.train", stop)
+    monkeypatch.setattr(f"{zoo}.missing_files", lambda *_: [])
     with Run.start(root, EXPERIMENT.name, config) as run:
         with pytest.raises(InterruptedError):
             list(EXPERIMENT.compute(config, run))
-        run.write("seed0", rows)
+        run.write("seed0", rows or scores("teacher", 50, 40) + scores("student", 50, 30))
+        for name, found in (pairs or {}).items():
+            run.write(f"pair/{name}/seed0", found)
         run.finish()
     return Run.load(run.folder)
 
@@ -44,6 +50,49 @@ def config(data, *, distill=True, **fields) -> Config:
 
 def series(panel, kind: str) -> list[dict]:
     return [row for row in panel.chart["data"]["values"] if row["series"] == kind]
+
+
+@pytest.mark.slow
+def test_pairs_without_their_files_are_reported_in_one_line(tmp_path):
+    folders = {"folder": tmp_path / "data", "weights": tmp_path / "weights"}
+    everything = ("imagenet", "iwildcam", "camelyon17", "domainnet")
+    for preset, data in (("five_pairs", ("imagenet",)), ("figure_1", everything)):
+        config = EXPERIMENT.presets[preset]
+        config = config.model_copy(update={"networks": config.networks.model_copy(update=folders)})
+        with (
+            Run.start(tmp_path / "runs", EXPERIMENT.name, config) as run,
+            pytest.raises(ValueError, match="no weights of") as error,
+        ):
+            list(EXPERIMENT.compute(config, run))
+        message = str(error.value)
+        assert "\n" not in message
+        for name in ("RN50", "RN101", "ViT-B-16", "RN50x4", "RN50x16"):
+            assert message.count(f"no weights of open_clip:{name}/openai") == 1
+        assert all(message.count(f"not a complete {kind}") == 1 for kind in data)
+
+
+def test_pairs_of_other_presets_stand_in_the_same_figure(tmp_path, monkeypatch):
+    settings = config("iwildcam", pairs=("vit", "domainnet_rn101"))
+    run = written(settings, tmp_path, monkeypatch, [], pairs={
+        "vit": scores("teacher", 80, 70) + scores("student", 79, 60),
+        "domainnet_rn101": scores("teacher", 90, 85),
+    })  # fmt: skip
+    imagenet, _, _, domainnet = EXPERIMENT.draw(run)[0].panels
+    (student,) = series(imagenet, "student, trained here")
+    assert "ViT-B-16" in student["name"] and student["pair"] == "open_clip:ViT-B-16/openai, 0"
+    assert len(series(domainnet, "teacher, trained here")) == 1
+    later = written(config("camelyon17", distill=False, also=(run.folder,)), tmp_path, monkeypatch,
+                    scores("teacher", 95, 90))  # fmt: skip
+    assert len(series(EXPERIMENT.draw(later)[0].panels[0], "student, trained here")) == 1
+
+
+def test_an_unknown_pair_is_an_error(tmp_path):
+    settings = config("imagenet", pairs=("rn50",))
+    with (
+        Run.start(tmp_path, EXPERIMENT.name, settings) as run,
+        pytest.raises(ValueError, match="no pair 'rn50'; choose from paper, rn101"),
+    ):
+        list(EXPERIMENT.compute(settings, run))
 
 
 def test_one_figure_has_every_published_network_and_those_of_several_runs(tmp_path, monkeypatch):

@@ -200,21 +200,26 @@ def test_experiment_runs_on_folders_without_masks(tmp_path):
     run = run_experiment(EXPERIMENT, config, tmp_path / "runs")
 
     rows = [row for row in rows_of(run) if row["network"] == "student"]
-    assert {row["set"] for row in rows} == {"natural"}
-    assert [(r["role"], r["count"]) for r in rows if r["what"] == "answers"] == [
-        ("id", 30),
-        ("ood", 30),
-    ]
+    assert {row["set"] for row in rows} == {"natural", "style"}
+    answers = [row for row in rows if row["what"] == "answers"]
+    assert [(row.get("role"), row["count"]) for row in answers[:2]] == [("id", 30), ("ood", 30)]
+    # The style transfer begins with the ID images themselves.
+    assert [row["strength"] for row in answers[2:]] == list(fig06.STRENGTHS)
+    assert answers[2]["correct"] == answers[0]["correct"]
+    styled = run.arrays("net/teacher/seed0")["style_pictures"].double()
+    moved = (styled - styled[0]).abs().mean(dim=(1, 2, 3, 4))
+    assert moved[0] == 0 and (moved.diff() > 0).all()
     shown = [row["class"] for row in rows if row["what"] == "shown"]
     assert len(shown) == 2 * fig06.SHOWN and set(shown) <= set(CLASSES)
     assert run.arrays("net/teacher/seed0")["pictures"].shape == (8, 3, 16, 16)
 
     judged = {claim.quantity: claim for claim in EXPERIMENT.claims(run)}
     masked = [q for q, claim in judged.items() if claim.not_judged != NO_MASKS]
-    assert len(masked) == 2
-    assert all("accuracy, OOD" in quantity or "picture" in quantity for quantity in masked)
-    sheet, apart = EXPERIMENT.draw(run)
-    assert not sheet.panels[0].empty and len(apart.panels) == 3
+    assert len(masked) == 4
+    assert all("accuracy" in quantity or "picture" in quantity for quantity in masked)
+    sheet, one, curves, apart = EXPERIMENT.draw(run)
+    assert not sheet.panels[0].empty and not one.panels[0].empty
+    assert len(curves.panels) == 4 and len(apart.panels) == 3
     assert "of the picture" in EXPERIMENT.summary(run)
 
 

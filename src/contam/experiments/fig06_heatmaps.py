@@ -16,6 +16,7 @@ from contam.batch import Batch, Domain
 from contam.data.backgrounds import OOD
 from contam.data.images import FolderDomain
 from contam.data.shapes import CLASSES, Scenes, blended, splits, stylized
+from contam.data.style_transfer import restyled
 from contam.experiment import Claim, Experiment, NotJudged, Stage, Statement, judge_all
 from contam.experiments.support.model_zoo import ModelZoo
 from contam.experiments.support.networks import (
@@ -50,6 +51,7 @@ from contam.measures.gradcam import (
 from contam.measures.selectivity import selectivity
 from contam.models.blocks import blocks_of
 from contam.models.observe import observe
+from contam.models.preparation import Preparation
 from contam.plots import Figure, Panel, Tile, bars, lines, over_seeds, share_axes
 from contam.plots import heat_maps as heat_sheet
 from contam.rng import generator_for
@@ -92,7 +94,7 @@ SHIFTS = {
 """The exchange of backgrounds, and style transfer."""
 OTHERS = {"ERM": ERM, "untrained": UNTRAINED, "calibrated": CALIBRATED}
 PHRASES = {"teacher": "the teacher", "student": "the student", "ERM": "the standard network"}
-NO_MASKS = "the data has neither masks of its objects nor a controlled shift"
+NO_MASKS = "the data has neither masks of its objects nor a controlled shift of the background"
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
@@ -102,9 +104,10 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     others: tuple[Literal["ERM", "untrained", "calibrated"], ...] = ("untrained", "calibrated")
     """Ours: networks to compare with the teacher and the student; two have random weights."""
     images: PositiveInt = 200
-    """Ours: images of each OOD test; the ID test has as many as all OOD tests together."""
+    """Ours: images of each OOD test; the ID test has as many as all OOD tests together. Of a
+    published benchmark, as many ID images are restyled."""
     objects: PositiveInt = 600
-    """Ours: objects under the controlled shift, which only the embedded benchmark has."""
+    """Ours: objects under the controlled shifts of the embedded benchmark."""
     seeds: PositiveInt = 1
 
     @property
@@ -134,10 +137,10 @@ def measure(
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
     """Heat on natural tests, and under the controlled shift where the data has one."""
     rows, arrays = _natural(config, zoo, spec)
-    if _masked(config):
-        for shift in SHIFTS:
-            more_rows, more_arrays = _shifted(config, zoo, spec, shift)
-            rows, arrays = rows + more_rows, arrays | more_arrays
+    for shift in _shifts(config):
+        changed = _drawn_shift if _masked(config) else _restyled
+        more_rows, more_arrays = _shifted(zoo, spec, shift, changed(config, zoo, spec, shift))
+        rows, arrays = rows + more_rows, arrays | more_arrays
     return rows, arrays
 
 
@@ -190,29 +193,81 @@ def pictured(index: int, ood: int, images: int) -> Tensor:
     return torch.tensor(places, dtype=torch.int64)
 
 
+class ChangedImages(NamedTuple):
+    """The same objects while the image changes."""
+
+    at: Callable[[float], Batch]
+    """The images at a strength."""
+    mask: Tensor | None
+    """(n, height, width) True on the object."""
+    classes: Sequence[str]
+
+
+def _drawn_shift(config: Config, zoo: ModelZoo, spec: NetworkSpec, shift: str) -> ChangedImages:
+    """A controlled shift of the embedded benchmark."""
+
+    def at(strength: float) -> Batch:
+        return SHIFTS[shift].draw(zoo.seed, strength, n=config.objects).batch
+
+    mask = SHIFTS[shift].draw(zoo.seed, 0.0, n=config.objects).mask[:, 0] > 0.5
+    return ChangedImages(at, mask, CLASSES)
+
+
+def _restyled(config: Config, zoo: ModelZoo, spec: NetworkSpec, shift: str) -> ChangedImages:
+    """ID images of a published benchmark in the style of OOD images."""
+    own, *others = _read(config, zoo, spec)
+    images = _whole(_pick(own.images, torch.arange(min(config.images, len(own.images)))))
+    styles = torch.cat([_whole(test.images).x for test in others])
+    order = torch.randperm(len(styles), generator=generator_for(zoo.seed, "heat/styles"))
+    styles = styles[order[torch.arange(len(images.y)) % len(styles)]]
+    transform = own.images.transform if isinstance(own.images, FolderDomain) else None
+    colors = (transform.mean, transform.std) if isinstance(transform, Preparation) else (0.0, 1.0)
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in colors)
+
+    def at(strength: float) -> Batch:
+        # The statistics are those of pixels in [0, 1], not of normalized colors.
+        pixels = [(x * std + mean).clamp(0, 1) for x in (images.x, styles)]
+        return images._replace(x=(restyled(*pixels, strength) - mean) / std)
+
+    return ChangedImages(at, None, own.classes)
+
+
+def _whole(domain: Domain) -> Batch:
+    """All examples of a domain in one batch."""
+    batches = [*domain.batches(SMALL_BATCH)]
+    x, y, origin = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    return Batch(x, y, origin)
+
+
 def _shifted(
-    config: Config, zoo: ModelZoo, spec: NetworkSpec, shift: str
+    zoo: ModelZoo, spec: NetworkSpec, shift: str, changed: ChangedImages
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
     """Predictions, selectivity and heat on the same objects while the image changes."""
     model = ScoredNetwork(zoo.network(spec), unchanged)
-    rows: list[dict[str, Any]] = []
-    heat, predicted = [], []
+    rows: list[dict[str, Any]] = [{"set": shift, "what": "names", "names": list(changed.classes)}]
+    heat, predicted, pictures = [], [], []
     layers: dict[str, str] = {}
+    size = SMALL_BATCH if changed.mask is None else BATCH
     for strength in STRENGTHS:
-        shown = SHIFTS[shift].draw(zoo.seed, strength, n=config.objects)
-        images = Domain(f"{shift} of {strength}", shown.batch)
+        batch = changed.at(strength)
+        images = Domain(f"{shift} of {strength}", batch)
         layers = layers or heat_layers(model, images)
-        observed = observe_heat(model, images, layers)
-        means = ClassMeans(len(CLASSES), observed.features.shape[1]).update(
-            observed.features, observed.y
+        observed = observe_heat(model, images, layers, size)
+        y = observed.y.unique(return_inverse=True)[1]
+        means = ClassMeans(int(y.max()) + 1, observed.features.shape[1]).update(
+            observed.features, y
         )
         prefers = {"selectivity": float(selectivity(means.compute()).mean())}
         where = {"set": shift, "strength": strength}
-        mask = shown.mask[:, 0] > 0.5
-        rows += [where | row for row in [observed.answers | prefers, *observed.heated(mask)]]
+        few = [observed.answers | prefers, *observed.heated(changed.mask)]
+        rows += [where | row for row in few]
         heat.append(observed.heat["last", PLUS][:KEPT])
         predicted.append(observed.predicted[:KEPT])
-    return rows, {f"{shift}_heat": torch.stack(heat), f"{shift}_predicted": torch.stack(predicted)}
+        pictures.append(torch.stack([eight_bits(x) for x in batch.x[:KEPT]]))
+    arrays = {"heat": torch.stack(heat), "predicted": torch.stack(predicted)}
+    if spec == TEACHER:
+        arrays |= {"pictures": torch.stack(pictures), "y": batch.y[:KEPT]}
+    return rows, {f"{shift}_{name}": values for name, values in arrays.items()}
 
 
 class HeatmapTest(NamedTuple):
@@ -229,6 +284,11 @@ class HeatmapTest(NamedTuple):
 def _masked(config: Config) -> bool:
     """Whether the data has masks of its objects, and backgrounds that can be changed gradually."""
     return config.networks.data == "shapes"
+
+
+def _shifts(config: Config) -> list[str]:
+    """The controlled shifts of the data: images without masks are only restyled."""
+    return [*SHIFTS] if _masked(config) else ["style"]
 
 
 def embedded_tests(config: Config, zoo: ModelZoo) -> list[HeatmapTest]:
@@ -339,14 +399,22 @@ class Heat:
             yield row
 
 
-def observe_heat(model: nn.Module, images: Domain, layers: dict[str, str]) -> Heat:
+def observe_heat(
+    model: nn.Module, images: Domain, layers: dict[str, str], size: int | None = None
+) -> Heat:
     """Predictions, features, and the heat of the true class.
+
+    Args:
+        model: the network.
+        images: the images.
+        layers: layers of the heat, by name.
+        size: images in a batch; None for many, or for few from folders, which are larger.
 
     Source: Fig. 6.
     """
     y, predicted, features = [], [], []
     heat: dict[tuple[str, str], list[Tensor]] = {}
-    size = SMALL_BATCH if isinstance(images, FolderDomain) else BATCH
+    size = size or (SMALL_BATCH if isinstance(images, FolderDomain) else BATCH)
     for observation in observe(model, images.batches(size), ["network.encoder"]):
         y.append(observation.batch.y.cpu())
         predicted.append(observation.logits.argmax(dim=1).cpu())
@@ -511,6 +579,7 @@ def statements(config: Config) -> list[Statement]:
     ]  # fmt: skip
     table += [
         _style("student", "accuracy", "accuracy", what="answers"),
+        _style("student", f"heat of the picture ({PLAIN})", "picture", formula=PLAIN, **heat),
         _style("student", f"heat on the object ({PLAIN})", "object", formula=PLAIN, **heat),
     ]
     if any(spec in CONTROLS for spec in config.specs):
@@ -539,9 +608,9 @@ def draw(run: Run) -> Sequence[Figure]:
     config = Config.model_validate(run.config)
     table = network_table(run, config.specs)
     figures = [_sheet(config, run, table)]
+    figures += [_object(config, run, table, shift) for shift in _shifts(config)]
+    figures += [_curves(config, table, shift) for shift in _shifts(config)]
     if _masked(config):
-        figures += [_object(config, run, shift) for shift in SHIFTS]
-        figures += [_curves(config, table, shift) for shift in SHIFTS]
         figures.append(_shares(table))
     return [*figures, _natural_tests(config, table)]
 
@@ -579,27 +648,28 @@ def _sheet(config: Config, run: Run, table: DataFrame) -> Figure:
     )
 
 
-def _object(config: Config, run: Run, shift: str) -> Figure:
+def _object(config: Config, run: Run, table: DataFrame, shift: str) -> Figure:
     """Figure 6b: one object under a growing shift."""
     chosen_shift = SHIFTS[shift]
     predicted = run.arrays("net/student/seed0")[f"{shift}_predicted"]
-    scenes = [chosen_shift.draw(0, strength, n=config.objects) for strength in STRENGTHS]
-    y = scenes[0].y[: predicted.shape[1]]
+    shown = run.arrays("net/teacher/seed0")
+    names = _where(table, set=shift, what="names").names.iloc[0]
+    y = shown[f"{shift}_y"]
     lost = (predicted[0] == y) & (predicted[-1] != y)
     chosen = int(lost.nonzero()[0]) if lost.any() else 0
     heads = [f"{strength:.0%}" for strength in STRENGTHS]
-    pictures = [_shown(255 * scene.x[chosen]) for scene in scenes]
+    pictures = [_shown(images[chosen]) for images in shown[f"{shift}_pictures"]]
     tiles = [Tile(head, "picture", x) for head, x in zip(heads, pictures, strict=True)]
     for spec in config.specs:
         arrays = run.arrays(f"net/{spec.name}/seed0")
         for k, head in enumerate(heads):
             answer = int(arrays[f"{shift}_predicted"][k, chosen])
-            note = _note(CLASSES[answer], right=answer == int(y[chosen]))
+            note = _note(names[answer], right=answer == int(y[chosen]))
             heat = arrays[f"{shift}_heat"][k, chosen].numpy()
             tiles.append(Tile(head, spec.name, pictures[k], heat, note))
     panel = heat_sheet(
         tiles,
-        title=f"A {CLASSES[int(y[chosen])]} {chosen_shift.title}",
+        title=f"{names[int(y[chosen])]} {chosen_shift.title}",
         x=chosen_shift.axis,
         y="network",
         heat="heat",
@@ -626,17 +696,22 @@ def _shown(picture: Tensor) -> np.ndarray:
 def _curves(config: Config, table: DataFrame, shift: str) -> Figure:
     """The numbers of a controlled shift."""
     answers, heat = _where(table, what="answers"), _where(table, what="heat", map="last")
+    masked = _masked(config)
+    column, of, whose = ("object", "the object", "its pixels") if masked else (
+        "picture", "the picture", "all pixels"
+    )  # fmt: skip
+    count = config.objects if masked else config.images
     curves = [
         _along(answers, "accuracy", "Accuracy", "accuracy", shift),
         _along(answers, "selectivity", "Selectivity", "mean selectivity of the features (Eq. 61)",
                shift),
-        _along(_where(heat, formula=PLUS), "object", f"Heat on the object, {PLUS}",
-               "mean heat of its pixels", shift),
-        _along(_where(heat, formula=PLAIN), "object", f"Heat on the object, {PLAIN}",
-               "mean heat of its pixels, in units of the logit", shift),
+        _along(_where(heat, formula=PLUS), column, f"Heat on {of}, {PLUS}",
+               f"mean heat of {whose}", shift),
+        _along(_where(heat, formula=PLAIN), column, f"Heat on {of}, {PLAIN}",
+               f"mean heat of {whose}, in units of the logit", shift),
     ]  # fmt: skip
     return Figure(
-        f"{config.objects} objects {SHIFTS[shift].title}, in numbers",
+        f"{count} objects {SHIFTS[shift].title}, in numbers",
         f"{SHIFTS[shift].about} The objects are the same at every strength. Mean over seeds; "
         "bands: all seeds. Heat is of the true class, at the last "
         f"maps, and not normalized. {PLUS} sums only the evidence for the class, so its size can't "

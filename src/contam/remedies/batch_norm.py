@@ -20,6 +20,8 @@ class BatchNormStatistics(ImageRepair):
 
     Source: ours, adaptive batch normalization (Li et al., 2017; Schneider et al., 2020).
 
+    >>> import torch
+    >>> from torch import nn
     >>> model = nn.Sequential(nn.BatchNorm1d(1))
     >>> x, y = torch.arange(8.0)[:, None], torch.arange(8) % 2
     >>> repaired = BatchNormStatistics().fit(model, id=(x, y), ood=(x, y))

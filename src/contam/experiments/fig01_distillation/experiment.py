@@ -1,6 +1,6 @@
 """A student learns its teacher's features on ID data alone, and loses much of its robustness."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -9,17 +9,20 @@ from contam.experiment import Experiment, Stage
 from contam.experiments.fig01_distillation.claims import claims
 from contam.experiments.fig01_distillation.config import (
     DEMO,
-    IWILDCAM,
+    FIGURE_1,
+    FIVE_PAIRS,
+    IMAGENET_PAIRS,
     LAPTOP,
     NAME,
+    OTHER_PAIRS,
     PAPER,
     SMOKE,
     Config,
-    clip_on,
+    added_pairs,
 )
 from contam.experiments.fig01_distillation.figures import draw, summarize
 from contam.experiments.fig01_distillation.results import finished_rows, standard_models
-from contam.experiments.support.model_zoo import ModelZoo
+from contam.experiments.support.model_zoo import ModelZoo, require_files
 from contam.experiments.support.networks import (
     CENTERED,
     ERM,
@@ -37,21 +40,47 @@ from contam.training.probe import extract
 def compute(config: Config, run: Run) -> Iterator[Stage]:
     """Train the networks from each seed, and score them on the ID test and every OOD test."""
     specs = _members(config)
+    pairs = added_pairs(config)
+    if pairs:
+        # All files of all pairs are required before any training.
+        every = [(config, specs), *((other, _pair(other)) for other in pairs.values())]
+        require_files([
+            message for other, members in every
+            for message in ModelZoo(other.networks, 0, run.folder.parent).missing_files(members)
+        ])  # fmt: skip
     run.write("standard", standard_models(config))
     run.write("also", [row for folder in config.also for row in finished_rows(folder)])
+    works = [
+        ("seed", config, specs),
+        *((f"pair/{name}/seed", o, _pair(o)) for name, o in pairs.items()),
+    ]
+    total = config.seeds * len(works)
     for seed in range(config.seeds):
-        part = f"seed{seed}"
-        if run.has(part):
-            continue
-        zoo = ModelZoo(config.networks, seed, run.folder.parent)
-        for stage in zoo.train(specs):
-            yield Stage((seed + 0.95 * stage.done) / config.seeds, stage.doing)
-        rows = []
-        for index, spec in enumerate(specs):
-            share = 0.95 + 0.04 * index / len(specs)
-            yield Stage((seed + share) / config.seeds, f"seed {seed}: scoring {spec.name}")
-            rows += [{"what": "score"} | row for row in zoo.judge(spec)]
-        run.write(part, rows + (_distances(zoo, seed) if config.distill else []))
+        for index, (part, one, members) in enumerate(works):
+            for stage in _scored(run, one, members, seed, f"{part}{seed}"):
+                yield Stage((seed * len(works) + index + stage.done) / total, stage.doing)
+
+
+def _scored(
+    run: Run, config: Config, specs: Sequence[NetworkSpec], seed: int, part: str
+) -> Iterator[Stage]:
+    """Train and score the networks of one seed, and write a part for them."""
+    if run.has(part):
+        return
+    zoo = ModelZoo(config.networks, seed, run.folder.parent)
+    for stage in zoo.train(specs):
+        yield Stage(0.95 * stage.done, stage.doing)
+    rows = []
+    for index, spec in enumerate(specs):
+        share = 0.95 + 0.04 * index / len(specs)
+        yield Stage(share, f"seed {seed}: scoring {spec.name}")
+        rows += [{"what": "score"} | row for row in zoo.judge(spec)]
+    run.write(part, rows + (_distances(zoo, seed) if config.distill else []))
+
+
+def _pair(config: Config) -> tuple[NetworkSpec, ...]:
+    """The teacher of an added pair, and its student if it has one."""
+    return (TEACHER, STUDENT) if config.distill else (TEACHER,)
 
 
 def _members(config: Config) -> tuple[NetworkSpec, ...]:
@@ -110,15 +139,10 @@ EXPERIMENT = Experiment(
                 "App. E.3", "App. E.4"),
     presets={
         "paper": PAPER,
-        "rn101": clip_on("imagenet", "RN101"),
-        "vit": clip_on("imagenet", "ViT-B-16"),
-        "rn50x4": clip_on("imagenet", "RN50x4"),
-        "rn50x16": clip_on("imagenet", "RN50x16"),
-        "iwildcam": Config(networks=IWILDCAM),
-        "camelyon17": clip_on("camelyon17", "ViT-B-16"),
-        "domainnet": clip_on("domainnet", "RN50"),
-        "domainnet_rn101": clip_on("domainnet", "RN101", distill=False),
-        "domainnet_vit": clip_on("domainnet", "ViT-B-32", distill=False),
+        **IMAGENET_PAIRS,
+        **OTHER_PAIRS,
+        "five_pairs": FIVE_PAIRS,
+        "figure_1": FIGURE_1,
         "laptop": LAPTOP,
         "demo": DEMO,
         "smoke": SMOKE,

@@ -63,7 +63,7 @@ def _figure_1(results: DistillationResults) -> Figure:
         for row in figure_1()
     ]
     others = [row for row in results.others if row["kind"] != "standard model"]
-    rows = published + others + drawn_rows(results)
+    rows = published + others + drawn_rows(results.config, results.points)
     present = {row["data"] for row in rows}
     titles = TITLES | {data: title for data, title in FURTHER.items() if data in present}
     panels = []
@@ -97,8 +97,9 @@ def _figure_1(results: DistillationResults) -> Figure:
         "its 95 % band (Student's t) are fitted on logits to standard models: for ImageNet, those "
         "of the testbed of Taori et al. (2020), trained on ImageNet alone. For the other "
         "benchmarks no table of standard models is shipped; give one with --standard-models. "
-        "Networks of this run stand beside the published ones, and --also adds finished runs, also "
-        "those that compare baselines. "
+        "Networks of this run stand beside the published ones; --pairs trains those of other "
+        "presets in the same run, and --also adds finished runs, also those that compare "
+        "baselines. "
         "DomainNet has two teachers without a student.",
         "Fig. 1",
         tuple(panels),

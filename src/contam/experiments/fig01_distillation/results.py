@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from contam.experiments.fig01_distillation.config import NAME, Config
+from contam.experiments.fig01_distillation.config import NAME, Config, added_pairs
 from contam.experiments.support.networks import ERM, SWEEP
 from contam.measures.accuracy import Accuracy
 from contam.measures.robustness import (
@@ -51,6 +51,25 @@ def read_results(run: Run) -> DistillationResults:
     """
     config = Config.model_validate(run.config)
     rows = run.table("seed")
+    networks = _networks(rows)
+    line = None
+    if config.sweep:
+        models = _standard(config, _frame(networks))
+        # Networks that learned nothing are below `least_id` and determine no line.
+        if models.id[models.id < 1].nunique() > 1:
+            line = fitted(models.to_dict("records"))
+    others = run.read("standard")
+    if others:
+        line = fitted(others)
+    others += run.read("also")
+    for name, pair in added_pairs(config).items():
+        scored = _frame(_networks(run.table(f"pair/{name}/")))
+        others += [row | {"added": name} for row in drawn_rows(pair, scored)]
+    return DistillationResults(config, rows, _points(config, networks, line), line, others)
+
+
+def _networks(rows: DataFrame) -> list[dict[str, Any]]:
+    """A row for each network and seed, with its scores on the tests."""
     points = []
     scores = rows[rows.what == "score"]
     for (_, network), mine in scores.groupby(["seed", "network"], sort=False):
@@ -63,19 +82,13 @@ def read_results(run: Run) -> DistillationResults:
             point |= dict(zip(("id_low", "id_high"), id_accuracy.interval, strict=True))
             point |= dict(zip(("ood_low", "ood_high"), ood_accuracy.interval, strict=True))
         points.append(point | {"accuracies": (id_accuracy, ood_accuracy)})
-    table = _frame(points)
-    line = None
-    if config.sweep:
-        models = _standard(config, table)
-        # Networks that learned nothing are below `least_id` and determine no line.
-        if models.id[models.id < 1].nunique() > 1:
-            line = fitted(models.to_dict("records"))
-    others = run.read("standard")
-    if others:
-        line = fitted(others)
-    robustness = [_robustness(config, point, line) for point in points]
-    table = table.drop(columns=["tests", "accuracies"]).join(_frame(robustness))
-    return DistillationResults(config, rows, table, line, others + run.read("also"))
+    return points
+
+
+def _points(config: Config, networks: list[dict[str, Any]], line: Line | None) -> DataFrame:
+    """The networks with their effective robustness."""
+    robustness = [_robustness(config, point, line) for point in networks]
+    return _frame(networks).drop(columns=["tests", "accuracies"]).join(_frame(robustness))
 
 
 def fitted(models: Sequence[dict[str, Any]]) -> Line:
@@ -184,7 +197,12 @@ def finished_rows(folder: Path) -> list[dict[str, Any]]:
         raise RunError(f"{folder}: holds no finished run of {NAME} or {BASELINES}")
     if other.experiment == BASELINES:
         return baseline_rows(other.table("comparison"))
-    return [*other.read("standard"), *drawn_rows(read_results(other))]
+    results = read_results(other)
+    added = [
+        {key: value for key, value in row.items() if key != "added"}
+        for row in results.others if "added" in row
+    ]  # fmt: skip
+    return [*other.read("standard"), *drawn_rows(results.config, results.points), *added]
 
 
 def baseline_rows(table: DataFrame) -> list[dict[str, Any]]:
@@ -213,13 +231,17 @@ def baseline_rows(table: DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def drawn_rows(results: DistillationResults) -> list[dict[str, Any]]:
-    """Teacher, student and ERM of a run, as rows of Figure 1.
+def drawn_rows(config: Config, points: DataFrame) -> list[dict[str, Any]]:
+    """Teacher, student and ERM, as rows of Figure 1.
+
+    Args:
+        config: their config.
+        points: a row for each network and seed.
 
     Source: Fig. 1.
     """
-    networks = results.config.networks
-    points = results.points[results.points.network.isin(["teacher", "student", "ERM"])]
+    networks = config.networks
+    points = points[points.network.isin(["teacher", "student", "ERM"])]
     return [
         {"data": networks.data, "kind": f"{point['network']}, trained here"}
         | {"model": f"{point['network']} ({networks.teacher}), seed {point['seed']}"}

@@ -111,7 +111,7 @@ class ModelZoo:
         if TEACHER not in ordered and any(spec.learns == "features" for spec in ordered):
             ordered.insert(0, TEACHER)
         ordered.sort(key=lambda spec: (spec != TEACHER, spec.before is not None))
-        self._require_files(ordered)
+        require_files(self.missing_files(ordered))
         for index, spec in enumerate(ordered):
             doing = f"seed {self.seed}: {spec.name}"
             yield Stage(index / len(ordered), doing)
@@ -206,16 +206,19 @@ class ModelZoo:
         folder = Run.place(self.root, self.config.data, self._key)
         return (folder / "run.json").exists() and Run.load(folder).has(spec.part)
 
-    def _require_files(self, specs: Sequence[NetworkSpec]) -> None:
-        """Raise one error that names all missing data and weights."""
+    def missing_files(self, specs: Sequence[NetworkSpec]) -> list[str]:
+        """Return a message for each file or folder that untrained networks lack.
+
+        Args:
+            specs: the networks.
+        """
         missing = []
         for spec in specs:
             if self._kept(spec):
                 continue
             missing += _error_message(lambda spec=spec: self._file(spec))
             missing += _error_message(lambda spec=spec: self.benchmark(spec))
-        if missing:
-            raise ValueError(". Also: ".join(dict.fromkeys(missing)))
+        return list(dict.fromkeys(missing))
 
     def _make(self, spec: NetworkSpec, store: Run) -> Iterator[float]:
         """Train one network, write it, and yield the share done."""
@@ -469,6 +472,19 @@ class ModelZoo:
         with torch.no_grad():
             model.head.weight.copy_(weight)
             model.head.bias.copy_(probe.bias - weight @ probe.mean)
+
+
+def require_files(missing: Sequence[str]) -> None:
+    """Raise one error that names all missing data and weights.
+
+    Args:
+        missing: messages of `ModelZoo.missing_files`, of one zoo or several.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if missing:
+        raise ValueError(". Also: ".join(dict.fromkeys(missing)))
 
 
 class Captioner(nn.Module):
