@@ -38,6 +38,22 @@ def test_every_seed_is_stricter_than_the_mean():
     assert "in every seed" in claim([0.0, 4.0], low=1.0, every_seed=True).expected_range
 
 
+@pytest.mark.parametrize(
+    ("source", "low", "high", "range_source"),
+    [
+        ("Thm. 4.3", 0.8, None, "ours"),
+        ("Thm. 4.3", -0.1, 0.1, "ours"),
+        ("Thm. 4.3", 0.0, None, "Thm. 4.3"),
+        ("Fig. 6", None, 1.0, "Fig. 6"),
+        ("ours", 0.0, None, "ours"),
+    ],
+)
+def test_a_range_is_ours_unless_it_is_a_direction(source, low, high, range_source):
+    found = Claim("It grows", source, "growth", found=0.5, low=low, high=high)
+    assert found.range_source == found.record("toy")["range_source"] == range_source
+    assert found.expected_range.endswith("(ours)") is (range_source == "ours" != source)
+
+
 def test_a_claim_without_seeds_is_not_judged():
     found = claim([], low=1.0)
     assert found.holds is None

@@ -33,7 +33,7 @@ class Claim:
 
     >>> claim = Claim("The shift costs accuracy", "Thm. 4.3", "OOD risk", found=0.85, low=0.8)
     >>> claim.holds, claim.expected_range, claim.verdict
-    (True, '0.8 or more', 'holds')
+    (True, '0.8 or more (ours)', 'holds')
     """
 
     says: str
@@ -81,14 +81,28 @@ class Claim:
 
     @property
     def expected_range(self) -> str:
-        """The range in words: '0.75 or more', '0.82 to 0.88'."""
+        """The range in words, and whether it is ours: '0.75 or more (ours)', '0.82 to 0.88'.
+
+        For a statement that is ours, the range is, too.
+        """
         if self.low is not None and self.high is not None:
             text = f"{number(self.low)} to {number(self.high)}"
         elif self.low is not None:
             text = f"{number(self.low)} or more"
         else:
             text = "any" if self.high is None else f"{number(self.high)} or less"
-        return text if self.in_every_seed is None else f"{text}, in every seed"
+        text = text if self.in_every_seed is None else f"{text}, in every seed"
+        return f"{text} (ours)" if self.range_source == "ours" != self.source else text
+
+    @property
+    def range_source(self) -> str:
+        """Where the range stands: 'ours', or the source of a statement about a direction alone.
+
+        The papers state what grows, falls or stays, and hardly ever a range. A single bound of 0,
+        or of 1 for a ratio, is their statement itself; any other bound is ours.
+        """
+        bounds = [bound for bound in (self.low, self.high) if bound is not None]
+        return self.source if bounds in ([0], [1]) else "ours"
 
     def record(self, experiment: str) -> dict[str, Any]:
         """The claim as JSON values: what `contam claims --format json` prints."""
@@ -99,6 +113,7 @@ class Claim:
             "quantity": self.quantity,
             "published": self.published,
             "expected_range": self.expected_range,
+            "range_source": self.range_source,
             "found": _finite(self.found),
             "spread": _finite(self.spread),
             "n": self.n,
