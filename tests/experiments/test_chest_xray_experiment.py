@@ -8,7 +8,7 @@ from support import trees
 from support.experiment_runs import run_experiment
 from torch import nn
 
-from contam.data.drains import drawn_xrays
+from contam.data.drains import drain_pixels, drawn_xrays
 from contam.experiments.chest_xray import (
     EXPERIMENT,
     PAPER,
@@ -16,6 +16,7 @@ from contam.experiments.chest_xray import (
     DenseBlock,
     chest_depth,
     decorrelated,
+    drain_heat,
 )
 from contam.experiments.support.prediction_depth import over_nearest
 from contam.measures.depth import UNCERTAIN, Depths, Rule, Support, prediction_depth
@@ -28,6 +29,34 @@ def test_drains_agree_with_the_label_in_the_stated_share():
         assert float((domain.y == domain.data.domain).double().mean()) == pytest.approx(share)
     again = drawn_xrays(agreement=0.9, train=200, test=100, seed=1)
     assert torch.equal(shift.train[0].data.x, again.train[0].data.x)
+
+
+def test_drain_pixels_are_those_of_the_test_images():
+    test = drawn_xrays(agreement=0.9, train=20, test=60, seed=2).id_test.data
+    drains = drain_pixels(agreement=0.9, test=60, seed=2)
+    assert torch.equal(drains.flatten(1).any(dim=1), test.domain == 1)
+    # A drain is added to the texture and the digit, which are hardly negative anywhere.
+    assert (test.x[:, 0][drains] > 0.4).all()
+    assert 0.02 < float(drains[test.domain == 1].double().mean()) < 0.3
+
+
+def test_heat_of_a_network_that_reads_the_drain_alone_lies_on_it():
+    config = SMOKE.model_copy(update={"heated": 20})
+    shift = drawn_xrays(agreement=config.agreement, train=config.train, test=config.test, seed=0)
+    brightness = nn.Conv2d(3, 1, 1, bias=False)
+    nn.init.constant_(brightness.weight, 1 / 3)
+    shares = []
+    for threshold in (0.9, -5.0):
+        # Beside the drain and the digit, the picture stays below 0.3.
+        network = nn.Sequential(
+            brightness, nn.Threshold(threshold, 0.0), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            nn.Linear(1, 2),
+        )  # fmt: skip
+        row, arrays = drain_heat(config, network, shift, 0, {"probes": ["1"], "shares": [1.0]})
+        assert row["heat_low"] <= row["heat"] <= row["heat_high"] and row["heat_layer"] == "1"
+        assert arrays["heat"].shape == (8, 32, 32)
+        shares.append(row["heat"])
+    assert shares[0] > max(2 * row["even"], shares[1])
 
 
 def test_the_control_keeps_images_whose_group_is_independent_of_the_label():

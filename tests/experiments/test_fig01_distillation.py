@@ -57,7 +57,7 @@ def test_pairs_without_their_files_are_reported_in_one_line(tmp_path):
     folders = {"folder": tmp_path / "data", "weights": tmp_path / "weights"}
     everything = ("imagenet", "iwildcam", "camelyon17", "domainnet")
     for preset, data in (("five_pairs", ("imagenet",)), ("figure_1", everything)):
-        config = EXPERIMENT.presets[preset]
+        config = Config.model_validate(EXPERIMENT.presets[preset])
         config = config.model_copy(update={"networks": config.networks.model_copy(update=folders)})
         with (
             Run.start(tmp_path / "runs", EXPERIMENT.name, config) as run,

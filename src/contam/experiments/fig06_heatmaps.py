@@ -226,8 +226,8 @@ def _restyled(config: Config, zoo: ModelZoo, spec: NetworkSpec, shift: str) -> C
 
     def at(strength: float) -> Batch:
         # The statistics are those of pixels in [0, 1], not of normalized colors.
-        pixels = [(x * std + mean).clamp(0, 1) for x in (images.x, styles)]
-        return images._replace(x=(restyled(*pixels, strength) - mean) / std)
+        content, style = ((x * std + mean).clamp(0, 1) for x in (images.x, styles))
+        return images._replace(x=(restyled(content, style, strength) - mean) / std)
 
     return ChangedImages(at, None, own.classes)
 
