@@ -174,6 +174,39 @@ def test_every_field_of_the_setting_is_a_flag(capsys, command):
     assert [name for name in FIELDS if not re.search(rf"--{name}\b", printed)] == []
 
 
+BESIDE_DEEP = ("joint_law", "contamination_pairs")
+"""Experiments with two-layer networks and deep ones, whose fields have prefixes."""
+
+
+@pytest.mark.parametrize("name", BESIDE_DEEP)
+def test_every_field_of_a_setting_beside_deep_networks_is_a_flag(capsys, name):
+    with pytest.raises(SystemExit):
+        cli.main(["run", name, "--help"])
+    printed = capsys.readouterr().out
+    missing = [n for n in FIELDS if not re.search(rf"--setting\.(\S+\.)?{n}\b", printed)]
+    assert missing == []
+    flags = ("--setting.width", 32, "--setting.data.features.core", 16, "--setting.step-size", 0.5)
+    _, out, _ = run_contam(capsys, "run", name, "smoke", *flags, "--print-config")
+    config: Any = experiments.named(name).presets["smoke"]
+    read = type(config).model_validate(yaml.safe_load(out))
+    assert (read.setting.width, read.setting.step_size) == (32, 0.5)
+    assert read.setting.data.features.core == 16
+    assert read == config.model_copy(update={"setting": read.setting})
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "message"),
+    [
+        ("joint_law", ("--setting.data.correlation", 0.5), "data.correlation of the setting must"),
+        ("joint_law", ("--setting.loss", "squared"), "loss must be hinge"),
+        ("contamination_pairs", ("--setting.depth", 2), "depth of the setting must keep"),
+    ],
+)
+def test_a_field_that_the_experiment_sets_itself_is_one_line(capsys, name, flags, message):
+    code, _, err = run_contam(capsys, "run", name, "smoke", *flags, "--print-config")
+    assert code == 2 and err.startswith(f"contam: {message}") and err.count("\n") == 1
+
+
 @pytest.mark.parametrize("name", TWO_LAYER)
 def test_flags_change_nested_fields(capsys, name):
     flags = ("--depth", 2, "--core-weights", "beta:2:5", "--background-weights", "two_point:0.3")

@@ -5,7 +5,7 @@ import re
 import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import make_dataclass
+from dataclasses import is_dataclass, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -134,10 +134,13 @@ def _cpu_time(run: "Run") -> str:
 
 def flags_of(experiment: "Experiment") -> Any:
     """The record of an experiment's flags: the fields of its config, and those of every run."""
+    from pydantic import BaseModel
+
     config = experiment.presets["laptop"]
     settings: Any = Annotated[type(config), tyro.conf.arg(name="")]
-    if "setting" in type(config).model_fields:
-        # The parts of a two-layer network have no field in common; recipes of networks do.
+    parts = [name for name, value in config if isinstance(value, BaseModel) or is_dataclass(value)]
+    if parts == ["setting"]:
+        # The parts of a setting have no field in common with each other; other parts do.
         settings = Annotated[settings, tyro.conf.OmitArgPrefixes]
     return make_dataclass(
         "Flags",

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple
 import pandas
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, Field, PositiveInt, model_validator
 from torch import Tensor
 
 from contam.data.objects import Core
@@ -47,6 +47,7 @@ from contam.experiments.support.paired_networks import (
     accuracy,
     without_learning,
 )
+from contam.experiments.support.two_layer_runs import changed_fields
 from contam.experiments.support.untrained_controls import CONTROLS
 from contam.measures.attenuation import above_one
 from contam.measures.correlation import Correlation, rank_correlation, spearman
@@ -55,7 +56,7 @@ from contam.measures.intervals import Estimate, bootstrap
 from contam.plots import Figure, bars, matrix, scatter, share_axes
 from contam.rng import generator_for
 from contam.run import DataFrame, Run
-from contam.theory.distribution import DataModel, Uniform
+from contam.theory.distribution import Uniform
 from contam.theory.setting import Setting
 from contam.theory.trajectory import simulate
 
@@ -64,8 +65,13 @@ TWO_LAYER = (
     "ReLU, centered inputs",
 )  # fmt: skip
 """Two-layer networks: from the most contaminated to two that are not contaminated."""
-CENTERED_DATA = DataModel(background_weights=Uniform(-0.5, 0.5), ood_weights=Uniform(-1.5, -0.5))
-"""The theory's data with inputs from which their mean is subtracted."""
+FIXED = (
+    "activation", "slope", "depth", "bias", "head", "initialization", "loss", "optimizer",
+    "ambient", "intervention", "data.features.dictionary", "data.features.coherence",
+    "data.core_weights", "data.background_weights", "data.ood_weights", "data.classes",
+    "data.core_shape",
+)  # fmt: skip
+"""Fields of the setting that `TWO_LAYER` varies, or for which the measures are not defined."""
 RISKS = {
     "id": "ID",
     "flipped": "background flipped",
@@ -122,15 +128,23 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     """Images of the ID test whose backgrounds are changed."""
     objects: Annotated[int, Field(gt=0, multiple_of=10)] = 50
     """Objects that are shown on every background of a list, a multiple of 10."""
-    two_layer_steps: PositiveInt = 200
-    two_layer_step_size: PositiveFloat = 1.0
-    two_layer_batch: PositiveInt = 500
-    """Fresh examples for each step of a two-layer network."""
+    setting: Setting = Setting(batch_size=500)
+    """The two-layer networks; their activation function and the center of their inputs vary."""
     two_layer_seeds: PositiveInt = 4
+    """Repetitions of every two-layer network."""
     least_id: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Pairs whose plain network has a lower ID accuracy are left out: it has too little to lose."""
     seeds: PositiveInt = 1
     """Repetitions of every pair with other images and weights, on the same families."""
+
+    @model_validator(mode="after")
+    def _is_the_theory_of_the_readings(self) -> "Config":
+        if changed := changed_fields(self.setting, FIXED):
+            raise ValueError(
+                f"{' and '.join(changed)} of the setting must keep the default: the two-layer "
+                "networks vary it, or their measures are not defined for other values"
+            )
+        return self
 
     @property
     def settings(self) -> list[PairSetting]:
@@ -159,8 +173,7 @@ SMOKE = FULL.model_copy(
         "ways": ("centered", "masked"),
         "images": 40,
         "objects": 20,
-        "two_layer_steps": 60,
-        "two_layer_batch": 128,
+        "setting": Setting(steps=60, batch_size=128),
         "two_layer_seeds": 1,
         "least_id": 0.0,
     }
@@ -201,16 +214,17 @@ def two_layer_setting(config: Config, name: str) -> Setting:
     >>> two_layer_setting(Config(), "leaky ReLU 0.3").slope
     0.3
     """
-    setting = Setting(
-        steps=config.two_layer_steps,
-        step_size=config.two_layer_step_size,
-        batch_size=config.two_layer_batch,
-    )
+    setting = config.setting
     if name == "linear":
         return replace(setting, activation="identity")
     if name.startswith("leaky ReLU "):
         return replace(setting, activation="leaky_relu", slope=float(name.rpartition(" ")[2]))
-    return replace(setting, data=CENTERED_DATA) if "centered" in name else setting
+    if "centered" not in name:
+        return setting
+    background, ood = Uniform(-0.5, 0.5), Uniform(-1.5, -0.5)
+    return replace(
+        setting, data=replace(setting.data, background_weights=background, ood_weights=ood)
+    )
 
 
 def network_row(
@@ -742,7 +756,7 @@ def null(config: Config) -> Config:
     return config.model_copy(
         update={
             "networks": without_learning(config.networks),
-            "two_layer_step_size": NULL_STEP_SIZE,
+            "setting": replace(config.setting, step_size=NULL_STEP_SIZE),
         }
     )
 

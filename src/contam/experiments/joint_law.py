@@ -13,7 +13,14 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 from torch import Tensor, nn
 
 from contam.batch import Batch, Domain, Shift
@@ -29,7 +36,7 @@ from contam.experiment import (
     judge_all,
 )
 from contam.experiments.support.prediction_depth import depth_row, network
-from contam.experiments.support.two_layer_runs import train_into
+from contam.experiments.support.two_layer_runs import changed_fields, train_into
 from contam.experiments.support.untrained_controls import (
     CALIBRATED,
     CONTROLS,
@@ -44,7 +51,7 @@ from contam.measures.layerwise import predictions
 from contam.plots import Figure, bars, contact_sheet, lines, matrix, over_seeds
 from contam.rng import bit_generator_for, generator_for
 from contam.run import DataFrame, Run
-from contam.theory.distribution import DataModel, Uniform
+from contam.theory.distribution import Uniform
 from contam.theory.risks import held_out, risk
 from contam.theory.setting import Setting
 from contam.theory.trajectory import State
@@ -65,7 +72,22 @@ BEYOND = tuple(f"beyond_{control}" for control in CONTROLS)
 SHOWN = 10
 """Number of pictures of a background in the figure."""
 
+SWEPT = ("data.background_weights", "data.ood_weights", "data.correlation")
+"""Fields of the setting that sizes and correlations determine."""
+
 Correlation = Annotated[float, Field(ge=0, le=1)]
+
+
+class DeepNetworks(BaseModel, frozen=True, extra="forbid"):
+    """Size and training of the deep networks."""
+
+    width: PositiveInt = 12
+    """Channels of the first stage."""
+    epochs: PositiveInt = 8
+    batch_size: PositiveInt = 32
+    step_size: PositiveFloat = 3e-3
+    """Maximum step size of AdamW."""
+    weight_decay: NonNegativeFloat = 0.05
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
@@ -79,31 +101,38 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     """Standard deviations of a background's pixels, from hard to see to easy."""
     sizes: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.25, 0.5, 1.0, 2.0)
     """Largest background weights in the theory, where that of a core feature is 1."""
-    steps: PositiveInt = 200
-    """Steps of a two-layer network."""
-    two_layer_step_size: PositiveFloat = 1.0
-    width: PositiveInt = 12
-    """Channels of the first stage of a deep network."""
-    epochs: PositiveInt = 8
-    batch_size: PositiveInt = 32
-    step_size: PositiveFloat = 3e-3
-    """Maximum step size of AdamW for deep networks."""
-    weight_decay: NonNegativeFloat = 0.05
+    setting: Setting = Setting()
+    """The two-layer networks; sizes and correlations change their data."""
+    deep: DeepNetworks = DeepNetworks()
+    """The deep networks."""
     train: PositiveInt = 1600
+    """Training pictures of a deep network."""
     test: PositiveInt = 800
     per_class: PositiveInt = 500
     """Training pictures of each class in the support of prediction depth."""
     rule: Rule = Rule()
     seeds: PositiveInt = 5
 
+    @model_validator(mode="after")
+    def _is_the_theory_of_the_claims(self) -> "Config":
+        if changed := changed_fields(self.setting, SWEPT):
+            raise ValueError(
+                f"{' and '.join(changed)} of the setting must keep the default: sizes and "
+                "correlations set it"
+            )
+        if self.setting.loss != "hinge" or self.setting.data.classes != 2:
+            raise ValueError("loss must be hinge and classes 2, which the claims are about")
+        return self
+
 
 FULL = Config()
 LAPTOP = Config(correlations=(0, 0.5, 0.9, 1), seeds=3)
 SMOKE = LAPTOP.model_copy(
     update={
-        "correlations": (0, 1), "contrasts": (0.05, 1.0), "sizes": (0.5, 1.0), "steps": 40,
-        "width": 4, "epochs": 2, "batch_size": 8, "step_size": 1e-2, "train": 80, "test": 40,
-        "per_class": 30, "rule": Rule(k=9), "seeds": 1,
+        "correlations": (0, 1), "contrasts": (0.05, 1.0), "sizes": (0.5, 1.0),
+        "setting": Setting(steps=40),
+        "deep": DeepNetworks(width=4, epochs=2, batch_size=8, step_size=1e-2),
+        "train": 80, "test": 40, "per_class": 30, "rule": Rule(k=9), "seeds": 1,
     }
 )  # fmt: skip
 
@@ -170,11 +199,11 @@ def shift_of(config: Config, cell: DeepCell, seed: int) -> Shift:
 
 def setting_of(config: Config, size: float, correlation: float) -> Setting:
     """The setting of a two-layer network whose background weights go up to `size`."""
-    data = DataModel(
-        background_weights=Uniform(0.0, size), ood_weights=Uniform(-size, 0.0),
-        correlation=correlation,
+    data = replace(
+        config.setting.data, background_weights=Uniform(0.0, size),
+        ood_weights=Uniform(-size, 0.0), correlation=correlation,
     )  # fmt: skip
-    return Setting(data=data, steps=config.steps, step_size=config.two_layer_step_size)
+    return replace(config.setting, data=data)
 
 
 def deep_cells(config: Config) -> list[DeepCell]:
@@ -230,8 +259,9 @@ def _deep(config: Config, run: Run, cell: DeepCell, seed: int) -> Iterator[float
         return
     shift = shift_of(config, cell, seed)
     tests = {"id": shift.id_test, "randomized": shift.ood_tests[0], "reversed": shift.ood_tests[1]}
-    model = network("resnet8", config.width, seed)
-    epoch = config.train // config.batch_size
+    deep = config.deep
+    model = network("resnet8", deep.width, seed)
+    epoch = config.train // deep.batch_size
 
     def measured(state: str, one: nn.Module) -> dict[str, Any]:
         row = cell._asdict() | {"seed": seed, "state": state}
@@ -249,9 +279,9 @@ def _deep(config: Config, run: Run, cell: DeepCell, seed: int) -> Iterator[float
         run,
         part,
         partial(
-            fit, model, shift, epochs=config.epochs, batch_size=config.batch_size,
-            step_size=config.step_size, weight_decay=config.weight_decay, seed=seed,
-            report_every=config.epochs * epoch,
+            fit, model, shift, epochs=deep.epochs, batch_size=deep.batch_size,
+            step_size=deep.step_size, weight_decay=deep.weight_decay, seed=seed,
+            report_every=deep.epochs * epoch,
         ),
         measure=lambda stage: [measured(TRAINED, model)],
         before=before,
@@ -601,9 +631,9 @@ def summarize(run: Run) -> str:
 
 
 def _null(config: Config) -> Config:
-    return config.model_copy(
-        update={"step_size": NULL_STEP_SIZE, "two_layer_step_size": NULL_STEP_SIZE}
-    )
+    deep = config.deep.model_copy(update={"step_size": NULL_STEP_SIZE})
+    setting = replace(config.setting, step_size=NULL_STEP_SIZE)
+    return config.model_copy(update={"deep": deep, "setting": setting})
 
 
 EXPERIMENT = Experiment(

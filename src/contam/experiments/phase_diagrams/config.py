@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from contam.experiment import NULL_STEP_SIZE
+from contam.experiments.support.two_layer_runs import changed_fields
 from contam.theory.distribution import DataModel
 from contam.theory.features import FeatureModel
 from contam.theory.setting import Activation, Setting
@@ -17,6 +18,13 @@ Name = Literal[
 """The diagrams, each named after what varies in it."""
 WeightsName = Literal["uniform", "two-point", "sparse", "heavy-tailed"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+CENTRAL = (
+    "depth", "activation", "bias", "head", "initialization", "loss", "optimizer", "examples",
+    "ambient", "data.features.dictionary", "data.features.coherence", "data.core_weights",
+    "data.background_weights", "data.ood_weights", "data.classes", "data.correlation",
+    "data.coupling", "data.core_shape",
+)  # fmt: skip
+"""Fields of a setting that only diagrams may change."""
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
@@ -71,26 +79,12 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _is_standard(self) -> "Config":
-        if uncentered(self.setting):
+        if changed := changed_fields(self.setting, CENTRAL):
             raise ValueError(
-                f"{', '.join(uncentered(self.setting))} of the setting must keep the default: a "
-                "diagram sets it; of data, set the numbers of features alone"
+                f"{', '.join(changed)} of the setting must keep the default: a diagram sets it; of "
+                "data, set the numbers of features alone"
             )
         return self
-
-
-def uncentered(setting: Setting) -> list[str]:
-    """Fields of a setting that only diagrams may change, and that differ from their defaults.
-
-    >>> uncentered(Setting(width=64, depth=2))
-    ['depth']
-    """
-    features = setting.data.features
-    own = FeatureModel(features.core, features.background, features.dimension)
-    plain = replace(Setting(), data=DataModel(own))
-    fields = ("data", "depth", "activation", "bias", "head", "loss", "optimizer", "ambient",
-              "examples", "initialization")  # fmt: skip
-    return [name for name in fields if getattr(setting, name) != getattr(plain, name)]
 
 
 FULL = Config()

@@ -224,7 +224,7 @@ def two_layer_readings(state: State, *, examples: int = 4096, shown: int = 40) -
     shrunk = (1 - setting.step_size * setting.weight_decay) ** setting.steps
     weights = torch.randn(setting.width, NEW_DIRECTIONS, generator=draws)
     weights *= shrunk / math.sqrt(setting.data.features.dimension)
-    new = torch.rand(examples, NEW_DIRECTIONS, generator=draws) @ weights.to(setting.dtype).T
+    new = (torch.rand(examples, NEW_DIRECTIONS, generator=draws) @ weights.T).to(setting.dtype)
     network = state.network
     mean = float(setting.data.means[core:].mean())
     absent = mean - MEAN_WEIGHT  # Centered inputs have a background of 0 at its mean.

@@ -1,7 +1,8 @@
 """Trains two-layer networks into the parts of a run, and reads them as columns and curves."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,20 @@ def train_into(
         ],
     )
     run.write(part, records, arrays(state) if arrays is not None else None)
+
+
+def changed_fields(setting: Setting, names: Iterable[str]) -> list[str]:
+    """Return those of some fields of a setting that differ from the default setting.
+
+    Args:
+        setting: the setting.
+        names: the fields to compare, such as "data.correlation".
+
+    >>> changed_fields(Setting(depth=2, width=64), ["depth", "data.correlation"])
+    ['depth']
+    """
+    default = Setting()
+    return [name for name in names if attrgetter(name)(setting) != attrgetter(name)(default)]
 
 
 def report_steps(steps: int, points: int) -> list[int]:
