@@ -7,6 +7,8 @@ from support.networks import smooth_network
 from support.two_parameters import START, made, risk_gradient, two_domains
 
 from contam.rng import seeded
+from contam.training.algorithms import Algorithm
+from contam.training.algorithms.erm import ERM
 from contam.training.algorithms.mldg import MLDG, MLDGSettings, first_adam_step, meta_pairs
 
 
@@ -47,18 +49,65 @@ def test_every_domain_is_used_on_one_side(domains, meta_test):
     assert len(pairs) == max(len(train), len(test)) == len(set(pairs))
 
 
-def test_without_meta_test_its_gradient_is_that_of_erm():
-    """With the same data in every domain, since only meta-training domains are used."""
+@pytest.mark.parametrize(("domains", "meta_test"), [(2, 1), (4, 2)])
+def test_with_a_vanishing_inner_step_its_gradient_is_that_of_erm(domains, meta_test):
+    """As many domains on both sides, so that each contributes its gradient at the weights once."""
+    batches = domain_batches(*[6] * domains)
+    mldg = mldg_of(domains, step_size=1e-12, meta_test_domains=meta_test)
+    erm = ERM(smooth_network(), domains=domains, classes=3, seed=0)
+    mldg.step(batches)
+    erm.step(batches)
+    for gradient, expected in zip(gradients(mldg), gradients(erm), strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-8, atol=1e-11)
+
+
+def test_a_small_inner_step_adds_the_derivative_of_the_other_domains_gradient():
+    """Minus the step times the Hessian of one risk and the signs of the other's gradient."""
+    step, batches = 1e-8, domain_batches(6, 6)
+    shifts = []
+    for size in (step, 1e-12):
+        mldg = mldg_of(2, step_size=size, meta_test_domains=1)
+        with seeded(0, "step"):
+            mldg.step(batches)
+        shifts.append(torch.cat([gradient.flatten() for gradient in gradients(mldg)]))
+    with seeded(0, "step"):
+        train, test = torch.randperm(2).tolist()
     network = smooth_network()
+    parameters = list(network.parameters())
+
+    def gradient_on(batch):
+        risk = torch.nn.functional.cross_entropy(network(batch.x), batch.y)
+        return torch.autograd.grad(risk, parameters, create_graph=True)
+
+    moves = [g.detach() / (g.detach().abs() + 1e-8) for g in gradient_on(batches[train])]
+    product = torch.autograd.grad(gradient_on(batches[test]), parameters, moves)
+    expected = -torch.cat([part.flatten() for part in product]) / 2
+    torch.testing.assert_close((shifts[0] - shifts[1]) / step, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_without_meta_test_it_trains_as_erm_on_equal_domains():
+    """Two of the three domains are meta-training domains, and Adam ignores the factor of 2/3."""
     batches = domain_batches(6) * 3
-    settings = MLDGSettings(beta=0, meta_test_domains=1)
-    MLDG(network, domains=3, classes=3, settings=settings, seed=0).step(batches)
-    plain = smooth_network()
-    torch.nn.functional.cross_entropy(plain(batches[0].x), batches[0].y).backward()
-    # Two of the three domains are meta-training domains.
-    for found, expected in zip(network.parameters(), plain.parameters(), strict=True):
-        assert found.grad is not None and expected.grad is not None
-        torch.testing.assert_close(found.grad, expected.grad * 2 / 3)
+    mldg = mldg_of(3, beta=0, meta_test_domains=1)
+    erm = ERM(smooth_network(), domains=3, classes=3, seed=0)
+    for _ in range(5):
+        mldg.step(batches)
+        erm.step(batches)
+    for found, expected in zip(mldg.network.parameters(), erm.network.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def mldg_of(domains: int, **settings: float) -> MLDG:
+    """MLDG on a smooth network."""
+    chosen = MLDGSettings.model_validate(settings)
+    return MLDG(smooth_network(), domains=domains, classes=3, settings=chosen, seed=0)
+
+
+def gradients(algorithm: Algorithm) -> list[torch.Tensor]:
+    """What the last step left in the parameters."""
+    left = [parameter.grad for parameter in algorithm.network.parameters()]
+    assert None not in left
+    return [gradient for gradient in left if gradient is not None]
 
 
 def test_the_split_depends_on_the_random_state():
