@@ -15,11 +15,14 @@ import pytest
 import yaml
 from PIL import Image
 from support.command_line import run_contam
+from support.small_audits import small_audit
+from support.toy_experiment import Config
 
 import contam
 from contam import cli, experiments
 from contam.cli import progress
 from contam.experiment import NULL_STEP_SIZE
+from contam.run import Run
 from contam.theory.distribution import Beta, DataModel, TwoPoint
 from contam.theory.features import FeatureModel
 from contam.theory.intervention import Intervention
@@ -314,6 +317,26 @@ def test_figures_that_cannot_be_written_are_reported_in_one_line(capsys, folder,
     code, _, err = run_contam(capsys, "figures", folder, *flags)
     assert code == 2
     assert line in err and err.count("\n") == 1
+
+
+def test_figures_of_an_audit_are_written_and_a_trial_has_none(capsys, tmp_path):
+    good = [True] * 8 + [False] * 2
+    small_audit({"day": good, "night": good[::-1]}, lost={"night": {"corruption": 0.1}}).save(
+        tmp_path / "audit"
+    )
+    command = ("figures", tmp_path / "audit", "--out", tmp_path)
+    code, out, err = run_contam(capsys, *command, "--format", "svg")
+    assert (code, err) == (0, "")
+    (path,) = tmp_path.glob("*.svg")
+    assert path.name == "audit-1-accuracy-and-lost-points.svg" and str(path) in out
+    run_contam(capsys, *command, "--format", "json")
+    assert {"data": "night", "cause": "corruption"}.items() <= json.loads(
+        path.with_suffix(".json").read_text()
+    )[-1].items()
+    with Run.start(tmp_path, "trial", Config()) as run:
+        run.finish()
+    code, _, err = run_contam(capsys, "figures", run.folder)
+    assert code == 2 and "a trial has no figures" in err and err.count("\n") == 1
 
 
 def test_report_writes_a_page(capsys, folder, tmp_path):

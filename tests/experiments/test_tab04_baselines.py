@@ -14,10 +14,11 @@ from torch import nn
 
 from contam.data import pacs
 from contam.experiments import named
+from contam.experiments.support.model_zoo import STORE
 from contam.experiments.tab04_baselines import trainings
 from contam.experiments.tab04_baselines.claims import claims
 from contam.experiments.tab04_baselines.evaluation import evaluate
-from contam.experiments.tab04_baselines.experiment import SMOKE, cells_of
+from contam.experiments.tab04_baselines.experiment import BY_NAME, SMOKE, cells_of
 from contam.experiments.tab04_baselines.methods import METHODS, PAPER, find_method
 from contam.experiments.tab04_baselines.problems import BaselineNetworks, read_problem
 from contam.experiments.tab04_baselines.results import Config, comparison, read_results
@@ -25,6 +26,7 @@ from contam.experiments.tab04_baselines.trainings import settings_of
 from contam.models.classifier import Classifier
 from contam.run import Run
 from contam.training.algorithms import ALGORITHMS, AlgorithmSettings, NotFiniteError
+from contam.training.domainbed import pooled_domain
 
 TINY = SMOKE.networks
 EXPERIMENT = named("tab04_baselines")
@@ -32,6 +34,83 @@ EXPERIMENT = named("tab04_baselines")
 
 def test_all_baselines_of_the_paper_are_methods():
     assert set(PAPER) <= set(ALGORITHMS) <= set(METHODS)
+
+
+SPECIFIED = (
+    *PAPER, "Fishr", "SWAD", "large dropout", "centering", "instance norm", "leaky activations",
+    "background difference", "fresh head", "last-layer retraining, 8 OOD labels per class",
+    "group-balanced head",
+    "domain erasure", "batch-norm statistics", "centered maps", "weight interpolation",
+    "prior correction", "core projection", "background swap", "background negatives",
+    "plain backgrounds", "stop gradient", "pooled sampling", "teacher", "distillation",
+)  # fmt: skip
+"""What a comparison should have; ERM has balanced domains, which pooled sampling undoes."""
+
+
+def test_every_method_that_a_comparison_should_have_is_in_the_table():
+    assert [name for name in SPECIFIED if name not in METHODS] == []
+    assert all(m.kind == "reference" or m.target is not None for m in METHODS.values())
+
+
+def test_presets_have_every_method_that_is_not_compared_by_name_only():
+    assert set(METHODS) - set(EXPERIMENT.presets["laptop"].methods) == set(BY_NAME)
+    assert set(BY_NAME) == {"pooled sampling", "fine-tuning", "weight interpolation"}
+
+
+def test_balanced_domains_are_what_erm_has():
+    with pytest.raises(ValueError, match=r"^ERM already has balanced domains.*'pooled sampling'"):
+        find_method("balanced-domains")
+
+
+def test_pooled_sampling_draws_as_many_images_from_all_domains_together(tmp_path, monkeypatch):
+    taken = []
+
+    def fit(algorithm: Any, shift: Any, **_: Any) -> Iterator[Any]:
+        taken.append((algorithm.settings.batch_size, shift.train))
+        raise NotFiniteError("enough")
+        yield
+
+    monkeypatch.setattr(trainings, "fit_algorithm", fit)
+    problem = read_problem("shapes", TINY, trial=0)
+    with Run.start(tmp_path, "store", TINY) as store:
+        for name in ("CORAL", "pooled sampling"):
+            cell = trainings.TrainingCell(METHODS[name], 0)
+            assert not list(trainings.train_cell(cell, problem, TINY, store, trial=0))
+    (size, domains), (pooled_size, (pooled,)) = taken
+    assert pooled_size == len(domains) * size and len(pooled) == sum(map(len, domains))
+    assert torch.equal(pooled.data.x, torch.cat([domain.data.x for domain in domains]))
+
+
+def test_pooled_images_in_files_are_augmented_and_keep_their_domains(tmp_path):
+    problem = read_problem("folder", own_folder(tmp_path), trial=0)
+    inner = [split.inner for split in problem.train]
+    pooled = pooled_domain("all", inner)
+    assert isinstance(pooled, FolderDomain) and pooled.augments and pooled.name == "all"
+    assert pooled.files == tuple(path for domain in inner for path in domain.files)
+    assert pooled.origin.unique().tolist() == [0, 1]
+
+
+@pytest.mark.slow
+def test_weight_interpolation_is_the_mean_of_the_teacher_and_its_fine_tuned_weights(tmp_path):
+    config = small("weight interpolation", "pooled sampling")
+    run = run_experiment(EXPERIMENT, config, tmp_path)
+    results = read_results(run)
+    assert set(results.networks.method) == {
+        "ERM", "teacher", "fine-tuning", "weight interpolation", "pooled sampling",
+    }  # fmt: skip
+    (folder,) = (tmp_path / STORE).glob("baselines-*")
+    store = Run.load(folder)
+    teacher, tuned = (store.arrays(f"{name}/draw0") for name in ("teacher", "fine-tuning"))
+    assert not torch.equal(teacher["head.weight"], tuned["head.weight"])
+    network = TINY.build(10, seed=0)
+    network.load_state_dict(
+        {name: (value + tuned[name]) / 2 if value.is_floating_point() else tuned[name]
+         for name, value in teacher.items()}
+    )  # fmt: skip
+    problem = read_problem("shapes", TINY, trial=0)
+    by_hand = [row for row in evaluate(network.eval(), problem) if row["what"] == "accuracy"]
+    stored = [r for r in store.read("weight_interpolation/draw0") if r["what"] == "accuracy"]
+    assert [row["accuracy"] for row in by_hand] == [row["accuracy"] for row in stored]
 
 
 def test_the_embedded_benchmark_is_split_by_family_and_its_tests_are_not_trained_on():

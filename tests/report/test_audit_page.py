@@ -6,6 +6,7 @@ import json
 import math
 import re
 from itertools import pairwise
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -18,8 +19,9 @@ from contam.auditing.records import UNDECIDED, AuditRecord, Interval, Score
 from contam.auditing.slices import worst_slices
 from contam.measures.attenuation import ABOVE_ONE
 from contam.report import audit_ledger, audit_words
-from contam.report.audit_figures import of_layers, of_projection, of_rates
+from contam.report.audit_figures import of_audit, of_layers, of_projection, of_rates
 from contam.report.audit_page import IMAGE_BYTES, NEURONS_SHOWN, NEURONS_WITHOUT_SCRIPT
+from contam.report.figure_files import figure_file
 from contam.report.strip import WIDTH
 
 RECORDS = {"whole": audit(), "narrow": narrow(), "hostile": hostile(HOSTILE), "long": hostile(LONG)}
@@ -319,6 +321,29 @@ def test_absent_evidence_is_not_drawn() -> None:
     assert of_layers(RECORDS["narrow"]) == []
     assert of_projection(RECORDS["narrow"]) == ()
     assert of_rates(RECORDS["narrow"]) is None
+
+
+def test_an_audit_has_figures_of_everything_that_it_measured() -> None:
+    record = RECORDS["whole"]
+    loss, *layers, rates, neurons, projection = of_audit(record)
+    assert [figure.title for figure in layers] == [f.title for f in of_layers(record)]
+    accuracies = {row["data"]: row["accuracy"] for row in loss.rows if "accuracy" in row}
+    assert accuracies == {s.name: s.overall.accuracy.value for s in record.sets}
+    points = [row["points"] for row in loss.rows if row.get("data") == "textures"
+              and "points" in row]  # fmt: skip
+    assert sum(points) == pytest.approx(100 * record.ledgers[0].loss.value)
+    assert len(rates.rows) == len(record.sets) * len(record.classes)
+    assert len(neurons.panels) == 3 and len(projection.rows) == 150
+    assert [figure.title for figure in of_audit(RECORDS["narrow"])] == ["Accuracy and lost points"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECORDS)
+def test_every_figure_of_an_audit_can_be_drawn_as_a_file(name: str) -> None:
+    for figure in of_audit(RECORDS[name]):
+        assert not any(panel.empty for panel in figure.panels)
+        drawn = figure_file(figure, "svg", 234.0).content
+        assert drawn.startswith(b"<svg") and ElementTree.fromstring(drawn).tag.endswith("svg")
 
 
 def test_a_measure_without_numbers_has_no_panel() -> None:

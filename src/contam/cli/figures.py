@@ -1,4 +1,4 @@
-"""`contam figures`: write the figures of runs as files for papers, or their numbers as tables."""
+"""`contam figures`: write figures of runs and audits as files, or their numbers as tables."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +11,7 @@ from contam.cli.parsing import nearest
 from contam.cli.progress import ProgressDisplay
 
 if TYPE_CHECKING:
+    from contam.auditing.result import Audit
     from contam.plots import Figure
     from contam.run import Run
 
@@ -29,12 +30,12 @@ def figures(
     only: tuple[str, ...] = (),
     out: Path = Path("figures"),
 ) -> int:
-    """Write the figures of runs as files: drawings for a paper, or tables of their numbers.
+    """Write the figures of runs and audits as files: drawings, or tables of their numbers.
 
     PDF files have selectable text and embedded fonts; letters have 8 points.
 
     Args:
-        runs: folders of runs.
+        runs: folders of runs, or of audits.
         file_format: pdf, svg and png (300 dots per inch) are drawings; the others are tables of the
             numbers that a figure shows.
         width: width of a drawing with its unit (in, cm, mm, pt): 3.25in is a column of a paper.
@@ -44,7 +45,7 @@ def figures(
     from contam.report.figure_files import points_of
 
     points = points_of(width)
-    loaded = load_runs(runs)
+    loaded = _loaded(runs)
     lines = []
     with ProgressDisplay("figures") as display:
         chosen = list(_chosen(loaded, only, display))
@@ -78,8 +79,40 @@ def _write(name: str, figure: "Figure", file_format: Format, points: float, out:
     return f"{path}  {remark}"
 
 
+def _loaded(folders: Sequence[Path]) -> "list[Run | Audit]":
+    """The finished runs and the audits in folders.
+
+    Raises:
+        ValueError: a folder holds neither, or a trial, which has no figures.
+    """
+    from contam.auditing.result import RECORD, Audit
+
+    if not folders:
+        raise ValueError("which run? give folders that 'contam run' or 'contam audit --out' wrote")
+    loaded: list[Run | Audit] = []
+    for folder in folders:
+        if (folder / RECORD).is_file():
+            loaded.append(Audit.load(folder))
+            continue
+        (run,) = load_runs([folder])
+        if run.experiment == "trial":
+            raise ValueError(f"{folder}: a trial has no figures; its page shows its numbers")
+        loaded.append(run)
+    return loaded
+
+
+def _drawn(result: "Run | Audit") -> "Sequence[Figure]":
+    from contam.auditing.result import Audit
+    from contam.report.audit_figures import of_audit
+
+    if isinstance(result, Audit):
+        return of_audit(result.evidence)
+    with result.reading():
+        return read_experiment(result).draw(result)
+
+
 def _chosen(
-    runs: "Sequence[Run]", only: Sequence[str], display: ProgressDisplay
+    loaded: "Sequence[Run | Audit]", only: Sequence[str], display: ProgressDisplay
 ) -> "Iterator[tuple[str, Figure]]":
     """The figures with their file names.
 
@@ -89,13 +122,12 @@ def _chosen(
     from contam.report.figure_files import name_of
 
     drawn = []
-    for place, run in enumerate(runs, 1):
-        display.update(DRAWN * (place - 1) / len(runs), f"drawing {run.experiment}")
+    for place, result in enumerate(loaded, 1):
+        kind = getattr(result, "experiment", "audit")
+        display.update(DRAWN * (place - 1) / len(loaded), f"drawing {kind}")
         # Several runs may be of one experiment.
-        prefix = f"{run.experiment}-{place}" if len(runs) > 1 else run.experiment
-        with run.reading():
-            figures = read_experiment(run).draw(run)
-        for number, figure in enumerate(figures, 1):
+        prefix = f"{kind}-{place}" if len(loaded) > 1 else kind
+        for number, figure in enumerate(_drawn(result), 1):
             drawn.append((f"{prefix}-{number}-{name_of(figure)}", str(number), figure))
     matched = set()
     for name, number, figure in drawn:

@@ -1,4 +1,4 @@
-"""The charts of an audit's page: layers by depth, neurons by value, projected examples."""
+"""The charts of an audit: lost points, layers by depth, neurons by value, projected examples."""
 
 import json
 import math
@@ -32,6 +32,84 @@ HISTOGRAMS: tuple[tuple[str, str, np.ndarray, dict[str, str]], ...] = (
     ("Activation rate", "share of positive activations", SHARE,
      {"ID": "rate_id", "OOD": "rate_ood"}),
 )  # fmt: skip
+
+
+def of_audit(record: AuditRecord) -> list[Figure]:
+    """Return all figures of an audit, for files.
+
+    Args:
+        record: the audit; what it did not measure has no figure.
+
+    >>> from contam.auditing.records import Score, SetScores, Verdict
+    >>> score = Score(correct=9, count=10, accuracy=Interval(value=0.9))
+    >>> record = AuditRecord(
+    ...     contam="1.0", model="ResNet", classes=("cat", "dog"),
+    ...     verdict=Verdict(
+    ...         cause="healthy", heading="Healthy", sentence="No failure.", reasons=(), steps=()),
+    ...     sets=(SetScores(name="photo", role="id", overall=score, by_class={}),))
+    >>> [figure.title for figure in of_audit(record)]
+    ['Accuracy and lost points']
+    """
+    rates, table = of_rates(record), record.neurons
+    figures = [_of_loss(record), *of_layers(record)]
+    if rates is not None:
+        figures.append(
+            Figure("Activation rates of the classes", "Mean over the neurons of the last layer "
+                   "with rates, by class.", "ours", (rates,), tuple(_rate_rows(record)))
+        )  # fmt: skip
+    if table is not None:
+        drawn = _histograms(record, len(table.index))
+        figures.append(
+            Figure("Neurons", "How many neurons have which value.", "ours",
+                   tuple(panel for panel, _ in drawn),
+                   tuple({"measure": panel.title} | row for panel, rows in drawn for row in rows))
+        )  # fmt: skip
+    if panels := of_projection(record):
+        plane = record.projection
+        assert plane is not None, "panels are of a projection"
+        columns = zip(plane.x, plane.y, plane.data, plane.label, plane.domain, strict=True)
+        rows = tuple(
+            {"x": x, "y": y, "data": data, "class": label, "domain": domain}
+            for x, y, data, label, domain in columns
+        )
+        figures.append(
+            Figure("Examples in two principal directions", f"Activations of {plane.layer}.",
+                   "ours", panels, rows)
+        )  # fmt: skip
+    return figures
+
+
+def _of_loss(record: AuditRecord) -> Figure:
+    """Return the accuracy on each data set, and the points that each cause takes from it."""
+    sets = [
+        {"data": on_one_line(scores.name), "accuracy": interval.value}
+        | {"low": interval.low, "high": interval.high}
+        for scores in record.sets
+        for interval in [scores.overall.accuracy]
+    ]
+    lost = [
+        {"data": on_one_line(ledger.on), "cause": entry.cause}
+        | {key: None if value is None else 100 * value for key, value in ends.items()}
+        for ledger in record.ledgers
+        for entry in ledger.entries
+        for ends in [{"points": entry.points.value, "low": entry.points.low,
+                      "high": entry.points.high}]
+    ]  # fmt: skip
+    panels = [bars(sets, title="Accuracy", x=("data", ""), y=("accuracy", "accuracy"))]
+    if lost:
+        series = ("data", "") if len(record.ledgers) > 1 else None
+        panels.append(
+            bars(lost, title="Lost points by cause", x=("cause", ""),
+                 y=("points", "points of accuracy"), series=series)
+        )  # fmt: skip
+    return Figure(
+        "Accuracy and lost points",
+        "Accuracy on each data set. The accuracy that an OOD set loses is split among causes, and "
+        "what no test accounts for is unexplained. Whiskers: 95 % intervals.",
+        "ours",
+        tuple(panels),
+        tuple([*sets, *lost]),
+    )
 
 
 def of_layers(record: AuditRecord) -> list[Figure]:
@@ -100,15 +178,19 @@ def of_neurons(record: AuditRecord, most: int) -> tuple[Panel, ...]:
         record: an audit with a table of neurons.
         most: maximum number of neurons.
     """
+    return tuple(panel for panel, _ in _histograms(record, most))
+
+
+def _histograms(record: AuditRecord, most: int) -> list[tuple[Panel, list[dict[str, Any]]]]:
     table = record.neurons
     assert table is not None, "histograms are of a table"
-    return tuple(
+    return [
         histogram(
             {name: _finite(getattr(table, field)[:most]) for name, field in columns.items()},
             title=title, x=unit, edges=edges, series="",
-        )[0]
+        )
         for title, unit, edges, columns in HISTOGRAMS
-    )  # fmt: skip
+    ]  # fmt: skip
 
 
 def _finite(values: Sequence[float | None]) -> np.ndarray:
@@ -126,19 +208,25 @@ def of_rates(record: AuditRecord) -> Panel | None:
     Returns:
         The chart; None without rates or for more than `CLASSES` classes.
     """
-    known = [layer for layer in record.layers if layer.class_rates]
-    if not known or len(record.classes) > CLASSES:
+    rows = _rate_rows(record)
+    if not rows or len(record.classes) > CLASSES:
         return None
-    rows = [
-        {"class": label, "data": on_one_line(name), "rate": rates[k] if k < len(rates) else None}
-        for name, rates in known[-1].class_rates.items()
-        for k, label in enumerate(record.classes)
-    ]
     return bars(
         rows, title="Activation rate by class",
         x=("class", ""), y=("rate", "share of positive activations"), series=("data", ""),
         wide=True,
     )  # fmt: skip
+
+
+def _rate_rows(record: AuditRecord) -> list[dict[str, Any]]:
+    """Return the rates of each class on each data set, in the last layer that has any."""
+    known = [layer for layer in record.layers if layer.class_rates]
+    return [
+        {"class": label, "data": on_one_line(name), "rate": rates[k] if k < len(rates) else None}
+        for layer in known[-1:]
+        for name, rates in layer.class_rates.items()
+        for k, label in enumerate(record.classes)
+    ]
 
 
 def on_one_line(name: str) -> str:

@@ -10,9 +10,13 @@ from contam.experiments.support.model_zoo import STORE
 from contam.experiments.tab04_baselines.claims import claims
 from contam.experiments.tab04_baselines.figures import draw
 from contam.experiments.tab04_baselines.methods import (
+    AFTER,
     DISTILLATION,
     ERM,
+    FINE_TUNING,
+    INTERPOLATION,
     METHODS,
+    POOLED,
     TEACHER,
     Method,
     find_method,
@@ -45,12 +49,15 @@ SMALL_BUDGET = BaselineNetworks(
     batch_size=24,
     scaled_steps=True,
 )
+BY_NAME = (POOLED.name, FINE_TUNING, INTERPOLATION)
+"""Methods that no preset has; `contam compare --method` adds them."""
 FULL = Config()
 PACS = FULL.model_copy(update={"data": ("pacs",)})
 CAMELYON17 = FULL.model_copy(update={"data": ("camelyon17",)})
 IWILDCAM = FULL.model_copy(update={"data": ("iwildcam",)})
 LAPTOP = Config(
-    networks=SMALL_BUDGET, data=("shapes", "digits"), methods=tuple(METHODS), draws=1,
+    networks=SMALL_BUDGET, data=("shapes", "digits"), draws=1,
+    methods=tuple(name for name in METHODS if name not in BY_NAME),
 )  # fmt: skip
 SMOKE = Config(
     networks=SMALL_BUDGET.model_copy(
@@ -114,7 +121,7 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
 
 
 def _methods(config: Config) -> list[Method]:
-    """The methods in the order of their trainings: ERM first, students after their teacher.
+    """The methods in the order of their trainings: ERM first, references after those they need.
 
     Raises:
         ValueError: a method is unknown, or its code is not that of the config.
@@ -125,14 +132,12 @@ def _methods(config: Config) -> list[Method]:
             f"the code of a method of your own changed, or is not known to this run ({codes}); "
             "compare it with 'contam compare --method package.module:object'"
         )
-    names = [ERM, *(method.name for method in found)]
-    if DISTILLATION in names:
-        names.append(TEACHER)
-    extra = [METHODS[name] for name in (ERM, TEACHER) if name in names]
-    unique = {method.name: method for method in (*extra, *found)}
-    order = {ERM: 0, TEACHER: 1}
+    needed = {name for method in found for name in AFTER.get(method.name, ())}
+    first = [METHODS[name] for name in (ERM, TEACHER, FINE_TUNING) if name in {ERM, *needed}]
+    unique = {method.name: method for method in (*first, *found)}
+    order = {ERM: 0, TEACHER: 1, FINE_TUNING: 2}
     return sorted(
-        unique.values(), key=lambda m: (order.get(m.name, 2), m.kind == "repair")
+        unique.values(), key=lambda m: (order.get(m.name, 3), m.kind == "repair")
     )  # fmt: skip
 
 

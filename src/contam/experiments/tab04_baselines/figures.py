@@ -26,7 +26,7 @@ KINDS = {
     "algorithm": "algorithms",
     "change": "changes of ERM's training",
     "repair": "repairs of ERM's network",
-    "reference": "teacher and distillation",
+    "reference": "with a pre-trained teacher",
 }
 """Names of the kinds of methods."""
 

@@ -1,6 +1,7 @@
 """The methods of a comparison, by name: algorithms, changes of the training, repairs, and own ones.
 
-`teacher` and `distillation` are references: they have more data than the algorithms.
+References have more data than the algorithms: a teacher that was pre-trained on other backgrounds,
+and what learns from it.
 """
 
 import hashlib
@@ -13,12 +14,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 from contam.models.sources import imported
-from contam.remedies import REPAIRS
+from contam.remedies import REPAIRS, WeightInterpolation
 from contam.training.algorithms import ALGORITHMS, Algorithm
-from contam.training.changes import CHANGES
+from contam.training.changes import CHANGES, TrainingChange
 
 Kind = Literal["algorithm", "change", "repair", "reference"]
 ERM, TEACHER, DISTILLATION = "ERM", "teacher", "distillation"
+FINE_TUNING, INTERPOLATION = "fine-tuning", WeightInterpolation.name
+BALANCED = "balanced domains"
+POOLED = TrainingChange(
+    "pooled sampling",
+    "Minibatches are drawn from all training examples alike, so that larger domains have more.",
+)
+"""What undoes the balanced domains of a comparison's minibatches."""
+AFTER = {
+    DISTILLATION: (TEACHER,), FINE_TUNING: (TEACHER,), INTERPOLATION: (TEACHER, FINE_TUNING),
+}  # fmt: skip
+"""The methods whose networks a reference starts from."""
 PAPER = (
     "ERM", "IRM", "GroupDRO", "Mixup", "MLDG", "CORAL", "DANN", "SagNet", "ARM", "VREx", "RSC",
     "SelfReg", "IB-ERM", "IB-IRM", "Fish",
@@ -27,6 +39,10 @@ PAPER = (
 
 Source: App. E.4.
 """
+
+
+PRETRAINING = "pre-training on other backgrounds"
+"""What the teacher uses besides the training domains."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +82,7 @@ METHODS: dict[str, Method] = {
             # Minibatches of a comparison have as many examples of each domain already.
             if name != "no change" and not change.balances_domains
         ),
+        Method(POOLED.name, "change", POOLED),
         *(
             Method(
                 repair.title, "repair", repair,
@@ -74,7 +91,9 @@ METHODS: dict[str, Method] = {
             )
             for repair in REPAIRS
         ),
-        Method(TEACHER, "reference", uses="pre-training on other backgrounds"),
+        Method(TEACHER, "reference", uses=PRETRAINING),
+        Method(FINE_TUNING, "reference", uses=PRETRAINING),
+        Method(INTERPOLATION, "reference", uses=PRETRAINING),
         Method(DISTILLATION, "reference", uses="features of the teacher"),
     )
 }  # fmt: skip
@@ -107,6 +126,11 @@ def find_method(name: str) -> Method:
     for candidate in (spelled, spelled.replace(" ", "-"), spelled.replace("-", " ")):
         if candidate in by_spelling:
             return by_spelling[candidate]
+        if candidate == BALANCED:
+            raise ValueError(
+                f"ERM already has {BALANCED}, since its minibatches have as many examples of every "
+                f"training domain; compare {POOLED.name!r} to see what that does"
+            )
     close = [by_spelling[key].name for key in get_close_matches(spelled, by_spelling, n=3)]
     hint = (
         f"did you mean {' or '.join(map(repr, close))}?"

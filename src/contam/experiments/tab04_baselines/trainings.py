@@ -18,16 +18,20 @@ from contam.experiments.tab04_baselines.evaluation import evaluate
 from contam.experiments.tab04_baselines.methods import (
     DISTILLATION,
     ERM,
+    FINE_TUNING,
+    INTERPOLATION,
     METHODS,
+    POOLED,
     TEACHER,
     Method,
 )
 from contam.experiments.tab04_baselines.problems import BaselineNetworks, Problem
 from contam.models.classifier import Classifier
-from contam.remedies import Repair
+from contam.remedies import Repair, WeightInterpolation
 from contam.rng import seeded
 from contam.run import Run
 from contam.training.algorithms import (
+    ALGORITHMS,
     Algorithm,
     AlgorithmSettings,
     NotFiniteError,
@@ -39,7 +43,7 @@ from contam.training.algorithms.search_space import LogUniform
 from contam.training.changes import TrainingChange
 from contam.training.checkpointed import checkpointed
 from contam.training.distill import Distillation, distill
-from contam.training.domainbed import NO_DOMAIN, picked
+from contam.training.domainbed import NO_DOMAIN, picked, pooled_domain
 from contam.training.optimize import Recipe
 from contam.training.probe import FullBatch, extract, fit_probe
 from contam.training.supervised import fit
@@ -230,6 +234,12 @@ def _train_cell(
     if method.name == DISTILLATION:
         yield from _train_student(cell, problem, networks, store, trial=trial)
         return
+    if method.name == FINE_TUNING:
+        yield from _fine_tune(cell, problem, networks, store, trial=trial)
+        return
+    if method.name == INTERPOLATION:
+        store.write(cell.part, _interpolated(problem, networks, store, trial=trial))
+        return
     reason = _misfit(cell, problem, networks, trial)
     if reason:
         store.write(cell.part, _left_out(reason))
@@ -245,11 +255,16 @@ def _train_cell(
     else:
         algorithm_type = method.target
     shift = problem.shift(cell.left_out, masked=masked)
+    settings = settings_of(algorithm_type, problem, networks, trial=trial, draw=cell.draw)
+    if method.target is POOLED:
+        size = settings.batch_size * len(shift.train)
+        settings = settings.model_copy(update={"batch_size": size})
+        shift = replace(shift, train=(pooled_domain("all", shift.train),))
     algorithm = algorithm_type(
         network,  # type: ignore[arg-type]
         domains=len(shift.train),
         classes=len(problem.classes),
-        settings=settings_of(algorithm_type, problem, networks, trial=trial, draw=cell.draw),
+        settings=settings,
         seed=trial,
     )
     if isinstance(algorithm, ChangedERM):
@@ -340,16 +355,12 @@ def _train_student(
     cell: TrainingCell, problem: Problem, networks: BaselineNetworks, store: Run, *, trial: int
 ) -> Generator[float, None, None]:
     """Distill the teacher's features on the training domains, and fit a head to them."""
-    if not problem.pretraining:
-        store.write(cell.part, _left_out(_no_teacher(problem)))
+    reason = _without_teacher(problem, store)
+    if reason:
+        store.write(cell.part, _left_out(reason))
         return
-    base = TrainingCell(METHODS[TEACHER], 0)
-    if _was_left_out(store, base):
-        store.write(cell.part, _left_out("its teacher is left out"))
-        return
-    student, teacher = (networks.build(len(problem.classes), seed=trial) for _ in range(2))
-    teacher.load_state_dict(store.arrays(base.part))
-    student, teacher = student.to(_device()), teacher.to(_device())
+    student = networks.build(len(problem.classes), seed=trial).to(_device())
+    teacher = _stored(TEACHER, problem, networks, store, trial=trial)
     recipe = Distillation(
         _recipe(networks).step_size, TEACHER_DECAY, TEACHER_BATCH, steps=networks.student_steps
     )
@@ -358,6 +369,74 @@ def _train_student(
         report_every=max(1, networks.student_steps // REPORTS),
     )  # fmt: skip
     yield from _with_probe(cell, problem, store, training, student)
+
+
+def _fine_tune(
+    cell: TrainingCell, problem: Problem, networks: BaselineNetworks, store: Run, *, trial: int
+) -> Generator[float, None, None]:
+    """Train the teacher on the training domains by ERM."""
+    reason = _without_teacher(problem, store)
+    if reason:
+        store.write(cell.part, _left_out(reason))
+        return
+    network = _stored(TEACHER, problem, networks, store, trial=trial)
+    shift = problem.shift()
+    algorithm = ALGORITHMS[ERM](
+        network, domains=len(shift.train), classes=len(problem.classes), seed=trial,
+        settings=settings_of(ALGORITHMS[ERM], problem, networks, trial=trial, draw=0),
+    )  # fmt: skip
+    training = partial(
+        fit_algorithm, algorithm, shift, steps=networks.steps, seed=trial,
+        report_every=networks.report_every,
+    )  # fmt: skip
+    yield from _train(cell, problem, store, training, lambda: network, trial=trial, keep=True)
+
+
+def _interpolated(
+    problem: Problem, networks: BaselineNetworks, store: Run, *, trial: int
+) -> list[dict[str, Any]]:
+    """Evaluate the mean of the weights of the teacher and of the fine-tuned teacher."""
+    base = TrainingCell(METHODS[FINE_TUNING], 0)
+    reason = _without_teacher(problem, store)
+    if reason or _was_left_out(store, base):
+        return _left_out(reason or "its fine-tuned teacher is left out")
+    teacher, tuned = (
+        _stored(name, problem, networks, store, trial=trial).eval()
+        for name in (TEACHER, FINE_TUNING)
+    )
+    start = cost_clock()
+    known = _batch([split.inner for split in problem.train])
+    network = WeightInterpolation(teacher).fit(tuned, id=known)
+    return _evaluated(network, problem, store, base, seconds=cost_clock() - start)
+
+
+def _without_teacher(problem: Problem, store: Run) -> str:
+    """Return why there is no teacher; empty if there is one."""
+    if not problem.pretraining:
+        return _no_teacher(problem)
+    left_out = _was_left_out(store, TrainingCell(METHODS[TEACHER], 0))
+    return "its teacher is left out" if left_out else ""
+
+
+def _stored(
+    name: str, problem: Problem, networks: BaselineNetworks, store: Run, *, trial: int,
+    draw: int = 0,
+) -> Classifier:  # fmt: skip
+    """Load the network of a method whose weights are kept."""
+    network = networks.build(len(problem.classes), seed=trial).to(_device())
+    network.load_state_dict(store.arrays(TrainingCell(METHODS[name], draw).part))
+    return network
+
+
+def _evaluated(
+    network: nn.Module, problem: Problem, store: Run, base: TrainingCell, *, seconds: float
+) -> list[dict[str, Any]]:
+    """Evaluate a network that was made in so many seconds from the one of a stored training."""
+    stored = store.read(base.part)
+    step = max(row["step"] for row in stored if "step" in row)
+    rows = [{"step": step} | row for row in evaluate(network, problem)]
+    trained = next(row for row in stored if row["what"] == "cost")
+    return [*rows, {"what": "cost", "seconds": trained["seconds"] + seconds}]
 
 
 def _with_probe(
@@ -398,10 +477,7 @@ def _repaired(
     base = TrainingCell(METHODS[ERM], cell.draw)
     if _was_left_out(store, base):
         return _left_out(f"ERM is left out with the settings of draw {cell.draw}")
-    network = networks.build(len(problem.classes), seed=trial).to(_device())
-    network.load_state_dict(store.arrays(base.part))
-    network.eval()
-    step = max(row["step"] for row in store.read(base.part) if "step" in row)
+    network = _stored(ERM, problem, networks, store, trial=trial, draw=cell.draw).eval()
     inner, held_out = ([split[k] for split in problem.train] for k in (0, 1))
     start = cost_clock()
     if isinstance(cell.method.target, Repair):
@@ -420,10 +496,7 @@ def _repaired(
                 f"{cell.method.name} returned {type(repaired).__name__}; expected the repaired "
                 "network"
             )
-    seconds = cost_clock() - start
-    rows = [{"step": step} | row for row in evaluate(repaired, problem)]
-    trained = next(row for row in store.read(base.part) if row["what"] == "cost")
-    return [*rows, {"what": "cost", "seconds": trained["seconds"] + seconds}]
+    return _evaluated(repaired, problem, store, base, seconds=cost_clock() - start)
 
 
 def _misfit(cell: TrainingCell, problem: Problem, networks: BaselineNetworks, trial: int) -> str:
