@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
-BENCHMARKS := theory_step theory_answer observe probe depth distill_step algorithms watch audit audit_scale audit_zoo unlabeled sweep
+BENCHMARKS := theory_step theory_answer observe probe depth distill_step embedded_training algorithms watch audit audit_scale audit_zoo unlabeled sweep
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
 .PHONY: demo test slow numbers check lint types contracts docs format paper-map benchmarks clean
