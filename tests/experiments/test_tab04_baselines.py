@@ -1,6 +1,7 @@
 """The comparison of baselines: budgets, methods of one's own, and the table from the records."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import pytest
 import torch
 from support import trees
 from support.experiment_runs import run_experiment
-from torch import nn
+from torch import Tensor, nn
 
+from contam.batch import Batch
 from contam.data import pacs
 from contam.experiments import named
 from contam.experiments.support.model_zoo import STORE
@@ -26,7 +28,7 @@ from contam.experiments.tab04_baselines.trainings import settings_of
 from contam.models.classifier import Classifier
 from contam.run import Run
 from contam.training.algorithms import ALGORITHMS, AlgorithmSettings, NotFiniteError
-from contam.training.domainbed import pooled_domain
+from contam.training.domainbed import DomainSplit
 
 TINY = SMOKE.networks
 EXPERIMENT = named("tab04_baselines")
@@ -63,31 +65,31 @@ def test_balanced_domains_are_what_erm_has():
 
 
 def test_pooled_sampling_draws_as_many_images_from_all_domains_together(tmp_path, monkeypatch):
-    taken = []
+    """Its minibatches have more images of larger domains, and ERM's have as many of each."""
+    steps: dict[str, list[Batch]] = {}
 
-    def fit(algorithm: Any, shift: Any, **_: Any) -> Iterator[Any]:
-        taken.append((algorithm.settings.batch_size, shift.train))
-        raise NotFiniteError("enough")
-        yield
+    def losses(algorithm: Any, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        steps.setdefault(algorithm.name, []).extend(batches)
+        return {"risk": algorithm.network(batches[0].x).sum() * 0}
 
-    monkeypatch.setattr(trainings, "fit_algorithm", fit)
+    monkeypatch.setattr(trainings.ChangedERM, "losses", losses)
     problem = read_problem("shapes", TINY, trial=0)
-    with Run.start(tmp_path, "store", TINY) as store:
-        for name in ("CORAL", "pooled sampling"):
-            cell = trainings.TrainingCell(METHODS[name], 0)
-            assert not list(trainings.train_cell(cell, problem, TINY, store, trial=0))
-    (size, domains), (pooled_size, (pooled,)) = taken
-    assert pooled_size == len(domains) * size and len(pooled) == sum(map(len, domains))
-    assert torch.equal(pooled.data.x, torch.cat([domain.data.x for domain in domains]))
-
-
-def test_pooled_images_in_files_are_augmented_and_keep_their_domains(tmp_path):
-    problem = read_problem("folder", own_folder(tmp_path), trial=0)
-    inner = [split.inner for split in problem.train]
-    pooled = pooled_domain("all", inner)
-    assert isinstance(pooled, FolderDomain) and pooled.augments and pooled.name == "all"
-    assert pooled.files == tuple(path for domain in inner for path in domain.files)
-    assert pooled.origin.unique().tolist() == [0, 1]
+    small = problem.train[0].inner
+    uneven = DomainSplit(small.pick(torch.arange(4)), problem.train[0].held_out)
+    problem = replace(problem, train=(uneven, *problem.train[1:]))
+    networks = TINY.model_copy(update={"steps": 8, "report_every": 8})
+    cell = trainings.TrainingCell(METHODS["pooled sampling"], 0)
+    with Run.start(tmp_path, "store", networks) as store:
+        assert list(trainings.train_cell(cell, problem, networks, store, trial=0))
+        (batches,) = steps.values()
+        assert [len(batch.y) for batch in batches] == [4 * 4] * 8
+        domain = torch.cat([batch.domain for batch in batches])
+        assert 0 < int((domain == small.origin[0]).sum()) <= 2 * 4  # of two epochs of 124 images
+        few = networks.model_copy(update={"batch_size": 50})
+        cell = trainings.TrainingCell(METHODS["pooled sampling"], 1)
+        list(trainings.train_cell(cell, problem, few, store, trial=0))
+        (row,) = store.read(cell.part)
+    assert row["reason"] == "a minibatch of 200 needs more than 124 training images"
 
 
 @pytest.mark.slow

@@ -156,7 +156,7 @@ def merged(name: str, domains: Sequence[FolderDomain]) -> FolderDomain:
 
     Args:
         name: name of the merged domain.
-        domains: the domains; transform and reader of the first are used.
+        domains: the domains; the transform of the first is used.
 
     >>> from contam.data.images import pixels
     >>> files, y = [Path("0.png")], torch.tensor([0])
@@ -172,7 +172,6 @@ def merged(name: str, domains: Sequence[FolderDomain]) -> FolderDomain:
         torch.cat([domain.origin for domain in domains]),
         first.transform,
         workers=first.workers,
-        reader=first.reader,
     )
 
 

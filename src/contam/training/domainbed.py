@@ -15,8 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from contam.batch import Batch, Domain
-from contam.data.folders import merged
+from contam.batch import Domain
 from contam.data.images import FolderDomain
 from contam.rng import generator_for
 
@@ -63,6 +62,7 @@ def split_domain(domain: Domain, *, seed: int, inner_share: float = INNER_SHARE)
     Source: App. E.4; DomainBed (Gulrajani & Lopez-Paz 2021), which reads held-out parts through
         the augmentation.
 
+    >>> from contam.batch import Batch
     >>> y = torch.arange(10)
     >>> inner, held_out = split_domain(Domain("photo", Batch(y, y, y)), seed=0)
     >>> len(inner), sorted(inner.y.tolist() + held_out.y.tolist()) == y.tolist()
@@ -94,6 +94,7 @@ def picked(
         name: name of the result; by default that of the domain.
         augmented: whether to keep the augmentation of images in files.
 
+    >>> from contam.batch import Batch
     >>> y = torch.arange(3)
     >>> picked(Domain("photo", Batch(y, y, y)), torch.tensor([2, 0])).y.tolist()
     [2, 0]
@@ -114,6 +115,7 @@ def by_origin(domain: Domain, *, most: int | None = None) -> tuple[Domain, ...]:
 
     Source: ours, so that domain methods have domains where a data set is one training set.
 
+    >>> from contam.batch import Batch
     >>> y, origin = torch.tensor([0, 1, 1]), torch.tensor([4, 2, 4])
     >>> [(part.name, part.y.tolist()) for part in by_origin(Domain("all", Batch(y, y, origin)))]
     [('all 2', [1]), ('all 4', [0, 1])]
@@ -125,28 +127,6 @@ def by_origin(domain: Domain, *, most: int | None = None) -> tuple[Domain, ...]:
         picked(domain, (index == place).nonzero().flatten(), name=f"{domain.name} {name}")
         for place, name in enumerate(names.tolist())
     )
-
-
-def pooled_domain(name: str, domains: Sequence[Domain]) -> Domain:
-    """Return all examples of domains as one domain, which keeps their domain indices.
-
-    Args:
-        name: name of the result.
-        domains: domains in memory, or domains of images in files that are augmented alike.
-
-    Source: ours, the inverse of `by_origin`.
-
-    >>> y = torch.arange(2)
-    >>> one, two = (Domain(name, Batch(y, y, y + shift)) for name, shift in (("a", 0), ("b", 2)))
-    >>> pooled_domain("all", [one, two]).data.domain.tolist()
-    [0, 1, 2, 3]
-    """
-    in_files = [domain for domain in domains if isinstance(domain, FolderDomain)]
-    if not in_files:
-        parts = zip(*(domain.data for domain in domains), strict=True)
-        return Domain(name, Batch(*map(torch.cat, parts)), domains[0].classes)
-    joined, augment = merged(name, in_files), in_files[0].augment
-    return joined if augment is None else joined.augmented(augment)
 
 
 def check_training_domains(

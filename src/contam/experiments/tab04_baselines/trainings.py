@@ -43,7 +43,7 @@ from contam.training.algorithms.search_space import LogUniform
 from contam.training.changes import TrainingChange
 from contam.training.checkpointed import checkpointed
 from contam.training.distill import Distillation, distill
-from contam.training.domainbed import NO_DOMAIN, picked, pooled_domain
+from contam.training.domainbed import NO_DOMAIN, picked
 from contam.training.optimize import Recipe
 from contam.training.probe import FullBatch, extract, fit_probe
 from contam.training.supervised import fit
@@ -256,13 +256,14 @@ def _train_cell(
         algorithm_type = method.target
     shift = problem.shift(cell.left_out, masked=masked)
     settings = settings_of(algorithm_type, problem, networks, trial=trial, draw=cell.draw)
-    if method.target is POOLED:
-        size = settings.batch_size * len(shift.train)
-        settings = settings.model_copy(update={"batch_size": size})
-        shift = replace(shift, train=(pooled_domain("all", shift.train),))
+    pooled = method.target is POOLED
+    if pooled:
+        settings = settings.model_copy(
+            update={"batch_size": settings.batch_size * len(shift.train)}
+        )
     algorithm = algorithm_type(
         network,  # type: ignore[arg-type]
-        domains=len(shift.train),
+        domains=1 if pooled else len(shift.train),
         classes=len(problem.classes),
         settings=settings,
         seed=trial,
@@ -274,7 +275,7 @@ def _train_cell(
         )
     training = partial(
         fit_algorithm, algorithm, shift, steps=networks.steps, seed=trial,
-        report_every=networks.report_every,
+        report_every=networks.report_every, per_domain=not pooled,
     )  # fmt: skip
     yield from _train(
         cell, problem, store, training, lambda: algorithm.evaluated, trial=trial,
@@ -507,6 +508,8 @@ def _misfit(cell: TrainingCell, problem: Problem, networks: BaselineNetworks, tr
     network = networks.build(len(problem.classes), seed=trial)
     if isinstance(method.target, TrainingChange):
         x = next(problem.train[0].inner.batches(2)).x
+        if method.target is POOLED:
+            return _too_small(cell, problem, networks, trial)
         # Images in files are normalized for the network, so they have no known black and white.
         embedded = problem.altered is not None
         return method.target.misfit(
@@ -528,6 +531,14 @@ def _misfit(cell: TrainingCell, problem: Problem, networks: BaselineNetworks, tr
     except ValueError as error:
         return str(error)
     return ""
+
+
+def _too_small(cell: TrainingCell, problem: Problem, networks: BaselineNetworks, trial: int) -> str:
+    """Return why the training images are too few for a minibatch of all domains."""
+    train = problem.shift(cell.left_out).train
+    settings = settings_of(ALGORITHMS[ERM], problem, networks, trial=trial, draw=cell.draw)
+    size, images = settings.batch_size * len(train), sum(map(len, train))
+    return f"a minibatch of {size} needs more than {images} training images" * (size > images)
 
 
 def _first(domain: Domain, size: int) -> Batch:

@@ -44,6 +44,7 @@ def fit_algorithm(
     resume: Mapping[str, Tensor] | None = None,
     cosine: bool = True,
     warmup: int | None = None,
+    per_domain: bool = True,
 ) -> Iterator[AlgorithmStage]:
     """Train by an algorithm with a minibatch from every training domain in each step.
 
@@ -61,6 +62,8 @@ def fit_algorithm(
             continues bit for bit.
         cosine: whether the step sizes follow a schedule or are constant.
         warmup: number of warm-up steps; None is a tenth of all steps.
+        per_domain: whether every domain gives a minibatch. Otherwise a step has one minibatch, and
+            all examples are shuffled together every epoch.
 
     Yields:
         The stage of the training, every `report_every` steps and at the end.
@@ -91,7 +94,7 @@ def fit_algorithm(
             "contam without it"
         )
     for what, expected, given in (
-        ("training domains", algorithm.domains, len(shift.train)),
+        ("training domains", algorithm.domains, len(shift.train) if per_domain else 1),
         ("classes", algorithm.classes, len(shift.classes)),
     ):
         if expected != given:
@@ -132,8 +135,10 @@ def fit_algorithm(
 
     examples = TrainingExamples(shift.train)
     picks = examples.minibatches(
-        algorithm.settings.batch_size, purpose="algorithm", seed=seed, start=done, per_domain=True
-    )
-    minibatches = examples.fetch_domains(picks)
+        algorithm.settings.batch_size, purpose="algorithm", seed=seed, start=done,
+        per_domain=per_domain,
+    )  # fmt: skip
+    pooled = ((batch,) for batch in examples.fetch(picks))
+    minibatches = examples.fetch_domains(picks) if per_domain else pooled
     for progress in train(step, minibatches, steps=steps, report_every=report_every, done=done):
         yield AlgorithmStage(progress.step, steps, progress.losses, algorithm)
