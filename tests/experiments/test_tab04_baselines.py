@@ -55,7 +55,8 @@ def test_every_method_that_a_comparison_should_have_is_in_the_table():
 
 
 def test_presets_have_every_method_that_is_not_compared_by_name_only():
-    assert set(METHODS) - set(EXPERIMENT.presets["laptop"].methods) == set(BY_NAME)
+    laptop: Any = EXPERIMENT.presets["laptop"]
+    assert set(METHODS) - set(laptop.methods) == set(BY_NAME)
     assert set(BY_NAME) == {"pooled sampling", "fine-tuning", "weight interpolation"}
 
 
