@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,40 @@ def test_a_published_layout_runs_to_the_table(tmp_path):
     reasons = results.left_out.set_index("method").reason
     assert "needs masks" in reasons["background negatives"]
     assert "no pre-training images" in reasons["teacher"]
+
+
+def pacs_tree(root: Path) -> Path:
+    for domain in pacs.DOMAINS:
+        images = 1 if domain == "sketch" else 3
+        trees.tree(root / "PACS" / domain, pacs.CLASSES, images=images, suffix=".jpg")
+    return root
+
+
+PUBLISHED = {
+    "paper": trees.covered_domainnet,
+    "pacs": pacs_tree,
+    "camelyon17": partial(trees.camelyon17, training=3),
+    "iwildcam": partial(trees.iwildcam, images=4, cameras=2),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", PUBLISHED)
+def test_a_preset_as_published_takes_a_step_on_the_true_layout(preset, tmp_path):
+    """CLIP's ResNet-50 at 224 px; reduced are methods, steps, trials, draws and images."""
+    published: Any = EXPERIMENT.presets[preset]
+    assert (published.networks.network, published.networks.side) == ("open_clip:RN50", 224)
+    assert (published.networks.steps, published.trials, published.draws) == (20_000, 3, 5)
+    small = {"folder": PUBLISHED[preset](tmp_path / "data"), "steps": 1, "batch_size": 2}
+    config = published.model_copy(
+        update={"networks": published.networks.model_copy(update=small), "methods": ("ERM",)}
+        | {"trials": 1, "draws": 1}
+    )
+    run = run_experiment(EXPERIMENT, config, tmp_path)
+    (row,) = read_results(run).networks.to_dict("records")
+    assert (row["data"], row["method"], row["step"]) == (*published.data, "ERM", 1)
+    assert 0 <= row["id"] <= 1 and 0 <= row["ood"] <= 1
+    assert EXPERIMENT.draw(run) and EXPERIMENT.claims(run)
 
 
 def own_folder(

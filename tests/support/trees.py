@@ -6,9 +6,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
+from contam.batch import Batch, Domain
 from contam.data.domainnet import CLASSES, DOMAINS
+from contam.training.domainbed import split_domain
 
 COLORS = ((200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (30, 200, 200))
 
@@ -78,14 +81,18 @@ IWILDCAM_COLUMNS = (
 )  # fmt: skip
 
 
-def iwildcam(root: Path) -> Path:
-    """Three images in each split, of three classes that are in use and one that is not."""
+def iwildcam(root: Path, *, images: int = 3, cameras: int = 1) -> Path:
+    """Images of each split, of three classes that are in use and one that is not.
+
+    Training images come from so many cameras in turn.
+    """
     folder = root / "iwildcam_v2.0"
     rows: list[tuple[object, ...]] = []
-    for number, split in enumerate(["train", "val", "test", "id_val", "id_test"] * 3):
+    for number, split in enumerate(["train", "val", "test", "id_val", "id_test"] * images):
         name = f"{number:03d}.jpg"
         camera = 7 if split in ("train", "id_val", "id_test") else {"val": 8, "test": 9}[split]
-        y = number // 5
+        camera += 10 * (number // 5 % cameras) * (split == "train")
+        y = number // 5 % 3
         rows.append(
             (number, split, camera, camera + 100, 0, f"s{number}", y, y + 50,
              "2013-01-01 00:00:00.000", name, name.removesuffix(".jpg"))
@@ -104,14 +111,18 @@ CAMELYON_COLUMNS = (
 )  # fmt: skip
 
 
-def camelyon17(root: Path) -> Path:
-    """Two patches for each of five hospitals and both splits; patients' numbers begin with 0."""
+def camelyon17(root: Path, *, training: int = 1) -> Path:
+    """Two patches for each of five hospitals and both splits; patients' numbers begin with 0.
+
+    The training hospitals' first split has so many patches of each class.
+    """
     folder = root / "camelyon17_v1.0"
     rows: list[tuple[object, ...]] = []
     for center in range(5):
         for split in (0, 1):
-            for tumor in (0, 1):
-                patient, x = f"{4 + center:03d}", 100 * split + tumor
+            for k in range(2 * training if split == 0 and center not in (1, 2) else 2):
+                tumor = k % 2
+                patient, x = f"{4 + center:03d}", 100 * split + k
                 rows.append((len(rows), patient, 2, x, 33, tumor, 10 * center, center, split))
                 person = f"patient_{patient}_node_2"
                 path = folder / "patches" / person / f"patch_{person}_x_{x}_y_33.png"
@@ -225,4 +236,27 @@ def chest_xrays(root: Path, kind: str, *, patients: int = 16) -> Path:
             part = "test" if test else "val" if p < 4 else "train"
             rows.append([f"scans/{p}.png", part, int(ill), "drain" if ill else ""])
         table(root / "table.csv", ["path", "split", "Pneumothorax", "drain"], rows)
+    return root
+
+
+def covered_domainnet(root: Path, *, side: int = 8) -> Path:
+    """50 images of each training domain, one of each class in its inner part; 5 of sketch.
+
+    The inner part is that of DomainBed's split of trial 0.
+    """
+    for domain in DOMAINS:
+        labels = torch.zeros(5 if domain == "sketch" else 50, dtype=torch.int64)
+        if domain != "sketch":
+            numbers = torch.arange(len(labels))
+            inner = split_domain(Domain(domain, Batch(numbers, numbers, numbers)), seed=0).inner
+            labels[inner.y] = torch.arange(len(CLASSES))
+        lines = []
+        for number, label in enumerate(labels.tolist()):
+            path = f"{domain}/{CLASSES[label]}/{number}.png"
+            picture(root / path, COLORS[label % len(COLORS)], size=(side, side))
+            lines.append(f"{path} {label}\n")
+        lists = root / "SENTRY_splits"
+        lists.mkdir(parents=True, exist_ok=True)
+        for part, some in (("train", lines[:-2]), ("test", lines[-2:])):
+            (lists / f"{domain}_{part}_mini.txt").write_text("".join(some), "utf-8")
     return root

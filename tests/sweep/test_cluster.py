@@ -157,8 +157,9 @@ def test_the_slurm_script_starts_ray_on_all_nodes_and_the_sweep_on_the_first(nod
 
 @pytest.mark.slow
 def test_no_finished_run_is_lost_or_done_twice_when_processes_are_killed():
-    """Two rounds of `support.ray_rounds`: a worker is killed, and then the driver."""
-    command = [sys.executable, "-m", "support.ray_rounds", "--rounds", "2"]
+    """Twenty rounds on one cluster: a worker is killed, then the driver, and so on."""
+    command = [sys.executable, "-m", "support.ray_rounds", "--rounds", "20"]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert len(re.findall(r"round \d: (?:worker|driver) killed", done.stdout)) == 2
+    killed = re.findall(r"round (\d+): (worker|driver) killed", done.stdout)
+    assert killed == [(str(k + 1), ("worker", "driver")[k % 2]) for k in range(20)]
