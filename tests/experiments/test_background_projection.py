@@ -16,6 +16,7 @@ from contam.experiments.background_projection import (
     Pairs,
     ProjectionResults,
     drawn,
+    environments,
     patch_directions,
     projected,
     restrict,
@@ -75,10 +76,12 @@ def test_all_directions_but_one_leave_little_and_none_leave_all():
 def results_of(gain: float, *, own: float = 0.9, cost: float = 0.1) -> ProjectionResults:
     """Results of two seeds in which every projection changes OOD accuracy by `gain`."""
     results = object.__new__(ProjectionResults)
-    results.config = LAPTOP.model_copy(update={"directions": (32,), "gradients": (4,)})
+    results.config = LAPTOP.model_copy(update={"directions": (32,), "gradients": (4,),
+                                                "environment_gradients": (4,)})
     trained, features = [], []
     for seed in range(2):
-        for arm, counts in (("no_change", [0]), ("gradients", [4]), ("patches", [16]),
+        for arm, counts in (("no_change", [0]), ("gradients", [4]),
+                            ("environment_gradients", [4]), ("patches", [16]),
                             ("random_patches", [16])):  # fmt: skip
             ood = 0.5 + gain * (arm != "no_change")
             trained += [{"arm": arm, "directions": count, "seed": seed, "id_accuracy": own,
@@ -105,7 +108,19 @@ def test_claims_hold_without_a_gain_and_fail_with_one():
     verdicts = [(claim.judge(without).holds, claim.judge(gained).holds) for claim in CLAIMS]
     # The last claim is about patches against random ones, which are equal here.
     both = (True, True)
-    assert verdicts == [(True, False), (True, False), both, both, (True, False), (False, False)]
+    gradients = [(True, False), (True, False), both]
+    assert verdicts == [(True, False), (True, False), both, both, *gradients, (False, False)]
+
+
+def test_environments_have_one_family_each_and_as_many_images_of_every_class():
+    shown = drawn(SMOKE, 0).scenes["train"]
+    pairs = environments(shown, per_class=2)
+    for family, images in enumerate(pairs):
+        assert images.shape[:2] == (10, 2)
+        for label, shown_images in enumerate(images):
+            for image in shown_images:
+                (index,) = (shown.x == image).flatten(1).all(dim=1).nonzero()[0].tolist()
+                assert (shown.y[index], shown.domain[index]) == (label, family)
 
 
 def test_networks_that_did_not_learn_are_no_evidence():

@@ -7,6 +7,7 @@ from torch import nn
 from contam.data.object_removal import pasted, without_objects
 from contam.models.projected_gradients import (
     KEPT,
+    EnvironmentGradients,
     ProjectedGradients,
     background_moment,
     main_directions,
@@ -114,3 +115,39 @@ def test_main_directions_are_those_of_a_singular_value_decomposition():
     _, _, directions = torch.linalg.svd((swapped - plain).double())
     ours = main_directions(background_moment(plain, swapped), 2)
     torch.testing.assert_close(ours.abs(), directions[:2].T.abs())
+
+
+def environment_pair(classes: int = 6) -> torch.Tensor:
+    """Images of two environments, the second of which is darker by another amount per class."""
+    x = images(2 * classes * 3)[:, :3].view(2, classes, 3, 3, 16, 16)
+    x[1] *= torch.linspace(0.2, 0.8, classes)[:, None, None, None, None]
+    return x
+
+
+def test_the_span_of_environments_is_that_of_their_differences_of_class_means():
+    network, (first, second) = small_cnn(width=4).eval(), environment_pair()
+    model = EnvironmentGradients(network, first, second, directions=3)
+    model(images()[:, :3])
+    with torch.no_grad():
+        means = [
+            torch.stack([network.encoder(part).mean(dim=0) for part in environment])
+            for environment in (first, second)
+        ]
+    _, _, directions = torch.linalg.svd((means[1] - means[0]).double())
+    ours, expected = model.span.double(), directions[:3].T
+    torch.testing.assert_close(ours @ ours.T, expected @ expected.T, rtol=1e-3, atol=1e-3)
+
+
+def test_no_gradient_passes_where_environments_differ_and_outputs_stay():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(768, 10), nn.Linear(10, 2))
+    model, x = EnvironmentGradients(network, *environment_pair(), directions=2), images()[:, :3]
+    torch.testing.assert_close(model(x), network(x))
+    model(x).square().sum().backward()
+    first = model.network.get_parameter("1.weight").grad
+    assert first is not None and (model.span.T @ first).norm() < 1e-4 * first.norm()
+    assert "environments" not in model.state_dict()
+
+
+def test_more_directions_than_classes_are_rejected():
+    with pytest.raises(ValueError, match="of 6 classes differ in at most as many directions"):
+        EnvironmentGradients(small_cnn(width=4), *environment_pair(), directions=7)
