@@ -76,8 +76,9 @@ def test_all_directions_but_one_leave_little_and_none_leave_all():
 def results_of(gain: float, *, own: float = 0.9, cost: float = 0.1) -> ProjectionResults:
     """Results of two seeds in which every projection changes OOD accuracy by `gain`."""
     results = object.__new__(ProjectionResults)
-    results.config = LAPTOP.model_copy(update={"directions": (32,), "gradients": (4,),
-                                                "environment_gradients": (4,)})
+    results.config = LAPTOP.model_copy(
+        update={"directions": (32,), "gradients": (4,), "environment_gradients": (4,)}
+    )
     trained, features = [], []
     for seed in range(2):
         for arm, counts in (("no_change", [0]), ("gradients", [4]),

@@ -1,17 +1,21 @@
 """Where in depth the class response becomes dependent on the background, and with which optimizer.
 
-Residual networks and vision transformers of several depths are trained on the embedded benchmark.
-Every block is measured before and after training.
+Perceptrons of several depths are trained on the paper's data, where V / U is known in every layer;
+residual networks and vision transformers on the embedded benchmark, where features are unknown and
+the attenuation and the interaction stand for it. Every layer or block is measured before and after
+training.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pandas
 import torch
-from pydantic import BaseModel, PositiveFloat, PositiveInt
+from pydantic import BaseModel, PositiveFloat, PositiveInt, model_validator
 from scipy.stats import t
 from torch import Tensor, nn
 
@@ -27,26 +31,42 @@ from contam.experiment import (
     judge_all,
 )
 from contam.experiments.support.altered_backgrounds import Altered, altered_images, effects_on
-from contam.experiments.support.untrained_controls import CONTROLS, TRAINED, controls, strictest
+from contam.experiments.support.deep_perceptrons import layer_effects
+from contam.experiments.support.untrained_controls import (
+    CONTROLS,
+    DRAWN,
+    TRAINED,
+    controls,
+    strictest,
+)
 from contam.measures.attenuation import above_one
+from contam.measures.correlation import spearman
 from contam.models.classifier import Classifier
 from contam.models.deep import deep_resnet, deep_vit
 from contam.models.observe import observe
 from contam.models.readings import over_space, over_tokens
-from contam.plots import Figure, bars, lines, over_seeds
+from contam.plots import Figure, Panel, bars, lines, over_seeds
 from contam.run import Run
+from contam.theory.distribution import DataModel
+from contam.theory.features import FeatureModel
+from contam.theory.setting import Setting
+from contam.theory.trajectory import simulate
 from contam.training.checkpointed import checkpointed
 from contam.training.optimize import TrainingState
 from contam.training.supervised import fit
 
-Kind = Literal["resnet", "vit"]
+Kind = Literal["mlp", "linear", "resnet", "vit"]
 Optimizer = Literal["sgd", "momentum", "adamw"]
 NAMES: dict[Optimizer, str] = {"sgd": "SGD", "momentum": "SGD with momentum", "adamw": "AdamW"}
 """Names of the optimizers in figures."""
-KINDS: dict[Kind, str] = {"resnet": "ResNet", "vit": "ViT"}
-"""Names of the kinds of network."""
-LEARNED = 0.5
-"""ID accuracy above which a network has learned; chance is 0.1."""
+KINDS: dict[Kind, str] = {
+    "mlp": "MLP", "linear": "linear MLP", "resnet": "ResNet", "vit": "ViT"
+}  # fmt: skip
+"""Names of the kinds of network; a linear MLP has no activation function."""
+IMAGE_KINDS: tuple[Kind, ...] = ("resnet", "vit")
+"""Networks for images."""
+LEARNED: dict[Kind, float] = {"mlp": 0.9, "linear": 0.9, "resnet": 0.5, "vit": 0.5}
+"""ID accuracy above which a network has learned; MLPs have two classes, the others ten."""
 
 Table = Any
 """A pandas.DataFrame, whose methods type checkers know too little of."""
@@ -55,6 +75,19 @@ Table = Any
 class Config(BaseModel, frozen=True, extra="forbid"):
     """All ours: the paper trains networks of one depth with one optimizer."""
 
+    hidden_layers: tuple[PositiveInt, ...] = (1, 2, 3, 4, 5)
+    """Hidden layers of the MLPs; the deepest is trained without an activation function, too."""
+    mlp: Setting = Setting(
+        data=DataModel(FeatureModel(dictionary="rotated")), ambient=True, head="trained",
+        loss="logistic", step_size=0.1, batch_size=256, steps=500,
+    )  # fmt: skip
+    """The data and the training of the MLPs; the step size is that of SGD."""
+    mlp_momentum_step_size: PositiveFloat = 0.02
+    """Step size of SGD with momentum for MLPs."""
+    mlp_adamw_step_size: PositiveFloat = 1e-3
+    """Step size of AdamW for MLPs."""
+    examples: PositiveInt = 4000
+    """Held-out examples of each distribution for MLPs."""
     resnets: tuple[PositiveInt, ...] = (2, 4, 8)
     """Blocks of the residual networks."""
     vits: tuple[PositiveInt, ...] = (2, 4)
@@ -88,10 +121,18 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     seeds: PositiveInt = 5
     """Seeds of images, initial weights and the order of examples."""
 
+    @model_validator(mode="after")
+    def _is_classification(self) -> "Config":
+        if self.mlp.loss == "squared":
+            raise ValueError("loss of mlp must be logistic or hinge: the networks are classifiers")
+        return self
+
 
 FULL = Config()
 LAPTOP = FULL.model_copy(
     update={
+        "hidden_layers": (1, 2, 3, 5),
+        "mlp": replace(FULL.mlp, width=128, steps=300),
         "resnet_width": 8,
         "vit_width": 32,
         "epochs": 8,
@@ -102,6 +143,12 @@ LAPTOP = FULL.model_copy(
 )
 SMOKE = LAPTOP.model_copy(
     update={
+        "hidden_layers": (1, 2),
+        "mlp": replace(
+            FULL.mlp, data=DataModel(FeatureModel(8, 8, 32, "rotated")), width=32,
+            batch_size=100, steps=100,
+        ),
+        "examples": 400,
         "resnets": (2,),
         "vits": (1,),
         "optimizers": ("sgd", "adamw"),
@@ -116,13 +163,15 @@ SMOKE = LAPTOP.model_copy(
         "objects": 20,
         "seeds": 2,
     }
-)
+)  # fmt: skip
 
 
 def null(config: Config) -> Config:
     """The config with step sizes at which nothing is learned."""
+    names = ("sgd", "momentum", "adamw", "mlp_momentum", "mlp_adamw")
     return config.model_copy(
-        update={f"{name}_step_size": NULL_STEP_SIZE for name in ("sgd", "momentum", "adamw")}
+        update={f"{name}_step_size": NULL_STEP_SIZE for name in names}
+        | {"mlp": replace(config.mlp, step_size=NULL_STEP_SIZE)}
     )
 
 
@@ -140,7 +189,11 @@ class TrainedNetwork(NamedTuple):
 
 def networks(config: Config) -> list[TrainedNetwork]:
     """The networks of a config."""
-    depths: dict[Kind, tuple[int, ...]] = {"resnet": config.resnets, "vit": config.vits}
+    layers = config.hidden_layers
+    depths: dict[Kind, tuple[int, ...]] = {
+        "mlp": layers, "linear": layers and (max(layers),),
+        "resnet": config.resnets, "vit": config.vits,
+    }  # fmt: skip
     return [
         TrainedNetwork(kind, blocks, optimizer)
         for kind, numbers in depths.items()
@@ -164,10 +217,47 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
             yield Stage((index + done) / len(todo), f"seed {seed}: {network.part(seed)}")
 
 
+def perceptron(config: Config, network: TrainedNetwork) -> Setting:
+    """The setting of an MLP.
+
+    Args:
+        config: the data, the sizes and the step sizes.
+        network: its depth and its optimizer.
+
+    Source: ours, the paper's data and networks of more layers.
+    """
+    step_sizes = {
+        "sgd": config.mlp.step_size,
+        "momentum": config.mlp_momentum_step_size,
+        "adamw": config.mlp_adamw_step_size,
+    }
+    return replace(
+        config.mlp,
+        depth=network.blocks,
+        activation="identity" if network.kind == "linear" else "relu",
+        optimizer=network.optimizer,
+        step_size=step_sizes[network.optimizer],
+    )
+
+
+def _rows_of_perceptron(config: Config, network: TrainedNetwork, seed: int) -> list[dict[str, Any]]:
+    """Train an MLP; a row for each layer before and after."""
+    setting = perceptron(config, network)
+    return [
+        {"state": TRAINED if state.step else DRAWN} | row
+        for state in simulate(setting, seed, (0, setting.steps))
+        for row in layer_effects(state, examples=config.examples, objects=config.objects)
+    ]
+
+
 def _train(config: Config, run: Run, network: TrainedNetwork, seed: int) -> Iterator[float]:
     """Train one network and write its part; yield the share of the work done."""
     part = network.part(seed)
+    labels = network._asdict() | {"seed": seed}
     if run.has(part):
+        return
+    if network.kind in ("mlp", "linear"):
+        run.write(part, [labels | row for row in _rows_of_perceptron(config, network, seed)])
         return
     shift = shapes(seed, train=config.train, id_val=40, id_test=config.id_test,
                    ood_test=config.ood_test)  # fmt: skip
@@ -198,8 +288,7 @@ def _train(config: Config, run: Run, network: TrainedNetwork, seed: int) -> Iter
         measure=measure,
         before=before,
     )  # fmt: skip
-    labels = {"kind": network.kind, "blocks": network.blocks, "optimizer": network.optimizer}
-    run.write(part, [labels | {"seed": seed} | record for record in records])
+    run.write(part, [labels | record for record in records])
 
 
 def measured(
@@ -279,8 +368,10 @@ def learned(kind: Kind) -> Any:
 
     def require(results: DepthResults) -> None:
         scores = results.deepest(kind).groupby("optimizer")["id_accuracy"].mean()
-        if not scores.min() >= LEARNED:
-            raise NotJudged(f"a {KINDS[kind]} did not learn: its ID accuracy is {scores.min():.2f}")
+        if not scores.min() >= LEARNED[kind]:
+            raise NotJudged(
+                f"a network did not learn: the ID accuracy of {KINDS[kind]}s is {scores.min():.2f}"
+            )
 
     return require
 
@@ -292,9 +383,10 @@ def gained(kind: Kind, column: str, block: Literal["first", "last"]) -> Any:
     """
 
     def measure(results: DepthResults) -> list[float]:
+        states = results.rows.loc[results.rows["kind"] == kind, "state"].unique()
         after, *before = (
             np.array(results.per_seed(results.deepest(kind, state), column, block))
-            for state in (TRAINED, *CONTROLS)
+            for state in (TRAINED, *(control for control in CONTROLS if control in states))
         )
         return strictest([after - values for values in before], at_least=True).tolist()
 
@@ -339,7 +431,66 @@ def accuracy_drop(kind: Kind) -> Any:
     return measure
 
 
+def rise_of_background(results: DepthResults) -> list[float]:
+    """What training adds to V of the last layer of the deepest MLPs; the smallest of optimizers."""
+
+    def last(state: str) -> Table:
+        rows = results.deepest("mlp", state)
+        rows = rows[rows["block"] == rows["block"].max()]
+        return rows.pivot(index="seed", columns="optimizer", values="V")
+
+    return (last(TRAINED) - last(DRAWN)).min(axis=1).tolist()
+
+
+def learned_by_linear(results: DepthResults) -> list[float]:
+    """Largest |change of V| in training over layers and optimizers of linear MLPs, per seed."""
+    keys = ["seed", "optimizer", "block"]
+    after, before = (
+        results.deepest("linear", state).set_index(keys)["V"] for state in (TRAINED, DRAWN)
+    )
+    return (after - before).abs().groupby("seed").max().tolist()
+
+
+def agreement(column: str) -> Any:
+    """Rank correlation of V / U and a column over layers, depths and optimizers, per seed."""
+
+    def measure(results: DepthResults) -> list[float]:
+        results.deepest("mlp")
+        rows = results.rows
+        rows = rows[(rows["kind"] == "mlp") & (rows["state"] == TRAINED)]
+        return [
+            spearman(*(torch.tensor(part[name].tolist()) for name in ("contamination", column)))
+            for _, part in rows.groupby("seed")
+        ]
+
+    return measure
+
+
 CLAIMS: tuple[Statement, ...] = (
+    Statement(
+        "MLPs learn background in their last layer, with every optimizer", "ours",
+        "V of the last of the deepest MLP's hidden layers, trained minus untrained, smallest over "
+        "optimizers", rise_of_background, low=0.1, given=learned("mlp")),
+    Statement(
+        "In MLPs, every layer passes contamination on, and later ones add to it", "ours",
+        "V / U, last hidden layer minus first, deepest MLP, mean over optimizers",
+        over_depth("mlp", "contamination"), low=0.2, given=learned("mlp")),
+    Statement(
+        "MLPs without activation functions learn none in any layer", "ours",
+        "largest change of |V| in training over layers and optimizers, deepest linear MLP",
+        learned_by_linear, high=0.1, given=learned("linear")),
+    Statement(
+        "Where features are unknown, the attenuation can stand for V / U", "ours",
+        "rank correlation of V / U and class-profile attenuation over layers, depths and "
+        "optimizers, MLPs", agreement("attenuation"), low=0.5, given=learned("mlp")),
+    Statement(
+        "So can the interaction of class and background", "ours",
+        "rank correlation of V / U and the interaction over layers, depths and optimizers, MLPs",
+        agreement("interaction"), low=0.5, given=learned("mlp")),
+    Statement(
+        "Untrained networks are no baseline for it: training lowers it while V rises", "ours",
+        "interaction of class and background at the last layer, trained minus untrained, MLP",
+        gained("mlp", "interaction", "last"), high=-0.02, given=learned("mlp")),
     Statement(
         "Residual networks fail in front of new backgrounds, whatever the optimizer", "ours",
         "ID minus OOD accuracy, deepest ResNet, mean over optimizers",
@@ -371,6 +522,7 @@ def claims(run: Run) -> Sequence[Claim]:
 
 
 MEASURES = {
+    "V": "V",
     "interaction": "interaction of class and background",
     "attenuation": "class-profile attenuation",
 }
@@ -378,48 +530,97 @@ MEASURES = {
 
 
 def draw(run: Run) -> Sequence[Figure]:
-    """Both measures over the blocks of each network, and accuracies."""
-    results, figures = DepthResults(run), []
-    for kind, name in KINDS.items():
-        rows = results.rows[results.rows["kind"] == kind]
-        if len(rows):
-            figures.append(_by_block(rows, name))
-    return [*figures, _accuracies(results.rows)]
+    """The measures over the blocks of each network, and accuracies."""
+    rows = DepthResults(run).rows
+    rows = rows.assign(what=_series(rows))
+    figures = []
+    if (rows["kind"] == "mlp").any():
+        figures.append(_perceptrons(rows[rows["kind"].isin(["mlp", "linear"])]))
+    for kind in IMAGE_KINDS:
+        if (rows["kind"] == kind).any():
+            figures.append(_blocks_of_images(rows[rows["kind"] == kind], KINDS[kind]))
+    of_images = rows[rows["kind"].isin(IMAGE_KINDS)]
+    return [*figures, _accuracies(of_images)] if len(of_images) else figures
 
 
-def _by_block(rows: Table, name: str) -> Figure:
+def _series(rows: Table) -> Table:
+    """The name of each row's curve: its optimizer, or its state before training."""
+    names = rows["optimizer"].map(NAMES).where(rows["state"] == TRAINED, rows["state"])
+    return names.where(rows["kind"] != "linear", "without activation function, " + names)
+
+
+def _perceptrons(rows: Table) -> Figure:
+    """V / U of every layer, and what stands for it in networks for images."""
+    trained = rows[rows["state"] == TRAINED]
+    mlps, number = rows[rows["kind"] == "mlp"], int(rows["blocks"].max())
+    deepest, last = mlps[mlps["blocks"] == number], trained[trained["block"] == trained["blocks"]]
+    linear = trained[(trained["kind"] == "linear") & (trained["optimizer"] == "sgd")]
+    # V / U is undefined where nothing is learned of the core, as before training.
+    compared = pandas.concat([deepest[deepest["state"] == TRAINED], linear])
+    x, over = ("block", "hidden layer"), f"by hidden layer of {number}"
+    drawn = [
+        _curves(compared, x, "contamination", "V / U", over),
+        _curves(last[last["kind"] == "mlp"], ("blocks", "number of hidden layers"),
+                "contamination", "V / U", "last layer"),
+        *(_curves(deepest, x, column, title, over) for column, title in MEASURES.items()),
+    ]  # fmt: skip
+    return Figure(
+        "Where in depth: MLPs on the paper's data",
+        "V / U is the background that a layer's neurons have learned per unit of core: the slopes "
+        "of their pre-activations, which are the weights of the first layer. The attenuation is "
+        "the share of a layer's class signal that is lost on OOD backgrounds; the interaction is "
+        "the share of its class response that depends on the background. Bands: 95 % intervals "
+        "over seeds.",
+        "ours", *_joined(drawn),
+    )  # fmt: skip
+
+
+def _blocks_of_images(rows: Table, name: str) -> Figure:
     """Measures by block of the deepest networks, and of the last block over depths."""
-    deepest = rows[rows["blocks"] == rows["blocks"].max()]
+    number = int(rows["blocks"].max())
+    deepest = rows[rows["blocks"] == number]
     last = rows[(rows["block"] == rows["blocks"]) & (rows["state"] == TRAINED)]
-    panels, shown = [], []
-    for column, title in MEASURES.items():
-        for table, x, label, where in (
-            (deepest, "block", "block", f"by block of {int(deepest['blocks'].max())}"),
-            (last, "blocks", "number of blocks", "last block"),
-        ):
-            points = _with_intervals(table, x, column)
-            panels.append(
-                lines(points, title=f"{title.capitalize()}, {where}", x=(x, label),
-                      y=("value", title), series=("what", ""), points=True)
-            )  # fmt: skip
-            shown += [{"of": title} | point for point in points]
+    drawn = [
+        _curves(table, x, column, MEASURES[column], where)
+        for column in ("interaction", "attenuation")
+        for table, x, where in (
+            (deepest, ("block", "block"), f"by block of {number}"),
+            (last, ("blocks", "number of blocks"), "last block"),
+        )
+    ]
     return Figure(
         f"Where in depth: {name}",
         "The interaction is the share of a block's class response that depends on the background. "
         "The attenuation is the share of its class signal that is lost when ID backgrounds are "
         "changed. Bands: 95 % intervals over seeds.",
         "ours",
-        tuple(panels),
-        tuple(shown),
-        above_one(point["value"] for point in shown if point["of"] == MEASURES["attenuation"]),
+        *_joined(drawn),
     )
+
+
+def _joined(
+    drawn: Sequence[tuple[Panel, list[dict[str, Any]]]],
+) -> tuple[tuple[Panel, ...], tuple[dict[str, Any], ...], tuple[str, ...]]:
+    """Panels, all their points, and a note if an attenuation is above 1."""
+    shown = tuple(row for _, points in drawn for row in points)
+    notes = above_one(point["value"] for point in shown if point["of"] == MEASURES["attenuation"])
+    return tuple(panel for panel, _ in drawn), shown, notes
+
+
+def _curves(
+    table: Table, x: tuple[str, str], column: str, title: str, where: str
+) -> tuple[Panel, list[dict[str, Any]]]:
+    """A panel of a column over `x`, with 95 % intervals, and its points."""
+    points = _with_intervals(table, x[0], column)
+    panel = lines(points, title=f"{title[0].upper()}{title[1:]}, {where}", x=x,
+                  y=("value", title), series=("what", ""), points=True)  # fmt: skip
+    return panel, [{"of": title} | point for point in points]
 
 
 def _with_intervals(table: Table, x: str, column: str) -> list[dict[str, Any]]:
     """Means of a column over seeds by network and `x`, with 95 % t intervals."""
     # Before training, the networks of all optimizers are the same.
-    names = table["optimizer"].map(NAMES).where(table["state"] == TRAINED, table["state"])
-    table = table.assign(what=names).drop_duplicates(["what", "seed", x])
+    table = table.drop_duplicates(["what", "seed", x])
     points = []
     for (name, at), values in table.groupby(["what", x])[column]:
         point = {x: at, "what": name, "value": values.mean()}
@@ -450,10 +651,20 @@ def _accuracies(rows: Table) -> Figure:
 
 
 def summarize(run: Run) -> str:
-    """The attenuation of the last block by optimizer, and the accuracies, in two sentences."""
+    """V / U by layer of MLPs, and what the last blocks of networks for images depend on."""
     results, parts = DepthResults(run), []
-    for kind, name in KINDS.items():
-        rows = results.rows[(results.rows["kind"] == kind) & (results.rows["state"] == "trained")]
+    rows = results.rows[(results.rows["kind"] == "mlp") & (results.rows["state"] == TRAINED)]
+    deepest = rows[rows["blocks"] == rows["blocks"].max()]
+    layers = deepest.groupby("block")["contamination"].mean()
+    text = (
+        f"V / U of MLPs, from the first to the last of {len(layers)} hidden layers, mean over "
+        f"optimizers: {', '.join(f'{value:.2f}' for value in layers)}."
+        if len(layers)
+        else ""
+    )
+    for kind in IMAGE_KINDS:
+        name = KINDS[kind]
+        rows = results.rows[(results.rows["kind"] == kind) & (results.rows["state"] == TRAINED)]
         last = rows[(rows["blocks"] == rows["blocks"].max()) & (rows["block"] == rows["blocks"])]
         for optimizer, group in last.groupby("optimizer"):
             means = group[["id_accuracy", "ood_accuracy", "interaction"]].mean()
@@ -461,18 +672,21 @@ def summarize(run: Run) -> str:
                 f"{name}-{group['blocks'].iloc[0]} with {NAMES[optimizer]} {means.iloc[2]:.2f} "
                 f"(accuracy {means.iloc[0]:.0%} ID, {means.iloc[1]:.0%} OOD)"
             )
-    return (
-        "Share of the last block's class response that depends on the background, deepest "
-        f"networks: {'; '.join(parts)}."
-    )
+    if parts:
+        text += (
+            " Share of the last block's class response that depends on the background, deepest "
+            f"networks: {'; '.join(parts)}."
+        )
+    return text.strip()
 
 
 EXPERIMENT = Experiment(
     name="depth_optimizers",
     title="Where in depth contamination arises, and with which optimizer",
-    about="Residual networks and vision transformers of several depths learn ten shapes in front "
-    "of four families of backgrounds, with SGD, SGD with momentum and AdamW. Each block is then "
-    "shown the same objects in front of other backgrounds.",
+    about="Perceptrons learn the paper's data, and residual networks and vision transformers of "
+    "several depths learn ten shapes in front of four families of backgrounds, with SGD, SGD with "
+    "momentum and AdamW. Each layer or block is then shown the same objects in front of other "
+    "backgrounds.",
     reproduces=(),
     presets={"full": FULL, "laptop": LAPTOP, "smoke": SMOKE},
     compute=compute,
