@@ -273,7 +273,7 @@ def collect(
         lines: standard models' lines by OOD set, for effective robustness.
         report: called with the progress.
 
-    Source: ours.
+    Source: ours, the evidence from one pass over all sets, which every cause reads.
 
     Raises:
         ValueError: a set has no examples, or the logits are not one row for each.
@@ -336,7 +336,7 @@ def cause_tests(
     Yields:
         The share of the tests that were made.
 
-    Source: ours.
+    Source: ours, causes are tested in the order in which they hide one another.
     """
     own, *ood = sets
     losing = [scores for scores in ood if loses(own, scores)]
@@ -389,7 +389,7 @@ def accuracies(passes: Passes, lines: Mapping[str, Line]) -> tuple[SetScores, ..
         passes: results of `run_passes`.
         lines: standard models' lines by OOD set, for effective robustness.
 
-    Source: ours.
+    Source: ours, the accuracies that every question of an audit starts from.
     """
     inputs = passes.inputs
     correct = passes.id.correct

@@ -107,7 +107,7 @@ def check_audit(record: AuditRecord, rules: FailRules) -> tuple[RuleCheck, ...]:
         record: the audit.
         rules: the rules.
 
-    Source: ours.
+    Source: ours, checks for pipelines that must stop when a model gets worse.
 
     Raises:
         ValueError: a rule names a data set that the audit does not have.
@@ -130,7 +130,7 @@ def check_verdict(record: AuditRecord, rules: FailRules) -> tuple[RuleCheck, ...
         record: the audit.
         rules: the rules.
 
-    Source: ours.
+    Source: ours, checks for pipelines that must stop when a cause appears.
     """
     verdict = record.verdict
     checks = []
@@ -169,7 +169,7 @@ def details(record: AuditRecord, scores: SetScores) -> str:
         record: the audit.
         scores: accuracy on the data set.
 
-    Source: ours.
+    Source: ours, the lines that a report of tests shows for each check.
     """
     lines = [f"accuracy {percent(scores.overall.accuracy)}, n {scores.overall.count}"]
     for ledger in record.ledgers:

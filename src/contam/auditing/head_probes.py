@@ -56,7 +56,7 @@ def linear_classifier(
             only, which saves memory.
         classes: number of classes.
 
-    Source: ours.
+    Source: ours, one linear probe for many or few classes, by the recipe that fits.
 
     >>> x, y = torch.eye(2).repeat(4, 1), torch.tensor([7, 90] * 4)
     >>> linear_classifier(x, y, Discriminant(), classes=100)(torch.eye(2)).tolist()

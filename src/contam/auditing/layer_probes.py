@@ -65,7 +65,7 @@ def split(
         queries: examples to judge on, at most a third of all.
         seed: seed of the draw.
 
-    Source: ours.
+    Source: ours, probes are judged on ID examples that they were not fitted to.
     """
     most = min(queries, len(examples.y) // 3)
     judged = balanced(examples.y, most, seed=seed, purpose="audit/queries")

@@ -56,7 +56,7 @@ def audit_markdown(record: AuditRecord, checks: Sequence[RuleCheck] = ()) -> str
         record: the audit.
         checks: results of rules.
 
-    Source: ours.
+    Source: ours, an audit as text, for pull requests and issues.
     """
     verdict = record.verdict
     parts = [
@@ -93,7 +93,7 @@ def of_checks(checks: Sequence[RuleCheck]) -> list[str]:
     Args:
         checks: results of rules.
 
-    Source: ours.
+    Source: ours, the checks as a table, for pull requests.
     """
     failures = [check for check in checks if check.failure]
     if not checks:

@@ -72,7 +72,7 @@ def unpacked(correct: CorrectExamples, count: int) -> Bool[Tensor, " n"]:
         correct: the result of `correct_examples`.
         count: number of examples.
 
-    Source: ours.
+    Source: ours, answers are kept as bits, which take an eighth of the space.
 
     Raises:
         ValueError: the record holds another number of examples.

@@ -27,7 +27,7 @@ def tracked_numbers(record: AuditRecord, prefix: str = "contam") -> dict[str, fl
         `accuracy_high`, `estimated_accuracy/SET` for sets without labels, `loss/SET` (ID accuracy
         minus OOD accuracy), `lost/SET/CAUSE`, and `gain/SET/REPAIR`.
 
-    Source: ours.
+    Source: ours, the numbers of an audit under fixed names, for experiment trackers.
     """
     numbers: dict[str, float | None] = {}
 
@@ -83,7 +83,7 @@ def track(
         run_id: the run of MLflow; needed for a client. The module takes its active run by default.
         prefix: first part of every name.
 
-    Source: ours.
+    Source: ours, the numbers of an audit in the trackers that a team has.
 
     Raises:
         ValueError: `to` is none of these, or the run of a client is missing.

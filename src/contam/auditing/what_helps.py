@@ -112,7 +112,7 @@ def repair_inputs(passes: Passes) -> RepairInputs:
     Args:
         passes: results of `run_passes`.
 
-    Source: ours.
+    Source: ours, repairs see the ID set alone, since OOD labels are rare.
     """
     inputs = passes.inputs
     model = inputs.model
@@ -182,7 +182,7 @@ def repaired(inputs: RepairInputs, name: str, on: str | None) -> nn.Module:
         name: title of the repair.
         on: name of the OOD set; None for a repair without OOD data.
 
-    Source: ours.
+    Source: ours, a repair that fails ends with its reason, and not the audit.
 
     Raises:
         ValueError: no such repair, or one that does not fit.
@@ -207,7 +207,7 @@ def fitting(inputs: RepairInputs, repair: Repair, on: str | None) -> tuple[Batch
         repair: the repair.
         on: name of the OOD set; None for none.
 
-    Source: ours.
+    Source: ours, only repairs that have what they need are tried.
 
     Raises:
         ValueError: the given base weights do not fit the network.
@@ -287,7 +287,7 @@ def remedies_beyond_chance(helps: Sequence[MeasuredRemedy]) -> list[MeasuredReme
     Args:
         helps: measured remedies.
 
-    Source: ours.
+    Source: ours, gains within chance are no advice.
     """
     beyond = [row for row in helps if row.gain.low is not None and row.gain.low > 0]
     return sorted(beyond, key=lambda row: -row.gain.value)
@@ -296,7 +296,7 @@ def remedies_beyond_chance(helps: Sequence[MeasuredRemedy]) -> list[MeasuredReme
 def remedy_line(remedy: MeasuredRemedy) -> str:
     """Return a remedy with its effect in one line.
 
-    Source: ours.
+    Source: ours, one line for each remedy, with gain and interval.
     """
     labels = f", {remedy.labels} OOD labels" if remedy.labels else ""
     return (

@@ -42,7 +42,7 @@ def check_files(
         MissingFilesError: a file of the part is missing; the message names the missing files of
             all parts.
 
-    Source: ours.
+    Source: ours, one message that names every missing file.
 
     >>> _ = Path("a.gz").write_bytes(b"")
     >>> check_files("toy", Path("."), "train", {"train": ["a"], "test": ["b"]}, ending=".gz")

@@ -108,7 +108,7 @@ def without_objects(
         x: images.
         masks: share of each pixel that the object covers; None for everything but the border.
 
-    Source: ours.
+    Source: ours, without its object, an image shows what the background alone decides.
 
     >>> image = torch.arange(6.0).view(1, 1, 1, 6)
     >>> mask = torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0, 0.0]).view(1, 1, 1, 6)
@@ -130,7 +130,7 @@ def pasted(
         masks: share of each pixel that the object covers.
         behind: backgrounds.
 
-    Source: ours.
+    Source: ours, objects are shown on other backgrounds, to tell what an answer depends on.
 
     >>> x, behind = torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
     >>> mask = torch.tensor([[[[1.0, 0.0], [0.0, 0.5]]]])

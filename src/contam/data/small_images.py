@@ -192,7 +192,7 @@ def convert_digits(
     Raises:
         ValueError: a file exists already, or as for `digits_from_json`.
 
-    Source: ours.
+    Source: ours, MNIST from a registry that is reachable where its site is not.
     """
     names = [f"{_IDX[part]}-{kind}" for part in _IDX for kind in (_IMAGES, _LABELS)]
     existing = [name for name in names if (folder / name).exists()]

@@ -145,7 +145,7 @@ def corrupted(
         x: images in [0, 1].
         generator: source of the noise.
 
-    Source: ours.
+    Source: ours, a corruption of the made worlds, so that the cause is known.
 
     >>> corrupted(torch.ones(1, 3, 8, 8), torch.Generator().manual_seed(0)).mean().item() < 0.8
     True

@@ -209,7 +209,7 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
 def two_layer_setting(config: Config, name: str) -> Setting:
     """The setting of a two-layer network of `TWO_LAYER`.
 
-    Source: ours.
+    Source: ours, the theory's network beside the trained ones, with equal parameters.
 
     >>> two_layer_setting(Config(), "leaky ReLU 0.3").slope
     0.3
@@ -232,7 +232,7 @@ def network_row(
 ) -> dict[str, Any]:
     """The accuracies of a network; the plain and the untrained ones have measures, too.
 
-    Source: ours.
+    Source: ours, what is measured of one network, as a row.
     """
     model = zoo.network(setting, variant)
     row: dict[str, Any] = {"setting": setting.name, "seed": zoo.seed, "variant": variant}
@@ -280,7 +280,7 @@ class PairResults(NamedTuple):
 def results(run: Run) -> PairResults:
     """Read a run.
 
-    Source: ours.
+    Source: ours, the rows of a run joined to pairs of plain and blocked networks.
     """
     config = Config.model_validate(run.config)
     theory = run.table("theory/")
@@ -310,7 +310,7 @@ def results(run: Run) -> PairResults:
 def column(table: DataFrame, name: str) -> Float[Tensor, " rows"]:
     """A column as a tensor.
 
-    Source: ours.
+    Source: ours, one measure of every pair, in a fixed order.
     """
     return torch.tensor(table[name].tolist(), dtype=torch.float64)
 
@@ -322,7 +322,7 @@ def _groups(table: DataFrame, name: str) -> Tensor:
 def require_learning(found: PairResults) -> None:
     """Require plain networks that learned.
 
-    Source: ours.
+    Source: ours, networks that did not learn are no evidence about contamination.
 
     Raises:
         NotJudged: their mean ID accuracy is below `LEARNED`, or none reaches `least_id`.
@@ -339,7 +339,7 @@ def require_pairs(found: PairResults, part: str | None = None) -> None:
         found: the results.
         part: what is held out; enough pair settings have to remain.
 
-    Source: ours.
+    Source: ours, a correlation over few pairs says nothing.
 
     Raises:
         NotJudged: the networks did not learn, or there are too few pairs.
@@ -363,7 +363,7 @@ def correlated(
 ) -> Correlation:
     """Rank correlation of a measure with the gap; pairs of one setting are resampled together.
 
-    Source: ours.
+    Source: ours, rank correlations, because measures have other units than gaps.
     """
     table = found.of(way)
     return rank_correlation(
@@ -383,7 +383,7 @@ def predicted(
         way: the way to block contamination.
         measures: the candidates.
 
-    Source: ours.
+    Source: ours, measures are chosen on other pairs than they are judged on.
     """
     table = found.of(way)
     values = torch.stack([column(table, name) for name in measures])
@@ -404,7 +404,7 @@ def predicted(
 def judged_parts(found: PairResults) -> list[str]:
     """The parts of `PARTS` that a run is large enough to hold out.
 
-    Source: ours.
+    Source: ours, parts of a few pairs can't be judged.
     """
     parts = []
     for part in PARTS:
@@ -417,7 +417,7 @@ def judged_parts(found: PairResults) -> list[str]:
 def gap_estimate(found: PairResults, way: str, name: str = "gap") -> Estimate:
     """The mean gap of a way with its interval over pairs.
 
-    Source: ours.
+    Source: ours, the mean gap of the pairs with an interval over pairs.
     """
     values = column(found.of(way), name)
     return bootstrap(lambda rows: values[rows].mean(), [len(values)])
@@ -751,7 +751,7 @@ def summarize(run: Run) -> str:
 def null(config: Config) -> Config:
     """The config without any learning.
 
-    Source: ours.
+    Source: ours, the same networks without learning, where no claim about it may hold.
     """
     return config.model_copy(
         update={

@@ -157,7 +157,7 @@ def measure(
 def counterfactual_row(effects: BackgroundEffects) -> dict[str, float]:
     """The measures on objects whose backgrounds were changed.
 
-    Source: ours.
+    Source: ours, what changed backgrounds do to one network, as a row.
     """
     lost, familiar, everywhere = effects
     return {
@@ -193,7 +193,7 @@ def _results(run: Run) -> FamilyResults:
 def correlated(config: Config, table: DataFrame) -> FamilyResults:
     """The drop of each network, and its correlations with the measures.
 
-    Source: ours.
+    Source: ours, correlations over networks, with intervals over kinds of networks.
     """
     above = table.id - table.chance
     points = table.assign(drop=1 - (table.ood - table.chance) / above)

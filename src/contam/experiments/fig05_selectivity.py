@@ -114,7 +114,7 @@ def meanings(scores: Tensor) -> Int[Tensor, " classes"]:
     Args:
         scores: (classes, classes of the test), the scores of one-hot logits.
 
-    Source: ours.
+    Source: ours, a network of many logits is read on tests of fewer classes.
 
     >>> meanings(torch.tensor([[0.0, 1.0], [0.0, 0.0], [1.0, 0.0]])).tolist()
     [1, -1, 0]
@@ -144,7 +144,7 @@ def alike(
     Returns:
         For each set, contiguous labels from 0, and -1 for the examples that are left out.
 
-    Source: ours.
+    Source: ours, selectivity depends on the number of classes and examples.
 
     >>> own, other = alike(torch.tensor([0, 0, 1]), torch.tensor([0, 1]), torch.arange(2), seed=0)
     >>> sorted(own.tolist()), other.tolist()
@@ -168,7 +168,7 @@ def typical(table: DataFrame, against: Literal["all", "others"] = "all") -> str:
     The denominator of Eq. 61 crosses zero where class means have both signs, as those of CLIP's
     attention pool do. A few neurons then decide the mean.
 
-    Source: ours.
+    Source: ours, a few neurons would decide the mean where the denominator crosses zero.
     """
     if table.signed.any():
         return "median" if against == "all" else "median_others"

@@ -180,7 +180,7 @@ def pictured(index: int, ood: int, images: int) -> Tensor:
         ood: number of OOD tests.
         images: images of each OOD test.
 
-    Source: ours.
+    Source: ours, a figure shows the same objects in all tests.
 
     >>> pictured(1, 2, 40).tolist()
     [0, 2]
@@ -294,7 +294,7 @@ def _shifts(config: Config) -> list[str]:
 def embedded_tests(config: Config, zoo: ModelZoo) -> list[HeatmapTest]:
     """The embedded benchmark's ID test, and its OOD tests with the same objects in the same order.
 
-    Source: ours.
+    Source: ours, the same objects in all tests, so that only backgrounds differ.
     """
     # Nothing is trained on these images, so the training and validation splits are minimal.
     scenes = splits(
@@ -336,7 +336,7 @@ def _pick(domain: Domain, which: Tensor) -> Domain:
 def eight_bits(x: Tensor) -> Tensor:
     """Convert a network's input to eight bits; values outside [0, 1] stretch the scale.
 
-    Source: ours.
+    Source: ours, pictures are stored as bytes, because a run has many.
 
     >>> eight_bits(torch.tensor([-1.0, 0.0, 3.0])).tolist()
     [0, 64, 255]
@@ -360,7 +360,7 @@ class ScoredNetwork(nn.Module):
 def heat_layers(model: nn.Module, images: Domain) -> dict[str, str]:
     """The last residual block, and the last one before it with finer maps.
 
-    Source: ours.
+    Source: ours, heat at two resolutions, because maps of the last block are coarse.
 
     Raises:
         ValueError: the network has no residual blocks.

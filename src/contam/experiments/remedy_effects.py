@@ -98,7 +98,7 @@ class RemedyResults(NamedTuple):
 def read_results(run: Run) -> RemedyResults:
     """Read a run.
 
-    Source: ours.
+    Source: ours, the rows of a run as one table, which claims and figures share.
     """
     config = Config.model_validate(run.config)
     rows, key = run.table("world/").drop(columns="part"), ["world", "seed"]
@@ -291,7 +291,7 @@ def summarize(run: Run) -> str:
 def null(config: Config) -> Config:
     """The config without any learning.
 
-    Source: ours.
+    Source: ours, the same remedies on networks that learn nothing.
     """
     return config.model_copy(update={"training": without_learning(config.training)})
 

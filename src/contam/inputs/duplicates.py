@@ -108,7 +108,7 @@ def same_content(
     Returns:
         Rows of the first and of the second set.
 
-    Source: ours.
+    Source: ours, ID images among OOD ones would be judged by probes that saw them.
 
     >>> x, y = torch.rand(30, 3, 8, 8), torch.arange(30) % 2
     >>> same_content((fingerprints(x), y), (fingerprints(1 - x), y)).shape

@@ -209,7 +209,7 @@ def decided_shares(depth: Float[Tensor, "..."], probes: int) -> DecidedShares:
     Returns:
         Shares of the defined depths, and the share of undefined ones, in [0, 1].
 
-    Source: ours.
+    Source: ours, one rule for audits, monitors and experiments.
 
     >>> decided_shares(torch.tensor([0.0, 2.0, torch.nan, 0.0]), probes=3)
     DecidedShares(by_probe=(0.6666666666666666, 0.6666666666666666, 1.0), undefined=0.25)

@@ -22,7 +22,7 @@ def log_odds(logits: Float[Tensor, "n classes"], temperature: float = 1.0) -> Fl
         logits: Logits of at least two classes.
         temperature: Divisor of the logits, such as one that calibrates them.
 
-    Source: ours.
+    Source: ours, they do not tie where the confidence rounds to 1.
 
     >>> log_odds(torch.tensor([[0.0, 3.0], [200.0, 0.0]])).tolist()
     [3.0, 200.0]

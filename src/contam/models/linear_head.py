@@ -78,7 +78,7 @@ def head_of(network: LogitsAdapter, name: str) -> LinearHead:
         network: the network. Of a single logit, the result has a row of zeros for the first class.
         name: the head, as `find_head` names it.
 
-    Source: ours.
+    Source: ours, repairs and probes read the input of the last linear layer.
 
     >>> head_of(LogitsAdapter(nn.Sequential(nn.Linear(2, 1))), "0").weight.shape
     torch.Size([2, 2])
@@ -104,7 +104,7 @@ def with_head(network: LogitsAdapter, name: str, head: LinearHead) -> LogitsAdap
         name: its head, as `find_head` names it.
         head: a row for each logit of the adapter. Logits that the adapter leaves out keep theirs.
 
-    Source: ours.
+    Source: ours, a repaired head in a network that is left as it was.
 
     Raises:
         ValueError: the network can't be copied.
@@ -138,7 +138,7 @@ def copy_network(network: LogitsAdapter) -> LogitsAdapter:
     Args:
         network: the network.
 
-    Source: ours.
+    Source: ours, a repair never changes the user's network.
 
     Raises:
         ValueError: the network can't be copied.

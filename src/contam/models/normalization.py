@@ -70,7 +70,7 @@ def without_running_statistics(model: nn.Module) -> list[str]:
     A network with one of them needs batches of several examples, and its logits for an example
     depend on the others in the batch.
 
-    Source: ours.
+    Source: ours, the logits of such networks depend on the other examples of a batch.
 
     >>> without_running_statistics(nn.Sequential(nn.BatchNorm1d(2, track_running_stats=False)))
     ['0']

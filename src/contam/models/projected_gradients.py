@@ -201,7 +201,7 @@ def background_moment(
         plain: features of images.
         swapped: features of the same objects on other backgrounds.
 
-    Source: ours.
+    Source: ours, pairs differ in the background alone, so their differences show its directions.
 
     >>> background_moment(torch.zeros(2, 2), torch.tensor([[1.0, 0.0], [3.0, 0.0]])).tolist()
     [[5.0, 0.0], [0.0, 0.0]]
@@ -219,7 +219,7 @@ def main_directions(
         moment: a symmetric matrix.
         directions: number of directions.
 
-    Source: ours.
+    Source: ours, few directions hold most of a background's variance.
 
     >>> main_directions(torch.diag(torch.tensor([1.0, 4.0, 2.0])), 2).abs()
     tensor([[0., 0.],

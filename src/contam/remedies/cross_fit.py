@@ -181,7 +181,7 @@ def cross_fit_of(
         seed: random seed of the halves.
         batch_size: number of examples in a forward pass.
 
-    Source: ours.
+    Source: ours, a repair is judged on examples that it was not fitted to.
 
     Raises:
         ValueError: the network has no linear head that can be replaced.
@@ -209,7 +209,7 @@ def matched_halves(
     Returns:
         The rows of ID and of OOD examples, for each half.
 
-    Source: ours.
+    Source: ours, halves with equal classes and groups, so that their heads are alike.
 
     >>> y = torch.tensor([0, 0, 1, 1])
     >>> (id_rows, ood_rows), _ = matched_halves(y, y, torch.arange(4)[:, None].expand(4, 2))

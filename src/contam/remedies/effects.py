@@ -117,7 +117,7 @@ def helpful(cause: str) -> list[KnownEffect]:
         At most `MOST` effects whose interval is above 0: first those that are beyond chance among
         all effects, then the largest gains of OOD accuracy. None for a cause without a world.
 
-    Source: ours.
+    Source: ours, advice rests on trainings of networks whose failure was known.
 
     >>> helpful("label mismatch")
     []

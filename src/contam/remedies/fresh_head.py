@@ -43,7 +43,7 @@ def fit_linear_head(
         y: class indices. A class without examples is hardly ever predicted.
         classes: number of classes.
 
-    Source: ours.
+    Source: ours, the head that the features allow, for any number of classes.
 
     >>> import torch
     >>> fit_linear_head(torch.eye(2), torch.arange(2), classes=3)(torch.eye(2)).argmax(1).tolist()

@@ -110,7 +110,8 @@ def balanced_rows(group: Int[Tensor, " n"]) -> Int[Tensor, " rows"]:
         Rows in rising order. If groups differ so much that there would be more than four times as
         many rows as examples, the examples of large groups are thinned out.
 
-    Source: ours.
+    Source: ours, small groups are repeated, because dropping examples of large ones would waste
+        them.
 
     >>> balanced_rows(torch.tensor([0, 0, 0, 1])).tolist()
     [0, 1, 2, 3, 3, 3]

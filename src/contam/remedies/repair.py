@@ -176,7 +176,7 @@ def head_features(network: LogitsAdapter, data: Batch, *, batch_size: int = 64) 
         data: inputs with labels and groups.
         batch_size: number of examples in a forward pass.
 
-    Source: ours.
+    Source: ours, features are read once for all repairs of a head.
 
     Raises:
         ValueError: the logits are not the output of a linear layer.

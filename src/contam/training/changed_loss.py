@@ -33,7 +33,7 @@ def changed_risk(
         purpose: name of the training, for random numbers.
         seed: random seed.
 
-    Source: ours.
+    Source: ours, one loss for all changes of a training.
 
     >>> from contam.batch import Batch
     >>> batch = Batch(torch.eye(2), torch.arange(2), torch.zeros(2).long())

@@ -142,7 +142,7 @@ def check_training_domains(
     Raises:
         ValueError: there is no second domain, or a domain lacks a class.
 
-    Source: ours.
+    Source: ours, methods of domain generalization fail silently with one domain.
     """
     if len(domains) < 2:
         raise ValueError(

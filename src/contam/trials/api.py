@@ -162,7 +162,7 @@ def check_fit(
         data: the data.
         masks: whether there are masks of the training images.
 
-    Source: ours.
+    Source: ours, shapes that do not fit are reported before the first training.
 
     Raises:
         ValueError: the network does not return a logit for each class, or a change does not fit.

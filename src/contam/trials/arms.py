@@ -190,7 +190,7 @@ def answered_correctly(model: nn.Module, domain: Domain) -> Bool[Tensor, " n"]:
         model: the network.
         domain: the examples.
 
-    Source: ours.
+    Source: ours, answers of each example, for paired comparisons of arms.
 
     >>> from contam.batch import Batch
     >>> domain = Domain("data", Batch(torch.eye(2), torch.tensor([0, 0]), torch.zeros(2).long()))
@@ -228,7 +228,7 @@ def audit_of(id: Any, ood: Any, *, classes: tuple[str, ...], quick: bool, seed: 
         quick: whether the audits leave out everything but the pass over the data.
         seed: random seed of the audits.
 
-    Source: ours.
+    Source: ours, an audit of each arm, so that a remedy's effect on each cause is known.
     """
     return partial(
         audit, id=id, ood=ood, classes=classes, quick=quick, untrained=not quick,

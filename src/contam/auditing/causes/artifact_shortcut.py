@@ -32,7 +32,7 @@ LARGEST_ZOOM = 2.5
 class CompressionShortcut(Shortcut):
     """The JPEG quality of the class. Artifacts can be added to images and not be removed.
 
-    Source: ours.
+    Source: ours, a test of file formats that go with the class.
     """
 
     name = "compression shortcut"
@@ -149,7 +149,7 @@ class TagShortcut(Shortcut):
 class SizeShortcut(Shortcut):
     """The size of the object, which is cut out along its mask, or as what differs from the border.
 
-    Source: ours.
+    Source: ours, a test of object sizes that go with the class.
     """
 
     name = "size shortcut"

@@ -246,7 +246,7 @@ class BackgroundShortcut(Cause):
 
     ID objects on backgrounds of other classes must also be misclassified.
 
-    Source: ours.
+    Source: ours, objects are exchanged between backgrounds, so that nothing else differs.
     """
 
     name = "background shortcut"

@@ -55,7 +55,7 @@ class Corruption(Cause):
     corruption. Noise and blur are imitated on ID images until their levels match the OOD images,
     and only where the center and the border of the images changed alike.
 
-    Source: ours.
+    Source: ours, changes that undo a corruption, judged by the accuracy they restore.
     """
 
     name = "corruption"

@@ -45,7 +45,7 @@ class InputMismatch(Cause):
     more like the ID images: a change of scale or sign must give them the mean and the spread of the
     ID images, and exchanged channels must not move their mean away from that of the ID images.
 
-    Source: ours.
+    Source: ours, mistakes of preprocessing, judged by the accuracy that undoing them restores.
     """
 
     name = "input mismatch"

@@ -32,7 +32,7 @@ class MissingInformation(Cause):
     Probes of the network's own features can only refute the cause: they may have lost what the
     images show. Images that are not told apart from ID images do not lack anything.
 
-    Source: ours.
+    Source: ours, what no network can answer, estimated by a reference encoder's probe.
     """
 
     name = "information missing"

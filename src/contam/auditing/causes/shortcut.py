@@ -121,7 +121,7 @@ def _share(correct: Tensor) -> float:
 class ColorShortcut(Shortcut):
     """The mean and the spread of the colors of the object, or of the image where none stands out.
 
-    Source: ours.
+    Source: ours, a test of colors that go with the class.
     """
 
     name = "color shortcut"

@@ -33,7 +33,7 @@ class NewSubtypes(Cause):
     held-out ID examples. Sound classes are the control: a shift of all images makes their examples
     as distant.
 
-    Source: ours.
+    Source: ours, OOD examples far from all ID examples of their class need data, not a repair.
     """
 
     name = "new subtypes"

@@ -136,7 +136,7 @@ def _robustness(config: Config, point: dict[str, Any], line: Line | None) -> dic
 def standard_models(config: Config) -> list[dict[str, Any]]:
     """The ID and OOD scores of the user's standard models.
 
-    Source: ours.
+    Source: ours, a benchmark without a published table has the user's standard models.
 
     Raises:
         ValueError: the table cannot be read, lacks columns, or its models determine no line.

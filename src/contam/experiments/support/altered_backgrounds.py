@@ -49,7 +49,7 @@ def altered_images(seed: int, *, images: int, objects: int, core: Core = "shapes
         objects: number of objects that are shown on every background of a list, a multiple of 10.
         core: `shapes` or `digits`.
 
-    Source: ours.
+    Source: ours, the same objects on other backgrounds, so that nothing else differs.
 
     >>> len(altered_images(0, images=40, objects=10).before)
     18
@@ -99,7 +99,7 @@ def background_effects(encoder: nn.Module, altered: Altered, classes: int) -> Ba
         altered: the images.
         classes: number of classes.
 
-    Source: ours.
+    Source: ours, what changed backgrounds do to features.
     """
     return effects_on(partial(extract, encoder), altered, classes)
 
@@ -114,7 +114,7 @@ def effects_on(
         altered: the images.
         classes: number of classes.
 
-    Source: ours.
+    Source: ours, the same for any images with changed copies.
     """
 
     def means(images: Domain) -> ClassMeans:

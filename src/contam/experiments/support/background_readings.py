@@ -85,7 +85,7 @@ def changed_images(
         images: number of images whose backgrounds are changed.
         shown: number of objects that are shown on all backgrounds of a list.
 
-    Source: ours.
+    Source: ours, images for measures that need no OOD data.
     """
     x, mask = data.id_test.x[:images], data.id_test.mask[:images]
     plain = data.id_test.batch.pick(slice(0, images))
@@ -125,7 +125,7 @@ def network_readings(model: Classifier, images: Changed, *, answers: bool) -> di
         answers: whether to read the measures of accuracy, too; they say nothing of an untrained
             network.
 
-    Source: ours.
+    Source: ours, all measures of one network, so that every experiment has the same.
     """
     encoder, classes = model.encoder, len(CLASSES)
     values = torch.stack([extract(encoder, domain) for domain in images.grid], dim=1)
@@ -170,7 +170,7 @@ def feature_readings(
         rates: activation rate of each neuron for each class.
         alone: features of the backgrounds without an object.
 
-    Source: ours.
+    Source: ours, the measures that features alone give.
     """
     response = background_response(values, y)
     return response._asdict() | {"gates": gate_drive(rates, values, alone)}
@@ -186,7 +186,7 @@ def centering_gain(model: Classifier, data: PairData) -> float:
         model: a trained network with batch norm.
         data: the images.
 
-    Source: ours.
+    Source: ours, what centering restores, as a measure of additive contamination.
     """
     own, new, scores = data.id_val, data.ood_test, []
     for network in (copy.deepcopy(model), with_centering(model)):

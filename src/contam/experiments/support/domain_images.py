@@ -16,7 +16,7 @@ def domains_of(shift: Shift) -> list[Domain]:
     The paper does not say which images of PACS it takes; without those that a network learned
     from, few would remain.
 
-    Source: ours.
+    Source: ours, the domains whose separability is measured.
     """
     tests = (shift.id_test, *shift.ood_tests)
     if not isinstance(shift.id_test, FolderDomain):
@@ -30,7 +30,7 @@ def unseen_objects(parts: Sequence[Domain], seed: int) -> Tensor:
 
     The OOD tests of the embedded benchmark show the objects of its ID test in the same order.
 
-    Source: ours.
+    Source: ours, domains must be told by backgrounds, not by remembered objects.
     """
     own, *ood = map(len, parts)
     chosen = held_out(torch.zeros(max(own, sum(ood)), dtype=torch.int64), seed=seed)

@@ -105,7 +105,7 @@ TINY_NETWORKS = SMALL_NETWORKS.model_copy(
 def without_learning(networks: Networks) -> Networks:
     """The same networks, trained with step sizes at which nothing is learned; probes are fitted.
 
-    Source: ours.
+    Source: ours, null runs have the same networks with step sizes that change nothing.
 
     Raises:
         ValueError: a network's weights come from a file, or its recipe is looked up.

@@ -96,7 +96,7 @@ class PairData:
         setting: objects and number of families.
         seed: random seed.
 
-    Source: ours.
+    Source: ours, both networks of a pair learn from the same images.
 
     >>> networks = PairedNetworks(examples=40, id_examples=40, ood_examples=40)
     >>> data = PairData(networks, PairSetting("digits", "resnet8-8", 2), seed=0)
@@ -142,7 +142,7 @@ def built(setting: PairSetting, variant: Variant, seed: int) -> Classifier:
         variant: the network of the pair.
         seed: random seed.
 
-    Source: ours.
+    Source: ours, both networks of a pair start from the same weights.
 
     >>> setting = PairSetting("shapes", "resnet8-8", 1)
     >>> plain, leaky = (built(setting, variant, 0) for variant in ("plain", "leaky"))
@@ -240,7 +240,7 @@ class PairZoo:
 def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
     """The accuracy on images, 400 at a time.
 
-    Source: ours.
+    Source: ours, accuracy in batches that fit in memory.
     """
     with torch.no_grad():
         right = [
@@ -252,7 +252,7 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
 def without_learning(networks: PairedNetworks) -> PairedNetworks:
     """The same networks, trained with a step size at which nothing is learned.
 
-    Source: ours.
+    Source: ours, null runs have the same pairs with step sizes that change nothing.
     """
     recipe = replace(networks.recipe, step_size=NULL_STEP_SIZE)
     return networks.model_copy(update={"recipe": recipe})

@@ -64,7 +64,7 @@ Described = TypeVar("Described", bound=BaseModel)
 def null(config: Described) -> Described:
     """A config with a field `networks`, without any learning but that of probes.
 
-    Source: ours.
+    Source: ours, null runs have the same networks with step sizes that change nothing.
 
     Raises:
         ValueError: a network's weights come from a file.
@@ -76,7 +76,7 @@ def null(config: Described) -> Described:
 def specs(networks: Networks) -> tuple[NetworkSpec, ...]:
     """The networks that the paper's figures compare, and untrained ones as controls.
 
-    Source: ours.
+    Source: ours, the networks that a config names, each once.
 
     >>> [spec.name for spec in specs(VIT.networks)]
     ['teacher', 'student', 'untrained', 'calibrated']
@@ -107,7 +107,7 @@ def measure_each(
         chosen: the networks; None for `specs(networks)`.
         name: returns the name of a network in the names of parts, `net/<name>/seed<seed>`.
 
-    Source: ours.
+    Source: ours, a part for each network, so that interrupted runs resume.
 
     Raises:
         ValueError: files of data or weights are missing; the message lists them.
@@ -133,7 +133,7 @@ def network_table(run: Run, chosen: Sequence[NetworkSpec] | None = None) -> Data
         run: the run to read.
         chosen: the networks in order; None for the order of `specs`.
 
-    Source: ours.
+    Source: ours, the rows of all networks as one table.
     """
     names = [spec.name for spec in chosen or (TEACHER, STUDENT, ERM, *CONTROLS)]
     table = run.table("net/")
@@ -149,7 +149,7 @@ def by_network(table: DataFrame, column: str) -> DataFrame:
         table: rows with the columns `network` and `seed`.
         column: the column of values.
 
-    Source: ours.
+    Source: ours, claims compare networks, with one number for each seed.
 
     >>> import pandas
     >>> rows = {"network": ["b", "a"], "seed": [0, 0], "mean": [1.0, 2.0]}
@@ -171,7 +171,7 @@ def compared(table: DataFrame, column: str, *networks: NetworkSpec) -> list[Any]
     Returns:
         One Series over the seeds for each network.
 
-    Source: ours.
+    Source: ours, a claim reads one column of the networks that it compares.
 
     Raises:
         NotJudged: one of the networks is not in the table.
@@ -210,7 +210,7 @@ def require_learning(table: DataFrame, column: str, names: Sequence[str] = ()) -
 def trained(table: DataFrame) -> list[str]:
     """Return the names of the trained networks, in the order of the table.
 
-    Source: ours.
+    Source: ours, the networks that learned from data, without controls.
     """
     controls = {spec.name for spec in CONTROLS}
     return [name for name in table.network.unique() if name not in controls]
@@ -243,7 +243,7 @@ def controls_in(values: DataFrame) -> list[str]:
 def arrays_of(run: Run, network: str) -> list[Mapping[str, Tensor]]:
     """Read the arrays of a network, one mapping for each seed.
 
-    Source: ours.
+    Source: ours, arrays are read only where a figure needs them.
     """
     return [run.arrays(part) for part in run.parts(f"net/{network}/seed")]
 
@@ -251,7 +251,7 @@ def arrays_of(run: Run, network: str) -> list[Mapping[str, Tensor]]:
 def one_image(model: nn.Module, images: Domain) -> Tensor:
     """Return the first image as a batch on the model's device, to find the layers of the model.
 
-    Source: ours.
+    Source: ours, a batch of one, for functions that take batches.
     """
     device = next(p.device for p in model.parameters())
     return next(iter(images.batches(1))).x.to(device)
@@ -303,7 +303,7 @@ def profiled(
 def contiguous(y: Int[Tensor, " examples"]) -> Int[Tensor, " examples"]:
     """Renumber labels from 0 without gaps, since a test may lack some classes.
 
-    Source: ours.
+    Source: ours, measures need labels without gaps.
 
     >>> contiguous(torch.tensor([7, 2, 7])).tolist()
     [1, 0, 1]

@@ -222,7 +222,7 @@ class WorldZoo:
 def without_learning(networks: WorldNetworks) -> WorldNetworks:
     """The same networks, trained with step sizes at which nothing is learned.
 
-    Source: ours.
+    Source: ours, null runs have the same networks with step sizes that change nothing.
 
     >>> without_learning(WorldNetworks()).recipe.step_size
     1e-09

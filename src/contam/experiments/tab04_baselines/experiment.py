@@ -153,7 +153,7 @@ def check_domains(config: Config, methods: Sequence[Method], problem: Problem) -
         ValueError: an algorithm needs more domains, or the selection needs trainings that the
             config does not have.
 
-    Source: ours.
+    Source: ours, too few domains are reported before the first training.
     """
     if config.selection == "leave-one-out" and not config.leave_one_out:
         raise ValueError(
@@ -216,7 +216,7 @@ def summarize(run: Run) -> str:
 def null(config: Config) -> Config:
     """The config with a step size at which nothing is learned; probes are fitted.
 
-    Source: ours.
+    Source: ours, the same methods with step sizes that change nothing.
     """
     networks = config.networks.model_copy(update={"step_size": NULL_STEP_SIZE})
     return config.model_copy(update={"networks": networks})

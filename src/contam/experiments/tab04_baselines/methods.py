@@ -114,7 +114,7 @@ def find_method(name: str) -> Method:
         ValueError: there is no such method; the message suggests the nearest name. Or the object
             cannot be imported or is neither of the two.
 
-    Source: ours.
+    Source: ours, a method of the user's is named like those of the table.
 
     >>> find_method("coral").name
     'CORAL'

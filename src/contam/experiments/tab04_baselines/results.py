@@ -253,7 +253,7 @@ def rank_table(results: BaselineResults) -> tuple[DataFrame, RankComparison]:
     Raises:
         ValueError: there are fewer than three methods or two blocks.
 
-    Source: ours.
+    Source: ours, methods are compared by ranks over trials, since accuracies of data sets differ.
     """
     alone = results.networks[results.networks.uses == ""]
     scores = alone.pivot_table(index=["data", "trial"], columns="method", values="ood", sort=False)

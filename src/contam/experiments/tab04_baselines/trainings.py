@@ -67,7 +67,7 @@ def cost_clock() -> float:
     It is processor time, which does not depend on what else runs. With a GPU it is wall time, since
     a GPU has no such clock.
 
-    Source: ours.
+    Source: ours, processor time does not depend on what else runs.
     """
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -102,7 +102,7 @@ class ChangedERM(Objective):
     The network is already that of `TrainingChange.network`. Inputs of changes that need masks have
     them as last channel.
 
-    Source: ours.
+    Source: ours, changes of a training, compared with the algorithms in one table.
     """
 
     name = "ERM with a change"
@@ -203,7 +203,7 @@ def train_cell(
         ValueError: the code of a user's method raised an error, or a loss of it or of ERM is not
             finite with the default settings.
 
-    Source: ours.
+    Source: ours, one training as a part of a run, so that interrupted runs resume.
     """
     try:
         yield from _train_cell(cell, problem, networks, store, trial=trial)

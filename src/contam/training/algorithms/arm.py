@@ -134,7 +134,7 @@ def read_context(network: Classifier, *, width: int, support: int) -> ContextCon
     Raises:
         ValueError: the network has no two-dimensional convolution, or its first one has groups.
 
-    Source: ours.
+    Source: ours, any network can read the context, not only the published one.
 
     >>> from contam.models.small import small_cnn
     >>> network = small_cnn(width=4)

@@ -258,7 +258,7 @@ def check_split(encoder: nn.Module, split: SplitEncoder, x: Float[Tensor, "batch
     Raises:
         ValueError: the results differ, or the maps have fewer than two positions.
 
-    Source: ours.
+    Source: ours, a split that changes what the encoder does is reported before the training.
     """
     x = x[:2]
     try:
