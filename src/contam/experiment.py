@@ -238,7 +238,12 @@ class Statement:
 
 
 def judge_all(statements: Iterable[Statement], results: Any, **words: object) -> list[Claim]:
-    """The claims of a table of statements, in its order; see `Statement.judge`."""
+    """The claims of a table of statements, in its order; see `Statement.judge`.
+
+    >>> rows = [Statement("{net} fails", "ours", "risk", lambda risks: risks, low=0.5)]
+    >>> [claim.holds for claim in judge_all(rows, [0.8, 0.9], net="ReLU")]
+    [True]
+    """
     return [statement.judge(results, **words) for statement in statements]
 
 

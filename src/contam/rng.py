@@ -35,7 +35,12 @@ def generator_for(seed: int, purpose: str) -> torch.Generator:
 
 
 def bit_generator_for(seed: int, purpose: str) -> np.random.SFC64:
-    """NumPy's fastest bit generator, seeded for one purpose; simulations draw from it."""
+    """NumPy's fastest bit generator, seeded for one purpose; simulations draw from it.
+
+    >>> numbers = [np.random.Generator(bit_generator_for(0, "x")).random() for _ in range(2)]
+    >>> numbers[0] == numbers[1]
+    True
+    """
     return np.random.SFC64(_digest(seed, purpose))
 
 
@@ -45,6 +50,12 @@ def preserve_rng(*loaders: Any) -> Iterator[None]:
 
     Args:
         loaders: DataLoaders whose own generators are restored as well; anything else is ignored.
+
+    >>> before = torch.get_rng_state()
+    >>> with preserve_rng():
+    ...     _ = torch.rand(3)
+    >>> torch.equal(torch.get_rng_state(), before)
+    True
     """
     generators = {
         id(generator): (generator, generator.get_state())
@@ -71,6 +82,12 @@ def seeded(seed: int, purpose: str) -> Iterator[None]:
 
     PyTorch's layers draw weights and dropout masks from the global generator only, and data sets
     written by users draw their augmentations from any of the three.
+
+    >>> def drawn():
+    ...     with seeded(0, "weights"):
+    ...         return torch.rand(1)
+    >>> torch.equal(drawn(), drawn())
+    True
     """
     with preserve_rng():
         generator = generator_for(seed, purpose)

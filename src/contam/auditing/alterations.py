@@ -15,7 +15,12 @@ DARKNESS = 0.6
 
 
 def is_image(x: Tensor) -> bool:
-    """Return whether a batch holds gray or color images."""
+    """Return whether a batch holds gray or color images.
+
+    >>> import torch
+    >>> is_image(torch.rand(2, 3, 8, 8)), is_image(torch.rand(2, 10))
+    (True, False)
+    """
     return x.ndim == 4 and x.shape[1] in (1, 3) and x.is_floating_point() and x.shape[2] > 1
 
 

@@ -91,7 +91,12 @@ def applied(
 
 
 def read(treatments: Sequence[Treatment], answers: Answers) -> Answers:
-    """Return the answers under the treatments that do not change images, in their order."""
+    """Return the answers under the treatments that do not change images, in their order.
+
+    >>> answers = Answers(torch.tensor([0, 1]), None, torch.ones(2))
+    >>> read([], answers).predicted
+    tensor([0, 1])
+    """
     predicted = answers.predicted
     for treatment in treatments:
         if treatment.reads is not None:
@@ -317,6 +322,10 @@ def answers_of(model: nn.Module, x: Float[Tensor, "n ..."], batch_size: int) -> 
 
     Returns:
         What it returns, and the batch size that fits.
+
+    >>> answers, size = answers_of(nn.Flatten(), torch.eye(3)[:2], batch_size=2)
+    >>> answers.predicted, size
+    (tensor([0, 1]), 2)
     """
     place = next((p.device for p in model.parameters()), x.device)
     observer = Observer(model, (), "moments", head=True)
@@ -350,6 +359,9 @@ def network_range_edit(
     Args:
         model: the network.
         edit: from inputs to inputs.
+
+    >>> network_range_edit(nn.Identity(), lambda x: 1 - x)(torch.tensor([0.25]))
+    tensor([0.7500])
     """
     pixel_range = model.pixel_range if isinstance(model, LogitsAdapter) else None
     if pixel_range is None:
@@ -360,7 +372,12 @@ def network_range_edit(
 def interval_of(
     statistic: Callable[..., Tensor], units: tuple[int, ...], *, seed: int = 0
 ) -> Interval:
-    """Return a statistic with its bootstrap interval as a record."""
+    """Return a statistic with its bootstrap interval as a record.
+
+    >>> correct = torch.ones(20)
+    >>> interval_of(lambda rows: correct[rows].mean(), (20,)).value
+    1.0
+    """
     found = bootstrap(statistic, units, seed=seed, resamples=500)
     return Interval(value=found.value, low=found.low, high=found.high)
 

@@ -25,7 +25,12 @@ HALVES = ((0.5,), (0.5,))
 
 
 def affine(x: Images, scale: Tensor, shift: Tensor) -> Tensor:
-    """Return scale times x plus shift, for each channel, or for each channel of each image."""
+    """Return scale times x plus shift, for each channel, or for each channel of each image.
+
+    >>> x = torch.ones(1, 1, 2, 2)
+    >>> affine(x, torch.tensor([2.0]), torch.tensor([1.0])).mean()
+    tensor(3.)
+    """
     return x * scale[..., None, None].to(x) + shift[..., None, None].to(x)
 
 
@@ -52,7 +57,12 @@ def denormalized(x: Images, mean: tuple[float, ...], std: tuple[float, ...]) -> 
 def channel_statistics(
     x: Images,
 ) -> tuple[Float[Tensor, "n channels"], Float[Tensor, "n channels"]]:
-    """Return the mean and the standard deviation of each channel of each image."""
+    """Return the mean and the standard deviation of each channel of each image.
+
+    >>> mean, std = channel_statistics(torch.tensor([[[[0.0, 2.0]]]]))
+    >>> mean, std
+    (tensor([[1.]]), tensor([[1.4142]]))
+    """
     flat = x.flatten(2)
     return flat.mean(2), flat.std(2)
 
@@ -75,7 +85,12 @@ def with_statistics(x: Images, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def turned(x: Images, degrees: float) -> Tensor:
-    """Rotate images counter-clockwise about their center; the border is repeated outside."""
+    """Rotate images counter-clockwise about their center; the border is repeated outside.
+
+    >>> turned(torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]]), 90)
+    tensor([[[[0., 0.],
+              [1., 0.]]]])
+    """
     if degrees % 90 == 0:
         return (
             torch.rot90(x, int(degrees // 90), (2, 3))
@@ -86,7 +101,11 @@ def turned(x: Images, degrees: float) -> Tensor:
 
 
 def zoomed(x: Images, factor: float) -> Tensor:
-    """Enlarge images about their center by a factor; below 1, the border is repeated outside."""
+    """Enlarge images about their center by a factor; below 1, the border is repeated outside.
+
+    >>> zoomed(torch.ones(1, 3, 4, 4), 2.0).shape
+    torch.Size([1, 3, 4, 4])
+    """
     return _warped(x, 0.0, factor)
 
 
@@ -131,7 +150,13 @@ def _warped(x: Tensor, degrees: float, factor: float) -> Tensor:
 
 
 def blurred(x: Images, sigma: float) -> Tensor:
-    """Convolve with a Gaussian of this standard deviation in pixels; edges are mirrored."""
+    """Convolve with a Gaussian of this standard deviation in pixels; edges are mirrored.
+
+    >>> x = torch.zeros(1, 1, 5, 5)
+    >>> x[..., 2, 2] = 1
+    >>> float(blurred(x, sigma=1.0).max()) < 0.2
+    True
+    """
     if sigma <= 0:
         return x
     reach = min(max(1, math.ceil(3 * sigma)), min(x.shape[2:]) - 1)
@@ -145,7 +170,12 @@ def blurred(x: Images, sigma: float) -> Tensor:
 
 
 def sharpened(x: Images, sigma: float, amount: float) -> Tensor:
-    """Add `amount` times the difference between images and their blurred copies."""
+    """Add `amount` times the difference between images and their blurred copies.
+
+    >>> x = torch.tensor([[[[0.0, 0.0, 1.0, 1.0]] * 4]])
+    >>> bool(sharpened(x, sigma=1.0, amount=1.0).max() > 1)
+    True
+    """
     return x + amount * (x - blurred(x, sigma))
 
 
@@ -169,6 +199,10 @@ def jpeg(x: Images, quality: int) -> Tensor:
     Args:
         x: images; their smallest and largest value become black and white.
         quality: from 1 to 95, as Pillow counts it.
+
+    >>> x = torch.rand(1, 3, 16, 16)
+    >>> jpeg(x, quality=90).shape
+    torch.Size([1, 3, 16, 16])
     """
     low, high = float(x.min()), float(x.max())
     scale = max(high - low, 1e-8) / 255
@@ -224,6 +258,10 @@ def sharpness(x: Images) -> Float[Tensor, " n"]:
     """Return the share of each image's variance that lies in the differences of neighbors.
 
     Blur lowers it, whatever the contrast.
+
+    >>> x = torch.rand(1, 3, 16, 16)
+    >>> bool(sharpness(x) > sharpness(blurred(x, 1.0)))
+    True
     """
     across = x.diff(dim=3).flatten(2).var(2) + x.diff(dim=2).flatten(2).var(2)
     return (across / x.flatten(2).var(2).clamp(min=1e-8)).mean(1)

@@ -46,7 +46,11 @@ def accuracy_lost(id_scores: SetScores, ood_scores: SetScores) -> Interval:
 
 
 def scaled(interval: Interval, factor: float) -> Interval:
-    """Multiply an interval by a positive factor."""
+    """Multiply an interval by a positive factor.
+
+    >>> scaled(Interval(value=0.5, low=0.4, high=0.6), 2).value
+    1.0
+    """
     return _mapped(interval, lambda value: factor * value)
 
 

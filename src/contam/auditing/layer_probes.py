@@ -66,6 +66,11 @@ def split(
         seed: seed of the draw.
 
     Source: ours, probes are judged on ID examples that they were not fitted to.
+
+    >>> part = ProbeExamples({}, torch.empty(12, 0), torch.arange(12) % 2, torch.zeros(12).long())
+    >>> fitted, judged = split(part, queries=4)
+    >>> len(fitted.y), torch.bincount(judged.y)
+    (8, tensor([2, 2]))
     """
     most = min(queries, len(examples.y) // 3)
     judged = balanced(examples.y, most, seed=seed, purpose="audit/queries")
@@ -187,6 +192,10 @@ def domain_labels(data: Mapping[str, ProbeExamples]) -> Int[Tensor, " examples"]
 
     Examples of domains that are too small to fit and to judge have the number -1. With more than
     `MOST_DOMAINS` domains, each data set counts as one. None for fewer than two domains.
+
+    >>> part = ProbeExamples({}, torch.empty(40, 0), torch.zeros(40).long(), torch.arange(40) % 2)
+    >>> domain_labels({"ID": part}).unique()
+    tensor([0, 1])
     """
     parts, begin = [], 0
     many = sum(len(part.domain.unique()) for part in data.values()) > MOST_DOMAINS
@@ -208,6 +217,10 @@ def probe_domain(
         features: mean activations of a layer.
         domain: domain of each example, -1 for none.
         seed: seed of the split.
+
+    >>> domain = torch.arange(200) % 2
+    >>> probe_domain(torch.nn.functional.one_hot(domain).float(), domain).value
+    0.0
     """
     known = domain >= 0
     values, domain = features[known], domain[known]

@@ -186,7 +186,11 @@ def background_and_class(passes: Passes) -> tuple[tuple[Number, ...], str]:
 
 
 def clusters(statistics: Float[Tensor, "n statistics"], *, seed: int = 0) -> Int[Tensor, " n"]:
-    """Return the k-means cluster of each row, at most `CLUSTERS` and one for 25 rows."""
+    """Return the k-means cluster of each row, at most `CLUSTERS` and one for 25 rows.
+
+    >>> clusters(torch.tensor([[0.0], [0.1], [9.0], [9.1]])).unique(return_counts=True)[1]
+    tensor([2, 2])
+    """
     rows = statistics.double()
     # A spread is a shade of the same color, so it is not rescaled to the size of the means.
     distinct = len(rows.unique(dim=0))

@@ -538,6 +538,11 @@ def layers_with_positions(model: nn.Module, x: Tensor, layers: Sequence[str]) ->
         model: the network.
         x: one example as a batch.
         layers: names of layers that run.
+
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
+    >>> layers_with_positions(model, torch.rand(1, 3, 8, 8), ["1", "2"])
+    ['1']
     """
 
     def shape_of(output: Tensor) -> Tensor:

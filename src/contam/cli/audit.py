@@ -271,7 +271,11 @@ def _notes(audits: "Mapping[str, Audit]") -> list[str]:
 
 
 def unique(pairs: list[tuple[str | None, Any]], flag: str) -> Any:
-    """Data sets as a list, or as a dict if one has a name."""
+    """Data sets as a list, or as a dict if one has a name.
+
+    >>> unique([("night", "images/night"), (None, "images/fog")], "--ood")
+    {'night': 'images/night', 'fog': 'images/fog'}
+    """
     if all(name is None for name, _ in pairs):
         return [data for _, data in pairs]
     named: dict[str, Any] = {}

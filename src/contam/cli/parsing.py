@@ -51,7 +51,11 @@ def parse(
 
 
 def deferred(command: Callable[..., int]) -> Callable[..., Callable[[], int]]:
-    """Keep a command's signature, but return the call instead of making it."""
+    """Keep a command's signature, but return the call instead of making it.
+
+    >>> deferred(lambda code: code)(3)()
+    3
+    """
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Callable[[], int]:
@@ -78,13 +82,21 @@ def one_line_errors() -> Iterator[None]:
 
 
 def nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
-    """Suggest the known name that is spelled most like `name`; list all if none is close."""
+    """Suggest the known name that is spelled most like `name`; list all if none is close.
+
+    >>> nearest("smok", ["smoke", "paper"]), nearest("x", ["smoke", "paper"])
+    ("did you mean 'smoke'?", 'choose from smoke, paper')
+    """
     close = get_close_matches(name, list(known), n=1)
     return f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(known)}"
 
 
 def value_of(flag: str, arguments: Sequence[str]) -> str | None:
-    """The value of a flag, given as `--flag value` or `--flag=value`; None without one."""
+    """The value of a flag, given as `--flag value` or `--flag=value`; None without one.
+
+    >>> value_of("--out", ["--out=a"]), value_of("--out", ["--out", "b"]), value_of("--out", [])
+    ('a', 'b', None)
+    """
     for word, following in zip(arguments, [*arguments, None][1:], strict=True):
         if word == flag:
             return following

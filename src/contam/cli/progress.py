@@ -73,7 +73,15 @@ class ProgressDisplay:
 
 
 def follow(title: str, stages: "Generator[Stage, None, Result]", *, silent: bool = False) -> Result:
-    """Run a generator of stages to its end, showing its progress; return what it returns."""
+    """Run a generator of stages to its end, showing its progress; return what it returns.
+
+    >>> def work():
+    ...     yield Stage(0.5, "half")
+    ...     return "done"
+    >>> from contam.experiment import Stage
+    >>> follow("work", work(), silent=True)
+    'done'
+    """
     with ProgressDisplay(title, silent=silent) as display:
         while True:
             try:

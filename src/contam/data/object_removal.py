@@ -17,7 +17,11 @@ SMALLEST = 8
 
 
 def has_border(x: Tensor) -> bool:
-    """Return whether a batch holds images that are large enough for a border."""
+    """Return whether a batch holds images that are large enough for a border.
+
+    >>> has_border(torch.rand(1, 3, 32, 32)), has_border(torch.rand(1, 3, 2, 2))
+    (True, False)
+    """
     return x.ndim == 4 and min(x.shape[2:]) >= SMALLEST
 
 
@@ -142,7 +146,11 @@ def pasted(
 
 
 def removable(boxes: Int[Tensor, "n 4"], size: tuple[int, int]) -> Bool[Tensor, " n"]:
-    """Return which boxes are not empty and leave some of the image outside."""
+    """Return which boxes are not empty and leave some of the image outside.
+
+    >>> removable(torch.tensor([[0, 8, 0, 8], [2, 4, 2, 4]]), (8, 8))
+    tensor([False,  True])
+    """
     outside = (boxes[:, 1] - boxes[:, 0] < size[0]) | (boxes[:, 3] - boxes[:, 2] < size[1])
     return (boxes[:, 0] < boxes[:, 1]) & outside
 
@@ -153,6 +161,9 @@ def border_statistics(
     """Return the mean and the standard deviation of each channel along the border of each image.
 
     Source: ours, a description of the background where there are no masks.
+
+    >>> border_statistics(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 6])
     """
     top, bottom, left, right = object_boxes(None, (x.shape[2], x.shape[3]), 1)[0].tolist()
     inside = torch.zeros(x.shape[2:], dtype=torch.bool)

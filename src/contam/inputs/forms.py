@@ -416,6 +416,12 @@ def tree_of(data: str | Path | ImageTree, name: str | None, options: Options) ->
 
     Raises:
         ValueError: as for `contam.data.image_tree.image_tree`.
+
+    >>> for name in ("cat", "dog"):
+    ...     Path("pair", name).mkdir(parents=True)
+    ...     Path("pair", name, "0.png").touch()
+    >>> tree_of("pair", None, Options()).classes
+    ('cat', 'dog')
     """
     if isinstance(data, ImageTree):
         return data

@@ -206,7 +206,11 @@ def group_columns(raw: RawSet) -> dict[str, list[str]]:
 
 
 def column_title(name: str) -> str:
-    """Return the name of a metadata column for readers; a number becomes `column 0`."""
+    """Return the name of a metadata column for readers; a number becomes `column 0`.
+
+    >>> column_title("0"), column_title("site")
+    ('column 0', 'site')
+    """
     return f"column {name}" if name.isdecimal() else name
 
 

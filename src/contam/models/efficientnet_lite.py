@@ -39,6 +39,9 @@ def weights_file() -> Path | None:
         The path of the file, or None where the package or timm is not installed.
 
     Source: ours, a pretrained reference encoder that needs no download while it runs.
+
+    >>> weights_file() is None or weights_file().suffix == ".pth"
+    True
     """
     try:
         files = metadata.files(PACKAGE) or []

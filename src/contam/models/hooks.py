@@ -67,6 +67,11 @@ def forward_once(
     Raises:
         LayerError: no such layer; or layers that did not run, returned no tensor or not one row
             for each example.
+
+    >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> logits, recorder = forward_once(model, torch.ones(4, 2), ["1"], lambda values: values)
+    >>> logits.shape, recorder.outputs["1"].shape
+    (torch.Size([4, 2]), torch.Size([4, 3]))
     """
     wanted = None if layers == "auto" else frozenset(layers)
     recorder = LayerRecorder(wanted, reduce, len(x), head=head)

@@ -142,6 +142,10 @@ def copy_network(network: LogitsAdapter) -> LogitsAdapter:
 
     Raises:
         ValueError: the network can't be copied.
+
+    >>> network = LogitsAdapter(nn.Linear(2, 2))
+    >>> copy_network(network) is network
+    False
     """
     try:
         return copy.deepcopy(network)

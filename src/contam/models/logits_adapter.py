@@ -281,6 +281,9 @@ def logits_of(output: Any) -> Tensor:
 
     Raises:
         ValueError: there is no tensor of floating-point numbers.
+
+    >>> logits_of({"logits": torch.zeros(2, 3)}).shape
+    torch.Size([2, 3])
     """
     logits = output_tensor(output)
     if isinstance(logits, Tensor) and logits.ndim < 2 and not logits.is_floating_point():

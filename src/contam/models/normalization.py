@@ -46,6 +46,10 @@ def with_centering(model: nn.Module) -> nn.Module:
 
     Raises:
         ValueError: the model has no two-dimensional batch norm.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    >>> [type(layer).__name__ for layer in with_centering(model).modules()][2:]
+    ['CenteredBatchNorm2d']
     """
     return _converted(model, _center)
 
@@ -60,6 +64,10 @@ def with_instance_norm(model: nn.Module) -> nn.Module:
 
     Raises:
         ValueError: the model has no two-dimensional batch norm, or one of a kind unknown here.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    >>> [type(layer).__name__ for layer in with_instance_norm(model).modules()][2:]
+    ['InstanceNorm2d']
     """
     return _converted(model, _instance)
 

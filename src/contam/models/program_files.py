@@ -182,6 +182,10 @@ def check_program(path: Path) -> None:
     Raises:
         ValueError: the archive or its graph has something else.
         RuntimeError: the archive is damaged.
+
+    >>> program = torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),))
+    >>> torch.export.save(program, "linear.pt2")
+    >>> check_program(Path("linear.pt2"))
     """
     # The reader that loads the program, so that both see the same records.
     reader = torch._C.PyTorchFileReader(str(path))

@@ -83,6 +83,13 @@ def load(
     Raises:
         ValueError: no such name, a missing library, no weights or weights that don't fit, or a
             function that returns no `Source`.
+
+    >>> shapes = ({0: torch.export.Dim("batch")},)
+    >>> x = torch.rand(2, 3, 4, 4)
+    >>> program = torch.export.export(nn.Flatten(), (x,), dynamic_shapes=shapes)
+    >>> torch.export.save(program, "flat.pt2")
+    >>> load("flat.pt2").encoder(torch.rand(5, 3, 4, 4)).shape
+    torch.Size([5, 48])
     """
     if name.endswith(".pt2"):
         return _exported(name)

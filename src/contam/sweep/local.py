@@ -32,6 +32,9 @@ def run_locally(members: Sequence[Member], *, jobs: int | None = None) -> Iterat
     Raises:
         ValueError: `jobs` is not positive.
         RuntimeError: worker processes can't start.
+
+    >>> list(run_locally([], jobs=1))
+    []
     """
     jobs = min(cores() if jobs is None else jobs, max(len(members), 1))
     if jobs < 1:
@@ -40,7 +43,11 @@ def run_locally(members: Sequence[Member], *, jobs: int | None = None) -> Iterat
 
 
 def cores() -> int:
-    """Number of cores that this process may use."""
+    """Number of cores that this process may use.
+
+    >>> cores() >= 1
+    True
+    """
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

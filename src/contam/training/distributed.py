@@ -34,7 +34,10 @@ def rank() -> int:
 
 
 def barrier() -> None:
-    """Wait until all processes have reached this point; a single process does not wait."""
+    """Wait until all processes have reached this point; a single process does not wait.
+
+    >>> barrier()
+    """
     if processes() > 1:
         _accelerator().wait_for_everyone()
 

@@ -143,6 +143,11 @@ def check_training_domains(
         ValueError: there is no second domain, or a domain lacks a class.
 
     Source: ours, methods of domain generalization fail silently with one domain.
+
+    >>> from contam.batch import Batch
+    >>> y = torch.tensor([0, 1])
+    >>> photo = Domain("photo", Batch(y, y, y))
+    >>> check_training_domains([photo, photo], ("cat", "dog"))
     """
     if len(domains) < 2:
         raise ValueError(

@@ -292,7 +292,11 @@ def paired_p_value(gained: int, lost: int) -> float:
 
 
 def other_rows(n: int, rows: Int[Tensor, " some"]) -> Int[Tensor, " others"]:
-    """Return the positions below n that are not among these rows."""
+    """Return the positions below n that are not among these rows.
+
+    >>> other_rows(5, torch.tensor([0, 3]))
+    tensor([1, 2, 4])
+    """
     rest = torch.ones(n, dtype=torch.bool)
     rest[rows] = False
     return rest.nonzero().flatten()

@@ -125,7 +125,11 @@ class InputMismatch(Cause):
 
 
 def comparison_edit(edit: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return an edit as a treatment's function, which also gets the rows of the images."""
+    """Return an edit as a treatment's function, which also gets the rows of the images.
+
+    >>> comparison_edit(lambda x: 1 - x)(torch.zeros(1), torch.tensor([0]))
+    tensor([1.])
+    """
     return lambda x, rows: edit(x)
 
 
@@ -146,6 +150,9 @@ def input_variants(x: Tensor, wrap: Callable[[Edit], Edit]) -> list[InputVariant
     Args:
         x: ID images.
         wrap: from an edit of the network's inputs to one of these images.
+
+    >>> [variant.what for variant in input_variants(torch.rand(2, 1, 8, 8), lambda edit: edit)][:2]
+    ['inverted images', 'values divided by 255']
     """
     low = x.amin((0, 2, 3))[:, None, None]
     high = x.amax((0, 2, 3))[:, None, None]
@@ -208,6 +215,10 @@ def matches(x: Tensor, own: Tensor) -> bool:
     Args:
         x: the images.
         own: ID images.
+
+    >>> x = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    >>> matches(x[:4], x[4:]), matches(x[:4] / 255, x[4:])
+    (True, False)
     """
     mean, spread = own.mean((0, 2, 3)), own.std((0, 2, 3)).clamp(min=1e-6)
     distance = ((x.mean((0, 2, 3)) - mean) / spread).abs()

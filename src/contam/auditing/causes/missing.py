@@ -147,6 +147,12 @@ def probe_accuracy(
         seed: seed of the halves and of the reduced ID set.
 
     Source: ours, whether the information is still there.
+
+    >>> y = torch.arange(40) % 2
+    >>> x = torch.nn.functional.one_hot(y).float()
+    >>> found = probe_accuracy({"ID": (x, y), "dark": (0 * x, y)}, classes=2)
+    >>> {name: accuracy.value for name, accuracy in found.items()}
+    {'ID': 1.0, 'dark': 0.5}
     """
     (control, (x, y)), *others = sets.items()
     fewest = min(len(labels) for _, labels in sets.values())

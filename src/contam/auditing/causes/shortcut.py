@@ -167,6 +167,11 @@ def colored(x: Tensor, like: Tensor, mask: Tensor | None, mask_like: Tensor | No
         like: images of the same shape, whose colors are taken.
         mask: share of each pixel that the object covers in `x`; None for the whole image.
         mask_like: the same in `like`.
+
+    >>> x, like = torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8) / 2
+    >>> changed = colored(x, like, None, None)
+    >>> torch.allclose(changed.mean((2, 3)), like.mean((2, 3)), atol=1e-5)
+    True
     """
     if mask is None or mask_like is None:
         return with_statistics(x, *channel_statistics(like))

@@ -124,6 +124,10 @@ def distance_auc(own: Tensor, other: Tensor) -> float:
     Returns:
         The area under the ROC curve of the distance: 0.5 without a difference, 1 if all lie
         farther.
+
+    >>> own = torch.tensor([[1.0, 0.0], [1.0, 0.1]]).repeat(10, 1)
+    >>> distance_auc(own, torch.tensor([[0.0, 1.0]]).repeat(5, 1))
+    1.0
     """
     own, other = F.normalize(own.double(), dim=1), F.normalize(other.double(), dim=1)
     known, held = own[::2], own[1::2]
