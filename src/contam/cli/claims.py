@@ -30,8 +30,8 @@ def claims(
 
     judged = judge(load_runs(runs))
     if text_format == "text":
-        for experiment, found in judged:
-            _print(experiment, found)
+        for experiment, own in judged:
+            _print(experiment, own)
         return 0
     if text_format in ("csv", "json"):
         rows = [claim.record(name) for name, found in judged for claim in found]

@@ -150,8 +150,8 @@ def probe_accuracy(
 
     >>> y = torch.arange(40) % 2
     >>> x = torch.nn.functional.one_hot(y).float()
-    >>> found = probe_accuracy({"ID": (x, y), "dark": (0 * x, y)}, classes=2)
-    >>> {name: accuracy.value for name, accuracy in found.items()}
+    >>> shares = probe_accuracy({"ID": (x, y), "dark": (0 * x, y)}, classes=2)
+    >>> {name: accuracy.value for name, accuracy in shares.items()}
     {'ID': 1.0, 'dark': 0.5}
     """
     (control, (x, y)), *others = sets.items()
