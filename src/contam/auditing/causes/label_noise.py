@@ -29,6 +29,9 @@ MEMORIZED = 0.995
 LINKED = 0.05
 """Fall of the accuracy of a linear classifier of the classes from which the classes are linked to
 something that the OOD set lacks."""
+SAME, LESS = 0.55, 0.08
+"""Area under the ROC curve below which the two sets, and the confidence on them, are the same; and
+the fall of that of the confidence on right against wrong answers that then shows wrong labels."""
 CELLS = 4
 """Cells along each side of an image whose brightness and contrast are compared."""
 
@@ -38,25 +41,43 @@ class Alike:
     """Whether ID and OOD images differ, and whether wrong answers are less confident."""
 
     domains: float
-    """Area under the ROC curve of a cross-fitted domain classifier."""
+    """Area under the ROC curve of a cross-fitted linear domain classifier of the features, or of
+    their squared deviations from the ID mean: the larger one."""
     confidence: float
     """Area under the ROC curve of the confidence on right against wrong OOD answers."""
+    id_confidence: float
+    """The same on ID answers; 1 if all are right."""
+    lower: float
+    """Area under the ROC curve of the confidence on ID against OOD images."""
 
 
 def alike(comparison: Comparison) -> Alike | str:
     """Measure whether the OOD set differs from the ID set at all; or why that is unknown."""
     own, other = comparison.id, comparison.ood
-    features = (own.head, other.head)
-    if features[0] is None or features[1] is None:
+    if own.head is None or other.head is None:
         return "the network has no linear head, whose features are compared"
+    features = own.head, other.head
     correct = other.correct[other.kept]
     if bool(correct.all()) or not bool(correct.any()):
         return "all OOD answers are right, or all are wrong"
-    confidence = other.logits.softmax(1).amax(1)
+    id_correct = own.correct[own.kept]
+    id_confidence, confidence = (part.logits.softmax(1).amax(1) for part in (own, other))
+    mean = features[0].mean(0)
+    deviations = [(part - mean).square() for part in features]
     return Alike(
-        domain_auc(features[0], features[1], seed=comparison.seed),
-        float(roc_auc_score(correct.numpy(), confidence.numpy())),
+        max(domain_auc(*pair, seed=comparison.seed) for pair in (features, deviations)),
+        _auc(confidence[correct], confidence[~correct]),
+        _auc(id_confidence[id_correct], id_confidence[~id_correct]),
+        _auc(id_confidence, confidence),
     )
+
+
+def _auc(larger: Tensor, smaller: Tensor) -> float:
+    """How often a value of the first kind exceeds one of the second; 1 if a kind is missing."""
+    if not len(larger) or not len(smaller):
+        return 1.0
+    kind = np.repeat([1, 0], [len(larger), len(smaller)])
+    return float(roc_auc_score(kind, torch.cat([larger, smaller]).numpy()))
 
 
 def domain_auc(own: Tensor, other: Tensor, *, seed: int = 0) -> float:
@@ -207,6 +228,9 @@ def _domain_margins(own: Tensor, other: Tensor, seed: int) -> tuple[np.ndarray, 
 class LabelNoise(Cause):
     """The images are not told apart, and wrong answers are as confident as right ones.
 
+    A network that errs on ID images, too, has unsure errors beside the wrong labels. Then it is as
+    confident on OOD as on ID images, but its confidence tells right from wrong answers less well.
+
     Source: ours, after the idea of confident learning (Northcutt et al. 2021).
     """
 
@@ -224,11 +248,17 @@ class LabelNoise(Cause):
         found = alike(comparison)
         if isinstance(found, str):
             return self.not_tested(found)
-        positive = found.domains < ALIKE and found.confidence < self.threshold
+        as_confident = found.domains < ALIKE and found.confidence < self.threshold
+        positive = as_confident or (
+            found.domains < SAME
+            and 1 - SAME < found.lower < SAME
+            and found.confidence < found.id_confidence - LESS
+        )
         why = (
             f"A linear classifier tells the images of {comparison.name} from ID images with an "
             f"area under the ROC curve of {found.domains:.2f} (0.5: not at all), and right answers "
-            f"are more confident than wrong ones with {found.confidence:.2f} (0.5: not at all): "
+            f"are more confident than wrong ones with {found.confidence:.2f} (on ID images with "
+            f"{found.id_confidence:.2f}): "
             + ("the labels are wrong where the network is confident." if positive else
                "this does not show wrong labels.")
         )  # fmt: skip
@@ -268,17 +298,14 @@ class SeenInTraining(Cause):
         if isinstance(found, str):
             return self.not_tested(found)
         images = image_shift(comparison)
-        sides = [result.logits.softmax(1).amax(1) for result in (comparison.id, comparison.ood)]
-        origin = torch.cat([torch.ones(len(sides[0])), torch.zeros(len(sides[1]))])
-        lower = float(roc_auc_score(origin.numpy(), torch.cat(sides).numpy()))
         memorized = accuracy.value >= self.threshold
-        positive = memorized and images.alike and max(found.confidence, lower) >= self.unsure
+        positive = memorized and images.alike and max(found.confidence, found.lower) >= self.unsure
         why = (
             f"The ID accuracy is {100 * accuracy.value:.1f} %. A linear classifier of "
             f"{images.encoder} tells the two sets apart with an area under the ROC curve of "
             f"{images.domains:.2f}, and one of the classes loses {100 * images.links:.1f} points "
             f"on {comparison.name}. The network is more confident on ID than on OOD images with "
-            f"{lower:.2f} (0.5: not at all): "
+            f"{found.lower:.2f} (0.5: not at all): "
             + ("the network knows the ID images, and there is no shift." if positive else
                "this does not show that the ID set was seen in training.")
         )  # fmt: skip
