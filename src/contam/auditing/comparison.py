@@ -249,6 +249,11 @@ class Comparison:
         return rows[balanced(self.y[rows], JUDGED, seed=self.seed, purpose="audit/judged")]
 
     @cached_property
+    def unchosen(self) -> Int[Tensor, " all"]:
+        """All of these examples, for treatments that were chosen on none of them."""
+        return torch.cat([self.judged, self.chosen])
+
+    @cached_property
     def first(self) -> Int[Tensor, " few"]:
         """Examples among `chosen` on which all variants are tried."""
         few = balanced(self.y[self.chosen], FIRST, seed=self.seed, purpose="audit/first")

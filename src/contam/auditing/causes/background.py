@@ -214,13 +214,17 @@ class NewBackgrounds(Cause):
         found = interchange(comparison, base)
         if found.reason:
             return self.not_tested(found.reason)
-        before, after = found.correct[REFERENCE[5]], found.correct[REFERENCE[3]]
         treatment = Treatment(
             self.name, "OOD objects on ID backgrounds", 2, found.treatments[False].images,
             fix="train on images with more varied backgrounds",
         )  # fmt: skip
-        test = self.judged(
-            comparison, treatment, before, after, method=_method(found),
+
+        def answers(rows: Tensor) -> tuple[Tensor, Tensor]:
+            under = [*base, found.treatments[False]]
+            return comparison.correct(base, rows), comparison.correct(under, rows)
+
+        test = self.judged_twice(
+            comparison, treatment, answers, method=_method(found),
             numbers=numbers_of(comparison, found),
         )  # fmt: skip
         cost = found.lost(REFERENCE[1], REFERENCE[2]) / max(comparison.loss.value, 1e-9)
@@ -264,17 +268,30 @@ class BackgroundShortcut(Cause):
         if found.reason:
             return self.not_tested(found.reason)
         fall = found.lost(REFERENCE[0], REFERENCE[1])
-        own, other = found.correct[REFERENCE[4]], found.correct[REFERENCE[3]]
         treatment = Treatment(
             self.name, "OOD objects on ID backgrounds of their own class", 2,
             found.treatments[True].images,
             fix="train on images whose background does not predict the class",
         )  # fmt: skip
-        result = TreatmentResult(comparison.name, treatment, other, own)
-        gain, relies = result.gain, fall >= self.follows
-        share, answer = self.share_of_loss(
-            comparison, gain, sure=relies and result.p_value < SIGNIFICANCE, unsure="no"
-        )
+
+        def arms(rows: Tensor) -> TreatmentResult:
+            other, own = (
+                comparison.correct([*base, found.treatments[same]], rows) for same in (False, True)
+            )
+            return TreatmentResult(comparison.name, treatment, other, own)
+
+        relies = fall >= self.follows
+        for rows, significance in (
+            (comparison.judged, SIGNIFICANCE), (comparison.unchosen, SIGNIFICANCE / 2)
+        ):  # fmt: skip
+            result = arms(rows)
+            share, answer = self.share_of_loss(
+                comparison, result.gain, sure=relies and result.p_value < significance
+            )
+            if not relies or answer != "undecided":
+                break
+        gain = result.gain
+        answer = "yes" if answer == "yes" else "no"
         why = (
             f"ID objects lose {100 * fall:.1f} points on ID backgrounds of other classes. OOD "
             f"objects gain {points(gain)} on backgrounds of their own class beyond those of others "
@@ -284,7 +301,7 @@ class BackgroundShortcut(Cause):
         )
         evidence = CauseEvidence(
             cause=self.name, title=self.question, method=_method(found), effect=gain,
-            measured="gain of OOD objects on backgrounds of their own class", n=len(own),
+            measured="gain of OOD objects on backgrounds of their own class", n=len(result.before),
             numbers=(
                 Number(what="fall of the ID accuracy on backgrounds of other classes",
                        on=comparison.inputs.id.name, value=Interval(value=fall)),

@@ -5,7 +5,7 @@ or a statistic that only this cause produces. No cause is concluded from the fai
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -140,6 +140,7 @@ class Cause(ABC):
         method: str,
         control: str = "",
         numbers: Sequence[Number] = (),
+        significance: float = SIGNIFICANCE,
     ) -> CauseTest:
         """Return the test of a treatment from the correct answers before and after it.
 
@@ -151,10 +152,11 @@ class Cause(ABC):
             method: one or two sentences for the page.
             control: what `before` had, where that is not the images as they are.
             numbers: further numbers for the page.
+            significance: the p-value below which the gain counts as more than chance.
         """
         result = TreatmentResult(comparison.name, treatment, before, after, control)
         share, answer = self.share_of_loss(
-            comparison, result.gain, sure=result.p_value < SIGNIFICANCE
+            comparison, result.gain, sure=result.p_value < significance
         )
         conclusion = {
             "yes": f"this gives {100 * share.value:.0f} % of the lost accuracy back"
@@ -166,6 +168,39 @@ class Cause(ABC):
             self.step(share, answer, f"{result.sentence}: {conclusion}."),
             result.evidence(self, method, numbers), treatment if answer == "yes" else None,
             what=treatment.what, fix=treatment.fix,
+        )  # fmt: skip
+
+    def judged_twice(
+        self,
+        comparison: Comparison,
+        treatment: Treatment,
+        answers: Callable[[Tensor], tuple[Tensor, Tensor]],
+        *,
+        method: str,
+        control: str = "",
+        numbers: Sequence[Number] = (),
+    ) -> CauseTest:
+        """Judge a treatment that no example chose, on more examples where the gain may be chance.
+
+        The second look asks for half the p-value, since it is a second one.
+
+        Args:
+            comparison: the ID set and the OOD set.
+            treatment: the change.
+            answers: which of some examples are classified correctly before and under it.
+            method: one or two sentences for the page.
+            control: what the answers before it had, where these are not the images as they are.
+            numbers: further numbers for the page.
+        """
+        test = self.judged(
+            comparison, treatment, *answers(comparison.judged), method=method, control=control,
+            numbers=numbers,
+        )  # fmt: skip
+        if test.step.answer != "undecided":
+            return test
+        return self.judged(
+            comparison, treatment, *answers(comparison.unchosen), method=method, control=control,
+            numbers=numbers, significance=SIGNIFICANCE / 2,
         )  # fmt: skip
 
     def tried(

@@ -94,17 +94,20 @@ class Shortcut(Cause):
                 self.name, f"{self.property} of ID images of {kind}", self.stage, images,
                 fix=self.advice,
             )  # fmt: skip
-        rows = comparison.judged
-        before, without, after = (
-            comparison.correct([*base, *some], rows)
-            for some in ([], [treatments[False]], [treatments[True]])
-        )
+
+        def answers(rows: Tensor) -> tuple[Tensor, Tensor]:
+            before, without, after = (
+                comparison.correct([*base, *some], rows)
+                for some in ([], [treatments[False]], [treatments[True]])
+            )
+            return max(before, without, key=_share), after
+
         number = Number(
             what=f"fall of the ID accuracy with {self.property} of another class", on=name,
             value=Interval(value=follows),
         )  # fmt: skip
-        return self.judged(
-            comparison, treatments[True], max(before, without, key=_share), after,
+        return self.judged_twice(
+            comparison, treatments[True], answers,
             method=f"{self.method} Before: the better of the OOD images as they are, and with "
             "those of another class.",
             control=f"the better of no change and {self.property} of another class",
