@@ -9,6 +9,7 @@ from contam.experiments.joint_law import (
     Config,
     DeepCell,
     deep_cells,
+    predicted_part,
     shift_of,
     two_layer_part,
 )
@@ -27,9 +28,13 @@ ACCURACIES = {
 LOSSES = {0.0: (0.0, 0.0, 0.85), 1.0: (0.0, 0.1, 0.75)}
 
 
-def made_up(root, deep=ACCURACIES, theory=LOSSES, calibrated=()) -> Run:
+def made_up(root, deep=ACCURACIES, theory=LOSSES, calibrated=(), error=0.0) -> Run:
     """A run whose untrained networks have a depth of 3 everywhere, by default."""
     with Run.start(root, EXPERIMENT.name, CONFIG) as run:
+        for rho, losses in theory.items():
+            row = dict(zip(("id", "randomized", "reversed"), losses, strict=True))
+            row |= {"size": 1.0, "correlation": rho, "reversed": losses[2] + error}
+            run.write(predicted_part(1.0, rho), [row])
         for seed in range(CONFIG.seeds):
             for rho, losses in theory.items():
                 row = dict(zip(("id", "randomized", "reversed"), losses, strict=True))
@@ -60,11 +65,11 @@ def made_up(root, deep=ACCURACIES, theory=LOSSES, calibrated=()) -> Run:
         ({}, {0.0: (0.0, 0.0, 0.1)}, {0}),
         ({}, {1.0: (0.0, 0.01, 0.75)}, {1}),
         ({}, {1.0: (0.0, 0.5, 0.75)}, {2}),
-        ({(1.0, 0.0): (0.85, 0.85, 0.8, 2.0)}, {}, {3}),
-        ({(1.0, 1.0): (1.0, 0.9, 0.49, 0.0)}, {}, {4}),
-        ({(0.01, 1.0): (0.96, 0.5, 0.5, 0.98)}, {}, {5}),
-        ({(1.0, 1.0): (1.0, 0.49, 0.48, 1.1)}, {}, {6, 7, 10, 11}),
-        ({(1.0, 0.0): (0.85, 0.85, 0.55, 0.5)}, {}, {8, 9, 12}),
+        ({(1.0, 0.0): (0.85, 0.85, 0.8, 2.0)}, {}, {4}),
+        ({(1.0, 1.0): (1.0, 0.9, 0.49, 0.0)}, {}, {5}),
+        ({(0.01, 1.0): (0.96, 0.5, 0.5, 0.98)}, {}, {6}),
+        ({(1.0, 1.0): (1.0, 0.49, 0.48, 1.1)}, {}, {7, 8, 11, 12}),
+        ({(1.0, 0.0): (0.85, 0.85, 0.55, 0.5)}, {}, {9, 10, 13}),
     ],
 )
 def test_claims_follow_from_the_numbers(tmp_path, deep, theory, fails):
@@ -75,19 +80,35 @@ def test_claims_follow_from_the_numbers(tmp_path, deep, theory, fails):
 def test_of_two_untrained_networks_the_claims_subtract_the_stricter(tmp_path):
     # Calibrated, an untrained network decides the easy shortcut 2 probes earlier, too.
     claims = EXPERIMENT.claims(made_up(tmp_path, calibrated={(1.0, 1.0): 1.0}))
-    assert claims[7].found == pytest.approx(1.0, abs=0.01) and not claims[7].holds
-    assert claims[6].holds and claims[9].holds
+    assert claims[8].found == pytest.approx(1.0, abs=0.01) and not claims[8].holds
+    assert claims[7].holds and claims[10].holds
 
 
 def test_nothing_is_claimed_of_deep_networks_that_did_not_learn(tmp_path):
     deep = {place: (0.5, 0.5, 0.5, 1.0) for place in ACCURACIES}
     claims = EXPERIMENT.claims(made_up(tmp_path, deep))
-    assert all("did not learn" in str(claim.not_judged) for claim in claims[3:])
+    assert all("did not learn" in str(claim.not_judged) for claim in claims[4:])
+
+
+def test_the_error_of_the_prediction_is_judged_where_two_layer_networks_learned(tmp_path):
+    def judged(folder, **made):
+        return EXPERIMENT.claims(made_up(tmp_path / folder, **made))[3]
+
+    assert judged("near", error=0.02).holds
+    far = judged("far", error=-0.1)
+    assert far.holds is False and far.found == pytest.approx(0.1)
+    untrained = judged("null", theory=dict.fromkeys(LOSSES, (1.0, 1.0, 1.0)))
+    assert untrained.not_judged == "a two-layer network did not learn"
 
 
 def test_figures_show_every_cell(tmp_path):
-    _, surfaces, parts, _ = EXPERIMENT.draw(made_up(tmp_path))
-    assert len(surfaces.rows) == 6 + 2 and len(parts.rows) == 2 * 6
+    _, surfaces, parts, depths = EXPERIMENT.draw(made_up(tmp_path))
+    assert len(surfaces.rows) == 6 + 2 + 2 and len(parts.rows) == 2 * 6
+    assert "without backgrounds it is 1.00" in depths.caption
+    table = {(row["contrast"], row["correlation"]): row["depth"] for row in depths.rows[:6]}
+    assert table == pytest.approx(
+        {place: depth + 0.001 for place, (*_, depth) in ACCURACIES.items() if place[0]}
+    )
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.5, 1.0])

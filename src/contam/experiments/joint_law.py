@@ -51,7 +51,11 @@ from contam.measures.layerwise import predictions
 from contam.plots import Figure, bars, contact_sheet, lines, matrix, over_seeds
 from contam.rng import bit_generator_for, generator_for
 from contam.run import DataFrame, Run
+from contam.theory.coverage import uncovered
 from contam.theory.distribution import Uniform
+from contam.theory.initialization import initial_network
+from contam.theory.meanfield import Neurons, advance
+from contam.theory.population import hinge_risk
 from contam.theory.risks import held_out, risk
 from contam.theory.setting import Setting
 from contam.theory.trajectory import State
@@ -142,6 +146,11 @@ def two_layer_part(size: float, correlation: float) -> str:
     return f"theory/size{size:g}-correlation{correlation:g}"
 
 
+def predicted_part(size: float, correlation: float) -> str:
+    """The part of a run with the prediction of two-layer networks."""
+    return f"predicted/size{size:g}-correlation{correlation:g}"
+
+
 class DeepCell(NamedTuple):
     """What a deep network learns from."""
 
@@ -220,6 +229,10 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
     """Train two-layer networks and deep networks over the plane, and measure each."""
     plane = list(product(config.sizes, config.correlations))
     works: list[tuple[str, float, Callable[[], Iterator[float]]]] = []
+    for size, rho in plane:
+        if uncovered(setting_of(config, size, rho)) is None:
+            works.append(("prediction of two-layer networks", 0.1,
+                          partial(_predict, config, run, size, rho)))  # fmt: skip
     for seed in range(config.seeds):
         for size, rho in plane:
             works.append((f"seed {seed}: two-layer network", 0.1,
@@ -232,6 +245,26 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
         for done in work():
             yield Stage((finished + weight * done) / total, doing)
         finished += weight
+
+
+def _predict(config: Config, run: Run, size: float, rho: float) -> Iterator[float]:
+    """Predict the losses of a two-layer network from its initial weights, without training it."""
+    part = predicted_part(size, rho)
+    if run.has(part):
+        return
+    setting = setting_of(config, size, rho)
+    network = initial_network(setting, seed=0)
+    weights = network.head.weight.detach()[0]
+    neurons = Neurons.read(network.projections, weights, core=setting.data.features.core)
+    for step in range(setting.steps):
+        neurons = advance(neurons, setting)
+        yield (step + 1) / setting.steps
+    randomized = replace(setting, data=replace(setting.data, correlation=0.0))
+    run.write(part, [{
+        "size": size, "correlation": rho, "id": hinge_risk(neurons, setting).hinge,
+        "randomized": hinge_risk(neurons, randomized).hinge,
+        "reversed": hinge_risk(neurons, setting, "ood").hinge,
+    }])  # fmt: skip
 
 
 def _two_layer(config: Config, run: Run, size: float, rho: float, seed: int) -> Iterator[float]:
@@ -301,6 +334,7 @@ class JointLawResults:
     def __init__(self, run: Run) -> None:
         self.config = Config.model_validate(run.config)
         self.two_layer = run.table("theory/").groupby("part", sort=False).tail(1)
+        self.predicted = run.table("predicted/")
         self.table = run.table("net/")
         index = ["digits", "state", "contrast", "correlation", "seed"]
         self.deep = self.table.set_index(index).sort_index()
@@ -355,6 +389,21 @@ class JointLawResults:
         if not len(rows):
             raise NotJudged(f"the run has no size {size:g} at correlation {rho:g}")
         return (rows[last] - rows[first]).to_numpy(dtype=float)
+
+    def prediction_error(self) -> float:
+        """Largest |predicted - trained| loss of two-layer networks on a test, means over seeds.
+
+        Raises:
+            NotJudged: there are no predictions, or the networks did not learn.
+        """
+        if not len(self.predicted):
+            raise NotJudged("the population model does not cover the two-layer networks")
+        losses = ["id", "randomized", "reversed"]
+        trained = self.two_layer.groupby(["size", "correlation"])[losses].mean()
+        if not trained["id"].max() <= 0.5:
+            raise NotJudged("a two-layer network did not learn")
+        predicted = self.predicted.set_index(["size", "correlation"])[losses]
+        return float((predicted - trained).abs().to_numpy().max())
 
     def cells(self) -> DataFrame:
         """A row for each deep network on backgrounds: its costs and the change of its depth."""
@@ -462,6 +511,9 @@ STATEMENTS = (
               "perfect shortcut", "ours",
               "hinge loss at correlation 1: reversed minus twice randomized plus as in training",
               _theory_reversal, low=0.3),
+    Statement("The population model predicts the two-layer networks over the whole plane", "ours",
+              "largest |predicted - trained| hinge loss over the plane and the three tests, means "
+              "over seeds", lambda r: [r.prediction_error()], high=0.03),
     Statement("Deep networks: an easy background that is independent of the label harms",
               "Thm. 4.3", "accuracy that reversal costs at correlation 0, highest contrast",
               _deep_harm(0), low=0.15),
@@ -536,16 +588,28 @@ def _surfaces(results: JointLawResults) -> Figure:
                y=("size", "largest background weight"), value=("harm", "hinge loss gained"),
                wide=False),
     )  # fmt: skip
+    about, formula = "", []
+    if len(results.predicted):
+        losses = results.predicted.assign(harm=results.predicted.reversed - results.predicted.id)
+        formula = over_seeds(losses, ["size", "correlation"], "harm")
+        predicted = matrix(
+            formula, title="Two-layer networks, predicted",
+            x=("correlation", "correlation with the label"),
+            y=("size", "largest background weight"), value=("harm", "hinge loss gained"),
+            wide=False,
+        )  # fmt: skip
+        panels, about = (*panels, predicted), " Last: what the population model predicts for them."
     return Figure(
         "What a background costs",
-        "Left: ID accuracy minus accuracy with reversed backgrounds that are independent of the "
-        "label (0.5 is all that networks of two classes can lose). Right: the same as an increase "
-        "of the hinge loss, for networks on the data model of the paper. The first column is "
-        "feature contamination, the last a shortcut. Means over seeds.",
+        "First: ID accuracy minus accuracy with reversed backgrounds that are independent of the "
+        "label (0.5 is all that networks of two classes can lose). Second: the same as an "
+        "increase of the hinge loss, for networks on the data model of the paper. The first column "
+        f"is feature contamination, the last a shortcut. Means over seeds.{about}",
         "ours",
         panels,
         tuple([*({"networks": "deep"} | row for row in deep),
-               *({"networks": "two-layer"} | row for row in theory)]),
+               *({"networks": "two-layer"} | row for row in theory),
+               *({"networks": "two-layer, predicted"} | row for row in formula)]),
     )  # fmt: skip
 
 
@@ -597,6 +661,13 @@ def _depths(results: JointLawResults) -> Figure:
                   points=True)
         )  # fmt: skip
         rows += change
+    depths = over_seeds(cells, ["contrast", "correlation"], "depth")
+    none = float(np.mean(results.accuracy("depth", 0.0, 0.0)))
+    panels.insert(0, matrix(
+        depths, title="Mean prediction depth, trained",
+        x=("correlation", "correlation with the label"),
+        y=("contrast", "contrast of the background"), value=("depth", "probes"), wide=False,
+    ))  # fmt: skip
     alone = results.table[~results.table.digits]
     difficulty = [
         row | {"contrast": f"{row['contrast']:g}"}
@@ -606,13 +677,14 @@ def _depths(results: JointLawResults) -> Figure:
                 y=("depth", "mean prediction depth (probes)"), series=("state", ""))  # fmt: skip
     return Figure(
         "Where prediction depth shows the harm",
-        "First three: mean depth of ID test pictures minus that of networks without backgrounds. A "
-        "decrease is the alarm of the second paper; untrained networks, as drawn and with "
-        "calibrated batch norms, show what neighbors in the pictures decide alone. Last: how hard "
-        "a background is to learn when nothing else predicts the label.",
+        f"First: mean depth of ID test pictures; without backgrounds it is {none:.2f}. Then: the "
+        "change against networks without backgrounds. A decrease is the alarm of the second paper; "
+        "untrained networks, as drawn and with calibrated batch norms, show what neighbors in the "
+        "pictures decide alone. Last: how hard a background is to learn when nothing else predicts "
+        "the label.",
         MURALI,
         (*panels, last),
-        tuple([*rows, *difficulty]),
+        tuple([*depths, *rows, *difficulty]),
     )
 
 

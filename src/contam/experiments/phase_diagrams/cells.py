@@ -7,23 +7,30 @@ from typing import Any
 
 from contam.experiments.phase_diagrams.config import Config, Name, WeightsName
 from contam.experiments.support.two_layer_runs import NAMES
+from contam.theory.distribution import DataModel
 from contam.theory.features import FeatureModel
 from contam.theory.setting import STABLE, Setting
-from contam.theory.weights import Beta, TwoPoint, Uniform, Weights
+from contam.theory.weights import Beta, Pareto, TwoPoint, Uniform, Weights
 
 LINEAR = "identity"
 WEIGHTS: dict[WeightsName, Weights] = {
     "uniform": Uniform(0.0, 1.0),
     "two-point": TwoPoint(0.5),
     "sparse": TwoPoint(0.15),
-    "heavy-tailed": Beta(0.5, 2.5),
+    "skewed": Beta(0.5, 2.5),
+    "heavy-tailed": Pareto(1.0, 0.01, 1.0),
 }
-"""Distributions of feature weights on [0, 1]; the last has a mean of 1/6 and a long right tail."""
+"""Distributions of feature weights on [0, 1].
+
+The last has a density proportional to z ** -2 over two decades. Without its bounds it would have
+no mean.
+"""
 SHIFTED: dict[WeightsName, Weights] = {
     "uniform": Uniform(-1.0, 0.0),
     "two-point": TwoPoint(0.5, -1.0, 0.0),
     "sparse": TwoPoint(0.85, -1.0, 0.0),
-    "heavy-tailed": Beta(2.5, 0.5, -1.0, 0.0),
+    "skewed": Beta(2.5, 0.5, -1.0, 0.0),
+    "heavy-tailed": Pareto(1.0, -1.0, -0.01),
 }
 """The same distributions with the opposite sign, for the background out of distribution."""
 
@@ -40,6 +47,8 @@ class Cell:
     setting: Setting
     report_at: tuple[int, ...] = ()
     """Steps at which the network is measured; by default the last one."""
+    until_fit: bool = False
+    """Whether training ends when the mean margin reaches 1, and the network is measured there."""
 
     @property
     def part(self) -> str:
@@ -61,10 +70,43 @@ FINER = 16
 def _slope(config: Config) -> Iterator[Cell]:
     steps = [max(1, round(budget * config.setting.steps)) for budget in config.budgets]
     for slope in config.slopes:
-        named: dict[float, Any] = {0.0: {"activation": "relu"}, 1.0: {"activation": LINEAR}}
-        activation = named.get(slope, {"activation": "leaky_relu", "slope": slope})
-        setting = replace(config.setting, steps=max(steps), **activation)
+        setting = replace(config.setting, steps=max(steps), **leaky(slope))
         yield Cell("slope", slope, "leaky ReLU", setting, tuple(sorted(set(steps))))
+
+
+def leaky(slope: float) -> dict[str, Any]:
+    """The fields of a setting with leaky ReLU; ReLU and the linear network have faster engines.
+
+    >>> leaky(0.0)
+    {'activation': 'relu'}
+    """
+    named: dict[float, Any] = {0.0: {"activation": "relu"}, 1.0: {"activation": LINEAR}}
+    return named.get(slope, {"activation": "leaky_relu", "slope": slope})
+
+
+LONGER = 4
+"""How many times longer than in the setting a network may be trained until it fits."""
+
+
+def _critical(config: Config) -> Iterator[Cell]:
+    for share in config.critical_shares:
+        data = with_share(config.setting.data, share)
+        for slope in config.critical_slopes:
+            setting = replace(
+                config.setting, data=data, steps=LONGER * config.setting.steps, **leaky(slope)
+            )
+            yield Cell("critical", slope, share, setting, until_fit=True)
+
+
+def with_share(data: DataModel, share: float) -> DataModel:
+    """The same number of features with another share of core features.
+
+    >>> with_share(DataModel(), 0.25).features.core
+    16
+    """
+    features = data.features
+    core = min(max(1, round(share * features.size)), features.size - 1)
+    return replace(data, features=replace(features, core=core, background=features.size - core))
 
 
 def _batch(config: Config) -> Iterator[Cell]:
@@ -134,11 +176,8 @@ def _width(config: Config) -> Iterator[Cell]:
 
 
 def _share(config: Config) -> Iterator[Cell]:
-    features = config.setting.data.features
     for share in config.shares:
-        core = min(max(1, round(share * features.size)), features.size - 1)
-        other = replace(features, core=core, background=features.size - core)
-        data = replace(config.setting.data, features=other)
+        data = with_share(config.setting.data, share)
         yield Cell("share", share, "ReLU", replace(config.setting, data=data))
 
 
@@ -161,8 +200,12 @@ def _weights(config: Config) -> Iterator[Cell]:
             ood_weights=SHIFTED[name],
         )  # fmt: skip
         # Both the gradient and the output are proportional to the mean weight, 1/2 in the setting.
-        step_size = config.setting.step_size / (2 * weights.mean) ** 2
-        setting = replace(config.setting, data=data, step_size=step_size)
+        # Learned coordinates grow with its inverse, so that less decay keeps the penalty the same.
+        pace = (2 * weights.mean) ** 2
+        setting = replace(
+            config.setting, data=data, step_size=config.setting.step_size / pace,
+            weight_decay=config.setting.weight_decay * pace,
+        )  # fmt: skip
         yield Cell("weights", name, "ReLU", in_smaller_steps(setting, 1.0))
 
 
@@ -207,5 +250,6 @@ CELLS = {
     "weights": _weights,
     "optimizer": _optimizer,
     "activation": _activation,
+    "critical": _critical,
 }
 """The cells of each diagram of two-layer networks."""

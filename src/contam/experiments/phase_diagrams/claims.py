@@ -60,11 +60,50 @@ def largest_size(name: Name, column: str, series: object = None) -> Measure:
     return lambda results: results.curves(name, column, series).abs().max(axis=1).tolist()
 
 
-def critical_slope(results: PhaseResults) -> list[float]:
-    """The slope at which the cost of the shift has fallen to half of that of ReLU."""
-    table = results.curves("slope", "gap")
+def halving_slope(results: PhaseResults, time: float | None = None) -> list[float]:
+    """The slope at which the cost of the shift has fallen to half of that of ReLU.
+
+    Args:
+        results: the run.
+        time: the training time; None for the longest one.
+    """
+    table = results.curves("slope", "gap", time=time)
     slopes = table.columns.tolist()
     return [crossing(slopes, row.tolist(), row.iloc[0] / 2) for _, row in table.iterrows()]
+
+
+FITTED = 0.1
+"""ID risk, as a share of the risk of an output of 0, below which a network has fitted the data."""
+
+
+def times(results: PhaseResults, remaining: float) -> list[float]:
+    """The training times after which the networks of all slopes have a small ID risk.
+
+    Args:
+        results: the run.
+        remaining: largest ID risk, as a share of the risk of an output of 0; means over seeds.
+    """
+    means = results.rows("slope").groupby(["time", "x"])["remaining"].mean()
+    largest = means.groupby("time").max()
+    early = largest[largest <= remaining].index.tolist()
+    if len(early) < 2:
+        raise NotJudged(f"ID risks are below {remaining:g} at fewer than two training times")
+    return early
+
+
+def spread_over_time(results: PhaseResults) -> list[float]:
+    """Largest minus smallest halving slope over the training times after the fit."""
+    slopes = [halving_slope(results, time) for time in times(results, FITTED)]
+    return [max(values) - min(values) for values in zip(*slopes, strict=True)]
+
+
+def relu_over_time(results: PhaseResults) -> list[float]:
+    """OOD - ID risk of ReLU networks, longest minus shortest training time."""
+    chosen = times(results, LEARNED)
+    first, last = (
+        results.curves("slope", "gap", time=time)[0.0] for time in (chosen[0], chosen[-1])
+    )
+    return (last - first).tolist()
 
 
 def asymmetry_of_sign(results: PhaseResults) -> list[float]:
@@ -144,19 +183,97 @@ def deep_gap(kind: str) -> Measure:
     return lambda results: depth_table(results, kind, "gap")[1].tolist()
 
 
-def prediction_errors(results: PhaseResults) -> list[float]:
-    """Largest |predicted - trained| V / U over the covered cells that learned, means over seeds."""
-    keys, errors = ["series", "x", "time"], []
-    for name in ("slope", "decay", "width", "share", "weights"):
-        if not results.has(name):
-            continue
-        predicted = results.rows(name, "predicted").set_index(keys)["contamination"]
-        rows = results.rows(name).groupby(keys)[["remaining", "contamination"]].mean()
-        rows = rows[rows["remaining"] <= LEARNED]["contamination"]
-        errors += (predicted - rows).abs().dropna().tolist()
-    if not errors:
-        raise NotJudged("no covered network did learn")
-    return [max(errors)]
+def critical_slopes(results: PhaseResults, share: float) -> tuple[list[float], float]:
+    """The critical slopes of trained networks, one for each seed, and the predicted one.
+
+    Args:
+        results: the run.
+        share: share of core features.
+
+    Returns:
+        The slopes at which the OOD risk at the fit is 1/2; 0 where ReLU networks are below it.
+    """
+    table = results.curves("critical", "ood_risk", share)
+    predicted = results.rows("critical", "predicted")
+    predicted = predicted[predicted["series"] == share].set_index("x")["ood_risk"]
+    if predicted.reindex(table.columns).isna().any():
+        raise NotJudged("a network of the diagram is not predicted to fit")
+
+    def critical(risks: Any) -> float:
+        return 0.0 if risks[0] <= HALF else crossing(table.columns.tolist(), risks, HALF)
+
+    risks = predicted.reindex(table.columns).tolist()
+    return [critical(row.tolist()) for _, row in table.iterrows()], critical(risks)
+
+
+def errors_of_critical_slopes(results: PhaseResults) -> list[float]:
+    """Largest |predicted - trained| critical slope over the shares, seed by seed."""
+    errors = []
+    for share in results.rows("critical")["series"].unique():
+        trained, predicted = critical_slopes(results, share)
+        errors.append([abs(slope - predicted) for slope in trained])
+    return [max(values) for values in zip(*errors, strict=True)]
+
+
+def fall_of_critical_slopes(results: PhaseResults) -> list[float]:
+    """Critical slope with the smallest share of core features minus that with the largest one."""
+    shares = results.rows("critical")["series"]
+    few, many = (critical_slopes(results, share)[0] for share in (shares.min(), shares.max()))
+    return [a - b for a, b in zip(few, many, strict=True)]
+
+
+def errors_at_fit(results: PhaseResults) -> list[float]:
+    """Largest |predicted - trained| OOD risk at the fit, means over seeds."""
+    require_learned(results.rows("critical"))
+    return [max(differences(results, "critical", "ood_risk", keys=("series", "x")))]
+
+
+HALF = 0.5
+"""The OOD hinge risk at the fit that defines the critical slope."""
+PREDICTED: tuple[Name, ...] = (
+    "slope", "decay", "correlation", "coherence", "width", "share", "weights",
+)  # fmt: skip
+"""The diagrams whose cells the population model covers, if only for some of their curves."""
+
+
+def differences(
+    results: PhaseResults, name: Name, column: str, keys: Sequence[str] = ("series", "x", "time")
+) -> list[float]:
+    """|Predicted - trained| of a column in the covered cells that learned, means over seeds.
+
+    Args:
+        results: the run.
+        name: the diagram.
+        column: the column.
+        keys: the columns that name a cell.
+
+    Returns:
+        One number for each cell; none where the diagram has no predictions.
+    """
+    predicted = results.rows(name, "predicted")
+    if column not in predicted or not len(predicted):
+        return []
+    predicted = predicted.set_index(list(keys))[column]
+    rows = results.rows(name).groupby(list(keys))[["remaining", column]].mean()
+    rows = rows[rows["remaining"] <= LEARNED][column]
+    return (predicted - rows).abs().dropna().tolist()
+
+
+def prediction_errors(column: str) -> Measure:
+    """Largest |predicted - trained| of a column over the covered cells, means over seeds."""
+
+    def measure(results: PhaseResults) -> list[float]:
+        errors = [
+            error
+            for name in PREDICTED
+            if results.has(name)
+            for error in differences(results, name, column)
+        ]
+        if not errors:
+            raise NotJudged("the run has no network that learned and that the model covers")
+        return [max(errors)]
+
+    return measure
 
 
 CLAIMS: dict[Name, tuple[Statement, ...]] = {
@@ -164,7 +281,15 @@ CLAIMS: dict[Name, tuple[Statement, ...]] = {
         Statement(
             "A leaky activation function ends contamination well before it is linear", "ours",
             "slope of leaky ReLU at which OOD - ID risk is half that of ReLU",
-            critical_slope, low=0.15, high=0.4, every_seed=True),
+            halving_slope, low=0.15, high=0.4, every_seed=True),
+        Statement(
+            "After the fit, the slope that suffices hardly depends on the step budget", "ours",
+            "slope at which OOD - ID risk is half that of ReLU, largest minus smallest over the "
+            "training times after the fit", spread_over_time, high=0.05),
+        Statement(
+            "More steps do not end contamination: they raise what the shift costs", "ours",
+            "OOD - ID risk of ReLU, longest minus shortest training time after which all networks "
+            "have learned", relu_over_time, low=0.05),
     ),
     "batch": (
         Statement(
@@ -269,13 +394,33 @@ CLAIMS: dict[Name, tuple[Statement, ...]] = {
             "A shift costs GELU less than ReLU, but still a lot", "ours", "OOD - ID risk of GELU",
             at("activation", "gap", lambda x: NAMES["gelu"]), low=0.3),
     ),
+    "critical": (
+        Statement(
+            "The critical slope follows from the numbers of core and background features", "ours",
+            "largest |predicted - trained| slope at which the OOD risk at the fit is 1/2, over the "
+            "shares of core features", errors_of_critical_slopes, high=0.05),
+        Statement(
+            "The fewer core features, the larger the critical slope", "ours",
+            "critical slope, smallest minus largest share of core features",
+            fall_of_critical_slopes, low=0.2, every_seed=True),
+        Statement(
+            "The formulas predict the risk at the fit", "ours",
+            "largest |predicted - trained| OOD risk at the fit over slopes and shares, means over "
+            "seeds", errors_at_fit, high=0.06),
+    ),
 }  # fmt: skip
 """The claims of each diagram, its headline first."""
 
-PREDICTION = Statement(
-    "The population model predicts every cell that it covers", "ours",
-    "largest |predicted - trained| V / U over the covered cells, means over seeds",
-    prediction_errors, high=0.1)  # fmt: skip
+PREDICTIONS = (
+    Statement(
+        "The population model predicts every cell that it covers", "ours",
+        "largest |predicted - trained| V / U over the covered cells, means over seeds",
+        prediction_errors("contamination"), high=0.1),
+    Statement(
+        "It predicts what the shift costs there", "ours",
+        "largest |predicted - trained| OOD - ID risk over the covered cells, means over seeds",
+        prediction_errors("gap"), high=0.1),
+)  # fmt: skip
 
 
 def claims(run: Run) -> Sequence[Claim]:
@@ -287,7 +432,7 @@ def claims(run: Run) -> Sequence[Claim]:
         if results.has(name)
         for claim in judge_all(statements, results)
     ]
-    return [*judged, PREDICTION.judge(results)]
+    return [*judged, *judge_all(PREDICTIONS, results)]
 
 
 def summarize(run: Run) -> str:

@@ -13,10 +13,10 @@ from contam.theory.setting import Activation, Setting
 
 Name = Literal[
     "slope", "batch", "decay", "correlation", "coherence", "width", "share", "classes", "weights",
-    "depth", "optimizer", "activation",
+    "depth", "optimizer", "activation", "critical",
 ]  # fmt: skip
 """The diagrams, each named after what varies in it."""
-WeightsName = Literal["uniform", "two-point", "sparse", "heavy-tailed"]
+WeightsName = Literal["uniform", "two-point", "sparse", "skewed", "heavy-tailed"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 CENTRAL = (
     "depth", "activation", "bias", "head", "initialization", "loss", "optimizer", "examples",
@@ -56,7 +56,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     """Shares of core features among all features."""
     class_counts: tuple[Annotated[int, Field(ge=2)], ...] = (2, 4, 8, 16)
     """Numbers of classes; these networks have a trained head and the logistic loss."""
-    weights: tuple[WeightsName, ...] = ("uniform", "two-point", "sparse", "heavy-tailed")
+    weights: tuple[WeightsName, ...] = ("uniform", "two-point", "sparse", "skewed", "heavy-tailed")
     """Distributions of the weights of all features."""
     depths: tuple[PositiveInt, ...] = (1, 2, 3, 4, 5)
     """Hidden layers of the deep networks, which have one more layer than that."""
@@ -70,6 +70,12 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         "relu", "leaky_relu", "gelu", "sigmoid", "tanh", "identity",
     )  # fmt: skip
     """Activation functions."""
+    critical_slopes: tuple[Fraction, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+    """Slopes of leaky ReLU among which the critical one is interpolated; the first must be 0."""
+    critical_shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (
+        0.125, 0.25, 0.375, 0.5, 0.625,
+    )  # fmt: skip
+    """Shares of core features among all features whose critical slope is determined."""
     test_examples: PositiveInt = 10_000
     """Held-out examples for each risk."""
     neurons: PositiveInt = 1024
@@ -100,6 +106,8 @@ LAPTOP = FULL.model_copy(
         "depths": (1, 2, 3, 5),
         "deep_step_size": 0.1,
         "deep_steps": 300,
+        "critical_slopes": (0.0, 0.2, 0.4, 0.6),
+        "critical_shares": (0.125, 0.25, 0.375, 0.5),
         "test_examples": 3000,
         "seeds": 6,
     }
@@ -125,6 +133,8 @@ SMOKE = LAPTOP.model_copy(
         "deep_steps": 100,
         "adaptive_step_size": 1e-2,
         "activations": ("relu", "gelu", "identity"),
+        "critical_slopes": (0.0, 0.3, 0.6),
+        "critical_shares": (0.25, 0.5),
         "test_examples": 1000,
         "neurons": 64,
         "seeds": 2,

@@ -44,10 +44,15 @@ def _rows(config: Config, part: Cell | Deep) -> Iterator[dict[str, object]]:
     for seed in range(config.seeds):
         if isinstance(part, Deep):
             yield from depth.trained(config, part.kind, part.depth, seed)
+        elif part.until_fit:
+            yield two_layer.trained_to_fit(part, seed, config.test_examples)
         else:
             yield from two_layer.trained(part, seed, config.test_examples)
     if isinstance(part, Cell):
-        yield from two_layer.predicted(part, config.neurons)
+        if part.until_fit:
+            yield from two_layer.predicted_at_fit(part)
+        else:
+            yield from two_layer.predicted(part, config.neurons)
 
 
 EXPERIMENT = Experiment(

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from contam.experiment import judge_all
-from contam.experiments.phase_diagrams.claims import CLAIMS
+from contam.experiment import NotJudged, judge_all
+from contam.experiments.phase_diagrams.claims import CLAIMS, critical_slopes, differences
 from contam.experiments.phase_diagrams.config import Name
 from contam.experiments.phase_diagrams.results import PhaseResults, Table, in_words
 from contam.measures.attenuation import above_one
@@ -70,6 +70,11 @@ DRAWINGS: dict[Name, Drawing] = {
     "activation": Drawing(
         "Activation function", "Two-layer networks without biases, with a fixed head.",
         "activation function"),
+    "critical": Drawing(
+        "The critical slope", "Networks of several shares of core features, trained until their "
+        "mean margin is 1. The critical slope of leaky ReLU is where the OOD risk then is 1/2.",
+        "slope for negative inputs", "share of core features",
+        columns=(("ood_risk", "OOD risk at the fit"),)),
 }  # fmt: skip
 """The diagrams of two-layer networks."""
 
@@ -88,15 +93,33 @@ def _caption(results: PhaseResults, name: Name, about: str) -> str:
     found = " ".join(
         f"{claim.says}. {in_words(claim)}" for claim in judge_all(CLAIMS[name], results)
     )
-    return f"{about} {found} Bands and whiskers: all seeds."
+    return f"{about} {found}{_error(results, name)} Bands and whiskers: all seeds."
+
+
+def _error(results: PhaseResults, name: Name) -> str:
+    """How far predictions are from trained networks; empty where there are no predictions."""
+    known = {
+        symbol: max(values)
+        for symbol, column in (("V / U", "contamination"), ("the risk", "gap"))
+        if name not in ("depth", "critical") and (values := differences(results, name, column))
+    }
+    if not known:
+        return ""
+    text = " and ".join(f"{value:.2g} in {symbol}" for symbol, value in known.items())
+    return f" Predictions of the population model are off by at most {text} (means over seeds)."
 
 
 def _figure(results: PhaseResults, name: Name, drawing: Drawing) -> Figure:
     rows = results.rows(name)
-    if name in ("slope", "width"):
+    if name == "critical":
+        panels, shown = _critical(results, drawing)
+    elif name in ("slope", "width"):
         panels, shown = _maps(rows, drawing, "time" if name == "slope" else "series")
         curves, more = _curves(results, name, drawing)
         panels, shown = [*panels, *curves], shown + more
+        if name == "slope":
+            curves, more = _over_time(results, drawing)
+            panels, shown = [*panels, *curves], shown + more
     elif isinstance(rows["x"].iloc[0], str):
         panels, shown = _bars(results, name, drawing)
     else:
@@ -144,6 +167,66 @@ def _curves(
         )  # fmt: skip
         shown += [{"of": title} | point for point in points]
     return panels, shown
+
+
+def _over_time(results: PhaseResults, drawing: Drawing) -> tuple[list[Panel], list[dict[str, Any]]]:
+    """Curves of each column over the training time for three slopes, trained and predicted."""
+    slopes = results.config.slopes
+    slopes = slopes[:: max(1, len(slopes) // 4)][:3]
+    panels, shown = [], []
+    for column, title in drawing.columns:
+        points = [
+            {"time": row["time"], "what": f"{slope:g}{suffix}"} | _ends(row, column)
+            for slope in slopes
+            for suffix, kind in KINDS.items()
+            for row in over_seeds(_of_slope(results.rows("slope", kind), slope), ["time"], column)
+        ]
+        panels.append(
+            lines(
+                points, title=f"{title}, over time", x=("time", drawing.series), y=(column, title),
+                series=("what", "slope"), log="x", points=True,
+            )
+        )  # fmt: skip
+        shown += [{"of": f"{title}, over time"} | point for point in points]
+    return panels, shown
+
+
+def _of_slope(rows: Table, slope: float) -> Table:
+    return rows[rows["x"] == slope].sort_values("time") if len(rows) else rows
+
+
+def _critical(results: PhaseResults, drawing: Drawing) -> tuple[list[Panel], list[dict[str, Any]]]:
+    """Heat maps of the risk at the fit, trained and predicted, and the critical slopes."""
+    panels, shown = [], []
+    for suffix, kind in KINDS.items():
+        rows = results.rows("critical", kind)
+        if len(rows):
+            ((column, title),) = drawing.columns
+            named = drawing._replace(columns=((column, f"{title}{suffix}"),))
+            more, cells = _maps(rows, named, "series")
+            panels, shown = [*panels, *more], shown + cells
+    points = _critical_points(results)
+    if points:
+        panels.append(
+            lines(points, title="Critical slope", x=("share", drawing.series),
+                  y=("value", "critical slope"), series=("what", ""), points=True)
+        )  # fmt: skip
+    return panels, shown + points
+
+
+def _critical_points(results: PhaseResults) -> list[dict[str, Any]]:
+    """The critical slope of each share, trained and predicted; none where networks do not fit."""
+    trained, predicted = [], []
+    for share in sorted(results.rows("critical")["series"].unique()):
+        try:
+            slopes, formula = critical_slopes(results, share)
+        except NotJudged:
+            continue
+        mean = sum(slopes) / len(slopes)
+        trained.append({"share": share, "what": "trained", "value": mean,
+                        "low": min(slopes), "high": max(slopes)})  # fmt: skip
+        predicted.append({"share": share, "what": "predicted", "value": formula})
+    return trained + predicted
 
 
 def _last(rows: Table) -> Table:

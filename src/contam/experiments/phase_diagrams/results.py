@@ -46,15 +46,22 @@ class PhaseResults:
         return bool(self.run.parts(f"{name}/"))
 
     def curves(
-        self, name: Name, column: str, series: object = None, *, learned: bool = True
+        self,
+        name: Name,
+        column: str,
+        series: object = None,
+        *,
+        learned: bool = True,
+        time: float | None = None,
     ) -> Table:
-        """A column of a diagram's trained networks when training ends.
+        """A column of a diagram's trained networks when training ends, or at another time.
 
         Args:
             name: the diagram.
             column: the column.
             series: the curve; None for the first one.
             learned: whether every network must have learned.
+            time: the training time; None for the last one of each network.
 
         Returns:
             A table with a row for each seed and a column for each value of the axis, in the order
@@ -65,7 +72,8 @@ class PhaseResults:
         """
         rows = self.rows(name)
         rows = rows[rows["series"] == (rows["series"].iloc[0] if series is None else series)]
-        rows = rows[rows["time"] == rows.groupby("x")["time"].transform("max")]
+        last = rows.groupby(["x", "seed"])["time"].transform("max")
+        rows = rows[rows["time"] == (last if time is None else time)]
         if learned:
             require_learned(rows)
         return rows.pivot(index="seed", columns="x", values=column)

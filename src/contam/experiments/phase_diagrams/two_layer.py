@@ -6,7 +6,9 @@ from typing import Any
 
 from contam.experiments.phase_diagrams.cells import Cell
 from contam.theory.coverage import uncovered
+from contam.theory.distribution import Sample
 from contam.theory.initialization import initial_network
+from contam.theory.phases import predict_phases
 from contam.theory.population import Neurons, predict_contamination
 from contam.theory.projections import learned_sums, own_class
 from contam.theory.risks import held_out, risk
@@ -26,6 +28,60 @@ def trained(cell: Cell, seed: int, examples: int) -> Iterator[dict[str, Any]]:
             "kind": "trained", "x": cell.x, "series": cell.series, "seed": seed,
             "time": state.step * cell.setting.time_per_step,
         } | order_parameters(state, examples)  # fmt: skip
+
+
+CHECK_EVERY = 8.0
+"""Training time between two measurements of a network that is trained until it fits."""
+
+
+def trained_to_fit(cell: Cell, seed: int, examples: int) -> dict[str, Any]:
+    """Train a network until its mean margin on ID data is 1, and measure it there.
+
+    Args:
+        cell: the setting.
+        seed: seed of all random numbers.
+        examples: held-out examples of each distribution.
+
+    Returns:
+        A row, interpolated between two measurements; that of the last step if the margin stays
+        below 1.
+    """
+    setting = cell.setting
+    every = min(max(1, round(CHECK_EVERY / setting.time_per_step)), setting.steps)
+    checks = sorted({*range(0, setting.steps, every), setting.steps})
+    sample, ends, margins = None, [], []
+    for state in simulate(setting, seed, checks):
+        sample = sample or held_out(state, "id", examples)
+        ends, margins = [*ends[-1:], state], [*margins[-1:], _mean_margin(state, sample)]
+        if margins[-1] >= 1:
+            break
+    share = (1 - margins[0]) / (margins[1] - margins[0]) if margins[-1] >= 1 else 1.0
+    first, last = (
+        {"time": state.step * setting.time_per_step, "margin": margin}
+        | order_parameters(state, examples)
+        for state, margin in zip(ends, margins, strict=True)
+    )
+    labels = {"kind": "trained", "x": cell.x, "series": cell.series, "seed": seed}
+    return labels | {name: first[name] + share * (last[name] - first[name]) for name in last}
+
+
+def _mean_margin(state: State, sample: Sample) -> float:
+    return float((sample.y * state(sample.f)).mean())
+
+
+def predicted_at_fit(cell: Cell) -> Iterator[dict[str, Any]]:
+    """Yield what the theory's formulas predict at the fit; nothing where they do not apply.
+
+    Args:
+        cell: the setting.
+    """
+    if uncovered(cell.setting) or (fit := predict_phases(cell.setting).fit) is None:
+        return
+    yield {
+        "kind": "predicted", "x": cell.x, "series": cell.series,
+        "time": fit.step * cell.setting.time_per_step, "U": fit.U, "V": fit.V,
+        "contamination": fit.contamination, "ood_risk": fit.ood_hinge,
+    }  # fmt: skip
 
 
 def order_parameters(state: State, examples: int) -> dict[str, float]:
@@ -83,6 +139,7 @@ def predicted(cell: Cell, neurons: int) -> Iterator[dict[str, Any]]:
         yield {
             "kind": "predicted", "x": cell.x, "series": cell.series,
             "time": point.step * setting.time_per_step, "U": point.U, "V": point.V,
-            "contamination": point.V / point.U, "id_risk": point.id_hinge,
-            "ood_risk": point.ood_hinge, "gap": point.ood_hinge - point.id_hinge,
+            "shortcut": point.spurious, "contamination": point.V / point.U,
+            "id_risk": point.id_hinge, "ood_risk": point.ood_hinge,
+            "gap": point.ood_hinge - point.id_hinge,
         }  # fmt: skip
