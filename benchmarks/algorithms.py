@@ -37,12 +37,12 @@ SETTINGS = {
 
 def minibatches(size: int, seed: int) -> list[Batch]:
     generator = torch.Generator().manual_seed(seed)
-    found = []
+    batches = []
     for index in range(DOMAINS):
         x = torch.randn(size, 3, SIDE, SIDE, generator=generator)
         y = torch.randint(CLASSES, (size,), generator=generator)
-        found.append(Batch(x, y, torch.full_like(y, index)))
-    return found
+        batches.append(Batch(x, y, torch.full_like(y, index)))
+    return batches
 
 
 class Timed(NamedTuple):
@@ -114,15 +114,15 @@ def main() -> int:
     wrong = [f"{name}: no plain formulation" for name in ALGORITHMS if name not in PLAIN]
     ratios = []
     for name in given.only:
-        found = timed(name, given.batch_size, given.steps)
-        ratios.append(found.ratio)
+        result = timed(name, given.batch_size, given.steps)
+        ratios.append(result.ratio)
         print(
-            f"{name:15}{1e3 * found.ours:8.1f} ms, plain {1e3 * found.plain:8.1f} ms, "
-            f"ratio {found.ratio:.3f}; losses differ by up to {found.error:.1e}",
+            f"{name:15}{1e3 * result.ours:8.1f} ms, plain {1e3 * result.plain:8.1f} ms, "
+            f"ratio {result.ratio:.3f}; losses differ by up to {result.error:.1e}",
             flush=True,
         )
-        if not found.error < AGREE:
-            wrong.append(f"{name}: losses differ by up to {found.error:.2%}")
+        if not result.error < AGREE:
+            wrong.append(f"{name}: losses differ by up to {result.error:.2%}")
     return conclude(max(ratios), at_most=AT_MOST, wrong=wrong)
 
 

@@ -111,12 +111,12 @@ def report(what: str, sizes: tuple[int, ...], costs: list[Cost]) -> list[float]:
     print(f"\n{what:>10} {'CPU s':>8} {'peak GiB':>9} {'more GiB':>9}")
     for size, cost in zip(sizes, costs, strict=True):
         print(f"{size:10,} {cost.seconds:8.2f} {cost.peak:9.2f} {cost.more:9.2f}")
-    found = [
+    exponents = [
         exponent(sizes, [cost.seconds for cost in costs], LEAST_SECONDS),
         exponent(sizes, [cost.more for cost in costs], LEAST_GIB),
     ]
-    print(f"{'exponent':>10} {found[0]:8.2f} {'':9} {found[1]:9.2f}")
-    return found
+    print(f"{'exponent':>10} {exponents[0]:8.2f} {'':9} {exponents[1]:9.2f}")
+    return exponents
 
 
 def main() -> int:
@@ -128,9 +128,9 @@ def main() -> int:
         return 0
     print(f"{machine()}, {EXAMPLES} + {EXAMPLES} examples")
     by_classes = [measured(k, WIDTH, min(k, EXAMPLES)) for k in CLASSES]
-    found = report("classes", CLASSES, by_classes)
+    exponents = report("classes", CLASSES, by_classes)
     by_neurons = [measured(10, n, 10) for n in NEURONS]
-    found += report("neurons", NEURONS, by_neurons)
+    exponents += report("neurons", NEURONS, by_neurons)
     large = measured(IMAGENET_21K, WIDTH, EXAMPLES)
     print(f"\n{IMAGENET_21K:,} logits: {large.seconds:.2f} CPU s, {large.peak:.2f} GiB "
           f"(wanted at most {MOST_GIB:g})")  # fmt: skip
@@ -138,7 +138,7 @@ def main() -> int:
     print(f"1000 classes, {WIDTH} features: {wide:.2f} CPU s (wanted at most {MOST_SECONDS:g})")
     wrong = [f"1000 classes take {wide:.1f} CPU s"] if wide > MOST_SECONDS else []
     wrong += [f"{IMAGENET_21K} logits take {large.peak:.1f} GiB"] if large.peak > MOST_GIB else []
-    return conclude(max(found), at_most=MOST_EXPONENT, wrong=wrong)
+    return conclude(max(exponents), at_most=MOST_EXPONENT, wrong=wrong)
 
 
 if __name__ == "__main__":

@@ -143,14 +143,14 @@ def audited(case: Case) -> dict[str, Any]:
         case.model, id=(case.id.x, case.id.y), ood=(case.ood.x, case.ood.y), masks=case.masks,
         reference=case.reference, control=False,
     )  # fmt: skip
-    passes = drained(run_passes(ready.subject, (), ONLY_CAUSES))
+    passes = drained(run_passes(ready.inputs, (), ONLY_CAUSES))
     sets = accuracies(passes, {})
     tests = drained(cause_tests(passes, sets))
-    found = verdict(sets, tests.ledgers, tests.steps, tests.findings)
+    answer = verdict(sets, tests.ledgers, tests.steps, tests.findings)
     ledger = tests.ledgers[0] if tests.ledgers else None
     row: dict[str, Any] = {
-        "answer": found.cause, "seconds": time.process_time() - started,
-        "sentence": found.sentence, "without": "",
+        "answer": answer.cause, "seconds": time.process_time() - started,
+        "sentence": answer.sentence, "without": "",
         "ledger": [] if ledger is None else [
             [e.cause, e.points.value, e.points.low, e.points.high, e.what] for e in ledger.entries
         ],

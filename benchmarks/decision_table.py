@@ -67,10 +67,10 @@ def answer(
         ("head", _head(fresh, correct, chance)),
         ("healthy", _below((1 - kept[0], 1 - kept[2], 1 - kept[1]), LOST)),
     )
-    for cause, found in questions:
-        if found is None:
+    for cause, positive in questions:
+        if positive is None:
             return UNDECIDED
-        if found:
+        if positive:
             return cause
     return "contaminated"
 
@@ -138,8 +138,8 @@ def _without_objects(
     chance = float(guesses @ targets) / len(y) ** 2
     if chance == 1:
         return None
-    found = _below(_above(_share(predicted == y), chance), SHORTCUT)
-    return None if found is None else not found
+    relies = _below(_above(_share(predicted == y), chance), SHORTCUT)
+    return None if relies is None else not relies
 
 
 def _missing(
@@ -150,7 +150,7 @@ def _missing(
     seed: int,
 ) -> bool | None:
     """Whether no probe that is fitted on OOD images does well on them."""
-    classes, usable, found = len(y["id"].unique()), False, kept
+    classes, usable, best = len(y["id"].unique()), False, kept
     fewest = min(map(len, y.values()))
     order = torch.randperm(len(y["id"]), generator=generator_for(seed, "audit/control"))[:fewest]
     for features in probes:
@@ -161,10 +161,10 @@ def _missing(
         usable = True
         new = _above(_share(_by_other_half(features["ood"], y["ood"], classes, seed)),
                      chance["ood"])  # fmt: skip
-        if new[0] / known > found[0]:
-            found = (new[0] / known, new[1] / known, new[2] / known)
+        if new[0] / known > best[0]:
+            best = (new[0] / known, new[1] / known, new[2] / known)
     threshold = MISSING if len(probes) > 1 else MISSING_OWN
-    result = _below(found, threshold)
+    result = _below(best, threshold)
     return result if usable or result is False else None
 
 

@@ -47,11 +47,11 @@ def layer(probe: int, y: Tensor, asked: Tensor) -> Layer:
 
 def by_scikit_learn(layers: list[Layer], y: Tensor) -> Tensor:
     """(probes, queries, classes) votes."""
-    found = []
+    votes = []
     for _, support, queries in layers:
         reader = KNeighborsClassifier(K, algorithm="brute").fit(support.numpy(), y.numpy())
-        found.append(torch.from_numpy(reader.predict_proba(queries.numpy())))
-    return (K * torch.stack(found)).round().long()
+        votes.append(torch.from_numpy(reader.predict_proba(queries.numpy())))
+    return (K * torch.stack(votes)).round().long()
 
 
 def by_broadcast(support: Tensor, queries: Tensor) -> Tensor:
@@ -61,15 +61,15 @@ def by_broadcast(support: Tensor, queries: Tensor) -> Tensor:
     )
 
 
-def differing(found: Depths, votes: Tensor, reference: Tensor) -> int:
+def differing(ours: Depths, votes: Tensor, reference: Tensor) -> int:
     """How many results differ from those of scikit-learn's votes, where these are no tie."""
     most = votes == votes.amax(dim=2, keepdim=True)
     alone = most.sum(dim=2) == 1
-    winner = torch.where(alone, votes.argmax(dim=2), found.decided[0])
-    backed = most.gather(2, found.decided[0][..., None])  # ours is always one of the tied
+    winner = torch.where(alone, votes.argmax(dim=2), ours.decided[0])
+    backed = most.gather(2, ours.decided[0][..., None])  # ours is always one of the tied
     depth = prediction_depth(winner, reference)
-    same = torch.equal(depth.nan_to_num(-1), found.depth[0].nan_to_num(-1))
-    return int((winner != found.decided[0]).sum() + (~backed).sum()) + (not same)
+    same = torch.equal(depth.nan_to_num(-1), ours.depth[0].nan_to_num(-1))
+    return int((winner != ours.decided[0]).sum() + (~backed).sum()) + (not same)
 
 
 def main() -> int:
@@ -88,7 +88,7 @@ def main() -> int:
     failed = 0
     for _ in range(rounds):
         begin = time.process_time()
-        found = depths(layers, support, asked, rule=rule)
+        result = depths(layers, support, asked, rule=rule)
         seconds["ours"].append(time.process_time() - begin)
         begin = time.process_time()
         votes = by_scikit_learn(layers, y)
@@ -97,7 +97,7 @@ def main() -> int:
         looped = by_broadcast(layers[-1].support, layers[-1].queries[:LOOPED])
         scale = QUERIES * LAYERS / LOOPED
         seconds["broadcast"].append(scale * (time.process_time() - begin))
-        failed += differing(found, votes, asked)
+        failed += differing(result, votes, asked)
     ours = nearest(layers[-1].support, layers[-1].queries[:LOOPED], k=K, metric="l1")
     failed += not torch.equal(ours.sort(dim=1).values, looped.sort(dim=1).values)
     print(f"{machine()}, CPU seconds")
@@ -105,7 +105,7 @@ def main() -> int:
     for name, value in medians.items():
         scaled = f", scaled from {LOOPED} queries of one layer" if name == "broadcast" else ""
         print(f"{name} {value:.3g} s, median of {rounds} rounds{scaled}")
-    mean = found.mean()
+    mean = result.mean()
     print(
         f"mean depth {mean.value:.3f} ({mean.low:.3f} to {mean.high:.3f}), {failed} wrong results"
     )

@@ -109,10 +109,10 @@ def group_dro(network: Classifier, _: Any) -> Step:
         nonlocal q
         _, logits = outputs(network, batches)
         pairs = zip(logits, batches, strict=True)
-        found = torch.stack([F.cross_entropy(out, b.y) for out, b in pairs])
-        q = q * (1e-2 * found.detach()).exp()
+        risks = torch.stack([F.cross_entropy(out, b.y) for out, b in pairs])
+        q = q * (1e-2 * risks.detach()).exp()
         q = q / q.sum()
-        return q @ found
+        return q @ risks
 
     return descending(network, loss)
 
@@ -150,8 +150,8 @@ def vrex(network: Classifier, _: Any) -> Step:
     def loss(batches: Batches) -> Tensor:
         _, logits = outputs(network, batches)
         pairs = zip(logits, batches, strict=True)
-        found = torch.stack([F.cross_entropy(out, b.y) for out, b in pairs])
-        return found.mean() + (found - found.mean()).square().mean()
+        risks = torch.stack([F.cross_entropy(out, b.y) for out, b in pairs])
+        return risks.mean() + (risks - risks.mean()).square().mean()
 
     return descending(network, loss)
 

@@ -70,12 +70,12 @@ def measure(seed: int, epochs: int, train: int) -> dict[str, tuple[float, ...]]:
         **{f"backgrounds {domain.name}": domain.data for domain in shift.ood_tests},
     }
     own = answers(model, test.pick(slice(0, None, 2)))
-    found = {}
+    rows = {}
     for name, batch in sets.items():
         logits, y = answers(model, batch)
         truth = (logits.argmax(1) == y).double().mean().item()
-        found[name] = (truth, *estimates(own, logits))
-    return found
+        rows[name] = (truth, *estimates(own, logits))
+    return rows
 
 
 def main() -> int:

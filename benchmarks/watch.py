@@ -33,8 +33,8 @@ class Trained(NamedTuple):
     """CPU seconds of a training and of its monitor, and the trained weights."""
 
     steps: float
-    watching: float
-    looks: int
+    monitoring: float
+    snapshots: int
     weights: dict[str, Tensor]
 
 
@@ -60,8 +60,8 @@ def trained(shift: Shift, epochs: int, out: Path | None = None) -> Trained:
         watched.close()
     end = time.process_time()
     spent += end - before
-    looks = 0 if watched is None else len(watched.snapshots)
-    return Trained(end - begin - spent, spent, looks, model.state_dict())
+    snapshots = 0 if watched is None else len(watched.snapshots)
+    return Trained(end - begin - spent, spent, snapshots, model.state_dict())
 
 
 def main() -> int:
@@ -72,22 +72,22 @@ def main() -> int:
     torch.set_num_threads(1)
     shift = shapes(seed=0)
     trained(shift, 1)  # the first call loads libraries and data
-    shares, steps, watching, looks, differ = [], [], [], 0, 0
+    shares, steps, monitoring, snapshots, differ = [], [], [], 0, 0
     plain = trained(shift, given.epochs)
     for _ in range(given.rounds):
         with tempfile.TemporaryDirectory() as folder:
-            found = trained(shift, given.epochs, Path(folder))
-        shares.append(found.watching / found.steps)
-        steps.append(found.steps)
-        watching.append(found.watching)
-        looks = found.looks
-        differ += sum(not torch.equal(plain.weights[n], w) for n, w in found.weights.items())
+            run = trained(shift, given.epochs, Path(folder))
+        shares.append(run.monitoring / run.steps)
+        steps.append(run.steps)
+        monitoring.append(run.monitoring)
+        snapshots = run.snapshots
+        differ += sum(not torch.equal(plain.weights[n], w) for n, w in run.weights.items())
     print(machine())
     print(f"training {statistics.median(steps):.2f} CPU s, median of {given.rounds} rounds")
-    print(f"monitor {statistics.median(watching):.2f} CPU s for {looks} snapshots and their record")
+    print(f"monitor {statistics.median(monitoring):.2f} CPU s for {snapshots} recorded snapshots")
     print(f"{differ} tensors of weights differ from those of a training without a monitor")
-    print(f"time of watching over time of training: {min(shares):.3f} to {max(shares):.3f}")
-    wrong = ["weights: watching changed the training"] * (differ > 0)
+    print(f"time of monitoring over time of training: {min(shares):.3f} to {max(shares):.3f}")
+    wrong = ["weights: monitoring changed the training"] * (differ > 0)
     return conclude(statistics.median(shares), at_most=MOST, wrong=wrong)
 
 

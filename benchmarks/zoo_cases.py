@@ -487,13 +487,13 @@ def with_bad_head(kind: str, level: float, model: Classifier, group: Group) -> C
     wanted, wrong = {"few labels": (int(level), 0.0), "noisy labels": (200, level)}.get(
         kind, (200, 0.0)
     )
-    seen = images(group, zoo_networks.BOTH, (), 900, part="validation")
+    data = images(group, zoo_networks.BOTH, (), 900, part="validation")
     draws = generator_for(group.seed, f"zoo/head {kind}")
-    keep = torch.rand(len(seen.y), generator=draws)
+    keep = torch.rand(len(data.y), generator=draws)
     if kind == "rare classes":
-        keep = torch.where(seen.y % 2 == 0, level * keep, keep)
+        keep = torch.where(data.y % 2 == 0, level * keep, keep)
     which = keep.topk(wanted).indices
-    x, y = seen.x[which], seen.y[which]
+    x, y = data.x[which], data.y[which]
     drawn = torch.randint(CLASSES, (wanted,), generator=draws)
     y = torch.where(torch.rand(wanted, generator=draws) < wrong, drawn, y)
     with torch.no_grad():
@@ -579,10 +579,10 @@ class Planner:
                      if kind.cause == cause and self.group.content in kind.only]  # fmt: skip
             start = count * self.turn % max(1, len(names))
             names = (names[start:] + names[:start]) if cause else names * count
-            found = 0
+            count_of_cases = 0
             for place, name in enumerate(names):
-                if found < count:
-                    found += self._shifted(name, place + self.turn)
+                if count_of_cases < count:
+                    count_of_cases += self._shifted(name, place + self.turn)
         self._heads()
         self._measurement()
         self._undertrained()
@@ -626,7 +626,7 @@ class Planner:
 
     def _heads(self) -> None:
         """Two bad heads on a good encoder that cost something on ID and on OOD images alike."""
-        model, found = self.networks.get("all"), 0
+        model, made_so_far = self.networks.get("all"), 0
         made = images(self.group, PLAIN, (), JUDGED_ON, part="validation")
         own, chance = accuracy(model, made), 1 / CLASSES
         kinds = list(HEADS)
@@ -638,8 +638,8 @@ class Planner:
                 for level in HEADS[kind]
             }
             level = self._level(losses, self.turn + k)
-            if level is not None and found < 2:
-                found += 1
+            if level is not None and made_so_far < 2:
+                made_so_far += 1
                 self.add(Plan(f"head, {kind} {level:g}", "head", _strength(losses[level]), "all",
                               head=(kind, level)))  # fmt: skip
 
@@ -675,11 +675,11 @@ class Planner:
 
     def _mixed(self) -> None:
         """Two pairs of shifts, each of which costs something alone."""
-        found = 0
+        made_so_far = 0
         for k in range(len(MIXED)):
             pair = MIXED[(3 * self.turn + k) % len(MIXED)]
             kinds = [SHIFTS[name] for name in pair]
-            if found == 2 or any(self.group.content not in kind.only for kind in kinds):
+            if made_so_far == 2 or any(self.group.content not in kind.only for kind in kinds):
                 continue
             network = "plain" if any(kind.stage == "background" for kind in kinds) else "all"
             levels = []
@@ -687,7 +687,7 @@ class Planner:
                 fit = [v for v in kind.levels if 0.15 < self.loss(network, [(name, v)]) < 0.75]
                 levels += fit[(self.turn + k) % len(fit) :][:1] if fit else []
             if len(levels) == 2:
-                found += 1
+                made_so_far += 1
                 shifts = tuple(zip(pair, levels, strict=True))
                 self.add(self._with_shares(Plan(
                     " and ".join(f"{name} {level:g}" for name, level in shifts), "", "mixed",

@@ -569,8 +569,8 @@ class Networks:
             model.load_state_dict(load_file(path))
             return model.eval()
         x, y = make() if make else self.training_images(name)
-        seen = Domain(name, Batch(x, y, torch.zeros_like(y)))
-        shift = Shift(name, tuple(map(str, range(CLASSES))), (seen,), seen, ())
+        data = Domain(name, Batch(x, y, torch.zeros_like(y)))
+        shift = Shift(name, tuple(map(str, range(CLASSES))), (data,), data, ())
         for _ in fit(
             model, shift, epochs=recipe.epochs, batch_size=50, step_size=rate, weight_decay=0.05,
             seed=group.seed, report_every=10**6,

@@ -83,7 +83,7 @@ def test_commands_of_a_page_run(page, shared_folder, shared_runs, monkeypatch, c
         if command != "contam":
             continue
         given, _, into = " ".join(map(shlex.quote, given)).partition(" '>' ")
-        words = [each for word in shlex.split(given) for each in expanded(word)]
+        words = [argument for word in shlex.split(given) for argument in expanded(word)]
         if words[:1] == ["run"] and words[2:] == ["smoke"]:
             finish_run(words[1], shared_runs)
         capsys.readouterr()

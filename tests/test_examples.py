@@ -88,17 +88,19 @@ def test_outputs_of_the_theory_notebook_match_its_text():
 @pytest.mark.slow
 def test_outputs_of_the_phases_notebook_match_its_text():
     names = run("phases.ipynb")
-    found = {row["slope"]: row for row in names["rows"] if row["from"] == "SGD"}
+    by_slope = {row["slope"]: row for row in names["rows"] if row["from"] == "SGD"}
     for row in names["rows"]:
-        assert row["contamination"] == pytest.approx(found[row["slope"]]["contamination"], abs=0.03)
-        assert row["risk"] == pytest.approx(found[row["slope"]]["risk"], abs=0.03)
-    slopes = sorted(found)
+        assert row["contamination"] == pytest.approx(
+            by_slope[row["slope"]]["contamination"], abs=0.03
+        )
+        assert row["risk"] == pytest.approx(by_slope[row["slope"]]["risk"], abs=0.03)
+    slopes = sorted(by_slope)
     for key in ("contamination", "risk"):
-        values = [found[slope][key] for slope in slopes]
+        values = [by_slope[slope][key] for slope in slopes]
         assert values == sorted(values, reverse=True)
     # The risk ends before the contamination does.
-    assert found[0.5]["risk"] < 0.2 * found[0.0]["risk"]
-    assert found[0.5]["contamination"] > 0.3 * found[0.0]["contamination"]
+    assert by_slope[0.5]["risk"] < 0.2 * by_slope[0.0]["risk"]
+    assert by_slope[0.5]["contamination"] > 0.3 * by_slope[0.0]["contamination"]
 
 
 @pytest.mark.slow

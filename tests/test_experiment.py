@@ -12,8 +12,8 @@ def claim(values, **ends):
 
 
 def test_by_hand():
-    found = claim([1.0, 2.0, 3.0], low=1.5, high=2.5)
-    assert (found.found, found.spread, found.n, found.holds) == (2.0, 1.0, 3, True)
+    result = claim([1.0, 2.0, 3.0], low=1.5, high=2.5)
+    assert (result.observed, result.spread, result.n, result.holds) == (2.0, 1.0, 3, True)
 
 
 @pytest.mark.parametrize(
@@ -49,21 +49,22 @@ def test_every_seed_is_stricter_than_the_mean():
     ],
 )
 def test_a_range_is_ours_unless_it_is_a_direction(source, low, high, range_source):
-    found = Claim("It grows", source, "growth", found=0.5, low=low, high=high)
-    assert found.range_source == found.record("toy")["range_source"] == range_source
-    assert found.expected_range.endswith("(ours)") is (range_source == "ours" != source)
+    claim = Claim("It grows", source, "growth", observed=0.5, low=low, high=high)
+    assert claim.range_source == claim.record("toy")["range_source"] == range_source
+    assert claim.expected_range.endswith("(ours)") is (range_source == "ours" != source)
 
 
 def test_a_claim_without_seeds_is_not_judged():
-    found = claim([], low=1.0)
-    assert found.holds is None
-    assert found.found is None
-    assert found.not_judged
+    result = claim([], low=1.0)
+    assert result.holds is None
+    assert result.observed is None
+    assert result.not_judged
 
 
 def test_a_claim_without_a_range_is_not_judged():
     assert (
-        Claim("says", "ours", "q", found=1.0, n=1, low=2.0, not_judged="other sizes").holds is None
+        Claim("says", "ours", "q", observed=1.0, n=1, low=2.0, not_judged="other sizes").holds
+        is None
     )
 
 
@@ -94,16 +95,18 @@ def double(values):
 
 
 def test_a_statement_is_judged_by_its_measure():
-    statement = Statement("{who} doubles", "ours", "twice {who}", double, low=3.0, every_seed=True)
-    claim = statement.judge([1.0, 2.0], who="it")
+    statement = Statement(
+        "{name} doubles", "ours", "twice {name}", double, low=3.0, every_seed=True
+    )
+    claim = statement.judge([1.0, 2.0], name="it")
     assert (claim.says, claim.quantity) == ("it doubles", "twice it")
-    assert (claim.found, claim.holds, claim.in_every_seed) == (3.0, False, False)
+    assert (claim.observed, claim.holds, claim.in_every_seed) == (3.0, False, False)
 
 
 def test_a_statement_may_pool_all_seeds():
     statement = Statement("s", "ours", "q", lambda rows: Pooled(sum(rows), len(rows), "pair"))
     claim = statement.judge([1.0, 2.0])
-    assert (claim.found, claim.spread, claim.n, claim.of) == (3.0, None, 2, "pair")
+    assert (claim.observed, claim.spread, claim.n, claim.of) == (3.0, None, 2, "pair")
 
 
 def test_a_statement_that_is_not_judged_has_a_reason():
@@ -121,8 +124,8 @@ def test_a_table_of_statements_keeps_its_order():
 
 
 def test_a_number_outside_the_settings_of_its_claim_may_still_lie_in_the_range():
-    found = Claim("says", "ours", "q", found=1.0, n=1, low=0.5, not_judged="other sizes")
-    assert (found.holds, found.in_range) == (None, True)
+    result = Claim("says", "ours", "q", observed=1.0, n=1, low=0.5, not_judged="other sizes")
+    assert (result.holds, result.in_range) == (None, True)
     assert Claim("says", "ours", "q", not_judged="nothing measured").in_range is None
 
 

@@ -43,7 +43,7 @@ def package(tmp_path):
     return written
 
 
-PRESETS = {f"contam run {each.name} {preset}" for each in EXPERIMENTS for preset in each.presets}
+PRESETS = {f"contam run {one.name} {preset}" for one in EXPERIMENTS for preset in one.presets}
 EVERY_PART = [(item, part) for item, parted in PARTS.items() for part in parted]
 
 
@@ -97,14 +97,14 @@ def test_items_without_an_address_have_parts():
     assert set(PARTS) == promised - set(NOT_IN_CODE)
 
 
-@pytest.mark.parametrize(("item", "part"), EVERY_PART, ids=lambda each: str(each)[:60])
+@pytest.mark.parametrize(("item", "part"), EVERY_PART, ids=lambda one: str(one)[:60])
 def test_every_part_exists_or_has_a_reason(item, part):
     assert bool(part.address) != bool(part.absent)
     assert len(part.absent.split()) != 1
     assert not part.address or exists(part.address)
 
 
-@pytest.mark.parametrize(("item", "part"), EVERY_PART, ids=lambda each: str(each)[:60])
+@pytest.mark.parametrize(("item", "part"), EVERY_PART, ids=lambda one: str(one)[:60])
 def test_no_part_is_absent_that_exists(item, part):
     assert not outdated(part)
 
@@ -208,14 +208,14 @@ def test_sources_of_claims_name_items_of_the_paper():
 
 
 def test_items_that_an_experiment_reproduces_have_their_address_there():
-    found = places()
+    addresses = places()
     for experiment in EXPERIMENTS:
         for item in experiment.reproduces:
             assert item in ITEMS
             if item.startswith(("Fig.", "Tab.")):
                 assert any(
                     place.path.startswith(f"contam/experiments/{experiment.name}")
-                    for place in found[item]
+                    for place in addresses[item]
                 )
 
 
@@ -284,10 +284,10 @@ def test_every_item_has_an_answer(item):
     first, *rest = where(item)
     assert first == f"{item}: {ITEMS[item]}"
     assert rest
-    told = {f"  {part.answer}" for part in PARTS.get(item, ())}
-    told.add(f"  not in code: {NOT_IN_CODE.get(item)}")
+    answers = {f"  {part.answer}" for part in PARTS.get(item, ())}
+    answers.add(f"  not in code: {NOT_IN_CODE.get(item)}")
     for line in rest:
-        assert line in told or (ROOT / "src" / line.split(":")[0].strip()).is_file()
+        assert line in answers or (ROOT / "src" / line.split(":")[0].strip()).is_file()
 
 
 @pytest.mark.parametrize(
@@ -327,13 +327,13 @@ def test_an_unknown_item_raises_with_the_nearest_name(asked, nearest):
     ],
 )
 def test_forms_of_a_source_line(package, source, items):
-    found = places(package(f'def f():\n    """What it is.\n\n    Source: {source}\n    """\n'))
-    assert set(found) == items
-    assert {place for homes in found.values() for place in homes} <= {("toy/module.py", "f", 1)}
+    addresses = places(package(f'def f():\n    """What it is.\n\n    Source: {source}\n    """\n'))
+    assert set(addresses) == items
+    assert {place for homes in addresses.values() for place in homes} <= {("toy/module.py", "f", 1)}
 
 
 def test_addresses_name_modules_classes_methods_and_attributes(package):
-    found = places(
+    addresses = places(
         package(
             '"""A module. Source: Eq. 1."""\n\n'
             'class C:\n    """A class. Source: Eq. 2."""\n\n'
@@ -342,7 +342,7 @@ def test_addresses_name_modules_classes_methods_and_attributes(package):
             'K = 1\n"""A constant. Source: Eq. 7."""\n'
         )
     )
-    assert {item: (home.name, home.line) for item, (home,) in found.items()} == {
+    assert {item: (home.name, home.line) for item, (home,) in addresses.items()} == {
         "Eq. 1": ("", 1),
         "Eq. 2": ("C", 3),
         "Eq. 3": ("C.x", 6),
@@ -391,8 +391,8 @@ def test_an_equation_has_the_address_of_its_statement_by_default(package):
         'def f():\n    """Lemma. Source: Lemma D.2."""\n\n\n'
         'def g():\n    """Its variance. Source: Eq. 54."""\n'
     )
-    found = places(package(text))
-    assert {item: homes[0].name for item, homes in found.items()} == {
+    addresses = places(package(text))
+    assert {item: homes[0].name for item, homes in addresses.items()} == {
         "Lemma D.2": "f",
         "Eq. 54": "g",
         "Eq. 55": "f",

@@ -48,8 +48,8 @@ READ: dict[str, tuple[Callable[[Path], Any], bytes, Any]] = {
 def test_good_files_are_read(file, case):
     read, content, expected = READ[case]
     file.write_bytes(content)
-    found = read(file)
-    assert (list(found) if isinstance(found, Iterator) else found) == expected
+    result = read(file)
+    assert (list(result) if isinstance(result, Iterator) else result) == expected
 
 
 BOMB = "a: &a [x, x]\n" + "".join(
@@ -151,8 +151,8 @@ def test_any_bytes_give_a_value_or_one_line(tmp_path_factory, read, content):
     path = tmp_path_factory.mktemp("any") / "given"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     try:
-        found = read(path)
-        list(found) if isinstance(found, Iterator) else found
+        result = read(path)
+        list(result) if isinstance(result, Iterator) else result
     except ValueError as error:
         assert "\n" not in str(error)
 

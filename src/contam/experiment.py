@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from pydantic import BaseModel
@@ -20,6 +20,9 @@ VERDICTS = {True: "holds", False: "does not hold", None: "not judged"}
 """The outcome of a claim in words."""
 SETTINGS_DIFFER = "settings differ from those of the claim"
 """Why a claim is not judged by a run of other sizes, steps or data."""
+ResultsT = TypeVar("ResultsT")
+Measure = Callable[[ResultsT], list[float]]
+"""From the results of a run to a number for each seed."""
 NULL_STEP_SIZE = 1e-9
 """Step size of a null run: nothing is learned, and everything else is computed as ever."""
 
@@ -31,7 +34,7 @@ class Claim:
     The number is the mean over seeds. The claim holds when it lies in [low, high]; an end that is
     None is open. A claim that the run can't judge says why, with the number or without one.
 
-    >>> claim = Claim("The shift costs accuracy", "Thm. 4.3", "OOD risk", found=0.85, low=0.8)
+    >>> claim = Claim("The shift costs accuracy", "Thm. 4.3", "OOD risk", observed=0.85, low=0.8)
     >>> claim.holds, claim.expected_range, claim.verdict
     (True, '0.8 or more (ours)', 'holds')
     """
@@ -41,7 +44,7 @@ class Claim:
     """Where the statement stands: 'Thm. 4.3', 'App. F.1', or 'ours' when it is not the paper's."""
     quantity: str
     """What the number is, with its unit when it has one."""
-    found: float | None = None
+    observed: float | None = None
     """The measured number."""
     spread: float | None = None
     """Standard deviation over seeds; None for fewer than two."""
@@ -68,11 +71,11 @@ class Claim:
     @property
     def in_range(self) -> bool | None:
         """Whether the number lies in the expected range, judged or not; None without a number."""
-        if self.found is None:
+        if self.observed is None:
             return None
         if self.in_every_seed is not None:
             return self.in_every_seed
-        return _within(self.found, self.low, self.high)
+        return _within(self.observed, self.low, self.high)
 
     @property
     def verdict(self) -> str:
@@ -114,7 +117,7 @@ class Claim:
             "published": self.published,
             "expected_range": self.expected_range,
             "range_source": self.range_source,
-            "found": _finite(self.found),
+            "observed": _finite(self.observed),
             "spread": _finite(self.spread),
             "n": self.n,
             "of": self.of,
@@ -160,7 +163,7 @@ def judge(
         says,
         source,
         quantity,
-        found=statistics.fmean(numbers),
+        observed=statistics.fmean(numbers),
         spread=float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None,
         n=len(numbers),
         low=low,
@@ -169,6 +172,29 @@ def judge(
         in_every_seed=all(_within(value, low, high) for value in numbers) if every_seed else None,
         about_learning=about_learning,
     )
+
+
+def ratio(over: Measure[ResultsT], under: Measure[ResultsT]) -> Measure[ResultsT]:
+    """Return the quotient of two measures, seed by seed; nan where the divisor is 0.
+
+    >>> ratio(lambda rows: [2.0, 3.0], lambda rows: [4.0, 0.0])(None)
+    [0.5, nan]
+    """
+    return lambda r: [a / b if b else math.nan for a, b in zip(over(r), under(r), strict=True)]
+
+
+def difference(of: Measure[ResultsT], minus: Measure[ResultsT]) -> Measure[ResultsT]:
+    """Return the difference of two measures, seed by seed.
+
+    >>> difference(lambda rows: [0.75], lambda rows: [0.5])(None)
+    [0.25]
+    """
+    return lambda r: [a - b for a, b in zip(of(r), minus(r), strict=True)]
+
+
+def no_claims(_run: Run) -> Sequence[Claim]:
+    """The claims of a record that states none, such as a sweep."""
+    return []
 
 
 class NotJudged(Exception):  # noqa: N818
@@ -231,7 +257,7 @@ class Statement:
             return Claim(says, self.source, quantity, not_judged=str(reason), **ends)
         if isinstance(values, Pooled):
             value, n, of = values
-            return Claim(says, self.source, quantity, found=float(value), n=n, of=of, **ends)
+            return Claim(says, self.source, quantity, observed=float(value), n=n, of=of, **ends)
         return judge(
             says, values, source=self.source, quantity=quantity, every_seed=self.every_seed, **ends
         )
@@ -255,6 +281,15 @@ def _within(value: float, low: float | None, high: float | None) -> bool:
     if math.isnan(value):
         return False
     return (low is None or value >= low) and (high is None or value <= high)
+
+
+def capitalized(text: str) -> str:
+    """The text with its first letter in upper case.
+
+    >>> capitalized("accuracy on ID data")
+    'Accuracy on ID data'
+    """
+    return text[:1].upper() + text[1:]
 
 
 def number(value: float | None) -> str:

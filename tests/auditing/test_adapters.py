@@ -53,11 +53,11 @@ def test_audits_run_every_so_many_epochs_and_at_the_end():
     for epoch in (1, 2, 3, 4, 4, 5):
         audits.after(epoch, model)
     audits.after(5, model, last=True)
-    found = audits.by_epoch[5]
+    last = audits.by_epoch[5]
     audits.after(5, model, last=True)
-    assert audits.by_epoch[5] is found
+    assert audits.by_epoch[5] is last
     assert list(audits.by_epoch) == [2, 4, 5]
-    assert all(isinstance(each, Audit) for each in audits.by_epoch.values())
+    assert all(isinstance(result, Audit) for result in audits.by_epoch.values())
 
 
 @pytest.mark.slow
@@ -66,9 +66,9 @@ def test_each_audit_is_of_the_network_at_that_epoch():
     first = next(model.parameters())
     for epoch in (1, 2):
         audits.after(epoch, model)
-        found, alone = audits.by_epoch[epoch], audit(model, progress=False, **SETTINGS)
-        assert found.verdict == alone.verdict
-        assert found.evidence.layers == alone.evidence.layers
+        by_epoch, alone = audits.by_epoch[epoch], audit(model, progress=False, **SETTINGS)
+        assert by_epoch.verdict == alone.verdict
+        assert by_epoch.evidence.layers == alone.evidence.layers
         assert model.training
         with torch.no_grad():
             first.neg_()

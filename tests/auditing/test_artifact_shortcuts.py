@@ -113,7 +113,7 @@ def step_of(name: str, *, relies: bool) -> Step:
 def test_a_network_that_relies_on_the_property_is_found(name: str) -> None:
     step = step_of(name, relies=True)
     assert step.answer == "yes"
-    assert step.found is not None and step.found.low is not None and step.found.low > 0.2
+    assert step.observed is not None and step.observed.low is not None and step.observed.low > 0.2
 
 
 @pytest.mark.parametrize("name", WORLDS)
@@ -146,4 +146,4 @@ def test_classes_that_share_a_tag_do_not_hide_it() -> None:
     network = Reads(lambda x: torch.cat([corner(x), middle(x)], dim=1), inside, y)
     step = shortcut_step("tag shortcut", network, (inside, y), (outside, y))
     assert step.answer == "yes"
-    assert step.found is not None and step.found.value > 0.85
+    assert step.observed is not None and step.observed.value > 0.85

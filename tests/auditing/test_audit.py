@@ -49,67 +49,67 @@ def data(n: int = 45, *, shift: float = 0.0) -> tuple[torch.Tensor, torch.Tensor
 
 
 @pytest.fixture(scope="module")
-def found() -> Audit:
+def audit() -> Audit:
     return contam.audit(network(), id=data(), ood={"dim": data(shift=-0.2)}, **SETTINGS)
 
 
-def test_the_function_returns_an_audit(found):
-    assert isinstance(found, contam.Audit)
-    assert isinstance(found.evidence, AuditRecord)
+def test_the_function_returns_an_audit(audit):
+    assert isinstance(audit, contam.Audit)
+    assert isinstance(audit.evidence, AuditRecord)
 
 
-def test_an_audit_has_every_kind_of_evidence(found):
-    record = found.evidence
-    assert [(each.name, each.role) for each in record.sets] == [("ID", "id"), ("dim", "ood")]
+def test_an_audit_has_every_kind_of_evidence(audit):
+    record = audit.evidence
+    assert [(row.name, row.role) for row in record.sets] == [("ID", "id"), ("dim", "ood")]
     assert record.classes == ("0", "1", "2")
-    assert record.verdict is found.verdict
-    assert found.verdict.reasons
+    assert record.verdict is audit.verdict
+    assert audit.verdict.reasons
     (layer,) = record.layers
     assert layer.name == "2"
     assert "dim" in layer.attenuation or any("attenuation" in line for line in record.left_out)
     assert record.neurons is not None
     assert len(record.neurons.index) == 6
-    causes = [each.cause for each in record.evidence]
+    causes = [row.cause for row in record.evidence]
     assert causes[:2] == ["background shortcut", "head"]
     assert record.examples
     assert {"torch", "seed", "device", "seconds", "model"} <= record.provenance.keys()
     assert all(line.endswith((".", ")")) and "\n" not in line for line in record.left_out)
 
 
-def test_the_same_audit_gives_the_same_results(found):
+def test_the_same_audit_gives_the_same_results(audit):
     again = contam.audit(network(), id=data(), ood={"dim": data(shift=-0.2)}, **SETTINGS)
     plain = {"provenance": {}}
-    assert again.evidence.model_copy(update=plain) == found.evidence.model_copy(update=plain)
+    assert again.evidence.model_copy(update=plain) == audit.evidence.model_copy(update=plain)
 
 
-def test_accuracy_equals_that_of_the_network(found):
+def test_accuracy_equals_that_of_the_network(audit):
     model = network().eval()
-    for (x, y), scores in zip((data(), data(shift=-0.2)), found.evidence.sets, strict=True):
+    for (x, y), scores in zip((data(), data(shift=-0.2)), audit.evidence.sets, strict=True):
         assert scores.overall.correct == int((model(x).argmax(1) == y).sum())
 
 
-def test_an_audit_round_trips_through_its_folder(found, tmp_path):
-    folder = found.save(tmp_path / "kept")
-    assert Audit.load(folder).evidence == found.evidence
+def test_an_audit_round_trips_through_its_folder(audit, tmp_path):
+    folder = audit.save(tmp_path / "kept")
+    assert Audit.load(folder).evidence == audit.evidence
     schema = json.loads((folder / "audit.schema.json").read_text())
     assert set(schema["required"]) <= json.loads((folder / "audit.json").read_text()).keys()
     rows = (folder / TABLES["evidence"]).read_text().splitlines()
-    assert len(rows) == 1 + len(found.records())
-    assert found.evidence.neurons is not None
+    assert len(rows) == 1 + len(audit.records())
+    assert audit.evidence.neurons is not None
     neurons = (folder / TABLES["neurons"]).read_text().splitlines()
-    assert len(neurons) == 1 + len(found.evidence.neurons.index)
+    assert len(neurons) == 1 + len(audit.evidence.neurons.index)
     assert not [file for file in folder.iterdir() if file.name.startswith(".")]
 
 
-def test_records_are_flat_and_hold_every_number(found):
-    rows = found.records()
+def test_records_are_flat_and_hold_every_number(audit):
+    rows = audit.records()
     assert all(set(row) == {"what", "on", "layer", "part", "value", "low", "high"} for row in rows)
     expected = {
         "accuracy", "selectivity", f"head: {head.GAIN}", f"background shortcut: {reliance.BITS}"
     }  # fmt: skip
     assert expected <= {row["what"] for row in rows}
     first = next(row for row in rows if row["what"] == "accuracy")
-    assert first["value"] == found.evidence.sets[0].overall.accuracy.value
+    assert first["value"] == audit.evidence.sets[0].overall.accuracy.value
 
 
 @pytest.mark.parametrize(
@@ -117,57 +117,57 @@ def test_records_are_flat_and_hold_every_number(found):
     [
         (lambda folder: (folder / "audit.json").unlink(), "no audit.json in"),
         (lambda folder: (folder / "audit.json").write_text("{"), "is not JSON"),
-        (lambda folder: (folder / "audit.json").write_text('{"format": 3}'), "is damaged at"),
+        (lambda folder: (folder / "audit.json").write_text('{"format": 4}'), "is damaged at"),
         (lambda folder: (folder / "audit.json").write_text('{"format": 99}'), "has format 99"),
         (lambda folder: (folder / "audit.json").write_text('{"format": 2}'), "run the audit again"),
     ],
     ids=["gone", "cut", "empty", "newer", "older"],
 )
-def test_a_damaged_audit_is_rejected_in_one_line(found, tmp_path, change, line):
-    folder = found.save(tmp_path)
+def test_a_damaged_audit_is_rejected_in_one_line(audit, tmp_path, change, line):
+    folder = audit.save(tmp_path)
     change(folder)
     with pytest.raises(ValueError, match=line) as said:
         Audit.load(folder)
     assert "\n" not in str(said.value)
 
 
-def test_an_unwritable_folder_is_rejected(found, tmp_path):
+def test_an_unwritable_folder_is_rejected(audit, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="can't be written"):
-        found.save(tmp_path / "file")
+        audit.save(tmp_path / "file")
 
 
-def test_the_html_representation_begins_with_the_verdict(found):
-    told = repr(found)
-    assert found.verdict.cause in told
-    assert found.verdict.sentence in told
-    assert found.verdict.reasons[0] in told
-    assert "OOD dim: accuracy" in told
-    page = found._repr_html_()
-    assert html.escape(found.verdict.sentence) in page
+def test_the_html_representation_begins_with_the_verdict(audit):
+    text = repr(audit)
+    assert audit.verdict.cause in text
+    assert audit.verdict.sentence in text
+    assert audit.verdict.reasons[0] in text
+    assert "OOD dim: accuracy" in text
+    page = audit._repr_html_()
+    assert html.escape(audit.verdict.sentence) in page
     assert re.search(r"<table>.*</table>", page)
 
 
 def test_markup_in_names_is_escaped():
     classes = ["<script>alert(1)</script>", "a & b", "<b>"]
-    found = contam.audit(
+    audit = contam.audit(
         network(), id=data(), ood={"<i>dim</i>": data()}, classes=classes, budget=30, **SETTINGS
     )
-    page = found._repr_html_()
+    page = audit._repr_html_()
     assert "<i>" not in page
     assert "<script>" not in page
-    assert found.evidence.classes == tuple(classes)
+    assert audit.evidence.classes == tuple(classes)
 
 
 def test_the_page_is_one_file_without_live_markup(tmp_path):
     classes = ["<script>alert(1)</script>", "a & b", "<b>"]
-    found = contam.audit(
+    audit = contam.audit(
         network(), id=data(), ood={"<i>dim</i>": data()}, classes=classes, **SETTINGS
     )
-    page = found.report(tmp_path / "deep" / "page.html").read_text()
+    page = audit.report(tmp_path / "deep" / "page.html").read_text()
     assert "<script>alert(1)" not in page
     assert "<i>dim</i>" not in page
-    assert html.escape(found.verdict.heading) in page
+    assert html.escape(audit.verdict.heading) in page
 
 
 def state_of(model: nn.Module) -> list:
@@ -371,11 +371,11 @@ def test_an_unreadable_file_is_left_out_of_all_evidence(tmp_path, decoded):
     for file in ("class 1/007.png", "class 2/059.png"):
         (own / file).with_name(f"{Path(file).stem}b.png").write_bytes(b"no image")
     decoded.clear()
-    found = contam.audit(network(), id=own, ood={"new": new}, **SETTINGS).evidence
-    assert any("2 of 62 examples" in line for line in found.left_out)
-    assert found.sets[0].overall.correct == expected.sets[0].overall.correct
-    assert found.sets[0].overall.count == 60
-    for layer, plain in zip(found.layers, expected.layers, strict=True):
+    evidence = contam.audit(network(), id=own, ood={"new": new}, **SETTINGS).evidence
+    assert any("2 of 62 examples" in line for line in evidence.left_out)
+    assert evidence.sets[0].overall.correct == expected.sets[0].overall.correct
+    assert evidence.sets[0].overall.count == 60
+    for layer, plain in zip(evidence.layers, expected.layers, strict=True):
         assert layer.selectivity["own"] == pytest.approx(plain.selectivity["own"])
     assert max(decoded.values()) <= 4
 
@@ -397,12 +397,12 @@ class Small(nn.Module):
 def test_batches_are_halved_when_memory_runs_out():
     plain = contam.audit(network(), id=data(), ood=data(shift=0.1), untrained=False, **SETTINGS)
     small = Small(5)
-    found = contam.audit(
+    audit = contam.audit(
         network(extra=small), id=data(), ood=data(shift=0.1), untrained=False, **SETTINGS
     )
     assert small.largest <= 5
-    assert found.evidence.sets == plain.evidence.sets
-    assert found.verdict == plain.verdict
+    assert audit.evidence.sets == plain.evidence.sets
+    assert audit.verdict == plain.verdict
 
 
 def test_one_example_that_does_not_fit_in_memory_is_an_error():
@@ -411,25 +411,25 @@ def test_one_example_that_does_not_fit_in_memory_is_an_error():
 
 
 def test_without_ood_data_the_missing_evidence_is_listed():
-    found = contam.audit(network(), id=data(), **SETTINGS)
-    assert [each.role for each in found.evidence.sets] == ["id"]
-    assert found.verdict.missing
-    assert found.evidence.layers[0].counterfactual
+    audit = contam.audit(network(), id=data(), **SETTINGS)
+    assert [row.role for row in audit.evidence.sets] == ["id"]
+    assert audit.verdict.missing
+    assert audit.evidence.layers[0].counterfactual
 
 
 @pytest.mark.parametrize("n", [2, 3])
 def test_few_examples_give_a_partial_audit(n):
-    found = contam.audit(network(), id=data(n), ood=data(n), **SETTINGS)
-    assert found.evidence.sets[0].overall.count == n
-    assert found.evidence.left_out
+    audit = contam.audit(network(), id=data(n), ood=data(n), **SETTINGS)
+    assert audit.evidence.sets[0].overall.count == n
+    assert audit.evidence.left_out
 
 
 def test_a_class_without_examples_gives_a_partial_audit():
     x, y = data()
     few = x[y < 2], y[y < 2]
-    found = contam.audit(network(), id=(x, y), ood=few, **SETTINGS)
-    assert any("no example of" in line for line in found.evidence.left_out)
-    assert set(found.evidence.sets[1].by_class) == {"0", "1"}
+    audit = contam.audit(network(), id=(x, y), ood=few, **SETTINGS)
+    assert any("no example of" in line for line in audit.evidence.left_out)
+    assert set(audit.evidence.sets[1].by_class) == {"0", "1"}
     contam.audit(network(), id=few, ood=(x, y), **SETTINGS)
 
 
@@ -454,27 +454,27 @@ def test_non_finite_activations_are_left_out():
         def forward(self, x):
             return self.inner(x).nan_to_num()
 
-    found = contam.audit(Clean(), id=data(), ood=data(), untrained=False, **SETTINGS)
-    assert any("inner.3" in line and "finite" in line for line in found.evidence.left_out)
-    assert "inner.1" in {layer.name for layer in found.evidence.layers}
+    audit = contam.audit(Clean(), id=data(), ood=data(), untrained=False, **SETTINGS)
+    assert any("inner.3" in line and "finite" in line for line in audit.evidence.left_out)
+    assert "inner.1" in {layer.name for layer in audit.evidence.layers}
 
 
 def test_features_without_a_network_get_a_partial_audit():
     x, y = data(90)
     features = x.mean((2, 3))
-    found = contam.audit(None, id=(features, y), ood=(features.flip(1), y), **SETTINGS)
-    assert found.evidence.sets[0].overall.accuracy.value > 0.9
-    assert not found.evidence.examples
-    assert any("only features" in line for line in found.evidence.left_out)
+    audit = contam.audit(None, id=(features, y), ood=(features.flip(1), y), **SETTINGS)
+    assert audit.evidence.sets[0].overall.accuracy.value > 0.9
+    assert not audit.evidence.examples
+    assert any("only features" in line for line in audit.evidence.left_out)
 
 
 def test_background_labels_and_masks_reach_the_evidence():
     shown = scenes([ID[0]], 60)
     kinds = [("sea", "land")[int(k) % 2] for k in shown.y]
-    found = contam.audit(
+    audit = contam.audit(
         network(10), id=(shown.x, shown.y), masks=shown.mask, background=kinds, **SETTINGS
     )
-    [evidence] = [e for e in found.evidence.evidence if e.cause == "background shortcut"]
+    [evidence] = [e for e in audit.evidence.evidence if e.cause == "background shortcut"]
     bits, alone = evidence.find(reliance.BITS), evidence.find(reliance.WITHOUT)
     assert bits is not None and alone is not None
     assert (bits.part, alone.part) == ("labels", "masks")
@@ -498,9 +498,9 @@ def test_networks_of_model_libraries_are_audited():
         model = timm.create_model(name, pretrained=False, num_classes=3, **options)
         x, y = data(30)
         big = nn.functional.interpolate(x, 32)
-        found = contam.audit(model, id=TensorDataset(big, y), ood=(big, y), **SETTINGS)
-        assert len(found.evidence.layers) > 5
-        assert found.evidence.evidence[-1].effect is not None
+        audit = contam.audit(model, id=TensorDataset(big, y), ood=(big, y), **SETTINGS)
+        assert len(audit.evidence.layers) > 5
+        assert audit.evidence.evidence[-1].effect is not None
 
 
 def lines_in(text: str, tmp_path):
@@ -516,10 +516,10 @@ def test_a_baseline_gives_effective_robustness(tmp_path):
     assert lines["fog"].count == 3
     file = tmp_path / "models.csv"
     file.write_text(table.replace("clean", "id"))
-    found = contam.audit(
+    audit = contam.audit(
         network(), id=data(), ood={"fog": data(shift=0.2)}, baseline=file, **SETTINGS
     )
-    assert found.evidence.sets[1].effective_robustness is not None
+    assert audit.evidence.sets[1].effective_robustness is not None
     named, _ = find_lines(None, ["imagenet-r", "mine"], id_name="x", classes=1000)
     assert named == {"imagenet-r": IMAGENET_LINES["ImageNet-R"]}
     assert find_lines(None, ["ImageNet-R"], id_name="x", classes=10) == ({}, [])

@@ -61,10 +61,10 @@ def test_folders_and_weights_give_a_verdict_files_and_a_page(capsys, monkeypatch
     )
     assert code == 0, err
     assert "audit.html" in out
-    found = Audit.load(place / "found")
-    assert found.verdict.sentence in out
-    assert [each.name for each in found.evidence.sets] == ["id_test", "checker", "plaid"]
-    numbers = [number for each in found.evidence.evidence for number in each.numbers]
+    audit = Audit.load(place / "found")
+    assert audit.verdict.sentence in out
+    assert [row.name for row in audit.evidence.sets] == ["id_test", "checker", "plaid"]
+    numbers = [number for row in audit.evidence.evidence for number in row.numbers]
     assert {"masks"} <= {number.part for number in numbers if number.what == reliance.WITHOUT}
     assert (place / "found" / "audit.html").read_text().lower().startswith("<!doctype html>")
     with (place / "found" / "evidence.csv").open() as file:

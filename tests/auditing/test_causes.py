@@ -284,14 +284,18 @@ def test_no_head_is_evaluated_on_its_training_examples() -> None:
     correct, _ = correct_with_fresh_head((noise, y), {}, classes=3)
     assert correct.float().mean() < 0.5
     accuracy = missing.probe_accuracy({"ID": (noise, y), "OOD": (noise[:60], y[:60])}, classes=3)
-    assert max(each.value for each in accuracy.values()) < 0.55
+    assert max(share.value for share in accuracy.values()) < 0.55
 
 
 def test_a_probe_with_few_examples_has_a_wider_interval() -> None:
     x, y = separable(600, 2, noise=0.6)
     few = missing.probe_accuracy({"ID": (x, y), "OOD": (x[:12], y[:12])}, classes=3)
     many = missing.probe_accuracy({"ID": (x, y), "OOD": (x, y)}, classes=3)
-    widths = [each.high - each.low for each in (few["ID"], many["ID"]) if each.high and each.low]
+    widths = [
+        interval.high - interval.low
+        for interval in (few["ID"], many["ID"])
+        if interval.high and interval.low
+    ]
     assert widths[0] > 4 * widths[1]
 
 
@@ -339,12 +343,14 @@ class Odd(nn.Module):
 def test_the_head_is_found_where_logits_are_its_output(kind: str) -> None:
     model = Odd(kind)
     batch = Batch(torch.rand(4, 3, 9, 9), torch.zeros(4).long(), torch.zeros(4).long())
-    [seen] = observe(model, [batch], layers=(), head=True)
-    assert torch.equal(seen.logits, model(batch.x))
+    [observation] = observe(model, [batch], layers=(), head=True)
+    assert torch.equal(observation.logits, model(batch.x))
     known = kind != "scaled"
-    assert (seen.head is not None) is known
+    assert (observation.head is not None) is known
     if known:
-        torch.testing.assert_close(seen.head, model.body(batch.x).relu().mean((2, 3)).detach())
+        torch.testing.assert_close(
+            observation.head, model.body(batch.x).relu().mean((2, 3)).detach()
+        )
 
 
 # Scores and the whole
@@ -354,18 +360,22 @@ def test_scores_by_hand() -> None:
     y, domain = torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([4, 7, 4, 7, 4, 7])
     predicted = torch.tensor([0, 0, 1, 0, 2, 0])
     result = PassResult(y, predicted, domain, torch.zeros(6))
-    found = set_scores(result, "OOD", ("a", "b", "c", "d"), "ood")
-    assert (found.overall.correct, found.overall.count) == (4, 6)
-    assert {name: each.correct for name, each in found.by_class.items()} == {"a": 2, "b": 1, "c": 1}
-    assert {name: each.correct for name, each in found.by_domain.items()} == {"4": 3, "7": 1}
-    assert found.worst_domain == "7"
-    assert found.effective_robustness is None
+    scores = set_scores(result, "OOD", ("a", "b", "c", "d"), "ood")
+    assert (scores.overall.correct, scores.overall.count) == (4, 6)
+    assert {name: score.correct for name, score in scores.by_class.items()} == {
+        "a": 2,
+        "b": 1,
+        "c": 1,
+    }
+    assert {name: score.correct for name, score in scores.by_domain.items()} == {"4": 3, "7": 1}
+    assert scores.worst_domain == "7"
+    assert scores.effective_robustness is None
     names = ("a", "b", "c", "d", "north")
     by_name = set_scores(result, "OOD", ("a", "b", "c"), "ood", domains=names).by_domain
     assert list(by_name) == ["north", "7"]
     sites = {"site": ["10", "9", "10", "9", "9", "9"]}
     by_group = set_scores(result, "OOD", ("a", "b", "c"), "ood", groups=sites).by_group
-    counts = {name: (each.correct, each.count) for name, each in by_group["site"].items()}
+    counts = {name: (score.correct, score.count) for name, score in by_group["site"].items()}
     assert counts == {"9": (2, 4), "10": (2, 2)}
     assert list(counts) == ["9", "10"]
     line = IMAGENET_LINES["ImageNetV2"]
@@ -389,16 +399,19 @@ def test_collecting_evidence_leaves_the_network_unchanged_and_gives_every_cause(
     )  # fmt: skip
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state = torch.get_rng_state()
-    found = collect(inputs)
+    collected = collect(inputs)
     assert model.training
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert [each.role for each in found.sets] == ["id", "ood"]
-    evidence = {record.cause: record for record in found.causes}
+    assert [scores.role for scores in collected.sets] == ["id", "ood"]
+    evidence = {record.cause: record for record in collected.causes}
     assert set(evidence) >= {"undertrained", "background shortcut", "head"}
-    assert verdict(found.sets, found.ledgers, found.steps).cause in ("undertrained", UNDECIDED)
+    assert verdict(collected.sets, collected.ledgers, collected.steps).cause in (
+        "undertrained",
+        UNDECIDED,
+    )
     again = collect(replace(inputs, batch_size=50))
-    assert again.causes == found.causes
+    assert again.causes == collected.causes
 
 
 def test_unavailable_evidence_is_left_out_with_a_reason() -> None:
@@ -406,10 +419,10 @@ def test_unavailable_evidence_is_left_out_with_a_reason() -> None:
     inside = sample("ID", torch.randn(60, 5), y)
     scaled = nn.Sequential(nn.Linear(5, 3), nn.Tanh())
     passes = passes_of(audited(scaled, inside))
-    found = returned(cause_tests(passes, accuracies(passes, {}))).causes
-    assert [record.cause for record in found] == ["background shortcut", "head"]
-    assert all(record.effect is None and not record.numbers for record in found)
-    reasons = [line for record in found for line in record.left_out]
+    records = returned(cause_tests(passes, accuracies(passes, {}))).causes
+    assert [record.cause for record in records] == ["background shortcut", "head"]
+    assert all(record.effect is None and not record.numbers for record in records)
+    reasons = [line for record in records for line in record.left_out]
     assert len(reasons) == 3
     assert "final linear layer" in reasons[-1]
 

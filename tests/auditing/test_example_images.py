@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.audit_subjects import CLASSES, cnn, noise_subject, sample, scenes_subject, teach
+from support.audit_inputs import CLASSES, cnn, noise_inputs, sample, scenes_inputs, teach
 from support.generators import returned
 from torch import nn
 
@@ -41,27 +41,27 @@ def opened(picture: str) -> np.ndarray:
 @pytest.fixture(scope="module")
 def shown():
     """A network that learned a little of the ID images, and the examples that it fails on."""
-    inputs = scenes_subject(width=8)
+    inputs = scenes_inputs(width=8)
     teach(inputs.model, inputs.id, 25)
     return examined(inputs)
 
 
 def test_failing_ood_examples_are_paired_with_correct_id_examples_of_their_class(shown):
     passes, _, examples, _ = shown
-    failing = [each for each in examples if "fails after the shift" in each.group]
+    failing = [example for example in examples if "fails after the shift" in example.group]
     assert len(failing) == 2 * PAIRS
     for before, after in zip(failing[::2], failing[1::2], strict=True):
         assert before.group == after.group
         assert f"“{after.label}”" in after.group
         assert (before.data, after.data) == ("ID", "checker")
         assert before.label == after.label == before.predicted != after.predicted
-        for each in (before, after):
-            result = passes.sets[each.data]
-            assert CLASSES[int(result.y[each.index])] == each.label
-            assert CLASSES[int(result.predicted[each.index])] == each.predicted
+        for example in (before, after):
+            result = passes.sets[example.data]
+            assert CLASSES[int(result.y[example.index])] == example.label
+            assert CLASSES[int(result.predicted[example.index])] == example.predicted
         own, new = passes.sets["ID"], passes.sets["checker"]
         assert float(new.loss[after.index]) > float(own.loss[before.index])
-    assert len({each.index for each in failing[::2]}) == PAIRS
+    assert len({example.index for example in failing[::2]}) == PAIRS
 
 
 def test_the_highest_loss_is_shown_first(shown):
@@ -89,21 +89,21 @@ def test_heat_is_for_the_class_at_the_last_layer_with_maps(shown):
 def test_images_show_the_examples_at_a_small_size(shown):
     passes, _, examples, _ = shown
     inputs = passes.inputs
-    assert sum(1 + (each.heat is not None) for each in examples) <= 24
-    for each in examples:
-        data = inputs.id if each.data == "ID" else inputs.ood[0]
-        x = data.domain.data.x[each.index].permute(1, 2, 0).numpy()
+    assert sum(1 + (example.heat is not None) for example in examples) <= 24
+    for example in examples:
+        data = inputs.id if example.data == "ID" else inputs.ood[0]
+        x = data.domain.data.x[example.index].permute(1, 2, 0).numpy()
         # WebP is lossy: the image has to be nearer to its example than to the same example's mean.
-        error = np.abs(opened(each.picture) / 255 - x).mean()
+        error = np.abs(opened(example.picture) / 255 - x).mean()
         assert error < np.abs(x - x.mean(axis=(0, 1))).mean()
-        if each.heat is not None:
-            assert opened(each.heat).shape == x.shape
+        if example.heat is not None:
+            assert opened(example.heat).shape == x.shape
 
 
 def test_a_neuron_example_has_a_larger_activation_on_id_than_on_ood_data(shown):
     passes, evidence, examples, _ = shown
     last = passes.inputs.layers[-1]
-    pairs = [each for each in examples if each.group.startswith("Neuron")]
+    pairs = [example for example in examples if example.group.startswith("Neuron")]
     assert len(pairs) == 2 * NEURONS
     table = evidence.neurons
     first = next(k for k, layer in enumerate(table.layer) if layer == last)
@@ -111,15 +111,15 @@ def test_a_neuron_example_has_a_larger_activation_on_id_than_on_ood_data(shown):
     for most, least in zip(pairs[::2], pairs[1::2], strict=True):
         assert most.label == least.label
         neuron = int(most.note.split()[1])
-        for each, end in ((most, torch.max), (least, torch.min)):
-            result = passes.sets[each.data]
-            own = result.y[result.kept] == CLASSES.index(each.label)
+        for example, end in ((most, torch.max), (least, torch.min)):
+            result = passes.sets[example.data]
+            own = result.y[result.kept] == CLASSES.index(example.label)
             expected = end(result.features[last][own, neuron])
-            assert float(each.note.rsplit(" ", 1)[1]) == pytest.approx(float(expected), rel=1e-2)
+            assert float(example.note.rsplit(" ", 1)[1]) == pytest.approx(float(expected), rel=1e-2)
 
 
 def test_without_ood_data_changed_images_are_shown():
-    inputs = scenes_subject(ood=False, width=8)
+    inputs = scenes_inputs(ood=False, width=8)
     teach(inputs.model, inputs.id, 25)
     examples = examined(inputs)[2]
     assert examples
@@ -133,14 +133,14 @@ def test_without_ood_data_changed_images_are_shown():
 
 
 def test_large_images_are_downsized():
-    for each in examined(noise_subject(cnn(), (3, 40, 130)))[2]:
-        assert max(opened(each.picture).shape) == SIDE
+    for example in examined(noise_inputs(cnn(), (3, 40, 130)))[2]:
+        assert max(opened(example.picture).shape) == SIDE
 
 
 def test_inputs_other_than_images_are_not_shown():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
-    examples, left_out = examined(noise_subject(net, (6,)))[2:]
+    examples, left_out = examined(noise_inputs(net, (6,)))[2:]
     assert examples == ()
     assert any("not images" in line for line in left_out)
 
@@ -148,21 +148,21 @@ def test_inputs_other_than_images_are_not_shown():
 def test_maps_of_one_position_have_no_heat():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 8), nn.ReLU(), nn.Flatten(), nn.Linear(4, 3))
-    inputs = noise_subject(net, (3, 8, 8))
+    inputs = noise_inputs(net, (3, 8, 8))
     teach(net, inputs.id, 30)
     examples, left_out = examined(inputs)[2:]
-    assert any("fails" in each.group for each in examples)
-    assert all(each.heat is None for each in examples)
+    assert any("fails" in example.group for example in examples)
+    assert all(example.heat is None for example in examples)
     assert any("heat maps" in line for line in left_out)
 
 
 def test_a_network_without_errors_has_no_failing_examples():
-    inputs = noise_subject(cnn(), (3, 8, 8))
+    inputs = noise_inputs(cnn(), (3, 8, 8))
     own = inputs.id.domain.data
     inputs = replace(inputs, ood=(sample("OOD", own.x, own.y),))
     teach(inputs.model, inputs.id, 60)
     examples, left_out = examined(inputs)[2:]
-    assert not any("fails" in each.group for each in examples)
+    assert not any("fails" in example.group for example in examples)
     assert any("No misclassified example" in line for line in left_out)
 
 
@@ -181,7 +181,7 @@ class Reused(nn.Module):
 
 def test_heat_is_that_of_the_last_run_of_a_layer():
     torch.manual_seed(0)
-    inputs = noise_subject(Reused(), (3, 12, 12))
+    inputs = noise_inputs(Reused(), (3, 12, 12))
     teach(inputs.model, inputs.id, 60)
     masks = torch.zeros(len(inputs.id), 1, 12, 12)
     masks[..., :6] = 1

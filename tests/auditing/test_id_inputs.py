@@ -32,7 +32,7 @@ def fix_of(model: nn.Module) -> str | None:
     x = torch.rand(240, 3, 16, 16, generator=torch.Generator().manual_seed(0)) / 2
     x[torch.arange(240), y] += 0.3
     ready = prepare(model, id=(x, y), ood=(x.flip(0), y.flip(0)), control=False, reference=None)
-    passes = returned(run_passes(ready.subject, (), Budget(without_object=0, changed=0, control=0)))
+    passes = returned(run_passes(ready.inputs, (), Budget(without_object=0, changed=0, control=0)))
     test = InputMismatch().on_id(passes, accuracies(passes, {})[0])
     return None if test is None else test.what
 

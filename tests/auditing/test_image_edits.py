@@ -51,8 +51,8 @@ def test_statistics_are_given() -> None:
 
 def test_an_affine_map_is_per_channel() -> None:
     x = images(2)
-    found = affine(x, torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.0, 1.0, 2.0]))
-    torch.testing.assert_close(found[:, 2], 3 * x[:, 2] + 2)
+    mapped = affine(x, torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.0, 1.0, 2.0]))
+    torch.testing.assert_close(mapped[:, 2], 3 * x[:, 2] + 2)
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
@@ -68,8 +68,8 @@ def test_other_angles_agree_with_scipy_inside(degrees: float) -> None:
     expected = scipy.ndimage.rotate(
         x[0, 0].numpy(), degrees, reshape=False, order=1, mode="nearest"
     )
-    found = turned(x, degrees)[0, 0].numpy()
-    np.testing.assert_allclose(found[10:23, 10:23], expected[10:23, 10:23], atol=5e-3)
+    rotated = turned(x, degrees)[0, 0].numpy()
+    np.testing.assert_allclose(rotated[10:23, 10:23], expected[10:23, 10:23], atol=5e-3)
 
 
 def test_zoom_keeps_the_center_and_is_undone() -> None:
@@ -107,8 +107,8 @@ def test_sharpening_adds_what_blur_takes() -> None:
 def test_the_noise_level_scales_with_the_noise(sigma: float, scale: float) -> None:
     drawn = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     smooth = blurred(images(2, 3, 64), 4.0)
-    found = noise_level(scale * (smooth + sigma * drawn))
-    assert torch.allclose(found, torch.full((2,), scale * sigma), rtol=0.1)
+    level = noise_level(scale * (smooth + sigma * drawn))
+    assert torch.allclose(level, torch.full((2,), scale * sigma), rtol=0.1)
 
 
 def test_blur_lowers_sharpness_and_contrast_does_not_change_it() -> None:
@@ -140,16 +140,16 @@ def test_textures_have_no_object() -> None:
 def test_donors_have_the_wanted_class(n: int, m: int, same: bool, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     y, candidates = (torch.randint(3, (k,), generator=generator) for k in (n, m))
-    positions, found = donors(y, candidates, same=same, seed=seed, purpose="test")
+    positions, exist = donors(y, candidates, same=same, seed=seed, purpose="test")
     exists = ((y[:, None] == candidates[None]) == same).any(1)
-    assert found.equal(exists)
+    assert exist.equal(exists)
     assert ((candidates[positions] == y) == same)[exists].all()
 
 
 def test_pasting_keeps_objects_and_backgrounds() -> None:
     x, behind = images(seed=0), images(seed=1)
     mask = (images(4, 1, seed=2) > 0.5).float()
-    found = pasted(x, mask, behind)
+    combined = pasted(x, mask, behind)
     inside = mask.expand_as(x) > 0
-    assert found[inside].equal(x[inside])
-    assert found[~inside].equal(behind[~inside])
+    assert combined[inside].equal(x[inside])
+    assert combined[~inside].equal(behind[~inside])

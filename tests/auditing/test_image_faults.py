@@ -61,13 +61,13 @@ def audited(
 @pytest.mark.parametrize(("factor", "fix"), [(255, "x / 255"), (1 / 255, "x * 255")])
 def test_a_scale_that_was_wrong_before_the_normalization_is_named(factor: float, fix: str) -> None:
     (x, y, mask), (new, new_y, new_mask) = squares(240), squares(240, seed=1)
-    found = audited(
+    record = audited(
         Middle(normalized=True), (normalized(x, *IMAGENET), y, mask),
         (normalized(factor * new, *IMAGENET), new_y, new_mask),
     )  # fmt: skip
-    assert found.verdict.cause == "input mismatch"
-    assert fix in found.ledgers[0].entries[0].fix
-    assert "ImageNet" in found.ledgers[0].entries[0].fix
+    assert record.verdict.cause == "input mismatch"
+    assert fix in record.ledgers[0].entries[0].fix
+    assert "ImageNet" in record.ledgers[0].entries[0].fix
 
 
 def test_brightened_images_are_told_from_bright_backgrounds() -> None:
@@ -82,16 +82,16 @@ def test_images_that_stay_unlike_the_id_images_are_not_called_inverted() -> None
     # Inverted, these bright backgrounds would be dark ones, in front of which nothing fails.
     inside = squares(240, behind=0.25)
     x, y, mask = squares(240, behind=0.9, seed=1)
-    found = audited(Middle(), inside, (x, y, mask))
-    assert found.verdict.cause == "new backgrounds"
+    record = audited(Middle(), inside, (x, y, mask))
+    assert record.verdict.cause == "new backgrounds"
 
 
 def test_wrong_labels_do_not_show_that_objects_are_missing() -> None:
     inside, (x, y, mask) = squares(240), squares(240, seed=1)
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randint(3, y.shape, generator=generator)
-    found = audited(Middle(), inside, (x, drawn, mask), nn.Flatten())
-    step = next(s for s in found.ledgers[0].steps if s.leads_to == "information missing")
+    record = audited(Middle(), inside, (x, drawn, mask), nn.Flatten())
+    step = next(s for s in record.ledgers[0].steps if s.leads_to == "information missing")
     assert step.answer == "no"
 
 
@@ -100,10 +100,10 @@ def test_compression_is_recognized_by_its_blocks() -> None:
     assert blockiness(x) == pytest.approx(1, abs=0.1)
     blocks = [blockiness(jpeg(x, quality)) for quality in (90, 30, 5)]
     assert blocks == sorted(blocks)
-    found = degradation(x, jpeg(x, 5), seed=0)
-    assert found is not None
-    assert found[0] == "JPEG compression"
-    assert blockiness(found[1](x)) > blocks[1]
+    recognized = degradation(x, jpeg(x, 5), seed=0)
+    assert recognized is not None
+    assert recognized[0] == "JPEG compression"
+    assert blockiness(recognized[1](x)) > blocks[1]
     assert degradation(x, x, seed=0) is None
 
 

@@ -43,7 +43,7 @@ def relabeled(y: Tensor, share: float) -> Tensor:
 
 def answer(new: tuple[Tensor, Tensor]) -> str:
     ready = prepare(Nearest(), id=features(0), ood=new, control=False, reference=None)
-    passes = returned(run_passes(ready.subject, (), Budget()))
+    passes = returned(run_passes(ready.inputs, (), Budget()))
     tests = returned(cause_tests(passes, accuracies(passes, {}), (LabelNoise(),)))
     (ledger,) = tests.ledgers
     return ledger.steps[0].answer

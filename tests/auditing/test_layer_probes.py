@@ -20,10 +20,10 @@ from contam.auditing.layer_probes import (
 CLASSES = 4
 
 
-def examples(seed: int, *, each: int = 30, late_is_right: bool = True) -> ProbeExamples:
+def examples(seed: int, *, per_class: int = 30, late_is_right: bool = True) -> ProbeExamples:
     """Layer `early` is noise, `late` shows the class, and the logits follow it."""
     draws = torch.Generator().manual_seed(seed)
-    y = torch.arange(CLASSES * each) % CLASSES
+    y = torch.arange(CLASSES * per_class) % CLASSES
     shown = y if late_is_right else (y + 1) % CLASSES
     noise = torch.randn(len(y), 6, generator=draws)
     late = 5 * torch.eye(CLASSES)[shown] + 0.1 * noise[:, :CLASSES]
@@ -57,9 +57,9 @@ def test_predictions_without_a_depth_are_not_counted_as_decided_late():
     swapped = torch.tensor([1, 0, *range(2, CLASSES)])
     fitted = fitted._replace(logits=fitted.logits[:, swapped])
     work = probe_classes(fitted, {"ID": judged}, classes=CLASSES, per_class=20)
-    found = result_of(work)
-    assert found.undefined["early"]["ID"] == float((judged.y < 2).double().mean())
-    assert found.decided["late"]["ID"] == 1
+    probes = result_of(work)
+    assert probes.undefined["early"]["ID"] == float((judged.y < 2).double().mean())
+    assert probes.decided["late"]["ID"] == 1
 
 
 def test_information_is_at_most_the_entropy_of_the_class(probes):
@@ -73,27 +73,27 @@ def test_information_is_at_most_the_entropy_of_the_class(probes):
 def test_classes_without_fitted_examples_are_not_judged():
     fitted = examples(0)
     less = fitted.pick(fitted.y > 0)
-    found = result_of(probe_classes(less, {"ID": examples(1)}, classes=CLASSES, per_class=20))
-    assert found.probe["late"]["ID"].value == 1
+    probes = result_of(probe_classes(less, {"ID": examples(1)}, classes=CLASSES, per_class=20))
+    assert probes.probe["late"]["ID"].value == 1
 
 
 @pytest.mark.parametrize("keep", [lambda y: y == 0, lambda y: y < 0])
 def test_fewer_than_two_classes_have_no_probes(keep):
     fitted = examples(0)
-    found = result_of(
+    probes = result_of(
         probe_classes(fitted.pick(keep(fitted.y)), {"ID": examples(1)}, classes=CLASSES)
     )
-    assert not found.probe
-    assert len(found.left_out) == 1
+    assert not probes.probe
+    assert len(probes.left_out) == 1
 
 
 def test_a_class_with_one_example_gives_probes_but_no_decisions():
     fitted = examples(0)
     first = torch.arange(len(fitted.y))
     few = fitted.pick((fitted.y > 0) | (first == 0))
-    found = result_of(probe_classes(few, {"ID": examples(1)}, classes=CLASSES))
-    assert found.probe and not found.decided and not found.information
-    assert any("two ID examples" in line for line in found.left_out)
+    probes = result_of(probe_classes(few, {"ID": examples(1)}, classes=CLASSES))
+    assert probes.probe and not probes.decided and not probes.information
+    assert any("two ID examples" in line for line in probes.left_out)
 
 
 def test_halves_are_disjoint_and_complete():
@@ -112,10 +112,10 @@ def with_domains(parts: list[int]) -> ProbeExamples:
 
 
 def test_domains_are_numbered_and_small_ones_are_left_out():
-    found = domain_labels({"ID": with_domains([10, 6]), "OOD": with_domains([3, 9])})
-    assert found is not None
-    assert torch.bincount(found + 1).tolist() == [3, 10, 6, 0, 9]
-    assert majority_error(found) == pytest.approx(1 - 10 / 25)
+    labels = domain_labels({"ID": with_domains([10, 6]), "OOD": with_domains([3, 9])})
+    assert labels is not None
+    assert torch.bincount(labels + 1).tolist() == [3, 10, 6, 0, 9]
+    assert majority_error(labels) == pytest.approx(1 - 10 / 25)
     many = domain_labels({"ID": with_domains([1] * 25), "OOD": with_domains([9])})
     assert many is not None and torch.bincount(many).tolist() == [25, 9]
     assert domain_labels({"ID": with_domains([40])}) is None
@@ -134,9 +134,9 @@ def test_a_domain_probe_recovers_an_encoded_domain():
 
 def test_a_projection_needs_two_directions():
     data = {"ID": examples(0), "OOD": examples(1)}
-    found = projection("late", data, tuple("abcd"), ("first",))
-    assert found is not None
-    assert set(found.domain) == {"first", "1"} and set(found.label) == set("abcd")
-    assert len(found.x) == 240 and found.shares[0] >= found.shares[1]
+    plane = projection("late", data, tuple("abcd"), ("first",))
+    assert plane is not None
+    assert set(plane.domain) == {"first", "1"} and set(plane.label) == set("abcd")
+    assert len(plane.x) == 240 and plane.shares[0] >= plane.shares[1]
     flat = data["ID"]._replace(features={"late": torch.ones(120, 3)})
     assert projection("late", {"ID": flat}, tuple("abcd"), ()) is None

@@ -126,25 +126,25 @@ def audited(model: nn.Module, inside: Data, outside: Data, *, masks: bool = True
 @pytest.mark.parametrize("case", CASES)
 def test_the_built_in_cause_is_named(case: str, masks: bool) -> None:
     model, inside, outside, cause = CASES[case]
-    found = audited(model, inside, outside, masks=masks)
-    assert found.verdict.cause == cause
+    record = audited(model, inside, outside, masks=masks)
+    assert record.verdict.cause == cause
     if cause == HEALTHY:
-        assert not found.ledgers
+        assert not record.ledgers
         return
-    (ledger,) = found.ledgers
+    (ledger,) = record.ledgers
     assert sum(entry.points.value for entry in ledger.entries) == pytest.approx(ledger.loss.value)
     assert ledger.entries[0].cause == cause
     assert ledger.entries[0].points.value > 0.8 * ledger.loss.value
     assert ledger.entries[0].fix
-    assert f"{100 * ledger.loss.value:.1f} points" in found.verdict.sentence
+    assert f"{100 * ledger.loss.value:.1f} points" in record.verdict.sentence
 
 
 @pytest.mark.parametrize("case", ["BGR", "labels shifted by one"])
 def test_a_plumbing_fault_is_not_answered_with_training(case: str) -> None:
     model, inside, outside, _ = CASES[case]
-    found = audited(model, inside, outside)
-    assert not found.verdict.remedies
-    asked = {step.leads_to: step.answer for step in found.ledgers[0].steps}
+    record = audited(model, inside, outside)
+    assert not record.verdict.remedies
+    asked = {step.leads_to: step.answer for step in record.ledgers[0].steps}
     assert asked["new backgrounds"] == "not asked"
 
 
@@ -233,9 +233,9 @@ def test_a_loss_that_nothing_gives_back_is_unexplained() -> None:
     sets = scores("ID", "id", 0.95), scores("OOD", "ood", 0.6)
     rest = LostPoints(cause=UNEXPLAINED, what="", points=Interval(value=0.35), how="rest")
     ledger = Ledger(on="OOD", loss=Interval(value=0.35), entries=(rest,))
-    found = verdict(sets, [ledger])
-    assert found.cause == UNEXPLAINED
-    assert "35.0 points are lost on OOD, and no test accounts for a fifth" in found.sentence
+    result = verdict(sets, [ledger])
+    assert result.cause == UNEXPLAINED
+    assert "35.0 points are lost on OOD, and no test accounts for a fifth" in result.sentence
     small = rest.model_copy(
         update={"cause": "geometry", "how": "given back", "points": Interval(value=0.05)}
     )
@@ -271,25 +271,25 @@ def test_predictions_that_follow_a_column_are_a_metadata_shortcut(follows: bool)
     model.weight = nn.Parameter(weights)
     # Without a linear layer at the end there is no fresh head, which would repair this network.
     model = nn.Sequential(model, nn.Tanh())
-    found = contam.audit(model, id=made(600, 0.9), ood=made(600, 0.0), progress=False).evidence
-    assert (found.verdict.cause == "metadata shortcut") is follows
+    record = contam.audit(model, id=made(600, 0.9), ood=made(600, 0.0), progress=False).evidence
+    assert (record.verdict.cause == "metadata shortcut") is follows
     if not follows:
-        assert found.verdict.cause == HEALTHY
+        assert record.verdict.cause == HEALTHY
 
 
 def test_both_sets_may_be_preprocessed_wrongly() -> None:
     """The network was trained on RGB; the ID and the OOD images are BGR."""
     inside, outside = (with_images(data, lambda x: x.flip(1)) for data in (ID, OOD))
-    found = audited(Middle(), inside, outside)
-    assert found.verdict.cause == "input mismatch"
-    sentence = found.verdict.sentence
+    record = audited(Middle(), inside, outside)
+    assert record.verdict.cause == "input mismatch"
+    sentence = record.verdict.sentence
     assert "channels exchanged (BGR), accuracy on ID goes from 33.0 % to 100.0 % (" in sentence
     # Nothing is lost between two equal sets, so no share of a loss comes back.
     assert "lost accuracy" not in sentence
-    step = next(step for step in found.verdict.steps if step.leads_to == found.verdict.cause)
-    assert step.found is not None
-    assert step.found.value == pytest.approx(0.67)
-    assert not found.verdict.remedies
+    step = next(step for step in record.verdict.steps if step.leads_to == record.verdict.cause)
+    assert step.observed is not None
+    assert step.observed.value == pytest.approx(0.67)
+    assert not record.verdict.remedies
 
 
 def test_two_examples_in_each_set_are_enough_to_run() -> None:
@@ -319,27 +319,27 @@ def test_reliance_on_the_background_that_does_not_explain_the_loss_is_said(corne
 
 def test_reliance_without_loss_is_a_side_finding() -> None:
     (x, y, _), (new, labels, _) = tinted(True, 300, 0), tinted(True, 300, 1)
-    found = contam.audit(
+    record = contam.audit(
         Corner(), id=(x, y), ood=(new, labels), reference=None, untrained=False, progress=False
     ).evidence  # fmt: skip
-    assert found.verdict.cause == HEALTHY
-    assert "relies on the background" in found.verdict.findings[0]
+    assert record.verdict.cause == HEALTHY
+    assert "relies on the background" in record.verdict.findings[0]
 
 
 def test_without_ood_data_nothing_is_explained() -> None:
-    found = contam.audit(Middle(), id=ID[:2], reference=None, progress=False).evidence
-    assert found.verdict.cause == UNDECIDED
-    assert "OOD set" in found.verdict.missing[0]
+    record = contam.audit(Middle(), id=ID[:2], reference=None, progress=False).evidence
+    assert record.verdict.cause == UNDECIDED
+    assert "OOD set" in record.verdict.missing[0]
 
 
 def test_features_have_the_tests_that_need_no_images() -> None:
     y = torch.arange(300) % 3
     x = COLORS[y] + 0.1 * torch.randn(300, 3, generator=torch.Generator().manual_seed(0))
-    found = contam.audit(
+    record = contam.audit(
         nn.Linear(3, 3, bias=False).requires_grad_(False), id=(x, y), ood=(x, (y + 1) % 3),
         progress=False,
     ).evidence  # fmt: skip
-    assert found.verdict.cause in (*NAMES, UNDECIDED)
+    assert record.verdict.cause in (*NAMES, UNDECIDED)
     model = nn.Linear(3, 3, bias=False)
     model.weight = nn.Parameter(torch.eye(3))
     shifted = contam.audit(model, id=(x, y), ood=(x, (y + 1) % 3), progress=False).evidence
@@ -434,10 +434,10 @@ def test_shapley_values_are_means_over_all_orders() -> None:
 def test_domains_need_no_names() -> None:
     x, y, _ = OOD
     domain = Domain("any", Batch(x, (y + 1) % 3, torch.zeros_like(y)))
-    found = contam.audit(
+    record = contam.audit(
         Middle(), id=ID[:2], ood=domain, reference=None, untrained=False, progress=False
     ).evidence
-    assert found.ledgers[0].on == "any"
+    assert record.ledgers[0].on == "any"
 
 
 def test_brightness_is_a_corruption_although_no_object_is_cut_out() -> None:
@@ -462,8 +462,8 @@ def test_brightness_is_a_corruption_although_no_object_is_cut_out() -> None:
             dark = x.mean((1, 2, 3)) < 0.55
             return torch.where(dark[:, None], 30 * contrast, torch.tensor([1.0, 0.0, 0.0]))
 
-    found = audited(Stripes(), striped(300, bright=False), striped(300, bright=True), masks=False)
-    assert found.verdict.cause == "corruption", found.verdict.sentence
+    record = audited(Stripes(), striped(300, bright=False), striped(300, bright=True), masks=False)
+    assert record.verdict.cause == "corruption", record.verdict.sentence
 
 
 def scored(name: str, role: Literal["id", "ood"], correct: float) -> SetScores:
@@ -481,13 +481,13 @@ def test_a_share_that_may_be_zero_is_not_named_in_the_verdict(low: float) -> Non
         for cause, value, start in (("head", 0.3, 0.2), ("corruption", 0.1, low))
     ]  # fmt: skip
     ledger = Ledger(on="night", loss=Interval(value=0.4), entries=tuple(entries))
-    found = verdict([scored("ID", "id", 0.9), scored("night", "ood", 0.5)], [ledger])
-    assert found.cause == "head"
-    assert ("corruption" in found.sentence) is (low > 0)
-    assert ("corruption" in found.behind) is (low > 0)
+    result = verdict([scored("ID", "id", 0.9), scored("night", "ood", 0.5)], [ledger])
+    assert result.cause == "head"
+    assert ("corruption" in result.sentence) is (low > 0)
+    assert ("corruption" in result.behind) is (low > 0)
 
 
 def test_an_accuracy_below_chance_is_named_so() -> None:
-    found = verdict([scored("ID", "id", 0.9), scored("night", "ood", 0.2)])
-    (reason,) = found.reasons
+    result = verdict([scored("ID", "id", 0.9), scored("night", "ood", 0.2)])
+    (reason,) = result.reasons
     assert "falls below chance (50.0 %) there, so it loses all of its above-chance" in reason

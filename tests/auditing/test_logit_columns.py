@@ -36,17 +36,17 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_classes_and_labels_of_chosen_logits(case):
     y, classes, columns, names, labels = CASES[case]
-    found = find_labels([table(y)], classes, WIDTH, columns)
-    assert found.names == names
-    assert found.y[0].tolist() == labels
-    assert bool(found.notes) == (columns is not None)
+    matched = find_labels([table(y)], classes, WIDTH, columns)
+    assert matched.names == names
+    assert matched.y[0].tolist() == labels
+    assert bool(matched.notes) == (columns is not None)
 
 
 def test_examples_of_other_classes_are_left_out_and_counted():
-    found = find_labels([table([1, 2, 3, 4]), table([4, 2, 2], "R")], None, WIDTH, "labeled")
-    assert found.columns == [2, 4]
-    assert [y.tolist() for y in found.y] == [[-1, 0, -1, 1], [1, 0, 0]]
-    assert found.notes[1].startswith("2 of 4 examples of 'ID' are left out")
+    matched = find_labels([table([1, 2, 3, 4]), table([4, 2, 2], "R")], None, WIDTH, "labeled")
+    assert matched.columns == [2, 4]
+    assert [y.tolist() for y in matched.y] == [[-1, 0, -1, 1], [1, 0, 0]]
+    assert matched.notes[1].startswith("2 of 4 examples of 'ID' are left out")
 
 
 REFUSED: dict[str, tuple[Any, str]] = {

@@ -12,13 +12,13 @@ from contam.auditing.result import Audit
 WIDTH = 24
 
 
-def audit_of(classes: int, present: int, each: int = 6, *, first: int = 0) -> Audit:
+def audit_of(classes: int, present: int, per_class: int = 6, *, first: int = 0) -> Audit:
     """The audit of a linear network on examples around the center of their class.
 
     The centers are single neurons, in which the OOD examples are shifted.
     """
     draws = torch.Generator().manual_seed(0)
-    y = first + torch.arange(present * each) % present
+    y = first + torch.arange(present * per_class) % present
     centers = 3 * F.one_hot(y % WIDTH, WIDTH) + F.one_hot((y // WIDTH) % WIDTH, WIDTH)
     x = centers + 0.1 * torch.rand(len(y), WIDTH, generator=draws)
     network = nn.Sequential(nn.ReLU(), nn.Linear(WIDTH, classes))
@@ -74,7 +74,7 @@ def test_tables_of_too_many_classes_hold_the_most_frequent(monkeypatch):
 
 @pytest.mark.slow
 def test_most_logits_may_have_no_examples():
-    record = audit_of(21_841, 4, each=20, first=20_000).evidence
+    record = audit_of(21_841, 4, per_class=20, first=20_000).evidence
     assert record.sets[0].overall.count == 80
     assert record.neurons is not None
     assert set(record.neurons.favorite) <= {f"class {20_000 + k}" for k in range(4)}
@@ -104,8 +104,8 @@ def test_accuracy_needs_no_table_of_pairs_of_classes():
     """A million classes squared would take terabytes."""
     logits = torch.zeros(2, 1_000_000)
     logits[0, 999_999] = logits[1, 7] = 1.0
-    found = contam.accuracy(nn.Identity(), (logits, torch.tensor([999_999, 8])))
-    assert (found.correct, found.count) == (1, 2)
+    score = contam.accuracy(nn.Identity(), (logits, torch.tensor([999_999, 8])))
+    assert (score.correct, score.count) == (1, 2)
 
 
 def test_features_of_many_classes_have_a_head_in_closed_form():

@@ -135,14 +135,17 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_the_same_data_gives_the_same_logits(form):
-    found = prepare(network(), id=FORMS[form](), reference=None).subject
+    inputs = prepare(network(), id=FORMS[form](), reference=None).inputs
     for _ in range(2):
-        seen = list(observe(found.model, found.id.domain.batches(5), []))
-        assert torch.cat([one.batch.y for one in seen]).tolist() == Y.tolist()
+        observations = list(observe(inputs.model, inputs.id.domain.batches(5), []))
+        assert torch.cat([one.batch.y for one in observations]).tolist() == Y.tolist()
         torch.testing.assert_close(
-            torch.cat([one.logits for one in seen]), network()(X).detach(), rtol=0, atol=1e-5
+            torch.cat([one.logits for one in observations]),
+            network()(X).detach(),
+            rtol=0,
+            atol=1e-5,
         )
-    shown = found.id.domain.data.x
+    shown = inputs.id.domain.data.x
     assert 0 <= shown.min() < 0.1
     assert 0.9 < shown.max() <= 1
 
@@ -150,26 +153,26 @@ def test_every_form_of_the_same_data_gives_the_same_logits(form):
 @pytest.mark.parametrize("form", ["tensors with domains", "a Dataset with metadata",
                                   "a Dataset with a dict beside"])  # fmt: skip
 def test_domains_are_read_from_metadata(form):
-    found = prepare(network(), id=FORMS[form](), reference=None).subject
-    assert found.id.domain.data.domain.tolist() == [0] * 6 + [1] * 6
+    inputs = prepare(network(), id=FORMS[form](), reference=None).inputs
+    assert inputs.id.domain.data.domain.tolist() == [0] * 6 + [1] * 6
 
 
 def test_images_go_through_the_transform():
     data = Column(lambda i: {"image": IMAGES[i], "label": i % 3})
-    found = prepare(network(), id=data, reference=None).subject
-    assert found.classes == ("cat", "dog", "fox")
-    assert found.id.domain.data.x[3].unique().tolist() == pytest.approx([60 / 255])
+    inputs = prepare(network(), id=data, reference=None).inputs
+    assert inputs.classes == ("cat", "dog", "fox")
+    assert inputs.id.domain.data.x[3].unique().tolist() == pytest.approx([60 / 255])
     normal = Preparation(SIDE, SIDE, mean=(0.5,) * 3, std=(0.25,) * 3)
-    same = prepare(network(), id=data, transform=normal, reference=None).subject
-    (seen,) = observe(same.model, same.id.domain.batches(12), [])
+    same = prepare(network(), id=data, transform=normal, reference=None).inputs
+    (observation,) = observe(same.model, same.id.domain.batches(12), [])
     wanted = network()(torch.stack([normal(image) for image in IMAGES]))
-    torch.testing.assert_close(seen.logits, wanted.detach(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(observation.logits, wanted.detach(), rtol=0, atol=1e-5)
 
 
 def test_a_set_too_large_for_memory_is_read_again(monkeypatch):
     monkeypatch.setattr("contam.inputs.tables.MAX_BYTES", 1)
     loader = DataLoader(TensorDataset(X, Y), batch_size=5, shuffle=True)
-    domain = prepare(network(), id=loader, reference=None).subject.id.domain
+    domain = prepare(network(), id=loader, reference=None).inputs.id.domain
     assert isinstance(domain, DatasetDomain)
     assert torch.equal(domain.data.y, Y)
     once, again = (torch.cat([b.x for b in domain.batches(5)]) for _ in range(2))
@@ -186,7 +189,7 @@ def test_random_augmentation_is_the_same_in_every_pass(monkeypatch):
     monkeypatch.setattr("contam.inputs.tables.MAX_BYTES", 1)
     data = Pairs(lambda i: (X[i] + torch.randn(()) + np.random.rand(), Y[i]))  # noqa: NPY002
     before = torch.get_rng_state(), repr(np.random.get_state())  # noqa: NPY002
-    domain = prepare(network(), id=data, reference=None).subject.id.domain
+    domain = prepare(network(), id=data, reference=None).inputs.id.domain
     assert torch.equal(domain.data.x, torch.cat([b.x for b in domain.batches(3)]))
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1] == repr(np.random.get_state())  # noqa: NPY002
@@ -202,7 +205,7 @@ def test_random_augmentation_is_the_same_in_every_pass(monkeypatch):
 )
 def test_a_sampler_of_another_kind_selects_the_examples(sampler, count):
     loader = DataLoader(TensorDataset(X, Y), batch_size=2, sampler=sampler)
-    y = prepare(network(), id=loader, reference=None).subject.id.domain.y
+    y = prepare(network(), id=loader, reference=None).inputs.id.domain.y
     assert len(y) <= count
     assert set(y.tolist()) <= {0, 1, 2}
 
@@ -223,9 +226,9 @@ UNREADABLE = {
 @pytest.mark.parametrize("case", UNREADABLE)
 def test_unreadable_examples_are_left_out_and_noted(case):
     data, count, message = UNREADABLE[case]
-    found = prepare(network(), id=data() if callable(data) else data, reference=None)
-    assert len(found.subject.id) == count
-    assert any(message in note for note in found.notes)
+    prepared = prepare(network(), id=data() if callable(data) else data, reference=None)
+    assert len(prepared.inputs.id) == count
+    assert any(message in note for note in prepared.notes)
 
 
 def images(root, classes=("cat", "dog", "fox"), n: int = 4, size: int = SIDE):
@@ -240,56 +243,56 @@ def images(root, classes=("cat", "dog", "fox"), n: int = 4, size: int = SIDE):
 
 def test_a_folder_of_images(tmp_path):
     tree = images(tmp_path / "id")
-    found = prepare(network(), id=tree, ood=images(tmp_path / "ood"), reference=None).subject
-    assert found.classes == ("cat", "dog", "fox")
-    assert (found.id.name, [sample.name for sample in found.ood]) == ("id", ["ood"])
-    assert found.id.domain.y.tolist() == [0] * 4 + [1] * 4 + [2] * 4
-    assert found.id.domain.data.x[0, :, 0, 0].tolist() == pytest.approx([0, 0, 100 / 255])
+    inputs = prepare(network(), id=tree, ood=images(tmp_path / "ood"), reference=None).inputs
+    assert inputs.classes == ("cat", "dog", "fox")
+    assert (inputs.id.name, [sample.name for sample in inputs.ood]) == ("id", ["ood"])
+    assert inputs.id.domain.y.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert inputs.id.domain.data.x[0, :, 0, 0].tolist() == pytest.approx([0, 0, 100 / 255])
 
 
 def test_a_folder_of_domains(tmp_path):
     for name in ("sketch", "photo"):
         images(tmp_path / "id" / name)
-    found = prepare(network(), id=tmp_path / "id", reference=None).subject
-    assert found.domains == ("photo", "sketch")
-    assert len(found.id) == 24
-    assert found.id.domain.data.domain.bincount().tolist() == [12, 12]
+    inputs = prepare(network(), id=tmp_path / "id", reference=None).inputs
+    assert inputs.domains == ("photo", "sketch")
+    assert len(inputs.id) == 24
+    assert inputs.id.domain.data.domain.bincount().tolist() == [12, 12]
 
 
 def test_a_corrupt_image_is_left_out(tmp_path):
     tree = images(tmp_path / "id")
     (tree / "dog" / "1.png").write_bytes(b"not an image")
-    found = prepare(network(), id=tree, reference=None)
-    assert sum(len(batch.y) for batch in found.subject.id.domain.batches(5)) == 11
-    assert len(found.subject.id) == 11
-    assert any("(1.png), can't be read" in note for note in found.notes)
+    prepared = prepare(network(), id=tree, reference=None)
+    assert sum(len(batch.y) for batch in prepared.inputs.id.domain.batches(5)) == 11
+    assert len(prepared.inputs.id) == 11
+    assert any("(1.png), can't be read" in note for note in prepared.notes)
 
 
 def test_a_large_folder_has_the_same_pixel_range(tmp_path, monkeypatch):
     tree = images(tmp_path / "id")
     normal = Preparation(SIDE, SIDE, mean=(0.5,) * 3, std=(0.25,) * 3)
-    held = prepare(network(), id=tree, transform=normal, reference=None).subject
+    held = prepare(network(), id=tree, transform=normal, reference=None).inputs
     monkeypatch.setattr("contam.inputs.tables.MAX_BYTES", 1)
-    anew = prepare(network(), id=tree, transform=normal, reference=None).subject
+    anew = prepare(network(), id=tree, transform=normal, reference=None).inputs
     torch.testing.assert_close(held.id.domain.data.x, anew.id.domain.data.x)
     assert anew.id.domain.data.x.min() >= 0
 
 
 def test_an_ood_folder_can_lack_a_class(tmp_path):
-    found = prepare(
+    inputs = prepare(
         network(), id=images(tmp_path / "a"), ood=images(tmp_path / "b", ("cat", "fox")),
         reference=None,
-    ).subject  # fmt: skip
-    assert found.ood[0].domain.y.unique().tolist() == [0, 2]
+    ).inputs  # fmt: skip
+    assert inputs.ood[0].domain.y.unique().tolist() == [0, 2]
 
 
 def test_classes_are_matched_by_name(tmp_path):
     turned = Column(lambda i: (X[i], i % 3))
     turned.classes = ["fox", "cat", "dog"]
     plain = Column(lambda i: (X[i], i % 3))
-    found = prepare(network(), id=plain, ood=turned, reference=None).subject
-    assert found.ood[0].domain.y.tolist()[:3] == [2, 0, 1]
-    named = prepare(network(), id=plain, classes=["a", "b", "c"], reference=None).subject
+    inputs = prepare(network(), id=plain, ood=turned, reference=None).inputs
+    assert inputs.ood[0].domain.y.tolist()[:3] == [2, 0, 1]
+    named = prepare(network(), id=plain, classes=["a", "b", "c"], reference=None).inputs
     assert named.classes == ("a", "b", "c")
     assert named.id.domain.y.tolist()[:3] == [0, 1, 2]
     turned.classes = ["fox", "cat", "owl"]
@@ -308,16 +311,16 @@ def test_masks_from_a_folder_are_transformed_as_images(tmp_path):
         place.parent.mkdir(parents=True, exist_ok=True)
         mask.save(place)
     normal = Preparation(SIDE, SIDE, mean=(0.4,) * 3, std=(0.2,) * 3, interpolation="bilinear")
-    found = prepare(
+    inputs = prepare(
         network(), id=tree, masks=tmp_path / "masks", transform=normal, reference=None
-    ).subject
-    assert found.id.masks is not None
-    assert found.id.masks.shape == (12, 1, SIDE, SIDE)
-    assert found.id.masks[:, :, :, 0].eq(1).all()
-    assert found.id.masks[:, :, :, -1].eq(0).all()
+    ).inputs
+    assert inputs.id.masks is not None
+    assert inputs.id.masks.shape == (12, 1, SIDE, SIDE)
+    assert inputs.id.masks[:, :, :, 0].eq(1).all()
+    assert inputs.id.masks[:, :, :, -1].eq(0).all()
     (tmp_path / "masks" / "cat" / "2.png").unlink()
     lacks = prepare(network(), id=tree, masks=tmp_path / "masks", reference=None)
-    assert lacks.subject.id.masks is None
+    assert lacks.inputs.id.masks is None
     assert any("2.png" in note for note in lacks.notes)
 
 
@@ -325,45 +328,45 @@ def test_masks_and_backgrounds_match_the_readable_examples():
     kept = [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
     masks = torch.rand(12, SIDE, SIDE)
     kinds = [f"kind {k % 4}" for k in range(12)]
-    found = prepare(
+    inputs = prepare(
         network(), id=Pairs(raising), masks=masks, background=kinds, reference=None
-    ).subject
-    assert found.id.masks is not None
-    assert torch.equal(found.id.masks[:, 0], masks[kept])
-    assert found.id.background is not None
-    assert found.id.background.tolist() == [k % 4 for k in kept]
+    ).inputs
+    assert inputs.id.masks is not None
+    assert torch.equal(inputs.id.masks[:, 0], masks[kept])
+    assert inputs.id.background is not None
+    assert inputs.id.background.tolist() == [k % 4 for k in kept]
 
 
 def test_background_indices_are_the_same_in_all_sets():
-    found = prepare(
+    inputs = prepare(
         network(), id=(X, Y), ood=(X, Y), reference=None,
         background={"ID": ["sea"] * 6 + ["land"] * 6, "OOD": ["sky"] * 6 + ["sea"] * 6},
-    ).subject  # fmt: skip
-    assert found.id.background is not None
-    assert found.ood[0].background is not None
-    assert found.id.background[0] == found.ood[0].background[-1]
-    assert set(found.id.background.tolist()) | set(found.ood[0].background.tolist()) == {0, 1, 2}
+    ).inputs  # fmt: skip
+    assert inputs.id.background is not None
+    assert inputs.ood[0].background is not None
+    assert inputs.id.background[0] == inputs.ood[0].background[-1]
+    assert set(inputs.id.background.tolist()) | set(inputs.ood[0].background.tolist()) == {0, 1, 2}
 
 
 def test_a_budget_draws_the_same_examples_again():
     both = [prepare(network(), id=(X, Y), budget=5, reference=None) for _ in range(2)]
-    shown = [ready.subject.id.domain.data for ready in both]
+    shown = [ready.inputs.id.domain.data for ready in both]
     assert len(shown[0].y) == 5
     assert torch.equal(shown[0].x, shown[1].x)
     assert any("budget" in note for note in both[0].notes)
-    files = prepare(network(), id=TensorDataset(X, Y), budget=5, reference=None).subject
+    files = prepare(network(), id=TensorDataset(X, Y), budget=5, reference=None).inputs
     assert len(files.id) == 5
 
 
 def test_masks_follow_a_budget(tmp_path):
     masks = torch.arange(12.0)[:, None, None].expand(12, SIDE, SIDE) / 12
     for data in (images(tmp_path / "id"), (X, Y), TensorDataset(X, Y)):
-        found = prepare(network(), id=data, masks=masks, budget=5, reference=None).subject.id
-        whole = prepare(network(), id=data, masks=masks, reference=None).subject.id
-        assert found.masks is not None
-        places = (12 * found.masks[:, 0, 0, 0]).round().long()
+        some = prepare(network(), id=data, masks=masks, budget=5, reference=None).inputs.id
+        whole = prepare(network(), id=data, masks=masks, reference=None).inputs.id
+        assert some.masks is not None
+        places = (12 * some.masks[:, 0, 0, 0]).round().long()
         assert len(places) == 5
-        assert torch.equal(found.domain.y, whole.domain.y[places])
+        assert torch.equal(some.domain.y, whole.domain.y[places])
 
 
 def test_several_ood_sets_have_different_names():
@@ -376,7 +379,7 @@ def test_several_ood_sets_have_different_names():
     names = {
         key: [
             sample.name
-            for sample in prepare(network(), id=(X, Y), ood=ood, reference=None).subject.ood
+            for sample in prepare(network(), id=(X, Y), ood=ood, reference=None).inputs.ood
         ]
         for key, ood in sets.items()
     }
@@ -384,9 +387,9 @@ def test_several_ood_sets_have_different_names():
         "list": ["OOD 1", "fog"], "dict": ["rain"], "one": ["OOD"],
         "shift": ["fog", "OOD 2: fog"], "batches": ["OOD"], "none": [],
     }  # fmt: skip
-    found = prepare(network(), id=shift, reference=None).subject
-    assert found.classes == ("a", "b", "c")
-    assert len(found.ood) == 2
+    inputs = prepare(network(), id=shift, reference=None).inputs
+    assert inputs.classes == ("a", "b", "c")
+    assert len(inputs.ood) == 2
     assert named_sets(None) == []
 
 
@@ -494,8 +497,8 @@ def test_bad_input_is_rejected_in_one_line(case):
     if arguments["model"] in ("word", "nan", "changing"):
         arguments["model"] = Odd(arguments["model"])
     with pytest.raises(ValueError) as error:
-        found = prepare(arguments.pop("model"), **arguments)
-        list(observe(found.subject.model, found.subject.id.domain.batches(5), []))
+        prepared = prepare(arguments.pop("model"), **arguments)
+        list(observe(prepared.inputs.model, prepared.inputs.id.domain.batches(5), []))
     message = str(error.value)
     assert re.search(line, message), message
     assert "\n" not in message
@@ -514,42 +517,42 @@ def test_a_missing_device_is_rejected(monkeypatch):
 
 def test_layers_keep_their_names_and_their_order():
     model = resnet8(CLASSES, width=4)
-    found = prepare(model, id=inputs(side=16), reference=None).subject
-    assert found.layers[0] == "encoder.relu"
+    prepared_inputs = prepare(model, id=inputs(side=16), reference=None).inputs
+    assert prepared_inputs.layers[0] == "encoder.relu"
     wanted = ["encoder.stage2.relu1", "encoder.relu"]
-    chosen = prepare(model, id=inputs(side=16), layers=wanted, reference=None).subject
+    chosen = prepare(model, id=inputs(side=16), layers=wanted, reference=None).inputs
     assert chosen.layers == ("encoder.relu", "encoder.stage2.relu1")
 
 
 def test_a_linear_network_has_its_linear_layers_observed():
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 5), nn.Linear(5, 3))
-    assert prepare(model, id=(X, Y), reference=None).subject.layers == ("1", "2")
+    assert prepare(model, id=(X, Y), reference=None).inputs.layers == ("1", "2")
 
 
 def test_features_without_a_network_get_a_head_on_half_of_them():
     generator = torch.Generator().manual_seed(0)
     y = torch.arange(90) % 3
     features = nn.functional.one_hot(y).float() + 0.1 * torch.randn(90, 3, generator=generator)
-    found = prepare(None, id=(features, y), ood=(-features, y), reference=None)
-    subject = found.subject
-    assert len(subject.id) == 45
-    (seen,) = observe(subject.model, subject.id.domain.batches(90), [])
-    assert (seen.logits.argmax(1) == seen.batch.y).all()
-    (shifted,) = observe(subject.model, subject.ood[0].domain.batches(90), [])
+    prepared = prepare(None, id=(features, y), ood=(-features, y), reference=None)
+    model, ood = prepared.inputs.model, prepared.inputs.ood
+    assert len(prepared.inputs.id) == 45
+    (observation,) = observe(model, prepared.inputs.id.domain.batches(90), [])
+    assert (observation.logits.argmax(1) == observation.batch.y).all()
+    (shifted,) = observe(model, ood[0].domain.batches(90), [])
     assert (shifted.logits.argmax(1) != shifted.batch.y).float().mean() > 0.9
-    assert any("linear head" in note for note in found.notes)
+    assert any("linear head" in note for note in prepared.notes)
 
 
 def test_a_reference_is_a_module_or_comes_from_the_torch_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr("contam.models.efficientnet_lite.PACKAGE", "not-installed")
-    assert prepare(network(), id=(X, Y)).subject.reference is None
+    assert prepare(network(), id=(X, Y)).inputs.reference is None
     encoder = network()
     encoder[-1] = nn.Identity()
-    found = prepare(network(), id=(X, Y), reference=encoder).subject
-    assert found.reference is not None
-    (seen,) = observe(found.reference, found.id.domain.batches(12), [])
-    torch.testing.assert_close(seen.logits, encoder(X).detach(), rtol=0, atol=1e-5)
+    inputs = prepare(network(), id=(X, Y), reference=encoder).inputs
+    assert inputs.reference is not None
+    (observation,) = observe(inputs.reference, inputs.id.domain.batches(12), [])
+    torch.testing.assert_close(observation.logits, encoder(X).detach(), rtol=0, atol=1e-5)
 
 
 @settings(max_examples=40)
@@ -569,13 +572,13 @@ def test_shapes_and_types_are_read_or_rejected(data, n, side):
         with pytest.raises(ValueError, match="one class only"):
             prepare(model, id=(x, y.to(labels)), reference=None)
         return
-    found = prepare(model, id=(x, y.to(labels)), reference=None).subject
-    shown = found.id.domain.data
+    inputs = prepare(model, id=(x, y.to(labels)), reference=None).inputs
+    shown = inputs.id.domain.data
     assert shown.y.tolist() == y.tolist()
     assert shown.x.shape == x.shape
     if channels in (1, 3):
         assert float(shown.x.min()) >= 0
         assert float(shown.x.max()) <= 1
-    (seen,) = observe(found.model, found.id.domain.batches(n), [])
+    (observation,) = observe(inputs.model, inputs.id.domain.batches(n), [])
     plain = x.float() / 255 if dtype == torch.uint8 else x.float()
-    torch.testing.assert_close(seen.logits, model(plain).detach(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(observation.logits, model(plain).detach(), rtol=1e-4, atol=1e-4)

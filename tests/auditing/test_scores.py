@@ -24,5 +24,5 @@ def result_of(y: list[int], predicted: list[int]) -> PassResult:
 def test_each_class_that_occurs_has_a_score(y, predicted, expected):
     names = tuple(map(str, range(21_841)))
     scores = set_scores(result_of(y, predicted), "ID", names, "id")
-    found = {name: (score.correct, score.count) for name, score in scores.by_class.items()}
-    assert found == expected
+    counts = {name: (score.correct, score.count) for name, score in scores.by_class.items()}
+    assert counts == expected

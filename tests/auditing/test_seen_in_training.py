@@ -55,22 +55,22 @@ def colored(n: int, seed: int, *, linked: bool) -> tuple[Tensor, Tensor]:
     return x / 2, y
 
 
-def seen(model: nn.Module, own: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]) -> str:
+def cause_of(model: nn.Module, own: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]) -> str:
     """The answer of the test."""
     ready = prepare(model, id=own, ood=new, control=False, reference=None)
-    passes = returned(run_passes(ready.subject, (), Budget(without_object=0, changed=0, control=0)))
+    passes = returned(run_passes(ready.inputs, (), Budget(without_object=0, changed=0, control=0)))
     (ledger,) = returned(cause_tests(passes, accuracies(passes, {}), (SeenInTraining(),))).ledgers
     return next(step.answer for step in ledger.steps if step.leads_to == "measurement")
 
 
 def test_an_id_set_that_the_network_knows_by_heart_is_a_wrong_measurement() -> None:
     own = noise(240, 0)
-    assert seen(Memory(*own), own, noise(240, 1)) == "yes"
+    assert cause_of(Memory(*own), own, noise(240, 1)) == "yes"
 
 
 def test_a_perfect_shortcut_is_no_wrong_measurement() -> None:
     own, new = colored(240, 0, linked=True), colored(240, 1, linked=False)
-    assert seen(ByColor(), own, new) == "no"
+    assert cause_of(ByColor(), own, new) == "no"
 
 
 def test_classes_that_are_linked_to_colors_lose_their_link() -> None:
@@ -85,8 +85,8 @@ def test_classes_that_are_linked_to_colors_lose_their_link() -> None:
 def test_moments_of_cells_by_hand() -> None:
     x = torch.zeros(1, 1, 8, 8)
     x[..., 0, 0] = 1
-    found = cell_moments(x)[0]
-    assert found.shape == (32,)
-    assert found[0].item() == pytest.approx(0.25)
-    assert found[16].item() == pytest.approx((0.25 - 0.0625) ** 0.5)
-    assert found[1:16].abs().max() == found[17:].abs().max() == 0
+    moments = cell_moments(x)[0]
+    assert moments.shape == (32,)
+    assert moments[0].item() == pytest.approx(0.25)
+    assert moments[16].item() == pytest.approx((0.25 - 0.0625) ** 0.5)
+    assert moments[1:16].abs().max() == moments[17:].abs().max() == 0

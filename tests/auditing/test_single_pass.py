@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.audit_subjects import cnn, noise_subject, sample
+from support.audit_inputs import cnn, noise_inputs, sample
 from support.generators import returned
 from torch import Tensor, nn
 
@@ -25,7 +25,7 @@ RELUS = ("encoder.relu1", "encoder.relu2", "encoder.relu3")
 
 
 def test_class_means_and_accuracy_agree_with_separate_passes():
-    inputs = noise_subject(cnn(), (3, 8, 8))
+    inputs = noise_inputs(cnn(), (3, 8, 8))
     result = returned(run_pass(inputs.model, inputs.id, RELUS, classes=3, batch_size=7))
     expected = class_profiles(inputs.model, inputs.id.domain, RELUS, classes=3).layers
     for layer, profile in expected.items():
@@ -36,7 +36,7 @@ def test_class_means_and_accuracy_agree_with_separate_passes():
 
 @pytest.mark.parametrize("batch_size", [1, 5, 24])
 def test_features_and_inputs_are_kept_of_the_chosen_examples(batch_size):
-    inputs = noise_subject(cnn(), (3, 8, 8))
+    inputs = noise_inputs(cnn(), (3, 8, 8))
     rows = torch.tensor([0, 4, 5, 6, 17, 23])
     keep = Keep(rows=rows, layers=RELUS[-1:], inputs=rows[1:])
     result = returned(
@@ -51,7 +51,7 @@ def test_features_and_inputs_are_kept_of_the_chosen_examples(batch_size):
 
 
 def test_head_features_and_reference_features_come_from_the_same_pass():
-    inputs = noise_subject(cnn(), (3, 8, 8))
+    inputs = noise_inputs(cnn(), (3, 8, 8))
     reference = nn.Flatten()
     keep = Keep(head=True, border=True, reference=reference)
     result = returned(run_pass(inputs.model, inputs.id, (), classes=3, keep=keep, batch_size=7))
@@ -67,7 +67,7 @@ def test_head_features_and_reference_features_come_from_the_same_pass():
 
 def test_the_network_runs_once_on_every_example():
     counted = Counted(cnn())
-    inputs = noise_subject(counted, (3, 8, 8))
+    inputs = noise_inputs(counted, (3, 8, 8))
     rows = torch.arange(3)
     keep = Keep(rows=rows, layers=("model.encoder.relu3",), inputs=rows, subset=rows, head=True)
     layers = tuple(f"model.{name}" for name in RELUS)
@@ -90,7 +90,7 @@ class Counted(nn.Module):
 def test_parts_and_domains_sum_to_the_whole_and_contain_every_class():
     y = torch.arange(60) % 3
     domain = torch.arange(60) // 30
-    inputs = noise_subject(cnn(), (3, 8, 8), each=20)
+    inputs = noise_inputs(cnn(), (3, 8, 8), per_class=20)
     own = sample("ID", inputs.id.domain.data.x, y, domain)
     split = returned(
         run_pass(inputs.model, own, RELUS, classes=3, keep=Keep(by_domain=True), batch_size=9)
@@ -105,7 +105,7 @@ def test_parts_and_domains_sum_to_the_whole_and_contain_every_class():
 
 
 def test_a_subset_has_its_own_class_means():
-    inputs = noise_subject(cnn(), (3, 8, 8))
+    inputs = noise_inputs(cnn(), (3, 8, 8))
     rows = torch.tensor([1, 2, 4, 5, 22])  # classes 1 and 2 alone
     result = returned(
         run_pass(inputs.model, inputs.id, RELUS, classes=3, keep=Keep(subset=rows), batch_size=7)
@@ -131,7 +131,7 @@ def test_few_examples_of_many_classes_are_distributed_over_the_parts():
 
 def test_domains_are_merged_when_their_tables_are_too_large(monkeypatch):
     monkeypatch.setattr("contam.auditing.single_pass.LARGEST_TABLE", 300)
-    inputs = noise_subject(cnn(), (3, 8, 8))
+    inputs = noise_inputs(cnn(), (3, 8, 8))
     batch = inputs.id.domain.data
     own = sample("ID", batch.x, batch.y, torch.arange(24) % 2)
     result = returned(run_pass(inputs.model, own, RELUS, classes=3, keep=Keep(by_domain=True)))
@@ -237,7 +237,7 @@ def test_a_balanced_selection_has_equal_class_counts_and_is_deterministic():
 
 
 def test_activations_are_listed_in_the_order_in_which_they_run():
-    inputs = noise_subject(cnn(), (3, 8, 8))
+    inputs = noise_inputs(cnn(), (3, 8, 8))
     assert running_layers(inputs.model, inputs.id) == RELUS
 
 

@@ -23,23 +23,23 @@ OOD = scores("ood", {"coat": score(5, 50), "shoe": score(45, 50)},
 
 
 def test_losses_by_hand():
-    found = {(one.column, one.value): one for one in worst_slices([ID, OOD])}
-    assert found["class", "coat"].loss.value == pytest.approx(0.8)
-    assert found["class", "coat"].carried == pytest.approx(0.4)
-    assert found["class", "shoe"].loss.value == pytest.approx(0.1)
+    slices = {(one.column, one.value): one for one in worst_slices([ID, OOD])}
+    assert slices["class", "coat"].loss.value == pytest.approx(0.8)
+    assert slices["class", "coat"].carried == pytest.approx(0.4)
+    assert slices["class", "shoe"].loss.value == pytest.approx(0.1)
     # A value that the ID set does not have is compared with all of it.
-    assert found["domain", "night"].loss.value == pytest.approx(0.95)
-    assert found["camera", "new"].loss.value == pytest.approx(0.95 - 49 / 95)
+    assert slices["domain", "night"].loss.value == pytest.approx(0.95)
+    assert slices["camera", "new"].loss.value == pytest.approx(0.95 - 49 / 95)
 
 
 def test_the_largest_loss_comes_first_without_small_slices_and_those_that_lose_nothing():
-    found = worst_slices([ID, OOD])
-    losses = [one.loss.value for one in found]
+    slices = worst_slices([ID, OOD])
+    losses = [one.loss.value for one in slices]
     assert losses == sorted(losses, reverse=True)
     assert all(loss > 0 for loss in losses)
-    assert ("camera", "old") not in {(one.column, one.value) for one in found}
-    assert min(one.ood_score.count for one in found) >= LEAST_EXAMPLES
-    assert worst_slices([ID, OOD], most=1) == found[:1]
+    assert ("camera", "old") not in {(one.column, one.value) for one in slices}
+    assert min(one.ood_score.count for one in slices) >= LEAST_EXAMPLES
+    assert worst_slices([ID, OOD], most=1) == slices[:1]
 
 
 def test_the_classes_cost_what_the_set_loses():
@@ -60,12 +60,12 @@ def test_without_an_ood_set_there_is_no_slice():
 @pytest.mark.parametrize("other", [Interval(value=0.2), Interval(value=0.2, low=0.1, high=0.4)])
 def test_the_interval_of_a_difference_contains_it_and_is_wider_than_both(other):
     one = Interval(value=0.7, low=0.6, high=0.75)
-    found = difference(one, other)
-    assert found.value == pytest.approx(0.5)
+    result = difference(one, other)
+    assert result.value == pytest.approx(0.5)
     if other.low is None:
-        assert found.low is None
+        assert result.low is None
         return
-    assert found.low is not None
-    assert found.high is not None
-    assert found.low < found.value < found.high
-    assert found.high - found.low >= max(0.15, 0.3)
+    assert result.low is not None
+    assert result.high is not None
+    assert result.low < result.value < result.high
+    assert result.high - result.low >= max(0.15, 0.3)

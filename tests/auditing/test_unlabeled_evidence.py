@@ -4,7 +4,7 @@ import csv
 
 import pytest
 import torch
-from support.audit_subjects import noise_subject
+from support.audit_inputs import noise_inputs
 from support.trees import picture, table
 from torch import Tensor, nn
 
@@ -41,7 +41,7 @@ def images(n: int, seed: int, *, strength: float = 1.0) -> tuple[Tensor, Tensor]
 
 
 @pytest.fixture(scope="module")
-def found():
+def audit():
     new, y = images(240, 1, strength=0.5)
     return contam.audit(
         ByColor().eval(), id=images(240, 0), unlabeled={"faint": new},
@@ -50,8 +50,8 @@ def found():
     )  # fmt: skip
 
 
-def test_estimates_stand_beside_their_errors_on_labeled_data(found):
-    (scores,) = found.evidence.unlabeled
+def test_estimates_stand_beside_their_errors_on_labeled_data(audit):
+    (scores,) = audit.evidence.unlabeled
     assert [e.method for e in scores.estimates] == [THRESHOLDED, DIFFERENCE]
     assert {(check.on, check.method) for check in scores.checks} == {
         (on, method) for on in ("ID", "labeled") for method in (THRESHOLDED, DIFFERENCE)
@@ -59,32 +59,32 @@ def test_estimates_stand_beside_their_errors_on_labeled_data(found):
     # The unlabeled set is the labeled one, so both have the same estimate.
     for one, check in zip(scores.estimates, scores.checks[2:], strict=True):
         assert one.estimate == check.estimate
-    true = found.evidence.sets[1].overall.accuracy
+    true = audit.evidence.sets[1].overall.accuracy
     assert scores.checks[2].accuracy == true
     # Correctness goes with confidence here in the same way on both sets.
     assert all(abs(one.estimate.value - true.value) < 0.15 for one in scores.estimates)
 
 
-def test_the_examples_to_label_are_written_to_a_table(found, tmp_path):
-    found.save(tmp_path)
+def test_the_examples_to_label_are_written_to_a_table(audit, tmp_path):
+    audit.save(tmp_path)
     with (tmp_path / "to_label.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 50 and {row["set"] for row in rows} == {"faint"}
-    (scores,) = found.evidence.unlabeled
+    (scores,) = audit.evidence.unlabeled
     assert [int(row["index"]) for row in rows] == [one.index for one in scores.to_label]
-    assert contam.Audit.load(tmp_path).evidence.unlabeled == found.evidence.unlabeled
+    assert contam.Audit.load(tmp_path).evidence.unlabeled == audit.evidence.unlabeled
 
 
-def test_the_text_the_records_and_the_page_hold_the_estimates(found, tmp_path):
-    (scores,) = found.evidence.unlabeled
+def test_the_text_the_records_and_the_page_hold_the_estimates(audit, tmp_path):
+    (scores,) = audit.evidence.unlabeled
     assert f"UNLABELED faint: accuracy about {100 * scores.estimates[0].estimate.value:.1f} %" in (
-        repr(found)
+        repr(audit)
     )
-    rows = [row for row in found.records() if row["what"] == "estimated accuracy"]
+    rows = [row for row in audit.records() if row["what"] == "estimated accuracy"]
     assert [(row["on"], row["part"]) for row in rows] == [
         ("faint", THRESHOLDED), ("faint", DIFFERENCE)
     ]  # fmt: skip
-    page = found.report(tmp_path / "a.html").read_text()
+    page = audit.report(tmp_path / "a.html").read_text()
     assert "Data sets without labels" in page and "50 examples to label first" in page
 
 
@@ -148,8 +148,8 @@ def test_another_scale_is_found_by_its_pixels_although_the_network_is_confident(
     assert min(row.difference for row in scores.pixels if row.statistic == "mean") > 100
 
 
-def test_images_alike_have_no_variant_and_small_differences(found):
-    (scores,) = found.evidence.unlabeled
+def test_images_alike_have_no_variant_and_small_differences(audit):
+    (scores,) = audit.evidence.unlabeled
     assert scores.variant is None
     assert {row.channel for row in scores.pixels} == {"red", "green", "blue"}
     assert scores.domain_auc is not None and scores.domain_auc.low is not None
@@ -233,5 +233,5 @@ def test_too_few_id_examples_give_no_estimate():
 
 
 def test_other_audits_keep_no_logits():
-    inputs = noise_subject(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), (3, 2, 2))
+    inputs = noise_inputs(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), (3, 2, 2))
     assert inputs.unlabeled == ()

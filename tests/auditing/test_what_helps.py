@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from support.audit_subjects import cnn
+from support.audit_inputs import cnn
 from support.networks import assert_same_weights
 from support.noise import noise
 from torch import nn
@@ -44,52 +44,52 @@ def model() -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def found(model: nn.Module) -> contam.Audit:
+def audit(model: nn.Module) -> contam.Audit:
     gray, plain = images(2, scale=0.1), images(3)
     return contam.audit(model, id=(images(1), Y), ood={"gray": (gray, Y), "plain": (plain, Y)},
                         **SETTINGS)  # fmt: skip
 
 
-def rows(found: contam.Audit, on: str) -> dict[str, MeasuredRemedy]:
-    return {row.name: row for row in found.evidence.helps if row.on == on}
+def rows(audit: contam.Audit, on: str) -> dict[str, MeasuredRemedy]:
+    return {row.name: row for row in audit.evidence.helps if row.on == on}
 
 
-def test_repairs_that_fit_are_measured_on_every_ood_set(found):
+def test_repairs_that_fit_are_measured_on_every_ood_set(audit):
     fitting = {repair.title for repair in REPAIRS} - {"group-balanced head"}
-    assert set(rows(found, "gray")) == set(rows(found, "plain")) == fitting
-    gains = [row.gain.value for row in rows(found, "gray").values()]
+    assert set(rows(audit, "gray")) == set(rows(audit, "plain")) == fitting
+    gains = [row.gain.value for row in rows(audit, "gray").values()]
     assert gains == sorted(gains, reverse=True)
 
 
-def test_the_accuracies_before_are_those_of_the_audit(found):
-    for scores in found.evidence.sets[1:]:
-        row = rows(found, scores.name)["fresh head"]
+def test_the_accuracies_before_are_those_of_the_audit(audit):
+    for scores in audit.evidence.sets[1:]:
+        row = rows(audit, scores.name)["fresh head"]
         assert row.ood_before == scores.overall.accuracy
-        assert row.id_before == found.evidence.sets[0].overall.accuracy
+        assert row.id_before == audit.evidence.sets[0].overall.accuracy
         assert row.gain.value == pytest.approx(row.ood_after.value - row.ood_before.value)
 
 
-def test_a_repaired_network_has_about_the_measured_accuracy(found, model):
+def test_a_repaired_network_has_about_the_measured_accuracy(audit, model):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     data = images(4, scale=0.1), Y
-    for name, row in rows(found, "gray").items():
-        repaired = found.repair(name, on="gray")
+    for name, row in rows(audit, "gray").items():
+        repaired = audit.repair(name, on="gray")
         assert abs(accuracy(repaired, data).share - row.ood_after.value) < 0.25
         assert type(repaired) is type(model)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
-def test_the_best_repair_beyond_chance_is_named(found):
-    best = best_remedy(found.evidence.helps)
+def test_the_best_repair_beyond_chance_is_named(audit):
+    best = best_remedy(audit.evidence.helps)
     assert best is not None and best.on == "gray"
-    assert f"helps most: {best.name}" in repr(found)
+    assert f"helps most: {best.name}" in repr(audit)
     row = best.model_copy(update={"gain": Interval(value=0.5, low=-0.1, high=0.9)})
     assert best_remedy([row]) is None and best_remedy([]) is None
 
 
-def test_a_loaded_audit_asks_to_run_it_again(found, tmp_path):
-    loaded = contam.Audit.load(found.save(tmp_path))
-    assert loaded.evidence.helps == found.evidence.helps
+def test_a_loaded_audit_asks_to_run_it_again(audit, tmp_path):
+    loaded = contam.Audit.load(audit.save(tmp_path))
+    assert loaded.evidence.helps == audit.evidence.helps
     with pytest.raises(ValueError, match=r"run contam\.audit again"):
         loaded.repair("fresh head")
 
@@ -101,15 +101,15 @@ def test_a_loaded_audit_asks_to_run_it_again(found, tmp_path):
         ("fresh head", "blue", "no repair 'fresh head' on 'blue'; possible: none"),
     ],
 )
-def test_an_unknown_repair_is_rejected_in_one_line(found, name, on, line):
+def test_an_unknown_repair_is_rejected_in_one_line(audit, name, on, line):
     with pytest.raises(ValueError) as error:
-        found.repair(name, on=on)
+        audit.repair(name, on=on)
     assert line in str(error.value) and "\n" not in str(error.value)
 
 
-def test_every_effect_is_in_the_flat_records(found):
-    flat = [row for row in found.records() if row["what"] == "remedy: gain"]
-    assert [row["value"] for row in flat] == [row.gain.value for row in found.evidence.helps]
+def test_every_effect_is_in_the_flat_records(audit):
+    flat = [row for row in audit.records() if row["what"] == "remedy: gain"]
+    assert [row["value"] for row in flat] == [row.gain.value for row in audit.evidence.helps]
 
 
 def test_repairs_can_be_switched_off(model):

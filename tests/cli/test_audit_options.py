@@ -134,30 +134,30 @@ def test_a_path_for_each_set():
     assert by_set(["id=a", "night=b"]) == {"id": "a", "night": "b"}
 
 
-def found(transform: Any = None, channels: int = 3) -> FoundNetwork:
+def found_network(transform: Any = None, channels: int = 3) -> FoundNetwork:
     return FoundNetwork("net", nn.Conv2d(channels, 4, 1), transform)
 
 
 OWN = Preparation(resize=256, crop=224)
 TRANSFORMS: dict[str, tuple[FoundNetwork, dict[str, Any], Preparation]] = {
-    "the network's own": (found(OWN), {}, OWN),
+    "the network's own": (found_network(OWN), {}, OWN),
     "another size keeps the share of the crop": (
-        found(OWN),
+        found_network(OWN),
         {"image_size": 112},
         Preparation(resize=128, crop=112),
     ),
     "other colors": (
-        found(OWN),
+        found_network(OWN),
         {"mean": (0.5,), "std": (0.25, 0.5, 1.0)},
         Preparation(256, 224, mean=(0.5,) * 3, std=(0.25, 0.5, 1.0)),
     ),
     "a size for a network without one": (
-        found(),
+        found_network(),
         {"image_size": 32},
         Preparation(32, 32, mean=(0.0,) * 3, std=(1.0,) * 3),
     ),
-    "gray, by the first weight": (found(OWN, 1), {}, OWN.for_channels(1)),
-    "gray, by the flag": (found(OWN), {"in_chans": 1}, OWN.for_channels(1)),
+    "gray, by the first weight": (found_network(OWN, 1), {}, OWN.for_channels(1)),
+    "gray, by the flag": (found_network(OWN), {"in_chans": 1}, OWN.for_channels(1)),
 }
 
 
@@ -169,24 +169,24 @@ def test_preprocessing_by_flags(case):
 
 @pytest.mark.parametrize("transform", [None, pixels])
 def test_images_become_gray_for_a_network_of_one_channel(transform):
-    made = with_transform(found(transform, 1)).transform
+    made = with_transform(found_network(transform, 1)).transform
     assert made is not None
     assert made(Image.new("RGB", (4, 2), (255, 0, 0))).shape == (1, 2, 4)
 
 
 BAD_TRANSFORMS: dict[str, tuple[FoundNetwork, dict[str, Any], str]] = {
-    "two ways": (found(), {"transform": "m:f", "image_size": 32}, "--transform replaces"),
-    "no function": (found(), {"transform": "math"}, "expected package.module:function"),
-    "no such function": (found(), {"transform": "math:nix"}, "can't find math:nix"),
-    "a number": (found(), {"transform": "math:pi"}, "is a float, not a function"),
-    "colors without a size": (found(), {"mean": (0.5,)}, "need --image-size"),
-    "two means": (found(OWN), {"mean": (0.5, 0.5)}, "--mean takes 1 or 3 numbers"),
-    "a mean of bytes": (found(OWN), {"mean": (127.5,)}, "divide those of bytes by 255"),
-    "no number": (found(OWN), {"std": (float("nan"),)}, "finite numbers"),
-    "a deviation of zero": (found(OWN), {"std": (0.0,)}, "--std takes positive"),
-    "no pixels": (found(OWN), {"image_size": 0}, "from 1 to 10000"),
-    "too many pixels": (found(OWN), {"image_size": 10**12}, "from 1 to 10000"),
-    "six channels": (found(channels=6), {}, "takes 6 channels, and images have 1 or 3"),
+    "two ways": (found_network(), {"transform": "m:f", "image_size": 32}, "--transform replaces"),
+    "no function": (found_network(), {"transform": "math"}, "expected package.module:function"),
+    "no such function": (found_network(), {"transform": "math:nix"}, "can't find math:nix"),
+    "a number": (found_network(), {"transform": "math:pi"}, "is a float, not a function"),
+    "colors without a size": (found_network(), {"mean": (0.5,)}, "need --image-size"),
+    "two means": (found_network(OWN), {"mean": (0.5, 0.5)}, "--mean takes 1 or 3 numbers"),
+    "a mean of bytes": (found_network(OWN), {"mean": (127.5,)}, "divide those of bytes by 255"),
+    "no number": (found_network(OWN), {"std": (float("nan"),)}, "finite numbers"),
+    "a deviation of zero": (found_network(OWN), {"std": (0.0,)}, "--std takes positive"),
+    "no pixels": (found_network(OWN), {"image_size": 0}, "from 1 to 10000"),
+    "too many pixels": (found_network(OWN), {"image_size": 10**12}, "from 1 to 10000"),
+    "six channels": (found_network(channels=6), {}, "takes 6 channels, and images have 1 or 3"),
 }
 
 

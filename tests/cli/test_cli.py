@@ -47,8 +47,8 @@ def fails(capsys, *arguments: object) -> str:
 def folder(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("runs")
     assert cli.main(["run", "fig10_activations", "smoke", *TINY, "--out", str(root)]) == 0
-    (found,) = root.iterdir()
-    return found
+    (run_folder,) = root.iterdir()
+    return run_folder
 
 
 @pytest.mark.parametrize("command", ["claims", "report", "figures", "data check", "data convert"])
@@ -97,9 +97,9 @@ def test_every_public_name_is_importable():
 def test_list_names_every_experiment(capsys):
     code, out, _ = run_contam(capsys, "list")
     assert code == 0
-    for each in experiments.EXPERIMENTS:
-        assert each.name in out
-        assert all(item in out for item in each.reproduces)
+    for experiment in experiments.EXPERIMENTS:
+        assert experiment.name in out
+        assert all(item in out for item in experiment.reproduces)
 
 
 def test_where_prints_the_address_of_an_item(capsys):
@@ -279,7 +279,7 @@ def test_claims_as_json(capsys, folder):
     assert code == 0
     records = json.loads(out)
     assert records
-    wanted = {"experiment", "says", "source", "published", "found", "spread", "n", "holds"}
+    wanted = {"experiment", "says", "source", "published", "observed", "spread", "n", "holds"}
     assert all(wanted <= set(record) for record in records)
 
 

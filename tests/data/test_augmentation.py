@@ -60,8 +60,8 @@ def test_boxes_are_distributed_as_in_torchvision(size, scale):
         lambda b: b[:, 1],
         lambda b: size[0] - b[:, 2],
     ):
-        found: Any = ks_2samp(value(ours), value(theirs))
-        assert found.pvalue > 1e-3
+        comparison: Any = ks_2samp(value(ours), value(theirs))
+        assert comparison.pvalue > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -147,9 +147,9 @@ def test_colors_change_as_torchvision_changes_them():
         functional.adjust_saturation,
         lambda image, factor: functional.adjust_hue(image, factor - 1),
     )
-    seen = set()
+    grays = set()
     for seed in range(30):
-        found = domainbed_augmentation(8)(image, generator_for(seed, "jitter"))
+        augmented = domainbed_augmentation(8)(image, generator_for(seed, "jitter"))
         again = generator_for(seed, "jitter")
         expected = image.crop(crop_box(image.size, again, scale=(0.7, 1.0)))
         expected = expected.resize((8, 8), Image.Resampling.BILINEAR)
@@ -161,8 +161,8 @@ def test_colors_change_as_torchvision_changes_them():
         gray = bool(torch.rand((), generator=again) < 0.1)
         if gray:
             expected = functional.to_grayscale(expected, 3)
-        seen.add(gray)
+        grays.add(gray)
         # Rounding may take a neighboring level of the hue.
-        difference = np.abs(np.array(found).astype(int) - np.array(expected).astype(int))
+        difference = np.abs(np.array(augmented).astype(int) - np.array(expected).astype(int))
         assert np.median(difference) <= 1 and difference.mean() < 3
-    assert seen == {True, False}
+    assert grays == {True, False}

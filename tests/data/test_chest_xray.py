@@ -31,9 +31,9 @@ GROUP = {
 @pytest.mark.parametrize("kind", TABLES)
 def test_every_layout_gives_labels_groups_and_images(tmp_path, kind):
     column, names = GROUP[kind]
-    found = chest_xrays(kind, trees.chest_xrays(tmp_path, kind), group=column)
-    shift = found.shift
-    assert found.groups == names and shift.classes == ("no Pneumothorax", "Pneumothorax")
+    xrays = chest_xrays(kind, trees.chest_xrays(tmp_path, kind), group=column)
+    shift = xrays.shift
+    assert xrays.groups == names and shift.classes == ("no Pneumothorax", "Pneumothorax")
     assert shift.id_val is not None
     assert len(shift.train[0]) + len(shift.id_val) == 12 and len(shift.id_test) == 4
     assert shift.id_test.y.tolist() == [0, 1, 0, 1]
@@ -71,9 +71,9 @@ def test_tables_may_be_gzipped(tmp_path):
 def test_annotations_give_the_group_by_file_name(tmp_path):
     root = trees.chest_xrays(tmp_path, "nih-cxr")
     path = trees.table(tmp_path / "drains.csv", ["image", "group"], [["00000013_000.png", "drain"]])
-    found = chest_xrays("nih-cxr", root, annotations=path)
-    assert found.groups == ("drain", "none")
-    assert images(found.shift.id_test).origin.tolist() == [1, 0, 1, 1]
+    xrays = chest_xrays("nih-cxr", root, annotations=path)
+    assert xrays.groups == ("drain", "none")
+    assert images(xrays.shift.id_test).origin.tolist() == [1, 0, 1, 1]
     trees.table(path, ["image", "group"], [["other.png", "drain"]])
     with pytest.raises(ValueError, match=r"names none of the images; expected .*00000000_000\.png"):
         chest_xrays("nih-cxr", root, annotations=path)
@@ -83,7 +83,7 @@ def test_annotations_give_the_group_by_file_name(tmp_path):
 def test_data_check_counts_images_and_names_missing_ones(tmp_path, kind):
     root = trees.chest_xrays(tmp_path, kind)
     report = check(kind, root)
-    assert {c.part: c.images for c in report.found} == {"training and validation": 12, "test": 4}
+    assert {c.part: c.images for c in report.counts} == {"training and validation": 12, "test": 4}
     assert report.missing == report.wrong == ()
     lost = images(chest_xrays(kind, root).shift.id_test).files[0]
     lost.unlink()

@@ -57,9 +57,9 @@ def written(data: np.ndarray, labels: list[int]) -> bytes:
 def test_the_test_files_are_valid_pickles():
     """The true machinery builds the same from it, so the test's files are of the true form."""
     data, labels = content(0)
-    found = pickle.loads(written(data, labels), encoding="bytes")
-    assert np.array_equal(found[b"data"], data)
-    assert found[b"labels"] == labels
+    loaded = pickle.loads(written(data, labels), encoding="bytes")
+    assert np.array_equal(loaded[b"data"], data)
+    assert loaded[b"labels"] == labels
 
 
 def test_both_versions_give_the_same_images(versions):

@@ -110,16 +110,16 @@ def test_a_clean_digit_by_hand():
 
 
 def test_parts_share_no_digit_and_use_all_of_theirs():
-    seen = {}
+    digits_of = {}
     for part in ("train", "validation", "test"):
         x = shown(CLEAN, [0] * 300 + [1] * 300, part)
-        seen[part] = {image.numpy().tobytes() for image in x[:, 0]}
+        digits_of[part] = {image.numpy().tobytes() for image in x[:, 0]}
     for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
-        assert not seen[one] & seen[other]
+        assert not digits_of[one] & digits_of[other]
     digit = load_digits(return_X_y=True)[1]
     total = np.isin(digit, [4, 7, 1, 9]).sum()
-    assert sum(map(len, seen.values())) == total
-    for part, images in seen.items():
+    assert sum(map(len, digits_of.values())) == total
+    for part, images in digits_of.items():
         assert len(images) / total == pytest.approx(PARTS[part], abs=0.04)
 
 
@@ -172,9 +172,9 @@ def test_the_kinds_of_a_half_are_ordered_by_difficulty_for_nearest_neighbors():
         learned, held = (shown(half, bits, part)[:, 0].flatten(1) for part in ("train", "test"))
         return KNeighborsClassifier(5).fit(learned, bits).score(held, bits)
 
-    found = [read(half) for half in (EASY, *DOSES)]
-    assert found == sorted(found, reverse=True)
-    assert found[0] == 1 and found[-1] < 0.75
+    accuracies = [read(half) for half in (EASY, *DOSES)]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert accuracies[0] == 1 and accuracies[-1] < 0.75
 
 
 def test_the_upper_half_predicts_the_class_as_often_as_both_halves_agree():
@@ -229,8 +229,8 @@ def test_images_are_used_once_and_in_one_part_only(files):
     half = pictures("mnist", files)
     # Of 60 of each class, 8 (an eighth, rounded) are kept for validation.
     parts = {"train": 52, "validation": 8, "test": 10}
-    seen = [shown(half, [0] * n + [1] * n, part)[:, 0].flatten(1) for part, n in parts.items()]
-    assert len(torch.cat(seen).unique(dim=0)) == 140
+    images = [shown(half, [0] * n + [1] * n, part)[:, 0].flatten(1) for part, n in parts.items()]
+    assert len(torch.cat(images).unique(dim=0)) == 140
     for part, n in parts.items():
         with pytest.raises(ValueError, match=f"{n + 1} pictures of class 1 .* part has {n}"):
             shown(half, [1] * (n + 1), part)

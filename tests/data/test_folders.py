@@ -12,7 +12,7 @@ from contam.data.folders import classes_in, images_in, leave_one_out, parted, pu
 from contam.data.images import FolderDomain, pixels
 
 
-def told(domain: FolderDomain) -> list[str]:
+def lines_of(domain: FolderDomain) -> list[str]:
     """Each file's class by the folder it lies in."""
     return [path.parent.name for path in domain.files]
 
@@ -21,7 +21,7 @@ def test_classes_are_numbered_in_the_given_order(tmp_path):
     root = tree(tmp_path / "set", ["cat", "bird", "10", "2"])
     assert classes_in(root) == ("10", "2", "bird", "cat")
     domain = published_folder(root, pixels, classes_in(root))
-    assert told(domain) == ["10", "10", "2", "2", "bird", "bird", "cat", "cat"]
+    assert lines_of(domain) == ["10", "10", "2", "2", "bird", "bird", "cat", "cat"]
     assert domain.y.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert domain.name == "set"
     shown = (domain.data.x[:, :, 0, 0] * 255).round().int().tolist()

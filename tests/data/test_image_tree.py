@@ -269,7 +269,7 @@ def test_images_of_all_sets_have_one_size(tmp_path, case):
         for name, sizes in (("id", own), ("ood", new))
     }  # fmt: skip
     ready = prepare(network(), id=trees["id"], ood=trees["ood"], reference=None)
-    for some in (ready.subject.id, *ready.subject.ood):
+    for some in (ready.inputs.id, *ready.inputs.ood):
         assert some.domain.data.x.shape[-2:] == size[::-1]
     notes = [note for note in ready.notes if "pixels" in note]
     assert bool(notes) == bool(said)
@@ -281,7 +281,7 @@ def test_images_of_a_folder_get_the_size_of_an_id_set_in_memory(tmp_path):
     root = pictures(tmp_path / "ood", {"0/1.png": (10, 10), "1/1.png": (10, 10)})
     data = torch.rand(4, 3, 8, 8), torch.arange(4) % 2
     ready = prepare(network(), id=iter([data]), ood=root, reference=None)
-    assert ready.subject.ood[0].domain.data.x.shape == (2, 3, 8, 8)
+    assert ready.inputs.ood[0].domain.data.x.shape == (2, 3, 8, 8)
     assert any("are not 8 x 8 pixels" in note for note in ready.notes)
 
 
@@ -320,12 +320,12 @@ def test_networks_of_timm_get_the_order_of_timm(tmp_path):
             model.bias.zero_()
             for number in range(12):
                 model.weight[number, number] = 1.0
-        found = prepare(
+        inputs = prepare(
             nn.Sequential(nn.Flatten(), model) if type(model) is nn.Linear else model, id=root,
             transform=lambda image: pixels(image)[0].flatten(), reference=None, control=False,
-        ).subject  # fmt: skip
-        data = found.id.domain.data
-        return float((found.model(data.x).argmax(1) == data.y).double().mean())
+        ).inputs  # fmt: skip
+        data = inputs.id.domain.data
+        return float((inputs.model(data.x).argmax(1) == data.y).double().mean())
 
     assert accuracy(OfTimm(16, 12)) == 1.0
     assert accuracy(nn.Linear(16, 12)) == 2 / 12

@@ -185,9 +185,9 @@ def test_a_bad_file_is_reported_in_one_line(tmp_path, workers):
     files = damaged(tmp_path)
     for bad in files[1:4]:
         one = FolderDomain("d", [bad], torch.tensor([0]), 0, pixels, workers=workers)
-        with pytest.raises(ValueError, match=f"cannot read the image .*{bad.name}: ") as told:
+        with pytest.raises(ValueError, match=f"cannot read the image .*{bad.name}: ") as error:
             list(one.batches(1))
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match=r"gone\.png: .*No such file"):
         read(tmp_path / "gone.png")
 

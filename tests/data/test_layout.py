@@ -21,7 +21,7 @@ MAKE = {
 
 
 def counts(report: Report) -> dict[str, int]:
-    return {count.part: count.images for count in report.found}
+    return {count.part: count.images for count in report.counts}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -30,7 +30,7 @@ def test_an_empty_or_missing_folder_is_reported_without_an_error(tmp_path, kind,
     folder = tmp_path if there else tmp_path / "nowhere"
     report = check(kind, folder)
     assert not report.complete
-    assert not report.found
+    assert not report.counts
     assert 1 <= len(report.missing) + len(report.wrong) <= len(KINDS[kind])
     assert str(folder) in "\n".join(report.lines())
 
@@ -39,7 +39,7 @@ def test_an_empty_or_missing_folder_is_reported_without_an_error(tmp_path, kind,
 def test_a_small_data_set_with_the_correct_layout_has_no_missing_parts(tmp_path, kind):
     report = check(kind, MAKE[kind](tmp_path))
     assert report.missing == report.wrong == ()
-    assert all(count.images > 0 for count in report.found)
+    assert all(count.images > 0 for count in report.counts)
     # A small tree has fewer images than were published, and that alone is said of it.
     assert report.complete == (kind in ("folder", "domains"))
 
@@ -49,7 +49,7 @@ def test_every_published_count_belongs_to_a_checked_part(tmp_path):
         report = check(kind, MAKE[kind](tmp_path / kind))
         named = {name for part in KINDS[kind] for name in part.published}
         assert set(counts(report)) == named
-        assert all(count.published for count in report.found)
+        assert all(count.published for count in report.counts)
 
 
 def test_imagenet_and_its_shifts(tmp_path):
@@ -59,7 +59,7 @@ def test_imagenet_and_its_shifts(tmp_path):
     trees.objectnet(tmp_path / "objectnet-1.0")
     report = check("imagenet", tmp_path)
     assert counts(report) == {"ImageNet val": 1000, "ImageNet-A": 200, "ObjectNet": 4}
-    assert [each.split(":")[0] for each in report.missing] == [
+    assert [line.split(":")[0] for line in report.missing] == [
         "ImageNet train",
         "ImageNetV2",
         "ImageNet Sketch",

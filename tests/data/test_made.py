@@ -119,8 +119,8 @@ def test_the_training_set_can_be_split_by_family(trees, tmp_path):
 
 @pytest.mark.parametrize("split", ["train", "id_val", "id_test", "ood/plaid"])
 def test_every_image_has_a_mask(tree, drawn, split):
-    seen, masks = (from_folder(root / split) for root in (tree, tree / MASKS))
-    assert [path.name for path in files_of(seen)] == [path.name for path in files_of(masks)]
+    images, masks = (from_folder(root / split) for root in (tree, tree / MASKS))
+    assert [path.name for path in files_of(images)] == [path.name for path in files_of(masks)]
     wanted = drawn[split].mask.expand(-1, 3, -1, -1)
     same(masks.data, Batch(wanted, drawn[split].y, drawn[split].domain))
 
@@ -143,8 +143,8 @@ def test_folder_order_is_label_order(core):
 
 def test_images_are_made_without_file_access(drawn, core, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = list(pictures("id_val", drawn["id_val"], core=core))
-    assert len({path for path, _ in found}) == len(found) == 80
+    made = list(pictures("id_val", drawn["id_val"], core=core))
+    assert len({path for path, _ in made}) == len(made) == 80
     assert not list(tmp_path.iterdir())
 
 
@@ -153,7 +153,7 @@ def test_the_flags_have_the_defaults_of_the_benchmark():
     for function in (shapes, splits):
         there = inspect.signature(function).parameters
         assert {name: here[name].default for name in there} == {
-            name: each.default for name, each in there.items()
+            name: parameter.default for name, parameter in there.items()
         }
 
 

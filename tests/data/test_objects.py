@@ -157,9 +157,9 @@ def test_the_ood_tests_together_contain_the_digits_of_the_id_test(digits):
 def test_every_function_of_shapes_accepts_digits(digits):
     known = objects(200, core="digits")
     assert torch.equal(blended(0, 0.5, n=200, core="digits").mask, known.mask)
-    for crossed in factorial(n=20, each=1, core="digits"):
+    for crossed in factorial(n=20, per_family=1, core="digits"):
         assert torch.equal(crossed.mask, known.mask[:20])
-    assert [d.name for d in mild(each=20, core="digits")] == [f for f in MILD if f != "paper"]
+    assert [d.name for d in mild(per_family=20, core="digits")] == [f for f in MILD if f != "paper"]
     assert tuple(d.name for d in pretraining(n=50, core="digits")) == DIVERSE
     kinds: dict[Literal["diverse", "all"], tuple[str, ...]] = {"diverse": DIVERSE, "all": ID + OOD}
     for kind, families in kinds.items():

@@ -68,8 +68,8 @@ def test_shapes_ranges_and_names(shift):
 
 def test_every_class_appears_equally_often_on_every_family(shift):
     for _, y, family in (domain.data for domain in every(shift)):
-        for each in family.unique():
-            assert len(set(counts(y[family == each]))) == 1
+        for number in family.unique():
+            assert len(set(counts(y[family == number]))) == 1
 
 
 def test_the_ood_tests_together_contain_the_objects_of_the_id_test(shift):
@@ -95,17 +95,17 @@ def test_masks_match_the_test_images(shift):
 
 
 def test_splits_are_the_images_of_the_shift_with_masks(shift):
-    found = splits(0, train=800, id_val=40, id_test=400, ood_test=80)
-    assert list(found) == ["train", "id_val", "id_test", *(f"ood/{family}" for family in OOD)]
+    parts = splits(0, train=800, id_val=40, id_test=400, ood_test=80)
+    assert list(parts) == ["train", "id_val", "id_test", *(f"ood/{family}" for family in OOD)]
     learned = torch.cat([d.data.x for d in shift.train])
     # A domain is a family, and in the split the families take turns.
-    assert torch.equal(found["train"].x[found["train"].domain.argsort(stable=True)], learned)
+    assert torch.equal(parts["train"].x[parts["train"].domain.argsort(stable=True)], learned)
     tests = [shift.id_val, shift.id_test, *shift.ood_tests]
-    for split, domain in zip(list(found.values())[1:], tests, strict=True):
+    for split, domain in zip(list(parts.values())[1:], tests, strict=True):
         for one, other in zip(split.batch, domain.data, strict=True):
             assert torch.equal(one, other)
-    masks = torch.cat([found[f"ood/{family}"].mask for family in OOD])
-    assert torch.equal(masks, found["id_test"].mask)
+    masks = torch.cat([parts[f"ood/{family}"].mask for family in OOD])
+    assert torch.equal(masks, parts["id_test"].mask)
 
 
 def test_images_depend_only_on_the_seed_and_the_part():
@@ -199,17 +199,17 @@ def test_recolored_photographs_permute_color_channels():
     for crop in other:
         colors = crop[:, ::8, ::8].flatten(1).T
         orders = [(0, 1, 2), (1, 2, 0), (2, 0, 1), (0, 2, 1), (1, 0, 2), (2, 1, 0)]
-        found = [{tuple(c) for c in colors[:, list(o)].tolist()} <= pixels for o in orders]
-        assert any(found[1:]) and not found[0]
+        contained = [{tuple(c) for c in colors[:, list(o)].tolist()} <= pixels for o in orders]
+        assert any(contained[1:]) and not contained[0]
 
 
 def test_pretraining_has_other_objects_and_its_named_families():
-    diverse, seen = pretraining(n=450), pretraining(0, "all", n=450)
+    diverse, shared = pretraining(n=450), pretraining(0, "all", n=450)
     assert tuple(d.name for d in diverse) == DIVERSE
-    assert tuple(d.name for d in seen) == ID + OOD
+    assert tuple(d.name for d in shared) == ID + OOD
     assert not set(DIVERSE) & {*ID, *OOD, *MILD}
-    assert {len(d) for d in diverse} == {90} and {len(d) for d in seen} == {50}
-    for domain in (*diverse, *seen):
+    assert {len(d) for d in diverse} == {90} and {len(d) for d in shared} == {50}
+    for domain in (*diverse, *shared):
         assert len(set(counts(domain.data.y))) == 1
         assert names_of(domain.data.domain) == {domain.name}
     masks = [objects(450, part=part).mask for part in STRIPS]
@@ -233,10 +233,10 @@ def test_a_larger_dose_of_diversity_adds_families_behind_the_same_objects():
 
 
 def test_mild_shifts_contain_the_first_objects_of_the_id_test(shift):
-    found = mild(0, each=40)
-    assert tuple(d.name for d in found) == MILD
+    domains = mild(0, per_family=40)
+    assert tuple(d.name for d in domains) == MILD
     whole = (objects(40).mask == 1).expand(-1, 3, -1, -1)
-    for domain in found:
+    for domain in domains:
         assert torch.equal(domain.data.x[whole], shift.id_test.data.x[:40][whole])
 
 
@@ -253,16 +253,16 @@ def test_blending_is_linear_and_changes_only_the_background():
 
 
 def test_the_factorial_crosses_all_objects_with_all_backgrounds():
-    found = factorial(0, n=20, each=2)
-    assert len(found) == 2 * (len(ID) + len(OOD))
-    assert [names_of(s.domain).pop() for s in found[::2]] == list(ID + OOD)
-    for one in found:
+    grid = factorial(0, n=20, per_family=2)
+    assert len(grid) == 2 * (len(ID) + len(OOD))
+    assert [names_of(s.domain).pop() for s in grid[::2]] == list(ID + OOD)
+    for one in grid:
         assert isinstance(one, Scenes)
-        assert torch.equal(one.y, found[0].y) and torch.equal(one.mask, found[0].mask)
+        assert torch.equal(one.y, grid[0].y) and torch.equal(one.mask, grid[0].mask)
         shared = (one.mask[:2] == 0).all(dim=0).expand(3, -1, -1)
         assert torch.equal(one.x[0][shared], one.x[1][shared])
-    corners = torch.stack([one.x[0] for one in found]).flatten(1)
-    assert len(corners.unique(dim=0)) == len(found)
+    corners = torch.stack([one.x[0] for one in grid]).flatten(1)
+    assert len(corners.unique(dim=0)) == len(grid)
 
 
 def test_colors_agree_with_the_standard_library():
@@ -283,7 +283,7 @@ def test_colors_agree_with_the_standard_library():
         (lambda: diverse_pretraining(0, 9, n=80), "0 pictures"),
         (lambda: blended(0, 1.5), "must be in .0, 1., got 1.5"),
         (lambda: blended(0, 0.5, n=100), "multiple of 200"),
-        (lambda: factorial(each=0), "at least 1 background"),
+        (lambda: factorial(per_family=0), "at least 1 background"),
         (lambda: backgrounds("cheker", 1, seed=0, part="test"), "no family 'cheker'.*'checker'"),
         (lambda: scenes(ID, 40, part="tset"), "no part 'tset'.*'test'"),
     ],

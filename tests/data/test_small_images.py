@@ -201,7 +201,7 @@ def test_a_variable_that_decompresses_to_too_many_bytes_is_rejected(tmp_path, mo
     once = zlib.compress(struct.pack("<II", 14, 2**24) + bytes(2**24))
     half = zlib.compress(struct.pack("<II", 14, 2**19 - 8) + bytes(2**19 - 8))
     for packed in ([once], [half] * 3):
-        body = b"".join(struct.pack("<II", 15, len(each)) + each for each in packed)
+        body = b"".join(struct.pack("<II", 15, len(piece)) + piece for piece in packed)
         (tmp_path / "a.mat").write_bytes(header + body)
         with pytest.raises(ValueError, match="unpacks to more than 1,048,576 bytes"):
             read_svhn(tmp_path / "a.mat")
@@ -246,7 +246,7 @@ def test_each_part_of_a_folder_is_checked(tmp_path, kind):
     else:
         idx(tmp_path, "train", pictures(N, 28, 28), LABELS, packed=True)
     report = check(kind, tmp_path)
-    (count,) = report.found
+    (count,) = report.counts
     published = {"svhn": 73_257}.get(kind, 60_000)
     assert (count.part, count.images, count.published) == ("training", N, published)
     (missing,) = report.missing

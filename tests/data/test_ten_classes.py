@@ -17,10 +17,10 @@ def test_each_class_has_its_own_place_and_the_last_has_none():
 
 def test_a_faint_square_adds_to_the_picture_and_pixels_stay_below_one():
     x = torch.rand(9, 3, 32, 32)
-    found = with_squares(x, torch.arange(9), 0.1)
-    changed = found != x
-    assert float(found.max()) <= 1
-    assert float((found - x)[changed].max()) <= 0.1 + 1e-6
+    marked = with_squares(x, torch.arange(9), 0.1)
+    changed = marked != x
+    assert float(marked.max()) <= 1
+    assert float((marked - x)[changed].max()) <= 0.1 + 1e-6
     assert int(changed[0, 0].sum()) <= 16
 
 

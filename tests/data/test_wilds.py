@@ -80,9 +80,9 @@ def test_the_official_size_is_the_default(tmp_path):
 def test_a_malformed_table_is_rejected_in_one_line(tmp_path, change, line):
     path = trees.iwildcam(tmp_path) / "iwildcam_v2.0" / "metadata.csv"
     rewritten(path, change)
-    with pytest.raises(ValueError, match=line) as told:
+    with pytest.raises(ValueError, match=line) as error:
         iwildcam(tmp_path, SMALL)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", WILDS)

@@ -70,12 +70,12 @@ def test_a_depth_is_undefined_where_the_last_probe_but_one_is_uncertain():
     decided = torch.tensor([[1, 1, 0, 1], [1, UNCERTAIN, 1, 0], [1, 1, 1, 1]])[None]
     depth = prediction_depth(decided, decided[:, -1])
     none = torch.zeros(1, 1, dtype=torch.int64)
-    found = chest_depth(
+    depths_of_queries = chest_depth(
         Depths(
             ("a", "b", "c"), depth, decided, torch.zeros(3), Rule(), Support(none, none, 1, 2, 0)
         )
     )
-    assert found.nan_to_num(-1).tolist() == [[0, -1, 1, 2]]
+    assert depths_of_queries.nan_to_num(-1).tolist() == [[0, -1, 1, 2]]
 
 
 def test_maps_are_resized_by_nearest_neighbors():
@@ -91,15 +91,15 @@ def test_a_dense_block_gives_the_same_features_and_all_of_them_at_its_probes():
 
     block = DenseNet(4, (3, 1, 1, 1), 8, num_classes=2).features.get_submodule("denseblock1").eval()
     ours = DenseBlock(nn.ModuleDict(dict(block.named_children()))).eval()
-    seen = {}
+    outputs = {}
     for name in ("probe1", "probe3"):
         ours.get_submodule(name).register_forward_hook(
-            lambda _module, _inputs, output, name=name: seen.__setitem__(name, output)
+            lambda _module, _inputs, output, name=name: outputs.__setitem__(name, output)
         )
     x = torch.rand(2, 8, 5, 5)
     with torch.no_grad():
         assert torch.equal(ours(x), block(x))
-    assert torch.equal(seen["probe3"], ours(x)) and seen["probe1"].shape[1] == 12
+    assert torch.equal(outputs["probe3"], ours(x)) and outputs["probe1"].shape[1] == 12
 
 
 def test_missing_files_and_groups_are_reported_before_training(tmp_path):

@@ -94,9 +94,9 @@ def test_impossible_doses_are_rejected(families):
 
 def test_an_effect_through_the_interaction_is_attributed_to_it():
     results = made_up()
-    found = mediated(results, "dependent")
-    assert found.share.value == pytest.approx(1) and found.direct.value == pytest.approx(0)
-    assert found.total.value > 0 and found.indirect.low > 0
+    mediation = mediated(results, "dependent")
+    assert mediation.share.value == pytest.approx(1) and mediation.direct.value == pytest.approx(0)
+    assert mediation.total.value > 0 and mediation.indirect.low > 0
     assert abs(mediated(results, "decodability").share.value) < 0.3
 
 

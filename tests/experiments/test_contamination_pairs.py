@@ -73,10 +73,10 @@ def test_networks_of_a_pair_share_images_families_and_weights():
 
 @pytest.mark.parametrize("part", [*PARTS])
 def test_the_measure_behind_the_gap_is_chosen_and_predicts_held_out_parts(part):
-    found = predicted(made_up("gates"), part)
-    assert {*found.chosen} == {"gates"}
-    assert found.correlation.value == pytest.approx(1) and found.error < 1e-9
-    assert found.shuffled < 0.8
+    prediction = predicted(made_up("gates"), part)
+    assert {*prediction.chosen} == {"gates"}
+    assert prediction.correlation.value == pytest.approx(1) and prediction.error < 1e-9
+    assert prediction.shuffled < 0.8
 
 
 def test_random_gaps_are_not_predicted_although_some_measure_fits_them():
@@ -112,8 +112,8 @@ def test_the_theory_separates_contamination_from_new_directions():
     assert relu.flipped > 0.8 and abs(relu.added - relu.id) < 0.01
     for clean in ("linear", "ReLU, centered inputs"):
         assert abs(table.loc[clean].flipped - table.loc[clean].id) < 0.01
-    found = PairResults(FULL, table.reset_index(), table, table)
-    scores = {key: reproduced(found, key) for key in KNOWN}
+    results = PairResults(FULL, table.reset_index(), table, table)
+    scores = {key: reproduced(results, key) for key in KNOWN}
     assert scores["attenuation"][0] > 0.8 and abs(scores["attenuation"][1]) < 0.01
     assert scores["relative"][1] > 0.7
 
@@ -140,11 +140,11 @@ def test_figures_and_claims_of_a_made_up_run(tmp_path):
             for row in rows:
                 run.write(f"pair/{setting.name}/{row['variant']}/seed0", [key | row])
         run.finish()
-    found = {claim.quantity: claim for claim in EXPERIMENT.claims(Run.load(run.folder))}
+    claims = {claim.quantity: claim for claim in EXPERIMENT.claims(Run.load(run.folder))}
     for part in PARTS.values():
         quantity = f"rank correlation of predicted and measured mean gap, {part} held out"
-        assert found[quantity].holds
-    assert found["rank correlation of the gaps: centered maps and instance norm"].holds
+        assert claims[quantity].holds
+    assert claims["rank correlation of the gaps: centered maps and instance norm"].holds
     known, gaps, against, correlations, held_out = EXPERIMENT.draw(Run.load(run.folder))
     assert len(against.panels) == len(MEASURES) and len(gaps.panels) == 2
     assert len(held_out.rows) == 3 * (1 + len(FULL.ways))

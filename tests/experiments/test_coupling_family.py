@@ -17,14 +17,14 @@ from contam.training.probe import FullBatch
 def made_up(count: int = 12, **tied: float) -> list[dict]:
     """Networks whose drop grows from one to the next, and measures that go with it or not."""
     draws = np.random.default_rng(0)
-    found = []
+    rows = []
     for k in range(count):
         own = 0.95 - 0.001 * float(draws.permutation(count)[0])
         ood = 0.1 + (own - 0.1) * (1 - 0.05 * (k + 1))
         row = {"network": f"net {k}", "seed": 0, "id": own, "ood": ood, "chance": 0.1}
         noise = {key: float(draws.normal()) for key in MEASURES}
-        found.append(row | noise | {key: slope * k for key, slope in tied.items()})
-    return found
+        rows.append(row | noise | {key: slope * k for key, slope in tied.items()})
+    return rows
 
 
 def points(config: Config, *rows: dict) -> pandas.DataFrame:
@@ -48,12 +48,12 @@ def test_the_drop_is_a_share_of_above_chance_accuracy():
 
 @pytest.mark.slow
 def test_correlation_with_the_drop_has_the_right_sign():
-    found = correlations(made_up(attenuation=1.0, both=-1.0))
-    assert found["attenuation", False, False].value == pytest.approx(1)
-    assert found["both", False, False].value == pytest.approx(-1)
-    assert found["attenuation", True, False].value > 0.9
-    assert abs(found["background", False, False].value) < 0.8
-    assert ("error", True, False) not in found
+    by_measure = correlations(made_up(attenuation=1.0, both=-1.0))
+    assert by_measure["attenuation", False, False].value == pytest.approx(1)
+    assert by_measure["both", False, False].value == pytest.approx(-1)
+    assert by_measure["attenuation", True, False].value > 0.9
+    assert abs(by_measure["background", False, False].value) < 0.8
+    assert ("error", True, False) not in by_measure
 
 
 def test_too_few_networks_give_no_correlation():
@@ -81,8 +81,8 @@ def test_claims_that_need_masks_are_not_judged_without_them(tmp_path):
     )
     judged = {claim.quantity: claim for claim in EXPERIMENT.claims(run)}
     compared = judged["attenuation, ID to OOD: student minus teacher"]
-    assert compared.found is not None or "did not learn" in (compared.not_judged or "")
-    missing = {claim.not_judged for claim in judged.values() if claim.found is None}
+    assert compared.observed is not None or "did not learn" in (compared.not_judged or "")
+    missing = {claim.not_judged for claim in judged.values() if claim.observed is None}
     assert {family.NO_MASKS, family.FEW, "there is no ERM in this run"} <= missing
     assert all(not panel.empty for figure in EXPERIMENT.draw(run) for panel in figure.panels)
     assert "class profile" in EXPERIMENT.summary(run)

@@ -15,11 +15,11 @@ AS_PRINTED = {"digits-patch": (0.2, 0.1), "digits": (2.0, 0.99), "digits-faint":
 
 
 def made_up(
-    root, found: dict[str, tuple[float, float]], *, learned: float = 1.0, calibrated=()
+    root, measured: dict[str, tuple[float, float]], *, learned: float = 1.0, calibrated=()
 ) -> Run:
     """A run in which untrained networks have a depth of 1 on every set, by default."""
     with Run.start(root, EXPERIMENT.name, LAPTOP.model_copy(update={"seeds": 2})) as run:
-        for name, (depth, moved) in found.items():
+        for name, (depth, moved) in measured.items():
             for seed in range(2):
                 rows = [
                     {"set": name, "seed": seed, "state": state, "early": 0.5, "undefined": 0.0}
@@ -56,7 +56,7 @@ def test_claims_follow_from_the_numbers(tmp_path, changed, fails):
 def test_of_two_untrained_networks_the_claims_subtract_the_stricter(tmp_path):
     # Calibrated, an untrained network decides the square 1.7 probes earlier, too.
     claims = EXPERIMENT.claims(made_up(tmp_path, AS_PRINTED, calibrated={"digits-patch": -0.7}))
-    assert claims[0].found == pytest.approx(-0.1) and not claims[0].holds
+    assert claims[0].observed == pytest.approx(-0.1) and not claims[0].holds
     assert all(claim.holds for claim in claims[1:])
 
 
@@ -66,11 +66,11 @@ def test_nothing_is_claimed_of_networks_that_did_not_learn(tmp_path):
 
 
 def test_claims_on_a_set_that_was_not_measured_are_not_judged(tmp_path):
-    found = {name: each for name, each in AS_PRINTED.items() if name != "digits-faint"}
-    config = LAPTOP.model_copy(update={"sets": tuple(found), "seeds": 2})
-    run = made_up(tmp_path / "a", found)
+    measured = {name: printed for name, printed in AS_PRINTED.items() if name != "digits-faint"}
+    config = LAPTOP.model_copy(update={"sets": tuple(measured), "seeds": 2})
+    run = made_up(tmp_path / "a", measured)
     with Run.start(tmp_path / "b", EXPERIMENT.name, config) as other:
-        for name in found:
+        for name in measured:
             for seed in range(2):
                 other.write(part_of(name, seed), run.read(part_of(name, seed)))
         other.finish()

@@ -117,8 +117,8 @@ def test_rows_of_a_network_that_reads_only_the_easy_feature():
     assert sum(depth["shares"]) == pytest.approx(1)
     assert depth["early"] == pytest.approx(sum(depth["shares"][:2]))
     assert depth["depth_low"] <= depth["depth"] <= depth["depth_high"]
-    found = snapshots.counterexample_row(CornerReader(), shift.train[0], k=30)
-    assert found["loss"] == 1.0 and found["neighbors"] > 0.99
+    counterexamples = snapshots.counterexample_row(CornerReader(), shift.train[0], k=30)
+    assert counterexamples["loss"] == 1.0 and counterexamples["neighbors"] > 0.99
 
 
 def test_a_layer_that_passes_the_feature_on_has_one_bit_about_it():
@@ -257,7 +257,7 @@ def test_experiment_runs_on_halves_from_files(tmp_path):
     )
     run = run_experiment(EXPERIMENT, config, tmp_path / "runs")
     assert run.arrays(Case("over", "mnist").part(0))["pictures"].shape == (10, 3, 64, 32)
-    assert all(claim.found is not None or claim.not_judged for claim in EXPERIMENT.claims(run))
+    assert all(claim.observed is not None or claim.not_judged for claim in EXPERIMENT.claims(run))
     assert len(EXPERIMENT.draw(run)) == 6 and "square" in EXPERIMENT.summary(run)
 
 
@@ -305,7 +305,7 @@ def test_the_published_preset_runs_on_small_files_of_the_published_formats(tmp_p
     snapshots_only = rows[rows.what == "snapshot"]
     assert set(snapshots_only["shares"].map(len)) == {17}
     assert (snapshots_only["undefined"] == 0).all()  # The last probe agrees with itself.
-    assert all(claim.found is not None or claim.not_judged for claim in EXPERIMENT.claims(run))
+    assert all(claim.observed is not None or claim.not_judged for claim in EXPERIMENT.claims(run))
     assert len(EXPERIMENT.draw(run)) == 6
 
 

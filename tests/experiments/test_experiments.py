@@ -24,17 +24,17 @@ HEAVY = {
 EACH = pytest.mark.parametrize(
     "experiment",
     [pytest.param(x, marks=pytest.mark.slow if x.name in HEAVY else ()) for x in EXPERIMENTS],
-    ids=lambda each: each.name,
+    ids=lambda experiment: experiment.name,
 )
 LONG = HEAVY | {"fig03_two_layer", "fig14_separability"}
 """Experiments that take more than a few seconds when they are done again and again."""
 EACH_AGAIN = pytest.mark.parametrize(
     "experiment",
     [
-        pytest.param(each, marks=pytest.mark.slow if each.name in LONG else ())
-        for each in EXPERIMENTS
+        pytest.param(experiment, marks=pytest.mark.slow if experiment.name in LONG else ())
+        for experiment in EXPERIMENTS
     ],
-    ids=lambda each: each.name,
+    ids=lambda experiment: experiment.name,
 )
 
 
@@ -44,8 +44,8 @@ def test_claims_need_only_the_run(experiment, shared_runs):
     assert records
     for record in json.loads(json.dumps(records)):
         assert record["holds"] in (True, False, None)
-        assert record["found"] is not None or record["not_judged"]
-        assert record["n"] >= 1 or record["found"] is None
+        assert record["observed"] is not None or record["not_judged"]
+        assert record["n"] >= 1 or record["observed"] is None
         assert record["says"] and record["quantity"] and record["expected_range"]
         if record["source"] != "ours":
             for item in record["source"].split(", "):
@@ -148,6 +148,6 @@ def test_an_unknown_name_raises_with_the_nearest_name(asked, line):
 
 
 def test_every_reproduced_item_is_an_item_of_the_paper():
-    claimed = [item for each in EXPERIMENTS for item in each.reproduces]
+    claimed = [item for experiment in EXPERIMENTS for item in experiment.reproduces]
     assert set(claimed) <= set(paper.ITEMS)
     assert len(claimed) == len(set(claimed))

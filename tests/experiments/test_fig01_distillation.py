@@ -37,8 +37,8 @@ def written(
         with pytest.raises(InterruptedError):
             list(EXPERIMENT.compute(config, run))
         run.write("seed0", rows or scores("teacher", 50, 40) + scores("student", 50, 30))
-        for name, found in (pairs or {}).items():
-            run.write(f"pair/{name}/seed0", found)
+        for name, rows_of_pair in (pairs or {}).items():
+            run.write(f"pair/{name}/seed0", rows_of_pair)
         run.finish()
     return Run.load(run.folder)
 

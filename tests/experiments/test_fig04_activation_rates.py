@@ -33,8 +33,8 @@ def test_rates_are_the_shares_of_positive_positions(tmp_path):
     for row in rows:
         fires = torch.cat(
             [
-                seen.layers[row["layer"]]
-                for seen in observe(
+                observation.layers[row["layer"]]
+                for observation in observe(
                     zoo.network(UNTRAINED),
                     images.batches(50),
                     [row["layer"]],
@@ -51,11 +51,11 @@ def test_rates_are_the_shares_of_positive_positions(tmp_path):
         assert row["entries_near_zero"] == pytest.approx(float((rates < 0.1).double().mean()))
 
 
-def made_up(root: Path, found: dict[str, tuple[list[float], float]], blocks: str = "a b") -> Run:
+def made_up(root: Path, measured: dict[str, tuple[list[float], float]], blocks: str = "a b") -> Run:
     """A finished run: each network's asymmetry by block, and the share of rates near zero."""
     config = Config(networks=SMOKE.networks, seeds=2)
     with Run.start(root, EXPERIMENT.name, config) as run:
-        for name, (asymmetries, near_zero) in found.items():
+        for name, (asymmetries, near_zero) in measured.items():
             names = [f"{name}{k}" for k in range(len(asymmetries))]
             if len(asymmetries) == len(blocks.split()):
                 names = blocks.split()
@@ -104,8 +104,8 @@ def test_claims_hold_for_rates_as_in_the_paper(tmp_path):
 )
 def test_each_claim_can_fail_alone(tmp_path, network, changed, fails):
     trained = ([0.2, 0.5], 0.9)
-    found = {"teacher": trained, "student": trained, "ERM": trained}
-    run = made_up(tmp_path, found | {"untrained": ([0.1, 0.2], 0.1)} | {network: changed})
+    measured = {"teacher": trained, "student": trained, "ERM": trained}
+    run = made_up(tmp_path, measured | {"untrained": ([0.1, 0.2], 0.1)} | {network: changed})
     holds = list(verdicts(run).values())
     assert {place for place, held in enumerate(holds) if not held} == fails
 
@@ -117,14 +117,14 @@ def test_claims_on_rates_near_zero_can_fail(tmp_path):
 
 def test_networks_with_different_blocks_have_separate_figures(tmp_path):
     trained = ([0.2, 0.5], 0.9)
-    found = {"teacher": trained, "student": trained, "ERM": ([0.1, 0.2, 0.3, 0.3, 0.3], 0.5)}
-    run = made_up(tmp_path, found | {"untrained": ([0.1, 0.2], 0.1)})
+    measured = {"teacher": trained, "student": trained, "ERM": ([0.1, 0.2, 0.3, 0.3, 0.3], 0.5)}
+    run = made_up(tmp_path, measured | {"untrained": ([0.1, 0.2], 0.1)})
     figures = EXPERIMENT.draw(run)
     assert [len(figure.panels) for figure in figures] == [2, 2, 5, 5, 1]
     assert [panel.small for panel in figures[2].panels] == [True] * 5
     assert not any(panel.small for panel in figures[0].panels)
     # The growth of a block needs the same block in the untrained network.
-    assert EXPERIMENT.claims(run)[0].found == pytest.approx(0.1)
+    assert EXPERIMENT.claims(run)[0].observed == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("preset", ["paper", "vit"])

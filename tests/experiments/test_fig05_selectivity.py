@@ -32,12 +32,12 @@ def test_meanings_follow_the_scoring_of_a_test():
 
 @given(LABELS, LABELS, st.permutations([-1, 0, 1, 2, 3, 4]), st.integers(0, 3))
 def test_balanced_sets_have_equal_class_counts(own, other, meant, seed):
-    own, other, meant = (torch.tensor(each) for each in (own, other, meant))
+    own, other, meant = (torch.tensor(mask) for mask in (own, other, meant))
     mine, theirs = alike(own, other, meant, seed=seed)
     shared = sorted({*meant[own].tolist()} & {*other.tolist()})
     for place, k in enumerate(shared):
         counts = [int((meant[own] == k).sum()), int((other == k).sum())]
-        assert [int((each == place).sum()) for each in (mine, theirs)] == [min(counts)] * 2
+        assert [int((mask == place).sum()) for mask in (mine, theirs)] == [min(counts)] * 2
         assert set(meant[own][mine == place].tolist()) == {k}
         assert set(other[theirs == place].tolist()) == {k}
     assert mine.max() == theirs.max() == len(shared) - 1
@@ -71,19 +71,19 @@ def test_rows_contain_the_selectivity_of_the_features(tmp_path):
     assert [(r["role"], r["test"]) for r in rows] == [("whole", "ID")] + [
         (role, test) for test in tests for role in ("id", "ood")
     ]
-    found = {(row["role"], row["test"]): row for row in rows}
+    by_test = {(row["role"], row["test"]): row for row in rows}
     for role, test in [("whole", shift.id_test), *(("ood", test) for test in shift.ood_tests)]:
         features = extract(zoo.network(UNTRAINED).encoder, test).double()
         means = torch.stack([features[test.y == k].mean(dim=0) for k in range(10)])
         name = "ID" if role == "whole" else test.name
         torch.testing.assert_close(arrays[f"{role}/{name}"], selectivity(means).float())
-        row = found[role, name]
+        row = by_test[role, name]
         assert row["selectivity"] == pytest.approx(float(selectivity(means).mean()))
         others = selectivity(means, against="others").mean()
         assert row["against_others"] == pytest.approx(float(others))
         assert row["images"] == len(test)
     for test in tests:
-        assert found["id", test]["images"] == found["ood", test]["images"]
+        assert by_test["id", test]["images"] == by_test["ood", test]["images"]
 
 
 def test_a_transformer_is_measured_at_every_activation_of_its_last_block():
@@ -100,11 +100,11 @@ def test_a_transformer_is_measured_at_every_activation_of_its_last_block():
     assert fig05.feature_layers(resnet8(10, width=4), images) == ["encoder"]
 
 
-def made_up(root: Path, found: dict[str, tuple[float, float]], *, signed: bool = False) -> Run:
+def made_up(root: Path, measured: dict[str, tuple[float, float]], *, signed: bool = False) -> Run:
     """A run in which networks have an ID and an OOD selectivity, a little apart in each seed."""
     config = Config(networks=SMOKE.networks, seeds=2)
     with Run.start(root, EXPERIMENT.name, config) as run:
-        for name, (own, ood) in found.items():
+        for name, (own, ood) in measured.items():
             for seed in range(2):
                 places = [("whole", "ID", own), ("id", "fog", own), ("ood", "fog", ood)]
                 rows = [

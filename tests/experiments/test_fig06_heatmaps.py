@@ -63,13 +63,15 @@ def test_heat_layers_are_the_last_block_and_the_last_finer_block():
     images = fig06.Domain("some", shown.batch)
     layers = fig06.heat_layers(model, images)
     assert layers == {"last": "network.encoder.stage3", "fine": "network.encoder.stage2"}
-    seen = fig06.observe_heat(model, images, layers)
+    observed = fig06.observe_heat(model, images, layers)
     for formula, by in ((PLUS, grad_cam_plus_plus), (PLAIN, grad_cam)):
         for where, layer in layers.items():
             alone = heat_maps(model, shown.x, layer, shown.y, formula=by)
-            torch.testing.assert_close(seen.heat[where, formula], alone)
+            torch.testing.assert_close(observed.heat[where, formula], alone)
     mask = shown.mask[:, 0] > 0.5
-    row = next(row for row in seen.heated(mask) if (row["map"], row["formula"]) == ("last", PLUS))
+    row = next(
+        row for row in observed.heated(mask) if (row["map"], row["formula"]) == ("last", PLUS)
+    )
     alone = heat_on_object(heat_maps(model, shown.x, layers["last"], shown.y), mask)
     assert row["side"] == 4
     assert row["object"] == pytest.approx(float(alone.mean()), rel=1e-5)
@@ -85,8 +87,8 @@ def test_heat_layers_of_a_network_with_one_map_size_are_equal():
             assert isinstance(convolution, nn.Conv2d)
             convolution.stride = (1, 1)
     images = fig06.Domain("some", fig06.blended(0, 0.0, n=200).batch)
-    found = fig06.heat_layers(fig06.ScoredNetwork(model, fig06.unchanged), images)
-    assert found == dict.fromkeys(("last", "fine"), "network.encoder.stage3")
+    layers = fig06.heat_layers(fig06.ScoredNetwork(model, fig06.unchanged), images)
+    assert layers == dict.fromkeys(("last", "fine"), "network.encoder.stage3")
 
 
 def test_predictions_and_heat_follow_the_scores_of_a_test():
@@ -95,13 +97,13 @@ def test_predictions_and_heat_follow_the_scores_of_a_test():
     batch = fig06.blended(0, 1.0, n=200).batch
     images = fig06.Domain("two", fig06.Batch(batch.x, batch.y % 2, batch.domain))
     judged = fig06.ScoredNetwork(network, lambda logits: logits[:, [7, 3]])
-    seen = fig06.observe_heat(judged, images, {"last": "network.encoder.stage3"})
+    observed = fig06.observe_heat(judged, images, {"last": "network.encoder.stage3"})
     columns = torch.tensor([7, 3])[images.y]
     alone = heat_maps(network, batch.x, "encoder.stage3", columns)
-    torch.testing.assert_close(seen.heat["last", PLUS], alone)
+    torch.testing.assert_close(observed.heat["last", PLUS], alone)
     with torch.no_grad():
         logits = network.eval()(batch.x)
-    assert torch.equal(seen.predicted, (logits[:, 3] > logits[:, 7]).long())
+    assert torch.equal(observed.predicted, (logits[:, 3] > logits[:, 7]).long())
 
 
 def test_eight_bit_images_stretch_values_outside_the_unit_range():
@@ -161,16 +163,16 @@ def test_claims_about_the_shift_follow_from_the_numbers(smoke, left, all_fall, l
     shares = [c for c in claims if "maps, the share" in c.says]
     assert [c.holds for c in shares] == 2 * [left["student"] <= 0.9]
     (control,) = (c for c in claims if c.says.startswith("The fall is learned"))
-    assert control.holds and control.found == pytest.approx(1.0)
-    assert falls[0].found == pytest.approx(max(left.values()))
-    assert fewest[0].found == pytest.approx(left["teacher"] - max(left["student"], left["ERM"]))
+    assert control.holds and control.observed == pytest.approx(1.0)
+    assert falls[0].observed == pytest.approx(max(left.values()))
+    assert fewest[0].observed == pytest.approx(left["teacher"] - max(left["student"], left["ERM"]))
 
 
 def test_natural_shift_ratio_is_mean_ood_over_id_for_each_seed():
-    found = [(0, "id", 4.0), (0, "ood", 1.0), (0, "ood", 3.0)]
-    found += [(1, "id", 2.0), (1, "ood", 2.0), (1, "ood", 4.0)]
+    heats = [(0, "id", 4.0), (0, "ood", 1.0), (0, "ood", 3.0)]
+    heats += [(1, "id", 2.0), (1, "ood", 2.0), (1, "ood", 4.0)]
     about = {"set": "natural", "network": "student"}
-    rows = [about | {"seed": seed, "role": role, "object": heat} for seed, role, heat in found]
+    rows = [about | {"seed": seed, "role": role, "object": heat} for seed, role, heat in heats]
     table = pandas.DataFrame(rows)
     assert fig06.under_natural_shift(table, "object").student.to_dict() == {0: 0.5, 1: 1.5}
     with pytest.raises(NotJudged, match="masks"):

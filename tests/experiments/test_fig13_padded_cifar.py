@@ -15,12 +15,12 @@ from contam.experiments.fig13_padded_cifar import (
     SCRIPT,
     SMOKE,
     Config,
+    benchmark,
     claims,
     compute,
     cropped_and_flipped,
     draw,
     network,
-    problem,
 )
 from contam.measures.feature_visualization import hue_share, redness
 from contam.rng import seeded
@@ -82,7 +82,7 @@ def test_experiment_runs_on_cifar_10_from_files(folder, tmp_path, padding):
 
 
 def test_frames_of_an_image_differ_only_in_color(folder):
-    red, gray = (problem(Config(folder=folder), frame, 0).shift for frame in ("red", "gray"))
+    red, gray = (benchmark(Config(folder=folder), frame, 0).shift for frame in ("red", "gray"))
     x, other = (shift.train[0].data.x for shift in (red, gray))
     assert len(x) == 5 * IMAGES and len(red.id_test) == IMAGES
     torch.testing.assert_close(x[:, :, 0, 0], frame_color("red").expand(len(x), 3))
@@ -92,7 +92,7 @@ def test_frames_of_an_image_differ_only_in_color(folder):
 def test_only_the_center_crop_contains_the_whole_image(folder):
     """Published: a frame of 8 pixels, a crop of 32 pixels in training, plain images in the test."""
     config = Config(folder=folder, padding="crop")
-    framed, plain = (problem(config, frame, 0).shift for frame in ("red", "none"))
+    framed, plain = (benchmark(config, frame, 0).shift for frame in ("red", "none"))
     x = framed.train[0].data.x
     assert x.shape[-2:] == (48, 48)
     torch.testing.assert_close(x[:, :, 8:-8, 8:-8], plain.train[0].data.x)
@@ -174,4 +174,4 @@ def test_without_learning_no_claim_holds(tmp_path):
     for claim in claims(run):
         assert claim.holds is False, claim
     for claim in claims(run)[1:]:
-        assert claim.found is not None and abs(claim.found) < 0.01
+        assert claim.observed is not None and abs(claim.observed) < 0.01

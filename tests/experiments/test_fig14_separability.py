@@ -32,11 +32,11 @@ class Backgrounds(nn.Module):
     def __init__(self, parts: list[Domain]) -> None:
         super().__init__()
         self.domain = torch.cat([part.origin for part in parts])
-        self.seen = 0
+        self.done = 0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.seen += len(x)
-        families = self.domain[self.seen - len(x) : self.seen]
+        self.done += len(x)
+        families = self.domain[self.done - len(x) : self.done]
         return torch.nn.functional.one_hot(families, 11).float()
 
 
@@ -67,9 +67,9 @@ def test_many_id_domains_share_one_color():
         "y": torch.tensor([1.0, 0.0]),
     }
     few = fig14.plotted(row | {"domains": ["a", "b", "c"]}, arrays)
-    assert [(each["domain"], each["class"]) for each in few] == [("a", "y"), ("c", "x")]
+    assert [(point["domain"], point["class"]) for point in few] == [("a", "y"), ("c", "x")]
     many = fig14.plotted(row | {"domains": list("abcdefgh")}, arrays)
-    assert [each["domain"] for each in many] == ["ID", "c"]
+    assert [point["domain"] for point in many] == ["ID", "c"]
 
 
 def test_the_loss_of_captions_is_the_sum_of_both_losses():
@@ -87,11 +87,11 @@ def test_the_loss_of_captions_is_the_sum_of_both_losses():
 def test_classes_of_captions_are_pairs_of_object_and_background():
     some = zoo()
     shift = some.benchmark(TEACHER).shift
-    seen = some.captions(shift)
-    assert len(seen.classes) == 90 and len(seen.train) == 9
-    for domain in seen.train:
-        assert {seen.classes[y].split(" on ")[1] for y in domain.y.tolist()} == {domain.name}
-    objects = torch.cat([domain.y for domain in seen.train]) // 9
+    captions = some.captions(shift)
+    assert len(captions.classes) == 90 and len(captions.train) == 9
+    for domain in captions.train:
+        assert {captions.classes[y].split(" on ")[1] for y in domain.y.tolist()} == {domain.name}
+    objects = torch.cat([domain.y for domain in captions.train]) // 9
     assert torch.equal(objects.bincount(), torch.full((10,), len(objects) // 10))
     elsewhere = TINY_NETWORKS.model_copy(update={"data": "pacs"})
     with pytest.raises(ValueError, match="captions exist only for shapes, not for pacs"):
@@ -140,7 +140,7 @@ def test_the_paper_preset_runs_on_pacs(tmp_path):
     assert claims[0].holds and claims[1].holds
     # Three steps on a few images teach little.
     assert all(
-        c.found is not None or "did not learn" in (c.not_judged or "") for c in claims[2:5:2]
+        c.observed is not None or "did not learn" in (c.not_judged or "") for c in claims[2:5:2]
     )
     assert "no captioned teacher" in (claims[3].not_judged or "")
     assert "too few" in (claims[-1].not_judged or "")

@@ -24,21 +24,21 @@ def test_units_are_the_positions_after_the_first_block(tmp_path):
     images = zoo.benchmark(UNTRAINED).shift.id_test
     layer = "encoder.stage1.relu2"
     batches = list(observe(zoo.network(UNTRAINED), images.batches(50), [layer], flat))
-    units = torch.cat([seen.layers[layer] for seen in batches]).double()
+    units = torch.cat([observation.layers[layer] for observation in batches]).double()
     assert row["layer"] == layer and row["units"] == units.shape[1] == 4 * 16 * 16
     torch.testing.assert_close(arrays["mean"], units.mean(dim=0).float())
     torch.testing.assert_close(arrays["active"], (units > 0).double().mean(dim=0).float())
     assert row["mean"] == pytest.approx(float(units.mean()))
     assert row["active"] == pytest.approx(float((units > 0).double().mean()))
-    hits = Hits().update(torch.cat([seen.logits for seen in batches]), images.y)
+    hits = Hits().update(torch.cat([observation.logits for observation in batches]), images.y)
     assert row["accuracy"] == hits.compute().share
 
 
-def made_up(root: Path, found: dict[str, tuple[float, float]]) -> Run:
+def made_up(root: Path, measured: dict[str, tuple[float, float]]) -> Run:
     """A run in which networks have a mean activation and an active share."""
     config = Config(networks=SMOKE.networks, seeds=2)
     with Run.start(root, EXPERIMENT.name, config) as run:
-        for name, (mean, active) in found.items():
+        for name, (mean, active) in measured.items():
             for seed in range(2):
                 row = {"network": name, "seed": seed, "units": 3, "accuracy": 0.9}
                 row |= {"mean": mean, "active": active}
@@ -68,13 +68,13 @@ def test_claims_follow_from_the_numbers(tmp_path, changed, holds):
 
 
 def test_claims_on_a_missing_network_are_not_judged(tmp_path):
-    found = {name: each for name, each in AS_PRINTED.items() if name != "ERM"}
-    run = made_up(tmp_path, found)
+    measured = {name: printed for name, printed in AS_PRINTED.items() if name != "ERM"}
+    run = made_up(tmp_path, measured)
     *_, standard, _ = EXPERIMENT.claims(run)
     assert standard.not_judged == "there is no ERM in this run"
     histograms, means = EXPERIMENT.draw(run)
     assert {row["series"] for row in histograms.rows} == {"teacher", "student"}
-    assert {row["network"] for row in means.rows} == set(found)
+    assert {row["network"] for row in means.rows} == set(measured)
     assert "teacher 70%" in EXPERIMENT.summary(run)
 
 

@@ -41,16 +41,16 @@ def made_up(root, deep=ACCURACIES, theory=LOSSES, calibrated=(), error=0.0) -> R
                 row |= {"size": 1.0, "correlation": rho, "seed": seed}
                 run.write(f"{two_layer_part(1.0, rho)}/seed{seed}", [row])
             for cell in deep_cells(CONFIG):
-                found = deep[cell.contrast, cell.correlation]
+                accuracies = deep[cell.contrast, cell.correlation]
                 rows = [
                     cell._asdict()
                     | {"seed": seed, "state": state, "early": 0.5}
-                    | dict(zip(("id", "randomized", "reversed"), found, strict=False))
+                    | dict(zip(("id", "randomized", "reversed"), accuracies, strict=False))
                     | {"depth": value}
                     for state, value in (
                         ("untrained", 3.0),
                         ("calibrated", dict(calibrated).get(cell[:2], 3.0)),
-                        ("trained", found[3] + 0.001 * seed),
+                        ("trained", accuracies[3] + 0.001 * seed),
                     )
                 ]
                 run.write(cell.part(seed), rows, {"pictures": torch.zeros(2, 2, 3, 32, 16)})
@@ -80,7 +80,7 @@ def test_claims_follow_from_the_numbers(tmp_path, deep, theory, fails):
 def test_of_two_untrained_networks_the_claims_subtract_the_stricter(tmp_path):
     # Calibrated, an untrained network decides the easy shortcut 2 probes earlier, too.
     claims = EXPERIMENT.claims(made_up(tmp_path, calibrated={(1.0, 1.0): 1.0}))
-    assert claims[8].found == pytest.approx(1.0, abs=0.01) and not claims[8].holds
+    assert claims[8].observed == pytest.approx(1.0, abs=0.01) and not claims[8].holds
     assert claims[7].holds and claims[10].holds
 
 
@@ -96,7 +96,7 @@ def test_the_error_of_the_prediction_is_judged_where_two_layer_networks_learned(
 
     assert judged("near", error=0.02).holds
     far = judged("far", error=-0.1)
-    assert far.holds is False and far.found == pytest.approx(0.1)
+    assert far.holds is False and far.observed == pytest.approx(0.1)
     untrained = judged("null", theory=dict.fromkeys(LOSSES, (1.0, 1.0, 1.0)))
     assert untrained.not_judged == "a two-layer network did not learn"
 

@@ -94,7 +94,7 @@ def test_student_and_standard_network_have_equal_initial_weights(tmp_path):
         }
     )
     zoo = trained(tmp_path, STUDENT, ERM, config=still)
-    student, standard = (zoo.network(each).encoder for each in (STUDENT, ERM))
+    student, standard = (zoo.network(name).encoder for name in (STUDENT, ERM))
     for mine, other in zip(student.parameters(), standard.parameters(), strict=True):
         torch.testing.assert_close(mine, other, rtol=0, atol=1e-9)
 
@@ -315,7 +315,7 @@ def test_the_calibrated_control_has_the_untrained_weights_and_statistics_of_the_
     for one, other in zip(drawn.parameters(), calibrated.parameters(), strict=True):
         assert torch.equal(one, other)
     x = torch.cat([domain.data.x for domain in zoo.benchmark(UNTRAINED).shift.train])
-    seen: dict[torch.nn.Module, tuple[torch.Tensor, torch.Tensor]] = {}
+    moments: dict[torch.nn.Module, tuple[torch.Tensor, torch.Tensor]] = {}
     for network in (drawn, calibrated):
         norm = next(m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d))
         kept: list[torch.Tensor] = []
@@ -327,11 +327,11 @@ def test_the_calibrated_control_has_the_untrained_weights_and_statistics_of_the_
         with torch.no_grad():
             network(x)
         handle.remove()
-        seen[network] = kept[0].mean((0, 2, 3)), kept[0].std((0, 2, 3))
-    means, spreads = seen[calibrated]
+        moments[network] = kept[0].mean((0, 2, 3)), kept[0].std((0, 2, 3))
+    means, spreads = moments[calibrated]
     torch.testing.assert_close(means, torch.zeros_like(means), rtol=0, atol=0.02)
     torch.testing.assert_close(spreads, torch.ones_like(spreads), rtol=0.02, atol=0.02)
-    assert (seen[drawn][1] - 1).abs().max() > 0.1
+    assert (moments[drawn][1] - 1).abs().max() > 0.1
 
 
 SCRIPT = """

@@ -16,10 +16,10 @@ SHORT = {"fig03_two_layer", "fig10_activations"}
 @pytest.mark.parametrize(
     "experiment",
     [
-        pytest.param(each, marks=() if each.name in SHORT else pytest.mark.slow)
-        for each in EXPERIMENTS
+        pytest.param(experiment, marks=() if experiment.name in SHORT else pytest.mark.slow)
+        for experiment in EXPERIMENTS
     ],
-    ids=lambda each: each.name,
+    ids=lambda experiment: experiment.name,
 )
 def test_no_claim_about_learning_holds_without_learning(experiment, shared_runs):
     """Claims that other settings leave unjudged count by their numbers.
@@ -29,13 +29,15 @@ def test_no_claim_about_learning_holds_without_learning(experiment, shared_runs)
     run = shared_runs.run(experiment, experiment.null(experiment.presets["smoke"]))
     claims = [claim for claim in experiment.claims(run) if claim.about_learning]
     assert any(c.in_range is False or "did not learn" in str(c.not_judged) for c in claims)
-    held = [f"{c.quantity}: {c.found}, expected {c.expected_range}" for c in claims if c.in_range]
+    held = [
+        f"{c.quantity}: {c.observed}, expected {c.expected_range}" for c in claims if c.in_range
+    ]
     assert not held, "\n".join(held)
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda each: each.name)
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda one: one.name)
 def test_every_step_size_of_a_null_config_is_tiny(experiment):
-    config, null = (each.model_dump(mode="json") for each in (
+    config, null = (one.model_dump(mode="json") for one in (
         experiment.presets["smoke"], experiment.null(experiment.presets["smoke"])
     ))  # fmt: skip
     before, after = step_sizes(config), step_sizes(null)
@@ -47,15 +49,15 @@ def step_sizes(fields, path=""):
     """Every step size of the networks' training by its place in a config."""
     if not isinstance(fields, dict):
         return {}
-    found = {}
+    sizes = {}
     for name, value in fields.items():
         place = f"{path}/{name}"
         if name.endswith("step_size") and name != "visualization_step_size":
-            found[place] = value
+            sizes[place] = value
         elif name == "step_sizes":
-            found |= {f"{place}/{k}": size for k, size in enumerate(value)}
-        found |= step_sizes(value, place)
-    return found
+            sizes |= {f"{place}/{k}": size for k, size in enumerate(value)}
+        sizes |= step_sizes(value, place)
+    return sizes
 
 
 def test_a_claim_that_cannot_fail_is_noticed(tmp_path):
@@ -66,7 +68,7 @@ def test_a_claim_that_cannot_fail_is_noticed(tmp_path):
     results = TwoLayerResults(run)
     assert replace(statement, given=None).judge(results).in_range
     guarded = statement.judge(results)
-    assert guarded.found is None and "did not learn" in (guarded.not_judged or "")
+    assert guarded.observed is None and "did not learn" in (guarded.not_judged or "")
 
 
 def test_networks_whose_weights_come_from_files_have_no_null_run():

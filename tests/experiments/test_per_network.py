@@ -41,10 +41,10 @@ def some(n: int = 2 * BATCH + 10) -> Domain:
 
 def test_one_labeling_gives_the_profile_of_the_classes():
     model, images = resnet8(3, width=4), some()
-    (found,) = profiled(model, images, LAYERS, [images.y])
+    (profiles,) = profiled(model, images, LAYERS, [images.y])
     alone = class_profiles(model, images, LAYERS, classes=3).layers
     for layer in LAYERS:
-        for mine, other in zip(found[layer], alone[layer], strict=True):
+        for mine, other in zip(profiles[layer], alone[layer], strict=True):
             torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-12)
 
 
@@ -53,7 +53,7 @@ def test_every_labeling_gives_the_profile_of_its_examples():
     model, images = resnet8(3, width=4), some()
     late = torch.where(torch.arange(len(images)) >= BATCH, images.y, -1)
     pair = torch.tensor([1, -1, 0])[images.y]
-    for found, counting in zip(
+    for profiles, counting in zip(
         profiled(model, images, LAYERS, [late, pair]), (late, pair), strict=True
     ):
         kept = counting >= 0
@@ -61,9 +61,9 @@ def test_every_labeling_gives_the_profile_of_its_examples():
         picked = Domain("picked", Batch(x, counting[kept], domain))
         alone = class_profiles(model, picked, LAYERS, classes=int(counting.max()) + 1).layers
         for layer in LAYERS:
-            torch.testing.assert_close(found[layer].means, alone[layer].means)
-            torch.testing.assert_close(found[layer].rates, alone[layer].rates)
-            assert torch.equal(found[layer].counts, torch.bincount(counting[kept]))
+            torch.testing.assert_close(profiles[layer].means, alone[layer].means)
+            torch.testing.assert_close(profiles[layer].rates, alone[layer].rates)
+            assert torch.equal(profiles[layer].counts, torch.bincount(counting[kept]))
 
 
 def test_a_labeling_with_a_gap_is_rejected():

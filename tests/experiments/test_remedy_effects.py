@@ -42,7 +42,7 @@ def results_of(changes, *, own: float = 0.9) -> RemedyResults:
 
 
 def statement(quantity: str):
-    (one,) = (each for each in STATEMENTS if quantity in each.quantity)
+    (one,) = (one_statement for one_statement in STATEMENTS if quantity in one_statement.quantity)
     return one
 
 

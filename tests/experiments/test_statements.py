@@ -22,8 +22,8 @@ def in_tables(value: object) -> Iterator[tuple[str, Range]]:
         case Mapping():
             yield from in_tables(tuple(value.values()))
         case Sequence():
-            for each in value:
-                yield from in_tables(each)
+            for item in value:
+                yield from in_tables(item)
 
 
 def literals(text: str) -> Iterator[tuple[str, Range]]:
@@ -45,20 +45,20 @@ def literals(text: str) -> Iterator[tuple[str, Range]]:
                 yield str(says), (low, high, bool(every))
 
 
-def conflicts(found: Sequence[tuple[str, Range]]) -> set[str]:
+def conflicts(ranges_by_sentence: Sequence[tuple[str, Range]]) -> set[str]:
     """Sentences with more than one range."""
-    ranges = dict(found)
-    return {says for says, range_ in found if ranges[says] != range_}
+    ranges = dict(ranges_by_sentence)
+    return {says for says, range_ in ranges_by_sentence if ranges[says] != range_}
 
 
 def test_equal_sentences_have_equal_ranges():
-    found = []
+    sentences = []
     for name, module in list(sys.modules.items()):
         if name.startswith(contam.experiments.__name__) and module.__file__:
-            found += in_tables([v for v in vars(module).values() if not isinstance(v, str)])
-            found += literals(Path(module.__file__).read_text(encoding="utf-8"))
-    assert len(set(found)) > 200
-    assert not conflicts(found)
+            sentences += in_tables([v for v in vars(module).values() if not isinstance(v, str)])
+            sentences += literals(Path(module.__file__).read_text(encoding="utf-8"))
+    assert len(set(sentences)) > 200
+    assert not conflicts(sentences)
 
 
 def test_two_ranges_of_a_sentence_are_noticed():

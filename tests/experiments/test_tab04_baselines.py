@@ -19,11 +19,11 @@ from contam.data import pacs
 from contam.experiments import named
 from contam.experiments.support.model_zoo import STORE
 from contam.experiments.tab04_baselines import trainings
+from contam.experiments.tab04_baselines.benchmarks import BaselineNetworks, read_benchmark
 from contam.experiments.tab04_baselines.claims import claims
 from contam.experiments.tab04_baselines.evaluation import evaluate
 from contam.experiments.tab04_baselines.experiment import BY_NAME, SMOKE, cells_of
 from contam.experiments.tab04_baselines.methods import METHODS, PAPER, find_method
-from contam.experiments.tab04_baselines.problems import BaselineNetworks, read_problem
 from contam.experiments.tab04_baselines.results import Config, comparison, read_results
 from contam.experiments.tab04_baselines.trainings import settings_of
 from contam.models.classifier import Classifier
@@ -75,21 +75,21 @@ def test_pooled_sampling_draws_as_many_images_from_all_domains_together(tmp_path
         return {"risk": algorithm.network(batches[0].x).sum() * 0}
 
     monkeypatch.setattr(trainings.ChangedERM, "losses", losses)
-    problem = read_problem("shapes", TINY, trial=0)
-    small = problem.train[0].inner
-    uneven = DomainSplit(small.pick(torch.arange(4)), problem.train[0].held_out)
-    problem = replace(problem, train=(uneven, *problem.train[1:]))
+    benchmark = read_benchmark("shapes", TINY, trial=0)
+    small = benchmark.train[0].inner
+    uneven = DomainSplit(small.pick(torch.arange(4)), benchmark.train[0].held_out)
+    benchmark = replace(benchmark, train=(uneven, *benchmark.train[1:]))
     networks = TINY.model_copy(update={"steps": 8, "report_every": 8})
     cell = trainings.TrainingCell(METHODS["pooled sampling"], 0)
     with Run.start(tmp_path, "store", networks) as store:
-        assert list(trainings.train_cell(cell, problem, networks, store, trial=0))
+        assert list(trainings.train_cell(cell, benchmark, networks, store, trial=0))
         (batches,) = steps.values()
         assert [len(batch.y) for batch in batches] == [4 * 4] * 8
         domain = torch.cat([batch.domain for batch in batches])
         assert 0 < int((domain == small.origin[0]).sum()) <= 2 * 4  # of two epochs of 124 images
         few = networks.model_copy(update={"batch_size": 50})
         cell = trainings.TrainingCell(METHODS["pooled sampling"], 1)
-        list(trainings.train_cell(cell, problem, few, store, trial=0))
+        list(trainings.train_cell(cell, benchmark, few, store, trial=0))
         (row,) = store.read(cell.part)
     assert row["reason"] == "a minibatch of 200 needs more than 124 training images"
 
@@ -111,27 +111,29 @@ def test_weight_interpolation_is_the_mean_of_the_teacher_and_its_fine_tuned_weig
         {name: (value + tuned[name]) / 2 if value.is_floating_point() else tuned[name]
          for name, value in teacher.items()}
     )  # fmt: skip
-    problem = read_problem("shapes", TINY, trial=0)
-    by_hand = [row for row in evaluate(network.eval(), problem) if row["what"] == "accuracy"]
+    benchmark = read_benchmark("shapes", TINY, trial=0)
+    by_hand = [row for row in evaluate(network.eval(), benchmark) if row["what"] == "accuracy"]
     stored = [r for r in store.read("weight_interpolation/draw0") if r["what"] == "accuracy"]
     assert [row["accuracy"] for row in by_hand] == [row["accuracy"] for row in stored]
 
 
 def test_the_embedded_benchmark_is_split_by_family_and_its_tests_are_not_trained_on():
-    problem = read_problem("shapes", TINY, trial=1)
-    assert [split.inner.name for split in problem.train] == [
+    benchmark = read_benchmark("shapes", TINY, trial=1)
+    assert [split.inner.name for split in benchmark.train] == [
         "gradient",
         "clouds",
         "stripes",
         "photo",
     ]
-    assert [len(split.inner) for split in problem.tests] == [16] * 5
-    shift = problem.shift("clouds")
+    assert [len(split.inner) for split in benchmark.tests] == [16] * 5
+    shift = benchmark.shift("clouds")
     assert [domain.name for domain in shift.train] == ["gradient", "stripes", "photo"]
-    for plain, masked in zip(problem.train, problem.masked, strict=True):
+    for plain, masked in zip(benchmark.train, benchmark.masked, strict=True):
         assert torch.equal(plain.inner.data.x, masked.data.x[:, :3])
-    again, other = (read_problem("shapes", TINY, trial=k).train[0].inner.data for k in (1, 2))
-    assert torch.equal(again.x, problem.train[0].inner.data.x) and not torch.equal(again.x, other.x)
+    again, other = (read_benchmark("shapes", TINY, trial=k).train[0].inner.data for k in (1, 2))
+    assert torch.equal(again.x, benchmark.train[0].inner.data.x) and not torch.equal(
+        again.x, other.x
+    )
 
 
 @pytest.mark.parametrize(
@@ -145,7 +147,7 @@ def test_the_embedded_benchmark_is_split_by_family_and_its_tests_are_not_trained
 def test_small_folders_of_published_layouts_lack_classes_or_domains(tmp_path, kind, line):
     root = getattr(trees, kind)(tmp_path)
     with pytest.raises(ValueError, match=line):
-        read_problem(kind, TINY.model_copy(update={"folder": root, "side": 8}), trial=0)
+        read_benchmark(kind, TINY.model_copy(update={"folder": root, "side": 8}), trial=0)
 
 
 def test_a_published_layout_runs_to_the_table(tmp_path):
@@ -206,10 +208,10 @@ def own_folder(
 
 
 def test_images_of_training_domains_are_augmented_and_held_out_ones_are_not(tmp_path):
-    problem = read_problem("folder", own_folder(tmp_path), trial=0)
-    assert [split.inner.name for split in problem.train] == ["art", "photo"]
-    assert all(split.inner.augments and not split.held_out.augments for split in problem.train)
-    assert not problem.tests[0].inner.augments
+    benchmark = read_benchmark("folder", own_folder(tmp_path), trial=0)
+    assert [split.inner.name for split in benchmark.train] == ["art", "photo"]
+    assert all(split.inner.augments and not split.held_out.augments for split in benchmark.train)
+    assert not benchmark.tests[0].inner.augments
 
 
 @pytest.mark.parametrize(
@@ -222,18 +224,18 @@ def test_images_of_training_domains_are_augmented_and_held_out_ones_are_not(tmp_
 def test_missing_domains_are_named(tmp_path, domains, ood, line):
     networks = own_folder(tmp_path, domains).model_copy(update={"ood": ood})
     with pytest.raises(ValueError, match=line):
-        read_problem("folder", networks, trial=0)
+        read_benchmark("folder", networks, trial=0)
 
 
 def test_the_budget_sets_step_sizes_and_scales_numbers_of_steps():
-    problem = read_problem("shapes", TINY, trial=0)
+    benchmark = read_benchmark("shapes", TINY, trial=0)
     budget = TINY.model_copy(update={"steps": 500, "step_size": 5e-3, "batch_size": 7})
     for name, algorithm in ALGORITHMS.items():
         default = algorithm.Settings()
-        found = settings_of(algorithm, problem, budget, trial=0, draw=0)
-        assert found.step_size == pytest.approx(5e-3) and found.batch_size == 7
+        settings = settings_of(algorithm, benchmark, budget, trial=0, draw=0)
+        assert settings.step_size == pytest.approx(5e-3) and settings.batch_size == 7
         for field in type(default).model_fields:
-            value, now = getattr(default, field), getattr(found, field)
+            value, now = getattr(default, field), getattr(settings, field)
             if field.endswith("anneal_steps") or field == "average_from":
                 assert now == value // 10, (name, field)
             elif field == "context_width":
@@ -243,18 +245,18 @@ def test_the_budget_sets_step_sizes_and_scales_numbers_of_steps():
 
 
 def test_without_a_budget_of_ours_the_settings_are_those_of_the_search():
-    problem = read_problem("shapes", TINY, trial=0)
+    benchmark = read_benchmark("shapes", TINY, trial=0)
     for algorithm in ALGORITHMS.values():
-        found = settings_of(algorithm, problem, BaselineNetworks(), trial=1, draw=2)
-        assert found == algorithm.Settings.draw(trial=1, draw=2)
+        settings = settings_of(algorithm, benchmark, BaselineNetworks(), trial=1, draw=2)
+        assert settings == algorithm.Settings.draw(trial=1, draw=2)
 
 
 def test_a_network_that_ignores_the_background_has_no_background_effect():
     """The logits depend on the label alone, which the network reads from the noiseless object."""
-    problem = read_problem("shapes", TINY, trial=0)
+    benchmark = read_benchmark("shapes", TINY, trial=0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
     nn.init.zeros_(network[1].weight)  # type: ignore[arg-type]
-    rows = evaluate(network, problem)
+    rows = evaluate(network, benchmark)
     (contamination,) = (row for row in rows if row["what"] == "contamination")
     assert contamination["interchange"] == 0
     roles = pandas.DataFrame(rows).groupby("role").size().to_dict()
@@ -262,9 +264,11 @@ def test_a_network_that_ignores_the_background_has_no_background_effect():
 
 
 def test_leaving_domains_out_adds_a_training_for_each():
-    problem = read_problem("shapes", TINY, trial=0)
+    benchmark = read_benchmark("shapes", TINY, trial=0)
     config = SMOKE.model_copy(update={"draws": 2, "leave_one_out": True})
-    cells = cells_of(config, [METHODS[name] for name in ("ERM", "fresh head", "teacher")], problem)
+    cells = cells_of(
+        config, [METHODS[name] for name in ("ERM", "fresh head", "teacher")], benchmark
+    )
     counts = pandas.Series([cell.method.name for cell in cells]).value_counts().to_dict()
     assert counts == {"ERM": 2 * 5, "fresh head": 2, "teacher": 1}
 
@@ -555,7 +559,7 @@ def test_claims_compare_the_trials_that_both_methods_have(tmp_path):
     }
     judged = claims(stored_run(tmp_path, config, cells))
     (claim,) = (c for c in judged if c.quantity.endswith("distillation minus ERM"))
-    assert claim.found == pytest.approx(0.1) and claim.n == 1
+    assert claim.observed == pytest.approx(0.1) and claim.n == 1
 
 
 def test_trainings_and_repairs_measure_their_cost_with_the_same_clock(tmp_path, monkeypatch):

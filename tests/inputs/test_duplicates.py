@@ -140,7 +140,7 @@ def test_an_audit_says_it_after_its_pass(form, tmp_path, monkeypatch):
     if "memory" in form:
         monkeypatch.setattr("contam.inputs.tables.MAX_BYTES", 1)
     ready = prepare(model, id=own, ood=new, reference=None)
-    for some in (ready.subject.id, *ready.subject.ood):
+    for some in (ready.inputs.id, *ready.inputs.ood):
         for _ in some.domain.batches(16):
             pass
     assert any("in the same order, changed" in note for note in ready.notes)

@@ -129,9 +129,9 @@ def folder(tmp_path_factory):
 
 
 def observed(data) -> dict[str, torch.Tensor]:
-    seen = list(observe(network(), data, ["1"], "moments", batch_size=20))
-    logits = torch.cat([observation.logits for observation in seen])
-    layers = torch.cat([observation.layers["1"] for observation in seen])
+    observations = list(observe(network(), data, ["1"], "moments", batch_size=20))
+    logits = torch.cat([observation.logits for observation in observations])
+    layers = torch.cat([observation.layers["1"] for observation in observations])
     return {"logits": logits, "layers": layers}
 
 
@@ -255,14 +255,14 @@ def test_files_give_the_same_numbers(folder, form, function):
 
 def public_functions() -> set[str]:
     """Public functions with a parameter for data of any form."""
-    found = set()
+    functions = set()
     for name in contam.__all__:
         function = getattr(contam, name)
         if inspect.isfunction(function):
             hints = inspect.signature(function).parameters.values()
             if any(p.annotation in (Any, "Any") and p.name in DATA for p in hints):
-                found.add(name)
-    return found
+                functions.add(name)
+    return functions
 
 
 def test_the_table_has_every_public_function_that_takes_data():
@@ -275,7 +275,7 @@ def test_the_ood_set_of_an_audit_takes_every_form(form):
     prepared = prepare(
         network(), id=domain(), ood=FORMS[form](), reference=None, control=False, classes=NAMES
     )
-    (shifted,) = prepared.subject.ood
+    (shifted,) = prepared.inputs.ood
     torch.testing.assert_close(shifted.domain.data.x, X)
 
 
@@ -311,9 +311,9 @@ def test_a_domain_is_returned_unchanged():
 
 def test_a_loader_keeps_its_own_order_and_batches():
     loader = DataLoader(TensorDataset(X, Y), batch_size=20, sampler=list(range(N))[::-1])
-    seen = list(observe(network(), loader, ()))
-    assert [len(observation.batch.y) for observation in seen] == [20, 20, 8]
-    assert torch.equal(torch.cat([observation.batch.y for observation in seen]), Y.flip(0))
+    observations = list(observe(network(), loader, ()))
+    assert [len(observation.batch.y) for observation in observations] == [20, 20, 8]
+    assert torch.equal(torch.cat([observation.batch.y for observation in observations]), Y.flip(0))
 
 
 def test_a_shuffled_loader_preserves_the_random_state():

@@ -189,9 +189,9 @@ def test_groups_follow_the_examples(budget):
     columns = torch.stack([HALVES, torch.arange(N) % 3], 1)
     data = read_set((torch.arange(float(N))[:, None], Y, columns), budget=budget)
     some = data.pick(torch.tensor([3, 1]))
-    for each in (data, some):
-        numbers = each.domain.data.x[:, 0].int() % 3
-        assert each.groups == {"column 1": [str(k) for k in numbers.tolist()]}
+    for some_data in (data, some):
+        numbers = some_data.domain.data.x[:, 0].int() % 3
+        assert some_data.groups == {"column 1": [str(k) for k in numbers.tolist()]}
 
 
 def test_domains_that_are_declared_are_kept_even_if_they_are_unique():

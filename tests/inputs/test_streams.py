@@ -122,7 +122,7 @@ def test_one_form_means_the_same_for_id_and_ood(case):
     assert len(named_sets(data)) == 1
     model = nn.Linear(2, 3)
     ready = prepare(model, id=(X, Y), ood=data, reference=None, control=False)
-    (ood,) = ready.subject.ood
+    (ood,) = ready.inputs.ood
     assert ood.name == "OOD" and firsts(ood.domain.data.x) == list(range(N))
 
 
@@ -314,7 +314,7 @@ def test_bytes_are_shares_in_every_function(form):
     monitor = contam.watch(model, data, show=False, per_class=2)
     assert not monitor.snapshots[0].left_out
     ready = prepare(model, id=data, reference=None)
-    torch.testing.assert_close(ready.subject.id.domain.data.x, images.float() / 255)
+    torch.testing.assert_close(ready.inputs.id.domain.data.x, images.float() / 255)
 
 
 def test_readers_survive_a_spawned_worker():

@@ -160,15 +160,15 @@ def test_paired_intervals_hold_the_true_difference_as_often_as_they_say(shares):
 def test_the_mean_change_of_one_set_is_the_paired_change(counts):
     gained, n = counts
     changes = torch.tensor([1.0] * gained + [0.0] * (n - gained) + [-1.0] * 3)
-    found = mean_change([changes])
-    assert found.value == pytest.approx((gained - 3) / (n + 3))
-    assert (found.low, found.high) == pytest.approx(paired_change(gained, 3, n + 3))
+    change = mean_change([changes])
+    assert change.value == pytest.approx((gained - 3) / (n + 3))
+    assert (change.low, change.high) == pytest.approx(paired_change(gained, 3, n + 3))
 
 
 def test_unchanged_examples_have_an_interval_wider_than_0():
     for sets in ([20], [20, 20], [20, 50]):
-        found = mean_change([torch.zeros(n) for n in sets])
-        assert found.low < 0 == found.value < found.high
+        change = mean_change([torch.zeros(n) for n in sets])
+        assert change.low < 0 == change.value < change.high
     with pytest.raises(ValueError, match=r"sets of \[3, 0\]"):
         mean_change([torch.zeros(3), torch.zeros(0)])
 
@@ -184,8 +184,8 @@ def test_mean_changes_hold_the_true_change_as_often_as_they_say(rates, sets, net
     gained, lost = drawn < rates[0], drawn > 1 - rates[1]
     held = 0
     for changes in (gained.double() - lost.double()).mean(2):
-        found = mean_change(list(changes))
-        held += found.low <= rates[0] - rates[1] <= found.high
+        change = mean_change(list(changes))
+        held += change.low <= rates[0] - rates[1] <= change.high
     # Three standard errors below 95 %.
     assert held / repetitions > 0.95 - 3 * (0.95 * 0.05 / repetitions) ** 0.5
 

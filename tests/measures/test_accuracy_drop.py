@@ -21,32 +21,32 @@ def answers(both: int, lost: int, gained: int, neither: int) -> tuple[Tensor, Te
 
 
 def test_accuracy_drop_by_hand():
-    found = accuracy_drop(*answers(1, 2, 1, 0))
-    assert found.value == 0.25 and found.low < 0.25 < found.high
+    drop = accuracy_drop(*answers(1, 2, 1, 0))
+    assert drop.value == 0.25 and drop.low < 0.25 < drop.high
 
 
 @pytest.mark.parametrize("n", [1, 20, 1000])
 def test_the_interval_has_positive_width_without_changed_predictions(n):
     """Then the score equation is n d^2 = z^2 d (1 - d)."""
-    found = accuracy_drop(*answers(n, 0, 0, n))
+    drop = accuracy_drop(*answers(n, 0, 0, n))
     end = Z**2 / (2 * n + Z**2)
-    assert (found.value, found.low, found.high) == pytest.approx((0, -end, end))
+    assert (drop.value, drop.low, drop.high) == pytest.approx((0, -end, end))
 
 
 def test_the_interval_approaches_the_paired_normal_interval():
     n = 40_000
     before, after = answers(n - 4000, 2500, 1500, 0)
     half = Z * float((before.double() - after.double()).std()) / math.sqrt(n)
-    found = accuracy_drop(before, after)
-    assert (found.low, found.high) == pytest.approx((0.025 - half, 0.025 + half), abs=0.01 * half)
+    drop = accuracy_drop(before, after)
+    assert (drop.low, drop.high) == pytest.approx((0.025 - half, 0.025 + half), abs=0.01 * half)
 
 
 @given(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(1, 9))
 def test_exchanging_before_and_after_reverses_the_interval(both, lost, gained, neither):
-    found = accuracy_drop(*answers(both, lost, gained, neither))
+    drop = accuracy_drop(*answers(both, lost, gained, neither))
     other = accuracy_drop(*answers(both, gained, lost, neither))
-    assert (found.low, found.high) == pytest.approx((-other.high, -other.low), abs=1e-6)
-    assert -1 <= found.low <= found.value <= found.high <= 1
+    assert (drop.low, drop.high) == pytest.approx((-other.high, -other.low), abs=1e-6)
+    assert -1 <= drop.low <= drop.value <= drop.high <= 1
 
 
 def test_a_total_drop_reaches_the_end_of_the_range():
@@ -64,8 +64,8 @@ def test_the_interval_covers_the_true_difference(shares):
         for j in range(n + 1 - i):
             weight = multinomial.pmf([i, j, n - i - j], n, [lost, gained, 1 - lost - gained])
             if weight > 1e-7:
-                found = accuracy_drop(*answers(n - i - j, i, j, 0))
-                covered += weight * (found.low <= lost - gained <= found.high)
+                drop = accuracy_drop(*answers(n - i - j, i, j, 0))
+                covered += weight * (drop.low <= lost - gained <= drop.high)
     assert covered > 0.93
 
 

@@ -29,8 +29,8 @@ def test_the_rate_counts_examples_and_positions():
     y = torch.randint(3, (30,), generator=generator)
     domain = Domain("d", Batch(x, y, torch.zeros_like(y)))
     table = ClassMeans(classes=3, neurons=2)
-    for seen in observe(nn.Sequential(nn.ReLU()), domain.batches(7), ["0"], rate_over_space):
-        table.update(seen.layers["0"], seen.batch.y)
+    for observation in observe(nn.Sequential(nn.ReLU()), domain.batches(7), ["0"], rate_over_space):
+        table.update(observation.layers["0"], observation.batch.y)
     for c in range(3):
         for channel in range(2):
             before = x[y == c, channel].flatten().tolist()

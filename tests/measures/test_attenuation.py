@@ -73,9 +73,9 @@ def test_a_background_that_adds_a_constant_attenuates_nothing(seed):
 @given(SEEDS, st.floats(-1, 2))
 def test_attenuation_is_one_minus_the_gain_and_exceeds_one_for_swapped_classes(seed, gain):
     means = noise64(5, 7, seed=seed)
-    found = plain(means, gain * means + 3)
-    assert found == pytest.approx(1 - gain)
-    assert (found > 1) == (gain < 0) or abs(gain) < 1e-9
+    attenuation = plain(means, gain * means + 3)
+    assert attenuation == pytest.approx(1 - gain)
+    assert (attenuation > 1) == (gain < 0) or abs(gain) < 1e-9
 
 
 def test_a_shifted_background_lowers_the_response_of_a_relu_and_not_of_a_linear_neuron():
@@ -89,10 +89,10 @@ def test_a_shifted_background_lowers_the_response_of_a_relu_and_not_of_a_linear_
 @given(SEEDS)
 def test_the_slope_of_a_neuron_agrees_with_scipy(seed):
     id_means, new_means = noise64(6, 4, seed=seed), noise64(6, 4, seed=seed + 1)
-    found = by_neuron(id_means, new_means)
+    attenuation = by_neuron(id_means, new_means)
     for j in range(4):
         line: Any = linregress(id_means[:, j].numpy(), new_means[:, j].numpy())
-        assert found[j].item() == pytest.approx(1 - line.slope)
+        assert attenuation[j].item() == pytest.approx(1 - line.slope)
 
 
 @given(SEEDS, st.floats(0.1, 10))
@@ -108,8 +108,8 @@ def test_a_layer_is_the_mean_of_its_neurons_weighted_by_their_profiles(seed, fac
 def test_a_neuron_without_a_profile_has_no_attenuation():
     means = torch.full((6, 2), 0.1, dtype=torch.float64)
     means[0, 0] = 1
-    found = by_neuron(means, means)
-    assert found[0].item() == pytest.approx(0, abs=1e-12) and found[1].isnan()
+    attenuation = by_neuron(means, means)
+    assert attenuation[0].item() == pytest.approx(0, abs=1e-12) and attenuation[1].isnan()
     assert torch.tensor(plain(means[:, 1:], means[:, 1:])).isnan()
 
 
@@ -120,11 +120,11 @@ def test_attenuation_and_loss_of_each_neuron_by_hand():
     new = ClassMeans(2, 3).update(
         torch.tensor([[0.75, 1.25, 0.0]] * 4 + [[-0.25, 0.0, 1.0]]), torch.tensor([0] * 4 + [1])
     )
-    found = neuron_attenuation(own, new)
-    assert found.attenuation[[0, 2]].tolist() == pytest.approx([0.5, 2.0])
-    assert found.attenuation[1].isnan()
+    estimate = neuron_attenuation(own, new)
+    assert estimate.attenuation[[0, 2]].tolist() == pytest.approx([0.5, 2.0])
+    assert estimate.attenuation[1].isnan()
     # Squared profiles are 2, 0 and 1/2; half of the first and twice the last are lost.
-    assert found.loss[[0, 2]].tolist() == pytest.approx([1 / (2.5 / 3), 1 / (2.5 / 3)])
+    assert estimate.loss[[0, 2]].tolist() == pytest.approx([1 / (2.5 / 3), 1 / (2.5 / 3)])
 
 
 def test_noise_is_removed_from_the_profile_of_a_neuron_and_of_a_layer():
@@ -146,18 +146,18 @@ def test_without_noise_the_value_and_its_ends_are_exact():
         sampled(0, per_class=4, gain=1, spread=0),
         sampled(1, per_class=4, gain=0.3, spread=0),
     )
-    found = class_profile_attenuation(accumulated(*own), accumulated(*new))
-    assert (found.value, found.low, found.high) == pytest.approx((0.7,) * 3, abs=1e-6)
+    estimate = class_profile_attenuation(accumulated(*own), accumulated(*new))
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((0.7,) * 3, abs=1e-6)
 
 
 def test_noise_does_not_bias_the_value_and_intervals_cover_it():
-    uncorrected, found = [], []
+    uncorrected, estimates = [], []
     for seed in range(60):
         own = accumulated(*sampled(2 * seed, per_class=60, gain=1))
         new = accumulated(*sampled(2 * seed + 1, per_class=60, gain=0.6))
-        found.append(class_profile_attenuation(own, new))
+        estimates.append(class_profile_attenuation(own, new))
         uncorrected.append(class_profile_attenuation(own, new, noise_corrected=False).value)
-    values = np.array([one.value for one in found])
+    values = np.array([one.value for one in estimates])
     # Four standard errors of the mean, and the bias of a quotient, which is its variance or less.
     margin = 4 * values.std() / 60**0.5 + values.var()
     assert values.mean() == pytest.approx(0.4, abs=margin)
@@ -168,14 +168,14 @@ def test_noise_does_not_bias_the_value_and_intervals_cover_it():
     assert np.mean(uncorrected) == pytest.approx(expected, abs=margin)
     assert expected - 0.4 > 2 * margin
     # 95 % of 60, less four standard errors.
-    assert np.mean([one.low < 0.4 < one.high for one in found]) > 0.84
+    assert np.mean([one.low < 0.4 < one.high for one in estimates]) > 0.84
 
 
 def test_altered_copies_share_their_noise_which_needs_no_correction():
     values, y = sampled(0, per_class=4, gain=1, spread=3.0)
     own, new = accumulated(values, y), accumulated(0.5 * values, y)
-    found = class_profile_attenuation(own, new, paired=True)
-    assert (found.value, found.low, found.high) == pytest.approx((0.5,) * 3)
+    estimate = class_profile_attenuation(own, new, paired=True)
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((0.5,) * 3)
 
 
 def test_only_classes_in_both_tables_are_compared():
@@ -193,17 +193,17 @@ def test_only_classes_in_both_tables_are_compared():
 
 def test_a_profile_of_noise_alone_has_no_value():
     values, y = sampled(0, per_class=3, gain=0)
-    found = class_profile_attenuation(
+    estimate = class_profile_attenuation(
         accumulated(values, y), accumulated(values.flip(0), y.flip(0))
     )
-    assert torch.tensor(found.value).isnan()
+    assert torch.tensor(estimate.value).isnan()
 
 
 def test_one_part_gives_a_value_without_an_interval():
     y = torch.arange(2)
     means = ClassMeans(2, 1).update(torch.tensor([[1.0], [0.0]]), y)
-    found = class_profile_attenuation(means, means, paired=True)
-    assert found.value == 0 and torch.tensor([found.low, found.high]).isnan().all()
+    estimate = class_profile_attenuation(means, means, paired=True)
+    assert estimate.value == 0 and torch.tensor([estimate.low, estimate.high]).isnan().all()
 
 
 @given(st.lists(st.floats(0.1, 2), min_size=2, max_size=4))
@@ -212,13 +212,13 @@ def test_across_domains_by_hand_where_domains_differ_in_gain(gains):
     domain = torch.arange(60) // (60 // len(gains) // 5 * 5)
     inside = domain < len(gains)
     values, y, domain = values[inside], y[inside], domain[inside]
-    found = attenuation_across_domains(
+    estimate = attenuation_across_domains(
         accumulated(10 + torch.tensor(gains)[domain][:, None] * (values - 10), y, domain)
     )
     others = [(sum(gains) - gain) / (len(gains) - 1) for gain in gains]
     kept = sum(g * o for g, o in zip(gains, others, strict=True)) / sum(g * g for g in gains)
-    assert found.value == pytest.approx(1 - kept, abs=1e-5)
-    assert found.low <= found.value <= found.high
+    assert estimate.value == pytest.approx(1 - kept, abs=1e-5)
+    assert estimate.low <= estimate.value <= estimate.high
 
 
 def test_across_domains_needs_two_domains_and_is_not_biased_by_noise():

@@ -15,14 +15,14 @@ def response(gain: torch.Tensor, add: torch.Tensor):
 
 
 def test_an_additive_background_has_variance_and_no_interaction():
-    found = response(torch.ones(2), torch.tensor([0.0, 1.0]))
-    assert found.interaction == pytest.approx(0)
-    assert found.relative == pytest.approx(0.25) and found.within == pytest.approx(1)
+    shares = response(torch.ones(2), torch.tensor([0.0, 1.0]))
+    assert shares.interaction == pytest.approx(0)
+    assert shares.relative == pytest.approx(0.25) and shares.within == pytest.approx(1)
 
 
 def test_a_background_that_scales_the_class_response_interacts():
-    found = response(torch.tensor([0.5, 1.5]), torch.zeros(2))
-    assert found.interaction > 0.1
+    shares = response(torch.tensor([0.5, 1.5]), torch.zeros(2))
+    assert shares.interaction > 0.1
 
 
 def test_equal_class_means_are_rejected():

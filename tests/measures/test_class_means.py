@@ -25,8 +25,8 @@ def test_class_means_by_hand():
 def test_class_means_agree_with_numpy():
     values, y = example()
     expected = [np.asarray(values)[np.asarray(y) == c].mean(axis=0) for c in range(4)]
-    found = ClassMeans(4, 3).update(values, y).compute()
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    means = ClassMeans(4, 3).update(values, y).compute()
+    np.testing.assert_allclose(means, expected, rtol=1e-5, atol=1e-6)
 
 
 @given(st.integers(1, 70), st.integers(0, 60), st.randoms(use_true_random=False))
@@ -67,9 +67,9 @@ def test_many_batches_do_not_lose_precision():
 
 def test_half_precision_and_gradients_are_accepted():
     values, y = example()
-    found = ClassMeans(4, 3).update(values.bfloat16().requires_grad_(), y).compute()
-    assert found.dtype == torch.float64 and not found.requires_grad
-    torch.testing.assert_close(found, ClassMeans(4, 3).update(values.bfloat16(), y).compute())
+    means = ClassMeans(4, 3).update(values.bfloat16().requires_grad_(), y).compute()
+    assert means.dtype == torch.float64 and not means.requires_grad
+    torch.testing.assert_close(means, ClassMeans(4, 3).update(values.bfloat16(), y).compute())
 
 
 def test_a_class_without_examples_is_reported():

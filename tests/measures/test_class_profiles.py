@@ -32,21 +32,21 @@ def domain_of(examples: int, side: int, classes: int = 3, seed: int = 0) -> Doma
 
 def test_one_pass_gives_the_same_as_two():
     model, domain = resnet8(3, width=4), domain_of(40, 32)
-    found = class_profiles(model, domain, classes=3, batch_size=7)
+    profiles = class_profiles(model, domain, classes=3, batch_size=7)
     for reading, table in ((over_space, "means"), (rate_over_space, "rates")):
         tables: dict[str, ClassMeans] = {}
-        for seen in observe(model, domain.batches(16), "auto", reading):
-            for layer, values in seen.layers.items():
+        for observation in observe(model, domain.batches(16), "auto", reading):
+            for layer, values in observation.layers.items():
                 tables.setdefault(layer, ClassMeans(3, values.shape[1])).update(
-                    values, seen.batch.y
+                    values, observation.batch.y
                 )
-        assert list(found.layers) == list(tables)
-        for layer, profile in found.layers.items():
+        assert list(profiles.layers) == list(tables)
+        for layer, profile in profiles.layers.items():
             torch.testing.assert_close(
                 getattr(profile, table), tables[layer].compute(), rtol=1e-5, atol=1e-6
             )
-    assert found.accuracy == accuracy(model, domain)
-    assert all(profile.counts.tolist() == [14, 13, 13] for profile in found.layers.values())
+    assert profiles.accuracy == accuracy(model, domain)
+    assert all(profile.counts.tolist() == [14, 13, 13] for profile in profiles.layers.values())
 
 
 def test_profile_measures_by_hand():
@@ -79,19 +79,19 @@ def test_profile_measures_by_hand():
 def test_activations_of_library_networks_are_read_along_their_neurons(name, side, layers, widths):
     encoder = load(name, seed=0).encoder
     domain = domain_of(3, side)
-    found = class_profiles(encoder, domain, classes=3)
-    assert found.accuracy is None
-    assert len(found.layers) == layers
-    profiles = list(found.layers.values())
+    result = class_profiles(encoder, domain, classes=3)
+    assert result.accuracy is None
+    assert len(result.layers) == layers
+    profiles = list(result.layers.values())
     assert (profiles[0].means.shape[1], profiles[-1].means.shape[1]) == widths
     # With one example a class, a whole output says what the profile has to be.
-    ends = (next(iter(found.layers)), list(found.layers)[-1])
+    ends = (next(iter(result.layers)), list(result.layers)[-1])
     for layer, output in zip(ends, whole_outputs(encoder, domain.data, ends), strict=True):
-        width = found.layers[layer].means.shape[1]
+        width = result.layers[layer].means.shape[1]
         axis = [i for i, size in enumerate(output.shape) if i and size == width]
         assert len(axis) == 1
         maps = output.movedim(axis[0], 1).flatten(2).double()
-        means, rates = found.layers[layer][:2]
+        means, rates = result.layers[layer][:2]
         torch.testing.assert_close(means, maps.mean(dim=2), rtol=1e-4, atol=1e-6)
         # The two forward passes round differently: values within rounding of zero may change sides,
         # in at most one of a thousand pairs of example and neuron, and in two positions there.
@@ -124,21 +124,21 @@ def whole_outputs(model: nn.Module, batch: Batch, layers: tuple[str, ...]) -> li
 def test_merged_parts_equal_the_whole():
     model, domain = small_cnn(3, width=4), domain_of(31, 16)
     parts = [ClassProfiles(3), ClassProfiles(3), ClassProfiles(3)]
-    for i, seen in enumerate(observe(model, domain.batches(4), "auto", "moments")):
-        parts[i % 2].update(seen)
+    for i, observation in enumerate(observe(model, domain.batches(4), "auto", "moments")):
+        parts[i % 2].update(observation)
     merged = parts[2].merge(parts[0]).merge(parts[1]).merge(ClassProfiles(3)).compute()
     whole = class_profiles(model, domain, classes=3)
     assert merged.accuracy == whole.accuracy
     for layer, profile in whole.layers.items():
-        for found, expected in zip(merged.layers[layer], profile, strict=True):
-            torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
+        for values, expected in zip(merged.layers[layer], profile, strict=True):
+            torch.testing.assert_close(values, expected, rtol=1e-6, atol=1e-7)
 
 
 def test_memory_is_that_of_the_tables():
     sums = ClassProfiles(3)
     model = small_cnn(3, width=4)
-    for seen in observe(model, domain_of(50, 16).batches(5), "auto", "moments"):
-        sums.update(seen)
+    for observation in observe(model, domain_of(50, 16).batches(5), "auto", "moments"):
+        sums.update(observation)
         assert [table.sums.shape for table in sums.tables.values()] == [(3, 8), (3, 16), (3, 32)]
 
 

@@ -67,19 +67,19 @@ def test_a_common_cause_explains_a_correlation_away():
 
 def test_the_interval_has_the_theoretical_width():
     """For independent measures the standard error is 1 / sqrt(n - 1)."""
-    found = rank_correlation(noise(400), noise(400, seed=1))
-    assert found.high - found.low == pytest.approx(2 * 1.96 / np.sqrt(399), rel=0.1)
-    assert found.low < found.value < found.high
-    assert (found.count, found.resamples) == (400, 1000)
+    correlation = rank_correlation(noise(400), noise(400, seed=1))
+    assert correlation.high - correlation.low == pytest.approx(2 * 1.96 / np.sqrt(399), rel=0.1)
+    assert correlation.low < correlation.value < correlation.high
+    assert (correlation.count, correlation.resamples) == (400, 1000)
 
 
 def test_the_partial_interval_contains_its_estimate():
     x, y, z = with_ties(3)
-    found = rank_correlation(x, y, given=z)
-    assert found.value == spearman(x, y, given=z)
-    assert found.low < found.value < found.high
+    correlation = rank_correlation(x, y, given=z)
+    assert correlation.value == spearman(x, y, given=z)
+    assert correlation.low < correlation.value < correlation.high
     wider = rank_correlation(x, y, given=z, confidence=0.99)
-    assert wider.low < found.low and found.high < wider.high
+    assert wider.low < correlation.low and correlation.high < wider.high
 
 
 def test_copies_of_a_network_do_not_narrow_the_interval():
@@ -103,8 +103,8 @@ def test_the_interval_depends_only_on_its_seed():
 
 
 def test_resamples_of_one_network_are_left_out_and_counted():
-    found = rank_correlation(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 3.0, 2.0]))
-    assert found.resamples == pytest.approx(1000 * 8 / 9, abs=40)
+    correlation = rank_correlation(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 3.0, 2.0]))
+    assert correlation.resamples == pytest.approx(1000 * 8 / 9, abs=40)
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from contam.models.readings import flat
 
 
 def test_density_by_hand():
-    found = Density(3).update(torch.tensor([[1.0, 0.0, 2.0], [3.0, 0.0, 0.0]])).compute()
-    assert found.mean.tolist() == [2, 0, 1]
-    assert found.active.tolist() == [1, 0, 0.5]
+    density = Density(3).update(torch.tensor([[1.0, 0.0, 2.0], [3.0, 0.0, 0.0]])).compute()
+    assert density.mean.tolist() == [2, 0, 1]
+    assert density.active.tolist() == [1, 0, 0.5]
 
 
 @given(st.integers(1, 60), st.integers(0, 50))
@@ -34,8 +34,8 @@ def test_results_do_not_depend_on_batches_or_processes(size, split):
 
 def test_half_precision_is_summed_in_double():
     values = noise(500, 4).bfloat16()
-    found = Density(4).update(values).compute()
-    torch.testing.assert_close(found.mean, values.double().mean(dim=0), rtol=1e-12, atol=1e-12)
+    density = Density(4).update(values).compute()
+    torch.testing.assert_close(density.mean, values.double().mean(dim=0), rtol=1e-12, atol=1e-12)
 
 
 def test_positions_of_a_map_are_read_in_one_pass():
@@ -43,17 +43,19 @@ def test_positions_of_a_map_are_read_in_one_pass():
     zero = torch.zeros(30, dtype=torch.int64)
     density = Density(30)
     model = nn.Sequential(nn.ReLU(inplace=True))
-    for seen in observe(model, Domain("d", Batch(x.clone(), zero, zero)).batches(7), ["0"], flat):
-        density.update(seen.layers["0"])
-    found = density.compute()
-    torch.testing.assert_close(found.mean.reshape(2, 3, 5), x.relu().double().mean(dim=0))
-    assert torch.equal(found.active.reshape(2, 3, 5), (x > 0).double().mean(dim=0))
+    for observation in observe(
+        model, Domain("d", Batch(x.clone(), zero, zero)).batches(7), ["0"], flat
+    ):
+        density.update(observation.layers["0"])
+    result = density.compute()
+    torch.testing.assert_close(result.mean.reshape(2, 3, 5), x.relu().double().mean(dim=0))
+    assert torch.equal(result.active.reshape(2, 3, 5), (x > 0).double().mean(dim=0))
 
 
 def test_a_relu_of_gaussian_inputs_has_the_known_density():
-    found = Density(4).update(noise(100_000, 4).relu()).compute()
-    assert found.active.tolist() == pytest.approx([0.5] * 4, abs=0.01)
-    assert found.mean.tolist() == pytest.approx([1 / np.sqrt(2 * np.pi)] * 4, abs=0.01)
+    density = Density(4).update(noise(100_000, 4).relu()).compute()
+    assert density.active.tolist() == pytest.approx([0.5] * 4, abs=0.01)
+    assert density.mean.tolist() == pytest.approx([1 / np.sqrt(2 * np.pi)] * 4, abs=0.01)
 
 
 def test_edges_span_zero_to_the_largest_value():

@@ -73,22 +73,22 @@ def found_of(depth, like: Depths, probes: int | None = None) -> Depths:
 )
 def test_depth_by_hand(agree, depth):
     decided = torch.tensor([[int(one)] for one in agree])
-    found = prediction_depth(decided, torch.tensor([1])).item()
-    assert np.isnan(found) if depth is None else found == depth
+    result = prediction_depth(decided, torch.tensor([1])).item()
+    assert np.isnan(result) if depth is None else result == depth
 
 
 @given(st.lists(st.lists(st.integers(-1, 2), min_size=5, max_size=5), min_size=1, max_size=6))
 def test_depth_is_the_first_probe_from_which_all_agree(rows):
     decided, reference = torch.tensor(rows), torch.tensor([0, 1, 2, 0, 1])
-    found = prediction_depth(decided, reference)
+    depth = prediction_depth(decided, reference)
     for q in range(5):
         suffixes = [
             all(row[q] == int(reference[q]) for row in rows[start:]) for start in range(len(rows))
         ]
         if any(suffixes):
-            assert found[q] == suffixes.index(True)
+            assert depth[q] == suffixes.index(True)
         else:
-            assert found[q].isnan()
+            assert depth[q].isnan()
 
 
 @given(st.lists(st.lists(st.integers(0, 2), min_size=4, max_size=4), min_size=1, max_size=6))
@@ -101,13 +101,13 @@ def test_a_probe_added_in_front_raises_depth_by_at_most_one(rows):
 
 def test_uncertain_probes_agree_with_no_probe():
     decided = torch.tensor([[0, 0], [UNCERTAIN, 0], [0, UNCERTAIN]])
-    found = prediction_depth(decided, decided[-1])
-    assert found[0] == 2 and found[1].isnan()
+    depth = prediction_depth(decided, decided[-1])
+    assert depth[0] == 2 and depth[1].isnan()
 
 
 def test_the_margin_of_the_second_paper_makes_11_to_18_of_29_votes_uncertain():
-    found = [decide(votes([29 - n, n]), margin=0.13).item() for n in range(30)]
-    assert found == 11 * [0] + 8 * [UNCERTAIN] + 11 * [1]
+    decisions = [decide(votes([29 - n, n]), margin=0.13).item() for n in range(30)]
+    assert decisions == 11 * [0] + 8 * [UNCERTAIN] + 11 * [1]
     assert decide(votes([15, 15]), margin=0.0).item() == 0
     with pytest.raises(ValueError, match="for two classes"):
         decide(votes([1, 2, 3]), margin=0.1)
@@ -119,20 +119,20 @@ def test_the_margin_of_the_second_paper_makes_11_to_18_of_29_votes_uncertain():
 def test_predictions_agree_with_scikit_learn_at_each_layer(reference):
     layers, support, asked = toy()
     given_ = {"model": asked.roll(1), "label": asked, "last probe": None}[reference]
-    found = depths(iter(layers), support, given_, rule=Rule(k=7, reference=reference))
+    result = depths(iter(layers), support, given_, rule=Rule(k=7, reference=reference))
     said = []
     for layer in layers:
         reader = KNeighborsClassifier(7, algorithm="brute")
         reader.fit(layer.support.numpy(), support.y[0].numpy())
         said.append(reader.predict(layer.queries.numpy()).tolist())
-    assert found.decided[0].tolist() == said
+    assert result.decided[0].tolist() == said
     wanted = said[-1] if given_ is None else given_.tolist()
     for q in range(60):
         right = [row[q] == wanted[q] for row in said]
         if right[-1]:
-            assert found.depth[0, q] == max([i + 1 for i in range(4) if not right[i]], default=0)
+            assert result.depth[0, q] == max([i + 1 for i in range(4) if not right[i]], default=0)
         else:
-            assert found.depth[0, q].isnan()
+            assert result.depth[0, q].isnan()
 
 
 @given(SEEDS)
@@ -165,9 +165,9 @@ def test_support_examples_are_not_their_own_neighbors():
     features = torch.tensor([[0.0], [0.1], [5.0], [5.1]])
     support, rule = draw_support(y, 2), Rule(k=1, reference="label")
     layer = Layer("features", features, features)
-    seen = depths([layer], support, y, rule=rule)
+    with_itself = depths([layer], support, y, rule=rule)
     unseen = depths([layer], support, y, rule=rule, itself=torch.arange(4))
-    assert seen.depth.eq(0).all() and unseen.depth.isnan().all()
+    assert with_itself.depth.eq(0).all() and unseen.depth.isnan().all()
 
 
 def test_self_exclusion_follows_the_draw():
@@ -177,12 +177,12 @@ def test_self_exclusion_follows_the_draw():
     support = draw_support(y, 5, draws=3, seed=1)
     rule = Rule(k=1, reference="label")
     layer = Layer("features", features[support.rows], features)
-    found = depths([layer], support, y, rule=rule, itself=torch.arange(40))
+    result = depths([layer], support, y, rule=rule, itself=torch.arange(40))
     for draw, (index, classes) in enumerate(zip(support.index, support.y, strict=True)):
         for q in range(40):
             apart = (features[index] - features[q]).norm(dim=1)
             apart[index == q] = torch.inf
-            assert found.decided[draw, 0, q] == classes[apart.argmin()]
+            assert result.decided[draw, 0, q] == classes[apart.argmin()]
 
 
 def test_the_support_is_balanced_and_each_draw_depends_only_on_its_seed():
@@ -201,38 +201,38 @@ def test_the_support_is_balanced_and_each_draw_depends_only_on_its_seed():
 
 def test_undefined_depths_are_counted_and_excluded_from_the_mean():
     layers, support, asked = toy(probes=3)
-    found = depths(layers, support, asked, rule=Rule(k=7, reference="label"))
-    missing = found.depth.isnan()
+    result = depths(layers, support, asked, rule=Rule(k=7, reference="label"))
+    missing = result.depth.isnan()
     assert 0 < missing.double().mean() < 1
-    assert found.undefined().value == pytest.approx(missing.double().mean().item())
-    assert found.mean().value == pytest.approx(found.depth[~missing].mean().item())
-    shares = [found.decided_by(probe).value for probe in range(3)]
+    assert result.undefined().value == pytest.approx(missing.double().mean().item())
+    assert result.mean().value == pytest.approx(result.depth[~missing].mean().item())
+    shares = [result.decided_by(probe).value for probe in range(3)]
     assert shares == sorted(shares)
     assert shares[-1] == 1  # Shares are among the defined depths.
-    for estimate in (found.mean(), found.undefined(), found.decided_by(0)):
+    for estimate in (result.mean(), result.undefined(), result.decided_by(0)):
         assert estimate.low < estimate.value < estimate.high
     with pytest.raises(ValueError, match=r"must be in 0\.\.2"):
-        found.decided_by(3)
+        result.decided_by(3)
 
 
 @pytest.mark.parametrize("depth", [0.0, torch.nan])
 def test_shares_of_0_and_1_have_exact_intervals(depth):
     layers, support, asked = toy(probes=2)
     base = depths(layers, support, asked, rule=Rule(k=7, reference="label"))
-    found = found_of(torch.full((1, 10), depth), base)
-    undefined = found.undefined()
+    result = found_of(torch.full((1, 10), depth), base)
+    undefined = result.undefined()
     missing = 10 * int(undefined.value)
     assert (undefined.low, undefined.high) == clopper_pearson(missing, 10)
     if not missing:
         late = found_of(torch.ones(1, 10), base)
-        for one, count in ((found.decided_by(0), 10), (late.decided_by(0), 0)):
+        for one, count in ((result.decided_by(0), 10), (late.decided_by(0), 0)):
             assert (one.value, one.low, one.high) == (count / 10, *clopper_pearson(count, 10))
 
 
 def test_shares_are_among_defined_depths_with_their_exact_interval():
     events = torch.tensor([[1.0] * 3 + [0.0] * 4 + [torch.nan] * 5])
-    found = share_over_draws(events)
-    assert (found.value, found.low, found.high) == pytest.approx((3 / 7, *clopper_pearson(3, 7)))
+    share = share_over_draws(events)
+    assert (share.value, share.low, share.high) == pytest.approx((3 / 7, *clopper_pearson(3, 7)))
     with pytest.raises(ValueError, match="at least one event"):
         share_over_draws(events[:, 7:])
 
@@ -242,8 +242,8 @@ def test_shares_hold_the_true_rate_as_often_as_they_say(rate):
     """The intervals of n queries, by the probability of each count, and of several draws."""
     n, held = 10, 0.0
     for count in range(n + 1):
-        found = share_over_draws((torch.arange(n)[None] < count).double())
-        held += float(binom.pmf(count, n, rate)) * (found.low <= rate <= found.high)
+        share = share_over_draws((torch.arange(n)[None] < count).double())
+        held += float(binom.pmf(count, n, rate)) * (share.low <= rate <= share.high)
     assert held >= 0.95
     repetitions, draws = 300, 4
     generator = torch.Generator().manual_seed(0)
@@ -251,8 +251,8 @@ def test_shares_hold_the_true_rate_as_often_as_they_say(rate):
     common = torch.rand(repetitions, 1, 30, generator=generator).expand(-1, draws, -1)
     own = torch.rand(repetitions, draws, 30, generator=generator)
     kept = torch.rand(repetitions, draws, 30, generator=generator) < 0.5
-    found = [share_over_draws(e) for e in (torch.where(kept, common, own) < rate).double()]
-    held = sum(one.low <= rate <= one.high for one in found) / repetitions
+    share = [share_over_draws(e) for e in (torch.where(kept, common, own) < rate).double()]
+    held = sum(one.low <= rate <= one.high for one in share) / repetitions
     assert held > 0.95 - 3 * (0.95 * 0.05 / repetitions) ** 0.5
 
 
@@ -264,11 +264,11 @@ def test_several_draws_add_the_variance_of_the_support():
 
     def width(draws: int) -> float:
         support = draw_support(y, 3, draws=draws)
-        found = depths(
+        share = depths(
             [Layer("a", pool[support.rows], queries), Layer("b", pool[support.rows], queries)],
             support, asked, rule=rule,
         ).undefined()  # fmt: skip
-        return found.high - found.low
+        return share.high - share.low
 
     assert width(8) > 1.3 * width(1)
 
@@ -343,15 +343,15 @@ def corners(n: int, noisy: float, seed: int) -> Domain:
 
 def test_probes_run_from_the_input_to_the_softmax():
     pool, queries = corners(400, 0.1, seed=0), corners(80, 0.1, seed=2)
-    found = model_depths(Late(), pool, queries, ["mix"], per_class=100, rule=Rule(k=9))
-    assert found.probes == ("input", "mix", "softmax") and found.reading == "over_grid"
-    assert found.depth.eq(0).all()  # four tight corners: neighbors know them from the start
+    early = model_depths(Late(), pool, queries, ["mix"], per_class=100, rule=Rule(k=9))
+    assert early.probes == ("input", "mix", "softmax") and early.reading == "over_grid"
+    assert early.depth.eq(0).all()  # four tight corners: neighbors know them from the start
     spread = model_depths(
         Late(), corners(400, 0.8, seed=0), corners(80, 0.8, seed=2), ["mix"], per_class=100,
         rule=Rule(k=9),
     )  # fmt: skip
-    assert found.rule == spread.rule
-    assert difference(found, spread).low > 0 and spread.decided_by(1).value > 0.9
+    assert early.rule == spread.rule
+    assert difference(early, spread).low > 0 and spread.decided_by(1).value > 0.9
 
 
 def test_training_examples_are_excluded_from_their_own_neighbors():
@@ -360,10 +360,10 @@ def test_training_examples_are_excluded_from_their_own_neighbors():
     same = model_depths(Late(), pool, pool, ["mix"], per_class=50, rule=rule)
     copy = Domain("copy", pool.data)
     leaked = model_depths(Late(), pool, copy, ["mix"], per_class=50, rule=rule)
-    told = model_depths(
+    excluded = model_depths(
         Late(), pool, copy, ["mix"], per_class=50, rule=rule, itself=torch.arange(120)
     )
-    torch.testing.assert_close(same.depth, told.depth, equal_nan=True)
+    torch.testing.assert_close(same.depth, excluded.depth, equal_nan=True)
     assert leaked.decided_by(0).value > same.decided_by(0).value
 
 

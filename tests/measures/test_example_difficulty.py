@@ -49,9 +49,9 @@ def test_scores_are_invariant_to_logit_shifts_and_class_order(seed, classes, con
     logits, y = (3 * noise(20, classes, seed=seed)).double(), labels(20, classes, seed)
     renamed = torch.randperm(classes, generator=torch.Generator().manual_seed(seed))
     for formula in (probability, margin, el2n):
-        found = formula(logits, y)
-        torch.testing.assert_close(formula(logits + constant, y), found)
-        torch.testing.assert_close(formula(logits[:, renamed.argsort()], renamed[y]), found)
+        scores = formula(logits, y)
+        torch.testing.assert_close(formula(logits + constant, y), scores)
+        torch.testing.assert_close(formula(logits[:, renamed.argsort()], renamed[y]), scores)
 
 
 def test_formulas_agree_with_plain_loops():
@@ -87,20 +87,20 @@ def test_error_vectors_reach_the_ends_of_their_range():
     ],
 )
 def test_histories_by_hand(right, learn_time, forgotten, score):
-    found = logged(logits_of(right), torch.tensor([0])).compute()
-    assert found.learn_time.tolist() == [learn_time]
-    assert found.forgotten.tolist() == [forgotten]
-    assert found.scores()["forgotten"].tolist() == [score]
-    assert found.evaluations.tolist() == [4]
-    assert found.aum.tolist() == [sum(1 if sign == "+" else -1 for sign in right) / 4]
+    difficulty = logged(logits_of(right), torch.tensor([0])).compute()
+    assert difficulty.learn_time.tolist() == [learn_time]
+    assert difficulty.forgotten.tolist() == [forgotten]
+    assert difficulty.scores()["forgotten"].tolist() == [score]
+    assert difficulty.evaluations.tolist() == [4]
+    assert difficulty.aum.tolist() == [sum(1 if sign == "+" else -1 for sign in right) / 4]
 
 
 def test_cartography_by_hand():
     odds = torch.tensor([1.0, 3.0, 1 / 3])  # probabilities 1/2, 3/4 and 1/4
     history = torch.stack([odds.log(), torch.zeros(3)], dim=1)[:, None]
-    found = logged(history, torch.tensor([0])).compute()
-    assert found.confidence.tolist() == pytest.approx([0.5])
-    assert found.variability.tolist() == pytest.approx([math.sqrt(1 / 24)])
+    difficulty = logged(history, torch.tensor([0])).compute()
+    assert difficulty.confidence.tolist() == pytest.approx([0.5])
+    assert difficulty.variability.tolist() == pytest.approx([math.sqrt(1 / 24)])
     still = logged(history[:1].expand(9, -1, -1), torch.tensor([0])).compute()
     assert still.variability.tolist() == [0]
 
@@ -112,23 +112,23 @@ def test_running_sums_agree_with_the_full_history(seed, evaluations, classes):
         labels(15, classes, seed),
     )
     early = seed % evaluations
-    found = logged(history, y, early=early).compute()
+    difficulty = logged(history, y, early=early).compute()
     p = torch.stack([probability(logits, y) for logits in history])
-    torch.testing.assert_close(found.confidence, p.mean(dim=0))
-    torch.testing.assert_close(found.variability, p.std(dim=0, correction=0))
+    torch.testing.assert_close(difficulty.confidence, p.mean(dim=0))
+    torch.testing.assert_close(difficulty.variability, p.std(dim=0, correction=0))
     torch.testing.assert_close(
-        found.aum, torch.stack([margin(logits, y) for logits in history]).mean(dim=0)
+        difficulty.aum, torch.stack([margin(logits, y) for logits in history]).mean(dim=0)
     )
     right = history.argmax(dim=2) == y
-    assert torch.equal(found.forgotten, (right[:-1] & ~right[1:]).sum(dim=0))
-    assert torch.equal(found.ever_right, right.any(dim=0))
-    for example, time in enumerate(found.learn_time.tolist()):
+    assert torch.equal(difficulty.forgotten, (right[:-1] & ~right[1:]).sum(dim=0))
+    assert torch.equal(difficulty.ever_right, right.any(dim=0))
+    for example, time in enumerate(difficulty.learn_time.tolist()):
         ever_after = [t for t in range(evaluations) if bool(right[t:, example].all())]
         assert time == (ever_after[0] if ever_after else math.inf)
-    torch.testing.assert_close(found.el2n, el2n(history[early], y))
-    assert torch.equal(found.early_error, ~right[early])
+    torch.testing.assert_close(difficulty.el2n, el2n(history[early], y))
+    assert torch.equal(difficulty.early_error, ~right[early])
     expected = log_loss(y, history[early].softmax(dim=1), labels=range(classes))
-    assert float(found.early_loss.mean()) == pytest.approx(expected)
+    assert float(difficulty.early_loss.mean()) == pytest.approx(expected)
 
 
 @given(st.integers(0, 999), st.integers(1, 14))
@@ -157,10 +157,10 @@ def test_the_early_record_of_an_example_is_its_first_after_the_early_step():
 
 def test_a_result_is_unchanged_by_later_updates():
     log = logged(3 * noise(3, 8, 2), labels(8, 2))
-    found = log.compute()
-    before = {name: value.clone() for name, value in vars(found).items()}
+    difficulty = log.compute()
+    before = {name: value.clone() for name, value in vars(difficulty).items()}
     log.update(3, 3 * noise(8, 2, seed=5), labels(8, 2), torch.arange(8))
-    assert all(torch.equal(before[name], value) for name, value in vars(found).items())
+    assert all(torch.equal(before[name], value) for name, value in vars(difficulty).items())
 
 
 def test_scores_are_larger_for_harder_examples():
@@ -228,8 +228,8 @@ def test_counterexamples_are_hard_early_only_for_an_easy_feature(top, low, high)
         seed=0, report_every=50,
     ):  # fmt: skip
         log.evaluate(stage.step, stage.model, learned)
-    found = log.compute()
-    assert low <= auc(found.early_loss, counter) <= high
+    difficulty = log.compute()
+    assert low <= auc(difficulty.early_loss, counter) <= high
 
 
 def test_the_area_by_hand():

@@ -51,16 +51,16 @@ def test_agrees_with_the_grad_cam_package(package: ModuleType, name, layer, labe
     # The package adds 1e-6 to squared gradients; a steep head makes that negligible.
     model, x = network(head=1e5), noise(3, 3, 16, 16).double()
     y = None if labels is None else torch.tensor(labels)
-    found = heat_maps(model, x, layer, y, formula=FORMULAS[name])
+    heat = heat_maps(model, x, layer, y, formula=FORMULAS[name])
     target = package.utils.model_targets.ClassifierOutputTarget
     targets = None if labels is None else [target(label) for label in labels]
     with getattr(package, name)(model, [model.get_submodule(layer)]) as reference:
         pictures = torch.from_numpy(reference(x, targets))
-        seen = reference.activations_and_grads
-        maps, gradients = seen.activations[0].numpy(), seen.gradients[0].numpy()
+        read = reference.activations_and_grads
+        maps, gradients = read.activations[0].numpy(), read.gradients[0].numpy()
         raw = torch.from_numpy(reference.get_cam_image(x, None, targets, maps, gradients))
-    torch.testing.assert_close(found, raw.relu(), rtol=1e-6, atol=1e-9)
-    shown = normalized(upsampled(normalized(found), (16, 16))).float()
+    torch.testing.assert_close(heat, raw.relu(), rtol=1e-6, atol=1e-9)
+    shown = normalized(upsampled(normalized(heat), (16, 16))).float()
     torch.testing.assert_close(shown, pictures, rtol=0, atol=2e-5)
 
 
@@ -90,8 +90,8 @@ def test_coefficients_equal_those_from_higher_derivatives(seed):
     order: list[Tensor] = []
     grown = score
     for _ in range(3):
-        (each,) = torch.autograd.grad(grown.sum(), at, create_graph=True)
-        order.append(each[0, 0, 0, 0])
+        (derivative,) = torch.autograd.grad(grown.sum(), at, create_graph=True)
+        order.append(derivative[0, 0, 0, 0])
         grown = order[-1]
     first, second, third = order
     alpha = second / (2 * second + maps.sum() * third)
@@ -175,8 +175,8 @@ def test_a_layer_before_an_inplace_layer_is_read_before_it_is_overwritten():
         model = nn.Sequential(nn.Identity(), nn.ReLU(inplace=inplace), nn.Flatten(), head)
         # The slope is 1 where x is positive, so each channel's weight is that share of it.
         share = (x > 0).double().mean(dim=(2, 3), keepdim=True)
-        found = heat_maps(model, x, "0", y, formula=grad_cam)
-        torch.testing.assert_close(found, (share * x).sum(dim=1).relu())
+        heat = heat_maps(model, x, "0", y, formula=grad_cam)
+        torch.testing.assert_close(heat, (share * x).sum(dim=1).relu())
 
 
 def test_a_layer_that_runs_twice_is_read_at_its_last_run():
@@ -186,8 +186,8 @@ def test_a_layer_that_runs_twice_is_read_at_its_last_run():
     x = noise(2, 2, 4, 4)
     maps = layer(layer(x).relu()).detach().requires_grad_()
     (gradients,) = torch.autograd.grad(last(maps)[:, 1].sum(), maps)
-    found = heat_maps(twice, x, "0", torch.tensor([1, 1]), formula=grad_cam)
-    torch.testing.assert_close(found, grad_cam(maps.detach(), gradients))
+    heat = heat_maps(twice, x, "0", torch.tensor([1, 1]), formula=grad_cam)
+    torch.testing.assert_close(heat, grad_cam(maps.detach(), gradients))
 
 
 def test_normalized_by_hand():

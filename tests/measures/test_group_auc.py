@@ -32,9 +32,9 @@ def test_values_are_those_of_scikit_learn_with_ties():
 
 def test_a_perfect_score_has_an_interval_with_a_width():
     positive = torch.arange(20) >= 10
-    found = group_auc(positive.double(), positive, positive)
-    assert found.value == found.high == 1 and 0.5 < found.low < 0.95
-    assert group_auc(-positive.double(), positive, positive).high == pytest.approx(1 - found.low)
+    auc = group_auc(positive.double(), positive, positive)
+    assert auc.value == auc.high == 1 and 0.5 < auc.low < 0.95
+    assert group_auc(-positive.double(), positive, positive).high == pytest.approx(1 - auc.low)
     gap = auc_gap(positive.double(), positive, torch.arange(20) % 2 == 0)
     assert gap.value == 0 and gap.low < -0.05 < 0.05 < gap.high
 
@@ -47,8 +47,8 @@ def test_intervals_cover_the_true_gap(shift):
     covered, alone = [], []
     for seed in range(100):
         score, positive, group = sample(80, seed=seed, shift=shift)
-        found = auc_gap(score, positive, group)
-        covered.append(found.low <= true <= found.high)
+        gap = auc_gap(score, positive, group)
+        covered.append(gap.low <= true <= gap.high)
         one = group_auc(score, positive, group)
         area = float(torch.special.ndtr(torch.tensor(shift[0] / 2**0.5)))
         alone.append(one.low <= area <= one.high)

@@ -18,11 +18,11 @@ def test_the_interval_of_a_constant_has_zero_width():
 
 def test_the_interval_of_a_mean_approaches_the_normal_interval():
     values = torch.randn(4000, generator=torch.Generator().manual_seed(0)).double()
-    found = bootstrap(lambda rows: values[rows].mean(), (4000,), confidence=0.9)
+    estimate = bootstrap(lambda rows: values[rows].mean(), (4000,), confidence=0.9)
     mean, half = values.mean().item(), float(norm.ppf(0.95)) * values.std().item() / math.sqrt(4000)
-    assert found.value == pytest.approx(mean)
-    assert found.low == pytest.approx(mean - half, abs=0.1 * half)
-    assert found.high == pytest.approx(mean + half, abs=0.1 * half)
+    assert estimate.value == pytest.approx(mean)
+    assert estimate.low == pytest.approx(mean - half, abs=0.1 * half)
+    assert estimate.high == pytest.approx(mean + half, abs=0.1 * half)
 
 
 @given(st.integers(0, 1000), st.floats(0.1, 10), st.floats(-5, 5))
@@ -41,12 +41,12 @@ def test_intervals_scale_with_the_unit_and_depend_only_on_the_seed(seed, scale, 
 def test_samples_are_resampled_independently():
     one, two = torch.randn(2, 500, generator=torch.Generator().manual_seed(1)).double()
 
-    def width(found):
-        return found.high - found.low
+    def width(estimate):
+        return estimate.high - estimate.low
 
-    each = [bootstrap(lambda r, v=v: v[r].mean(), (500,)) for v in (one, two)]
+    alone = [bootstrap(lambda r, v=v: v[r].mean(), (500,)) for v in (one, two)]
     both = bootstrap(lambda r, s: one[r].mean() - two[s].mean(), (500, 500))
-    assert width(both) == pytest.approx(math.hypot(*map(width, each)), rel=0.15)
+    assert width(both) == pytest.approx(math.hypot(*map(width, alone)), rel=0.15)
 
 
 def test_resamples_without_a_value_are_left_out():

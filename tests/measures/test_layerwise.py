@@ -48,12 +48,12 @@ def test_tokens_are_rejected():
 
 def test_probes_are_input_layers_and_softmax(model):
     support, queries = domain(7), domain(5, seed=1)
-    found = list(layerwise(model, support, queries, LAYERS, batch_size=3))
-    assert [layer.name for layer in found] == ["input", *LAYERS, "softmax"]
-    assert torch.equal(found[0].queries, over_grid(queries.data.x))
+    layers = list(layerwise(model, support, queries, LAYERS, batch_size=3))
+    assert [layer.name for layer in layers] == ["input", *LAYERS, "softmax"]
+    assert torch.equal(layers[0].queries, over_grid(queries.data.x))
     with torch.no_grad():
         expected = model.eval()(support.data.x).softmax(dim=1)
-    torch.testing.assert_close(found[-1].support, expected)
+    torch.testing.assert_close(layers[-1].support, expected)
     inner = [layer.name for layer in layerwise(model, support, queries, ends=False)]
     assert inner == ["encoder.relu1", "encoder.relu2", "encoder.relu3"]
 
@@ -63,8 +63,8 @@ def test_results_do_not_depend_on_passes_or_batches(model, at_once):
     support, queries = domain(20), domain(6, seed=1)
     rows = torch.tensor([0, 1, 3, 9, 18])
     reference = list(layerwise(model, support, queries, LAYERS, batch_size=20, at_once=4))
-    found = layerwise(model, support, queries, LAYERS, rows=rows, batch_size=4, at_once=at_once)
-    for layer, whole in zip(found, reference, strict=True):
+    layers = layerwise(model, support, queries, LAYERS, rows=rows, batch_size=4, at_once=at_once)
+    for layer, whole in zip(layers, reference, strict=True):
         torch.testing.assert_close(layer.support, whole.support[rows])
         torch.testing.assert_close(layer.queries, whole.queries)
 

@@ -64,9 +64,9 @@ def test_ties_and_duplicates_agree_with_the_plain_formula(seed, n, neurons, clas
     support, queries = whole(n, neurons, seed=seed), whole(6, neurons, seed=seed + 1)
     y = whole(n, seed=seed + 2, upto=classes).long()
     k = 1 + seed % n
-    found = vote(support, y, queries, classes=classes, k=k, metric=metric)
+    votes = vote(support, y, queries, classes=classes, k=k, metric=metric)
     counts, winners = plainly(support, y, queries, classes=classes, k=k, metric=metric)
-    assert torch.equal(found.counts, counts) and torch.equal(found.winner, winners)
+    assert torch.equal(votes.counts, counts) and torch.equal(votes.winner, winners)
 
 
 @given(SEEDS, st.floats(-6, 6), st.sampled_from([torch.float32, torch.float64]))
@@ -75,8 +75,8 @@ def test_features_far_from_the_origin_agree_with_the_plain_formula(seed, exponen
     support = (noise(40, 7, seed=seed).double() + 10**exponent).to(dtype)
     queries = (noise(5, 7, seed=seed + 1).double() + 10**exponent).to(dtype)
     y = whole(40, seed=seed).long()
-    found = vote(support, y, queries, classes=3, k=5)
-    assert torch.equal(found.counts, plainly(support, y, queries, classes=3, k=5)[0])
+    votes = vote(support, y, queries, classes=3, k=5)
+    assert torch.equal(votes.counts, plainly(support, y, queries, classes=3, k=5)[0])
 
 
 @given(SEEDS)
@@ -98,9 +98,9 @@ def test_self_exclusion_goes_by_index_and_keeps_duplicates(seed):
     itself = torch.arange(12)
     index = nearest(support, support, k=3, itself=itself)
     assert not (index == itself[:, None]).any()
-    found = vote(support, y, support, classes=3, k=3, itself=itself)
+    votes = vote(support, y, support, classes=3, k=3, itself=itself)
     counts, winners = plainly(support, y, support, classes=3, k=3, itself=itself)
-    assert torch.equal(found.counts, counts) and torch.equal(found.winner, winners)
+    assert torch.equal(votes.counts, counts) and torch.equal(votes.winner, winners)
 
 
 def test_the_nearest_neighbor_without_itself_is_its_duplicate():
@@ -115,11 +115,11 @@ def test_votes_agree_with_scikit_learn(classes):
     y = torch.arange(3000) % classes
     reference = KNeighborsClassifier(30, algorithm="brute").fit(support.numpy(), y.numpy())
     shares = torch.from_numpy(reference.predict_proba(queries.numpy()))
-    found = vote(support, y, queries, classes=classes)
-    assert torch.equal(found.counts, (30 * shares).round().long())
-    alone = ~found.tied
+    votes = vote(support, y, queries, classes=classes)
+    assert torch.equal(votes.counts, (30 * shares).round().long())
+    alone = ~votes.tied
     predicted = torch.from_numpy(reference.predict(queries.numpy()))
-    assert torch.equal(found.winner[alone], predicted[alone]) and 0 < alone.double().mean() < 1
+    assert torch.equal(votes.winner[alone], predicted[alone]) and 0 < alone.double().mean() < 1
 
 
 @pytest.mark.parametrize("metric", ["l2", "l1"])
@@ -141,14 +141,14 @@ def test_results_are_invariant_to_order_and_translation(seed):
     support, queries = noise(50, 5, seed=seed), noise(8, 5, seed=seed + 1)
     y = whole(50, seed=seed).long()
     turned = torch.randperm(50, generator=torch.Generator().manual_seed(seed))
-    found = vote(support, y, queries, classes=3, k=6)
+    votes = vote(support, y, queries, classes=3, k=6)
     for other in (
         vote(support[turned], y[turned], queries, classes=3, k=6),
         vote(support * 8, y, queries * 8, classes=3, k=6),
         vote(support.roll(2, dims=1), y, queries.roll(2, dims=1), classes=3, k=6),
         vote(support.double() + 3, y, queries.double() + 3, classes=3, k=6),
     ):
-        assert torch.equal(found.counts, other.counts) and torch.equal(found.winner, other.winner)
+        assert torch.equal(votes.counts, other.counts) and torch.equal(votes.winner, other.winner)
 
 
 def test_constant_features_select_the_first_members():

@@ -9,10 +9,12 @@ from contam.measures.paired_comparison import compare_ranks, holm, paired_differ
 
 def test_paired_difference_by_hand():
     """Differences 1, 2, 3: mean 2, standard error 1 / sqrt(3), t with 2 degrees of freedom."""
-    found = paired_difference([2, 4, 6], [1, 2, 3])
+    difference = paired_difference([2, 4, 6], [1, 2, 3])
     half = stats.t.ppf(0.975, 2) / np.sqrt(3)
-    assert found[:3] == pytest.approx((2, 2 - half, 2 + half))
-    assert found.p == pytest.approx(2 * stats.t.sf(2 * np.sqrt(3), 2)) and found.count == 3
+    assert difference[:3] == pytest.approx((2, 2 - half, 2 + half))
+    assert (
+        difference.p == pytest.approx(2 * stats.t.sf(2 * np.sqrt(3), 2)) and difference.count == 3
+    )
 
 
 def test_what_all_blocks_share_does_not_matter():
@@ -29,13 +31,13 @@ def test_blocks_that_one_method_lacks_are_left_out():
 
 @pytest.mark.parametrize(("gain", "p"), [(0.0, 1.0), (0.25, 0.0)])
 def test_equal_differences_have_no_interval(gain, p):
-    found = paired_difference(np.array([1.0, 2.0]) + gain, [1.0, 2.0])
-    assert found == (gain, gain, gain, p, 2)
+    difference = paired_difference(np.array([1.0, 2.0]) + gain, [1.0, 2.0])
+    assert difference == (gain, gain, gain, p, 2)
 
 
 def test_one_block_has_a_difference_without_interval():
-    found = paired_difference([0.75], [0.5])
-    assert found.value == 0.25 and np.isnan(found[1:4]).all()
+    difference = paired_difference([0.75], [0.5])
+    assert difference.value == 0.25 and np.isnan(difference[1:4]).all()
 
 
 def test_methods_on_different_blocks_are_rejected():
@@ -77,9 +79,9 @@ def test_ranks_depend_on_the_order_within_blocks_alone():
 
 
 def test_equal_methods_are_one_group():
-    found = compare_ranks(np.zeros((4, 3)))
-    assert found.ranks.tolist() == [2, 2, 2] and found.p == 1
-    assert found.groups() == [[0, 1, 2]]
+    comparison = compare_ranks(np.zeros((4, 3)))
+    assert comparison.ranks.tolist() == [2, 2, 2] and comparison.p == 1
+    assert comparison.groups() == [[0, 1, 2]]
 
 
 def test_friedman_rejects_equal_methods_at_its_level():

@@ -19,9 +19,9 @@ def test_the_published_average_is_the_mean_over_shifts():
 @pytest.mark.parametrize(("table", "rows", "metrics"), [(1, 10, 7), (2, 2, 2), (3, 2, 2),
                                                         (4, 4, 2), (5, 3, 3)])  # fmt: skip
 def test_every_table_is_complete(table, rows, metrics):
-    found = published(table)
-    assert len(found) == rows
-    for row in found.values():
+    models = published(table)
+    assert len(models) == rows
+    for row in models.values():
         assert len(row) == metrics
         assert all(0 <= value <= 100 for value in row.values())
 

@@ -40,8 +40,8 @@ def test_effective_robustness_by_hand():
     assert line.intercept == pytest.approx(-np.log(3))
     assert (line.r_squared, line.count, line.dropped) == (pytest.approx(1), 2, ())
     # At ID accuracy 1/4 it expects 3^-3 to 1: one in 28.
-    found = effective_robustness(torch.tensor([0.25]), torch.tensor([0.5]), line)
-    assert found.item() == pytest.approx(50 - 100 / 28)
+    robustness = effective_robustness(torch.tensor([0.25]), torch.tensor([0.5]), line)
+    assert robustness.item() == pytest.approx(50 - 100 / 28)
 
 
 @pytest.mark.parametrize("axis", AXES)

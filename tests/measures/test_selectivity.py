@@ -54,13 +54,13 @@ def test_activity_shared_by_all_classes_lowers_selectivity(seed, shared):
 @given(st.integers(0, 1000), st.sampled_from(["all", "others"]))
 def test_selectivity_agrees_with_plain_arithmetic(seed, against):
     means = table(seed)
-    for column, found in zip(
+    for column, value in zip(
         means.T.tolist(), selectivity(means, against=against).tolist(), strict=True
     ):
         ranked = sorted(column)
         rest = ranked if against == "all" else ranked[:-1]
         average = sum(rest) / len(rest)
-        assert found == pytest.approx((ranked[-1] - average) / (ranked[-1] + average + 1e-6))
+        assert value == pytest.approx((ranked[-1] - average) / (ranked[-1] + average + 1e-6))
 
 
 def test_a_silent_neuron_is_not_selective():

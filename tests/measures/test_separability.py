@@ -85,8 +85,8 @@ def test_every_domain_is_split_in_proportion(sizes, share):
     domain = torch.cat([torch.full((n,), 3 * d) for d, n in enumerate(sizes)])
     mask = held_out(domain, share=share, seed=1)
     for d, n in enumerate(sizes):
-        found = int(mask[domain == 3 * d].sum())
-        assert 1 <= found < n and abs(found - share * n) <= 1
+        count = int(mask[domain == 3 * d].sum())
+        assert 1 <= count < n and abs(count - share * n) <= 1
     assert torch.equal(mask, held_out(domain, share=share, seed=1))
 
 
@@ -128,8 +128,8 @@ def test_the_plane_of_many_neurons_has_the_signs_of_few():
     few = noise(40, 30) * torch.linspace(3, 1, 30)
     # Constant neurons make the layer wide, but change neither directions nor signs.
     many = torch.cat([few, torch.ones(40, 2000)], dim=1)
-    for found, expected in zip(principal_plane(many), principal_plane(few), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    for values, expected in zip(principal_plane(many), principal_plane(few), strict=True):
+        torch.testing.assert_close(values, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_examples_of_a_wide_layer_on_a_line_have_a_flat_plane():

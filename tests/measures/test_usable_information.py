@@ -38,8 +38,8 @@ def layer(distance: float, fit: int = 600, score: int = 400) -> tuple[Layer, Ten
 def test_bits_by_hand():
     said = torch.tensor([[0.5, 0.25, 0.25], [0.5, 0.25, 0.25], [0.125, 0.5, 0.375]]).log()
     prior = torch.tensor([0.25, 0.5, 0.25])
-    found = pointwise_information(said, torch.tensor([0, 1, 0]), prior)
-    assert found.tolist() == pytest.approx([1, -1, -1])
+    bits = pointwise_information(said, torch.tensor([0, 1, 0]), prior)
+    assert bits.tolist() == pytest.approx([1, -1, -1])
 
 
 @given(st.integers(0, 1000), st.integers(2, 6))
@@ -54,47 +54,47 @@ def test_information_is_zero_for_the_prior_and_at_most_the_entropy(seed, classes
 
 
 def test_votes_by_hand():
-    found = neighbor_probability(torch.tensor([[3, 0, 1]]), smoothing=1.0)
-    assert found.tolist() == [[4 / 7, 1 / 7, 2 / 7]]
+    shares = neighbor_probability(torch.tensor([[3, 0, 1]]), smoothing=1.0)
+    assert shares.tolist() == [[4 / 7, 1 / 7, 2 / 7]]
     with pytest.raises(ValueError, match="smoothing must be positive"):
         neighbor_probability(torch.tensor([[3, 0]]), smoothing=0.0)
 
 
 def test_neighbors_agree_with_scikit_learn():
     data, fitted, scored = layer(1.5)
-    found = usable_information([data], fitted, scored, k=15, smoothing=0.5)
+    information = usable_information([data], fitted, scored, k=15, smoothing=0.5)
     reader = KNeighborsClassifier(15, algorithm="brute")
     reader.fit(data.support.numpy(), fitted.numpy())
     shares = reader.predict_proba(data.queries.numpy())
     said = (15 * np.asarray(shares) + 0.5) / 16
     expected = 1 - log_loss(scored.numpy(), said) / math.log(2)
-    assert found.of(0).value == pytest.approx(expected, abs=1e-9)
-    assert found.right[0] == pytest.approx(reader.score(data.queries.numpy(), scored.numpy()))
+    assert information.of(0).value == pytest.approx(expected, abs=1e-9)
+    assert information.right[0] == pytest.approx(reader.score(data.queries.numpy(), scored.numpy()))
 
 
 def test_linear_probes_agree_with_scikit_learn():
     data, fitted, scored = layer(1.5)
     recipe = FullBatch(penalties=(1e-2,), standardize=False)
-    found = usable_information([data], fitted, scored, family="linear", recipe=recipe)
+    information = usable_information([data], fitted, scored, family="linear", recipe=recipe)
     # A softmax of two rows shares a difference of weights between both, at half the penalty.
     reader = LogisticRegression(C=2 / (600 * 1e-2), max_iter=10_000, tol=1e-8)
     reader.fit(data.support.numpy(), fitted.numpy())
     said = reader.predict_proba(data.queries.numpy())
     expected = 1 - log_loss(scored.numpy(), said) / math.log(2)
-    assert found.of("clouds").value == pytest.approx(expected, abs=1e-4)
+    assert information.of("clouds").value == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("family", ["neighbors", "linear"])
 def test_information_of_gaussian_clouds_is_their_mutual_information(family):
     """Of two Gaussian clouds, the mutual information is an integral; readers come near it."""
     data, fitted, scored = layer(2.0, fit=4000, score=4000)
-    found = usable_information([data], fitted, scored, family=family, k=60).of(0)
+    information = usable_information([data], fitted, scored, family=family, k=60).of(0)
     t = np.linspace(-12, 12, 4001)
     density = np.exp(-((t - 1) ** 2) / 2) / math.sqrt(2 * math.pi)
     surprise = np.log2(1 + np.exp(-2 * t))  # of the class, at a point t along the axis
     mutual = 1 - float((density * surprise).sum() * (t[1] - t[0]))
-    assert found.low - 0.02 < mutual < found.high + 0.03
-    assert found.high - found.low < 0.06
+    assert information.low - 0.02 < mutual < information.high + 0.03
+    assert information.high - information.low < 0.06
 
 
 @pytest.mark.parametrize("family", ["neighbors", "linear"])
@@ -119,20 +119,20 @@ def test_a_nonlinear_boundary_is_usable_by_neighbors_but_not_by_linear_probes():
 
 def test_misleading_features_have_negative_information():
     data, fitted, scored = layer(4.0)
-    found = usable_information([data], fitted, 1 - scored)
-    assert found.of(0).high < -1 and found.right[0] < 0.1
+    information = usable_information([data], fitted, 1 - scored)
+    assert information.of(0).high < -1 and information.right[0] < 0.1
 
 
 def test_results_do_not_depend_on_class_order_and_layers_form_columns():
     (plain, fitted, scored), (easy, *_) = layer(1.0), layer(3.0)
     both = [plain, Layer("easy", easy.support, easy.queries)]
-    found = usable_information(iter(both), fitted, scored)
+    information = usable_information(iter(both), fitted, scored)
     turned = usable_information(both, 4 - 3 * fitted, 4 - 3 * scored, smoothing=1.0)
-    assert found.probes == ("clouds", "easy")
-    assert found.of("easy").low > found.of("clouds").high
+    assert information.probes == ("clouds", "easy")
+    assert information.of("easy").low > information.of("clouds").high
     # Five classes share the smoothing among more, and lose a little.
-    assert 0 < found.of(0).value - turned.of(0).value < 0.15
-    assert torch.equal(found.right, turned.right)
+    assert 0 < information.of(0).value - turned.of(0).value < 0.15
+    assert torch.equal(information.right, turned.right)
 
 
 def test_invalid_arguments_are_rejected():
@@ -145,7 +145,7 @@ def test_invalid_arguments_are_rejected():
         usable_information([data], fitted, scored, family="tree")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="at least one layer"):
         usable_information([], fitted, scored)
-    found = usable_information([data], fitted, scored)
+    information = usable_information([data], fitted, scored)
     for probe in ("cloud", 1, -1):
         with pytest.raises(ValueError, match=r"choose from \['clouds'\]"):
-            found.of(probe)
+            information.of(probe)

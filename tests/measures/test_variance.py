@@ -60,16 +60,16 @@ def test_interaction_is_what_a_gate_adds(gated, interaction):
     core = torch.tensor([0.0, 1.0])[:, None, None]
     background = torch.tensor([0.0, 1.0])[None, :, None]
     values = core * background if gated else core + background
-    found = variance_shares(values.expand(2, 2, 5), torch.tensor([0, 1]))
-    assert found.of_interaction == pytest.approx(interaction)
-    assert found.of_class == pytest.approx(found.of_background)
+    shares = variance_shares(values.expand(2, 2, 5), torch.tensor([0, 1]))
+    assert shares.of_interaction == pytest.approx(interaction)
+    assert shares.of_class == pytest.approx(shares.of_background)
 
 
 def test_noise_gives_every_part_its_degrees_of_freedom():
     values, y = noise64(40, 4, 500), torch.arange(40) % 5
-    found = variance_shares(values, y)
+    shares = variance_shares(values, y)
     expected = [4 / 159, 3 / 159, 12 / 159, 140 / 159]
-    assert list(found) == pytest.approx(expected, rel=0.1)
+    assert list(shares) == pytest.approx(expected, rel=0.1)
 
 
 def test_data_without_variance_to_split_are_rejected():

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from support.audit_subjects import noise_subject
+from support.audit_inputs import noise_inputs
 from torch import nn
 
 from contam import audit
@@ -66,8 +66,8 @@ class Estimator:
 
 
 @pytest.fixture(scope="module")
-def subject():
-    return noise_subject(nn.Identity(), (3, 8, 8))
+def inputs():
+    return noise_inputs(nn.Identity(), (3, 8, 8))
 
 
 def pair(sample):
@@ -79,16 +79,16 @@ def brightest(x):
     return x.mean((2, 3))
 
 
-def settings(subject) -> dict[str, Any]:
+def settings(inputs) -> dict[str, Any]:
     return {
-        "id": pair(subject.id), "ood": {"inverted": pair(subject.ood[0])},
+        "id": pair(inputs.id), "ood": {"inverted": pair(inputs.ood[0])},
         "reference": None, "progress": False,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("model", [brightest, Estimator()], ids=["function", "estimator"])
-def test_a_black_box_gets_outer_evidence_only(model, subject):
-    record = audit(model, **settings(subject)).evidence
+def test_a_black_box_gets_outer_evidence_only(model, inputs):
+    record = audit(model, **settings(inputs)).evidence
     assert [scores.name for scores in record.sets] == ["ID", "inverted"]
     assert record.sets[0].by_class.keys() == {"0", "1", "2"}
     assert record.layers == () and record.neurons is None
@@ -96,10 +96,10 @@ def test_a_black_box_gets_outer_evidence_only(model, subject):
     assert not any("layers=" in line or "untrained=" in line for line in record.left_out)
 
 
-def test_a_black_box_scores_as_the_network_inside_it(subject):
+def test_a_black_box_scores_as_the_network_inside_it(inputs):
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).eval()
     opened, closed = (
-        audit(model, **settings(subject)).evidence
+        audit(model, **settings(inputs)).evidence
         for model in (network, lambda x: network(x).numpy())
     )
     assert [s.overall for s in closed.sets] == [s.overall for s in opened.sets]
@@ -113,10 +113,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_arguments_that_need_a_network_are_refused(case, subject):
+def test_arguments_that_need_a_network_are_refused(case, inputs):
     changed, line = REFUSED[case]
     with pytest.raises(ValueError, match=line):
-        audit(brightest, **{**settings(subject), **changed})
+        audit(brightest, **{**settings(inputs), **changed})
 
 
 @pytest.mark.parametrize(
@@ -167,10 +167,10 @@ def module(tmp_path, monkeypatch):
 @pytest.mark.parametrize("case", NAMED)
 def test_a_name_means_whatever_it_imports(case, module):
     target, kind = NAMED[case]
-    found = find_network(f"{module}:{target}")
-    assert type(found.model).__name__ == kind
-    assert not found.model.training
-    assert found.name == f"{module}:{target}"
+    network = find_network(f"{module}:{target}")
+    assert type(network.model).__name__ == kind
+    assert not network.model.training
+    assert network.name == f"{module}:{target}"
 
 
 @pytest.mark.parametrize(
@@ -230,15 +230,15 @@ def test_an_onnx_file_scores_as_its_network(case, tmp_path):
     assert transform is not None and transform.crop == 8
 
 
-def test_an_onnx_file_is_audited_by_its_path(tmp_path, subject):
+def test_an_onnx_file_is_audited_by_its_path(tmp_path, inputs):
     pytest.importorskip("onnxruntime")
     path = exported(tmp_path / "net.onnx")
-    record = audit(str(path), **settings(subject)).evidence
-    direct = audit(brightest, **settings(subject)).evidence
+    record = audit(str(path), **settings(inputs)).evidence
+    direct = audit(brightest, **settings(inputs)).evidence
     assert record.model == "net.onnx"
     assert record.sets == direct.sets
     with pytest.raises(ValueError, match="has its own weights"):
-        audit(str(path), **{**settings(subject), "weights": "w.pt"})
+        audit(str(path), **{**settings(inputs), "weights": "w.pt"})
 
 
 BAD_FILES = {

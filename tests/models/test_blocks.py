@@ -46,22 +46,24 @@ def image(side: int, examples: int = 2) -> Tensor:
     ],
 )
 def test_blocks_of_library_networks(name, side, count, first, last):
-    found = blocks_of(load(name, seed=0).encoder, image(side))
-    assert len(found) == count
-    assert (found[0].last, found[-1].last) == (first, last)
-    assert all(block.last in block.activations for block in found)
-    assert len({block.last.removeprefix(block.name) for block in found}) == 1
-    assert all(each.startswith(f"{block.name}.") for block in found for each in block.activations)
+    blocks = blocks_of(load(name, seed=0).encoder, image(side))
+    assert len(blocks) == count
+    assert (blocks[0].last, blocks[-1].last) == (first, last)
+    assert all(block.last in block.activations for block in blocks)
+    assert len({block.last.removeprefix(block.name) for block in blocks}) == 1
+    assert all(
+        layer.startswith(f"{block.name}.") for block in blocks for layer in block.activations
+    )
 
 
 def test_blocks_of_our_residual_network_and_all_their_activations():
     model = resnet8(width=4)
-    found = blocks_of(model, image(32))
-    assert found == [
+    blocks = blocks_of(model, image(32))
+    assert blocks == [
         Block(f"encoder.stage{i}", (f"{at}.relu1", f"{at}.relu2"), f"{at}.relu2")
         for i, at in ((i, f"encoder.stage{i}") for i in (1, 2, 3))
     ]
-    inside = [layer for block in found for layer in block.activations]
+    inside = [layer for block in blocks for layer in block.activations]
     assert layers_of(model, image(32)) == ["encoder.relu", *inside]
 
 
@@ -69,8 +71,8 @@ def test_blocks_of_a_torch_transformer_that_calls_functions():
     with torch.random.fork_rng(devices=[]):
         layer = nn.TransformerEncoderLayer(8, 2, 16, activation="gelu", batch_first=True)
         model = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-    found = blocks_of(model, torch.ones(1, 5, 8))
-    assert [block.last for block in found] == ["layers.0.gelu()", "layers.1.gelu()"]
+    blocks = blocks_of(model, torch.ones(1, 5, 8))
+    assert [block.last for block in blocks] == ["layers.0.gelu()", "layers.1.gelu()"]
 
 
 class Positions(nn.Module):
@@ -94,8 +96,8 @@ class Step(nn.Module):
 
 
 def test_adding_a_parameter_is_not_a_block():
-    found = blocks_of(nn.Sequential(Positions(), Step(), Step()), torch.ones(1, 4))
-    assert [(block.name, block.last) for block in found] == [("1", "1.way.1"), ("2", "2.way.1")]
+    blocks = blocks_of(nn.Sequential(Positions(), Step(), Step()), torch.ones(1, 4))
+    assert [(block.name, block.last) for block in blocks] == [("1", "1.way.1"), ("2", "2.way.1")]
 
 
 @pytest.mark.parametrize("model", [small_cnn(width=4), Step()], ids=["no block", "nothing but one"])

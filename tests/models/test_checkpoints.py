@@ -345,17 +345,17 @@ def test_files_tell_the_numbers_of_classes_and_channels(name, channels, tmp_path
         theirs.features[0] = nn.Conv2d(channels, 64, 3, stride=2)
     torch.save({"state_dict": {f"model.{k}": v for k, v in theirs.state_dict().items()}},
                tmp_path / "last.ckpt")  # fmt: skip
-    found = find_network(name, tmp_path / "last.ckpt")
+    network = find_network(name, tmp_path / "last.ckpt")
     x = torch.rand(2, channels, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(found.model(x), theirs.eval()(x), rtol=1e-4, atol=1e-5)
-    assert found.transform is not None
+        torch.testing.assert_close(network.model(x), theirs.eval()(x), rtol=1e-4, atol=1e-5)
+    assert network.transform is not None
     if channels == 6:
         with pytest.raises(ValueError, match="takes 6 channels, which image files don't have"):
-            found.transform(Image.new("RGB", (300, 300)))
+            network.transform(Image.new("RGB", (300, 300)))
     else:
-        assert len(found.transform(Image.new("RGB", (300, 300)))) == channels
-    assert bool(found.notes) == (channels != 3)
+        assert len(network.transform(Image.new("RGB", (300, 300)))) == channels
+    assert bool(network.notes) == (channels != 3)
 
 
 @needs_models
@@ -379,10 +379,10 @@ def test_a_network_with_two_heads_gets_the_classes_of_its_file(tmp_path):
 
     theirs = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=3).eval()
     save_file(theirs.state_dict(), tmp_path / "w.safetensors")
-    found = find_network("timm:deit_tiny_distilled_patch16_224", tmp_path / "w.safetensors")
+    network = find_network("timm:deit_tiny_distilled_patch16_224", tmp_path / "w.safetensors")
     x = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(found.model(x), theirs(x), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(network.model(x), theirs(x), rtol=1e-4, atol=1e-5)
 
 
 def test_a_network_with_an_extra_state_takes_its_weights():

@@ -19,10 +19,10 @@ def test_every_block_can_be_observed(name, blocks):
     make, reading = NETWORKS[name]
     x, y = torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])
     layers = [f"encoder.block{k + 1}" for k in range(blocks)]
-    (seen,) = observe(make(blocks), (x, y), layers, reading)
-    assert seen.logits.shape == (4, 3)
-    assert list(seen.layers) == layers
-    assert all(len(values) == 4 for values in seen.layers.values())
+    (observation,) = observe(make(blocks), (x, y), layers, reading)
+    assert observation.logits.shape == (4, 3)
+    assert list(observation.layers) == layers
+    assert all(len(values) == 4 for values in observation.layers.values())
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -87,9 +87,9 @@ def test_it_recognizes_photos(photo, label):
 def test_the_audit_takes_it_by_default():
     x, y = torch.rand(12, 3, 8, 8), torch.arange(12) % 3
     prepared = prepare(small_cnn(classes=3, width=3), id=(x, y), control=False)
-    assert prepared.subject.reference_name == NAME
-    assert prepared.subject.reference is not None
-    assert prepared.subject.reference(x[:2]).shape == (2, 1280)
+    assert prepared.inputs.reference_name == NAME
+    assert prepared.inputs.reference is not None
+    assert prepared.inputs.reference(x[:2]).shape == (2, 1280)
 
 
 def test_without_the_package_there_is_no_file(monkeypatch):

@@ -183,8 +183,8 @@ def test_the_head_of_chosen_classes_is_found_before_the_closing(case):
 
 @pytest.mark.parametrize("case", ["sigmoid of each class", "softmax", "log-softmax"])
 def test_the_head_of_a_bare_network_is_found_before_the_closing(case):
-    [seen] = observe(Closed(*CLOSINGS[case]), [batch_of(noise(6, 5))], (), head=True)
-    assert seen.head is not None
+    [observation] = observe(Closed(*CLOSINGS[case]), [batch_of(noise(6, 5))], (), head=True)
+    assert observation.head is not None
 
 
 OTHERS = {

@@ -152,8 +152,8 @@ def test_wrappers_are_removed(kind):
         torch.compile(model, backend="eager") if kind == "compiled" else nn.DataParallel(model)
     )
     assert isinstance(wrapped, nn.Module) and unwrapped(wrapped) is model
-    found = find_network(wrapped)
-    assert found.model is model and found.name == "Sequential"
+    result = find_network(wrapped)
+    assert result.model is model and result.name == "Sequential"
 
 
 def test_an_exported_program_can_be_observed():
@@ -180,9 +180,9 @@ def test_a_function_may_return_the_whole_classifier(tmp_path, monkeypatch):
     module = types.ModuleType("own_network")
     module.made = lambda: Source("own", small_cnn(10, width=4), 10, preparation)  # pyright: ignore
     monkeypatch.setitem(sys.modules, "own_network", module)
-    found = find_network("own_network:made", tmp_path / "w.safetensors")
+    network = find_network("own_network:made", tmp_path / "w.safetensors")
     x = noise(3, 3, 16, 16)
-    assert torch.equal(found.model(x), whole.eval()(x))
+    assert torch.equal(network.model(x), whole.eval()(x))
 
 
 def test_a_name_without_weights_says_how_to_give_them():

@@ -125,9 +125,9 @@ def test_an_activation_inside_the_batch_norm_stays(convert):
     plain = nn.BatchNorm2d(4).eval()
     plain.load_state_dict(norm.state_dict())
     x = maps(5, 4, 6, 6)
-    found = convert(nn.Sequential(norm))(x)
-    torch.testing.assert_close(found, convert(nn.Sequential(plain))(x).relu())
-    assert found.min() == 0
+    converted = convert(nn.Sequential(norm))(x)
+    torch.testing.assert_close(converted, convert(nn.Sequential(plain))(x).relu())
+    assert converted.min() == 0
 
 
 def test_a_shared_layer_stays_shared():

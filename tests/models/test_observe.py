@@ -30,8 +30,8 @@ def batch_of(x: Tensor) -> Batch:
 
 
 def layers_observed(model: nn.Module, x: Tensor, *args, **kwargs) -> dict[str, Tensor]:
-    (seen,) = observe(model, [batch_of(x)], *args, **kwargs)
-    return seen.layers
+    (observation,) = observe(model, [batch_of(x)], *args, **kwargs)
+    return observation.layers
 
 
 class Reused(nn.Module):
@@ -121,23 +121,23 @@ def test_tokens_are_rejected_as_maps():
 def test_values_agree_with_layers_run_one_by_one():
     model = small_cnn(width=4).eval()
     x = noise(6, 3, 16, 16)
-    seen = layers_observed(model, x, ["encoder.relu1", "encoder.relu3", "encoder"])
+    observed = layers_observed(model, x, ["encoder.relu1", "encoder.relu3", "encoder"])
     with torch.no_grad():
         stem = model.get_submodule("encoder.norm1")(model.get_submodule("encoder.conv1")(x))
         features = model.encoder(x)
-    torch.testing.assert_close(seen["encoder.relu1"], F.relu(stem).mean(dim=(2, 3)))
-    torch.testing.assert_close(seen["encoder.relu3"], features)
-    torch.testing.assert_close(seen["encoder"], features)
+    torch.testing.assert_close(observed["encoder.relu1"], F.relu(stem).mean(dim=(2, 3)))
+    torch.testing.assert_close(observed["encoder.relu3"], features)
+    torch.testing.assert_close(observed["encoder"], features)
 
 
 def test_the_input_of_an_inplace_relu_is_read_before_it_is_overwritten():
     model = small_cnn(width=4).eval()
     x = noise(6, 3, 16, 16)
-    seen = layers_observed(model, x, ["encoder.norm1"], flat)["encoder.norm1"]
-    assert seen.min() < 0
+    values = layers_observed(model, x, ["encoder.norm1"], flat)["encoder.norm1"]
+    assert values.min() < 0
     with torch.no_grad():
         stem = model.get_submodule("encoder.norm1")(model.get_submodule("encoder.conv1")(x))
-    torch.testing.assert_close(seen, stem.flatten(1))
+    torch.testing.assert_close(values, stem.flatten(1))
 
 
 def test_each_run_of_a_reused_module_has_a_name_and_the_plain_name_is_the_last_run():
@@ -174,12 +174,12 @@ def test_each_run_of_a_reused_module_has_a_name_and_the_plain_name_is_the_last_r
 def test_activations_called_as_functions_are_recorded(activation, name):
     x = noise(4, 3)
     model = nn.Sequential(Functional(activation))
-    seen = layers_observed(model, x)
-    assert list(seen) == [f"0.{name}#0", f"0.{name}#1"]
-    torch.testing.assert_close(seen[f"0.{name}#0"], activation(x))
-    torch.testing.assert_close(seen[f"0.{name}#1"], activation(activation(x) - 0.5))
+    observed = layers_observed(model, x)
+    assert list(observed) == [f"0.{name}#0", f"0.{name}#1"]
+    torch.testing.assert_close(observed[f"0.{name}#0"], activation(x))
+    torch.testing.assert_close(observed[f"0.{name}#1"], activation(activation(x) - 0.5))
     torch.testing.assert_close(
-        layers_observed(model, x, [f"0.{name}"])[f"0.{name}"], seen[f"0.{name}#1"]
+        layers_observed(model, x, [f"0.{name}"])[f"0.{name}"], observed[f"0.{name}#1"]
     )
     assert list(layers_observed(Functional(activation), x)) == [f"{name}#0", f"{name}#1"]
 
@@ -201,10 +201,10 @@ def test_a_network_named_like_an_activation_is_not_a_layer():
 
 
 def test_functions_inside_a_reading_are_not_recorded():
-    seen = layers_observed(
+    observed = layers_observed(
         nn.Sequential(nn.ReLU(), nn.ReLU()), noise(2, 3), reduce=lambda z: F.relu(z - 1)
     )
-    assert list(seen) == ["0", "1"]
+    assert list(observed) == ["0", "1"]
 
 
 def test_a_fused_transformer_block_is_recorded():
@@ -212,8 +212,8 @@ def test_a_fused_transformer_block_is_recorded():
         block = nn.TransformerEncoderLayer(8, 2, 16, activation="gelu", batch_first=True)
     x = noise(3, 5, 8)
     assert layers_of(block, x) == ["gelu()"]
-    seen = layers_observed(block, x, ["linear1", "gelu()"], over_tokens)
-    assert seen["gelu()"].shape == (3, 16)
+    observed = layers_observed(block, x, ["linear1", "gelu()"], over_tokens)
+    assert observed["gelu()"].shape == (3, 16)
     rates = layers_observed(block, x, ["linear1", "gelu()"], rate_over_tokens)
     # GELU is positive exactly where what comes into it is.
     assert torch.equal(rates["gelu()"], rates["linear1"])
@@ -273,10 +273,10 @@ def test_a_token_axis_before_the_batch_axis_is_rejected():
     model = Through(lambda x, relu: relu(x.transpose(0, 1)).mean(dim=0), relu=nn.ReLU())
     with pytest.raises(ValueError, match=r"5 rows for 3 examples.*puts the examples first"):
         layers_observed(model, noise(3, 5, 4), ["relu"], over_tokens)
-    seen = layers_observed(
+    observed = layers_observed(
         model, noise(3, 5, 4), ["relu"], lambda z: over_tokens(z.transpose(0, 1))
     )
-    assert seen["relu"].shape == (3, 4)
+    assert observed["relu"].shape == (3, 4)
 
 
 # State that is restored
@@ -359,8 +359,8 @@ def test_the_model_can_be_trained_while_it_is_observed(blocks):
     optimizer = torch.optim.SGD(blocks.parameters(), 0.1)
     blocks.train()
     losses = []
-    for seen in observe(blocks, [batch_of(noise(8, 3, 6, 6))] * 20, ()):
-        loss = F.cross_entropy(blocks(seen.batch.x), seen.batch.y)
+    for observation in observe(blocks, [batch_of(noise(8, 3, 6, 6))] * 20, ()):
+        loss = F.cross_entropy(blocks(observation.batch.x), observation.batch.y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -369,9 +369,9 @@ def test_the_model_can_be_trained_while_it_is_observed(blocks):
 
 
 def test_readings_can_train_a_probe(blocks):
-    seen = layers_observed(blocks, noise(4, 3, 6, 6))["1.relu()"]
+    values = layers_observed(blocks, noise(4, 3, 6, 6))["1.relu()"]
     probe = nn.Linear(3, 2)
-    probe(seen).sum().backward()
+    probe(values).sum().backward()
     assert probe.weight.grad is not None and probe.weight.grad.any()
 
 
@@ -386,7 +386,9 @@ def test_maps_are_freed_once_they_are_read():
     kept = list(observe(model, [batch_of(noise(2, 3, 16, 16))] * 3, reduce=reading))
     gc.collect()
     assert len(maps) == 9 and all(ref() is None for ref in maps)
-    stored = [v.untyped_storage().nbytes() for seen in kept for v in seen.layers.values()]
+    stored = [
+        v.untyped_storage().nbytes() for observation in kept for v in observation.layers.values()
+    ]
     assert stored == [4 * 2 * neurons for _ in kept for neurons in (4, 8, 16)]
 
 
@@ -398,9 +400,9 @@ def test_maps_are_freed_once_they_are_read():
 def test_moments_are_the_mean_and_the_rate(shape, at_once, monkeypatch):
     monkeypatch.setattr("contam.models.readings.VALUES_AT_ONCE", at_once)
     maps = noise(*shape)
-    found = channel_moments(maps)
-    torch.testing.assert_close(found[:, 0], over_space(maps))
-    torch.testing.assert_close(found[:, 1], rate_over_space(maps))
+    moments = channel_moments(maps)
+    torch.testing.assert_close(moments[:, 0], over_space(maps))
+    torch.testing.assert_close(moments[:, 1], rate_over_space(maps))
 
 
 def test_moments_by_hand():
@@ -411,10 +413,10 @@ def test_moments_by_hand():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_moments_of_other_precisions_are_summed_in_single_or_better(dtype):
     maps = noise(4, 3, 20, 20).to(dtype)
-    found = channel_moments(maps)
-    assert found.dtype == torch.promote_types(dtype, torch.float32)
-    torch.testing.assert_close(found[:, 0].double(), maps.double().mean(dim=(2, 3)))
-    torch.testing.assert_close(found[:, 1].double(), (maps > 0).double().mean(dim=(2, 3)))
+    moments = channel_moments(maps)
+    assert moments.dtype == torch.promote_types(dtype, torch.float32)
+    torch.testing.assert_close(moments[:, 0].double(), maps.double().mean(dim=(2, 3)))
+    torch.testing.assert_close(moments[:, 1].double(), (maps > 0).double().mean(dim=(2, 3)))
 
 
 def test_moments_of_maps_in_any_memory_order_and_with_gradients():
@@ -438,9 +440,9 @@ def test_an_exported_program_has_the_names_of_its_functions(tmp_path):
     program = torch.export.export(model, (x,), dynamic_shapes=(batch,))
     torch.export.save(program, tmp_path / "encoder.pt2")
     encoder = load(str(tmp_path / "encoder.pt2")).encoder
-    (found,) = layers_observed(encoder, x, "auto", "moments").items()
-    assert found[0] == "program.relu()"
-    torch.testing.assert_close(found[1], channel_moments(F.relu(model[0](x))))
+    (layer,) = layers_observed(encoder, x, "auto", "moments").items()
+    assert layer[0] == "program.relu()"
+    torch.testing.assert_close(layer[1], channel_moments(F.relu(model[0](x))))
 
 
 class WithTable(nn.Module):

@@ -41,9 +41,9 @@ def test_activation_names_and_map_sizes(normalization):
     model = resnet8(width=4, normalization=normalization)
     assert layers_of(model, images()) == RELUS
     batch = Batch(images(), torch.zeros(4, dtype=torch.int64), torch.zeros(4, dtype=torch.int64))
-    (seen,) = observe(model, [batch], RELUS, reduce=flat)
+    (observation,) = observe(model, [batch], RELUS, reduce=flat)
     sizes = [4 * 16**2] * 3 + [8 * 8**2] * 2 + [16 * 4**2] * 2
-    assert [layer.shape[1] for layer in seen.layers.values()] == sizes
+    assert [layer.shape[1] for layer in observation.layers.values()] == sizes
 
 
 def test_features_are_the_last_relu_s_maps_averaged():

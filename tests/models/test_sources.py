@@ -90,13 +90,13 @@ def test_other_errors_of_torchvision_are_raised(tmp_path, monkeypatch):
 )
 def test_widths_of_clips_towers(name, side, width):
     with torch.device("meta"):
-        found = load(f"open_clip:{name}/openai", seed=0)
-        features = found.encoder(torch.zeros(2, 3, side, side))
-    assert features.shape == (2, found.width) == (2, width)
-    transform = found.transform
+        source = load(f"open_clip:{name}/openai", seed=0)
+        features = source.encoder(torch.zeros(2, 3, side, side))
+    assert features.shape == (2, source.width) == (2, width)
+    transform = source.transform
     assert isinstance(transform, Preparation)
     assert (transform.resize, transform.crop) == (side, side)
-    assert found.head is None
+    assert source.head is None
 
 
 @needs_models
@@ -106,9 +106,9 @@ def test_widths_of_clips_towers(name, side, width):
 )
 def test_widths_of_other_networks(name, width):
     with torch.device("meta"):
-        found = load(name, seed=0)
-        assert found.encoder(torch.zeros(2, 3, 224, 224)).shape == (2, found.width) == (2, width)
-    assert found.head is None, "a head that has learned nothing is none"
+        source = load(name, seed=0)
+        assert source.encoder(torch.zeros(2, 3, 224, 224)).shape == (2, source.width) == (2, width)
+    assert source.head is None, "a head that has learned nothing is none"
 
 
 @needs_models
@@ -147,9 +147,9 @@ def test_clip_weights_from_a_file(tmp_path, kind):
     if kind == "whole":
         state = {f"visual.{k}": v for k, v in state.items()} | {"logit_scale": torch.ones(())}
     save_file(state, tmp_path / "clip.safetensors")
-    found = load("open_clip:RN50/openai", weights=tmp_path / "clip.safetensors").encoder
+    encoder = load("open_clip:RN50/openai", weights=tmp_path / "clip.safetensors").encoder
     for name, tensor in tower.state_dict().items():
-        assert torch.equal(found.state_dict()[name], tensor)
+        assert torch.equal(encoder.state_dict()[name], tensor)
 
 
 @needs_models
@@ -162,12 +162,12 @@ def test_a_classifier_is_split_into_encoder_and_head(tmp_path, name, head):
 
     torch_model = resnet18(num_classes=7).eval()
     torch.save({"state_dict": torch_model.state_dict()}, tmp_path / "weights.pt")
-    found = load(name, weights=tmp_path / "weights.pt")
-    assert found.classes == 7
-    assert found.head is not None
+    source = load(name, weights=tmp_path / "weights.pt")
+    assert source.classes == 7
+    assert source.head is not None
     x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(found.head(found.encoder(x)), torch_model(x), rtol=1e-4, atol=1e-5)
-    assert torch.equal(found.head.weight, torch_model.get_parameter(f"{head}.weight"))
+    torch.testing.assert_close(source.head(source.encoder(x)), torch_model(x), rtol=1e-4, atol=1e-5)
+    assert torch.equal(source.head.weight, torch_model.get_parameter(f"{head}.weight"))
 
 
 @needs_models
@@ -192,16 +192,16 @@ def test_transforms_agree_with_the_libraries(image):
     }
     for name, source in ours.items():
         expected = theirs[name](image)
-        found = source.transform(image)
-        assert found.shape == expected.shape
+        prepared = source.transform(image)
+        assert prepared.shape == expected.shape
         # torchvision's preset resizes Pillow images alike; the rest is the same arithmetic.
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5, msg=name)
+        torch.testing.assert_close(prepared, expected, rtol=0, atol=1e-5, msg=name)
 
 
 def test_preparation_by_hand():
     row = np.arange(6, dtype=np.uint8)[None, :, None].repeat(4, axis=0).repeat(3, axis=2)
-    found = Preparation(4, 2, mean=(0.0,) * 3, std=(1 / 255,) * 3)(Image.fromarray(row))
-    assert found[0].tolist() == pytest.approx(np.array([[2, 3], [2, 3]]), abs=1e-4)
+    prepared = Preparation(4, 2, mean=(0.0,) * 3, std=(1 / 255,) * 3)(Image.fromarray(row))
+    assert prepared[0].tolist() == pytest.approx(np.array([[2, 3], [2, 3]]), abs=1e-4)
     squashed = Preparation(4, 4, squash=True)(Image.fromarray(row))
     assert squashed.shape == (3, 4, 4)
     with pytest.raises(ValueError, match="can't crop 5 pixels from 4"):
@@ -267,10 +267,10 @@ def test_an_exported_program_is_an_encoder(tmp_path):
     sizes = ({0: torch.export.Dim("batch")},)
     program = torch.export.export(network, (x,), dynamic_shapes=sizes)
     torch.export.save(program, tmp_path / "net.pt2")
-    found = load(str(tmp_path / "net.pt2"))
-    assert found.width == 16
-    torch.testing.assert_close(found.encoder.eval()(x[:2]), network(x[:2]))
-    shown = found.transform(Image.new("RGB", (40, 20), (255, 0, 0)))
+    source = load(str(tmp_path / "net.pt2"))
+    assert source.width == 16
+    torch.testing.assert_close(source.encoder.eval()(x[:2]), network(x[:2]))
+    shown = source.transform(Image.new("RGB", (40, 20), (255, 0, 0)))
     assert shown.shape == (3, 16, 16)
     assert shown[0].eq(1).all()
     torch.export.save(torch.export.export(network, (x,)), tmp_path / "fixed.pt2")

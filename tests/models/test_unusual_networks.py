@@ -119,12 +119,12 @@ def test_layers_that_cannot_be_observed_are_left_out_with_a_note(case):
     x = images()
     for some in (x[:1], x[:2], x[:4]):
         assert layers_of(model, some) == names
-    found = find_layers(model, x)
-    assert (list(found.names), found.left_out) == (names, (note,))
+    layers = find_layers(model, x)
+    assert (list(layers.names), layers.left_out) == (names, (note,))
     profiles = class_profiles(model, (x, Y), classes=3)
     assert ([*profiles.layers], profiles.left_out) == (names, (note,))
     prepared = prepare(model, id=(x, Y), control=False, reference=None)
-    assert list(prepared.subject.layers) == names
+    assert list(prepared.inputs.layers) == names
     assert note in prepared.notes
     with contam.watch(model, (x, Y), show=False, per_class=2, k=2) as monitor:
         assert list(monitor.config.layers) == names
@@ -192,9 +192,9 @@ def test_a_network_that_changes_with_its_hooks_is_noted():
             hooked = any(len(module._forward_hooks) for module in self.modules())
             return self.head(self.body(x)) + 5 * hooked
 
-    found = find_layers(Moody(), images())
-    assert found.names == ("body.1",)
-    assert "The logits change by up to 5 while layers are observed" in found.left_out[0]
+    layers = find_layers(Moody(), images())
+    assert layers.names == ("body.1",)
+    assert "The logits change by up to 5 while layers are observed" in layers.left_out[0]
 
 
 def test_attention_is_measured_without_the_fast_path_and_the_setting_is_restored():
@@ -254,8 +254,8 @@ OUTPUTS = {
 @pytest.mark.parametrize("case", OUTPUTS)
 def test_the_tensor_whose_width_fits_the_labels_is_taken(case):
     output, chosen, said = OUTPUTS[case]
-    found, note = fitting_output(output, 3)
-    assert found is (output if chosen is None or not said else chosen)
+    taken, note = fitting_output(output, 3)
+    assert taken is (output if chosen is None or not said else chosen)
     assert said in note and bool(said) == bool(note)
 
 
@@ -310,8 +310,8 @@ def test_a_fresh_head_is_compared_before_a_closing_sigmoid_or_softmax(classes, c
     networks = (body, nn.Sequential(body, closing))
     plain, closed = (audited(net, Y % 2, untrained=False) for net in networks)
     before, after = (
-        next(cause for cause in found.evidence.evidence if cause.cause == "head")
-        for found in (plain, closed)
+        next(cause for cause in audit.evidence.evidence if cause.cause == "head")
+        for audit in (plain, closed)
     )
     assert before.effect is not None
     assert (before.effect, before.numbers) == (after.effect, after.numbers)

@@ -27,7 +27,7 @@ from contam.measures.layerwise import layerwise, predictions
 from contam.measures.selectivity import selectivity
 from contam.measures.usable_information import usable_information
 from contam.models.logits_adapter import LogitsAdapter
-from contam.monitor import hugging_face, lightning, tensorboard, watching, weights_and_biases
+from contam.monitor import hugging_face, lightning, monitored, tensorboard, weights_and_biases
 from contam.monitor.callbacks import MonitorListener
 from contam.monitor.page import WATCHED, alarm, rows_of
 from contam.monitor.sinks import terminal
@@ -58,7 +58,7 @@ def network(seed: int = 0) -> nn.Sequential:
         )  # fmt: skip
 
 
-def descend(model: nn.Module, steps: int, step=lambda: None) -> None:
+def optimize(model: nn.Module, steps: int, step=lambda: None) -> None:
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     data = domain().data
     model.train()
@@ -75,28 +75,30 @@ def quiet(model: nn.Module, data=None, **settings) -> TrainingMonitor:
 
 def test_snapshot_numbers_agree_with_the_measures():
     model, data, queries = network(), domain(), domain("queries", seed=1)
-    descend(model, 30)
+    optimize(model, 30)
     watched = quiet(model, data, queries=queries, per_class=20, k=7, layers=LAYERS)
-    found = watched.snapshots[0]
+    snapshot = watched.snapshots[0]
     support, asked = watched.examples.support, watched.examples.queries
-    seen = list(layerwise(model, support, asked, list(LAYERS), reduce=grid_or_tokens, at_once=4))
+    probed = list(layerwise(model, support, asked, list(LAYERS), reduce=grid_or_tokens, at_once=4))
     depth = depths(
-        seen, draw_support(support.y, 20), predictions(model, asked), rule=Rule(k=7)
+        probed, draw_support(support.y, 20), predictions(model, asked), rule=Rule(k=7)
     )  # fmt: skip
-    bits = usable_information(seen, support.y, asked.y, k=7)
+    bits = usable_information(probed, support.y, asked.y, k=7)
     profiles = class_profiles(model, asked, list(LAYERS), classes=CLASSES)
-    assert found.network["accuracy"] == pytest.approx(accuracy(model, asked).share)
-    assert found.network["decided_early"] == pytest.approx(depth.decided_by(1).value)
-    assert found.network["undefined"] == pytest.approx(depth.undefined().value)
-    assert list(found.layers) == ["input", *LAYERS, "softmax"]
-    for place, (name, told) in enumerate(found.layers.items()):
-        assert told["decided"] == pytest.approx(depth.decided_by(place).value)
-        assert told["information"] == pytest.approx(bits.of(name).value)
+    assert snapshot.network["accuracy"] == pytest.approx(accuracy(model, asked).share)
+    assert snapshot.network["decided_early"] == pytest.approx(depth.decided_by(1).value)
+    assert snapshot.network["undefined"] == pytest.approx(depth.undefined().value)
+    assert list(snapshot.layers) == ["input", *LAYERS, "softmax"]
+    for place, (name, numbers) in enumerate(snapshot.layers.items()):
+        assert numbers["decided"] == pytest.approx(depth.decided_by(place).value)
+        assert numbers["information"] == pytest.approx(bits.of(name).value)
     for name in LAYERS:
-        profile, told = profiles.layers[name], found.layers[name]
-        assert told["selectivity"] == pytest.approx(float(selectivity(profile.means).mean()))
-        assert told["asymmetry"] == pytest.approx(float(activation_asymmetry(profile.rates).mean()))
-    assert not found.left_out
+        profile, numbers = profiles.layers[name], snapshot.layers[name]
+        assert numbers["selectivity"] == pytest.approx(float(selectivity(profile.means).mean()))
+        assert numbers["asymmetry"] == pytest.approx(
+            float(activation_asymmetry(profile.rates).mean())
+        )
+    assert not snapshot.left_out
 
 
 def test_background_gating_raises_attenuation_on_other_data_and_across_domains():
@@ -124,7 +126,7 @@ def test_monitoring_changes_neither_weights_nor_random_states():
         np.random.seed(1)  # noqa: NPY002
         torch.manual_seed(1)
         one = quiet(model, every=2) if watched else None
-        descend(model, 7, one.step if one else lambda: None)
+        optimize(model, 7, one.step if one else lambda: None)
         if one:
             assert sorted(one.snapshots) == [0, 2, 4, 6]
         return model.state_dict(), torch.rand(3), random.random(), np.random.rand()  # noqa: NPY002
@@ -163,9 +165,9 @@ def test_the_model_is_restored_even_after_errors(fails):
     model(domain().data.x).sum().backward()
     gradients = [g.clone() for p in model.parameters() if (g := p.grad) is not None]
     before = model.passes.clone()
-    found = watched.snapshot()
-    assert bool(found.left_out) == fails
-    assert not fails or "RuntimeError: this pass fails" in found.left_out[0]
+    snapshot = watched.snapshot()
+    assert bool(snapshot.left_out) == fails
+    assert not fails or "RuntimeError: this pass fails" in snapshot.left_out[0]
     assert [module.training for module in model.modules()] == modes
     assert torch.equal(model.passes, before)
     for parameter, gradient in zip(model.parameters(), gradients, strict=True):
@@ -207,10 +209,12 @@ def test_a_monitor_wraps_a_training_generator():
         model, shift, epochs=3, batch_size=30, step_size=1e-2, weight_decay=0.0, seed=0,
         report_every=1,
     )  # fmt: skip
-    seen: list[int] = []
-    given = watching(stages, model, shift, every=3, show=False, sinks=[lambda s, _: seen.append(s)])
+    reported: list[int] = []
+    given = monitored(
+        stages, model, shift, every=3, show=False, sinks=[lambda s, _: reported.append(s)]
+    )
     assert [stage.step for stage in given] == list(range(1, 10))
-    assert seen == [0, 3, 6, 9]
+    assert reported == [0, 3, 6, 9]
 
 
 BATCHES = [(domain().data.x[i : i + 30], domain().data.y[i : i + 30]) for i in (0, 30, 60)]
@@ -276,9 +280,9 @@ class Record(nn.Module):
     "wrap", [lambda a: {"logits": a}, lambda a: SimpleNamespace(logits=a), lambda a: (a, None)]
 )
 def test_networks_can_return_output_records(wrap):
-    found = quiet(Record(wrap)).snapshots[0]
-    assert found.network == quiet(network()).snapshots[0].network
-    assert list(found.layers) == ["input", "inner.1", "inner.4", "softmax"]
+    snapshot = quiet(Record(wrap)).snapshots[0]
+    assert snapshot.network == quiet(network()).snapshots[0].network
+    assert list(snapshot.layers) == ["input", "inner.1", "inner.4", "softmax"]
 
 
 def test_wrappers_of_parallel_training_are_removed():
@@ -288,9 +292,9 @@ def test_wrappers_of_parallel_training_are_removed():
 
 def test_half_precision_and_a_network_without_activations():
     assert "information" in quiet(network().bfloat16()).snapshots[0].layers["4"]
-    found = quiet(nn.Sequential(nn.Flatten(), nn.Linear(36, CLASSES))).snapshots[0]
-    assert list(found.layers) == ["input", "softmax"]
-    assert any("no activation" in line for line in found.left_out)
+    snapshot = quiet(nn.Sequential(nn.Flatten(), nn.Linear(36, CLASSES))).snapshots[0]
+    assert list(snapshot.layers) == ["input", "softmax"]
+    assert any("no activation" in line for line in snapshot.left_out)
 
 
 class ReluOfWeights(nn.Module):
@@ -372,11 +376,11 @@ def test_layers_with_non_finite_activations_are_left_out(caplog):
     watched = quiet(model)
     with torch.no_grad():
         list(model.parameters())[4].fill_(torch.nan)  # the weights of the second convolution
-    found = watched.snapshot()
+    snapshot = watched.snapshot()
     watched.snapshot()
-    assert "selectivity" in found.layers["1"]
-    assert "selectivity" not in found.layers.get("4", {}) and "accuracy" not in found.network
-    assert any("not finite" in line for line in found.left_out)
+    assert "selectivity" in snapshot.layers["1"]
+    assert "selectivity" not in snapshot.layers.get("4", {}) and "accuracy" not in snapshot.network
+    assert any("not finite" in line for line in snapshot.left_out)
     assert len(caplog.records) == len({record.getMessage() for record in caplog.records}) > 0
     with pytest.raises(ValueError, match=r"step 0: .*not finite"):
         quiet(model, on_error="raise")
@@ -385,10 +389,10 @@ def test_layers_with_non_finite_activations_are_left_out(caplog):
 def test_rare_classes_and_sets_without_a_class_are_left_out():
     data = domain().data
     few = data.pick((data.y != 2) | (torch.arange(90) < 3))
-    found = quiet(network(), few, others={"one": data.pick(data.y == 0)})
-    assert found.config.classes == (0, 1) and not found.config.others
-    assert any("classes 2: fewer" in line for line in found.snapshots[0].left_out)
-    assert any("'one': no example of classes 1" in line for line in found.snapshots[0].left_out)
+    monitor = quiet(network(), few, others={"one": data.pick(data.y == 0)})
+    assert monitor.config.classes == (0, 1) and not monitor.config.others
+    assert any("classes 2: fewer" in line for line in monitor.snapshots[0].left_out)
+    assert any("'one': no example of classes 1" in line for line in monitor.snapshots[0].left_out)
 
 
 def test_a_failing_sink_ends_the_training_only_on_request(caplog):
@@ -407,7 +411,7 @@ def test_a_named_run_resumes_and_has_a_page(tmp_path):
     watched = quiet(model, every=2, out=tmp_path, name="one", others={"odd": domain(seed=4)})
     folder = watched.folder
     assert folder is not None
-    descend(model, 5, watched.step)
+    optimize(model, 5, watched.step)
     rows = rows_of(Run.load(folder))
     assert [row["step"] for row in rows if not row["layer"]] == [0, 2, 4]
     watched.close(snapshot=False)
@@ -474,11 +478,11 @@ def test_shares_of_each_probe_are_among_defined_depths():
     data = domain()
     undefined = 0.0
     for seed in range(4):
-        found = quiet(network(seed), data, layers=LAYERS).snapshots[0]
-        if found.network["undefined"] < 1:
-            undefined = max(undefined, found.network["undefined"])
-            assert found.layers["softmax"]["decided"] == 1
-            assert found.layers["1"]["decided"] == found.network["decided_early"]
+        snapshot = quiet(network(seed), data, layers=LAYERS).snapshots[0]
+        if snapshot.network["undefined"] < 1:
+            undefined = max(undefined, snapshot.network["undefined"])
+            assert snapshot.layers["softmax"]["decided"] == 1
+            assert snapshot.layers["1"]["decided"] == snapshot.network["decided_early"]
     assert undefined > 0.1
 
 

@@ -130,9 +130,9 @@ def test_a_thinned_curve_keeps_its_ends_and_its_extremes(log: str) -> None:
     drawn = values(plots.lines(rows, **AXES, **TEXT, log=log))
     assert len(drawn) <= 2 * PLACES + 4
     assert [drawn[0]["x"], drawn[-1]["x"]] == [1, 49_999]
-    found = [point["y"] for point in drawn]
-    assert max(found) == 9.0
-    assert min(found) == -9.0
+    heights = [point["y"] for point in drawn]
+    assert max(heights) == 9.0
+    assert min(heights) == -9.0
     assert [point["x"] for point in drawn] == sorted(point["x"] for point in drawn)
 
 
@@ -205,7 +205,7 @@ def test_a_panel_without_numbers_is_empty(kind: str, rows: list[dict[str, Any]])
 
 def test_a_curve_of_a_single_point_is_visible() -> None:
     def opacity(panel: plots.Panel) -> float:
-        return next(each["mark"] for each in layers(panel) if each["mark"]["type"] == "point")[
+        return next(layer["mark"] for layer in layers(panel) if layer["mark"]["type"] == "point")[
             "opacity"
         ]
 
@@ -260,7 +260,7 @@ def test_long_column_names_are_aligned_at_their_end() -> None:
     rows = [{"c": c, "r": "r", "v": 0.5} for c in ("red", "a frame of many words")]
     panel = plots.matrix(rows, x=("c", ""), y=("r", ""), value=("v", "v"), **TEXT)
     lines = [cell["x"].split("\n") for cell in values(panel)]
-    assert len({len(each) for each in lines}) == 1
+    assert len({len(line) for line in lines}) == 1
     assert lines[0][-1] == "red"
     assert [cell["column"] for cell in values(panel)] == ["red", "a frame of many words"]
 
@@ -322,7 +322,8 @@ def test_a_series_has_the_same_color_in_all_panels() -> None:
     assert charts[0] is both.chart
     charts = plots.match_series([third, whole])
     assert domains(charts[0]) == {("tanh", "linear", "relu")} == domains(charts[1])
-    line = next(each["encoding"] for each in charts[0]["layer"] if "strokeDash" in each["encoding"])  # pyright: ignore[reportOptionalSubscript]
+    marks: Any = charts[0]
+    line = next(m["encoding"] for m in marks["layer"] if "strokeDash" in m["encoding"])
     assert line["strokeDash"]["scale"]["range"] == dashes(["tanh", "linear", "relu"])
     assert line["strokeDash"]["legend"]["values"] == ["linear", "tanh"]
     assert domains(third.chart) == {("linear", "tanh")}

@@ -50,15 +50,15 @@ LINE = [{"id": share, "ood": share / 2, "low": share / 3, "high": share} for sha
 
 
 def layer(panel: plots.Panel, mark: str) -> list[Any]:
-    return [each for each in chart(panel)["layer"] if each["mark"]["type"] == mark]
+    return [one for one in chart(panel)["layer"] if one["mark"]["type"] == mark]
 
 
 @pytest.mark.parametrize("axis", ["logit", "probit"])
 def test_marks_are_at_the_values_of_the_measure(axis: Any) -> None:
     data = chart(plots.accuracies(MODELS, **AXES, **TEXT, scale=axis))["data"]["values"]
     for channel, field in (("x", "id"), ("y", "ood")):
-        shares = torch.tensor([each[field] for each in MODELS], dtype=torch.float64)
-        assert [each[channel] for each in data] == pytest.approx(
+        shares = torch.tensor([row[field] for row in MODELS], dtype=torch.float64)
+        assert [row[channel] for row in data] == pytest.approx(
             scaled(shares, axis).tolist(), rel=1e-5
         )
 
@@ -137,7 +137,7 @@ def test_the_diagonal_covers_the_range_common_to_both_axes() -> None:
 
 def test_pairs_are_connected_only_on_request() -> None:
     joined = plots.accuracies(MODELS, **AXES, **TEXT, join="pair")
-    assert [each["pair"] for each in chart(joined)["data"]["values"]] == ["a", "a", None]
+    assert [row["pair"] for row in chart(joined)["data"]["values"]] == ["a", "a", None]
     assert (
         len(layer(joined, "line"))
         == len(layer(plots.accuracies(MODELS, **AXES, **TEXT), "line")) + 1
@@ -197,7 +197,7 @@ def test_panels_share_shapes_and_colors() -> None:
     panels = [
         plots.scatter(rows, **CLOUD, shape=("class", "class"), **TEXT) for rows in (whole, part)
     ]
-    first, second = (each["encoding"] for each in plots.match_series(panels))  # pyright: ignore[reportOptionalSubscript]
+    first, second = (panel["encoding"] for panel in plots.match_series(panels))  # pyright: ignore[reportOptionalSubscript]
     assert second["shape"]["scale"]["domain"] == ["u", "v", "w"]
     assert second["shape"]["legend"]["values"] == ["v", "w"]
     assert first["shape"]["scale"]["domain"] == ["u", "v", "w"]
@@ -215,9 +215,9 @@ def test_shared_axes_have_the_same_range() -> None:
     high, low = histograms()
     for panel in plots.share_axes([high, low]):
         assert panel.small
-        for each in chart(panel)["layer"]:
-            assert each["encoding"]["y"]["scale"]["domain"] == [0.0, 1.0]
-            assert each["encoding"]["x"]["scale"]["domain"] == [0.0, 1.0]
+        for marks in chart(panel)["layer"]:
+            assert marks["encoding"]["y"]["scale"]["domain"] == [0.0, 1.0]
+            assert marks["encoding"]["x"]["scale"]["domain"] == [0.0, 1.0]
     assert "scale" not in chart(low)["layer"][0]["encoding"]["y"]
     (only_y,) = plots.share_axes([low], "y")
     assert chart(only_y)["layer"][0]["encoding"]["y"]["scale"]["domain"] == [0.0, 0.25]
@@ -285,10 +285,10 @@ def test_heat_maps_and_charts_use_the_same_colors() -> None:
     values = alt.Data(values=[{"v": place} for place in places])
     cells = alt.Chart(values).mark_rect().encode(x="v:O", color=color)
     drawn = vl_convert.vegalite_to_svg(cells.to_dict(), "6.4")
-    found = [
-        [int(each) for each in rgb] for rgb in re.findall(r"rgb\((\d+), (\d+), (\d+)\)", drawn)
+    colors = [
+        [int(level) for level in rgb] for rgb in re.findall(r"rgb\((\d+), (\d+), (\d+)\)", drawn)
     ]
-    assert np.abs(np.array(found) - 255 * cividis(np.array(places))).max() <= 5
+    assert np.abs(np.array(colors) - 255 * cividis(np.array(places))).max() <= 5
 
 
 def test_the_sheet_labels_rows_columns_notes_and_scale() -> None:

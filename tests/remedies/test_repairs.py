@@ -162,7 +162,7 @@ def test_erasing_the_domain_helps_where_it_is_mixed_with_a_class_only():
 
 
 def test_a_core_projection_helps_where_a_head_reads_the_background_only():
-    def seen(seed: int, shift: float = 0.0) -> Batch:
+    def images(seed: int, shift: float = 0.0) -> Batch:
         """Features with a background that is added to the first coordinate and to the fourth."""
         data = features(600, seed=seed)
         background = 2 * noise(600, 1, seed=seed + 50)[:, 0]
@@ -170,12 +170,12 @@ def test_a_core_projection_helps_where_a_head_reads_the_background_only():
         data.x[:, 3] = background + shift
         return data
 
-    own = seen(1)
+    own = images(1)
     # The best ID head subtracts the fourth coordinate from the first.
     model = network(fit_linear_head(own.x, own.y, classes=3))
-    assert gain(CoreProjection(), model, own, seen(2, shift=6.0)) > 0.1
-    assert gain(FreshHead(), model, own, seen(2, shift=6.0)) < 0.05
-    assert gain(CoreProjection(), model, own, seen(3)) < 0
+    assert gain(CoreProjection(), model, own, images(2, shift=6.0)) > 0.1
+    assert gain(FreshHead(), model, own, images(2, shift=6.0)) < 0.05
+    assert gain(CoreProjection(), model, own, images(3)) < 0
     # A shift of the core features reaches every head.
     moved = features(600, seed=4, shift=CENTERS[1] - CENTERS[0])
     assert abs(gain(CoreProjection(), network(right_head()), features(600, seed=5), moved)) < 0.05

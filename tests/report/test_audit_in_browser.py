@@ -24,7 +24,7 @@ RECORDS = {
     "narrow": narrow(),
 }
 WINDOW = {"viewport": {"width": 1280, "height": 800}}
-DRAWN = "[...document.querySelectorAll('.chart')].every(each => each.dataset.theme === 'light')"
+DRAWN = "[...document.querySelectorAll('.chart')].every(node => node.dataset.theme === 'light')"
 ROWS = ".neurons tbody tr"
 STATUS = "document.querySelector('#neurons .count').textContent"
 
@@ -82,7 +82,7 @@ def test_the_page_logs_nothing_makes_no_request_and_fits(
     it.page.evaluate("dispatchEvent(new Event('beforeprint'))")
     until(it.page, DRAWN)
     it.page.evaluate("dispatchEvent(new Event('afterprint'))")
-    it.page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    it.page.evaluate("document.querySelectorAll('details').forEach(node => node.open = true)")
     wide = it.page.evaluate("[document.scrollingElement.scrollWidth, innerWidth]")
     assert wide[0] <= wide[1]
     assert it.said == []
@@ -109,10 +109,10 @@ def test_columns_sort_by_keyboard_with_dashes_last(many: Any) -> None:
     assert sort(many, "attenuation") == "descending"
     column = cells(many, 3)
     assert set(column[len(known) :]) == {"–"}
-    assert [number(each) for each in column[: len(known)]] == pytest.approx(known, abs=0.0006)
+    assert [number(cell) for cell in column[: len(known)]] == pytest.approx(known, abs=0.0006)
     assert sort(many, "attenuation") == "ascending"
     column = cells(many, 3)
-    assert [number(each) for each in column[: len(known)]] == pytest.approx(known[::-1], abs=0.0006)
+    assert [number(cell) for cell in column[: len(known)]] == pytest.approx(known[::-1], abs=0.0006)
     assert sort(many, "attenuation") == "none"
     assert cells(many, 1) == first
     assert sort(many, "favorite") == "descending"
@@ -195,9 +195,9 @@ def test_histograms_and_rates_follow_the_selected_layer(tab: Any) -> None:
                                    table.selectivity_id[:NEURONS_SHOWN], strict=True)
               if name == record.layers[2].name]  # fmt: skip
     counts, _ = np.histogram(chosen, np.linspace(0, 1, 41))
-    found = [bin_["y"] for bin_ in tab.evaluate(values) if bin_["series"] == "ID"]
-    np.testing.assert_allclose(found[:-1], counts / len(chosen), atol=2.5 / len(chosen))
-    assert sum(found[:-1]) == pytest.approx(1)
+    shares = [bin_["y"] for bin_ in tab.evaluate(values) if bin_["series"] == "ID"]
+    np.testing.assert_allclose(shares[:-1], counts / len(chosen), atol=2.5 / len(chosen))
+    assert sum(shares[:-1]) == pytest.approx(1)
     bars = tab.evaluate("contam.data.charts[contam.data.rates.anchor].data.values")
     for series, rates in record.layers[2].class_rates.items():
         assert [bar["y"] for bar in bars if bar["series"] == series] == pytest.approx(list(rates))
@@ -210,7 +210,7 @@ def test_the_download_contains_the_numbers_of_the_curves(tab: Any) -> None:
     figure.locator("summary").click()
     with tab.expect_download() as download:
         figure.locator(".tools button").click()
-    lines = [each for each in Path(download.value.path()).read_text().splitlines() if each]
+    lines = [line for line in Path(download.value.path()).read_text().splitlines() if line]
     assert lines[0] == "layer,measure,data,value,low,high"
     assert lines[1].startswith("stage0.block0.relu,Linear probe,id,0.25,0.22,0.28")
     assert len(lines) == 1 + 10 * (4 + 3 + 3 + 3)
@@ -240,9 +240,9 @@ def test_a_printed_page_shows_a_hundred_neurons(many: Any) -> None:
 
 
 def test_images_are_shown_beside_their_heat_maps(tab: Any) -> None:
-    until(tab, "[...document.images].every(each => each.complete)")
+    until(tab, "[...document.images].every(node => node.complete)")
     sizes = tab.eval_on_selector_all(
-        ".examples img", "all => all.map(each => [each.naturalWidth, each.clientWidth])"
+        ".examples img", "all => all.map(node => [node.naturalWidth, node.clientWidth])"
     )
     assert len(sizes) == 24
     assert all(natural == 48 and shown > 48 for natural, shown in sizes)
@@ -263,7 +263,7 @@ def test_all_text_has_sufficient_contrast(
     browser: Any, addresses: dict[str, str], name: str
 ) -> None:
     it = opened(browser, addresses["whole"], color_scheme=name, **WINDOW)
-    it.page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    it.page.evaluate("document.querySelectorAll('details').forEach(node => node.open = true)")
     assert_readable(it.page)
     it.page.context.close()
 
@@ -280,11 +280,11 @@ def test_the_texts_of_the_ledger_do_not_overlap(
     browser: Any, addresses: dict[str, str], name: str, width: int
 ) -> None:
     it = opened(browser, addresses[name], viewport={"width": width, "height": 740})
-    it.page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    it.page.evaluate("document.querySelectorAll('details').forEach(node => node.open = true)")
     boxes = it.page.evaluate(
         "[...document.querySelectorAll('.ledger')].map(figure => [...figure.querySelectorAll("
-        "'h2, .bar-of-losses > text:not(.number), .entries p, .entries pre')].map(each => {"
-        "const r = each.getBoundingClientRect(); return [r.left, r.top, r.right, r.bottom]; }))"
+        "'h2, .bar-of-losses > text:not(.number), .entries p, .entries pre')].map(node => {"
+        "const r = node.getBoundingClientRect(); return [r.left, r.top, r.right, r.bottom]; }))"
     )
     assert boxes
     for texts in boxes:

@@ -17,6 +17,7 @@ from contam import report
 from contam.auditing.causes import NAMES
 from contam.auditing.records import UNDECIDED, AuditRecord, Interval, Score
 from contam.auditing.slices import worst_slices
+from contam.experiment import capitalized
 from contam.measures.attenuation import ABOVE_ONE
 from contam.report import audit_ledger, audit_words
 from contam.report.audit_figures import of_audit, of_layers, of_projection, of_rates
@@ -73,7 +74,7 @@ def test_the_page_loads_nothing_and_runs_only_its_own_scripts(parsed: Parsed) ->
     assert rules["default-src"] == ["'none'"]
     assert "unsafe" not in policy
     boot, _, *rest = parsed.inside["script"]
-    sums = [hashlib.sha256(each.encode()).digest() for each in (boot, *rest)]
+    sums = [hashlib.sha256(script.encode()).digest() for script in (boot, *rest)]
     assert rules["script-src"] == [f"'sha256-{base64.b64encode(s).decode()}'" for s in sums]
     for tag, attributes in parsed.elements:
         assert not any(name == "style" or name.startswith("on") for name in attributes), tag
@@ -108,9 +109,9 @@ def test_every_test_is_shown_with_number_threshold_and_answer(whole: str) -> Non
     said = text_of(Parsed(whole))
     for step in RECORDS["whole"].verdict.steps:
         assert f"{audit_words.badge(step)} {step.question} {step.why}" in said
-        if step.found is not None:
-            number = audit_words.number(step.found)
-            ends = audit_words.ends(step.found)
+        if step.observed is not None:
+            number = audit_words.number(step.observed)
+            ends = audit_words.ends(step.observed)
             assert f"{number} ({ends}), threshold {audit_words.number(step.threshold)}" in said
 
 
@@ -234,11 +235,11 @@ def test_repairs_are_shown_with_effect_interval_labels_and_code(whole: str) -> N
 
 def test_tables_contain_every_set_domain_class_and_layer(whole: str) -> None:
     record, said = RECORDS["whole"], text_of(Parsed(whole))
-    for each in record.sets:
-        assert f"{each.name} {each.role.upper()}" in said
-        for column, group, found in each.groups():
+    for scores in record.sets:
+        assert f"{scores.name} {scores.role.upper()}" in said
+        for column, group, score in scores.groups():
             assert f"By {column}" in said
-            assert f"{group} {each.name} {audit_words.points(found.accuracy)} %" in said
+            assert f"{group} {scores.name} {audit_words.points(score.accuracy)} %" in said
     assert all(layer.name in said for layer in record.layers)
 
 
@@ -253,7 +254,7 @@ def test_the_numbers_of_every_cause_are_shown(whole: str) -> None:
         values = [value for _, _, row in table.rows for value in row if value is not None]
         assert len(values) == len(evidence.numbers)
         for number in evidence.numbers:
-            assert audit_words.capitalized(number.what) in said
+            assert capitalized(number.what) in said
             assert number.part in said
 
 
@@ -270,14 +271,14 @@ def test_attenuation_above_one_is_explained_where_it_is_shown() -> None:
 def test_classes_with_the_largest_drop_come_first(whole: str) -> None:
     record = RECORDS["whole"]
     table = whole[whole.index('aria-label="Accuracy by class"') :]
-    found = re.findall(r'<th scope="row">(\w+)</th>', table)[: len(record.classes)]
+    names = re.findall(r'<th scope="row">(\w+)</th>', table)[: len(record.classes)]
     inside, *outside = record.sets
     lost = {
         name: inside.by_class[name].accuracy.value
-        - min(each.by_class[name].accuracy.value for each in outside)
+        - min(scores.by_class[name].accuracy.value for scores in outside)
         for name in record.classes
     }
-    assert found == sorted(lost, key=lost.__getitem__, reverse=True)
+    assert names == sorted(lost, key=lost.__getitem__, reverse=True)
 
 
 def test_the_first_hundred_neurons_are_shown_without_scripts(whole: str) -> None:
@@ -371,8 +372,8 @@ def test_charts_contain_the_numbers_and_layer_names_of_the_record() -> None:
     panel = next(p for f in of_layers(record) for p in f.panels if p.title == "Usable information")
     assert panel.chart is not None
     for point in panel.chart["data"]["values"]:
-        found = record.layers[point["x"] - 1].information[point["series"]]
-        assert (point["y"], point["low"]) == pytest.approx((found.value, found.low), rel=1e-3)
+        interval = record.layers[point["x"] - 1].information[point["series"]]
+        assert (point["y"], point["low"]) == pytest.approx((interval.value, interval.low), rel=1e-3)
     assert len(panel.chart["data"]["values"]) == 30
     tips = [
         t["field"] for layer in panel.chart["layer"] for t in layer["encoding"].get("tooltip") or ()
@@ -423,8 +424,8 @@ def test_only_healthy_is_good_and_only_undecided_is_open() -> None:
 
 
 def test_a_gauge_by_hand() -> None:
-    found = audit_words.gauge(Interval(value=0.5, low=0.25, high=0.75), 0.1)
-    assert found == (WIDTH / 2, (WIDTH / 4, 3 * WIDTH / 4), round(WIDTH / 10, 1))
+    gauge = audit_words.gauge(Interval(value=0.5, low=0.25, high=0.75), 0.1)
+    assert gauge == (WIDTH / 2, (WIDTH / 4, 3 * WIDTH / 4), round(WIDTH / 10, 1))
     below = audit_words.gauge(Interval(value=-1.0))
     assert below == (0.0, None, None)
     assert audit_words.gauge(Interval(value=math.nan)) is None

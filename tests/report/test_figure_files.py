@@ -48,7 +48,7 @@ def pdf_text(pdf: bytes) -> str:
                 rb"<([0-9A-Fa-f]{4})> <([0-9A-Fa-f]+)>\n", objects[unicode[1]]
             )
         }  # fmt: skip
-    found = ""
+    shown = ""
     for body in objects.values():
         stream = re.search(rb"stream\r?\n(.*)\r?\nendstream", body, re.DOTALL)
         if stream is None or b"FlateDecode" not in body.split(b"stream")[0]:
@@ -57,8 +57,8 @@ def pdf_text(pdf: bytes) -> str:
         for font, text in re.findall(rb"/(fo\d+) [\d.]+ Tf\n\((.*?)\) Tj", content, re.DOTALL):
             raw = re.sub(rb"\\([0-7]{3}|.)", _byte, text, flags=re.DOTALL)
             glyphs = [int.from_bytes(raw[i : i + 2]) for i in range(0, len(raw), 2)]
-            found += "".join(fonts[font].get(glyph, "?") for glyph in glyphs)
-    return found
+            shown += "".join(fonts[font].get(glyph, "?") for glyph in glyphs)
+    return shown
 
 
 def _byte(match: re.Match[bytes]) -> bytes:

@@ -102,7 +102,7 @@ def test_the_page_loads_nothing(parsed: Parsed) -> None:
 
 
 def test_urls_in_scripts_are_identifiers_only(parsed: Parsed) -> None:
-    found = set(re.findall(r"https?://[\w./-]+", "".join(parsed.inside["script"])))
+    addresses = set(re.findall(r"https?://[\w./-]+", "".join(parsed.inside["script"])))
     names = {
         "http://www.w3.org/1999/xlink",
         "http://www.w3.org/2000/svg",
@@ -110,8 +110,8 @@ def test_urls_in_scripts_are_identifiers_only(parsed: Parsed) -> None:
         "https://vega.github.io/editor/",  # the target of an action that the page switches off
         "https://github.com/vega/vega-lite/issues/2415",  # in a message
     }
-    schemas = {address for address in found if "vega.github.io/schema/" in address}
-    assert found - schemas <= names
+    schemas = {address for address in addresses if "vega.github.io/schema/" in address}
+    assert addresses - schemas <= names
 
 
 def test_the_policy_allows_exactly_the_scripts_and_styles_of_the_page(parsed: Parsed) -> None:
@@ -126,8 +126,8 @@ def test_the_policy_allows_exactly_the_scripts_and_styles_of_the_page(parsed: Pa
     assert "unsafe" not in policy
 
     def digests(texts: list[str]) -> list[str]:
-        sums = (hashlib.sha256(each.encode()).digest() for each in texts)
-        return [f"'sha256-{base64.b64encode(each).decode()}'" for each in sums]
+        sums = (hashlib.sha256(part.encode()).digest() for part in texts)
+        return [f"'sha256-{base64.b64encode(part).decode()}'" for part in sums]
 
     boot, _, *rest = parsed.inside["script"]  # the second is data, and never runs
     assert rules["script-src"] == digests([boot, *rest])
@@ -202,8 +202,8 @@ def test_pictures_and_charts_have_a_description(parsed: Parsed) -> None:
     assert len(pictures) == 2
     assert len(charts) == 20
     kinds = ("Line chart, ", "Bar chart, ", "Histogram, ", "Scatter plot, ", "Table of ", "Heat ")
-    assert all((each.get("alt") or "").startswith("Pictures, ") for each in pictures)
-    assert all((each["aria-label"] or "").startswith(kinds) for each in charts)
+    assert all((one.get("alt") or "").startswith("Pictures, ") for one in pictures)
+    assert all((one["aria-label"] or "").startswith(kinds) for one in charts)
 
 
 def test_a_page_without_runs_is_valid(experiments: dict[str, Experiment]) -> None:
@@ -223,7 +223,7 @@ def test_write_replaces_the_page(
     path = tmp_path / "deep" / "page.html"
     report.write(runs[2:], path, experiments)
     assert path.read_text() == report.page(runs[2:], experiments)
-    assert [each.name for each in path.parent.iterdir()] == ["page.html"]
+    assert [file.name for file in path.parent.iterdir()] == ["page.html"]
 
 
 def test_an_unwritable_path_is_reported(

@@ -23,7 +23,7 @@ def draw_everything(tab: Any) -> None:
     tab.evaluate("dispatchEvent(new Event('beforeprint'))")
     until(
         tab,
-        "[...document.querySelectorAll('.chart')].every(each => each.dataset.theme === 'light')",
+        "[...document.querySelectorAll('.chart')].every(node => node.dataset.theme === 'light')",
     )
     tab.evaluate("dispatchEvent(new Event('afterprint'))")
 
@@ -47,7 +47,7 @@ def phone(browser: Any, address: str) -> Iterator[Opened]:
 def test_every_chart_is_drawn_with_marks(desktop: Opened) -> None:
     marks = desktop.page.eval_on_selector_all(
         ".chart",
-        "all => all.map(each => each.querySelectorAll('svg [class*=role-mark] path, "
+        "all => all.map(node => node.querySelectorAll('svg [class*=role-mark] path, "
         "svg [class*=role-mark] rect, svg [class*=role-mark] image').length)",
     )
     assert len(marks) == 20
@@ -94,16 +94,16 @@ def test_hostile_text_runs_no_script_and_creates_no_element(desktop: Opened) -> 
 
 def test_the_page_fits_its_window(desktop: Opened, phone: Opened) -> None:
     for it in (desktop, phone):
-        it.page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+        it.page.evaluate("document.querySelectorAll('details').forEach(node => node.open = true)")
         wide = it.page.evaluate("[document.scrollingElement.scrollWidth, innerWidth]")
-        it.page.evaluate("document.querySelectorAll('details').forEach(each => each.open = false)")
+        it.page.evaluate("document.querySelectorAll('details').forEach(node => node.open = false)")
         assert wide[0] <= wide[1]
 
 
 def test_charts_fill_their_container(phone: Opened) -> None:
     over = phone.page.eval_on_selector_all(
         ".chart[data-least='0']",
-        "all => all.map(each => each.querySelector('svg').clientWidth - each.clientWidth)",
+        "all => all.map(node => node.querySelector('svg').clientWidth - node.clientWidth)",
     )
     assert max(over) <= 1
 
@@ -120,7 +120,7 @@ def test_claims_become_cards_on_a_phone(phone: Opened, desktop: Opened) -> None:
 def test_a_wide_matrix_scrolls_inside(phone: Opened) -> None:
     wide = phone.page.eval_on_selector_all(
         ".chart:not([data-least='0'])",
-        "all => all.map(each => [each.parentElement.scrollWidth, each.parentElement.clientWidth])",
+        "all => all.map(node => [node.parentElement.scrollWidth, node.parentElement.clientWidth])",
     )
     assert wide
     assert all(clip <= 360 for _, clip in wide)
@@ -145,8 +145,8 @@ def test_filter_buttons_show_their_claims(desktop: Opened) -> None:
     tab = desktop.page
 
     def shown() -> list[str]:
-        return tab.eval_on_selector_all(".claim", "all => all.filter(each => each.offsetParent)"
-                                        ".map(each => each.dataset.verdict)")  # fmt: skip
+        return tab.eval_on_selector_all(".claim", "all => all.filter(node => node.offsetParent)"
+                                        ".map(node => node.dataset.verdict)")  # fmt: skip
 
     tab.locator(".filters button[data-verdict=fails]").focus()
     tab.keyboard.press("Enter")
@@ -165,7 +165,7 @@ def test_filter_buttons_show_their_claims(desktop: Opened) -> None:
     assert len(shown()) == 12
 
 
-ORDER = "all => all.map(each => each.id)"
+ORDER = "all => all.map(node => node.id)"
 
 
 def test_claims_can_be_sorted_by_keyboard(desktop: Opened) -> None:
@@ -178,26 +178,26 @@ def test_claims_can_be_sorted_by_keyboard(desktop: Opened) -> None:
         heads = ".claims th[aria-sort]:not([aria-sort=none])"
         return "".join(tab.eval_on_selector_all(heads, "all => all.map(e => e.ariaSort)"))
 
-    def found() -> list[str]:
-        return tab.eval_on_selector_all(".found", "all => all.map(each => each.dataset.value)")
+    def results() -> list[str]:
+        return tab.eval_on_selector_all(".observed", "all => all.map(node => node.dataset.value)")
 
-    numbers = sorted((value for value in found() if value), key=float)
+    numbers = sorted((value for value in results() if value), key=float)
     missing = [""] * (len(before) - len(numbers))
     assert len(missing) == 6
     assert sort("Result") == "ascending"
-    assert found() == numbers + missing
+    assert results() == numbers + missing
     assert tab.is_hidden(".claims .group")
     assert tab.is_visible(".claim .of >> nth=0")
     assert sort("Result") == "descending"
-    assert found() == numbers[::-1] + missing
+    assert results() == numbers[::-1] + missing
     assert sort("Verdict") == "ascending"
-    verdicts = tab.eval_on_selector_all(".claim", "all => all.map(each => each.dataset.verdict)")
+    verdicts = tab.eval_on_selector_all(".claim", "all => all.map(node => node.dataset.verdict)")
     assert verdicts == ["fails"] * 4 + ["holds"] * 4 + ["unjudged"] * 4
     tab.locator(".filters button[data-verdict=holds]").click()
     assert tab.locator(".claim:visible").count() == 4
     tab.locator(".filters button[data-verdict='']").click()
     assert sort("Claim") == "ascending"
-    says = tab.eval_on_selector_all(".says", "all => all.map(each => each.textContent.trim())")
+    says = tab.eval_on_selector_all(".says", "all => all.map(node => node.textContent.trim())")
     assert says == tab.evaluate(
         "says => says.toSorted((a, b) => a.localeCompare(b, 'en', { numeric: true }))", says
     )
@@ -272,7 +272,7 @@ def test_the_page_is_readable_without_scripts(browser: Any, address: str) -> Non
 @pytest.mark.parametrize("name", theme.COLORS)
 def test_all_text_has_sufficient_contrast(browser: Any, address: str, name: str) -> None:
     it = opened(browser, address, color_scheme=name, viewport={"width": 1280, "height": 800})
-    it.page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    it.page.evaluate("document.querySelectorAll('details').forEach(node => node.open = true)")
     it.page.locator("#figure-1-1").scroll_into_view_if_needed()
     until(it.page, "document.querySelector('#figure-1-1 svg text') !== null")
     assert_readable(it.page)

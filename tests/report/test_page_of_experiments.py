@@ -12,8 +12,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def address(shared_runs, tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("page") / "page.html"
-    runs = [shared_runs.smoke(each) for each in EXPERIMENTS]
-    report.write(runs, path, {each.name: each for each in EXPERIMENTS})
+    runs = [shared_runs.smoke(experiment) for experiment in EXPERIMENTS]
+    report.write(runs, path, {experiment.name: experiment for experiment in EXPERIMENTS})
     assert path.stat().st_size < 250_000 * len(EXPERIMENTS)
     return path.as_uri()
 

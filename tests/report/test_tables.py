@@ -73,7 +73,7 @@ def test_a_table_without_rows_is_written(table_format):
 
 def test_rows_of_claims_have_what_a_reader_needs():
     claims = [
-        Claim("It holds", "Thm. 4.3", "risk", found=-0.5, spread=0.1, n=3, high=0.0),
+        Claim("It holds", "Thm. 4.3", "risk", observed=-0.5, spread=0.1, n=3, high=0.0),
         Claim("It is not judged", "ours", "risk", not_judged="too few", published="about half"),
     ]
     first, second = claims_rows(claims)

@@ -44,8 +44,8 @@ def test_series_colors_have_sufficient_contrast_and_are_different(name: str) -> 
 def test_the_first_series_are_distinguishable_for_color_blind_readers(
     name: str, blindness: str
 ) -> None:
-    seen = [simulated(color, blindness) for color in PALETTE[name][:4]]
-    for one, other in itertools.combinations(seen, 2):
+    simulated_colors = [simulated(color, blindness) for color in PALETTE[name][:4]]
+    for one, other in itertools.combinations(simulated_colors, 2):
         assert sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) ** 0.5 > 0.08
 
 

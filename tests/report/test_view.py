@@ -22,7 +22,7 @@ def shown(runs: list[Run], experiments: dict[str, Experiment]) -> list[Section]:
 
 
 def test_the_preset_is_named_with_its_changed_fields(shown: list[Section]) -> None:
-    assert [each.preset for each in shown] == [
+    assert [section.preset for section in shown] == [
         "smoke",
         "paper, with seeds = 3, network.width = 8",
         "paper",
@@ -42,14 +42,14 @@ def test_a_config_that_lacks_a_field_differs_from_the_preset(
 def test_runs_of_one_experiment_have_different_titles(shown: list[Section]) -> None:
     assert shown[0].title.endswith("(smoke)")
     assert shown[2].title == "An experiment without claims or figures"
-    assert len({each.title for each in shown}) == len(shown)
+    assert len({section.title for section in shown}) == len(shown)
 
 
 def test_the_command_names_the_preset_or_a_file(shown: list[Section]) -> None:
     assert shown[0].command == "contam run hostile smoke"
     assert shown[1].command == "contam run hostile --config hostile.yaml"
     assert yaml.safe_load(shown[1].config) == shown[1].run.config
-    assert all(shlex.split(each.command)[:2] == ["contam", "run"] for each in shown)
+    assert all(shlex.split(section.command)[:2] == ["contam", "run"] for section in shown)
 
 
 def test_fields_have_value_published_value_and_meaning(shown: list[Section]) -> None:
@@ -115,7 +115,7 @@ def claim(**numbers: float | None) -> Claim:
 
 
 def test_strip_by_hand() -> None:
-    line = strip(claim(found=0.5, low=0.0, high=1.0))
+    line = strip(claim(observed=0.5, low=0.0, high=1.0))
     assert line is not None
     assert line.dot == WIDTH / 2
     assert line.whisker is None
@@ -124,12 +124,12 @@ def test_strip_by_hand() -> None:
 
 @pytest.mark.parametrize("low", [None, -3.0, 0.2])
 @pytest.mark.parametrize("high", [None, 0.3, 1e9])
-@pytest.mark.parametrize("found", [-1e6, 0.0, 0.25, 7.0])
+@pytest.mark.parametrize("observed", [-1e6, 0.0, 0.25, 7.0])
 @pytest.mark.parametrize("spread", [None, 0.0, 2.0, math.nan])
 def test_the_dot_lies_on_the_line_and_in_the_band_when_the_claim_holds(
-    low: float | None, high: float | None, found: float, spread: float | None
+    low: float | None, high: float | None, observed: float, spread: float | None
 ) -> None:
-    judged = claim(found=found, low=low, high=high, spread=spread)
+    judged = claim(observed=observed, low=low, high=high, spread=spread)
     line = strip(judged)
     if low is None and high is None:
         assert line is None
@@ -140,10 +140,10 @@ def test_the_dot_lies_on_the_line_and_in_the_band_when_the_claim_holds(
     assert ends[-2] <= ends[-1]
     if judged.holds:
         assert line.band[0] <= line.dot <= line.band[1]
-    elif max(abs(found - end) for end in (low, high) if end is not None) < 1e3:
+    elif max(abs(observed - end) for end in (low, high) if end is not None) < 1e3:
         assert not line.band[0] < line.dot < line.band[1]
 
 
-@pytest.mark.parametrize("found", [None, math.nan, math.inf])
-def test_there_is_no_strip_without_a_number(found: float | None) -> None:
-    assert strip(claim(found=found, low=0.0)) is None
+@pytest.mark.parametrize("observed", [None, math.nan, math.inf])
+def test_there_is_no_strip_without_a_number(observed: float | None) -> None:
+    assert strip(claim(observed=observed, low=0.0)) is None

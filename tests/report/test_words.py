@@ -73,18 +73,18 @@ def test_typeset_does_not_change_words() -> None:
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers(-9, 9) | st.floats() | st.text(),
-                    lambda each: st.lists(each) | st.dictionaries(st.text(), each)))  # fmt: skip
+                    lambda value: st.lists(value) | st.dictionaries(st.text(), value)))  # fmt: skip
 def test_json_is_safe_in_html_and_keeps_its_values(value: object) -> None:
     text = str(words.json_in_html(value))
     assert "<" not in text
     assert "\u2028" not in text
 
-    def plain(each: object) -> object:
-        if isinstance(each, dict):
-            return {key: plain(inner) for key, inner in each.items()}
-        if isinstance(each, list):
-            return [plain(inner) for inner in each]
-        return None if isinstance(each, float) and not math.isfinite(each) else each
+    def plain(part: object) -> object:
+        if isinstance(part, dict):
+            return {key: plain(inner) for key, inner in part.items()}
+        if isinstance(part, list):
+            return [plain(inner) for inner in part]
+        return None if isinstance(part, float) and not math.isfinite(part) else part
 
     assert json.loads(text) == plain(value)
 

@@ -63,7 +63,7 @@ def scores(
     domains = {f"{name} {k}": score(value + 0.05 * k, 200) for k in range(3)}
     return SetScores(
         name=name, role=role, overall=score(value), by_domain=domains, worst_domain=f"{name} 0",
-        by_class={each: score(float(rng.uniform(value - 0.1, value)), 40) for each in classes},
+        by_class={label: score(float(rng.uniform(value - 0.1, value)), 40) for label in classes},
         effective_robustness=around(-0.08, 0.02) if role == "ood" else None,
         confused=tuple(
             ConfusedPair(label=one, predicted=other, count=3 + k)
@@ -76,16 +76,16 @@ def scores(
 def step(
     leads_to: str,
     answer: Answer = "no",
-    found: float | None = 0.02,
+    observed: float | None = 0.02,
     why: str = "",
     on: str = OOD[0],
 ) -> Step:
     """The test of a cause with the cause's own words."""
-    question = next((each.question for each in CAUSES if each.name == leads_to), QUESTION)
+    question = next((cause.question for cause in CAUSES if cause.name == leads_to), QUESTION)
     said = {"yes": "this gives most of it back", "no": "this gives little or nothing back"}
     return Step(
         question=question, evidence="share of the lost accuracy that comes back",
-        found=None if found is None else around(found), threshold=0.2, answer=answer,
+        observed=None if observed is None else around(observed), threshold=0.2, answer=answer,
         leads_to=leads_to,
         why=why or f"With {leads_to} treated, accuracy on {on} changes: {said.get(answer, '?')}.",
     )  # fmt: skip
@@ -94,15 +94,15 @@ def step(
 def steps(cause: str = "new backgrounds", ood: str = OOD[0]) -> tuple[Step, ...]:
     """One test of each cause; only that of this cause is positive."""
     untested = "Not tested: there is no reference encoder; give one with reference=."
-    found = []
-    for name in (each.name for each in CAUSES if each.name != "undertrained"):
+    tests = []
+    for name in (tested.name for tested in CAUSES if tested.name != "undertrained"):
         if name == cause:
-            found.append(step(name, "yes", 0.62, on=ood))
+            tests.append(step(name, "yes", 0.62, on=ood))
         elif name in ("information missing", "new subtypes"):
-            found.append(step(name, "not asked", None, untested))
+            tests.append(step(name, "not asked", None, untested))
         else:
-            found.append(step(name, on=ood))
-    return tuple(found)
+            tests.append(step(name, on=ood))
+    return tuple(tests)
 
 
 def ledger(cause: str, ood: str, loss: float) -> Ledger:
@@ -134,11 +134,11 @@ def verdict(cause: str = "new backgrounds", ood: str = OOD[0]) -> Verdict:
     lost = step(HEALTHY, "yes" if cause == HEALTHY else "no", 0.62,
                 f"Accuracy is 97 % on id and 41 % on {ood}: it fails for a cause.")  # fmt: skip
     tested = (lost, *steps(cause, ood), step("undertrained", "no", 0.95))
-    yes = [each.why for each in tested if each.answer == "yes"]
-    no = [each.why for each in tested if each.answer == "no"]
+    yes = [test.why for test in tested if test.answer == "yes"]
+    no = [test.why for test in tested if test.answer == "no"]
     return Verdict(
         cause=cause,
-        heading=next((each.heading for each in CAUSES if each.name == cause), "Undecided"),
+        heading=next((test.heading for test in CAUSES if test.name == cause), "Undecided"),
         sentence=f"OOD objects on ID backgrounds: this gives back 33.6 of the 56.0 points that are "
         f"lost on {ood}.",
         reasons=tuple(dict.fromkeys((*yes, *no))),
@@ -169,30 +169,30 @@ def layer(
     rates = rng.beta(2, 4, (len(names), len(classes))).round(4)
 
     def falling(scale: float) -> dict[str, float]:
-        return {each: scale * depth / (1 + k) + 0.05 for k, each in enumerate(names)}
+        return {key: scale * depth / (1 + k) + 0.05 for k, key in enumerate(names)}
 
     def lost(*keys: str) -> dict[str, Interval]:
-        return {each: around(0.1 + 0.6 * depth * rng.uniform(0.7, 1)) for each in keys}
+        return {key: around(0.1 + 0.6 * depth * rng.uniform(0.7, 1)) for key in keys}
 
     return LayerRecord(
         name=name,
         neurons=64,
         selectivity=falling(0.7) | {"untrained": 0.12},
         asymmetry=falling(0.5) | {"untrained": 0.05},
-        rate={each: 0.5 - 0.3 * depth for each in (*names, "untrained")},
+        rate={key: 0.5 - 0.3 * depth for key in (*names, "untrained")},
         class_rates={
-            each: tuple(map(float, row)) for each, row in zip(names, rates, strict=True)
+            key: tuple(map(float, row)) for key, row in zip(names, rates, strict=True)
         },
-        density={each: 0.9 - 0.5 * depth for each in (*names, "untrained")},
+        density={key: 0.9 - 0.5 * depth for key in (*names, "untrained")},
         attenuation=lost(*ood),
         across_domains=around(0.2 + 0.1 * depth),
         counterfactual=lost(*changes),
         untrained_attenuation=lost(*ood, "across domains", *changes),
-        probe={each: around(0.2 + value) for each, value in falling(0.7).items()}
+        probe={key: around(0.2 + value) for key, value in falling(0.7).items()}
         | {"untrained": around(0.3)},
-        decided={each: 0.1 for each in names},
-        undefined={each: 0.05 for each in names},
-        information={each: around(2 * value) for each, value in falling(0.9).items()},
+        decided={key: 0.1 for key in names},
+        undefined={key: 0.05 for key in names},
+        information={key: around(2 * value) for key, value in falling(0.9).items()},
         domain_error=around(0.1 + 0.2 * depth),
         untrained_domain_error=around(0.4),
         domain_chance=0.66,
@@ -313,7 +313,7 @@ def audit(
     names = ("id", *ood)
     layer_names = tuple(f"stage{k // 4}.block{k % 4}.relu" for k in range(layers))
     points = 150
-    found: dict[str, Any] = dict(
+    fields: dict[str, Any] = dict(
         contam="0.1.0",
         model="small convolutional network, width 32",
         classes=classes,
@@ -361,7 +361,7 @@ def audit(
         left_out=("No reference encoder was named, so `reference=` is worth giving.",),
         provenance={"seed": "0", "torch": "2.13.0", "seconds": "41"},
     )  # fmt: skip
-    return AuditRecord.model_validate(found | changed)
+    return AuditRecord.model_validate(fields | changed)
 
 
 def narrow() -> AuditRecord:
@@ -385,21 +385,21 @@ def hostile(text: str) -> AuditRecord:
     plain = json.loads(audit(layers=3, count=150, ood=("textures",), examples=2).model_dump_json())
     fixed = ("cause", "leads_to", "behind", "answer", "role", "picture", "heat", "how",
              "statistic")  # fmt: skip
-    seen: dict[str, str] = {}
+    replaced: dict[str, str] = {}
 
     def spoiled(value: Any, key: str = "") -> Any:
         if key in fixed:
             return value
         if isinstance(value, str):
-            return seen.setdefault(value, f"{len(seen)} {text}")
+            return replaced.setdefault(value, f"{len(replaced)} {text}")
         if isinstance(value, list | tuple):
-            return [spoiled(each, key) for each in value]
+            return [spoiled(item, key) for item in value]
         if isinstance(value, dict):
             keyed = ("by_class", "by_domain", "provenance", *MEASURES)
             named = key in keyed and "value" not in value
             return {
-                (spoiled(name) if named else name): spoiled(each, name if not named else "")
-                for name, each in value.items()
+                (spoiled(name) if named else name): spoiled(item, name if not named else "")
+                for name, item in value.items()
             }
         return value
 

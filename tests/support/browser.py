@@ -60,22 +60,22 @@ def assert_readable(tab: Any) -> None:
 
 # Each text that is seen: its ink, and the grounds from its own element up to the page.
 TEXTS = """() => {
-  const found = new Map();
-  for (const each of document.querySelectorAll("body *")) {
-    const box = each.getBoundingClientRect();
-    if (!box.width || !box.height || !each.offsetParent && each.tagName !== "text") continue;
-    const own = [...each.childNodes].filter(node => node.nodeType === 3);
+  const colors = new Map();
+  for (const element of document.querySelectorAll("body *")) {
+    const box = element.getBoundingClientRect();
+    if (!box.width || !box.height || !element.offsetParent && element.tagName !== "text") continue;
+    const own = [...element.childNodes].filter(node => node.nodeType === 3);
     if (!own.some(node => node.textContent.trim())) continue;
-    if (each.closest(".role-mark")) continue; // numbers in cells have the cell's own ground
-    const style = getComputedStyle(each);
-    const ink = each.tagName === "text" ? style.fill : style.color;
-    const grounds = [];
-    for (let at = each; at; at = at.parentElement)
+    if (element.closest(".role-mark")) continue; // numbers in cells have the cell's own ground
+    const style = getComputedStyle(element);
+    const ink = element.tagName === "text" ? style.fill : style.color;
+    const grounds = [], names = element.className;
+    for (let at = element; at; at = at.parentElement)
       grounds.push(getComputedStyle(at).backgroundColor);
     const key = ink + grounds.filter(ground => ground !== "rgba(0, 0, 0, 0)")[0];
-    found.set(key, [ink, grounds, `${each.tagName}.${each.className.baseVal ?? each.className}`]);
+    colors.set(key, [ink, grounds, `${element.tagName}.${names.baseVal ?? names}`]);
   }
-  return [...found.values()];
+  return [...colors.values()];
 }"""
 
 
@@ -86,7 +86,7 @@ def _rgba(color: str) -> tuple[float, ...]:
 
 def _luminance(color: tuple[float, ...]) -> float:
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
-              for c in (each / 255 for each in color[:3])]  # fmt: skip
+              for c in (channel / 255 for channel in color[:3])]  # fmt: skip
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
@@ -96,7 +96,7 @@ def chromium() -> str | None:
     if named:
         return named
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    return next((found for name in names if (found := shutil.which(name))), None)
+    return next((path for name in names if (path := shutil.which(name))), None)
 
 
 @pytest.fixture(scope="session")

@@ -43,19 +43,19 @@ def on_disk(folder: Path) -> Shift:
 
 def trainings(folder: Path, parts: int = 1) -> dict[str, Tensor]:
     """Weights and losses of several trainings, each process's share in so many parts."""
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
 
     def keep(name: str, stages: list[TrainingState]) -> None:
         for key, tensor in stages[-1].model.state_dict().items():
-            found[f"{name}/{key}"] = tensor.clone(memory_format=torch.contiguous_format)
-        told = [list(stage.losses.values()) for stage in stages]
-        found[f"{name}/losses"] = torch.tensor(told, dtype=torch.float64)
+            tensors[f"{name}/{key}"] = tensor.clone(memory_format=torch.contiguous_format)
+        losses = [list(stage.losses.values()) for stage in stages]
+        tensors[f"{name}/losses"] = torch.tensor(losses, dtype=torch.float64)
 
-    machine = ComputeConfig(accumulate=parts)
+    compute = ComputeConfig(accumulate=parts)
     for name, model in (("fit", smooth_network()), ("dropout", smooth_network(dropout=0.3))):
         steps = fit(
             model, SHIFT, epochs=2, batch_size=12, step_size=1e-2, weight_decay=0.05, seed=0,
-            report_every=1, compute=machine,
+            report_every=1, compute=compute,
         )  # fmt: skip
         keep(name, list(steps))
     files = folder / "files"
@@ -66,9 +66,9 @@ def trainings(folder: Path, parts: int = 1) -> dict[str, Tensor]:
     ):
         recipe = Distillation(1e-2, 0.05, 12, epochs=2, clip=LOW_ENOUGH)
         student, teacher = smooth_network().encoder, smooth_network(seed=5).encoder
-        steps = distill(student, teacher, shift, recipe, seed=0, report_every=1, compute=machine)
+        steps = distill(student, teacher, shift, recipe, seed=0, report_every=1, compute=compute)
         keep(name, list(steps))
-    return found
+    return tensors
 
 
 if __name__ == "__main__":

@@ -83,10 +83,10 @@ def assert_equal_arrays(module: nn.Module, values: Arrays) -> None:
 
     A bias before batch norm has a gradient of 0, and Adam enlarges its rounding errors.
     """
-    found = arrays_of(module)
-    assert found.keys() == values.keys()
+    arrays = arrays_of(module)
+    assert arrays.keys() == values.keys()
     for name, value in values.items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-6, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(arrays[name], value, rtol=1e-6, atol=1e-6, err_msg=name)
 
 
 def assert_minimizes(

@@ -14,11 +14,11 @@ def tensors_alone(function: Callable[..., Any]) -> Callable[..., Any]:
 
     Calls that are wrong on purpose reach the code, and get the line that users would get.
     """
-    told = getattr(function, "__annotations__", {})
-    shapes = {name: kind for name, kind in told.items() if _is_shape(kind)}
+    annotations = getattr(function, "__annotations__", {})
+    shapes = {name: kind for name, kind in annotations.items() if _is_shape(kind)}
     function.__annotations__ = shapes
     checked = check(function)
-    function.__annotations__ = told
+    function.__annotations__ = annotations
     return checked
 
 

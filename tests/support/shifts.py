@@ -1,4 +1,4 @@
-"""Small training problems."""
+"""Small shifts to train on."""
 
 import torch
 

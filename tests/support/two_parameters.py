@@ -123,5 +123,5 @@ def assert_trained_as(
         losses = algorithm.step(two_domains())
         assert sum(losses.values()) == pytest.approx(objective(here), rel=1e-9)
         adam.step(values, {"v": gradient_of(objective, here)})
-        found = algorithm.network.encoder.get_parameter("weight").flatten().tolist()
-        assert found == pytest.approx(values["v"].tolist(), rel=1e-6)
+        values_after = algorithm.network.encoder.get_parameter("weight").flatten().tolist()
+        assert values_after == pytest.approx(values["v"].tolist(), rel=1e-6)

@@ -90,7 +90,7 @@ def test_a_task_writes_into_a_shared_folder_and_sends_files_from_elsewhere(tmp_p
         assert sent.numbers == outcome.numbers and not there.folder.exists()
         write_files(there.folder, files)
         assert there.finished
-        tables = [read_files(each.folder)["tables/seed0.jsonl"] for each in (here, there)]
+        tables = [read_files(run.folder)["tables/seed0.jsonl"] for run in (here, there)]
         assert tables[0] == tables[1]
     failing = Member.of(0, tmp_path / "none", TOY, Config(inner=Inner(rate=-1)))
     outcome, files = compute_anywhere(failing, mark)

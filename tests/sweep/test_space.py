@@ -96,7 +96,7 @@ def test_a_name_that_two_fields_share_needs_the_whole_path():
         space("fig01_distillation", recipes, {"steps": [1]})
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda each: each.name)
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda experiment: experiment.name)
 def test_every_preset_is_a_point_of_its_own_space(experiment):
     """The folder of a run must not depend on whether a sweep or a single command computes it."""
     base = experiment.presets["smoke"]

@@ -46,8 +46,8 @@ def test_the_table_has_each_number_with_its_t_interval(tmp_path):
     table = run.table("numbers")
     for row in table.to_dict("records"):
         values = [4 * row["rate"] + seed for seed in range(5)]
-        assert row["found"] == pytest.approx(sum(values) / 5)
-        low, high = stats.t.interval(0.95, 4, row["found"], stats.sem(values))
+        assert row["observed"] == pytest.approx(sum(values) / 5)
+        low, high = stats.t.interval(0.95, 4, row["observed"], stats.sem(values))
         assert (row["low"], row["high"]) == pytest.approx((low, high))
         assert row["quantity"] == "value" and row["n"] == 5 and row["holds"] is True
 
@@ -104,7 +104,7 @@ def test_jobs_must_be_positive():
         run_locally([], jobs=0)
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda each: each.name)
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda experiment: experiment.name)
 def test_every_experiment_can_be_sent_to_another_process(experiment):
     member = Member.of(0, Path("runs"), experiment, experiment.presets["smoke"])
     assert pickle.loads(pickle.dumps(member)) == member
@@ -161,7 +161,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_run_resumes(tmp_path):
     assert len(lines) == len(set(lines)) == 4
     members = [Run.load(tmp_path / "runs" / row["run"]) for row in run.read("runs")]
     assert [len(member.sessions) for member in members] == [2] * 2
-    assert os.getpid() not in {each.process for member in members for each in member.sessions}
+    assert os.getpid() not in {session.process for member in members for session in member.sessions}
 
 
 @pytest.mark.slow

@@ -85,8 +85,8 @@ def test_bernstein_bounds_the_upper_tail_of_binomial_means(gap, probability):
 def test_initial_bounds_by_hand():
     mean = torch.tensor([0.3, 0.4])
     e8, e2 = math.exp(8), math.exp(2)
-    found = largest_initial_correlation(50, 25, mean, failure=100 / e8)
-    assert found == pytest.approx(0.5 / 5 * 4)
+    largest = largest_initial_correlation(50, 25, mean, failure=100 / e8)
+    assert largest == pytest.approx(0.5 / 5 * 4)
     assert initial_output(50, 25, 3.0, failure=50 / e8) == pytest.approx(3 / 5 * 4)
     assert initial_set_size(1000, 0.0, mean, failure=1 / e2) == math.floor(250 - 31.6) + 1
     assert initial_correlation_tail(0.5 / math.sqrt(2), mean) == gaussian_tail(1.0)
@@ -99,8 +99,8 @@ def test_gradient_gap_by_hand():
 
 
 def test_bernstein_by_hand():
-    found = bernstein_tail(12, 0.5, second_moment=0.25, largest=1.5)
-    assert found == pytest.approx(math.exp(-12 * 0.25 / (2 * (0.25 + 0.25))))
+    probability = bernstein_tail(12, 0.5, second_moment=0.25, largest=1.5)
+    assert probability == pytest.approx(math.exp(-12 * 0.25 / (2 * (0.25 + 0.25))))
     assert bernstein_tail(12, 0.0, second_moment=0.25, largest=1.5) == 1
 
 
@@ -175,7 +175,7 @@ def test_activation_probability_is_within_its_error_of_the_exact_one(y):
     exact = weights @ (f @ u.T >= 0).double()
     variance = chance * (1 - chance)
     every = torch.ones(features, dtype=torch.float64)
-    told = activation_probability(
+    normal = activation_probability(
         u,
         y,
         core=core,
@@ -183,8 +183,8 @@ def test_activation_probability_is_within_its_error_of_the_exact_one(y):
         variance=variance * every,
         third_moment=variance * (chance**2 + (1 - chance) ** 2) * every,
     )
-    assert ((exact - told.value).abs() <= told.error).all()
-    assert float((exact - told.value).abs().mean()) < 0.06
+    assert ((exact - normal.value).abs() <= normal.error).all()
+    assert float((exact - normal.value).abs().mean()) < 0.06
     swapped = activation_probability(
         u, -y, core=core, mean=chance * every, variance=variance * every, third_moment=0 * every
     )

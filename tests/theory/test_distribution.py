@@ -60,13 +60,13 @@ def test_weights_are_independent_of_each_other():
 
 
 def test_features_can_have_different_distributions():
-    each = (Uniform(), Beta(2.0, 5.0), Uniform(0.5, 1.0), Beta(2.0, 5.0))
-    data = DataModel(SMALL, background_weights=each, core_weights=Beta(0.5, 0.5))
+    laws = (Uniform(), Beta(2.0, 5.0), Uniform(0.5, 1.0), Beta(2.0, 5.0))
+    data = DataModel(SMALL, background_weights=laws, core_weights=Beta(0.5, 0.5))
     f, y, _ = draw(data)
-    for j, weights in enumerate(each):
+    for j, weights in enumerate(laws):
         assert pvalue(f[:, 6 + j], weights) > 1e-4
     assert pvalue(f[:, :6] * y[:, None], Beta(0.5, 0.5)) > 1e-4
-    known = [weights.mean for weights in (*data.core(), *each)]
+    known = [weights.mean for weights in (*data.core(), *laws)]
     assert data.means.tolist() == pytest.approx(known)
 
 
@@ -92,9 +92,9 @@ def test_a_restored_generator_continues_the_stream():
     expected = data.sample(50, draws)
     other = bit_generator_for(0, "elsewhere")
     restore_bits(other, stood)
-    found = data.sample(50, other)
-    assert torch.equal(found.f, expected.f)
-    assert torch.equal(found.y, expected.y)
+    sample = data.sample(50, other)
+    assert torch.equal(sample.f, expected.f)
+    assert torch.equal(sample.y, expected.y)
 
 
 @pytest.mark.parametrize("rho", [-0.5, 0.0, 0.3, 1.0])

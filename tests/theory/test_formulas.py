@@ -194,13 +194,13 @@ def test_use_of_a_correlation_first_grows_at_the_ratio_of_the_page(correlation, 
 def test_the_flow_needs_a_gate_for_each_class(monkeypatch):
     """One gate for both classes overestimates the use of a correlation at the fit."""
     chosen = FITS["correlated"]
-    usual, found = predict_phases(chosen).fit, fitted("correlated")
+    usual, trained = predict_phases(chosen).fit, fitted("correlated")
     gate = _Flow._gate
     monkeypatch.setattr(_Flow, "_gate", lambda *a: gate(*a).mean(0, keepdim=True).expand(2, 1))
     common = predict_phases(chosen).fit
     assert usual is not None and common is not None
-    assert usual.spurious == pytest.approx(found["spurious"], abs=0.08)
-    assert common.spurious > 2 * found["spurious"] + 0.1
+    assert usual.spurious == pytest.approx(trained["spurious"], abs=0.08)
+    assert common.spurious > 2 * trained["spurious"] + 0.1
 
 
 @pytest.mark.parametrize("pairs", [pytest.param(8, marks=pytest.mark.slow), 16])

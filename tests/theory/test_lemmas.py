@@ -134,12 +134,12 @@ def test_lemma_b1_activation_probability_is_gaussian_up_to_its_error(features, y
     z[:, :core] *= y
     frequency = (z @ u.T >= 0).float().mean(dim=0)
     every = torch.ones(features)
-    told = activation_probability(
+    normal = activation_probability(
         u, y, core=core, mean=every / 2, variance=every / 12, third_moment=every / 32
     )
-    distance = (frequency - told.value).abs()
-    assert (distance <= told.error + 4 * math.sqrt(0.25 / count)).all()
-    assert float(told.error.mean()) == pytest.approx(1.15 / math.sqrt(features), rel=0.1)
+    distance = (frequency - normal.value).abs()
+    assert (distance <= normal.error + 4 * math.sqrt(0.25 / count)).all()
+    assert float(normal.error.mean()) == pytest.approx(1.15 / math.sqrt(features), rel=0.1)
 
 
 def test_lemma_b1_the_error_decreases_at_rate_one_over_root_d0():
@@ -151,7 +151,7 @@ def test_lemma_b1_the_error_decreases_at_rate_one_over_root_d0():
         counts = np.arange(half + 1)
         exact = stats.binom.pmf(counts, half, chance) @ stats.binom.cdf(counts, half, chance)
         every = torch.ones(features, dtype=torch.float64)
-        told = activation_probability(
+        normal = activation_probability(
             torch.cat([every[:half], -every[half:]])[None],
             1,
             core=half,
@@ -159,8 +159,8 @@ def test_lemma_b1_the_error_decreases_at_rate_one_over_root_d0():
             variance=variance * every,
             third_moment=variance * (chance**2 + (1 - chance) ** 2) * every,
         )
-        distances.append(exact - float(told.value))
-        errors.append(float(told.error))
+        distances.append(exact - float(normal.value))
+        errors.append(float(normal.error))
     assert all(0 < distance <= error for distance, error in zip(distances, errors, strict=True))
     for falling in (distances, errors):
         slope = np.polyfit(np.log(sizes), np.log(falling), 1)[0]

@@ -31,9 +31,9 @@ def test_activation_probabilities_by_hand():
     f = torch.tensor([[1.0, 0.5], [0.2, 0.5], [-0.5, 0.5], [-1.0, 1.0], [-0.1, 0.4]])
     y = torch.tensor([1, 1, -1, -1, -1])
     network = two_layers([[1.0, 0.0], [-1.0, -0.5], [1.0, 1.0]])
-    (found,) = activation_probabilities(network, Sample(f, y, f), DATA)
+    (probabilities,) = activation_probabilities(network, Sample(f, y, f), DATA)
     expected = torch.tensor([[0, 2 / 3, 1], [1, 0, 1]])  # 0 counts as active
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(probabilities, expected)
 
 
 def test_activation_probabilities_of_every_layer_agree_with_brute_force():
@@ -43,11 +43,11 @@ def test_activation_probabilities_of_every_layer_agree_with_brute_force():
     sample = data.sample(
         300, bit_generator_for(0, "test")
     )  # 300 examples take three parts at this width
-    (found,) = activation_probabilities(network, sample, data)
+    (probabilities,) = activation_probabilities(network, sample, data)
     z = network.preactivations(sample.f)[0]
     for c in range(3):
         expected = (z[sample.y == c] >= 0).float().mean(dim=0)
-        torch.testing.assert_close(found[c], expected)
+        torch.testing.assert_close(probabilities[c], expected)
 
 
 def test_deep_networks_have_one_table_for_each_layer():
@@ -70,9 +70,9 @@ def test_asymmetry_by_hand():
 
 @given(st.lists(st.lists(st.floats(0, 1), min_size=4, max_size=4), min_size=2, max_size=5))
 def test_asymmetry_lies_between_0_and_1(rows):
-    found = asymmetry(torch.tensor(rows, dtype=torch.float64))
-    assert (found >= -1e-12).all()
-    assert (found <= 1).all()
+    values = asymmetry(torch.tensor(rows, dtype=torch.float64))
+    assert (values >= -1e-12).all()
+    assert (values <= 1).all()
 
 
 def test_good_neurons_by_hand():
@@ -94,8 +94,8 @@ def test_definition_a4_by_hand():
     a = torch.tensor([1.0, -1.0, -1.0, 1.0, 1.0])
     # y C + B is (-0.4, 0.6), (-0.4, 0.6), (0.6, -0.4), (1, 1), (0, 0.1); the threshold is 0.177.
     assert math.sqrt(2 / 16) / 2 == pytest.approx(0.177, abs=1e-3)
-    found = neuron_sets(W, a, DATA)
-    assert found.tolist() == [
+    sets = neuron_sets(W, a, DATA)
+    assert sets.tolist() == [
         [False, False, True, False, False],
         [True, False, False, True, False],
     ]
@@ -112,5 +112,5 @@ def test_lemma_a7_each_set_has_its_share_of_neurons_at_initialization():
 
 
 def test_definition_a5_by_hand():
-    found = positive_examples(torch.tensor([0.5, -0.5]), torch.tensor([1, -1, -1]))
-    assert found.tolist() == [[True, False], [False, True], [False, True]]
+    positive = positive_examples(torch.tensor([0.5, -0.5]), torch.tensor([1, -1, -1]))
+    assert positive.tolist() == [[True, False], [False, True], [False, True]]

@@ -24,13 +24,13 @@ LIMITS = {
 @pytest.mark.parametrize("case", FITS)
 def test_phases_predict_sgd_at_the_fit(case):
     """With 64 features, learned sums are off by up to 6 % and steps by up to 9 %."""
-    predicted, found = predict_phases(FITS[case]).fit, fit_of(FITS[case], seed=0)
+    predicted, simulated = predict_phases(FITS[case]).fit, fit_of(FITS[case], seed=0)
     assert predicted is not None
-    assert predicted.step == pytest.approx(found["step"], rel=0.12)
+    assert predicted.step == pytest.approx(simulated["step"], rel=0.12)
     for name in ("U", "V"):
-        assert getattr(predicted, name) == pytest.approx(found[name], rel=0.06), name
-    assert predicted.spurious == pytest.approx(found["spurious"], abs=0.08)
-    assert predicted.ood_hinge == pytest.approx(found["ood_hinge"], abs=0.04)
+        assert getattr(predicted, name) == pytest.approx(simulated[name], rel=0.06), name
+    assert predicted.spurious == pytest.approx(simulated["spurious"], abs=0.08)
+    assert predicted.ood_hinge == pytest.approx(simulated["ood_hinge"], abs=0.04)
 
 
 @pytest.mark.parametrize(
@@ -38,11 +38,11 @@ def test_phases_predict_sgd_at_the_fit(case):
     [pytest.param(case, marks=() if case == "standard" else pytest.mark.slow) for case in LIMITS],
 )
 def test_phases_predict_where_sgd_converges(case):
-    predicted, found = predict_phases(LIMITS[case]).limit, end_of(LIMITS[case], seed=0)
+    predicted, simulated = predict_phases(LIMITS[case]).limit, end_of(LIMITS[case], seed=0)
     for name in ("U", "V"):
-        assert getattr(predicted, name) == pytest.approx(found[name], rel=0.03), name
-    assert predicted.spurious == pytest.approx(found["spurious"], abs=0.08)
-    assert predicted.ood_hinge == pytest.approx(found["ood_hinge"], abs=0.02)
+        assert getattr(predicted, name) == pytest.approx(simulated[name], rel=0.03), name
+    assert predicted.spurious == pytest.approx(simulated["spurious"], abs=0.08)
+    assert predicted.ood_hinge == pytest.approx(simulated["ood_hinge"], abs=0.02)
 
 
 @pytest.mark.parametrize(("core", "background"), [(32, 32), (40, 24)])
@@ -117,11 +117,11 @@ def test_pairs_reduce_the_background_that_can_be_learned(pairs):
     P = projection(change, chosen.data, seed, torch.float64)
     assert P is not None
     share = float(P[32:, 32:].sum()) / 32
-    predicted, found = predict_phases(setting(), learnable=share).fit, fit_of(chosen, seed)
+    predicted, simulated = predict_phases(setting(), learnable=share).fit, fit_of(chosen, seed)
     assert predicted is not None
-    assert pytest.approx(found["U"], rel=0.06) == predicted.U
-    assert pytest.approx(found["V"], abs=0.1) == predicted.V
-    assert predicted.ood_hinge == pytest.approx(found["ood_hinge"], abs=0.06)
+    assert pytest.approx(simulated["U"], rel=0.06) == predicted.U
+    assert pytest.approx(simulated["V"], abs=0.1) == predicted.V
+    assert predicted.ood_hinge == pytest.approx(simulated["ood_hinge"], abs=0.06)
 
 
 def test_the_critical_slope_halves_the_risk():

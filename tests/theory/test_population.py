@@ -57,30 +57,30 @@ def examples(draws, count, features, low=0.0):
 
 def sgd(u, a, *, steps, step_size, batch, activation, seed, report_at):
     """U, V, ID and OOD hinge risk and 0-1 error of SGD on fresh batches, at the steps asked for."""
-    draws, features, seen = generator_for(seed, "sgd"), u.shape[1], {}
+    draws, features, rows = generator_for(seed, "sgd"), u.shape[1], {}
     for step in range(steps + 1):
         if step in report_at:
             core, background = u[:, : features // 2].sum(1), u[:, features // 2 :].sum(1)
-            seen[step] = [float((a.sign() * core).mean()), float(background.mean())]
+            rows[step] = [float((a.sign() * core).mean()), float(background.mean())]
             for low in (0.0, -1.0):
                 f, y = examples(generator_for(seed, f"test {low}"), 8192, features, low)
                 h = f @ u.T
                 h = y * ((h.relu() if activation == RELU else h) @ a)
-                seen[step] += [float((1 - h).relu().mean()), float((h <= 0).float().mean())]
+                rows[step] += [float((1 - h).relu().mean()), float((h <= 0).float().mean())]
         f, y = examples(draws, batch, features)
         preactivations = f @ u.T
         active = (preactivations >= 0).float() if activation == RELU else torch.ones(batch, len(u))
         inside = y * (y * ((preactivations * active) @ a) <= 1) / batch
         gradient = -a[:, None] * ((active * inside[:, None]).T @ f)
         u = (1 - step_size * 1e-3) * u - step_size * gradient
-    return torch.tensor([seen[step] for step in report_at])
+    return torch.tensor([rows[step] for step in report_at])
 
 
 @cache
 def both(features, width, step_size=1.0, *, steps=200, batch=500, activation=RELU, report_at=(200,),
          seeds=4):  # fmt: skip
     """Prediction and SGD from the same weights: means over seeds, (reported steps, six numbers)."""
-    predicted, found = [], []
+    predicted, simulated = [], []
     for seed in range(seeds):
         u, a = start(features, 4 * features, width, seed)
         prediction = predict(
@@ -96,19 +96,19 @@ def both(features, width, step_size=1.0, *, steps=200, batch=500, activation=REL
         )
         predicted.append([[p.U, p.V, p.id_hinge, p.id_error, p.ood_hinge, p.ood_error]
                      for p in prediction.curve])  # fmt: skip
-        found.append(
+        simulated.append(
             sgd(u, a, steps=steps, step_size=step_size, batch=batch, activation=activation,
                 seed=seed, report_at=report_at)
         )  # fmt: skip
-    return torch.tensor(predicted).mean(0), torch.stack(found).mean(0)
+    return torch.tensor(predicted).mean(0), torch.stack(simulated).mean(0)
 
 
-def agree(predicted, found):
+def agree(predicted, simulated):
     """Acceptance A7, with hinge risk in distribution beside it."""
-    assert predicted[0] == pytest.approx(found[0], rel=0.01), "U"
-    assert predicted[1] == pytest.approx(found[1], rel=0.01), "V"
-    assert predicted[2] == pytest.approx(found[2], abs=0.002), "ID hinge"
-    assert predicted[4] == pytest.approx(found[4], abs=0.012), "OOD hinge"
+    assert predicted[0] == pytest.approx(simulated[0], rel=0.01), "U"
+    assert predicted[1] == pytest.approx(simulated[1], rel=0.01), "V"
+    assert predicted[2] == pytest.approx(simulated[2], abs=0.002), "ID hinge"
+    assert predicted[4] == pytest.approx(simulated[4], abs=0.012), "OOD hinge"
 
 
 @pytest.mark.parametrize(
@@ -121,24 +121,24 @@ def agree(predicted, found):
 )
 def test_prediction_matches_sgd(features, width, step_size, steps, batch):
     """All three have step_size * steps * features / width = 50, which is how far training gets."""
-    predicted, found = both(
+    predicted, simulated = both(
         features, width, step_size, steps=steps, report_at=(steps,), batch=batch
     )
-    agree(predicted[-1].tolist(), found[-1].tolist())
+    agree(predicted[-1].tolist(), simulated[-1].tolist())
 
 
 @pytest.mark.slow
 def test_prediction_matches_sgd_during_training():
-    predicted, found = both(64, 256, report_at=(0, 5, 20, 50, 100, 200))
+    predicted, simulated = both(64, 256, report_at=(0, 5, 20, 50, 100, 200))
     for column, allowed in enumerate((0.02, 0.02, 0.004, 0.02, 0.004, 0.01)):
-        assert float((predicted - found)[:, column].abs().max()) < allowed
-    assert float(found[:, 5].max() - found[:, 5].min()) > 0.3
+        assert float((predicted - simulated)[:, column].abs().max()) < allowed
+    assert float(simulated[:, 5].max() - simulated[:, 5].min()) > 0.3
 
 
 @pytest.mark.slow
 def test_the_comparison_fails_for_another_setting():
     """A prediction for slightly other data, or for half of the steps, is no longer SGD's."""
-    _, found = both(64, 256, report_at=(0, 5, 20, 50, 100, 200))
+    _, simulated = both(64, 256, report_at=(0, 5, 20, 50, 100, 200))
     for other in (
         {"weights": Uniform(0.04, 1.0)},
         {"weights": Beta(0.75, 0.75)},
@@ -155,12 +155,12 @@ def test_the_comparison_fails_for_another_setting():
             final.ood_error,
         ]
         with pytest.raises(AssertionError):
-            agree(predicted, found[-1].tolist())
+            agree(predicted, simulated[-1].tolist())
 
 
 def test_linear_networks_do_not_learn_the_background():
-    predicted, found = both(64, 256, activation=LINEAR)
-    assert float((predicted - found).abs().max()) < 0.006
+    predicted, simulated = both(64, 256, activation=LINEAR)
+    assert float((predicted - simulated).abs().max()) < 0.006
     assert abs(float(predicted[-1, 1])) < 0.08
     whole = predict(activation=LINEAR)
     norms = [point.background_norm for point in whole.curve]
@@ -171,10 +171,10 @@ def test_linear_networks_do_not_learn_the_background():
 
 @pytest.mark.slow
 def test_ood_risk_grows_with_the_number_of_features():
-    predicted, found = (torch.cat(column)[:, 4].tolist() for column in zip(
+    predicted, simulated = (torch.cat(column)[:, 4].tolist() for column in zip(
         both(16, 64), both(64, 256), both(256, 512, 0.5, batch=100), strict=True
     ))  # fmt: skip
-    for risks in (predicted, found):
+    for risks in (predicted, simulated):
         assert risks[0] + 0.02 < risks[1] < risks[2] - 0.02
 
 
@@ -418,12 +418,12 @@ def test_initial_neurons_of_a_coherent_dictionary_have_the_gram_matrix():
     features = FeatureModel(8, 24, 64, dictionary="coherent", coherence=0.2)
     setting = Setting(data=DataModel(features), width=20_000)
     network = initial_network(setting, 0)
-    found = Neurons.read(network.projections, network.head.weight.detach()[0], core=8)
+    built = Neurons.read(network.projections, network.head.weight.detach()[0], core=8)
     drawn = Neurons.draw(setting, 1, 20_000)
     covariance = {
         (8, 8): (1 + 7 * 0.2) / 8 / 64, (24, 24): (1 + 23 * 0.2) / 24 / 64, (8, 24): 0.2 / 64
     }  # fmt: skip
-    for neurons in (found, drawn):
+    for neurons in (built, drawn):
         means = {8: neurons.core_mean, 24: neurons.background_mean}
         for (one, other), expected in covariance.items():
             product = float((means[one] * means[other]).mean())

@@ -53,35 +53,35 @@ DATA = DataModel(FeatureModel(4, 4, 20))
 @pytest.mark.parametrize("loss", ["hinge", "logistic"])
 def test_risk_agrees_with_brute_force(loss):
     (state,) = simulate(Setting(data=DATA, width=16, loss=loss, steps=5), 0)
-    seen = held_out(state, "ood", examples=500)
-    h = state(seen.f)
-    found = risk(state, seen)
-    assert found.error == pytest.approx(sum(h.sign() != seen.y) / 500)
-    margins = (seen.y * h).double()
+    sample = held_out(state, "ood", examples=500)
+    h = state(sample.f)
+    result = risk(state, sample)
+    assert result.error == pytest.approx(sum(h.sign() != sample.y) / 500)
+    margins = (sample.y * h).double()
     expected = {"hinge": (1 - margins).clamp(min=0), "logistic": torch.log1p((-margins).exp())}
-    assert found.loss == pytest.approx(float(expected[loss].mean()), rel=1e-5)
+    assert result.loss == pytest.approx(float(expected[loss].mean()), rel=1e-5)
 
 
 def test_risk_of_several_classes_and_of_regression():
     three = DataModel(FeatureModel(6, 2, 20), classes=3)
     (state,) = simulate(Setting(data=three, width=16, steps=3), 0)
-    seen = held_out(state, "id", examples=400)
-    wrong = [int(h.argmax()) != int(y) for h, y in zip(state(seen.f), seen.y, strict=True)]
-    assert risk(state, seen).error == pytest.approx(sum(wrong) / 400)
+    sample = held_out(state, "id", examples=400)
+    wrong = [int(h.argmax()) != int(y) for h, y in zip(state(sample.f), sample.y, strict=True)]
+    assert risk(state, sample).error == pytest.approx(sum(wrong) / 400)
     regression = Setting(data=DATA, width=16, loss="squared", head="trained", step_size=0.1)
     (state,) = simulate(regression, 0)
-    seen = held_out(state, "id")
-    found = risk(state, seen)
-    assert found.error is None
-    assert found.loss == pytest.approx(float(F.mse_loss(state(seen.f), seen.target)), rel=1e-5)
+    sample = held_out(state, "id")
+    result = risk(state, sample)
+    assert result.error is None
+    assert result.loss == pytest.approx(float(F.mse_loss(state(sample.f), sample.target)), rel=1e-5)
 
 
 def test_held_out_examples_are_fixed_and_not_trained_on():
     setting = Setting(data=DATA, width=16, steps=2, examples=64, batch_size=64)
     first, final = simulate(setting, 0, report_at=(0, 2))
-    seen = held_out(first, "id", 64)
-    assert torch.equal(seen.f, held_out(final, "id", 64).f)
-    assert not torch.isin(seen.f, training_set(setting, 0).f).all()
+    sample = held_out(first, "id", 64)
+    assert torch.equal(sample.f, held_out(final, "id", 64).f)
+    assert not torch.isin(sample.f, training_set(setting, 0).f).all()
 
 
 def test_eq_1_is_the_worst_case_risk():

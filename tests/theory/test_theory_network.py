@@ -83,8 +83,8 @@ def test_eq_4_minimizes_eq_3_with_its_l2_term():
     loss = empirical_loss(W, a, f, y, weight_decay=0.3)
     (gradient,) = torch.autograd.grad(loss, W)
     W = W.detach()
-    found = sgd_step(W, hidden_gradient(W, a, f, y), step_size=0.7, weight_decay=0.3)
-    torch.testing.assert_close(found, W - 0.7 * gradient)
+    updated = sgd_step(W, hidden_gradient(W, a, f, y), step_size=0.7, weight_decay=0.3)
+    torch.testing.assert_close(updated, W - 0.7 * gradient)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -18,8 +18,8 @@ def rows(setting, seeds: Iterable[int] = SEEDS):
     return [summary(state) for seed in seeds for state in simulate(setting, seed)]
 
 
-def mean(found, key):
-    return sum(row[key] for row in found) / len(found)
+def mean(rows, key):
+    return sum(row[key] for row in rows) / len(rows)
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +84,10 @@ AUTHORS = Setting(initialization="uniform", bias="hidden")
 
 
 def test_the_authors_initialization_and_biases_under_gradient_flow():
-    found = rows(AUTHORS)
-    assert mean(found, "ood_hinge") == pytest.approx(0.77, abs=0.02)
-    assert mean(found, "core_norm") == pytest.approx(0.475, abs=0.01)
-    assert mean(found, "background_norm") == pytest.approx(0.36, abs=0.01)
+    outcomes = rows(AUTHORS)
+    assert mean(outcomes, "ood_hinge") == pytest.approx(0.77, abs=0.02)
+    assert mean(outcomes, "core_norm") == pytest.approx(0.475, abs=0.01)
+    assert mean(outcomes, "background_norm") == pytest.approx(0.36, abs=0.01)
 
 
 @pytest.mark.slow

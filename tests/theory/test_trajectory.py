@@ -105,10 +105,10 @@ def test_a_resumed_run_is_the_same_run_bit_for_bit(fields, tmp_path):
     resumed = last(setting, resume=load_file(tmp_path / "half.safetensors"))
     assert whole.step == resumed.step == 20
     assert resumed.loss == whole.loss
-    expected, found = whole.checkpoint(), resumed.checkpoint()
-    assert expected.keys() == found.keys()
+    expected, restored = whole.checkpoint(), resumed.checkpoint()
+    assert expected.keys() == restored.keys()
     for key, value in expected.items():
-        assert torch.equal(found[key], value), key
+        assert torch.equal(restored[key], value), key
 
 
 def test_reports_are_ordered_and_immutable():

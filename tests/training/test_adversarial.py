@@ -181,17 +181,17 @@ def test_attack_settings_change_the_learned_weights():
 
 def test_every_minibatch_is_augmented_from_the_seed():
     shift = padded_digits("red", train=64)
-    seen = []
+    flips = []
 
     def flip(x):
-        seen.append(bool(torch.rand(()) < 0.5))
-        return x.flip(-1) if seen[-1] else x
+        flips.append(bool(torch.rand(()) < 0.5))
+        return x.flip(-1) if flips[-1] else x
 
     models = [resnet_cifar(8, width=2, stem_stride=2) for _ in range(2)]
     for model in models:
         list(train_adversarially(model, shift, RECIPE, seed=0, report_every=9, augment=flip))
-    assert len(seen) == 2 * 3 * 4
-    assert seen[:12] == seen[12:] and len(set(seen)) == 2
+    assert len(flips) == 2 * 3 * 4
+    assert flips[:12] == flips[12:] and len(set(flips)) == 2
     weights = [model.head.weight for model in models]
     assert weights[0].equal(weights[1])
 

@@ -79,9 +79,9 @@ def test_the_student_approaches_the_teacher():
     recipe = replace(RECIPE, epochs=60, weight_decay=0.0)
     last(distill(student, teacher.eval(), toy(), recipe, seed=0, report_every=100))
     with torch.no_grad():
-        wanted, found = teacher(x), student.eval()(x)
+        wanted, outputs = teacher(x), student.eval()(x)
     spread = distance(wanted, wanted.mean(dim=0).expand_as(wanted))
-    assert distance(found, wanted) < 0.1 * spread
+    assert distance(outputs, wanted) < 0.1 * spread
     assert distance(small_cnn(3, width=4).encoder.eval()(x).detach(), wanted) > spread
 
 
@@ -154,10 +154,10 @@ def test_distillation_equals_plain_pytorch_with_clipping_and_blocks(average):
         batch = data.pick(numbers)
         wanted, wanted_blocks = blocks(teacher, batch.x)
         with seeded(0, f"distill/step {step}"):
-            found, found_blocks = blocks(plain, batch.x)
+            output, found_blocks = blocks(plain, batch.x)
         pairs = zip(found_blocks, wanted_blocks, strict=True)
         apart = [F.mse_loss(one, other.detach()) for one, other in pairs]
-        loss = F.mse_loss(found, wanted.detach()) + 0.1 * sum(apart) / len(apart)
+        loss = F.mse_loss(output, wanted.detach()) + 0.1 * sum(apart) / len(apart)
         loss = loss if average else 16 * loss
         optimizer.zero_grad()
         loss.backward()

@@ -25,7 +25,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 @pytest.fixture(scope="module")
 def together(tmp_path_factory) -> list[dict[str, Tensor]]:
     """What each of two processes found."""
-    folder = tmp_path_factory.mktemp("team")
+    folder = tmp_path_factory.mktemp("group")
     (folder / "files").mkdir()
     on_disk(folder / "files")
     done = subprocess.run(
@@ -48,9 +48,9 @@ def at_once(tmp_path_factory) -> dict[str, Tensor]:
 
 
 def assert_near(ours: dict[str, Tensor], theirs: dict[str, Tensor], name: str) -> None:
-    found = [key for key in theirs if key.startswith(f"{name}/")]
-    assert len(found) > 3
-    for key in found:
+    keys = [key for key in theirs if key.startswith(f"{name}/")]
+    assert len(keys) > 3
+    for key in keys:
         torch.testing.assert_close(ours[key], theirs[key], rtol=1e-6, atol=1e-9)
 
 
@@ -138,7 +138,7 @@ def test_a_run_in_two_processes_has_the_claims_of_one_process(launcher, tmp_path
     assert len(first) > 8
     for a, b in zip(first, second, strict=True):
         assert a["says"] == b["says"]
-        assert b["found"] == pytest.approx(a["found"], abs=0.2)
+        assert b["observed"] == pytest.approx(a["observed"], abs=0.2)
 
 
 @pytest.mark.slow

@@ -95,8 +95,8 @@ def records(values: dict[tuple[int, int], dict[tuple[str, str, str], float]]) ->
         [
             ROW | {"draw": draw, "step": step, "domain": name, "role": role, "split": split}
             | {"accuracy": accuracy}
-            for (draw, step), found in values.items()
-            for (name, role, split), accuracy in found.items()
+            for (draw, step), accuracies in values.items()
+            for (name, role, split), accuracy in accuracies.items()
         ]
     )  # fmt: skip
 

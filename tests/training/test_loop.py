@@ -31,14 +31,14 @@ def run(**options):
 def test_reports_come_at_the_interval_and_at_the_end(steps, every, reported):
     taken, progress = run(steps=steps, report_every=every)
     assert taken == list(range(1, steps + 1))
-    assert [each.step for each in progress] == reported
-    assert all(each.losses == {"loss": float(each.step)} for each in progress)
+    assert [stage.step for stage in progress] == reported
+    assert all(stage.losses == {"loss": float(stage.step)} for stage in progress)
 
 
 def test_training_continues_after_the_completed_steps():
     taken, progress = run(steps=5, report_every=1, done=3)
     assert taken == [1, 2]  # the caller gives minibatches that start behind the done steps
-    assert [each.step for each in progress] == [4, 5]
+    assert [stage.step for stage in progress] == [4, 5]
 
 
 def test_the_loop_is_lazy():

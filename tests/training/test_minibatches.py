@@ -26,15 +26,15 @@ def domains(tmp_path_factory) -> list[FolderDomain]:
     """Three folders of images of noise."""
     root = tmp_path_factory.mktemp("images")
     generator = torch.Generator().manual_seed(0)
-    found = []
+    folders = []
     for index, count in enumerate(SIZES):
         files = []
         for number in range(count):
             values = torch.randint(256, (16, 16, 3), generator=generator, dtype=torch.uint8)
             files.append(root / f"{index}-{number}.png")
             Image.fromarray(values.numpy()).save(files[-1])
-        found.append(FolderDomain(f"{index}", files, torch.arange(count) % 3, index, pixels))
-    return found
+        folders.append(FolderDomain(f"{index}", files, torch.arange(count) % 3, index, pixels))
+    return folders
 
 
 def in_memory(domains) -> list[Domain]:
@@ -96,8 +96,8 @@ def test_a_minibatch_is_drawn_from_all_domains_together(domains):
     whole = Batch(*map(torch.cat, zip(*(d.data for d in domains), strict=True)))
     for (share,) in taken(domains):
         assert all(map(torch.equal, share.batch, whole.pick(share.numbers)))
-    seen = torch.cat([share.numbers for (share,) in taken(domains, 3)])
-    assert len(seen.unique()) == 30  # of 31: an epoch shows none twice
+    numbers = torch.cat([share.numbers for (share,) in taken(domains, 3)])
+    assert len(numbers.unique()) == 30  # of 31: an epoch shows none twice
 
 
 @pytest.mark.parametrize("start", [1, 3, 4])
@@ -113,7 +113,7 @@ def test_augmentations_differ_between_epochs_and_depend_only_on_the_seed(domains
     for (share,) in taken(with_workers(domains, 2, flip), 6):
         for number, x in zip(share.numbers.tolist(), share.batch.x, strict=True):
             shown.setdefault(number, []).append(x)
-    twice = [each for each in shown.values() if len(each) == 2]
+    twice = [versions for versions in shown.values() if len(versions) == 2]
     assert len(twice) == 29
     assert not any(torch.equal(one, other) for one, other in twice)
 
@@ -130,10 +130,10 @@ def test_micro_batches_concatenate_to_the_minibatch(parts, data):
         if len(own) > 0
     ]
     for (share,), *pieces in zip(whole, *halves, strict=True):
-        found = [piece for each in pieces for piece in each]
-        assert torch.equal(torch.cat([piece.batch.x for piece in found]), share.batch.x)
-        assert sum(piece.weight for piece in found) == pytest.approx(1)
-        assert len({piece.place for piece in found}) == parts
+        whole_step = [piece for part in pieces for piece in part]
+        assert torch.equal(torch.cat([piece.batch.x for piece in whole_step]), share.batch.x)
+        assert sum(piece.weight for piece in whole_step) == pytest.approx(1)
+        assert len({piece.place for piece in whole_step}) == parts
 
 
 def test_training_prefetches_a_few_minibatches(domains):
@@ -180,26 +180,26 @@ def test_teacher_and_student_get_the_same_inputs(domains):
     """Examples that are augmented on their way differ each time, so nothing of them is kept."""
     flip = cropped_and_flipped(16, scale=(0.3, 1))
     shift = Shift("noise", ("a", "b", "c"), tuple(with_workers(domains, 2, flip)), domains[0], ())
-    seen: dict[str, list[torch.Tensor]] = {"teacher": [], "student": []}
+    inputs: dict[str, list[torch.Tensor]] = {"teacher": [], "student": []}
     networks = {"teacher": small_cnn(3, width=2, seed=1), "student": small_cnn(3, width=2)}
 
     def watch(network: Classifier, shown: list[torch.Tensor]) -> None:
         network.encoder.register_forward_pre_hook(lambda _, x: shown.append(x[0].clone()))
 
-    for who, network in networks.items():
-        watch(network, seen[who])
-    teacher, student = (networks[who].encoder for who in ("teacher", "student"))
+    for role, network in networks.items():
+        watch(network, inputs[role])
+    teacher, student = (networks[role].encoder for role in ("teacher", "student"))
     list(distill(student, teacher, shift, Distillation(1e-3, 0, 10, 2), seed=0, report_every=100))
-    assert len(seen["teacher"]) == 6
-    assert all(map(torch.equal, seen["teacher"], seen["student"]))
+    assert len(inputs["teacher"]) == 6
+    assert all(map(torch.equal, inputs["teacher"], inputs["student"]))
 
 
 def test_every_domain_gives_as_many_examples_and_a_later_start_gives_the_same(domains):
     examples = TrainingExamples(in_memory(domains))
 
     def picks(start: int, count: int) -> list[torch.Tensor]:
-        found = examples.minibatches(5, purpose="test", seed=0, start=start, per_domain=True)
-        return [numbers for numbers, _ in itertools.islice(found, count)]
+        drawn = examples.minibatches(5, purpose="test", seed=0, start=start, per_domain=True)
+        return [numbers for numbers, _ in itertools.islice(drawn, count)]
 
     ends = torch.tensor(SIZES).cumsum(0)
     for numbers in picks(0, 50):
@@ -209,10 +209,10 @@ def test_every_domain_gives_as_many_examples_and_a_later_start_gives_the_same(do
 
 
 def test_parts_of_minibatches_from_every_domain_weigh_one_together(domains):
-    found = TrainingExamples(in_memory(domains)).micro_batches(
+    steps = TrainingExamples(in_memory(domains)).micro_batches(
         5, parts=4, own=range(4), purpose="test", seed=0, start=0, per_domain=True
     )
-    parts = next(found)
+    parts = next(steps)
     assert sum(part.weight for part in parts) == pytest.approx(1)
     assert sum(len(part.numbers) for part in parts) == 15
 

@@ -20,8 +20,8 @@ RECIPE: dict[str, Any] = dict(epochs=3, batch_size=16, step_size=1e-2, weight_de
 FAST = ComputeConfig(precision="bfloat16", accumulate=3, channels_last=True)
 
 
-def trained(model: nn.Module, shift: Shift, machine: ComputeConfig, **given: Any) -> list[Any]:
-    return list(fit(model, shift, **RECIPE, report_every=1, compute=machine, **given))
+def trained(model: nn.Module, shift: Shift, compute: ComputeConfig, **given: Any) -> list[Any]:
+    return list(fit(model, shift, **RECIPE, report_every=1, compute=compute, **given))
 
 
 @pytest.mark.parametrize("accumulate", [2, 3, 16])
@@ -57,8 +57,8 @@ def test_micro_batches_give_the_same_distillation():
 def test_bfloat16_and_channels_last_agree_with_float32():
     shift = brightest_channel()
     losses = {}
-    for machine in (ComputeConfig(), ComputeConfig("bfloat16"), ComputeConfig(channels_last=True)):
-        losses[machine] = [s.losses["risk"] for s in trained(small_cnn(3, width=4), shift, machine)]
+    for compute in (ComputeConfig(), ComputeConfig("bfloat16"), ComputeConfig(channels_last=True)):
+        losses[compute] = [s.losses["risk"] for s in trained(small_cnn(3, width=4), shift, compute)]
     plain, brain, last = losses.values()
     assert brain == pytest.approx(plain, rel=0.1, abs=0.02)
     assert brain != plain
@@ -66,42 +66,42 @@ def test_bfloat16_and_channels_last_agree_with_float32():
 
 
 def test_networks_run_in_low_precision_and_losses_in_float32():
-    seen = []
+    outputs = []
     model, teacher = small_cnn(3, width=4).encoder, small_cnn(3, width=4, seed=1).encoder
     for network in (model, teacher):
-        network.get_submodule("conv2").register_forward_hook(lambda _m, _x, y: seen.append(y))
+        network.get_submodule("conv2").register_forward_hook(lambda _m, _x, y: outputs.append(y))
     stages = distill(
         model, teacher, brightest_channel(), Distillation(1e-3, 0, 16, 1), seed=0, report_every=1,
         augment=lambda x: x, compute=ComputeConfig("bfloat16", channels_last=True),
     )  # fmt: skip
     next(stages)
-    assert [y.dtype for y in seen] == [torch.bfloat16, torch.bfloat16]
-    assert all(y.is_contiguous(memory_format=torch.channels_last) for y in seen)
+    assert [y.dtype for y in outputs] == [torch.bfloat16, torch.bfloat16]
+    assert all(y.is_contiguous(memory_format=torch.channels_last) for y in outputs)
     assert all(p.dtype == p.grad.dtype == torch.float32 for p in model.parameters())  # pyright: ignore[reportOptionalMemberAccess]
-    assert full(seen[0]).dtype == torch.float32
+    assert full(outputs[0]).dtype == torch.float32
     assert full(torch.zeros(1, dtype=torch.float64)).dtype == torch.float64
     stages.close()  # pyright: ignore[reportAttributeAccessIssue], it is a generator
 
 
 @pytest.mark.parametrize(
-    "machine",
+    "compute",
     [ComputeConfig(accumulate=2), ComputeConfig("bfloat16"), FAST],
     ids=["accumulated", "bfloat16", "all at once"],
 )
 @pytest.mark.parametrize("stop", [1, 7])
-def test_an_interrupted_training_continues_bit_for_bit(machine, stop):
+def test_an_interrupted_training_continues_bit_for_bit(compute, stop):
     def network(seed: int = 0) -> nn.Module:
         model = small_cnn(3, width=4, seed=seed)
         model.encoder.add_module("drop", nn.Dropout(0.2))
         return model
 
     whole, begun, resumed = network(), network(), network(seed=1)
-    ends = [stage.losses for stage in trained(whole, brightest_channel(), machine)]
-    for stage in fit(begun, brightest_channel(), **RECIPE, report_every=1, compute=machine):
+    ends = [stage.losses for stage in trained(whole, brightest_channel(), compute)]
+    for stage in fit(begun, brightest_channel(), **RECIPE, report_every=1, compute=compute):
         if stage.step == stop:
             file = save(stage.checkpoint())
             break
-    rest = trained(resumed, brightest_channel(), machine, resume=load(file))
+    rest = trained(resumed, brightest_channel(), compute, resume=load(file))
     assert [stage.losses for stage in rest] == ends[stop:]
     for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b)
@@ -109,9 +109,9 @@ def test_an_interrupted_training_continues_bit_for_bit(machine, stop):
 
 def test_the_memory_layout_does_not_change_values():
     model = small_cnn(3, width=4)
-    found = copy.deepcopy(model)
-    ComputeConfig(channels_last=True).convert(found)
-    for a, b in zip(model.parameters(), found.parameters(), strict=True):
+    converted = copy.deepcopy(model)
+    ComputeConfig(channels_last=True).convert(converted)
+    for a, b in zip(model.parameters(), converted.parameters(), strict=True):
         assert torch.equal(a, b)
     flat = torch.rand(4, 7)
     assert ComputeConfig(channels_last=True).inputs(flat) is flat

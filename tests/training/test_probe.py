@@ -313,9 +313,9 @@ def test_the_closed_form_agrees_with_scikit_learn(n, width, classes):
     wanted = torch.from_numpy(reference.decision_function(test.numpy()))
     # scikit-learn divides by the examples, and we by the degrees of freedom.
     wanted = wanted * (n - classes) / n
-    found = ours(test).double()
+    logits = ours(test).double()
     torch.testing.assert_close(
-        found - found.mean(1, keepdim=True), wanted - wanted.mean(1, keepdim=True),
+        logits - logits.mean(1, keepdim=True), wanted - wanted.mean(1, keepdim=True),
         rtol=1e-3, atol=1e-3 * float(wanted.abs().max()),
     )  # fmt: skip
 

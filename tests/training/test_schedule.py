@@ -29,21 +29,23 @@ def test_cosine_schedule_equals_lambda_lr(steps, warmup):
         return warmup_cosine(min(step, steps - 1), steps=steps, warmup=warmup)
 
     expected = sizes(LambdaLR(optimizer(), factor), steps)
-    found = [3e-3 * warmup_cosine(s, steps=steps, warmup=warmup) for s in range(steps)]
-    assert found == expected
+    sizes_by_step = [3e-3 * warmup_cosine(s, steps=steps, warmup=warmup) for s in range(steps)]
+    assert sizes_by_step == expected
 
 
 @pytest.mark.parametrize("steps", [7, 50])
 def test_without_warm_up_the_schedule_is_the_cosine_of_torch(steps):
     expected = sizes(CosineAnnealingLR(optimizer(1.0), T_max=steps), steps)
-    found = [warmup_cosine(s, steps=steps, warmup=0) for s in range(steps)]
-    assert found == pytest.approx(expected)
+    sizes_by_step = [warmup_cosine(s, steps=steps, warmup=0) for s in range(steps)]
+    assert sizes_by_step == pytest.approx(expected)
 
 
 def test_cosine_schedule_by_hand():
-    found = [warmup_cosine(s, steps=8, warmup=4) for s in range(8)]
+    sizes_by_step = [warmup_cosine(s, steps=8, warmup=4) for s in range(8)]
     half = 0.5**0.5
-    assert found == pytest.approx([0.25, 0.5, 0.75, 1, 1, (1 + half) / 2, 0.5, (1 - half) / 2])
+    assert sizes_by_step == pytest.approx(
+        [0.25, 0.5, 0.75, 1, 1, (1 + half) / 2, 0.5, (1 - half) / 2]
+    )
 
 
 @settings(deadline=None)

@@ -122,12 +122,15 @@ def test_an_epoch_has_no_repeated_example_and_epochs_differ():
     x = torch.arange(50.0)
     examples = TrainingExamples([Domain("numbers", Batch(x, x.long(), x.long()))])
     picks = examples.minibatches(16, purpose="fit", seed=0, start=0)
-    seen = [numbers.tolist() for numbers, _ in itertools.islice(picks, 6)]
-    first, second = [*itertools.chain(*seen[:3])], [*itertools.chain(*seen[3:])]
+    numbers_by_step = [numbers.tolist() for numbers, _ in itertools.islice(picks, 6)]
+    first, second = (
+        [*itertools.chain(*numbers_by_step[:3])],
+        [*itertools.chain(*numbers_by_step[3:])],
+    )
     assert len(set(first)) == len(set(second)) == 48
     assert first != second
     again = examples.minibatches(16, purpose="fit", seed=0, start=4)
-    assert [numbers.tolist() for numbers, _ in itertools.islice(again, 2)] == seen[4:]
+    assert [numbers.tolist() for numbers, _ in itertools.islice(again, 2)] == numbers_by_step[4:]
 
 
 def test_training_depends_only_on_the_seed():
@@ -177,10 +180,10 @@ def test_training_with_a_red_frame_fails_under_other_frames_and_random_frames_do
         shift = padded_digits(frame, seed=seed)
         model = small_cnn(seed=seed)
         last(fit(model, shift, **recipe, report_every=1000))
-        found = {d.name: accuracy(model, d).share for d in (shift.id_test, *shift.ood_tests)}
-        assert found[f"{frame} frame"] > 0.94
+        accuracies = {d.name: accuracy(model, d).share for d in (shift.id_test, *shift.ood_tests)}
+        assert accuracies[f"{frame} frame"] > 0.94
         for other in ("cyan frame", "white frame", "black frame"):
-            drop[frame, other] = found[f"{frame} frame"] - found[other]
+            drop[frame, other] = accuracies[f"{frame} frame"] - accuracies[other]
     assert all(value > 0.3 for (frame, _), value in drop.items() if frame == "red")
     assert all(value < 0.1 for (frame, _), value in drop.items() if frame == "random")
 

@@ -147,11 +147,11 @@ def test_the_folder_has_tables_and_the_audits_of_all_arms(result):
 
 def test_a_change_of_ones_own_is_an_arm(tmp_path):
     black = TrainingChange("black images", "", edit=lambda x, masks, generator: torch.zeros_like(x))
-    found = contam.trial(network, **DATA, **SMALL, remedies=[black], seeds=[7], out=tmp_path)
-    assert found.arms == ["baseline", "black images"]
-    chance = found.accuracies.query("arm == 'black images' and set == 'ID'")["accuracy"].item()
+    trial = contam.trial(network, **DATA, **SMALL, remedies=[black], seeds=[7], out=tmp_path)
+    assert trial.arms == ["baseline", "black images"]
+    chance = trial.accuracies.query("arm == 'black images' and set == 'ID'")["accuracy"].item()
     assert chance == pytest.approx(1 / 3)
-    assert "1 seed:" in str(found)
+    assert "1 seed:" in str(trial)
 
 
 @pytest.mark.slow
@@ -160,10 +160,10 @@ def test_masks_reach_the_arms_that_need_them(tmp_path):
     masks[..., :4] = 1
     two = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), *network(3).children())
     names = ["stop gradient", "background difference", "background negatives", "background swap"]
-    found = contam.trial(
+    trial = contam.trial(
         two, **DATA, **SMALL, remedies=names, masks=masks, seeds=1, out=tmp_path,
     )  # fmt: skip
-    weights = [found.weights(name) for name in ("baseline", *names)]
+    weights = [trial.weights(name) for name in ("baseline", *names)]
     assert all(own.keys() == weights[0].keys() for own in weights)
     assert not any(same(*pair) for pair in itertools.combinations(weights, 2))
 
@@ -171,8 +171,8 @@ def test_masks_reach_the_arms_that_need_them(tmp_path):
 def test_balanced_domains_change_the_training_on_several_sets(tmp_path):
     data = DATA | {"train": {"large": examples(36, 0), "small": examples(12, 5)}}
     remedies = ["balanced domains"]
-    found = contam.trial(network, **data, **SMALL, remedies=remedies, seeds=1, out=tmp_path)
-    assert not same(found.weights("baseline"), found.weights("balanced domains"))
+    trial = contam.trial(network, **data, **SMALL, remedies=remedies, seeds=1, out=tmp_path)
+    assert not same(trial.weights("baseline"), trial.weights("balanced domains"))
 
 
 transformer = nn.Sequential(nn.Conv2d(3, 4, 8), nn.Flatten(), nn.LayerNorm(4), nn.Linear(4, 3))

@@ -169,9 +169,9 @@ def audit(
         untrained=untrained, altered=altered, remedies=remedies, base=base, progress=progress,
         transform=transform, seed=seed,
     )  # fmt: skip
-    found = model
+    network = model
     if model is not None and not isinstance(model, FoundNetwork):
-        found = find_network(model, weights, transform)
+        network = find_network(model, weights, transform)
     if device is not None and isinstance(model, nn.Module):
         raise ValueError("device= is for models by name; move yours with model.to(...)")
     limits = BUDGET if altered else dataclasses.replace(BUDGET, without_object=0, changed=0)
@@ -182,13 +182,13 @@ def audit(
     modules = [m for m in (own, untrained, reference) if isinstance(m, nn.Module)]
     with preserve_model(*modules), reporting(progress) as report:
         ready = prepare(
-            found, id=id, ood=ood, unlabeled=unlabeled, layers=layers, background=background,
+            network, id=id, ood=ood, unlabeled=unlabeled, layers=layers, background=background,
             masks=masks, budget=budget, reference=None if quick else reference,
             control=False if quick else untrained, transform=transform, classes=classes,
             columns=columns, keys=keys, domain=domain, device=device, batch_size=batch_size,
             workers=workers, seed=seed,
         )  # fmt: skip
-        inputs = ready.subject
+        inputs = ready.inputs
         if base is not None:
             weights_of_base = base if isinstance(base, nn.Module) else read_weights(base).state
             inputs = dataclasses.replace(inputs, base=weights_of_base)
@@ -346,7 +346,7 @@ def cause_tests(
         f"{MOST_EXPLAINED} sets with the largest losses."
         for scores in losing[MOST_EXPLAINED:]
     )
-    found: list[Explained] = []
+    explained: list[Explained] = []
     for place, scores in enumerate(losing[:MOST_EXPLAINED]):
         work = explain(Comparison(passes, (own, scores)), causes)
         done = 0
@@ -354,7 +354,7 @@ def cause_tests(
             try:
                 cause = next(work)
             except StopIteration as end:
-                found.append(end.value)
+                explained.append(end.value)
                 break
             part = min(1.0, done / len(causes))  # some causes are tested twice
             share = (place + part) / min(len(losing), MOST_EXPLAINED)
@@ -377,8 +377,8 @@ def cause_tests(
                 steps.append(test.step)
                 evidence += [] if test.evidence is None else [test.evidence]
     findings = tuple(filter(None, [relies(background)]))
-    evidence += [record for one in found for record in one.evidence]
-    ledgers = tuple(one.ledger for one in found)
+    evidence += [record for one in explained for record in one.evidence]
+    ledgers = tuple(one.ledger for one in explained)
     return CauseTests(tuple(evidence), ledgers, tuple(steps), findings, left_out)
 
 

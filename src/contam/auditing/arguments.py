@@ -71,13 +71,13 @@ and mat2 shapes cannot be multiplied (2x8 and 3x3); give one of the same inputs,
             f"{type(error).__name__}, {reason}; {fix}"
         ) from None
     if not isinstance(features, Tensor) or features.ndim < 2 or len(features) != len(x):
-        found = (
+        returned = (
             f"a tensor of shape {tuple(features.shape)}"
             if isinstance(features, Tensor)
             else f"a {type(features).__name__}"
         )
         raise ValueError(
-            f"the reference encoder returns {found} for {len(x)} inputs; expected one row of "
+            f"the reference encoder returns {returned} for {len(x)} inputs; expected one row of "
             f"features for each; {fix}"
         )
 

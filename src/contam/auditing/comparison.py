@@ -42,7 +42,7 @@ EDITED = 80
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class NetworkOutputs:
     """What the network returns for some images."""
 
     predicted: Int[Tensor, " n"]
@@ -64,7 +64,7 @@ class Treatment:
     """Treatments are applied in the order of their stages, images first, answers last."""
     images: Callable[[Tensor, Tensor], Tensor] | None = None
     """From images and their rows among the OOD images to images."""
-    reads: Callable[[Answers], Tensor] | None = None
+    reads: Callable[[NetworkOutputs], Tensor] | None = None
     """From what the network returns to predicted classes."""
     relabels: Callable[[Tensor], Tensor] | None = None
     """From predicted classes to classes."""
@@ -73,8 +73,11 @@ class Treatment:
 
 
 def applied(
-    treatments: Sequence[Treatment], x: Tensor, rows: Tensor, answer: Callable[[Tensor], Answers]
-) -> Answers:
+    treatments: Sequence[Treatment],
+    x: Tensor,
+    rows: Tensor,
+    answer: Callable[[Tensor], NetworkOutputs],
+) -> NetworkOutputs:
     """Return the answers of the network under several treatments together.
 
     Args:
@@ -90,21 +93,21 @@ def applied(
     return read(ordered, answer(x))
 
 
-def read(treatments: Sequence[Treatment], answers: Answers) -> Answers:
+def read(treatments: Sequence[Treatment], outputs: NetworkOutputs) -> NetworkOutputs:
     """Return the answers under the treatments that do not change images, in their order.
 
-    >>> answers = Answers(torch.tensor([0, 1]), None, torch.ones(2))
-    >>> read([], answers).predicted
+    >>> outputs = NetworkOutputs(torch.tensor([0, 1]), None, torch.ones(2))
+    >>> read([], outputs).predicted
     tensor([0, 1])
     """
-    predicted = answers.predicted
+    predicted = outputs.predicted
     for treatment in treatments:
         if treatment.reads is not None:
-            predicted = treatment.reads(answers)
+            predicted = treatment.reads(outputs)
     for treatment in treatments:
         if treatment.relabels is not None:
             predicted = treatment.relabels(predicted)
-    return replace(answers, predicted=predicted)
+    return replace(outputs, predicted=predicted)
 
 
 @dataclass(eq=False)
@@ -122,7 +125,9 @@ class Comparison:
     """Images that the tests showed to the network so far."""
     size: int = 0
     """Images in a forward pass, where memory ran out before; 0 for the audit's batches."""
-    known: dict[tuple[frozenset[Treatment], tuple[int, ...]], Answers] = field(default_factory=dict)
+    known: dict[tuple[frozenset[Treatment], tuple[int, ...]], NetworkOutputs] = field(
+        default_factory=dict
+    )
     """Answers under treatments, by these and the rows."""
     proposed: dict[str, tuple[Tensor, float]] = field(default_factory=dict)
     """Masks by set, and the share of them that is plausible."""
@@ -261,17 +266,17 @@ class Comparison:
 
     # The network
 
-    def answer(self, x: Float[Tensor, "n ..."]) -> Answers:
+    def answer(self, x: Float[Tensor, "n ..."]) -> NetworkOutputs:
         """Run the network on images, in batches."""
         self.shown += len(x)
-        answers, self.size = answers_of(self.inputs.model, x, self.size or self.inputs.batch_size)
-        return answers
+        outputs, self.size = outputs_of(self.inputs.model, x, self.size or self.inputs.batch_size)
+        return outputs
 
     def in_network_range(self, edit: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         """Return an edit of the network's inputs as an edit of the audit's images."""
         return network_range_edit(self.inputs.model, edit)
 
-    def under(self, treatments: Sequence[Treatment], rows: Int[Tensor, " some"]) -> Answers:
+    def under(self, treatments: Sequence[Treatment], rows: Int[Tensor, " some"]) -> NetworkOutputs:
         """Return the answers on some of the kept OOD examples under treatments."""
         images = self.ood_images
         if images is not None and any(t.images is not None for t in treatments):
@@ -280,7 +285,7 @@ class Comparison:
                 self.known[key] = applied(treatments, images.x[rows], rows, self.answer)
             return self.known[key]
         at, head = self.kept_rows[rows], self.ood.head
-        known = Answers(
+        known = NetworkOutputs(
             self.ood.predicted[at], None if head is None else head[at],
             torch.full((len(at),), torch.nan),
         )  # fmt: skip
@@ -293,7 +298,7 @@ class Comparison:
         return self.under(treatments, rows).predicted == self.y[rows]
 
     @cached_property
-    def fresh_head(self) -> Callable[[Answers], Tensor] | None:
+    def fresh_head(self) -> Callable[[NetworkOutputs], Tensor] | None:
         """A linear head that is fitted to ID features of other content than the judged images.
 
         None if the network has no linear head, or too few ID examples.
@@ -310,14 +315,16 @@ class Comparison:
         recipe = probe_recipe([features], EXACT, classes=self.classes)
         head = linear_classifier(features[fitted], self.id.y[fitted], recipe, classes=self.classes)
 
-        def read(answers: Answers) -> Tensor:
-            assert answers.head is not None
-            return head(answers.head)
+        def read(outputs: NetworkOutputs) -> Tensor:
+            assert outputs.head is not None
+            return head(outputs.head)
 
         return read
 
 
-def answers_of(model: nn.Module, x: Float[Tensor, "n ..."], batch_size: int) -> tuple[Answers, int]:
+def outputs_of(
+    model: nn.Module, x: Float[Tensor, "n ..."], batch_size: int
+) -> tuple[NetworkOutputs, int]:
     """Run a network on images, in batches, which are halved where memory runs out.
 
     Args:
@@ -328,7 +335,7 @@ def answers_of(model: nn.Module, x: Float[Tensor, "n ..."], batch_size: int) -> 
     Returns:
         What it returns, and the batch size that fits.
 
-    >>> answers, size = answers_of(nn.Flatten(), torch.eye(3)[:2], batch_size=2)
+    >>> answers, size = outputs_of(nn.Flatten(), torch.eye(3)[:2], batch_size=2)
     >>> answers.predicted, size
     (tensor([0, 1]), 2)
     """
@@ -353,7 +360,7 @@ def answers_of(model: nn.Module, x: Float[Tensor, "n ..."], batch_size: int) -> 
         if observation.head is not None:
             head.append(observation.head.detach().cpu().float())
     features = torch.cat(head) if head else None
-    return Answers(torch.cat(predicted), features, torch.cat(confidence)), batch_size
+    return NetworkOutputs(torch.cat(predicted), features, torch.cat(confidence)), batch_size
 
 
 def network_range_edit(
@@ -383,8 +390,8 @@ def interval_of(
     >>> interval_of(lambda rows: correct[rows].mean(), (20,)).value
     1.0
     """
-    found = bootstrap(statistic, units, seed=seed, resamples=500)
-    return Interval(value=found.value, low=found.low, high=found.high)
+    estimate = bootstrap(statistic, units, seed=seed, resamples=500)
+    return Interval(value=estimate.value, low=estimate.low, high=estimate.high)
 
 
 def gain_of(before: Bool[Tensor, " n"], after: Bool[Tensor, " n"]) -> Interval:
@@ -409,3 +416,8 @@ def difference_of(one: Bool[Tensor, " n"], other: Bool[Tensor, " m"]) -> Interva
     first, second = (Accuracy(int(correct.sum()), len(correct)) for correct in (one, other))
     low, high = unpaired_change(second, first)
     return Interval(value=first.share - second.share, low=low, high=high)
+
+
+def mean_interval(values: Float[Tensor, " n"], seed: int = 0) -> Interval:
+    """Return a mean with its bootstrap interval as a record."""
+    return interval_of(lambda rows: values[rows].mean(), (len(values),), seed=seed)

@@ -137,7 +137,7 @@ def _failing(passes: Passes) -> Iterator[_Chosen]:
 def _numbered(title: str, groups: list[str]) -> str:
     """The title, with a number if it is taken."""
     titles = (title if k == 1 else f"{title} ({k})" for k in range(1, len(groups) + 2))
-    groups.append(next(each for each in titles if each not in groups))
+    groups.append(next(name for name in titles if name not in groups))
     return groups[-1]
 
 
@@ -146,13 +146,13 @@ def _highest_loss(result: PassResult) -> list[int]:
     y, predicted, loss = (
         values[result.kept] for values in (result.y, result.predicted, result.loss)
     )
-    seen: dict[int, int] = {}
+    taken: dict[int, int] = {}
     turns = []
     for row in loss.argsort(descending=True).tolist():
         if predicted[row] != y[row] and bool(loss[row].isfinite()):
             label = int(y[row])
-            turns.append((seen.get(label, 0), row))
-            seen[label] = turns[-1][0] + 1
+            turns.append((taken.get(label, 0), row))
+            taken[label] = turns[-1][0] + 1
     return [row for _, row in sorted(turns, key=lambda turn: turn[0])]
 
 
@@ -215,9 +215,9 @@ def _of_neurons(passes: Passes, evidence: LayerEvidence) -> Iterator[_Chosen]:
         y = inputs.classes.index(favorite)
         most = _extreme(own, layer, index, y, sign=1)
         least = [
-            (sample, found)
+            (sample, extreme)
             for sample in inputs.ood
-            if (found := _extreme(passes.sets[sample.name], layer, index, y, sign=-1))
+            if (extreme := _extreme(passes.sets[sample.name], layer, index, y, sign=-1))
         ]
         if most is None or not least:
             continue

@@ -71,13 +71,13 @@ def proposed_masks(x: Images) -> tuple[Masks, Bool[Tensor, " n"]]:
     distance = blurred(distance.view(-1, 1, height, width).float(), 0.7 * unit)
     limit = distance.flatten(2)[:, :, border.flatten()].quantile(FAR, dim=2)[..., None, None]
     rows, columns = torch.linspace(-1, 1, height)[:, None], torch.linspace(-1, 1, width)[None]
-    found = (distance > limit).float() * ((rows**2 + columns**2).sqrt() < REACH)
+    masks = (distance > limit).float() * ((rows**2 + columns**2).sqrt() < REACH)
     for sigma in (1.0, 1.5):
-        found = (blurred(found, sigma * unit) > 0.5).float()
-    share = found.mean((1, 2, 3))
+        masks = (blurred(masks, sigma * unit) > 0.5).float()
+    share = masks.mean((1, 2, 3))
     if scale < 1:
-        found = (F.interpolate(found, size, mode="bilinear", align_corners=False) > 0.5).float()
-    return found, (share >= SMALLEST) & (share <= LARGEST)
+        masks = (F.interpolate(masks, size, mode="bilinear", align_corners=False) > 0.5).float()
+    return masks, (share >= SMALLEST) & (share <= LARGEST)
 
 
 def donors(
@@ -96,9 +96,9 @@ def donors(
         The candidate's position for each example, and whether there was one of this kind; where
         there was none, the position is that of any candidate.
 
-    >>> positions, found = donors(
+    >>> positions, exist = donors(
     ...     torch.tensor([0, 1]), torch.tensor([1, 0]), same=True, seed=0, purpose="example")
-    >>> positions.tolist(), found.tolist()
+    >>> positions.tolist(), exist.tolist()
     ([1, 0], [True, True])
     """
     generator = generator_for(seed, purpose)

@@ -258,14 +258,14 @@ def projection(
     values = torch.cat([part.features[layer] for part in some.values()]).float()
     if values.shape[0] < 3 or values.shape[1] < 2 or not (values.std(dim=0) > 0).any():
         return None
-    found = principal_plane(values)
-    if not all(map(math.isfinite, found.shares)):
+    plane = principal_plane(values)
+    if not all(map(math.isfinite, plane.shares)):
         return None
     numbers = [domain for part in some.values() for domain in part.domain.tolist()]
-    x, y = ([float(f"{value:.4g}") for value in axis] for axis in found.points.T.tolist())
+    x, y = ([float(f"{value:.4g}") for value in axis] for axis in plane.points.T.tolist())
     return Projection(
         layer=layer,
-        shares=found.shares,
+        shares=plane.shares,
         x=tuple(x),
         y=tuple(y),
         data=tuple(name for name, part in some.items() for _ in part.y),

@@ -92,8 +92,8 @@ class LayerRecordBuilder:
                 lost = class_profile_attenuation(self._control[layer].means, table.means)
             if lost is not None:
                 what = "ID domains" if own else name
-                found = self._interval(layer, lost, what, control=True)
-                self.set(layer, "untrained_attenuation", found, key)
+                interval = self._interval(layer, lost, what, control=True)
+                self.set(layer, "untrained_attenuation", interval, key)
 
     def add_change(
         self,
@@ -117,8 +117,10 @@ class LayerRecordBuilder:
             if layer not in plain:
                 continue
             lost = class_profile_attenuation(plain[layer].means, table.means, paired=True)
-            found = self._interval(layer, lost, "changed images", control=control)
-            self.set(layer, "untrained_attenuation" if control else "counterfactual", found, change)
+            interval = self._interval(layer, lost, "changed images", control=control)
+            self.set(
+                layer, "untrained_attenuation" if control else "counterfactual", interval, change
+            )
             if ranks and not control:
                 self._shifted[layer] = table.merged(self._shifted.get(layer))
         if ranks and not control:

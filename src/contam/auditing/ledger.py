@@ -24,7 +24,7 @@ from contam.auditing.causes.label_mismatch import LabelMismatch
 from contam.auditing.causes.label_noise import LabelNoise
 from contam.auditing.causes.subtypes import NewSubtypes
 from contam.auditing.causes.undertrained import Undertrained
-from contam.auditing.comparison import Comparison, Treatment, gain_of, interval_of
+from contam.auditing.comparison import Comparison, Treatment, gain_of, mean_interval
 from contam.auditing.records import (
     UNEXPLAINED,
     CauseEvidence,
@@ -98,18 +98,18 @@ def _spared(
     comparison: Comparison, cause: Cause, base: Sequence[Treatment], tests: Sequence[CauseTest]
 ) -> str:
     """Why a cause is not tested after these tests; an empty string if it is."""
-    found = {test.step.leads_to for test in tests if test.positive}
+    causes = {test.step.leads_to for test in tests if test.positive}
     if base and not cause.plumbing:
         rows = comparison.judged
         gained = comparison.correct(base, rows).double() - comparison.correct([], rows).double()
         done = float(gained.mean()) / max(comparison.loss.value, 1e-9)
         if done > EXPLAINED:
             return f"{100 * done:.0f} % of the loss is explained already"
-    if isinstance(cause, LabelNoise) and found:
+    if isinstance(cause, LabelNoise) and causes:
         return "another cause was found"
-    if isinstance(cause, BackgroundShortcut) and TagShortcut.name in found:
+    if isinstance(cause, BackgroundShortcut) and TagShortcut.name in causes:
         return "the tag at the border is part of the background"
-    if isinstance(cause, NewSubtypes) and Geometry.name in found:
+    if isinstance(cause, NewSubtypes) and Geometry.name in causes:
         return "objects that are turned or resized look new, too"
     return ""
 
@@ -197,7 +197,7 @@ def shares(comparison: Comparison, tests: Sequence[CauseTest]) -> tuple[LostPoin
     """
     loss = comparison.loss
     treated = [test for test in tests if test.positive and test.treatment is not None]
-    treated.sort(key=lambda test: -(test.step.found.value if test.step.found else 0.0))
+    treated.sort(key=lambda test: -(test.step.observed.value if test.step.observed else 0.0))
     nested = _nested(treated)
     players = [test for test in treated if test is not nested][:MOST_TREATMENTS]
     entries = _given_back(comparison, players)
@@ -272,7 +272,7 @@ def _group(
     for k, test in enumerate(players):
         alone = gain_of(worth[frozenset()].bool(), worth[frozenset({k})].bool())
         # A single treatment has no Shapley value beside its gain.
-        share = alone if len(players) == 1 else _mean(values[k], comparison.seed)
+        share = alone if len(players) == 1 else mean_interval(values[k], comparison.seed)
         entries.append(
             LostPoints(
                 cause=test.step.leads_to, what=test.what, how="given back", fix=test.fix,
@@ -326,7 +326,9 @@ def _with_nested(
 ) -> list[LostPoints]:
     """Split the share of backgrounds of the own class: what those of other classes give, too."""
     own = next(test for test in treated if test.step.leads_to == BackgroundShortcut.name)
-    others, extra = (max(0.0, t.step.found.value if t.step.found else 0.0) for t in (nested, own))
+    others, extra = (
+        max(0.0, t.step.observed.value if t.step.observed else 0.0) for t in (nested, own)
+    )
     part = others / max(1e-9, others + extra)
     split = []
     for entry in entries:
@@ -352,7 +354,3 @@ def _scaled(entry: LostPoints, factor: float) -> LostPoints:
 
 def _rank(cause: str) -> int:
     return IMITATED_FIRST.index(cause) if cause in IMITATED_FIRST else len(IMITATED_FIRST)
-
-
-def _mean(values: Tensor, seed: int) -> Interval:
-    return interval_of(lambda rows: values[rows].mean(), (len(values),), seed=seed)

@@ -211,8 +211,8 @@ def audit_multilabel(
     >>> list(result.audits), len(result.summary())
     (['wet', 'cold'], 2)
     """
-    found = model if isinstance(model, FoundNetwork) else find_network(model, weights, transform)
-    options = Options(found.transform, keys=keys or {}, workers=workers)
+    network = model if isinstance(model, FoundNetwork) else find_network(model, weights, transform)
+    options = Options(network.transform, keys=keys or {}, workers=workers)
     sets = {"ID": id} | _named(ood)
     read: dict[str, MultilabelSet | ImageTable] = {}
     for key, data in sets.items():
@@ -220,7 +220,7 @@ def audit_multilabel(
         read[key] = read_multilabel(key, data, options) if table is None else table
     known = _label_names(labels, read["ID"])
     chosen = known if only is None else _chosen(only, known)
-    _check_width(found, read["ID"], known, chosen[0], keys or {})
+    _check_width(network, read["ID"], known, chosen[0], keys or {})
     audits, left_out = {}, []
     for count, label in enumerate(chosen):
         number = known.index(label)
@@ -231,8 +231,8 @@ def audit_multilabel(
             left_out.append(f"Label {label!r} is not audited: {which} of the ID examples has it.")
             continue
         own = replace(
-            found, model=_with_one_logit(found.model, number),
-            name=f"{name or found.name}: {label}",
+            network, model=_with_one_logit(network.model, number),
+            name=f"{name or network.name}: {label}",
         )  # fmt: skip
         audits[label] = audit(
             own, id=ones.pop("ID"), ood=ones or None, weights=weights, classes=_names(label),
@@ -264,8 +264,8 @@ def _values(data: Any, label: str, keys: Mapping[str, str]) -> set[int]:
     Raises:
         ValueError: a value is neither 0 nor 1.
     """
-    found = data.rows(keys).y if isinstance(data, ImageTable) else data[1]
-    values: set[Any] = set(found.tolist() if isinstance(found, Tensor) else found)
+    labels = data.rows(keys).y if isinstance(data, ImageTable) else data[1]
+    values: set[Any] = set(labels.tolist() if isinstance(labels, Tensor) else labels)
     if not values <= {0, 1}:
         raise ValueError(
             f"label {label!r} has the values {some_of(sorted(map(str, values)))}; expected 0 "
@@ -331,7 +331,7 @@ def _label_names(labels: Sequence[str] | None, data: MultilabelSet | ImageTable)
 
 
 def _check_width(
-    found: FoundNetwork, data: MultilabelSet | ImageTable, known: Sequence[str], label: str,
+    network: FoundNetwork, data: MultilabelSet | ImageTable, known: Sequence[str], label: str,
     keys: Mapping[str, str],
 ) -> None:  # fmt: skip
     """Raise unless the network gives one logit for each label."""
@@ -340,12 +340,12 @@ def _check_width(
     if isinstance(data, ImageTable):
         rows = replace(data, label=label).rows(keys)
         first = ImageTable(pd.DataFrame({"path": map(str, rows.files[:1]), "label": 0}))
-        x = next(as_batches(first, 1, transform=found.transform)).x
+        x = next(as_batches(first, 1, transform=network.transform)).x
     else:
         x = data.x[:2]
-    device = next((value.device for value in found.model.parameters()), torch.device("cpu"))
-    with evaluating(found.model), torch.no_grad():
-        width = LogitsAdapter(found.model)(x.to(device)).shape[1]
+    device = next((value.device for value in network.model.parameters()), torch.device("cpu"))
+    with evaluating(network.model), torch.no_grad():
+        width = LogitsAdapter(network.model)(x.to(device)).shape[1]
     if width != len(known):
         raise ValueError(
             f"the network gives {width} logits, and there are {len(known)} labels; expected one "

@@ -54,8 +54,8 @@ def neuron_columns(
     attenuation, loss = unknown, torch.zeros_like(unknown)
     if new is not None:
         before = own if unchanged is None else unchanged
-        found = neuron_attenuation(before.means, new.means, paired=unchanged is not None)
-        attenuation, loss = found.attenuation, found.loss.nan_to_num(0, 0, 0)
+        estimates = neuron_attenuation(before.means, new.means, paired=unchanged is not None)
+        attenuation, loss = estimates.attenuation, estimates.loss.nan_to_num(0, 0, 0)
     columns = [
         own.selectivity,
         unknown if new is None else new.selectivity,

@@ -64,17 +64,17 @@ BATCH_OF_SMALL, BATCH_OF_LARGE = 256, 64
 class Prepared:
     """The inputs of an audit, and their origin."""
 
-    subject: AuditInputs
+    inputs: AuditInputs
     preparation_notes: tuple[str, ...]
     provenance: dict[str, str]
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences about what was left out; complete after the first pass over all examples."""
-        own, others = self.subject.id, self.subject.ood
+        own, others = self.inputs.id, self.inputs.ood
         notes = [note for some in (own, *others) for note in some.notes]
         first = own.fingerprints if others else None
-        notes += [note for some in self.subject.unlabeled for note in some.notes]
+        notes += [note for some in self.inputs.unlabeled for note in some.notes]
         for other in others:
             second = None if first is None else other.fingerprints
             if first is not None and second is not None:
@@ -143,7 +143,7 @@ def prepare(
 
     >>> x, y = torch.rand(12, 5), torch.arange(12) % 3
     >>> prepared = prepare(nn.Linear(5, 3), id=(x, y), control=False)
-    >>> prepared.subject.classes, prepared.provenance["id"]
+    >>> prepared.inputs.classes, prepared.provenance["id"]
     (('0', '1', '2'), '12 examples')
     """
     _check_counts(budget, batch_size, workers)
@@ -201,7 +201,7 @@ def prepare(
     encoder, encoder_name, note = _reference(reference, x, pixel_range, _device_of(network))
     notes += [note] if note else []
     _, domains = origins(tables)
-    subject = AuditInputs(
+    inputs = AuditInputs(
         printable(name), network, tuple(map(printable, labels.names)),
         samples[0], tuple(samples[1:]), observed,
         encoder, encoder_name, random, control is True, seed, tuple(map(printable, domains)),
@@ -211,7 +211,7 @@ def prepare(
     provenance = {"model": name, **_origins([*tables, *every[count:]], len(tables))}
     provenance |= {"weights": Path(weights).name} if weights is not None else {}
     return Prepared(
-        subject, tuple(dict.fromkeys(notes)),
+        inputs, tuple(dict.fromkeys(notes)),
         {printable(key): printable(value) for key, value in provenance.items()},
     )  # fmt: skip
 
@@ -224,11 +224,11 @@ def _label_count(tables: Sequence[RawSet], classes: Sequence[str] | None) -> int
     return int(first.y.max()) + 1 if isinstance(first.y, Tensor) else len(set(first.y))
 
 
-def _is_of_timm(found: FoundNetwork) -> bool:
+def _is_of_timm(network: FoundNetwork) -> bool:
     """Whether timm made a network, so that its classes are probably in timm's order."""
-    if found.name.startswith("timm:"):
+    if network.name.startswith("timm:"):
         return True
-    return type(found.model).__module__.partition(".")[0] == "timm"
+    return type(network.model).__module__.partition(".")[0] == "timm"
 
 
 def _outputs(model: nn.Module) -> int | None:
@@ -380,8 +380,8 @@ def _samples(tables: Sequence[RawSet], pixel_range: PixelRange | None) -> list[S
 
 def _pixel_range(tables: Sequence[RawSet]) -> PixelRange | None:
     """Return the common pixel range of the sets; None if it is [0, 1] or they are not images."""
-    found = shared_pixel_range(tables)
-    return None if found is None or found.is_unit else found
+    pixels = shared_pixel_range(tables)
+    return None if pixels is None or pixels.is_unit else pixels
 
 
 def _with_paths(sample: Sample, table: RawSet) -> Sample:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 
-FORMAT = 3
+FORMAT = 4
 """Version of the saved form. Older audits are refused: their causes have other fields."""
 
 HEALTHY, UNEXPLAINED, UNDECIDED = "healthy", "unexplained shift", "undecided"
@@ -231,7 +231,7 @@ class Step(Record):
     question: str
     evidence: str
     """What was measured, in words."""
-    found: Interval | None
+    observed: Interval | None
     threshold: float
     answer: Answer
     leads_to: str

@@ -74,8 +74,8 @@ def relies(evidence: CauseEvidence) -> str:
     if alone is None or guessing is None or guessing.value.value >= 1:
         return ""
     chance = guessing.value.value
-    found = above_chance(alone.value, chance)
-    if (found.value if found.low is None else found.low) <= RELIES:
+    solved = above_chance(alone.value, chance)
+    if (solved.value if solved.low is None else solved.low) <= RELIES:
         return ""
     return (
         f"{SOURCES[alone.part]} {percent(alone.value)} of cases (chance {100 * chance:.0f} %): the "

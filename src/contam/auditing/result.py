@@ -188,9 +188,9 @@ class Audit:
                 "this audit holds no network to repair; run contam.audit again with remedies=True"
             )
         helps = self.evidence.helps
-        found = [row.on for row in helps if row.name == name and on in (None, row.on)]
-        if found:
-            return repaired(self._repair_inputs, name, found[0])
+        sets = [row.on for row in helps if row.name == name and on in (None, row.on)]
+        if sets:
+            return repaired(self._repair_inputs, name, sets[0])
         without = self._repair_inputs.without_ood() if on is None else ()
         if name in without:
             return repaired(self._repair_inputs, name, None)
@@ -371,15 +371,15 @@ class Audit:
             raise ValueError(
                 f"no {path.name} in {folder}; give the folder that save() or 'contam audit' wrote"
             )
-        found = read_json(path)
-        version = found.get("format", FORMAT) if isinstance(found, dict) else FORMAT
+        record = read_json(path)
+        version = record.get("format", FORMAT) if isinstance(record, dict) else FORMAT
         if version != FORMAT:
             raise ValueError(
                 f"{path} has format {version}, but this version of contam reads format {FORMAT}; "
                 "run the audit again"
             )
         try:
-            return cls(AuditRecord.model_validate(found))
+            return cls(AuditRecord.model_validate(record))
         except ValidationError as error:
             fault = error.errors()[0]
             place = ".".join(map(str, fault["loc"]))
@@ -466,15 +466,15 @@ def estimate_lines(scores: UnlabeledScores) -> list[str]:
         scores: what was measured on the set.
     """
     lines = []
-    for found in scores.estimates:
+    for row in scores.estimates:
         errors = ", ".join(
             f"{100 * (check.estimate.value - check.accuracy.value):+.1f} on {check.on}"
             for check in scores.checks
-            if check.method == found.method and check.accuracy is not None
+            if check.method == row.method and check.accuracy is not None
         )
         lines.append(
-            f"UNLABELED {scores.name}: accuracy about {percent(found.estimate)} by {found.method}, "
-            f"n {found.n} (error where labels are known, in points: {errors})"
+            f"UNLABELED {scores.name}: accuracy about {percent(row.estimate)} by {row.method}, "
+            f"n {row.n} (error where labels are known, in points: {errors})"
         )
     if scores.variant is not None:
         lines.append(f"{scores.name}: {scores.variant.sentence}")
@@ -487,8 +487,8 @@ def estimate_lines(scores: UnlabeledScores) -> list[str]:
 
 
 def _unlabeled_rows(scores: UnlabeledScores) -> Iterator[dict[str, Any]]:
-    for found in scores.estimates:
-        yield _row("estimated accuracy", found.estimate, on=scores.name, part=found.method)
+    for row in scores.estimates:
+        yield _row("estimated accuracy", row.estimate, on=scores.name, part=row.method)
     for check in scores.checks:
         if check.accuracy is not None:
             error = check.estimate.value - check.accuracy.value

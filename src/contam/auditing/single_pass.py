@@ -71,10 +71,10 @@ class LayerTable:
     def profile(self) -> Profile:
         """Means and rates of the classes that have examples."""
         counts = self.means.counts
-        seen = counts > 0
-        per_class = counts[seen][:, None]
-        rates = (self.rate_sums[seen] / per_class).clamp(0, 1)
-        return Profile(self.means.sums[seen] / per_class, rates, counts[seen])
+        present = counts > 0
+        per_class = counts[present][:, None]
+        rates = (self.rate_sums[present] / per_class).clamp(0, 1)
+        return Profile(self.means.sums[present] / per_class, rates, counts[present])
 
     @property
     def selectivity(self) -> Float[Tensor, " neurons"]:
@@ -344,9 +344,9 @@ class _Accumulator:
             if name in self.keep.layers:
                 self.features[name] = []
         kept = 1 + sum(sizes[name] for name in self.features)
-        room = max(20, self.keep.numbers // kept)
-        if len(self.rows) > room:
-            few = balanced(self.expected[self.rows], room, seed=0, purpose="audit/read")
+        most = max(20, self.keep.numbers // kept)
+        if len(self.rows) > most:
+            few = balanced(self.expected[self.rows], most, seed=0, purpose="audit/read")
             self.rows = self.rows[few]
 
     def _update_tables(self, observation: Observation, here: slice) -> None:

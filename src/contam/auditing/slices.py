@@ -41,14 +41,14 @@ def worst_slices(sets: Sequence[SetScores], most: int = 8) -> list[Slice]:
     own = next((scores for scores in sets if scores.role == "id"), None)
     if own is None:
         return []
-    found = [
+    slices = [
         one
         for scores in sets
         if scores.role == "ood"
         for one in _slices(own, scores)
         if min(one.ood_score.count, one.id_score.count) >= LEAST_EXAMPLES and one.loss.value > 0
     ]
-    return sorted(found, key=lambda one: -one.loss.value)[:most]
+    return sorted(slices, key=lambda one: -one.loss.value)[:most]
 
 
 def _slices(own: SetScores, scores: SetScores) -> Iterator[Slice]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from contam.auditing.causes.cause import PLUMBING_SHARE, other_rows
 from contam.auditing.causes.input_mismatch import input_variants, matches
 from contam.auditing.causes.label_noise import domain_auc_interval
-from contam.auditing.comparison import answers_of, interval_of, network_range_edit
+from contam.auditing.comparison import interval_of, mean_interval, network_range_edit, outputs_of
 from contam.auditing.image_edits import channel_statistics, noise_level, sharpness
 from contam.auditing.passes import Passes
 from contam.auditing.records import (
@@ -187,7 +187,7 @@ class Estimator:
         units, accuracy = (len(known), len(new)), None
         if correct is not None:
             accuracy = share_correct(correct).accuracy
-        found = {
+        estimates = {
             THRESHOLDED: interval_of(
                 lambda a, b: average_thresholded_confidence(known[a], right[a], new[b]), units,
                 seed=self.seed,
@@ -199,7 +199,7 @@ class Estimator:
         }  # fmt: skip
         return tuple(
             AccuracyEstimate(method=method, on=name, estimate=value, accuracy=accuracy, n=len(new))
-            for method, value in found.items()
+            for method, value in estimates.items()
         )
 
 
@@ -221,7 +221,7 @@ def _checks(passes: Passes, estimator: Estimator) -> tuple[AccuracyEstimate, ...
 def _mean_confidence(result: PassResult, seed: int) -> Interval | None:
     """The mean of the largest probabilities; None without finite logits."""
     confidence = log_odds(_finite(result)[0]).sigmoid()
-    return _mean(confidence, seed) if len(confidence) else None
+    return mean_interval(confidence, seed) if len(confidence) else None
 
 
 def _domain_area(passes: Passes, result: PassResult) -> tuple[Interval | None, str]:
@@ -299,8 +299,8 @@ def _variant(passes: Passes, own: Tensor, other: Tensor) -> VariantConfidence | 
         return None
 
     def confidence(x: Tensor) -> Tensor:
-        answers, _ = answers_of(inputs.model, x, inputs.batch_size)
-        return answers.confidence.double()
+        outputs, _ = outputs_of(inputs.model, x, inputs.batch_size)
+        return outputs.confidence.double()
 
     def distance(values: Tensor) -> float:
         return abs(level.value - float(values.mean()))
@@ -316,18 +316,14 @@ def _variant(passes: Passes, own: Tensor, other: Tensor) -> VariantConfidence | 
     tried = [distance(confidence(variant.edit(other[chosen]))) for variant in fitting]
     best = fitting[next(k for k, value in enumerate(tried) if value <= min(tried) + TIE)]
     start, end = before[judged], confidence(best.edit(other[judged]))
-    gain = _mean(end - start, inputs.seed)
+    gain = mean_interval(end - start, inputs.seed)
     near = distance(end) <= max(LEAST_GAP, (1 - PLUMBING_SHARE) * distance(start))
     if not near or not (rescaled or (gain.low is not None and gain.low > 0)):
         return None
     return VariantConfidence(
-        what=best.what, fix=best.fix, before=_mean(start, inputs.seed),
-        after=_mean(end, inputs.seed), id_level=level.value, n=len(judged),
+        what=best.what, fix=best.fix, before=mean_interval(start, inputs.seed),
+        after=mean_interval(end, inputs.seed), id_level=level.value, n=len(judged),
     )  # fmt: skip
-
-
-def _mean(values: Tensor, seed: int) -> Interval:
-    return interval_of(lambda rows: values[rows].mean(), (len(values),), seed=seed)
 
 
 def _with_labels(value: float, count: int) -> Interval:

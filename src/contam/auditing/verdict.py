@@ -187,9 +187,9 @@ def _without_labels(unlabeled: Sequence[UnlabeledScores]) -> str:
 
 def _unsolved(training: Step | None) -> bool:
     """Whether the ID data are not solved, for whatever reason."""
-    if training is None or training.answer != "undecided" or training.found is None:
+    if training is None or training.answer != "undecided" or training.observed is None:
         return False
-    end = training.found.value if training.found.high is None else training.found.high
+    end = training.observed.value if training.observed.high is None else training.observed.high
     return end < training.threshold
 
 
@@ -228,12 +228,12 @@ def _missing(
 
 def _lost(own: SetScores, worst: SetScores | None) -> Step:
     """The question whether anything is lost."""
-    found: Interval | None = None
+    loss: Interval | None = None
     answer = "undecided"
     why = "Without an OOD set of at least two classes the accuracy drop is unknown."
     if worst is not None:
-        found = accuracy_lost(own, worst)
-        low, high = (found.value if end is None else end for end in (found.low, found.high))
+        loss = accuracy_lost(own, worst)
+        low, high = (loss.value if end is None else end for end in (loss.low, loss.high))
         answer = "yes" if high < NEGLIGIBLE else "no" if low > NEGLIGIBLE else "undecided"
         conclusion = {
             "yes": "there is no failure to explain", "no": "this failure needs a cause",
@@ -241,7 +241,7 @@ def _lost(own: SetScores, worst: SetScores | None) -> Step:
         }[answer]  # fmt: skip
         amount = (
             f"falls below chance ({100 * chance_accuracy(worst):.1f} %) there, so it loses all"
-            if found.value > 1 else f"loses {percent(found)}"
+            if loss.value > 1 else f"loses {percent(loss)}"
         )  # fmt: skip
         why = (
             f"Accuracy is {percent(own.overall.accuracy)} on {own.name} and "
@@ -249,7 +249,7 @@ def _lost(own: SetScores, worst: SetScores | None) -> Step:
             f"above-chance accuracy: {conclusion}."
         )
     return Step(
-        question=QUESTION, evidence=MEASURED, found=found, threshold=NEGLIGIBLE, answer=answer,
+        question=QUESTION, evidence=MEASURED, observed=loss, threshold=NEGLIGIBLE, answer=answer,
         leads_to=HEALTHY, why=why,
     )  # fmt: skip
 

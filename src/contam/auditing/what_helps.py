@@ -187,7 +187,7 @@ def repaired(inputs: RepairInputs, name: str, on: str | None) -> nn.Module:
     Raises:
         ValueError: no such repair, or one that does not fit.
     """
-    repair = next(each for each in inputs.repairs if each.title == name)
+    repair = next(repair for repair in inputs.repairs if repair.title == name)
     data = inputs.data(repair, on)
     if data is None:
         raise ValueError(f"{name!r} does not fit this network or its data")
@@ -250,8 +250,8 @@ def _among(pairs: Tensor, rows: tuple[Tensor, Tensor]) -> Tensor:
     for column, kept in zip(pairs.T, rows, strict=True):
         at = torch.searchsorted(kept, column.contiguous()).clamp(max=len(kept) - 1)
         columns.append(torch.where(kept[at] == column, at, -1))
-    found = torch.stack(columns, dim=1)
-    return found[(found >= 0).all(dim=1)]
+    places = torch.stack(columns, dim=1)
+    return places[(places >= 0).all(dim=1)]
 
 
 def _record(repair: Repair, on: str, effect: RepairEffect, *, pairs: int) -> MeasuredRemedy:

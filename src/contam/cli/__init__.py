@@ -117,8 +117,8 @@ def _signals_as_interrupts() -> Iterator[None]:
     def interrupt(number: int, _frame: Any) -> None:
         nonlocal received
         received = number
-        for each in caught:
-            signal.signal(each, signal.SIG_DFL)
+        for other in caught:
+            signal.signal(other, signal.SIG_DFL)
         raise KeyboardInterrupt(number)
 
     caught = [number for number, handler in before.items() if handler is not signal.SIG_IGN]

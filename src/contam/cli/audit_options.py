@@ -78,21 +78,21 @@ def named_data(words: Sequence[str], *, root: Path | None = None) -> list[tuple[
     """
     from contam.inputs.table_files import matching, table_of
 
-    found: list[tuple[str | None, Any]] = []
+    sets: list[tuple[str | None, Any]] = []
     for word in words:
         named = re.match(r"([^=/:*]+)=(.+)", word)
         name, path = (named[1], named[2]) if named and not Path(word).exists() else (None, word)
         table = table_of(path)
         if table is not None:
-            found.append((name, table if root is None else replace(table, root=root)))
+            sets.append((name, table if root is None else replace(table, root=root)))
         elif "*" in path:
             folders = [folder for folder in matching(path) if folder.is_dir()]
             if not folders:
                 raise ValueError(f"no folder matches {path}")
-            found += [(folder.name, str(folder)) for folder in folders]
+            sets += [(folder.name, str(folder)) for folder in folders]
         else:
-            found.append((name, path))
-    return found
+            sets.append((name, path))
+    return sets
 
 
 def by_set(words: Sequence[str]) -> Any:
@@ -204,7 +204,7 @@ def keys_of(words: Sequence[str]) -> dict[str, str]:
 
 
 def with_transform(
-    found: "FoundNetwork",
+    network: "FoundNetwork",
     *,
     transform: str | None = None,
     image_size: int | None = None,
@@ -215,7 +215,7 @@ def with_transform(
     """Return a network with the preprocessing of the flags.
 
     Args:
-        found: the network with its own preprocessing.
+        network: the network with its own preprocessing.
         transform: `package.module:function` from a Pillow image to a tensor; replaces all else.
         image_size: pixels of the square that the network takes.
         mean: mean of each channel of the pixels in [0, 1], or of all.
@@ -229,11 +229,11 @@ def with_transform(
     if transform is not None:
         if image_size is not None or mean or std:
             raise ValueError("--transform replaces --image-size, --mean and --std; leave them out")
-        return replace(found, transform=_imported_transform(transform))
-    own = found.transform
+        return replace(network, transform=_imported_transform(transform))
+    own = network.transform
     if image_size is not None or mean or std:
         own = _prepared(own, image_size, mean, std)
-    channels = in_chans or input_channels(found.model)
+    channels = in_chans or input_channels(network.model)
     if channels not in (None, 1, 3):
         raise ValueError(
             f"the network takes {channels} channels, and images have 1 or 3; give --transform "
@@ -241,7 +241,7 @@ def with_transform(
         )
     if channels == 1:
         own = _gray(own)
-    return replace(found, transform=own)
+    return replace(network, transform=own)
 
 
 def input_channels(model: "nn.Module") -> int | None:
@@ -312,10 +312,10 @@ def _imported_transform(name: str) -> "Transform":
 
     if ":" not in name:
         raise ValueError(f"--transform {name}: expected package.module:function")
-    found = imported(name)
-    if isinstance(found, type) or (callable(found) and not takes_a_batch(found)):
-        found = found()  # a function or class that makes the transform
-    if not callable(found):
-        raise ValueError(f"--transform {name}: is a {type(found).__name__}, not a function")
-    transform: Any = found
+    function = imported(name)
+    if isinstance(function, type) or (callable(function) and not takes_a_batch(function)):
+        function = function()  # a function or class that makes the transform
+    if not callable(function):
+        raise ValueError(f"--transform {name}: is a {type(function).__name__}, not a function")
+    transform: Any = function
     return transform

@@ -34,11 +34,11 @@ def claims(
             _print(experiment, own)
         return 0
     if text_format in ("csv", "json"):
-        rows = [claim.record(name) for name, found in judged for claim in found]
+        rows = [claim.record(name) for name, own in judged for claim in own]
     else:
-        rows = claims_rows([claim for _, found in judged for claim in found])
+        rows = claims_rows([claim for _, own in judged for claim in own])
         if len(judged) > 1:
-            names = [name for name, found in judged for _ in found]
+            names = [name for name, own in judged for _ in own]
             rows = [{"experiment": name} | row for name, row in zip(names, rows, strict=True)]
     print(table_text(rows, text_format), end="")
     return 0

@@ -193,6 +193,8 @@ def _compute_in_parallel(presets: Mapping[str, str], out: Path) -> None:
 
     from rich.progress import Progress
 
+    from contam.sweep.local import cores
+
     console = stderr_console()
     running: list[Popen[str]] = []
 
@@ -213,7 +215,7 @@ def _compute_in_parallel(presets: Mapping[str, str], out: Path) -> None:
 
     with Progress(*columns(), console=console, disable=not console.is_terminal) as bars:
         tasks = {name: bars.add_task(name, total=100) for name in presets}
-        with ThreadPoolExecutor(max_workers=_cores()) as pool:
+        with ThreadPoolExecutor(max_workers=cores()) as pool:
             try:
                 for computed in [pool.submit(compute, name) for name in presets]:
                     computed.result()
@@ -229,7 +231,3 @@ def _is_main_process() -> bool:
     from contam.training.distributed import rank
 
     return rank() == 0
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

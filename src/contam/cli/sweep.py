@@ -124,9 +124,9 @@ def _space(
             raise ValueError(f"--grid gives field {field!r} twice")
         fields[field] = _values(field, values)
     with one_line_errors():
-        found = space(experiment.name, base, fields, draws=random, draw_seed=random_seed)
-        found.configs(type(base))
-    return found
+        combinations = space(experiment.name, base, fields, draws=random, draw_seed=random_seed)
+        combinations.configs(type(base))
+    return combinations
 
 
 def _with_seeds(base: "BaseModel", seeds: int) -> "BaseModel":

@@ -108,7 +108,7 @@ def _prepared(
 
     from contam.models.find_network import FoundNetwork
 
-    found = FoundNetwork("", nn.Identity(), own)
+    network = FoundNetwork("", nn.Identity(), own)
     return with_transform(
-        found, transform=transform, image_size=image_size, mean=mean, std=std
+        network, transform=transform, image_size=image_size, mean=mean, std=std
     ).transform  # fmt: skip

@@ -90,8 +90,8 @@ def chest_xrays(
     ...     for i, split in enumerate(["train", "train", "val", "val", "test", "test"])
     ... )
     >>> _ = Path("table.csv").write_text(rows)
-    >>> found = chest_xrays("cxr-table", Path("."), group="drain")
-    >>> found.groups, found.shift.id_test.y.tolist()
+    >>> xrays = chest_xrays("cxr-table", Path("."), group="drain")
+    >>> xrays.groups, xrays.shift.id_test.y.tolist()
     (('none', 'yes'), [0, 1])
     """
     if kind not in TABLES:
@@ -433,15 +433,15 @@ def _annotated(table: DataFrame, path: Path) -> list[str]:
     rows = _csv(path, ("image", "group"))
     groups = dict(zip(rows["image"], _names(rows["group"]), strict=True))
     keys = [next(c for c in ("Image Index", "Path", "dicom_id", "path") if c in table), "file"]
-    found = [
+    given = [
         groups.get(own, groups.get(Path(file).name))
         for own, file in zip(*(table[key] for key in keys), strict=True)
     ]
-    if not any(found):
+    if not any(given):
         raise ValueError(
             f"{path} names none of the images; expected names such as {table[keys[0]][0]}"
         )
-    return [name or NO_GROUP for name in found]
+    return [name or NO_GROUP for name in given]
 
 
 def _text(path: Path) -> str:

@@ -320,7 +320,7 @@ def images_of(folder: Path, part: str) -> tuple[Tensor, Tensor]:
     [6]
     """
     folder = Path(folder)
-    files = {each: _files(folder, each) for each in PARTS}
+    files = {split: _files(folder, split) for split in PARTS}
     check_files("cifar10", folder, part, files)
     images, labels = zip(
         *(

@@ -98,7 +98,7 @@ def padded_digits(
     )
 
     def domain(part: str, name: str) -> Domain:
-        return Domain(_title(name), _framed(parts[part], name, seed=seed, part=part))
+        return Domain(frame_title(name), _framed(parts[part], name, seed=seed, part=part))
 
     return Shift(
         name=f"padded digits, {frame}",
@@ -110,7 +110,12 @@ def padded_digits(
     )
 
 
-def _title(frame: str) -> str:
+def frame_title(frame: str) -> str:
+    """Return the name of a domain whose images have a frame of this color.
+
+    >>> frame_title("red"), frame_title("none")
+    ('red frame', 'no frame')
+    """
     return "no frame" if frame == "none" else f"{frame} frame"
 
 

@@ -75,10 +75,10 @@ class Digits:
             pool = _scanned(digits, part, seed)
             turn = torch.arange(int(here.sum())) % len(pool)
             ink[here] = pool[torch.randperm(len(pool), generator=draws)[turn]]
-        room = SIDE - DIGIT
-        corners = torch.full((len(shows), 2), room // 2)
+        margin = SIDE - DIGIT
+        corners = torch.full((len(shows), 2), margin // 2)
         if self.moved:
-            corners = torch.randint(room + 1, (len(shows), 2), generator=draws)
+            corners = torch.randint(margin + 1, (len(shows), 2), generator=draws)
         x = torch.zeros(len(shows), SIDE, SIDE)
         for image, digit, (top, left) in zip(x, ink, corners.tolist(), strict=True):
             image[top : top + DIGIT, left : left + DIGIT] = digit

@@ -395,14 +395,14 @@ class FolderDomain(Domain):
         if self.workers == 0:
             for which, drawn in picks:
                 yield self._stacked(
-                    which, [self._load(*each, augment) for each in _pairs(which, drawn)]
+                    which, [self._load(*pair, augment) for pair in _pairs(which, drawn)]
                 )
             return
         pool = ThreadPoolExecutor(self.workers)
         waiting: deque[tuple[Tensor, list[Future[Tensor]]]] = deque()
         try:
             for which, drawn in picks:
-                jobs = [pool.submit(self._load, *each, augment) for each in _pairs(which, drawn)]
+                jobs = [pool.submit(self._load, *pair, augment) for pair in _pairs(which, drawn)]
                 waiting.append((which, jobs))
                 if len(waiting) > AHEAD:
                     yield self._collected(*waiting.popleft())

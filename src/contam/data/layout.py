@@ -45,7 +45,7 @@ class Report:
 
     kind: str
     folder: Path
-    found: tuple[Count, ...]
+    counts: tuple[Count, ...]
     missing: tuple[str, ...]
     """The missing parts, each with its expected path."""
     wrong: tuple[str, ...]
@@ -56,13 +56,13 @@ class Report:
     @property
     def complete(self) -> bool:
         """Whether every part is present, usable, and has the published number of images."""
-        return not self.missing and not self.wrong and all(count.agrees for count in self.found)
+        return not self.missing and not self.wrong and all(count.agrees for count in self.counts)
 
     def lines(self) -> list[str]:
         """Return the report as text: a summary and one line per part."""
         whole = "complete" if self.complete else "not complete"
         lines = [f"{self.kind} in {self.folder}: {whole}"]
-        for count in self.found:
+        for count in self.counts:
             beside = "" if count.published is None else f", published {count.published:,}"
             verdict = "found" if count.agrees else "differs"
             lines.append(f"  {verdict:8} {count.part}: {count.images:,} images{beside}")
@@ -102,7 +102,7 @@ def check(kind: str, folder: Path, progress: Callable[[float, str], None] | None
         near = difflib.get_close_matches(kind, KINDS, n=3) or list(KINDS)
         raise ValueError(f"unknown kind of data set {kind!r}; did you mean one of {near}?")
     folder = Path(folder)
-    found: list[Count] = []
+    counts: list[Count] = []
     missing: list[str] = []
     wrong: list[str] = []
     notes: list[str] = []
@@ -115,7 +115,7 @@ def check(kind: str, folder: Path, progress: Callable[[float, str], None] | None
                 missing.append(f"{names}: no {folder / part.path}")
                 continue
             for name, domain in part.open(folder).items():
-                found.append(Count(name, len(domain), part.published.get(name)))
+                counts.append(Count(name, len(domain), part.published.get(name)))
                 wrong += _absent(name, domain)
             notes += part.notes(folder) if part.notes is not None else ()
         except MissingFilesError as error:
@@ -124,7 +124,7 @@ def check(kind: str, folder: Path, progress: Callable[[float, str], None] | None
         except Exception as error:
             wrong.append(f"{names}: {' '.join(str(error).split()) or type(error).__name__}")
     absent = tuple(dict.fromkeys(missing))
-    return Report(kind, folder, tuple(found), absent, tuple(wrong), tuple(notes))
+    return Report(kind, folder, tuple(counts), absent, tuple(wrong), tuple(notes))
 
 
 def _absent(name: str, domain: Domain) -> list[str]:

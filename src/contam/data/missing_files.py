@@ -48,12 +48,12 @@ def check_files(
     >>> check_files("toy", Path("."), "train", {"train": ["a"], "test": ["b"]}, ending=".gz")
     """
     missing = {
-        each: [
+        split: [
             name
             for name in names
             if not any((folder / f"{name}{end}").is_file() for end in {"", ending})
         ]
-        for each, names in files.items()
+        for split, names in files.items()
     }
     if missing[part]:
         raise MissingFilesError(kind, folder, [*chain(*missing.values())], ending=ending)

@@ -100,15 +100,15 @@ def objects(n: int, *, seed: int = 0, part: str = "test", core: Core = "shapes")
     stretch = (STRETCH ** (looks[:, 4] - 0.5))[:, None, None]
     if core == "digits":
         which = scan_numbers(n, seed=seed, part=part)
-        seen = torch.stack(_object_coordinates(looks, LARGER * size, stretch), dim=-1)
-        mask = F.grid_sample(scans()[0][which], seen, align_corners=False)
+        coordinates = torch.stack(_object_coordinates(looks, LARGER * size, stretch), dim=-1)
+        mask = F.grid_sample(scans()[0][which], coordinates, align_corners=False)
         return Objects(y, mask, fill.expand(n, 3, SIDE, SIDE), noise)
     distance = torch.empty(n, SIDE, SIDE)
     for label, outline in enumerate(OUTLINES.values()):
         here = y == label
         # Stretching changes distances by a few percent; the outline itself is exact.
-        seen = _object_coordinates(looks[here], size[here], stretch[here])
-        distance[here] = size[here] * outline(*seen)
+        coordinates = _object_coordinates(looks[here], size[here], stretch[here])
+        distance[here] = size[here] * outline(*coordinates)
     mask, inner = ((0.5 - distance - rim).clamp(0, 1)[:, None] for rim in (0, 1))
     return Objects(y, mask, fill * (RIM + (1 - RIM) * inner), noise)
 

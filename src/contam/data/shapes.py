@@ -203,7 +203,7 @@ def shapes(
     )
 
 
-def mild(seed: int = 0, *, each: int = 400, core: Core = "shapes") -> tuple[Domain, ...]:
+def mild(seed: int = 0, *, per_family: int = 400, core: Core = "shapes") -> tuple[Domain, ...]:
     """Return new families that most models classify well, with the first objects of the ID test.
 
     They are not part of the shift, because its size would then depend on their number. There are
@@ -211,20 +211,21 @@ def mild(seed: int = 0, *, each: int = 400, core: Core = "shapes") -> tuple[Doma
 
     Args:
         seed: random seed.
-        each: number of images per family, a multiple of 10.
+        per_family: number of images per family, a multiple of 10.
         core: `shapes` or `digits`.
 
     Raises:
-        ValueError: `each` is not a positive multiple of 10, or the core is unknown.
+        ValueError: `per_family` is not a positive multiple of 10, or the core is unknown.
 
     Source: ours, an easy shift.
 
-    >>> [domain.name for domain in mild(each=10)]
+    >>> [domain.name for domain in mild(per_family=10)]
     ['paper', 'cool']
     """
     families = [family for family in MILD if core != "digits" or family != TOO_LIGHT]
     return tuple(
-        Domain(family, scenes((family,), each, seed=seed, core=core).batch) for family in families
+        Domain(family, scenes((family,), per_family, seed=seed, core=core).batch)
+        for family in families
     )
 
 
@@ -358,36 +359,37 @@ def stylized(seed: int, strength: float, *, n: int = 600, core: Core = "shapes")
 
 
 def factorial(
-    seed: int = 0, *, n: int = 200, each: int = 2, core: Core = "shapes"
+    seed: int = 0, *, n: int = 200, per_family: int = 2, core: Core = "shapes"
 ) -> tuple[Scenes, ...]:
     """Return objects of the ID test on every background of a list, without noise.
 
     Args:
         seed: random seed.
         n: number of objects, a multiple of 10.
-        each: number of backgrounds per family.
+        per_family: number of backgrounds per family.
         core: `shapes` or `digits`.
 
     Returns:
-        One record per background, with all objects on it: `each` of every ID family, then `each` of
-        every OOD family.
+        One record per background, with all objects on it: `per_family` of every ID family, then
+        `per_family` of every OOD family.
 
     Raises:
-        ValueError: `n` is not a positive multiple of 10, `each` is below 1, or the core is unknown.
+        ValueError: `n` is not a positive multiple of 10, `per_family` is below 1, or the core is
+            unknown.
 
     Source: ours, the design of a two-way analysis of variance of neurons.
 
-    >>> len(factorial(n=10, each=1)), len(ID + OOD)
+    >>> len(factorial(n=10, per_family=1)), len(ID + OOD)
     (9, 9)
     """
     _whole(n, 1, "objects")
-    if each < 1:
-        raise ValueError(f"expected at least 1 background per family, got {each}")
+    if per_family < 1:
+        raise ValueError(f"expected at least 1 background per family, got {per_family}")
     shown = objects(n, seed=seed, core=core)
     records = []
     for family in ID + OOD:
         domain = torch.full((n,), list(FAMILIES).index(family))
-        for behind in backgrounds(family, each, seed=seed, part="test"):
+        for behind in backgrounds(family, per_family, seed=seed, part="test"):
             records.append(placed(shown, behind[None], domain, noisy=False))
     return tuple(records)
 

@@ -257,7 +257,7 @@ def _unpacked(content: bytes) -> bytes:
     """Return a MAT-file with each of its variables decompressed, up to `LARGEST` bytes."""
     if not content.startswith(_MAT) or content[126:128] not in _ORDERS:
         raise ValueError("it is not a MAT-file of version 5")
-    parts, place, room = [content[:128]], 128, LARGEST
+    parts, place, budget = [content[:128]], 128, LARGEST
     while place < len(content):
         kind, size = struct.unpack_from(f"{_ORDERS[content[126:128]]}II", content, place)
         end = place + 8 + size
@@ -266,20 +266,20 @@ def _unpacked(content: bytes) -> bytes:
         if kind == _COMPRESSED:
             packed = zlib.decompressobj()
             # A limit of 0 would mean no limit.
-            parts.append(packed.decompress(content[place + 8 : end], max(room, 1)))
+            parts.append(packed.decompress(content[place + 8 : end], max(budget, 1)))
             if not packed.eof:
                 raise ValueError(
                     f"a variable is damaged, or it unpacks to more than {LARGEST:,} bytes"
                 )
         else:
             parts.append(content[place:end])
-        room -= len(parts[-1])
+        budget -= len(parts[-1])
         place = end
     return b"".join(parts)
 
 
 def _idx(kind: str, folder: Path, part: str) -> tuple[Tensor, Tensor]:
-    files = {each: [f"{_IDX[each]}-{what}" for what in (_IMAGES, _LABELS)] for each in _IDX}
+    files = {name: [f"{_IDX[name]}-{what}" for what in (_IMAGES, _LABELS)] for name in _IDX}
     check_files(kind, folder, part, files, ending=".gz")
     path = folder / f"{_IDX[part]}-{_IMAGES}"
     images, labels = read_idx(path), read_idx(folder / f"{_IDX[part]}-{_LABELS}")
@@ -292,7 +292,7 @@ def _idx(kind: str, folder: Path, part: str) -> tuple[Tensor, Tensor]:
 
 
 def _svhn(folder: Path, part: str) -> tuple[Tensor, Tensor]:
-    check_files("svhn", folder, part, {each: [f"{each}_32x32.mat"] for each in _IDX})
+    check_files("svhn", folder, part, {name: [f"{name}_32x32.mat"] for name in _IDX})
     return read_svhn(folder / f"{part}_32x32.mat")
 
 

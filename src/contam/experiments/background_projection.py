@@ -47,7 +47,7 @@ from contam.training.changed_loss import changed_risk
 from contam.training.changes import CHANGES
 from contam.training.checkpointed import checkpointed
 from contam.training.minibatches import TrainingExamples
-from contam.training.optimize import Recipe, descend
+from contam.training.optimize import Recipe, optimize
 
 FEW = 8
 """Directions at which the share of the variance between classes is judged."""
@@ -185,7 +185,7 @@ def _train(config: Config, run: Run, arm: str, directions: int, seed: int) -> It
         learner, change, masks=shown.mask, purpose="background projection", seed=seed
     )
     training = partial(
-        descend, learner, TrainingExamples((Domain("train", shown.batch),)), loss, config.recipe,
+        optimize, learner, TrainingExamples((Domain("train", shown.batch),)), loss, config.recipe,
         purpose="background projection", seed=seed,
         report_every=max(1, config.recipe.length(len(shown.y)) // 20),
     )  # fmt: skip
@@ -198,9 +198,9 @@ def _train(config: Config, run: Run, arm: str, directions: int, seed: int) -> It
         train = (Domain("train", shown.batch),)
         networks = {TRAINED: network, **controls(untrained, train, seed)}
         rows = [
-            {"state": state} | each
+            {"state": state} | accuracy
             for state, one in networks.items()
-            for each in projected(config, one, images, seed)
+            for accuracy in projected(config, one, images, seed)
         ]
         run.write(f"features/seed{seed}", rows)
     run.write(part, [row])
@@ -322,11 +322,13 @@ def projected(
         if count < train.shape[1] and (source != ENVIRONMENTS or count <= len(means))
     ]
     for source, count, basis in cases:
-        left, *seen = ((values - (values @ basis) @ basis.T).float() for values in (train, *tests))
+        left, *others = (
+            (values - (values @ basis) @ basis.T).float() for values in (train, *tests)
+        )
         head = fit_linear_head(left, shown.y, classes=len(means))
         right = [
             float((head(values).argmax(1) == y).double().mean())
-            for values, y in zip(seen, labels, strict=True)
+            for values, y in zip(others, labels, strict=True)
         ]
         yield {
             "source": source, "directions": count, "seed": seed, "width": train.shape[1],

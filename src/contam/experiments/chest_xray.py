@@ -44,7 +44,8 @@ from contam.rng import generator_for, seeded
 from contam.run import Run
 from contam.training.checkpointed import checkpointed
 from contam.training.minibatches import MicroBatch, TrainingExamples
-from contam.training.optimize import Recipe, descend
+from contam.training.optimize import Recipe, optimize
+from contam.training.precision import available_device
 
 MURALI = "Murali et al. (2023)"
 EARLY = 1 / 4
@@ -193,7 +194,7 @@ def network(name: str, seed: int) -> Classifier:
                 setattr(source.encoder.get_submodule(parent), child, block)
         with seeded(seed, "chest X-rays/head"):
             model = Classifier(source.encoder, 2, source.width)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(available_device())
 
 
 def probes(model: nn.Module, x: Float[Tensor, "1 ..."]) -> list[str]:
@@ -227,18 +228,18 @@ def shift_of(config: Config, data: str, seed: int) -> tuple[Shift, int]:
     if config.annotations is not None:
         hint += " and the table of drains with --annotations"
     try:
-        found = chest_xrays(
+        xrays = chest_xrays(
             config.kind, config.folder, label=config.label, group=config.group,
             annotations=config.annotations, transform=resized(config.side),
         )  # fmt: skip
     except MissingFilesError as error:
         raise ValueError(f"{error}. {hint}") from error
-    if config.with_drain not in found.groups:
+    if config.with_drain not in xrays.groups:
         raise ValueError(
             f"no image in {config.folder} is in the group {config.with_drain!r}, only in "
-            f"{', '.join(found.groups)}"
+            f"{', '.join(xrays.groups)}"
         )
-    shift, drain = found.shift, found.groups.index(config.with_drain)
+    shift, drain = xrays.shift, xrays.groups.index(config.with_drain)
     lost = [p for d in (*shift.train, shift.id_test) for p in _files(d) if not p.is_file()]
     if lost:
         raise ValueError(f"{len(lost):,} listed images are missing, such as {lost[0]}. {hint}")
@@ -329,7 +330,7 @@ def _train(config: Config, run: Run, case: ChestCase, seed: int) -> Iterator[flo
 
     _, rows = yield from checkpointed(
         run, case.part(seed),
-        partial(descend, model, examples, risk, recipe, purpose="chest X-rays", seed=seed,
+        partial(optimize, model, examples, risk, recipe, purpose="chest X-rays", seed=seed,
                 report_every=epoch),
         measure=measure,
     )  # fmt: skip
@@ -370,8 +371,10 @@ def auc_row(model: nn.Module, test: Domain, drain: int, name: str) -> dict[str, 
 
     Without a positive image of both kinds there is no gap.
     """
-    seen = [(one.logits.cpu(), one.batch.y, one.batch.domain) for one in observe(model, test, ())]
-    logits, y, origin = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    batches = [
+        (one.logits.cpu(), one.batch.y, one.batch.domain) for one in observe(model, test, ())
+    ]
+    logits, y, origin = (torch.cat(parts) for parts in zip(*batches, strict=True))
     score, ill, has = logits[:, 1] - logits[:, 0], y == 1, origin == drain
     row: dict[str, Any] = {f"auc, {name}": group_auc(score, ill, ill).value}
     if 0 < int((ill & has).sum()) < int(ill.sum()):

@@ -115,7 +115,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     @property
     def specs(self) -> list[NetworkSpec]:
         """All networks of a seed."""
-        series = (spec for each in self.series.values() for spec in each.values())
+        series = (spec for specs in self.series.values() for spec in specs.values())
         return list(dict.fromkeys([*series, CALIBRATED]))
 
 
@@ -286,13 +286,13 @@ def _against(
 
 
 def _share(results: DoseResults, mediator: str) -> float:
-    found = mediated(results, mediator)
-    if found.total.low <= 0 <= found.total.high:
+    mediation = mediated(results, mediator)
+    if mediation.total.low <= 0 <= mediation.total.high:
         raise NotJudged(
             "the interval of the effect of diversity on OOD accuracy includes 0, so there is no "
             "effect to mediate"
         )
-    return found.share.value
+    return mediation.share.value
 
 
 def _tracks(results: DoseResults) -> Pooled:
@@ -462,10 +462,10 @@ def _mediation(results: DoseResults) -> Figure:
     )
 
 
-def _effects(name: str, found: Mediation) -> list[dict[str, Any]]:
+def _effects(name: str, mediation: Mediation) -> list[dict[str, Any]]:
     """A row for each effect, in the order of the fields."""
     return [
-        {"measure": name, "effect": effect, **getattr(found, effect)._asdict()}
+        {"measure": name, "effect": effect, **getattr(mediation, effect)._asdict()}
         for effect in ("total", "direct", "indirect", "share")
     ]
 
@@ -509,13 +509,15 @@ def summarize(run: Run) -> str:
     try:
         indirect = mediated(results, "dependent").indirect
     except NotJudged as reason:
-        told = f"No mediation is estimated: {reason}."
+        sentence = f"No mediation is estimated: {reason}."
     else:
-        told = (
+        sentence = (
             f"Through the interaction, OOD accuracy changes by {indirect.value:+.3f} for each "
             f"doubling of the families ({indirect.low:+.3f} to {indirect.high:+.3f})."
         )
-    return f"Pre-training on {most} families of backgrounds instead of {fewest}: {changes}. {told}"
+    return (
+        f"Pre-training on {most} families of backgrounds instead of {fewest}: {changes}. {sentence}"
+    )
 
 
 EXPERIMENT = Experiment(

@@ -277,7 +277,7 @@ class PairResults(NamedTuple):
         return self.pairs[self.pairs.way == way]
 
 
-def results(run: Run) -> PairResults:
+def read_results(run: Run) -> PairResults:
     """Read a run.
 
     Source: ours, the rows of a run joined to pairs of plain and blocked networks.
@@ -319,7 +319,7 @@ def _groups(table: DataFrame, name: str) -> Tensor:
     return torch.tensor(table.groupby(name, sort=True).ngroup().tolist())
 
 
-def require_learning(found: PairResults) -> None:
+def require_learning(results: PairResults) -> None:
     """Require plain networks that learned.
 
     Source: ours, networks that did not learn are no evidence about contamination.
@@ -327,16 +327,16 @@ def require_learning(found: PairResults) -> None:
     Raises:
         NotJudged: their mean ID accuracy is below `LEARNED`, or none reaches `least_id`.
     """
-    table = found.networks[found.networks.variant == "plain"]
-    if (score := table.id.mean()) < LEARNED or not len(found.pairs):
+    table = results.networks[results.networks.variant == "plain"]
+    if (score := table.id.mean()) < LEARNED or not len(results.pairs):
         raise NotJudged(f"the plain networks did not learn: their ID accuracy is {score:.2f}")
 
 
-def require_pairs(found: PairResults, part: str | None = None) -> None:
+def require_pairs(results: PairResults, part: str | None = None) -> None:
     """Require enough pairs of networks that learned.
 
     Args:
-        found: the results.
+        results: the results.
         part: what is held out; enough pair settings have to remain.
 
     Source: ours, a correlation over few pairs says nothing.
@@ -344,8 +344,8 @@ def require_pairs(found: PairResults, part: str | None = None) -> None:
     Raises:
         NotJudged: the networks did not learn, or there are too few pairs.
     """
-    require_learning(found)
-    table = found.of(MEAN)
+    require_learning(results)
+    table = results.of(MEAN)
     if table.setting.nunique() < FEW:
         raise NotJudged(f"a correlation needs {FEW} pair settings, not {table.setting.nunique()}")
     if part is None:
@@ -359,13 +359,13 @@ def require_pairs(found: PairResults, part: str | None = None) -> None:
 
 
 def correlated(
-    found: PairResults, measure: str, way: str = MEAN, *, given: str | None = None
+    results: PairResults, measure: str, way: str = MEAN, *, given: str | None = None
 ) -> Correlation:
     """Rank correlation of a measure with the gap; pairs of one setting are resampled together.
 
     Source: ours, rank correlations, because measures have other units than gaps.
     """
-    table = found.of(way)
+    table = results.of(way)
     return rank_correlation(
         column(table, measure), column(table, "gap"), groups=_groups(table, "setting"),
         given=None if given is None else column(table, given),
@@ -373,19 +373,19 @@ def correlated(
 
 
 def predicted(
-    found: PairResults, part: str, way: str = MEAN, measures: Sequence[str] = (*MEASURES,)
+    results: PairResults, part: str, way: str = MEAN, measures: Sequence[str] = (*MEASURES,)
 ) -> GapPrediction:
     """Predict the gaps of each content or architecture by a measure chosen on the others.
 
     Args:
-        found: the results.
+        results: the results.
         part: `setting`, `core` or `architecture`.
         way: the way to block contamination.
         measures: the candidates.
 
     Source: ours, measures are chosen on other pairs than they are judged on.
     """
-    table = found.of(way)
+    table = results.of(way)
     values = torch.stack([column(table, name) for name in measures])
     gap, parts = column(table, "gap"), _groups(table, part)
     choice = held_out_choice(values, gap, parts)
@@ -401,7 +401,7 @@ def predicted(
     )
 
 
-def judged_parts(found: PairResults) -> list[str]:
+def judged_parts(results: PairResults) -> list[str]:
     """The parts of `PARTS` that a run is large enough to hold out.
 
     Source: ours, parts of a few pairs can't be judged.
@@ -409,25 +409,25 @@ def judged_parts(found: PairResults) -> list[str]:
     parts = []
     for part in PARTS:
         with contextlib.suppress(NotJudged):
-            require_pairs(found, part)
+            require_pairs(results, part)
             parts.append(part)
     return parts
 
 
-def gap_estimate(found: PairResults, way: str, name: str = "gap") -> Estimate:
+def gap_estimate(results: PairResults, way: str, name: str = "gap") -> Estimate:
     """The mean gap of a way with its interval over pairs.
 
     Source: ours, the mean gap of the pairs with an interval over pairs.
     """
-    values = column(found.of(way), name)
+    values = column(results.of(way), name)
     return bootstrap(lambda rows: values[rows].mean(), [len(values)])
 
 
-def reproduced(found: PairResults, measure: str) -> tuple[float, float]:
+def reproduced(results: PairResults, measure: str) -> tuple[float, float]:
     """How well a measure reproduces the known answer of the theory.
 
     Args:
-        found: the results.
+        results: the results.
         measure: one of `KNOWN`.
 
     Returns:
@@ -436,7 +436,7 @@ def reproduced(found: PairResults, measure: str) -> tuple[float, float]:
 
     Source: ours; Thm. 4.3, Thm. 4.4.
     """
-    table = found.theory
+    table = results.theory
     values = column(table, measure)
     means = table.groupby("network")[measure].mean()
     ratio = float(means["linear"] / means["ReLU"]) if means["ReLU"] else float("nan")
@@ -445,15 +445,15 @@ def reproduced(found: PairResults, measure: str) -> tuple[float, float]:
 
 
 def _risk(network: str, one: str, other: str) -> Callable[[PairResults], list[float]]:
-    def measure(found: PairResults) -> list[float]:
-        rows = found.theory[found.theory.network == network]
+    def measure(results: PairResults) -> list[float]:
+        rows = results.theory[results.theory.network == network]
         return (rows[one] - rows[other]).tolist()
 
     return measure
 
 
-def _two_layer_learned(found: PairResults) -> None:
-    if (risk := found.theory.id.mean()) > 0.3:
+def _two_layer_learned(results: PairResults) -> None:
+    if (risk := results.theory.id.mean()) > 0.3:
         raise NotJudged(f"the two-layer networks did not learn: their ID risk is {risk:.2f}")
 
 
@@ -467,9 +467,9 @@ def _theory(says: str, network: str, one: str, source: str, *, low: float | None
 
 
 def _reproduces(measure: str) -> Statement:
-    def value(found: PairResults) -> Pooled:
-        _two_layer_learned(found)
-        return Pooled(reproduced(found, measure)[0], len(found.theory), "network")
+    def value(results: PairResults) -> Pooled:
+        _two_layer_learned(results)
+        return Pooled(reproduced(results, measure)[0], len(results.theory), "network")
 
     return Statement(
         "The measure reproduces the known answer of the theory", "ours",
@@ -480,12 +480,12 @@ def _reproduces(measure: str) -> Statement:
 
 
 def _gap(way: str) -> Statement:
-    def value(found: PairResults) -> Pooled:
-        if way not in found.config.ways:
+    def value(results: PairResults) -> Pooled:
+        if way not in results.config.ways:
             raise NotJudged(f"this run does not block contamination by {BLOCKED[way]}")
-        require_learning(found)
-        estimate = gap_estimate(found, way)
-        return Pooled(estimate.low, len(found.of(way)), "pair")
+        require_learning(results)
+        estimate = gap_estimate(results, way)
+        return Pooled(estimate.low, len(results.of(way)), "pair")
 
     return Statement(
         f"At equal coverage, OOD accuracy is higher with {BLOCKED[way]}", "ours",
@@ -494,9 +494,11 @@ def _gap(way: str) -> Statement:
 
 
 def _correlation(measure: str, *, given: str | None = None, low: float) -> Statement:
-    def value(found: PairResults) -> Pooled:
-        require_pairs(found)
-        return Pooled(correlated(found, measure, given=given).value, len(found.of(MEAN)), "pair")
+    def value(results: PairResults) -> Pooled:
+        require_pairs(results)
+        return Pooled(
+            correlated(results, measure, given=given).value, len(results.of(MEAN)), "pair"
+        )
 
     more = "" if given is None else f" given {MEASURES[given]}"
     return Statement(
@@ -507,14 +509,14 @@ def _correlation(measure: str, *, given: str | None = None, low: float) -> State
 
 
 def _out_of_sample(part: str) -> tuple[Statement, Statement]:
-    def value(found: PairResults) -> Pooled:
-        require_pairs(found, part)
-        return Pooled(predicted(found, part).correlation.value, len(found.of(MEAN)), "pair")
+    def value(results: PairResults) -> Pooled:
+        require_pairs(results, part)
+        return Pooled(predicted(results, part).correlation.value, len(results.of(MEAN)), "pair")
 
-    def beyond(found: PairResults) -> Pooled:
-        require_pairs(found, part)
-        result = predicted(found, part)
-        return Pooled(result.correlation.value - result.shuffled, len(found.of(MEAN)), "pair")
+    def beyond(results: PairResults) -> Pooled:
+        require_pairs(results, part)
+        result = predicted(results, part)
+        return Pooled(result.correlation.value - result.shuffled, len(results.of(MEAN)), "pair")
 
     return (
         Statement(
@@ -531,12 +533,12 @@ def _out_of_sample(part: str) -> tuple[Statement, Statement]:
 
 
 def _agreement(one: str, other: str) -> Statement:
-    def value(found: PairResults) -> Pooled:
-        require_pairs(found)
+    def value(results: PairResults) -> Pooled:
+        require_pairs(results)
         for way in (one, other):
-            if way not in found.config.ways:
+            if way not in results.config.ways:
                 raise NotJudged(f"this run does not block contamination by {BLOCKED[way]}")
-        first, second = (column(found.of(way), "gap") for way in (one, other))
+        first, second = (column(results.of(way), "gap") for way in (one, other))
         return Pooled(spearman(first, second), len(first), "pair")
 
     return Statement(
@@ -545,14 +547,14 @@ def _agreement(one: str, other: str) -> Statement:
     )  # fmt: skip
 
 
-def _control(found: PairResults) -> Pooled:
-    require_pairs(found)
+def _control(results: PairResults) -> Pooled:
+    require_pairs(results)
     values = [
-        abs(correlated(found, f"{control} {measure}").value)
+        abs(correlated(results, f"{control} {measure}").value)
         for measure in FROM_FEATURES
         for control in CONTROLS
     ]
-    return Pooled(max(values), len(found.of(MEAN)), "pair")
+    return Pooled(max(values), len(results.of(MEAN)), "pair")
 
 
 STATEMENTS = (
@@ -583,24 +585,24 @@ STATEMENTS = (
 
 def claims(run: Run) -> Sequence[Claim]:
     """The known answer, the gaps, and what predicts them."""
-    return judge_all(STATEMENTS, results(run))
+    return judge_all(STATEMENTS, read_results(run))
 
 
 def draw(run: Run) -> Sequence[Figure]:
     """The known answer, the gaps of the pairs, and how well each measure predicts them."""
-    found = results(run)
-    figures = [_known_answer(found)]
-    if len(found.pairs):
-        figures.append(_gaps(found))
+    results = read_results(run)
+    figures = [_known_answer(results)]
+    if len(results.pairs):
+        figures.append(_gaps(results))
     try:
-        require_pairs(found)
+        require_pairs(results)
     except NotJudged:
         return figures
-    return [*figures, _against_gap(found), _correlations(found), _held_out(found)]
+    return [*figures, _against_gap(results), _correlations(results), _held_out(results)]
 
 
-def _known_answer(found: PairResults) -> Figure:
-    table = found.theory
+def _known_answer(results: PairResults) -> Figure:
+    table = results.theory
     risks = [
         {"network": name, "test": label, "risk": float(rows[key].mean()),
          "low": float(rows[key].min()), "high": float(rows[key].max())}
@@ -608,8 +610,8 @@ def _known_answer(found: PairResults) -> Figure:
         for key, label in RISKS.items()
     ]  # fmt: skip
     scores = [
-        {"measure": name, "correlation": reproduced(found, key)[0]}
-        | {"linear over ReLU": reproduced(found, key)[1]}
+        {"measure": name, "correlation": reproduced(results, key)[0]}
+        | {"linear over ReLU": reproduced(results, key)[1]}
         for key, name in KNOWN.items()
     ]
     return Figure(
@@ -629,14 +631,14 @@ def _known_answer(found: PairResults) -> Figure:
     )  # fmt: skip
 
 
-def _gaps(found: PairResults) -> Figure:
+def _gaps(results: PairResults) -> Figure:
     rows = [
-        {"way": BLOCKED[way], "accuracy": label, "n": len(found.of(way))}
-        | vars(gap_estimate(found, way, key))
-        for way in found.config.ways
+        {"way": BLOCKED[way], "accuracy": label, "n": len(results.of(way))}
+        | vars(gap_estimate(results, way, key))
+        for way in results.config.ways
         for key, label in (("gap", "OOD"), ("id_gap", "ID"))
     ]
-    gaps = {way: column(found.of(way), "gap") for way in found.config.ways}
+    gaps = {way: column(results.of(way), "gap") for way in results.config.ways}
     cells = []
     for one, other in product(gaps, gaps):
         if len(gaps[one]) >= FEW:
@@ -661,8 +663,8 @@ def _gaps(found: PairResults) -> Figure:
     )
 
 
-def _against_gap(found: PairResults) -> Figure:
-    table = found.of(MEAN)
+def _against_gap(results: PairResults) -> Figure:
+    table = results.of(MEAN)
     panels = [
         scatter(table, title=name[0].upper() + name[1:], x=(key, name),
                 y=("gap", "mean gap in OOD accuracy"), series=("core", ""),
@@ -679,7 +681,7 @@ def _against_gap(found: PairResults) -> Figure:
     )
 
 
-def _correlations(found: PairResults) -> Figure:
+def _correlations(results: PairResults) -> Figure:
     rows = []
     for key, name in MEASURES.items():
         for label, measure, given in (
@@ -687,9 +689,9 @@ def _correlations(found: PairResults) -> Figure:
             ("of untrained networks", f"untrained {key}", None),
             ("of calibrated networks", f"calibrated {key}", None),
         ):  # fmt: skip
-            if measure not in found.pairs or (given and key == given):
+            if measure not in results.pairs or (given and key == given):
                 continue
-            value = correlated(found, measure, given=given)
+            value = correlated(results, measure, given=given)
             rows.append({"measure": name, "kind": label, "correlation": value.value,
                          "low": value.low, "high": value.high, "n": value.count})  # fmt: skip
     return Figure(
@@ -703,10 +705,10 @@ def _correlations(found: PairResults) -> Figure:
     )  # fmt: skip
 
 
-def _held_out(found: PairResults) -> Figure:
+def _held_out(results: PairResults) -> Figure:
     rows = []
-    for part, way in product(judged_parts(found), [MEAN, *found.config.ways]):
-        result = predicted(found, part, way)
+    for part, way in product(judged_parts(results), [MEAN, *results.config.ways]):
+        result = predicted(results, part, way)
         rows.append(
             {"way": BLOCKED.get(way, "mean of the ways"), "held out": PARTS[part],
              "correlation": result.correlation.value, "low": result.correlation.low,
@@ -729,21 +731,23 @@ def _held_out(found: PairResults) -> Figure:
 
 def summarize(run: Run) -> str:
     """The known answer, the gaps, and the prediction out of sample."""
-    found = results(run)
-    risks = found.theory[found.theory.network == "ReLU"][[*RISKS]].mean()
-    gaps = ", ".join(f"{BLOCKED[way]} {found.of(way).gap.mean():+.3f}" for way in found.config.ways)
+    results = read_results(run)
+    risks = results.theory[results.theory.network == "ReLU"][[*RISKS]].mean()
+    gaps = ", ".join(
+        f"{BLOCKED[way]} {results.of(way).gap.mean():+.3f}" for way in results.config.ways
+    )
     text = (
         f"Two-layer ReLU networks have an OOD hinge risk of {risks['flipped']:.2f} on flipped "
         f"backgrounds and {risks['added']:.2f} with new directions. Accuracy gained by blocking "
         f"contamination: {gaps}."
     )
     try:
-        require_pairs(found)
+        require_pairs(results)
     except NotJudged as reason:
         return f"{text} No prediction is judged: {reason}."
     numbers = ", ".join(
-        f"{predicted(found, part).correlation.value:.2f} with {PARTS[part]} held out"
-        for part in judged_parts(found)
+        f"{predicted(results, part).correlation.value:.2f} with {PARTS[part]} held out"
+        for part in judged_parts(results)
     )
     return f"{text} Rank correlation of predicted and measured gaps: {numbers}."
 

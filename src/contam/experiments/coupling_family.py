@@ -113,11 +113,6 @@ def _members(config: Config) -> list[NetworkSpec]:
     return [*specs, *CONTROLS]
 
 
-def _masked(config: Config) -> bool:
-    """Whether the data has masks of its objects, so that their backgrounds can be changed."""
-    return config.networks.data == "shapes"
-
-
 def measure(
     config: Config, zoo: ModelZoo, spec: NetworkSpec
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
@@ -148,7 +143,7 @@ def measure(
     row: dict[str, Any] = {"id": right[0], "ood": fmean(right[1:]), "chance": 1 / classes}
     lost = class_profile_attenuation(own, means(*plain), noise_corrected=False)
     row |= {"error": 1 - right[0], "attenuation": lost.value}
-    if _masked(config):
+    if config.networks.masked:
         altered = altered_images(zoo.seed, images=config.images, objects=config.objects)
         row |= counterfactual_row(background_effects(encoder, altered, classes))
     return [row], {}
@@ -341,7 +336,9 @@ def _against_drop(results: FamilyResults) -> Figure:
         for key, name in MEASURES.items()
         if key in results.measures
     ]
-    data = "the embedded benchmark" if _masked(results.config) else results.config.networks.data
+    data = (
+        "the embedded benchmark" if results.config.networks.masked else results.config.networks.data
+    )
     return Figure(
         f"Measures against the drop on shifted data: {data}",
         "Every mark is a network from one seed. The drop is the share of the accuracy above "

@@ -316,9 +316,9 @@ def measured(
     reading = over_space if network.kind == "resnet" else over_tokens
     values: dict[int, dict[str, Tensor]] = {}
     for images in (altered.plain, *altered.changed.values(), *altered.before):
-        seen = list(observe(model, images, layers, reading))
+        observations = list(observe(model, images, layers, reading))
         values[id(images)] = {
-            layer: torch.cat([batch.layers[layer] for batch in seen]) for layer in layers
+            layer: torch.cat([batch.layers[layer] for batch in observations]) for layer in layers
         }
     for number, layer in enumerate(layers, start=1):
 
@@ -334,8 +334,8 @@ def measured(
 
 def accuracy(model: nn.Module, domain: Domain) -> float:
     """The accuracy on a domain."""
-    seen = list(observe(model, domain, layers=[]))
-    right = torch.cat([batch.logits.argmax(dim=1) == batch.batch.y for batch in seen])
+    observations = list(observe(model, domain, layers=[]))
+    right = torch.cat([batch.logits.argmax(dim=1) == batch.batch.y for batch in observations])
     return float(right.double().mean())
 
 

@@ -175,7 +175,7 @@ def _train(config: Config, run: Run, name: str, seed: int) -> Iterator[float]:
         return row | depth
 
     def before() -> list[dict[str, Any]]:
-        return [measured(*each) for each in controls(model, shift.train, seed).items()]
+        return [measured(*control) for control in controls(model, shift.train, seed).items()]
 
     def after(epochs: int) -> list[dict[str, Any]]:
         return [measured(TRAINED, model)] if epochs == config.epochs else []
@@ -223,9 +223,9 @@ class DifficultyResults:
             self.values(name, column, state) - self.values(other, column, state)
             for state in (TRAINED, *CONTROLS)
         )
-        return strictest([after - each for each in before], at_least=at_least).tolist()
+        return strictest([after - control for control in before], at_least=at_least).tolist()
 
-    def harm(self, name: str) -> list[float]:
+    def accuracy_drop(self, name: str) -> list[float]:
         """For each seed, the accuracy that a square of another class takes."""
         self.require_learning(name)
         return (self.values(name, "as in training") - self.values(name, MOVED)).tolist()
@@ -246,10 +246,10 @@ class DifficultyResults:
         Raises:
             NotJudged: the run has no such set.
         """
-        found = [name for name in self.config.sets if name.endswith(ending)]
-        if not found:
+        names = [name for name in self.config.sets if name.endswith(ending)]
+        if not names:
             raise NotJudged(f"no set of this run ends in {ending}")
-        return found[0]
+        return names[0]
 
     def plain(self, ending: str) -> str:
         """The same set without squares."""
@@ -260,8 +260,8 @@ class DifficultyResults:
         return [name for name in self.config.sets if not name.endswith(tuple(SQUARES))][-1]
 
 
-def _harm_of(ending: str) -> Any:
-    return lambda results: results.harm(results.squared(ending))
+def _drop_of(ending: str) -> Any:
+    return lambda results: results.accuracy_drop(results.squared(ending))
 
 
 STATEMENTS = (
@@ -275,10 +275,10 @@ STATEMENTS = (
               "probes", lambda r: r.lasting("depth", r.hardest(), r.plain("-patch"),
                                             at_least=True), low=0.3, every_seed=True),
     Statement("A square that is easier than the picture harms", MURALI,
-              "accuracy that a white square of another class takes", _harm_of("-patch"), low=0.5,
+              "accuracy that a white square of another class takes", _drop_of("-patch"), low=0.5,
               every_seed=True),
     Statement("A square that is harder to see than the picture does not harm", MURALI,
-              "accuracy that a faint square of another class takes", _harm_of("-faint"), high=0.1,
+              "accuracy that a faint square of another class takes", _drop_of("-faint"), high=0.1,
               every_seed=True),
     Statement("The faint square does not make decisions earlier", "ours",
               "mean depth of the set with a faint square minus the same set without, minus the "

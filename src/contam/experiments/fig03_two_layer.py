@@ -17,6 +17,8 @@ from contam.experiment import (
     NotJudged,
     Stage,
     Statement,
+    difference,
+    ratio,
 )
 from contam.experiments.support.two_layer_runs import NAMES, curve, ends, report_steps, train_into
 from contam.plots import Figure, lines, over_seeds, scatter
@@ -279,16 +281,6 @@ def last(column: str, network: str = "classification") -> Measure:
 def first(column: str, network: str = "classification") -> Measure:
     """A column before training."""
     return lambda results: results.at("first", network, column)
-
-
-def ratio(over: Measure, under: Measure) -> Measure:
-    """Quotients, seed by seed."""
-    return lambda r: [a / b for a, b in zip(over(r), under(r), strict=True)]
-
-
-def difference(of: Measure, minus: Measure) -> Measure:
-    """Differences, seed by seed."""
-    return lambda r: [a - b for a, b in zip(of(r), minus(r), strict=True)]
 
 
 def share_of_neurons(kind: str, when: Literal["first", "last"]) -> Measure:

@@ -208,8 +208,8 @@ def _fall_by_training(table: DataFrame) -> list[float]:
     column = typical(table)
     ood, own = (by_network(table[table.role == role], column) for role in ("ood", "id"))
     fall = own - ood
-    subject = STUDENT if STUDENT.name in fall else TEACHER
-    return (fall[subject.name] - largest_control(fall)).tolist()
+    network = STUDENT if STUDENT.name in fall else TEACHER
+    return (fall[network.name] - largest_control(fall)).tolist()
 
 
 STATEMENTS = (

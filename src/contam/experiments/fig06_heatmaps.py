@@ -138,7 +138,7 @@ def measure(
     """Heat on natural tests, and under the controlled shift where the data has one."""
     rows, arrays = _natural(config, zoo, spec)
     for shift in _shifts(config):
-        changed = _drawn_shift if _masked(config) else _restyled
+        changed = _drawn_shift if config.networks.masked else _restyled
         more_rows, more_arrays = _shifted(zoo, spec, shift, changed(config, zoo, spec, shift))
         rows, arrays = rows + more_rows, arrays | more_arrays
     return rows, arrays
@@ -151,7 +151,7 @@ def _natural(
     rows: list[dict[str, Any]] = []
     pictures, heat = [], []
     layers: dict[str, str] = {}
-    tests = embedded_tests(config, zoo) if _masked(config) else _read(config, zoo, spec)
+    tests = embedded_tests(config, zoo) if config.networks.masked else _read(config, zoo, spec)
     for index, test in enumerate(tests):
         model = ScoredNetwork(zoo.network(spec), test.scores)
         layers = layers or {"last": heat_layers(model, test.images)["last"]}
@@ -281,14 +281,9 @@ class HeatmapTest(NamedTuple):
     """(n, height, width) True on the object."""
 
 
-def _masked(config: Config) -> bool:
-    """Whether the data has masks of its objects, and backgrounds that can be changed gradually."""
-    return config.networks.data == "shapes"
-
-
 def _shifts(config: Config) -> list[str]:
     """The controlled shifts of the data: images without masks are only restyled."""
-    return [*SHIFTS] if _masked(config) else ["style"]
+    return [*SHIFTS] if config.networks.masked else ["style"]
 
 
 def embedded_tests(config: Config, zoo: ModelZoo) -> list[HeatmapTest]:
@@ -610,7 +605,7 @@ def draw(run: Run) -> Sequence[Figure]:
     figures = [_sheet(config, run, table)]
     figures += [_object(config, run, table, shift) for shift in _shifts(config)]
     figures += [_curves(config, table, shift) for shift in _shifts(config)]
-    if _masked(config):
+    if config.networks.masked:
         figures.append(_shares(table))
     return [*figures, _natural_tests(config, table)]
 
@@ -637,7 +632,7 @@ def _sheet(config: Config, run: Run, table: DataFrame) -> Figure:
         y="network",
         heat="heat",
     )
-    same = " The same objects are on both sides." if _masked(config) else ""
+    same = " The same objects are on both sides." if config.networks.masked else ""
     return Figure(
         "Heat on natural images",
         f"{PLUS} at the last maps of the first seed's networks, not normalized: within a row, "
@@ -696,7 +691,7 @@ def _shown(picture: Tensor) -> np.ndarray:
 def _curves(config: Config, table: DataFrame, shift: str) -> Figure:
     """The numbers of a controlled shift."""
     answers, heat = _where(table, what="answers"), _where(table, what="heat", map="last")
-    masked = _masked(config)
+    masked = config.networks.masked
     column, of, whose = ("object", "the object", "its pixels") if masked else (
         "picture", "the picture", "all pixels"
     )  # fmt: skip
@@ -772,7 +767,7 @@ def _along(
 
 def _natural_tests(config: Config, table: DataFrame) -> Figure:
     """Accuracy and heat on each natural test."""
-    place, name = ("object", "the object") if _masked(config) else ("picture", "the picture")
+    place, name = ("object", "the object") if config.networks.masked else ("picture", "the picture")
     heat = _where(table, what="heat", map="last")
     chosen = [("accuracy", "Accuracy", _where(table, what="answers"))]
     chosen += [(place, f"Heat on {name}, {formula}", _where(heat, formula=formula))
@@ -812,7 +807,9 @@ def summarize(run: Run) -> str:
     """The heat and the accuracy that remain on OOD data, in a sentence."""
     config = Config.model_validate(run.config)
     table = network_table(run, config.specs)
-    column, name = ("object", "on the object") if _masked(config) else ("picture", "of the picture")
+    column, name = (
+        ("object", "on the object") if config.networks.masked else ("picture", "of the picture")
+    )
     heat = under_natural_shift(table, column, what="heat", map="last", formula=PLAIN)
     accuracy = under_natural_shift(table, "accuracy", what="answers")
     values = ", ".join(

@@ -7,8 +7,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, PositiveInt, model_validator
 
-from contam.experiment import NULL_STEP_SIZE, Claim, Experiment, Stage, Statement, judge_all
-from contam.experiments.support.two_layer_runs import NAMES, Columns, curve, ends, train_into
+from contam.experiment import Claim, Experiment, Stage, Statement, judge_all
+from contam.experiments.support.two_layer_runs import (
+    NAMES,
+    Columns,
+    curve,
+    ends,
+    null_setting,
+    train_into,
+)
 from contam.plots import Figure, bars, lines
 from contam.run import Run
 from contam.theory.distribution import DataModel
@@ -115,12 +122,6 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
         setting = with_dictionary(config.setting, dictionary, activation)
         for share in train_into(run, part, setting, seed, points=config.points, measure=measure):
             yield Stage((index + share) / len(networks), part)
-
-
-def null(config: Config) -> Config:
-    """The config with a step size at which nothing is learned."""
-    setting = replace(config.setting, step_size=NULL_STEP_SIZE)
-    return config.model_copy(update={"setting": setting})
 
 
 def compared(config: Config) -> list[tuple[Dictionary, Activation]]:
@@ -304,6 +305,6 @@ EXPERIMENT = Experiment(
     claims=claims,
     draw=draw,
     summary=summarize,
-    null=null,
+    null=null_setting,
 )
 """Source: Fig. 3, Fig. 10."""

@@ -38,7 +38,7 @@ from torch import Tensor
 from contam.batch import Batch, Domain, Shift
 from contam.data import digits
 from contam.data.cifar import BORDER, CLASSES, SIDE, images_of, padded
-from contam.data.digits import frame_color, padded_digits
+from contam.data.digits import frame_color, frame_title, padded_digits
 from contam.experiment import NULL_STEP_SIZE, Claim, Experiment, Stage, Statement, judge_all
 from contam.experiments.support.small_image_files import check_readable
 from contam.measures.accuracy import accuracy
@@ -186,14 +186,14 @@ SMOKE = LAPTOP.model_copy(
 )  # fmt: skip
 
 
-class PaddedProblem(NamedTuple):
+class PaddedBenchmark(NamedTuple):
     """What a network is trained and tested on."""
 
     shift: Shift
     augment: Augmentation | None
 
 
-def problem(config: Config, frame: str, seed: int) -> PaddedProblem:
+def benchmark(config: Config, frame: str, seed: int) -> PaddedBenchmark:
     """Load the images in a frame, and how training augments them.
 
     Raises:
@@ -201,7 +201,7 @@ def problem(config: Config, frame: str, seed: int) -> PaddedProblem:
         ValueError: a file of CIFAR-10 is malformed.
     """
     if config.images == "digits":
-        return PaddedProblem(padded_digits(frame, seed=seed, train=config.train_examples), None)
+        return PaddedBenchmark(padded_digits(frame, seed=seed, train=config.train_examples), None)
     parts = {}
     for part in ("train", "test"):
         images, y = images_of(config.folder, part)
@@ -215,7 +215,7 @@ def problem(config: Config, frame: str, seed: int) -> PaddedProblem:
             x = canvas
         parts[part] = Domain(f"{part}, {frame} frame", Batch(x, y, torch.zeros_like(y)))
     shift = Shift(f"CIFAR-10, {frame} frame", CLASSES, (parts["train"],), parts["test"], ())
-    return PaddedProblem(shift, cropped_and_flipped)
+    return PaddedBenchmark(shift, cropped_and_flipped)
 
 
 def cropped_and_flipped(x: Tensor) -> Tensor:
@@ -228,8 +228,8 @@ def cropped_and_flipped(x: Tensor) -> Tensor:
 
     Source: App. F.4.
     """
-    room = x.shape[-1] - SIDE + 1
-    top, left = torch.randint(room, (2, len(x), 1))
+    offsets = x.shape[-1] - SIDE + 1
+    top, left = torch.randint(offsets, (2, len(x), 1))
     flip = torch.rand(len(x), 1) < 0.5
     along = torch.arange(SIDE)
     columns = left + torch.where(flip, along.flip(0), along)
@@ -240,13 +240,13 @@ def cropped_and_flipped(x: Tensor) -> Tensor:
 
 def compute(config: Config, run: Run) -> Iterator[Stage]:
     """Train a network in every frame from every seed, and visualize its features."""
-    check_readable([partial(problem, config, "red", 0)])
+    check_readable([partial(benchmark, config, "red", 0)])
     todo = [(seed, frame) for seed in range(config.seeds) for frame in config.frames]
     for index, (seed, frame) in enumerate(todo):
         part = f"net/{frame}/seed{seed}"
         if run.has(part):
             continue
-        own = problem(config, frame, seed)
+        own = benchmark(config, frame, seed)
         model = network(config, seed)
         training = partial(
             train_adversarially,
@@ -266,7 +266,7 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
             about | {"what": "accuracy", "correct": hits.correct, "count": hits.count}
             | {"accuracy": hits.share}
         ]  # fmt: skip
-        framed = own if frame == "red" else problem(config, "red", seed)
+        framed = own if frame == "red" else benchmark(config, "red", seed)
         pictures = {TRAINED: _visualized(config, model, seed)}
         for state, images in ((OWN, own), (COMMON, framed)):
             pictures[state] = _visualized(config, _calibrated(config, model, images, seed), seed)
@@ -295,7 +295,7 @@ def network(config: Config, seed: int) -> Classifier:
     )
 
 
-def _calibrated(config: Config, model: Classifier, on: PaddedProblem, seed: int) -> Classifier:
+def _calibrated(config: Config, model: Classifier, on: PaddedBenchmark, seed: int) -> Classifier:
     """The network, its batch-norm statistics replaced by those of noisy training images."""
 
     def noisy(batch: Batch) -> Tensor:
@@ -417,7 +417,9 @@ def draw(run: Run) -> Sequence[Figure]:
 
 
 def _pictures(run: Run, config: Config, share: Features, red: Features) -> Figure:
-    rows: dict[str, tuple[str, str]] = {_named(frame): (frame, TRAINED) for frame in config.frames}
+    rows: dict[str, tuple[str, str]] = {
+        frame_title(frame): (frame, TRAINED) for frame in config.frames
+    }
     rows["red frame, but untrained"] = ("red", UNTRAINED)
     tiles = []
     for name, (frame, state) in rows.items():
@@ -458,7 +460,7 @@ def _chart(share: Features, red: Features) -> Figure:
                 continue
             estimate = bootstrap(lambda s, c, one=one: one[s][:, c].mean(), one.shape)
             rows.append(
-                {"frame": _named(frame), "network": STATES[state], key: estimate.value}
+                {"frame": frame_title(frame), "network": STATES[state], key: estimate.value}
                 | {"low": estimate.low, "high": estimate.high}
             )
         panels.append(
@@ -494,8 +496,8 @@ def summarize(run: Run) -> str:
     return (
         f"In pictures of features of networks trained in a red frame, {own} of the color lies "
         "between red and cyan (50 % where no hue is preferred); after training with "
-        f"{_named(control)} it is {other}, without training {untrained}. Their mean redness is "
-        f"{float(red['red', TRAINED].mean()):+.3f}: cyan areas count as negative."
+        f"{frame_title(control)} it is {other}, without training {untrained}. Their mean redness "
+        f"is {float(red['red', TRAINED].mean()):+.3f}: cyan areas count as negative."
     )
 
 
@@ -509,10 +511,6 @@ def _features(run: Run, config: Config, key: str) -> Features:
                     [row[key] for row in rows if row.get("state") == state]
                 )
     return {which: torch.tensor(nested) for which, nested in values.items()}
-
-
-def _named(frame: str) -> str:
-    return "no frame" if frame == "none" else f"{frame} frame"
 
 
 def _drawn(picture: Tensor) -> np.ndarray:

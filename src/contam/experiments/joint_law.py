@@ -306,7 +306,7 @@ def _deep(config: Config, run: Run, cell: DeepCell, seed: int) -> Iterator[float
         return row | accuracies | depth
 
     def before() -> list[dict[str, Any]]:
-        return [measured(*each) for each in controls(model, shift.train, seed).items()]
+        return [measured(*control) for control in controls(model, shift.train, seed).items()]
 
     _, rows = yield from checkpointed(
         run,
@@ -416,9 +416,9 @@ class JointLawResults:
         )
         places = list(product(self.config.contrasts, self.config.correlations))
         for column, states in CHANGES.items():
-            found = {place: self.deepening(*place, states=states) for place in places}
+            changes = {place: self.deepening(*place, states=states) for place in places}
             rows[column] = [
-                found[row.contrast, row.correlation][row.seed] for row in rows.itertuples()
+                changes[row.contrast, row.correlation][row.seed] for row in rows.itertuples()
             ]
         return rows
 

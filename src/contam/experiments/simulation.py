@@ -1,22 +1,21 @@
 """One network on the paper's data, for any setting: the unit of sweeps."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, PositiveInt
 
 from contam.experiment import (
-    NULL_STEP_SIZE,
     Claim,
     Experiment,
     NotJudged,
     Stage,
     Statement,
+    difference,
     judge_all,
+    ratio,
 )
-from contam.experiments.support.two_layer_runs import curve, train_into
+from contam.experiments.support.two_layer_runs import curve, null_setting, train_into
 from contam.plots import Figure, lines
 from contam.run import Run
 from contam.theory.distribution import DataModel
@@ -50,12 +49,6 @@ SMOKE = Config(
     points=1,
     seeds=2,
 )
-
-
-def null(config: Config) -> Config:
-    """The config with a step size at which nothing is learned."""
-    setting = replace(config.setting, step_size=NULL_STEP_SIZE)
-    return config.model_copy(update={"setting": setting})
 
 
 def compute(config: Config, run: Run) -> Iterator[Stage]:
@@ -96,16 +89,6 @@ Measure = Callable[[SimulationResults], list[float]]
 def last(column: str) -> Measure:
     """A column when training ends."""
     return lambda results: results.at("last", column)
-
-
-def ratio(over: Measure, under: Measure) -> Measure:
-    """Quotients, seed by seed; not a number where the divisor is 0."""
-    return lambda r: [a / b if b else math.nan for a, b in zip(over(r), under(r), strict=True)]
-
-
-def difference(of: Measure, minus: Measure) -> Measure:
-    """Differences, seed by seed."""
-    return lambda r: [a - b for a, b in zip(of(r), minus(r), strict=True)]
 
 
 SHARE_LEFT = ratio(last("id_{loss}"), lambda results: results.at("first", "id_{loss}"))
@@ -205,6 +188,6 @@ EXPERIMENT = Experiment(
     claims=claims,
     draw=draw,
     summary=summarize,
-    null=null,
+    null=null_setting,
 )
 """Source: ours, the unit of sweeps."""

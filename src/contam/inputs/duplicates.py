@@ -148,19 +148,19 @@ def duplicate_notes(
         ]
     share = _aligned_share(first, second) if torch.equal(y, labels) else 0.0
     if share >= ALIGNED:
-        found = (
+        note = (
             f"The examples of {title!r} are those of {name!r} in the same order, changed: "
             f"{100 * share:.0f} % of them are most similar to the one at the same position."
         )
     elif len(pairs) >= max(2, CHANGED_SHARE * len(second)):
-        found = (
+        note = (
             f"{len(pairs)} of {len(second)} examples of {title!r} are changed copies of examples "
             f"of {name!r}."
         )
     else:
         return []
     return [
-        f"{found} Heads and probes that are fitted on {name!r} know their content, so their "
+        f"{note} Heads and probes that are fitted on {name!r} know their content, so their "
         f"accuracy on {title!r} can be too high."
     ]
 
@@ -212,10 +212,10 @@ def _most_similar(rows: Tensor, known: Tensor, left_out: Tensor) -> tuple[Tensor
         near = order[near.clamp(0, len(known) - 1)]
         for start in range(0, len(rows), 4096):
             part = slice(start, start + 4096)
-            found = torch.einsum("nc,nwc->nw", rows[part], known[near[part]])
+            similarity = torch.einsum("nc,nwc->nw", rows[part], known[near[part]])
             if bool((left_out >= 0).any()):
-                found[found > IDENTICAL] = -1
-            value, place = found.max(1)
+                similarity[similarity > IDENTICAL] = -1
+            value, place = similarity.max(1)
             better = value > best[part]
             best[part] = torch.where(better, value, best[part])
             rows_of = near[part].gather(1, place[:, None])[:, 0]

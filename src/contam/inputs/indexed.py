@@ -95,10 +95,10 @@ class IndexedReader:
         if batch is None or (isinstance(batch, Sequence) and not len(batch)):
             return None
         if self.labeled:
-            found = parts(batch, self.keys)
+            example = parts(batch, self.keys)
         else:
-            found = input_parts(batch, self.keys, several=True)
-        return found if len(as_labels(found.y)) else None
+            example = input_parts(batch, self.keys, several=True)
+        return example if len(as_labels(example.y)) else None
 
     def collated(
         self, items: list[tuple[int, Any]]

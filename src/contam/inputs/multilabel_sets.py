@@ -99,10 +99,10 @@ def _metadata(values: Any) -> np.ndarray | None:
     if isinstance(values, Sequence):
         values = [v.tolist() if isinstance(v, Tensor) else v for v in values]
     try:
-        found = np.asarray(values)
+        column = np.asarray(values)
     except ValueError:  # Their lengths differ.
         return None
-    return found if found.ndim and found.dtype.kind in "biufU" else None
+    return column if column.ndim and column.dtype.kind in "biufU" else None
 
 
 def _rows(y: Any, name: str) -> Tensor:

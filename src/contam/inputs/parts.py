@@ -406,11 +406,11 @@ def groupings(metadata: Any, names: Sequence[str] = ()) -> dict[str, Tensor | li
     if isinstance(metadata, Tensor | np.ndarray) and metadata.ndim == 2 and metadata.shape[1] > 1:
         known = names if len(names) == metadata.shape[1] else range(metadata.shape[1])
         columns = {str(name): metadata[:, place] for place, name in enumerate(known)}
-    found = {}
+    groups = {}
     for name, column in columns.items():
         with suppress(ValueError, RuntimeError):  # Another column can still be a grouping.
-            found[name] = as_labels(column, "domains")
-    return found
+            groups[name] = as_labels(column, "domains")
+    return groups
 
 
 def as_domains(metadata: Any) -> Tensor | list[str] | None:

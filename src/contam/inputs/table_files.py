@@ -242,7 +242,7 @@ class ImageTable:
                  "background": self.background}  # fmt: skip
         usual = {part: (*PATHS, *KEYS[part]) if part == "x" else KEYS[part] for part in named}
         by_lower = {str(column).lower(): str(column) for column in frame.columns}
-        found: dict[str, list[str]] = {}
+        chosen: dict[str, list[str]] = {}
         for part, value in named.items():
             given = value or keys.get(part)
             if given is not None:
@@ -253,11 +253,11 @@ class ImageTable:
                             f"{what} has no column {column!r}; it has "
                             f"{some_of(list(frame.columns))}"
                         )
-                found[part] = columns
+                chosen[part] = columns
                 continue
             column = next((by_lower[name] for name in usual[part] if name in by_lower), None)
             if column is not None:
-                found[part] = [column]
+                chosen[part] = [column]
             elif part in needed:
                 has = some_of(list(frame.columns))
                 word = {"x": "path", "y": "label"}.get(part)
@@ -271,7 +271,7 @@ class ImageTable:
                     f"{what} has the columns {has}; which holds the {word} of each image? Name it "
                     f"with {word}="
                 )
-        return found
+        return chosen
 
 
 def _with_suffix(files: list[Path], what: str) -> tuple[list[Path], list[str]]:
@@ -279,11 +279,11 @@ def _with_suffix(files: list[Path], what: str) -> tuple[list[Path], list[str]]:
     first = files[0]
     if first.suffix or first.is_file():
         return files, []
-    found = next((s for s in IMAGES if first.with_name(first.name + s).is_file()), None)
-    if found is None:
+    suffix = next((s for s in IMAGES if first.with_name(first.name + s).is_file()), None)
+    if suffix is None:
         return files, []
-    complete = [f if f.suffix else f.with_name(f.name + found) for f in files]
-    return complete, [f"The paths in {what} have no suffix; {found} was added."]
+    complete = [f if f.suffix else f.with_name(f.name + suffix) for f in files]
+    return complete, [f"The paths in {what} have no suffix; {suffix} was added."]
 
 
 def _check_files(files: Sequence[Path], what: str) -> None:
@@ -413,7 +413,7 @@ def matching(pattern: str) -> list[Path]:
         pattern: a relative or an absolute pattern, such as `data/*/labels.csv`.
 
     >>> Path("b.csv").touch()
-    >>> matching("*.csv")
+    >>> matching("b*.csv")
     [PosixPath('b.csv')]
     """
     path = Path(pattern)
@@ -445,12 +445,12 @@ def _other_columns(frame: "DataFrame", names: Mapping[str, list[str]]) -> dict[s
     Of several domain columns, whose combinations are the domains, each is one.
     """
     used = {c for part, some in names.items() if part != "domain" or len(some) == 1 for c in some}
-    found = {}
+    texts = {}
     for column in frame.columns:
         if column not in used and str(column) and not str(column).startswith("Unnamed:"):
             with suppress(ValueError):  # Of dicts, lists or bytes.
-                found[str(column)] = _texts(frame, [column])
-    return found
+                texts[str(column)] = _texts(frame, [column])
+    return texts
 
 
 def _text(value: Any) -> str:

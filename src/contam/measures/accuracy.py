@@ -196,8 +196,8 @@ def mean_change(changes: Sequence[Float[Tensor, " n"]], confidence: float = 0.95
     if not changes or not all(map(len, changes)):
         raise ValueError(f"expected changes of examples, got sets of {[len(c) for c in changes]}")
     total, below, above = 0.0, 0.0, 0.0
-    for each in changes:
-        change, count = each.double(), len(each)
+    for changed in changes:
+        change, count = changed.double(), len(changed)
         value, size = float(change.mean()), float(change.abs().sum())
         gained, lost = (size + count * value) / 2, (size - count * value) / 2
         # The variance in proportion to that of one network; as if two more examples had changed,

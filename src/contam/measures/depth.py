@@ -424,8 +424,8 @@ def model_depths(
     >>> y = torch.arange(40) % 2
     >>> model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2))
     >>> data = torch.eye(2)[y], y
-    >>> found = model_depths(model, data, data, per_class=15, rule=Rule(k=5))
-    >>> found.probes, found.depth.shape
+    >>> result = model_depths(model, data, data, per_class=15, rule=Rule(k=5))
+    >>> result.probes, result.depth.shape
     (('input', '1', 'softmax'), torch.Size([1, 40]))
     """
     same = queries is pool
@@ -442,11 +442,13 @@ def model_depths(
     if rule.reference != "last probe":
         by_model = rule.reference == "model"
         reference = predictions(model, queries, batch_size=batch_size) if by_model else queries.y
-    seen = layerwise(
+    neighbors = layerwise(
         model, pool, queries, layers, rows=support.rows, reduce=reduce, ends=ends,
         batch_size=batch_size, at_once=at_once,
     )  # fmt: skip
-    return depths(seen, support, reference, rule=rule, itself=itself, reading=reading_name(reduce))
+    return depths(
+        neighbors, support, reference, rule=rule, itself=itself, reading=reading_name(reduce)
+    )
 
 
 def difference(

@@ -232,9 +232,9 @@ class DifficultyLog:
             ValueError: As for `update`.
         """
         start = 0
-        for seen in observe(model, data, layers=(), batch_size=batch_size):
-            index = torch.arange(start, start + len(seen.batch.y))
-            self.update(time, seen.logits, seen.batch.y, index)
+        for observation in observe(model, data, layers=(), batch_size=batch_size):
+            index = torch.arange(start, start + len(observation.batch.y))
+            self.update(time, observation.logits, observation.batch.y, index)
             start += len(index)
         return self
 

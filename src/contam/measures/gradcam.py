@@ -117,7 +117,7 @@ def heat_maps(
     if layer not in modules:
         near = difflib.get_close_matches(layer, modules, n=3, cutoff=0.4) or [*modules][1:11]
         raise ValueError(f"no layer {layer!r}; did you mean one of {near}?")
-    seen: list[Tensor] = []
+    outputs: list[Tensor] = []
 
     def read(_module: nn.Module, _inputs: object, output: object) -> Tensor:
         if not isinstance(output, Tensor) or output.ndim != 4:
@@ -126,9 +126,9 @@ def heat_maps(
                 f"layer {layer!r} returns {shape}, not maps (batch, channels, height, width); "
                 "choose a convolutional layer"
             )
-        seen.append(output.detach().requires_grad_())
+        outputs.append(output.detach().requires_grad_())
         # Later layers may work in place, so they get a copy.
-        return seen[-1].clone()
+        return outputs[-1].clone()
 
     with evaluating(model), torch.enable_grad():
         hook = modules[layer].register_forward_hook(read)
@@ -136,9 +136,9 @@ def heat_maps(
             logits = model(x)
         finally:
             hook.remove()
-        if not seen:
+        if not outputs:
             raise ValueError(f"layer {layer!r} did not run; choose one that the forward pass calls")
-        maps = seen[-1]
+        maps = outputs[-1]
         (gradients,) = torch.autograd.grad(_scores(logits, y).sum(), maps, allow_unused=True)
     if gradients is None:
         raise ValueError(f"the logits do not depend on layer {layer!r}; choose one before the head")

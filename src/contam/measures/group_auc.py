@@ -44,8 +44,8 @@ def group_auc(
 
     >>> import torch
     >>> y = torch.tensor([False, False, True, True])
-    >>> found = group_auc(torch.tensor([0.1, 0.2, 0.3, 0.4]), y, y)
-    >>> found.value, round(found.low, 2), found.high
+    >>> auc = group_auc(torch.tensor([0.1, 0.2, 0.3, 0.4]), y, y)
+    >>> auc.value, round(auc.low, 2), auc.high
     (1.0, 0.39, 1.0)
     """
     wins = _wins(score, positive & group, ~positive)

@@ -138,8 +138,8 @@ def predictions(model: nn.Module, data: Any, *, batch_size: int = 256) -> Int[Te
     >>> predictions(nn.Identity(), data).tolist()
     [0, 1]
     """
-    seen = observe(model, data, layers=(), batch_size=batch_size)
-    return torch.cat([one.logits.argmax(dim=1).cpu() for one in seen])
+    observations = observe(model, data, layers=(), batch_size=batch_size)
+    return torch.cat([one.logits.argmax(dim=1).cpu() for one in observations])
 
 
 def _auto(model: nn.Module, domain: Domain, asked: str) -> list[str]:
@@ -161,21 +161,24 @@ def _features(
     size: int,
 ) -> list[Tensor]:
     """Return features of shape (rows, neurons) for each probe of a group."""
-    found: list[Tensor] = []
+    features: list[Tensor] = []
     done = 0
     inside = [name for name, is_end in group if not is_end]
-    for seen in observe(model, _picked(domain, rows, size), inside, reduce):
-        parts = [_of(seen, name, reduce) if is_end else seen.layers[name] for name, is_end in group]
-        if not found:
-            found = [part.new_empty(len(rows), part.shape[1]) for part in parts]
-        for whole, part in zip(found, parts, strict=True):
+    for observation in observe(model, _picked(domain, rows, size), inside, reduce):
+        parts = [
+            _of(observation, name, reduce) if is_end else observation.layers[name]
+            for name, is_end in group
+        ]
+        if not features:
+            features = [part.new_empty(len(rows), part.shape[1]) for part in parts]
+        for whole, part in zip(features, parts, strict=True):
             whole[done : done + len(part)] = part
         done += len(parts[0])
-    return found
+    return features
 
 
-def _of(seen: Observation, end: str, reduce: Reading) -> Tensor:
-    return reduce(seen.batch.x) if end == INPUT else seen.logits.softmax(dim=1)
+def _of(observation: Observation, end: str, reduce: Reading) -> Tensor:
+    return reduce(observation.batch.x) if end == INPUT else observation.logits.softmax(dim=1)
 
 
 def _picked(domain: Domain, rows: Tensor, size: int) -> Iterator[Batch]:

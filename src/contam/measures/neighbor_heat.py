@@ -108,10 +108,10 @@ def neighbor_heat(
 
 def _read(model: nn.Module, data: Any, layer: str) -> tuple[Tensor, Tensor, Tensor]:
     """Return the layer's maps, the predictions and the labels of all examples."""
-    seen = list(observe(model, data, [layer], reduce=_whole))
-    maps = torch.cat([one.layers[layer].cpu() for one in seen])
-    predicted = torch.cat([one.logits.argmax(dim=1).cpu() for one in seen])
-    return maps, predicted, torch.cat([one.batch.y.cpu() for one in seen])
+    observations = list(observe(model, data, [layer], reduce=_whole))
+    maps = torch.cat([one.layers[layer].cpu() for one in observations])
+    predicted = torch.cat([one.logits.argmax(dim=1).cpu() for one in observations])
+    return maps, predicted, torch.cat([one.batch.y.cpu() for one in observations])
 
 
 def _whole(maps: Tensor) -> Tensor:

@@ -50,14 +50,14 @@ def weights_in(folder: Path) -> tuple[Path, str]:
         raise ValueError(f"{folder}: can't be read ({error.strerror or error})") from None
     _refuse_processes(folder, names, inner)
     ends = {name: _end(name) for name in names if not OTHER.search(name)}
-    found = sorted(
+    files = sorted(
         (name for name, end in ends.items() if end and not SHARD.fullmatch(name)),
         key=lambda name: (_rank(name.removesuffix(ends[name])), KINDS.index(ends[name]), name),
     )
-    usual = [name for name in found if name.removesuffix(ends[name]) in USUAL]
-    if len(found) > 1 and not usual:
-        raise ValueError(f"{folder} has several files of weights; give one of {_listed(found)}")
-    if not found:
+    usual = [name for name in files if name.removesuffix(ends[name]) in USUAL]
+    if len(files) > 1 and not usual:
+        raise ValueError(f"{folder} has several files of weights; give one of {_listed(files)}")
+    if not files:
         shards = [name for name in names if SHARD.fullmatch(name)]
         if shards:
             raise ValueError(
@@ -69,7 +69,7 @@ def weights_in(folder: Path) -> tuple[Path, str]:
             f"{folder} has no file of weights{has}; expected model.safetensors, "
             "pytorch_model.bin, or the index of their shards"
         )
-    chosen, *others = found
+    chosen, *others = files
     verb = "is" if len(others) == 1 else "are"
     said = (
         f"{folder.name or folder}: {chosen!r} is read, {_listed(others)} {verb} not."

@@ -83,11 +83,11 @@ class Checkpoint:
             The weights, or None where no state dict has all names.
         """
         wanted = {name: value for name, value in wanted.items() if isinstance(value, Tensor)}
-        found = [fit for place in self.places for fit in self._fits(place, wanted)]
-        if not found:
+        fits = [fit for place in self.places for fit in self._fits(place, wanted)]
+        if not fits:
             return None
-        order = sorted(range(len(found)), key=lambda k: (found[k].misfits, not found[k].averaged))
-        best, *others = (found[k] for k in order)
+        order = sorted(range(len(fits)), key=lambda k: (fits[k].misfits, not fits[k].averaged))
+        best, *others = (fits[k] for k in order)
         notes = [*self.notes, *best.notes]
         alternatives = [other.where for other in others if other.misfits == best.misfits]
         if alternatives or best.averaged:
@@ -98,7 +98,7 @@ class Checkpoint:
 
     def _fits(self, place: str, wanted: Mapping[str, Tensor]) -> Iterator["Fitted"]:
         names = {name for name in wanted if not name.endswith(COUNTERS)}
-        seen: set[frozenset[int]] = set()
+        known: set[frozenset[int]] = set()
         for variant in _without_wrappers(self.places[place]):
             for prefix in _prefixes(variant, names):
                 inside = {
@@ -108,9 +108,9 @@ class Checkpoint:
                 }
                 others = [key for key in inside.keys() - names if not key.endswith(COUNTERS)]
                 tensors = frozenset(id(inside[name]) for name in names & inside.keys())
-                if others or names - inside.keys() or tensors in seen:
+                if others or names - inside.keys() or tensors in known:
                     continue
-                seen.add(tensors)
+                known.add(tensors)
                 state = {name: inside[name] for name in wanted if name in inside}
                 misfits = sum(state[name].shape != wanted[name].shape for name in state)
                 left = [k for k in variant if not (k.startswith(prefix) or k.endswith(COUNTERS))]

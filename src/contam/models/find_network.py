@@ -159,8 +159,8 @@ def _of_user(
     notes: Sequence[str] = ()
     if isinstance(model, nn.Module) and weights is not None:
         notes = fill(model, read_weights(weights), name)
-    found = find_network(model, None if isinstance(model, nn.Module) else weights, transform)
-    return replace(found, name=name, model=found.model.eval(), notes=(*found.notes, *notes))
+    network = find_network(model, None if isinstance(model, nn.Module) else weights, transform)
+    return replace(network, name=name, model=network.model.eval(), notes=(*network.notes, *notes))
 
 
 def _with_head(source: Source) -> nn.Module:

@@ -277,8 +277,8 @@ class LayerRecorder(TorchFunctionMode):
                 return
         if maps is not None and len(maps[1]) == len(logits):
             entered, left, function = maps
-            for each in (left, left.relu()):
-                pooled = _pooled(each)
+            for values in (left, left.relu()):
+                pooled = _pooled(values)
                 some = _picked(pooled.to(logits.dtype), columns)
                 same = some.shape[1] <= logits.shape[-1] and torch.allclose(
                     some, logits[..., -some.shape[1] :], rtol=1e-3, atol=1e-4

@@ -65,10 +65,10 @@ def find_head(network: LogitsAdapter, x: Float[Tensor, "batch ..."]) -> str:
     features = recorder.head
     if features is None:
         raise ValueError("the logits are not the output of a linear layer")
-    found = [name for name, rows in entered.items() if rows.equal(features)]
-    if not found:
+    names = [name for name, rows in entered.items() if rows.equal(features)]
+    if not names:
         raise ValueError("the last linear layer is not an nn.Linear with weights of its own")
-    return found[-1]
+    return names[-1]
 
 
 def head_of(network: LogitsAdapter, name: str) -> LinearHead:

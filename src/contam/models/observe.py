@@ -211,20 +211,20 @@ def find_layers(
             _, recorder = forward_once(model, _repeated(x, times), names, _no_values)
             names = tuple(recorder.outputs)
         return FoundLayers(names)
-    found = _activations(model, x)
+    activations = _activations(model, x)
     most = _repeated(x, TRIED[-1])
     logits, recorder = forward_once(model, most, (), _no_values, functions=False)
-    notes = list(found.left_out)
+    notes = list(activations.left_out)
     if isinstance(logits, Tensor) and not torch.allclose(
-        logits.float(), found.logits.float(), rtol=1e-3, atol=1e-4, equal_nan=True
+        logits.float(), activations.logits.float(), rtol=1e-3, atol=1e-4, equal_nan=True
     ):
-        change = float((logits.float() - found.logits.float()).abs().max())
+        change = float((logits.float() - activations.logits.float()).abs().max())
         notes.append(
             f"The logits change by up to {change:.2g} while layers are observed, because the "
             "network runs in another way when it has hooks; its layers may be measured wrongly."
         )
-    if found.names:
-        return FoundLayers(found.names, tuple(notes))
+    if activations.names:
+        return FoundLayers(activations.names, tuple(notes))
     weights = (nn.Linear, nn.modules.conv._ConvNd)
     _, recorder = forward_once(model, most, "auto", _no_values)
     names = [

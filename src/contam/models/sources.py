@@ -132,9 +132,9 @@ def with_blocks(encoder: nn.Module, x: Tensor) -> tuple[Tensor, Sequence[Tensor]
         pairs = zip(made["image_intermediates_prefix"], made["image_intermediates"], strict=True)
         return made["image_features"], [torch.cat(pair, dim=1) for pair in pairs]
     if run is not None and hasattr(encoder, "blocks") and hasattr(encoder, "forward_head"):
-        last, seen = run(x, output_fmt="NLC", return_prefix_tokens=True)
+        last, blocks = run(x, output_fmt="NLC", return_prefix_tokens=True)
         head: Any = encoder.forward_head
-        return head(last), [torch.cat((prefix, tokens), dim=1) for tokens, prefix in seen]
+        return head(last), [torch.cat((prefix, tokens), dim=1) for tokens, prefix in blocks]
     raise ValueError(
         f"can't read the blocks of a {type(encoder).__name__}; expected a vision transformer of "
         "open_clip or timm, or write such a function for yours"

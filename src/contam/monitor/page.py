@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from contam.experiment import Claim, Experiment, Stage
+from contam.experiment import Experiment, Stage, no_claims
 from contam.measures.attenuation import above_one
 from contam.monitor.snapshot import ATTENUATION
 from contam.monitor.training_monitor import EXPERIMENT, PARTS, session_of
@@ -282,10 +282,6 @@ def alarm(run: Run) -> str:
     return ""
 
 
-def _claims(_: Run) -> Sequence[Claim]:
-    return []
-
-
 def _compute(_: Any, run: Run) -> Iterator[Stage]:
     raise ValueError(f"{run.folder}: a monitor's run is written by the training that it monitors")
 
@@ -299,7 +295,7 @@ WATCHED = Experiment(
     reproduces=(),
     presets={},
     compute=_compute,
-    claims=_claims,
+    claims=no_claims,
     draw=draw,
     summary=summarize,
     alert=alarm,

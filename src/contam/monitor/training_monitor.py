@@ -327,7 +327,7 @@ def watch(
     )  # fmt: skip
 
 
-def watching(
+def monitored(
     stages: Iterable[StageT], model: nn.Module, data: Any, **settings: Any
 ) -> Iterator[StageT]:
     """Yield the stages of a training, with snapshots of its network between them.
@@ -345,7 +345,7 @@ def watching(
     >>> y = torch.arange(40) % 2
     >>> stages = (SimpleNamespace(step=step) for step in (100, 200, 300))
     >>> data, model = (torch.eye(2)[y], y), nn.Sequential(nn.ReLU())
-    >>> [stage.step for stage in watching(stages, model, data, show=False)]
+    >>> [stage.step for stage in monitored(stages, model, data, show=False)]
     [100, 200, 300]
     """
     yield from watch(model, data, **settings).around(stages)
@@ -375,8 +375,8 @@ def _layers(
         return find_layers(model, x, list(layers))
     if layers != "auto":
         raise ValueError(f"layers is a list of names, or 'auto'; for one give [{layers!r}]")
-    found = find_layers(model, x)
-    return FoundLayers(tuple(layers_to_monitor(model, x)), found.left_out)
+    automatic = find_layers(model, x)
+    return FoundLayers(tuple(layers_to_monitor(model, x)), automatic.left_out)
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -109,7 +109,7 @@ def places(package: Path = PACKAGE) -> dict[str, tuple[Place, ...]]:
     >>> [place.name for place in places()["Eq. 61"]]
     ['selectivity']
     """
-    found: dict[str, list[Place]] = {}
+    addresses: dict[str, list[Place]] = {}
     faults: list[str] = []
     for path in sorted(package.rglob("*.py")):
         text = path.read_text(encoding="utf-8")
@@ -120,11 +120,11 @@ def places(package: Path = PACKAGE) -> dict[str, tuple[Place, ...]]:
             for source in _SOURCE.finditer(docstring):
                 try:
                     for item in dict.fromkeys(cited(source[1])):
-                        found.setdefault(item, []).append(Place(file, name, line))
+                        addresses.setdefault(item, []).append(Place(file, name, line))
                 except ValueError as error:
                     start = begins + docstring.count("\n", 0, source.start())
                     faults.append(f"{file}:{start}: {error}")
-    for item, homes in found.items():
+    for item, homes in addresses.items():
         if item.startswith(_ONE_HOME) and len(homes) > 1:
             faults.append(
                 f"{item} has {len(homes)} addresses, expected one: {', '.join(map(str, homes))}"
@@ -132,9 +132,9 @@ def places(package: Path = PACKAGE) -> dict[str, tuple[Place, ...]]:
     if faults:
         raise ValueError("\n".join(faults))
     for part, whole in PART_OF.items():
-        if whole in found:
-            found.setdefault(part, found[whole])
-    return {item: tuple(found[item]) for item in ITEMS if item in found}
+        if whole in addresses:
+            addresses.setdefault(part, addresses[whole])
+    return {item: tuple(addresses[item]) for item in ITEMS if item in addresses}
 
 
 def where(text: str) -> list[str]:
@@ -208,11 +208,11 @@ def cited(source: str) -> list[str]:
     >>> cited("ours; Murali et al. (2023), Fig. 6, prediction depth.")
     ['Murali Fig. 6', 'Murali prediction depth']
     """
-    found: list[str] = []
+    items: list[str] = []
     ours = source.startswith("ours")
     for segment in source.split(";"):
         if dynamics.AUTHORS in segment:
-            found += _cited_second(segment)
+            items += _cited_second(segment)
             continue
         if ours or _OTHER_WORK.search(segment):
             continue
@@ -229,10 +229,10 @@ def cited(source: str) -> list[str]:
             for label in _labels(citation[3]):
                 item = RESTATED.get(f"{kind} {label}", f"{kind} {label}")
                 if item in ITEMS:
-                    found.append(item)
+                    items.append(item)
                 elif item not in _SECTIONS:
                     raise ValueError(_unknown(item, item))
-    return found
+    return items
 
 
 def _cited_second(segment: str) -> list[str]:

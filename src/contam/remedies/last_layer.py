@@ -118,12 +118,12 @@ def balanced_rows(group: Int[Tensor, " n"]) -> Int[Tensor, " rows"]:
     """
     counts = torch.bincount(group)
     present = counts > 0
-    each = min(int(counts.max()), MOST_ROWS * len(group) // int(present.sum()))
+    per_group = min(int(counts.max()), MOST_ROWS * len(group) // int(present.sum()))
     rows = []
     for index in present.nonzero().flatten().tolist():
         members = (group == index).nonzero().flatten()
         # Evenly spaced, so that no member occurs much more often than another.
-        rows.append(members[torch.arange(each) * len(members) // each])
+        rows.append(members[torch.arange(per_group) * len(members) // per_group])
     return torch.cat(rows).sort().values
 
 

@@ -24,12 +24,12 @@ const layers = (() => {
 
   // The rates of the chosen layer by class, in the chart that was made for the last one.
   function follow(name) {
-    const found = rates?.values[name];
-    if (!found) return;
+    const byClass = rates?.values[name];
+    if (!byClass) return;
     const chart = charts[rates.anchor];
     const { x, y } = chart.layer[0].encoding;
     const labels = (x.field === "group" ? x : y).scale.domain;
-    chart.data.values = Object.entries(found).flatMap(([series, values]) =>
+    chart.data.values = Object.entries(byClass).flatMap(([series, values]) =>
       values.map((value, k) => ({ group: labels[k], series, y: value })).filter((bar) => bar.y !== null),
     );
     document.querySelector(".of-layer").textContent = name;
@@ -55,7 +55,7 @@ const layers = (() => {
     }
     depths.forEach(point);
     follow(names[layer ?? sizes.length - 1]);
-    for (const each of followers) each(layer);
+    for (const follower of followers) follower(layer);
   }
 
   for (const bar of bars) {
@@ -96,5 +96,5 @@ const layers = (() => {
       }),
     ]);
   if (bars.length) choose(null);
-  return { names, get chosen() { return chosen; }, follow: (each) => followers.push(each) };
+  return { names, get chosen() { return chosen; }, follow: (follower) => followers.push(follower) };
 })();

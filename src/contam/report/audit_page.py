@@ -57,10 +57,10 @@ def audit_page(record: AuditRecord) -> str:
     True
     """
     figures, table = _figures(record), record.neurons
-    examples, room = [], IMAGE_BYTES
+    examples, budget = [], IMAGE_BYTES
     for example in record.examples:
-        room -= len(example.picture) + len(example.heat or "")
-        if room < 0:
+        budget -= len(example.picture) + len(example.heat or "")
+        if budget < 0:
             break
         examples.append(example)
     return document(

@@ -166,7 +166,7 @@ def badge(step: Step) -> str:
         step: a question with its answer.
 
     >>> badge(Step(
-    ...     question="Does a refitted head recover OOD accuracy?", evidence="gain", found=None,
+    ...     question="Does a refitted head recover OOD accuracy?", evidence="gain", observed=None,
     ...     threshold=0.1, answer="not asked", leads_to="head", why="Not tested."))
     'Not tested'
     """
@@ -208,15 +208,3 @@ def evidence_table(evidence: CauseEvidence) -> EvidenceTable:
         [(on, part, values) for (on, part), values in rows.items()],
         any(part for _, part in rows),
     )
-
-
-def capitalized(text: str) -> str:
-    """Return the text with its first letter in upper case.
-
-    Args:
-        text: the text.
-
-    >>> capitalized("accuracy on ID data")
-    'Accuracy on ID data'
-    """
-    return text[:1].upper() + text[1:]

@@ -11,13 +11,13 @@ const contam = (() => {
   function widenLegends(spec, width) {
     for (const view of [spec, ...(spec.layer ?? [])]) {
       // A legend starts at the left edge of the plot, to the right of the names on the y axis.
-      const room = width - (view.encoding?.y?.type === "nominal" ? 190 : 50);
+      const available = width - (view.encoding?.y?.type === "nominal" ? 190 : 50);
       for (const { legend, scale } of Object.values(view.encoding ?? {})) {
         if (!legend || legend.type === "gradient") continue;
         const names = legend.values ?? scale.domain;
         const longest = Math.max(...names.map((name) => name.length));
         legend.labelLimit = Math.min(legend.labelLimit, width - 70);
-        legend.columns = Math.max(1, Math.min(names.length, Math.floor(room / (6.4 * longest + 46))));
+        legend.columns = Math.max(1, Math.min(names.length, Math.floor(available / (6.4 * longest + 46))));
       }
     }
   }

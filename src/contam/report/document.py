@@ -13,6 +13,7 @@ import altair
 import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from contam.experiment import capitalized
 from contam.report import theme, words
 
 
@@ -69,6 +70,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "capitalized": capitalized,
         "typeset": words.typeset,
         "prose": words.prose,
         "cell": words.cell,

@@ -222,7 +222,7 @@ def _widen_legends(spec: Any, width: float) -> None:
     for view in (spec, *spec.get("layer", ())):
         encodings = view.get("encoding", {})
         # A legend starts at the left edge of the plot, to the right of the names on the y axis.
-        room = width - (190 if encodings.get("y", {}).get("type") == "nominal" else 50)
+        available = width - (190 if encodings.get("y", {}).get("type") == "nominal" else 50)
         for encoding in encodings.values():
             legend = encoding.get("legend") if isinstance(encoding, dict) else None
             if not legend or legend.get("type") == "gradient":
@@ -230,7 +230,7 @@ def _widen_legends(spec: Any, width: float) -> None:
             names = legend.get("values") or encoding["scale"]["domain"]
             longest = max((len(str(name)) for name in names), default=1)
             legend["labelLimit"] = width - 70
-            legend["columns"] = max(1, min(len(names), int(room // (6.4 * longest + 46))))
+            legend["columns"] = max(1, min(len(names), int(available // (6.4 * longest + 46))))
 
 
 def _picture(panel: Panel, width: float) -> _Drawing:

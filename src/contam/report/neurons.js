@@ -95,7 +95,7 @@
     button.addEventListener("click", () => {
       sorted.order = next[head.getAttribute("aria-sort")];
       sorted.column = head.dataset.column;
-      for (const each of heads) each.setAttribute("aria-sort", each === head ? sorted.order : "none");
+      for (const other of heads) other.setAttribute("aria-sort", other === head ? sorted.order : "none");
       apply();
     });
     head.append(button);

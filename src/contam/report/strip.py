@@ -28,15 +28,15 @@ def strip(claim: Claim) -> Strip | None:
     Returns:
         The positions; None if the claim has no finite result or no range.
 
-    >>> strip(Claim("The shift costs accuracy", "ours", "OOD risk", found=0.5, low=0.0, high=1.0))
+    >>> strip(Claim("The shift costs accuracy", "ours", "risk", observed=0.5, low=0.0, high=1.0))
     Strip(band=(15.2, 116.8), whisker=None, dot=66.0)
     """
-    if claim.found is None or not math.isfinite(claim.found):
+    if claim.observed is None or not math.isfinite(claim.observed):
         return None
     if claim.low is None and claim.high is None:
         return None
     spread = claim.spread if claim.spread and math.isfinite(claim.spread) else 0.0
-    ends = [claim.found - spread, claim.found + spread]
+    ends = [claim.observed - spread, claim.observed + spread]
     ends += [end for end in (claim.low, claim.high) if end is not None]
     low, high = min(ends), max(ends)
     margin = 0.15 * (high - low) or max(abs(high), 1.0)
@@ -51,5 +51,5 @@ def strip(claim: Claim) -> Strip | None:
             WIDTH if claim.high is None else place(claim.high),
         ),
         whisker=(place(ends[0]), place(ends[1])) if spread else None,
-        dot=place(claim.found),
+        dot=place(claim.observed),
     )

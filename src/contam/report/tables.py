@@ -68,9 +68,9 @@ def claims_rows(claims: Sequence[Claim]) -> list[dict[str, Any]]:
     Args:
         claims: the claims.
 
-    >>> claims_rows([Claim("The shift costs accuracy", "Thm. 4.3", "OOD risk", found=0.85, n=2)])
+    >>> claims_rows([Claim("The shift costs accuracy", "Thm. 4.3", "OOD risk", observed=0.85, n=2)])
     [{'claim': 'The shift costs accuracy', 'source': 'Thm. 4.3', 'quantity': 'OOD risk', \
-'measured': '0.85', 'n': 2, 'expected': 'any', 'verdict': 'holds'}]
+'measured': '0.85', 'n': 2, 'expected': 'any (ours)', 'verdict': 'holds'}]
     """
     published = any(claim.published for claim in claims)
     return [
@@ -88,11 +88,11 @@ def measured(claim: Claim) -> str:
     Args:
         claim: the claim.
 
-    >>> measured(Claim("", "ours", "risk", found=0.84671, spread=0.012))
+    >>> measured(Claim("", "ours", "risk", observed=0.84671, spread=0.012))
     '0.847 ± 0.012'
     """
     spread = f" ± {number(claim.spread)}" if claim.spread is not None else ""
-    return number(claim.found) + spread
+    return number(claim.observed) + spread
 
 
 def latex_text(text: str) -> str:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from contam.experiment import Claim, Experiment, Stage
 from contam.run import UNFINISHED, Run, write_atomically
 
-NUMBER = ("quantity", "found", "spread", "n", "holds", "not_judged")
+NUMBER = ("quantity", "observed", "spread", "n", "holds", "not_judged")
 """What a sweep keeps of each claim's record."""
 
 

@@ -3,7 +3,13 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from contam.experiment import Claim, Experiment, Stage, number
+from contam.experiment import (
+    Experiment,
+    Stage,
+    capitalized,
+    no_claims,
+    number,
+)
 from contam.plots import Figure, Panel, bars, lines, matrix, scatter
 from contam.run import Run
 from contam.sweep.space import Space
@@ -32,14 +38,14 @@ def draw(run: Run) -> Sequence[Figure]:
         table[field] = table[field].map(_short)
     figures = []
     for quantity, rows in table.groupby("quantity", sort=False):
-        if rows["found"].isna().all():
+        if rows["observed"].isna().all():
             continue
         varied = [field for field in fields if rows[field].nunique() > 1] or fields[:1]
         panels = tuple(_panels(rows, varied, str(quantity), scattered=space.draws is not None))
-        columns = [*fields, "found", "low", "high", "n"]
+        columns = [*fields, "observed", "low", "high", "n"]
         figures.append(
             Figure(
-                _capitalized(str(quantity)),
+                capitalized(str(quantity)),
                 _about(rows, panels),
                 "ours",
                 panels,
@@ -57,13 +63,13 @@ def _panels(rows: Any, fields: list[str], quantity: str, *, scattered: bool) -> 
             if field in numeric:
                 marks = _plain(rows.assign(kind="run"))
                 yield scatter(
-                    marks, title=f"Over {field}", x=(field, field), y=("found", quantity),
+                    marks, title=f"Over {field}", x=(field, field), y=("observed", quantity),
                     series=("kind", ""), log="x" if _is_wide(rows[field]) else "",
                 )  # fmt: skip
             else:
                 yield bars(
-                    _plain(rows.groupby(field, as_index=False, sort=False)["found"].mean()),
-                    title=f"Mean over {field}", x=(field, field), y=("found", quantity),
+                    _plain(rows.groupby(field, as_index=False, sort=False)["observed"].mean()),
+                    title=f"Mean over {field}", x=(field, field), y=("observed", quantity),
                 )  # fmt: skip
         return
     # The field with the most values runs along the curves and along the maps' columns.
@@ -73,13 +79,13 @@ def _panels(rows: Any, fields: list[str], quantity: str, *, scattered: bool) -> 
     if curves["curve"].nunique() <= MAX_CURVES:
         if x in numeric:
             yield lines(
-                _plain(curves.sort_values(x)), title=f"Over {x}", x=(x, x), y=("found", quantity),
-                series=("curve", ""), log="x" if _is_wide(rows[x]) else "", points=True,
-                wide=bool(others),
+                _plain(curves.sort_values(x)), title=f"Over {x}", x=(x, x),
+                y=("observed", quantity), series=("curve", ""),
+                log="x" if _is_wide(rows[x]) else "", points=True, wide=bool(others),
             )  # fmt: skip
         else:
             yield bars(
-                _plain(curves), title=f"For each {x}", x=(x, x), y=("found", quantity),
+                _plain(curves), title=f"For each {x}", x=(x, x), y=("observed", quantity),
                 series=("curve", "") if others else None, wide=True,
             )  # fmt: skip
     if not others:
@@ -92,7 +98,7 @@ def _panels(rows: Any, fields: list[str], quantity: str, *, scattered: bool) -> 
             placed = cells.sort_values(order) if order else cells
             yield matrix(
                 _plain(placed), title=str(name) or f"Over {y} and {x}", x=(x, x), y=(y, y),
-                value=("found", quantity), limits=None,
+                value=("observed", quantity), limits=None,
             )  # fmt: skip
 
 
@@ -102,7 +108,7 @@ def _about(rows: Any, panels: Sequence[Panel]) -> str:
     text = f"Means over {seeds} seeds, for each config." if seeds > 1 else "One seed per config."
     if rows["low"].notna().any() and any("Line" in panel.description for panel in panels):
         text += " Bands: 95 % t intervals over seeds."
-    missing = rows.loc[rows["found"].isna(), "not_judged"].dropna()
+    missing = rows.loc[rows["observed"].isna(), "not_judged"].dropna()
     if len(missing):
         text += f" {len(missing)} of {len(rows)} configs have no number: {missing.iloc[0]}."
     return text if panels else text + " Too many fields to draw; the table has all numbers."
@@ -143,10 +149,6 @@ def _is_wide(column: Any) -> bool:
     return column.min() > 0 and column.max() >= RATIO * column.min()
 
 
-def _capitalized(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
 def summarize(run: Run) -> str:
     """How many runs the sweep has, what it varies, and which run has the extreme of each number."""
     space, runs = Space.model_validate(run.config), run.table("runs")
@@ -160,9 +162,9 @@ def summarize(run: Run) -> str:
     if failed:
         text += f"{failed} of them failed: {runs.loc[runs['error'] != '', 'error'].iloc[0]}. "
     ranges = [
-        f"{quantity} from {number(rows['found'].min())} to {number(rows['found'].max())}"
+        f"{quantity} from {number(rows['observed'].min())} to {number(rows['observed'].max())}"
         for quantity, rows in run.table("numbers").groupby("quantity", sort=False)
-        if rows["found"].notna().any()
+        if rows["observed"].notna().any()
     ]
     return text + (f"Means over seeds: {'; '.join(ranges[:3])}." if ranges else "")
 
@@ -174,10 +176,6 @@ def warn(run: Run) -> str:
     if failed.empty:
         return ""
     return f"{len(failed)} of {len(runs)} runs failed: {failed['error'].iloc[0]}"
-
-
-def _claims(_: Run) -> Sequence[Claim]:
-    return []
 
 
 def _compute(_: Any, run: Run) -> Iterator[Stage]:
@@ -192,7 +190,7 @@ SWEEP = Experiment(
     reproduces=(),
     presets={},
     compute=_compute,
-    claims=_claims,
+    claims=no_claims,
     draw=draw,
     summary=summarize,
     alert=warn,

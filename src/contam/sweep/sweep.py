@@ -79,7 +79,7 @@ def sweep(
                 warnings.warn(text, stacklevel=2)
                 said.add(text)
             if len(outcomes) >= len(done):
-                failed = sum(bool(each.error) for each in outcomes.values())
+                failed = sum(bool(outcome.error) for outcome in outcomes.values())
                 doing = f"{len(outcomes)} of {len(members)} runs" + f", {failed} failed" * (
                     failed > 0
                 )
@@ -131,9 +131,9 @@ def _write(
 
 def _with_interval(number: Any) -> dict[str, Any]:
     """A number with its t interval over seeds."""
-    found, spread, n = number["found"], number["spread"], number["n"]
+    mean, spread, n = number["observed"], number["spread"], number["n"]
     row = dict(number) | {"low": None, "high": None}
-    if found is not None and spread is not None and n > 1:
+    if mean is not None and spread is not None and n > 1:
         half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * spread / n**0.5
-        row |= {"low": found - half, "high": found + half}
+        row |= {"low": mean - half, "high": mean + half}
     return row

@@ -17,7 +17,7 @@ from torch.optim import SGD
 
 from contam.batch import Shift
 from contam.training.minibatches import MicroBatch, TrainingExamples
-from contam.training.optimize import Recipe, TrainingState, descend
+from contam.training.optimize import Recipe, TrainingState, optimize
 from contam.training.precision import PLAIN, ComputeConfig, full
 
 SMALLEST_PROBABILITY = 1e-20
@@ -182,7 +182,7 @@ def train_adversarially(
     steps = recipe.length(len(TrainingExamples(shift.train)))
 
     def loss(part: MicroBatch) -> dict[str, Tensor]:
-        # The global generator is seeded for this step by `descend`.
+        # The global generator is seeded for this step by `optimize`.
         x, y = part.batch.x, part.batch.y
         if augment is not None:
             x = augment(x)
@@ -202,7 +202,7 @@ def train_adversarially(
         logits = full(model((x + noise).flatten(0, 1)))
         return {"risk": F.cross_entropy(logits, y.repeat(recipe.noise_vectors))}
 
-    yield from descend(
+    yield from optimize(
         model, TrainingExamples(shift.train), loss, recipe,
         purpose="adversarial", seed=seed, report_every=report_every, resume=resume, compute=compute,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from contam.batch import Shift
 from contam.rng import seeded
 from contam.training.distributed import ProcessGroup
 from contam.training.minibatches import MicroBatch, TrainingExamples
-from contam.training.optimize import Recipe, TrainingState, descend
+from contam.training.optimize import Recipe, TrainingState, optimize
 from contam.training.precision import PLAIN, ComputeConfig, full
 
 Reading = Callable[[nn.Module, Tensor], tuple[Tensor, Sequence[Tensor]]]
@@ -193,7 +193,7 @@ def distill(
                 terms["blocks"] = weight * torch.stack(means).mean()
             return terms
 
-        yield from descend(
+        yield from optimize(
             student, examples, loss, recipe,
             purpose="distill", seed=seed, report_every=report_every, resume=resume, compute=compute,
         )  # fmt: skip

@@ -37,7 +37,7 @@ Loss = Callable[[MicroBatch], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is descended, by default with AdamW."""
+    """How a network is optimized, by default with AdamW."""
 
     step_size: float
     weight_decay: float
@@ -141,7 +141,7 @@ class TrainingState:
         return tensors
 
 
-def descend(
+def optimize(
     model: nn.Module,
     examples: TrainingExamples,
     loss: Loss,
@@ -195,7 +195,7 @@ def descend(
             parameters["lr"] = recipe.size(done, steps=steps)
         model.train()
         optimizer.zero_grad()
-        found: dict[str, float] = {}
+        sums: dict[str, float] = {}
         for micro_batch in micro_batches:
             with nullcontext() if micro_batch is micro_batches[-1] else group.no_sync(losses):
                 with (
@@ -204,11 +204,11 @@ def descend(
                 ):
                     terms = losses(_moved(micro_batch, compute, device))
                 for name, term in terms.items():
-                    found[name] = found.get(name, 0.0) + term.item() * micro_batch.weight
+                    sums[name] = sums.get(name, 0.0) + term.item() * micro_batch.weight
                 # Gradients are averaged over the processes and weighted by micro-batch size.
                 whole = torch.stack(tuple(terms.values())).sum()
                 (whole * (micro_batch.weight * group.size)).backward()
-        values = group.all_reduce(torch.tensor(list(found.values()), dtype=torch.float64)).tolist()
+        values = group.all_reduce(torch.tensor(list(sums.values()), dtype=torch.float64)).tolist()
         if not all(map(math.isfinite, values)):
             raise NotFiniteError(
                 f"the loss is not finite at step {done + 1}; choose a step size below "
@@ -218,7 +218,7 @@ def descend(
             nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         optimizer.step()
         done += 1
-        return dict(zip(found, values, strict=True))
+        return dict(zip(sums, values, strict=True))
 
     own = range(group.rank * compute.accumulate, (group.rank + 1) * compute.accumulate)
     micro_batches = examples.micro_batches(

@@ -76,3 +76,8 @@ def full(values: Tensor) -> Tensor:
     torch.float32
     """
     return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def available_device() -> torch.device:
+    """Return the device on which experiments train: a GPU where torch finds one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -14,7 +14,7 @@ from contam.models.observe import observe
 from contam.models.preserve import evaluating
 from contam.rng import generator_for
 from contam.training.minibatches import MicroBatch, TrainingExamples
-from contam.training.optimize import Recipe, TrainingState, descend
+from contam.training.optimize import Recipe, TrainingState, optimize
 from contam.training.precision import PLAIN, ComputeConfig, full
 from contam.training.schedule import warmup_cosine
 
@@ -187,12 +187,12 @@ def extracting(
     >>> [features.shape[0] for features in extracting(nn.Linear(2, 5), data, batch_size=2)]
     [2, 1]
     """
-    for seen in observe(encoder, data, layers=[], batch_size=batch_size):
-        features = seen.logits
-        if features.shape[:1] != seen.batch.y.shape or features.ndim != 2:
+    for observation in observe(encoder, data, layers=[], batch_size=batch_size):
+        features = observation.logits
+        if features.shape[:1] != observation.batch.y.shape or features.ndim != 2:
             raise ValueError(
                 f"an encoder returns (batch, width) features, not {tuple(features.shape)} for "
-                f"{len(seen.batch.y)} examples; pool or flatten its output"
+                f"{len(observation.batch.y)} examples; pool or flatten its output"
             )
         yield features.float().cpu()
 
@@ -417,7 +417,7 @@ def probe_images(
         steps=recipe.steps, warmup=recipe.warmup, cosine=recipe.cosine, clip=recipe.clip,
         per_domain=recipe.per_domain, kind=recipe.optimizer,
     )  # fmt: skip
-    for stage in descend(
+    for stage in optimize(
         head, TrainingExamples(shift.train), loss, settings,
         purpose="probe", seed=seed, report_every=report_every, resume=resume, compute=compute,
     ):  # fmt: skip
@@ -482,8 +482,8 @@ def _at_once(
             return loss
 
         optimizer.step(closure)  # pyright: ignore[reportArgumentType], a tensor will do
-        found = weight.detach() if basis is None else weight.detach() @ basis
-        yield found.float(), bias.detach().float()
+        original = weight.detach() if basis is None else weight.detach() @ basis
+        yield original.float(), bias.detach().float()
 
 
 def _discriminant(x: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:

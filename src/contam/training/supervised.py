@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from contam.batch import Shift
 from contam.training.minibatches import MicroBatch, TrainingExamples
-from contam.training.optimize import Recipe, TrainingState, descend
+from contam.training.optimize import Recipe, TrainingState, optimize
 from contam.training.precision import PLAIN, ComputeConfig, full
 
 
@@ -83,7 +83,7 @@ def fit(
         epochs=epochs, steps=steps, warmup=warmup, cosine=cosine, clip=clip,
         momentum=momentum, schedule_epochs=schedule_epochs, per_domain=per_domain,
     )  # fmt: skip
-    yield from descend(
+    yield from optimize(
         model, TrainingExamples(shift.train), risk, recipe,
         purpose="fit", seed=seed, report_every=report_every, resume=resume, compute=compute,
     )  # fmt: skip

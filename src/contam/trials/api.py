@@ -228,10 +228,10 @@ def _check(changes: Sequence[TrainingChange], **numbers: float) -> None:
 
 def _digest(model: nn.Module) -> str:
     """Hash the weights and their names."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, value in model.state_dict().items():
-        found.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        found.update(
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(
             value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
         )
-    return found.hexdigest()[:16]
+    return digest.hexdigest()[:16]

@@ -21,7 +21,7 @@ from contam.training.changed_loss import changed_risk
 from contam.training.changes import TrainingChange, balanced_recipe
 from contam.training.checkpointed import checkpointed
 from contam.training.minibatches import TrainingExamples
-from contam.training.optimize import Recipe, TrainingState, descend
+from contam.training.optimize import Recipe, TrainingState, optimize
 from contam.trials.data import TrialData
 from contam.trials.networks import InitialNetwork
 
@@ -123,15 +123,15 @@ def compute_arm(store: Run, arm: Arm, inputs: ArmInputs) -> Generator[Stage, Non
         title = f"{inputs.initial.name}, {arm.name}, seed {arm.seed}"
         network = FoundNetwork(title, model, inputs.data.transform)
         try:
-            found = inputs.audited(network, name=title)
+            audit = inputs.audited(network, name=title)
         except ValueError as error:
             rows = [{"arm": arm.name, "seed": arm.seed, "left_out": str(error)}]
             store.write(audited, rows)
             return
         folder = store.folder / "audits" / arm.part
-        found.save(folder)
-        found.report(folder / "audit.html")
-        store.write(audited, _ledger(arm, found.evidence))
+        audit.save(folder)
+        audit.report(folder / "audit.html")
+        store.write(audited, _ledger(arm, audit.evidence))
 
 
 def _train(
@@ -153,7 +153,7 @@ def _train(
         seed=arm.seed,
     )  # fmt: skip
     training = partial(
-        descend, learner, examples, loss, recipe, purpose="trial", seed=arm.seed,
+        optimize, learner, examples, loss, recipe, purpose="trial", seed=arm.seed,
         report_every=every,
     )  # fmt: skip
 

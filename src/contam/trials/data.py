@@ -48,10 +48,10 @@ class TrialData:
         """
         if len(self.train) != 1:
             raise ValueError("masks= are those of one training set, and there are several")
-        found = with_masks(InputSet(self.own.name, self.train[0]), self.own, given)
-        if found.masks is None:
-            raise ValueError(found.read_notes[-1] if found.read_notes else "masks= hold no mask")
-        return found.masks.contiguous()
+        masked = with_masks(InputSet(self.own.name, self.train[0]), self.own, given)
+        if masked.masks is None:
+            raise ValueError(masked.read_notes[-1] if masked.read_notes else "masks= hold no mask")
+        return masked.masks.contiguous()
 
     def digests(self) -> dict[str, str]:
         """Hash the inputs and labels of each set, in one pass that also decodes its files."""
@@ -107,10 +107,10 @@ def read_data(
 
 
 def _digest(domain: Domain) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for batch in domain.batches(64):
         for part in (batch.x, batch.y):
-            found.update(
+            digest.update(
                 part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
             )
-    return found.hexdigest()[:16]
+    return digest.hexdigest()[:16]

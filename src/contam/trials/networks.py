@@ -62,14 +62,16 @@ def initial_network(
     if isinstance(model, str) and (model.partition(":")[0] in WITH_HEAD or ":" not in model):
         return _of_library(model, weights, transform)
     name = model if isinstance(model, str) else getattr(model, "__name__", type(model).__name__)
-    found = imported(model) if isinstance(model, str) else model
-    if not callable(found):
-        raise ValueError(f"{name} is a {type(found).__name__}; expected a network or a function")
-    made = _made(found, name, 2, 0)
+    constructor = imported(model) if isinstance(model, str) else model
+    if not callable(constructor):
+        raise ValueError(
+            f"{name} is a {type(constructor).__name__}; expected a network or a function"
+        )
+    made = _made(constructor, name, 2, 0)
     own = made.transform if isinstance(made, Source) else find_network(made).transform
 
     def make(classes: int, seed: int) -> nn.Module:
-        made = _made(found, name, classes, seed)
+        made = _made(constructor, name, classes, seed)
         return _classifier(made, classes, seed) if isinstance(made, Source) else made
 
     return InitialNetwork(name, _filled(make, weights, name), transform or own)
@@ -95,17 +97,17 @@ def _classifier(source: Source, classes: int, seed: int) -> nn.Module:
         return Classifier(copy.deepcopy(source.encoder), classes, source.width)
 
 
-def _made(found: Any, name: str, classes: int, seed: int) -> nn.Module | Source:
+def _made(constructor: Any, name: str, classes: int, seed: int) -> nn.Module | Source:
     """Call a user's function or class, or copy a user's module."""
-    if isinstance(found, nn.Module):
-        return copy.deepcopy(found)
+    if isinstance(constructor, nn.Module):
+        return copy.deepcopy(constructor)
     try:
-        parameters = inspect.signature(found).parameters
+        parameters = inspect.signature(constructor).parameters
     except ValueError:
         parameters = {}
     given = {key: classes for key in ("classes", "num_classes") if key in parameters}
     with seeded(seed, f"trial/{name}"):
-        made = called(lambda: found(**given), name)
+        made = called(lambda: constructor(**given), name)
     if not isinstance(made, nn.Module | Source):
         raise ValueError(f"{name} returned a {type(made).__name__}; expected a torch.nn.Module")
     return made

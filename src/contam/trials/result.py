@@ -335,8 +335,8 @@ def _differences(
 
 def _over_examples(gained: Sequence[Tensor]) -> dict[str, float]:
     """The mean over sets of the mean gain, with its interval over the examples of each."""
-    found = mean_change(gained)
-    return {"difference": found.value, "low": found.low, "high": found.high}
+    estimate = mean_change(gained)
+    return {"difference": estimate.value, "low": estimate.low, "high": estimate.high}
 
 
 def _audited(
@@ -359,8 +359,8 @@ def _audited(
     summed = table.groupby(names, sort=False, as_index=False)["points"].sum()
     # A cause that a seed's ledger lacks counts as 0.
     summed["points"] /= summed["arm"].map(audited).astype(float)
-    found = _frame(verdicts, ["arm", "seed", "verdict"])
-    return summed, found, tuple(left_out)
+    outcomes = _frame(verdicts, ["arm", "seed", "verdict"])
+    return summed, outcomes, tuple(left_out)
 
 
 def _audit_rows(run: Run, arm: str, seed: int) -> list[dict[str, Any]]:

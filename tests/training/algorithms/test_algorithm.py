@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from support.domain_problems import domains_of_points, minibatches_of, point_network
+from support.domain_shifts import domains_of_points, minibatches_of, point_network
 from support.networks import assert_same_weights
 from torch import Tensor, nn
 

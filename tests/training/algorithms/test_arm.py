@@ -150,12 +150,12 @@ def test_with_a_context_of_zeros_it_is_erm():
     for _ in range(5):
         arm.step(domain_batches(6, 9))
         erm.step(domain_batches(6, 9))
-    found, expected = arm.network.state_dict(), plain.state_dict()
-    images, context = found["encoder.conv1.convolution.weight"].split([3, 1], dim=1)
+    state, expected = arm.network.state_dict(), plain.state_dict()
+    images, context = state["encoder.conv1.convolution.weight"].split([3, 1], dim=1)
     assert not context.any()
-    found["encoder.conv1.weight"] = images
+    state["encoder.conv1.weight"] = images
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(state[name], value, rtol=1e-9, atol=1e-12)
 
 
 def test_the_context_network_is_trained():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.domain_problems import assert_trains_as, point_algorithm
+from support.domain_shifts import assert_trains_as, point_algorithm
 from support.two_parameters import X, Y, assert_trained_as, made, mean, probabilities, risk_of
 
 from contam.training.algorithms.erm import ERM
@@ -17,14 +17,14 @@ def bottleneck(v):
 
 
 def invariance(v):
-    found = []
+    penalties = []
     for d in (0, 1):
         slopes = []
         for x, y in zip(X[d], Y[d], strict=True):
             p = probabilities(v, x)
             slopes.append((p[0] - (y == 0)) * v[0] * x + (p[1] - (y == 1)) * v[1] * x)
-        found.append(mean(slopes[::2]) * mean(slopes[1::2]))
-    return mean(found)
+        penalties.append(mean(slopes[::2]) * mean(slopes[1::2]))
+    return mean(penalties)
 
 
 def test_the_variance_is_half_the_mean_squared_difference_of_pairs():

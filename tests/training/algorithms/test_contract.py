@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load, save
-from support.domain_problems import domains_of_points, minibatches_of, point_network
+from support.domain_shifts import domains_of_points, minibatches_of, point_network
 from support.generators import last
 from support.networks import assert_same_weights
 from torch import nn

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.domain_problems import assert_trains_as, point_algorithm
+from support.domain_shifts import assert_trains_as, point_algorithm
 from support.two_parameters import X, assert_trained_as, made, mean, risk_of
 
 from contam.training.algorithms.coral import CORAL, moment_distance

@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from support.domain_problems import assert_trains_as, point_algorithm
+from support.domain_shifts import assert_trains_as, point_algorithm
 from support.two_parameters import (
     X,
     Y,

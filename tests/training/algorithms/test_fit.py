@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from support.domain_problems import domains_of_points, point_network
+from support.domain_shifts import domains_of_points, point_network
 from support.generators import last
 from support.networks import assert_same_weights
 from torch.optim.lr_scheduler import LambdaLR
@@ -57,13 +57,13 @@ def test_every_algorithm_learns_from_the_same_minibatches():
     shift = domains_of_points()
     domains = tuple(Recorded(domain.name, domain.data) for domain in shift.train)
     recorded = Shift("recorded", shift.classes, domains, domains[0], ())
-    seen = []
+    minibatches = []
     for kind in (ERM, IRM):
         drawn: list[torch.Tensor] = []
         algorithm = kind(point_network(), domains=2, classes=2, seed=0)
         last(fit_algorithm(algorithm, recorded, steps=3, seed=0, report_every=3))
-        seen.append(drawn)
-    assert len(seen[0]) == len(seen[1]) and all(map(torch.equal, *seen))
+        minibatches.append(drawn)
+    assert len(minibatches[0]) == len(minibatches[1]) and all(map(torch.equal, *minibatches))
 
 
 def test_a_constant_step_size_follows_a_schedule_that_ended():

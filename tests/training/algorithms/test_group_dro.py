@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from support.domain_problems import assert_trains_as, point_algorithm
+from support.domain_shifts import assert_trains_as, point_algorithm
 from support.two_parameters import assert_trained_as, made, risk_of
 
 from contam.training.algorithms.erm import ERM

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from support.domain_problems import (
+from support.domain_shifts import (
     domains_of_points,
     minibatches_of,
     point_algorithm,
@@ -43,8 +43,8 @@ def test_the_loss_is_the_cross_entropy_with_mixed_targets(share):
     x, y, y_other = mixture(one, other, share)
     logits = x[:, :2]
     soft = share * F.one_hot(y, 2) + (1 - share) * F.one_hot(y_other, 2)
-    found = share * F.cross_entropy(logits, y) + (1 - share) * F.cross_entropy(logits, y_other)
-    torch.testing.assert_close(found, F.cross_entropy(logits, soft))
+    loss = share * F.cross_entropy(logits, y) + (1 - share) * F.cross_entropy(logits, y_other)
+    torch.testing.assert_close(loss, F.cross_entropy(logits, soft))
     torch.testing.assert_close(x, other.x + share * (one.x - other.x))
 
 

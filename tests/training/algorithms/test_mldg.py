@@ -21,10 +21,10 @@ def test_the_gradient_by_hand():
         own = risk_gradient(w, train)
         moved = w - 0.1 * own.sign()
         expected.append((own + 0.3 * risk_gradient(moved, test)) / 2)
-    found = gradient_of_step(mldg.network)
-    assert any(torch.allclose(found, gradient, rtol=1e-5, atol=0) for gradient in expected)
+    measured = gradient_of_step(mldg.network)
+    assert any(torch.allclose(measured, gradient, rtol=1e-5, atol=0) for gradient in expected)
     # The first step of Adam follows the sign of this gradient, from the original weights.
-    torch.testing.assert_close(value_of(mldg.network), w - 0.1 * found.sign())
+    torch.testing.assert_close(value_of(mldg.network), w - 0.1 * measured.sign())
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
@@ -93,8 +93,10 @@ def test_without_meta_test_it_trains_as_erm_on_equal_domains():
     for _ in range(5):
         mldg.step(batches)
         erm.step(batches)
-    for found, expected in zip(mldg.network.parameters(), erm.network.parameters(), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    for parameter, expected in zip(
+        mldg.network.parameters(), erm.network.parameters(), strict=True
+    ):
+        torch.testing.assert_close(parameter, expected, rtol=1e-5, atol=1e-6)
 
 
 def mldg_of(domains: int, **settings: float) -> MLDG:

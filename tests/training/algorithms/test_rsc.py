@@ -30,10 +30,10 @@ def test_by_hand():
     x, y = torch.tensor([[3.0, 0.0], [0.1, 5.0]]), torch.tensor([0, 0])
     settings = RSCSettings(muted_features=0.5, muted_examples=0.5)
     algorithm = RSC(network, domains=1, classes=2, settings=settings, seed=0)
-    found = algorithm.losses([Batch(x, y, y)])["risk"]
+    loss = algorithm.losses([Batch(x, y, y)])["risk"]
     # The largest weight of class 0 is that of feature 1; without it, example 1 is at chance.
     logits = torch.tensor([[0.0, 0.0], [5.2, 5.0]])
-    torch.testing.assert_close(found, F.cross_entropy(logits, y))
+    torch.testing.assert_close(loss, F.cross_entropy(logits, y))
 
 
 def test_steps_by_hand():

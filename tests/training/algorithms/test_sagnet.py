@@ -46,9 +46,9 @@ def style(maps):
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_the_style_of_a_mixture(share):
     mixed = mix_styles(MAPS, torch.full((4,), share), OTHERS)
-    for found, own in zip(style(mixed), style(MAPS), strict=True):
+    for result, own in zip(style(mixed), style(MAPS), strict=True):
         expected = share * own + (1 - share) * own[OTHERS]
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
     # The content, which is the pattern up to a mean and a scale, stays.
     for image, before in zip(mixed.flatten(0, 1), MAPS.flatten(0, 1), strict=True):
         assert torch.corrcoef(torch.stack([image.flatten(), before.flatten()]))[0, 1] > 1 - 1e-6
@@ -62,8 +62,8 @@ def test_its_own_style_changes_nothing():
 def test_swapped_contents_keep_the_style_and_get_no_gradient():
     maps = MAPS.clone().requires_grad_()
     swapped = swap_contents(maps, OTHERS)
-    for found, own in zip(style(swapped), style(MAPS), strict=True):
-        torch.testing.assert_close(found, own, rtol=1e-4, atol=1e-4)
+    for result, own in zip(style(swapped), style(MAPS), strict=True):
+        torch.testing.assert_close(result, own, rtol=1e-4, atol=1e-4)
     # The gradient of a map is that of its mean and variance, so linear in its own values.
     (gradient,) = torch.autograd.grad((swapped * torch.randn_like(swapped)).sum(), maps)
     values, slopes = (t.detach().flatten(2)[0, 0] for t in (maps, gradient))
@@ -213,8 +213,8 @@ def test_without_the_adversary_the_content_network_learns_as_by_erm(styles_of):
         optimizer.zero_grad()
         F.cross_entropy(plain(batch.x), batch.y).backward()
         optimizer.step()
-    for found, expected in zip(network.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    for parameter, expected in zip(network.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(parameter, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_the_adversary_trains_the_maps_and_the_style_loss_the_style_network():

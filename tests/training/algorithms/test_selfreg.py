@@ -30,8 +30,8 @@ def test_by_hand():
     one, other = torch.tensor([1, 2, 0]), torch.tensor([2, 0, 1])
     # To one: (0, 2), (2, 6), (6, 0). Mixtures at 1/4: 5, 1.5, 1.5.
     near, mixed = (4 + 16 + 36) / 3, (25 + 0.25 + 20.25) / 3
-    found = dissimilarity(values, values, one, other, 0.25)
-    assert found.item() == pytest.approx(0.25 * near + 0.75 * mixed)
+    loss = dissimilarity(values, values, one, other, 0.25)
+    assert loss.item() == pytest.approx(0.25 * near + 0.75 * mixed)
 
 
 def test_the_dissimilarity_against_loops_over_examples():
@@ -73,10 +73,10 @@ def test_steps_by_hand():
     def others():
         """For each example, the one at its place in a random order of their class."""
         draws = torch.rand(6, dtype=torch.float64)
-        found = np.empty(6, dtype=int)
+        order = np.empty(6, dtype=int)
         for label in (0, 1):
-            found[y == label] = sorted(np.flatnonzero(y == label), key=lambda i: float(draws[i]))
-        return found
+            order[y == label] = sorted(np.flatnonzero(y == label), key=lambda i: float(draws[i]))
+        return order
 
     def loss(here):
         share = float(torch.distributions.Beta(0.5, 0.5).sample())
@@ -99,13 +99,13 @@ def test_steps_by_hand():
 
 def test_a_shuffle_is_a_random_permutation_within_classes():
     y = torch.tensor([2, 0, 1, 0, 2, 0, 1])
-    seen = set()
+    orders = set()
     for _ in range(200):
         order = same_class_shuffle(y)
         assert torch.equal(order.sort().values, torch.arange(7))
         assert torch.equal(y[order], y)
-        seen.add(tuple(order.tolist()))
-    assert len(seen) == 6 * 2 * 2
+        orders.add(tuple(order.tolist()))
+    assert len(orders) == 6 * 2 * 2
 
 
 def test_the_projection_is_trained():
@@ -134,8 +134,8 @@ def test_among_equal_examples_and_without_a_projection_it_is_erm():
         losses = algorithm.step(batches)
         erm.step(batches)
         assert losses["logits"] + losses["features"] == pytest.approx(0, abs=1e-20)
-    for found, expected in zip(network.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    for parameter, expected in zip(network.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(parameter, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_the_terms_are_scaled_by_the_risk_and_at_most_by_one():
@@ -151,10 +151,10 @@ def test_the_terms_are_scaled_by_the_risk_and_at_most_by_one():
             single = [batches[0]._replace(y=y)]
             risk = F.cross_entropy(algorithm.network(single[0].x), y)
             torch.manual_seed(1)
-            found = algorithm.losses(single)["features"]
+            term = algorithm.losses(single)["features"]
             torch.manual_seed(1)
             share = float(torch.distributions.Beta(0.5, 0.5).sample())
             one, other = same_class_shuffle(y), same_class_shuffle(y)
             z = algorithm.network.encoder(single[0].x)
             unscaled = 0.3 * dissimilarity(z, algorithm.projection(z), one, other, share)
-            torch.testing.assert_close(found, unscaled * (risk if scale is None else scale))
+            torch.testing.assert_close(term, unscaled * (risk if scale is None else scale))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.domain_problems import assert_trains_as, point_algorithm
+from support.domain_shifts import assert_trains_as, point_algorithm
 from support.two_parameters import assert_trained_as, made, mean, risk_of
 
 from contam.training.algorithms.erm import ERM
@@ -11,8 +11,8 @@ from contam.training.algorithms.vrex import VREx, risk_variance
 
 def test_the_variance_by_hand():
     """The mean is 3, and the squared deviations are 4, 1 and 9."""
-    found = risk_variance(torch.tensor([1.0, 2.0, 6.0]))
-    assert found.item() == pytest.approx((4 + 1 + 9) / 3)
+    variance = risk_variance(torch.tensor([1.0, 2.0, 6.0]))
+    assert variance.item() == pytest.approx((4 + 1 + 9) / 3)
 
 
 def test_the_variance_is_half_the_mean_squared_difference_of_all_pairs():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from support.domain_problems import (
+from support.domain_shifts import (
     assert_trains_as,
     domains_of_points,
     minibatches_of,
@@ -73,5 +73,5 @@ def test_the_loss_of_large_dropout_averages_over_masks_of_two_features():
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
         many = [batch._replace(x=batch.x.repeat(3000, 1), y=batch.y.repeat(3000))]
-        found = algorithm.losses(many)["risk"]
-    assert found.item() == pytest.approx(expected.item(), abs=0.03)
+        loss = algorithm.losses(many)["risk"]
+    assert loss.item() == pytest.approx(expected.item(), abs=0.03)

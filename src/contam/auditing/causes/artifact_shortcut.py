@@ -169,10 +169,10 @@ class SizeShortcut(Shortcut):
         own = comparison.id_images
         assert own is not None
         name = comparison.inputs.id.name
-        found = {of: comparison.masks(of) for of in (name, comparison.name)}
-        if min(plausible for _, plausible in found.values()) < PLAUSIBLE:
+        masks = {of: comparison.masks(of) for of in (name, comparison.name)}
+        if min(plausible for _, plausible in masks.values()) < PLAUSIBLE:
             return self.not_tested("no object stands out in most images; give masks= of both sets")
-        sizes = {of: mask.mean((1, 2, 3)).clamp(min=1e-3) for of, (mask, _) in found.items()}
+        sizes = {of: mask.mean((1, 2, 3)).clamp(min=1e-3) for of, (mask, _) in masks.items()}
         if not class_signal(sizes[name].log()[:, None], own.y).beyond_chance:
             return CauseTest(
                 self.step(None, "no", "The size of the object is not correlated with the class in "
@@ -180,7 +180,7 @@ class SizeShortcut(Shortcut):
             )  # fmt: skip
 
         def exchanged(x: Tensor, of: str, rows: Tensor, like: Tensor) -> Tensor:
-            mask = found[of][0][rows]
+            mask = masks[of][0][rows]
             factor = (sizes[name][like] / sizes[of][rows]).sqrt()
             factor = factor.clamp(1 / LARGEST_ZOOM, LARGEST_ZOOM)
             at = _middle(mask)

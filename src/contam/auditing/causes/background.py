@@ -67,9 +67,9 @@ def interchange(comparison: Comparison, base: Sequence[Treatment]) -> Interchang
     key = tuple(treatment.what for treatment in base)
     if key not in comparison.interchanges:
         comparison.interchanges[key] = _interchange(comparison, base)
-    found = comparison.interchanges[key]
-    assert isinstance(found, Interchange)
-    return found
+    result = comparison.interchanges[key]
+    assert isinstance(result, Interchange)
+    return result
 
 
 class NoInterchangeError(Exception):
@@ -169,11 +169,11 @@ def _share(correct: Bool[Tensor, " n"]) -> float:
     return float(correct.double().mean())
 
 
-def numbers_of(comparison: Comparison, found: Interchange) -> tuple[Number, ...]:
+def numbers_of(comparison: Comparison, result: Interchange) -> tuple[Number, ...]:
     """Return the accuracy of each arm of the interchange."""
     return tuple(
         Number(what="accuracy", on=comparison.name, part=arm, value=share_correct(values).accuracy)
-        for arm, values in found.correct.items()
+        for arm, values in result.correct.items()
     )
 
 
@@ -184,10 +184,10 @@ METHOD = (
 )
 
 
-def _method(found: Interchange) -> str:
+def _method(result: Interchange) -> str:
     how = (
         "cut out along their masks"
-        if found.masked
+        if result.masked
         else ("without masks of both sets, a disc in the center of the image stands for the object")
     )
     return METHOD.format(how=how)
@@ -211,32 +211,33 @@ class NewBackgrounds(Cause):
     meaning = "The objects are recognized, but not in front of these backgrounds."
 
     def test(self, comparison: Comparison, base: Sequence[Treatment]) -> CauseTest:
-        found = interchange(comparison, base)
-        if found.reason:
-            return self.not_tested(found.reason)
+        interchanged = interchange(comparison, base)
+        if interchanged.reason:
+            return self.not_tested(interchanged.reason)
         treatment = Treatment(
-            self.name, "OOD objects on ID backgrounds", 2, found.treatments[False].images,
+            self.name, "OOD objects on ID backgrounds", 2, interchanged.treatments[False].images,
             fix="train on images with more varied backgrounds",
         )  # fmt: skip
 
         def answers(rows: Tensor) -> tuple[Tensor, Tensor]:
-            under = [*base, found.treatments[False]]
+            under = [*base, interchanged.treatments[False]]
             return comparison.correct(base, rows), comparison.correct(under, rows)
 
         test = self.judged_twice(
-            comparison, treatment, answers, method=_method(found),
-            numbers=numbers_of(comparison, found),
+            comparison, treatment, answers, method=_method(interchanged),
+            numbers=numbers_of(comparison, interchanged),
         )  # fmt: skip
-        cost = found.lost(REFERENCE[1], REFERENCE[2]) / max(comparison.loss.value, 1e-9)
+        lost = interchanged.lost(REFERENCE[1], REFERENCE[2])
+        cost = lost / max(comparison.loss.value, 1e-9)
         why = (
-            f"{test.step.why} ID objects lose {100 * found.lost(REFERENCE[1], REFERENCE[2]):.1f} "
+            f"{test.step.why} ID objects lose {100 * lost:.1f} "
             "points on the OOD backgrounds, beyond other ID backgrounds."
         )
         answer: Answer = test.step.answer
         if answer == "yes" and cost < COST:
             answer = "no"
             why += " Backgrounds that cause the loss would cost ID objects as much."
-        step = self.step(test.step.found, answer, why)
+        step = self.step(test.step.observed, answer, why)
         return CauseTest(
             step, test.evidence, treatment if answer == "yes" else None, what=test.what,
             fix=test.fix,
@@ -264,19 +265,20 @@ class BackgroundShortcut(Cause):
     """Smallest fall of the ID accuracy on backgrounds of other classes, as a share."""
 
     def test(self, comparison: Comparison, base: Sequence[Treatment]) -> CauseTest:
-        found = interchange(comparison, base)
-        if found.reason:
-            return self.not_tested(found.reason)
-        fall = found.lost(REFERENCE[0], REFERENCE[1])
+        interchanged = interchange(comparison, base)
+        if interchanged.reason:
+            return self.not_tested(interchanged.reason)
+        fall = interchanged.lost(REFERENCE[0], REFERENCE[1])
         treatment = Treatment(
             self.name, "OOD objects on ID backgrounds of their own class", 2,
-            found.treatments[True].images,
+            interchanged.treatments[True].images,
             fix="train on images whose background does not predict the class",
         )  # fmt: skip
 
         def arms(rows: Tensor) -> TreatmentResult:
             other, own = (
-                comparison.correct([*base, found.treatments[same]], rows) for same in (False, True)
+                comparison.correct([*base, interchanged.treatments[same]], rows)
+                for same in (False, True)
             )
             return TreatmentResult(comparison.name, treatment, other, own)
 
@@ -300,7 +302,7 @@ class BackgroundShortcut(Cause):
             + (", which does not account for the loss." if relies and answer == "no" else ".")
         )
         evidence = CauseEvidence(
-            cause=self.name, title=self.question, method=_method(found), effect=gain,
+            cause=self.name, title=self.question, method=_method(interchanged), effect=gain,
             measured="gain of OOD objects on backgrounds of their own class", n=len(result.before),
             numbers=(
                 Number(what="fall of the ID accuracy on backgrounds of other classes",

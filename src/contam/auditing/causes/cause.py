@@ -95,11 +95,11 @@ class Cause(ABC):
         """
 
     def step(
-        self, found: Interval | None, answer: Answer, why: str, *, threshold: float | None = None
+        self, observed: Interval | None, answer: Answer, why: str, *, threshold: float | None = None
     ) -> Step:
         """Return the answer as a step with this cause's words."""
         return Step(
-            question=self.question, evidence=self.measured, found=found, answer=answer,
+            question=self.question, evidence=self.measured, observed=observed, answer=answer,
             threshold=self.threshold if threshold is None else threshold, leads_to=self.name,
             why=why,
         )  # fmt: skip

@@ -109,7 +109,7 @@ class Corruption(Cause):
         area, plausible = comparison.masks(comparison.name)
         if plausible < PLAUSIBLE or self._objects_changed(comparison, treated):
             return test
-        share = test.step.found
+        share = test.step.observed
         if interchange(comparison, base).reason and share is not None and share.value > MOST:
             # The objects can't be cut out, so nothing tells them from their backgrounds.
             return test
@@ -135,7 +135,7 @@ class Corruption(Cause):
             f"{test.step.why[:-1]}; but it gives as much back ({100 * around:+.1f} points) where "
             "the object is left as it is, so the backgrounds matter and not the image quality."
         )
-        return CauseTest(self.step(test.step.found, "no", why), evidence)
+        return CauseTest(self.step(test.step.observed, "no", why), evidence)
 
     @staticmethod
     def _objects_changed(comparison: Comparison, treated: Tensor) -> bool:

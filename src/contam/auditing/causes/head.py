@@ -140,7 +140,7 @@ def head_on_id(cause: Head, passes: Passes) -> Step | None:
     large = gain.value > cause.threshold_id * (1 - chance)
     return Step(
         question="Does a fresh linear head do better on the ID data?",
-        evidence="gain in ID accuracy", found=gain, threshold=cause.threshold_id * (1 - chance),
+        evidence="gain in ID accuracy", observed=gain, threshold=cause.threshold_id * (1 - chance),
         answer="yes" if large and p_value < 0.01 else "no", leads_to=cause.name,
         why=f"On {name} a fresh linear head, judged on images that it was not fitted to, reaches "
         f"{100 * fresh.double().mean():.1f} % accuracy and the network's own head "

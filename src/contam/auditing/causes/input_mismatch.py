@@ -68,9 +68,9 @@ class InputMismatch(Cause):
             None where the network solves the ID data, where a fresh head on features of the images
             as they are does as well, or where they are no images.
         """
-        found = above_chance(scores.overall.accuracy, chance_accuracy(scores))
+        solved = above_chance(scores.overall.accuracy, chance_accuracy(scores))
         same = Comparison(passes, (scores, scores))
-        if found.value > SOLVED or same.id_images is None:
+        if solved.value > SOLVED or same.id_images is None:
             return None
         try:
             best = self._best(same, ())
@@ -88,8 +88,8 @@ class InputMismatch(Cause):
                 return None  # The features of the images as they are hold as much.
         step = Step(
             question="Do the ID images reach the network in another form than it was trained on?",
-            evidence="gain in ID accuracy", found=result.gain, answer="yes", threshold=LEAST_GAIN,
-            leads_to=self.name, why=f"{result.sentence}.",
+            evidence="gain in ID accuracy", observed=result.gain, answer="yes",
+            threshold=LEAST_GAIN, leads_to=self.name, why=f"{result.sentence}.",
         )  # fmt: skip
         return CauseTest(
             step, result.evidence(self, METHOD), best, what=best.what, fix=best.fix

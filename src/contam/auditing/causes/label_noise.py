@@ -113,8 +113,8 @@ def domain_auc_interval(own: Tensor, other: Tensor, *, seed: int = 0) -> Interva
     """
     origin, margin = _domain_margins(own, other, seed)
     new = torch.from_numpy(origin == 1)
-    found = group_auc(torch.from_numpy(margin), new, new)
-    return Interval(value=found.value, low=found.low, high=found.high)
+    auc = group_auc(torch.from_numpy(margin), new, new)
+    return Interval(value=auc.value, low=auc.low, high=auc.high)
 
 
 class ImageShift(NamedTuple):
@@ -245,26 +245,26 @@ class LabelNoise(Cause):
     """Area below which wrong answers count as as confident as right ones."""
 
     def test(self, comparison: Comparison, base: Sequence[Treatment]) -> CauseTest:
-        found = alike(comparison)
-        if isinstance(found, str):
-            return self.not_tested(found)
-        as_confident = found.domains < ALIKE and found.confidence < self.threshold
+        scores = alike(comparison)
+        if isinstance(scores, str):
+            return self.not_tested(scores)
+        as_confident = scores.domains < ALIKE and scores.confidence < self.threshold
         positive = as_confident or (
-            found.domains < SAME
-            and 1 - SAME < found.lower < SAME
-            and found.confidence < found.id_confidence - LESS
+            scores.domains < SAME
+            and 1 - SAME < scores.lower < SAME
+            and scores.confidence < scores.id_confidence - LESS
         )
         why = (
             f"A linear classifier tells the images of {comparison.name} from ID images with an "
-            f"area under the ROC curve of {found.domains:.2f} (0.5: not at all), and right answers "
-            f"are more confident than wrong ones with {found.confidence:.2f} (on ID images with "
-            f"{found.id_confidence:.2f}): "
+            f"area under the ROC curve of {scores.domains:.2f} (0.5: not at all), and right "
+            f"answers are more confident than wrong ones with {scores.confidence:.2f} (on ID "
+            f"images with {scores.id_confidence:.2f}): "
             + ("the labels are wrong where the network is confident." if positive else
                "this does not show wrong labels.")
         )  # fmt: skip
         return CauseTest(
-            self.step(Interval(value=found.confidence), "yes" if positive else "no", why),
-            _evidence(self, comparison, found),
+            self.step(Interval(value=scores.confidence), "yes" if positive else "no", why),
+            _evidence(self, comparison, scores),
             imitated=comparison.loss if positive else None,
             what="labels that contradict the images",
             fix="check the labels of the OOD examples with the largest loss",
@@ -294,33 +294,35 @@ class SeenInTraining(Cause):
 
     def test(self, comparison: Comparison, base: Sequence[Treatment]) -> CauseTest:
         accuracy = comparison.scores[0].overall.accuracy
-        found = alike(comparison)
-        if isinstance(found, str):
-            return self.not_tested(found)
+        scores = alike(comparison)
+        if isinstance(scores, str):
+            return self.not_tested(scores)
         images = image_shift(comparison)
         memorized = accuracy.value >= self.threshold
-        positive = memorized and images.alike and max(found.confidence, found.lower) >= self.unsure
+        positive = (
+            memorized and images.alike and max(scores.confidence, scores.lower) >= self.unsure
+        )
         why = (
             f"The ID accuracy is {100 * accuracy.value:.1f} %. A linear classifier of "
             f"{images.encoder} tells the two sets apart with an area under the ROC curve of "
             f"{images.domains:.2f}, and one of the classes loses {100 * images.links:.1f} points "
             f"on {comparison.name}. The network is more confident on ID than on OOD images with "
-            f"{found.lower:.2f} (0.5: not at all): "
+            f"{scores.lower:.2f} (0.5: not at all): "
             + ("the network knows the ID images, and there is no shift." if positive else
                "this does not show that the ID set was seen in training.")
         )  # fmt: skip
         return CauseTest(
             self.step(accuracy, "yes" if positive else "no", why),
-            _evidence(self, comparison, replace(found, domains=images.domains)),
+            _evidence(self, comparison, replace(scores, domains=images.domains)),
             imitated=comparison.loss if positive else None, what="ID images that the network knows",
             fix="measure the ID accuracy on images that were not used in training",
         )  # fmt: skip
 
 
-def _evidence(cause: Cause, comparison: Comparison, found: Alike) -> CauseEvidence:
+def _evidence(cause: Cause, comparison: Comparison, scores: Alike) -> CauseEvidence:
     values = (
-        ("domain classifier, area under the ROC curve", found.domains),
-        ("confidence on right against wrong answers, area under the ROC curve", found.confidence),
+        ("domain classifier, area under the ROC curve", scores.domains),
+        ("confidence on right against wrong answers, area under the ROC curve", scores.confidence),
     )
     return CauseEvidence(
         cause=cause.name, title=cause.question,

@@ -64,18 +64,18 @@ class MetadataShortcut(Cause):
         columns = [name for name in own if name in other]
         if not columns:
             return self.not_tested("the two sets have no metadata column in common")
-        found = [
+        results = [
             result for name in columns
             if (result := column_result(comparison, name, own[name], other[name])) is not None
         ]  # fmt: skip
-        if not found:
+        if not results:
             return CauseTest(
                 self.step(
                     None, "no", "No metadata column is correlated with the class in the ID data, "
                     f"or too few examples of {comparison.name} disagree with one.",
                 )
             )  # fmt: skip
-        best = max(found, key=lambda result: result.lost.value)
+        best = max(results, key=lambda result: result.lost.value)
         sure = best.p_value < SIGNIFICANCE and above_zero(best.lost)
         share, answer = self.share_of_loss(comparison, best.lost, sure=sure, unsure="no")
         agree, differ = best.accuracy
@@ -95,7 +95,7 @@ class MetadataShortcut(Cause):
             n=len(comparison.ood.y),
             numbers=tuple(
                 Number(what=what, on=comparison.name, part=result.name, value=Interval(value=value))
-                for result in found
+                for result in results
                 for what, value in (
                     ("ID examples of the suggested class", result.agreement[0]),
                     ("OOD examples of the suggested class", result.agreement[1]),

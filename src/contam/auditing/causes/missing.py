@@ -70,8 +70,8 @@ class MissingInformation(Cause):
         shares: dict[str, Interval] = {}
         for encoder, attribute in ((OWN, "head"), (inputs.reference_name or "reference encoder",
                                                    "reference")):  # fmt: skip
-            found = {name: getattr(passes.sets[name], attribute) for name in names}
-            known = {n: (x, passes.sets[n].y) for n, x in found.items() if x is not None}
+            columns = {name: getattr(passes.sets[name], attribute) for name in names}
+            known = {n: (x, passes.sets[n].y) for n, x in columns.items() if x is not None}
             if len(known) < 2:
                 continue
             if probe_recipe(

@@ -152,11 +152,11 @@ class ColorShortcut(Shortcut):
             return self.not_tested("the images have no colors")
         # Where no object stands out, the color of the whole image is changed.
         names = comparison.inputs.id.name, comparison.name
-        found = {name: comparison.masks(name) for name in names}
-        usable = all(plausible >= PLAUSIBLE for _, plausible in found.values())
+        given = {name: comparison.masks(name) for name in names}
+        usable = all(plausible >= PLAUSIBLE for _, plausible in given.values())
 
         def exchanged(x: Tensor, of: str, rows: Tensor, like: Tensor) -> Tensor:
-            masks = (found[of][0][rows], found[names[0]][0][like]) if usable else (None, None)
+            masks = (given[of][0][rows], given[names[0]][0][like]) if usable else (None, None)
             return colored(x, own.x[like], *masks)
 
         return exchanged
@@ -223,5 +223,5 @@ def class_signal(values: Float[Tensor, "n numbers"], y: Int[Tensor, " n"]) -> Cl
     predicted = one_hot(y)[nearest].sum(1).argmax(1)
     chance = float(torch.bincount(y).max()) / len(y)
     right = int((predicted == y).sum())
-    found = binomtest(right, len(y), min(chance, 0.999), alternative="greater")
-    return ClassSignal(right / len(y) - chance, float(found.pvalue))
+    test = binomtest(right, len(y), min(chance, 0.999), alternative="greater")
+    return ClassSignal(right / len(y) - chance, float(test.pvalue))

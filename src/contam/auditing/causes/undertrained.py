@@ -60,16 +60,16 @@ class Undertrained(Cause):
         own, name = scores.overall.accuracy, passes.inputs.id.name
         fresh = None if passes.fresh_correct is None else share_correct(passes.fresh_correct[name])
         accuracy = own if fresh is None or own.value > fresh.accuracy.value else fresh.accuracy
-        found = above_chance(accuracy, chance_accuracy(scores))
-        low = compare(found, self.threshold, below="yes")
+        solved = above_chance(accuracy, chance_accuracy(scores))
+        low = compare(solved, self.threshold, below="yes")
         why = (
             f"On {name} a linear head reaches {percent(accuracy)} accuracy, which is "
-            f"{percent(found)} of the way from chance to perfect"
+            f"{percent(solved)} of the way from chance to perfect"
         )
         if low != "yes" or fresh is None:
             ending = ": the features solve the ID data." if low == "no" else "."
             answer = "no" if low == "no" else "undecided"
-            return CauseTest(self.step(found, answer, why + ending))
+            return CauseTest(self.step(solved, answer, why + ending))
         numbers = [Number(what=FRESH, on=name, value=fresh.accuracy)]
         assert result.head is not None
         half = torch.arange(0, len(result.y), 2)
@@ -111,7 +111,7 @@ class Undertrained(Cause):
             numbers=tuple(numbers),
         )  # fmt: skip
         return CauseTest(
-            self.step(found, "yes" if positive else "undecided", f"{why}{cause}."), evidence,
+            self.step(solved, "yes" if positive else "undecided", f"{why}{cause}."), evidence,
             what="features that do not solve the ID data",
             fix="train for longer, on more data, or a wider network",
         )  # fmt: skip

@@ -165,8 +165,10 @@ def _snapshots(
         row = {"what": "snapshot", "state": state, "epoch": epoch} | depth | accuracy
         if case.agreement == 1 or epoch != 1:
             return [row]
-        found = counterexample_row(model, shift.train[0], k=config.rule.k, outputs=config.outputs)
-        return [row, {"what": "counter-examples"} | found]
+        counterexamples = counterexample_row(
+            model, shift.train[0], k=config.rule.k, outputs=config.outputs
+        )
+        return [row, {"what": "counter-examples"} | counterexamples]
 
     return measure
 

@@ -441,9 +441,9 @@ def summarize(run: Run) -> str:
     judged = [claim for claim in claims(run) if claim.holds is not None]
     held = sum(claim.holds is True for claim in judged)
     headlines = [
-        f"{claim.quantity}, {claim.found:.2f}"
+        f"{claim.quantity}, {claim.observed:.2f}"
         for name, (headline, *_) in CLAIMS.items()
-        if results.has(name) and (claim := headline.judge(results)).found is not None
+        if results.has(name) and (claim := headline.judge(results)).observed is not None
     ]
     text = f"{held} of the {len(judged)} claims that could be judged hold."
     return f"{text} Headlines: {'; '.join(headlines)}." if headlines else text

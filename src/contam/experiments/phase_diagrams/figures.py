@@ -90,10 +90,10 @@ def draw(run: Run) -> Sequence[Figure]:
 
 def _caption(results: PhaseResults, name: Name, about: str) -> str:
     """What varies, what was found, and the numbers with their intervals."""
-    found = " ".join(
+    sentences = " ".join(
         f"{claim.says}. {in_words(claim)}" for claim in judge_all(CLAIMS[name], results)
     )
-    return f"{about} {found}{_error(results, name)} Bands and whiskers: all seeds."
+    return f"{about} {sentences}{_error(results, name)} Bands and whiskers: all seeds."
 
 
 def _error(results: PhaseResults, name: Name) -> str:

@@ -127,15 +127,15 @@ def in_words(claim: Claim) -> str:
     Args:
         claim: a claim over seeds.
 
-    >>> in_words(Claim("It fails", "ours", "OOD risk", found=0.8, spread=0.1, n=4))
+    >>> in_words(Claim("It fails", "ours", "OOD risk", observed=0.8, spread=0.1, n=4))
     'OOD risk: 0.8 (95 % interval 0.641 to 0.959, 4 seeds).'
     """
     quantity = claim.quantity[0].upper() + claim.quantity[1:]
-    if claim.found is None:
+    if claim.observed is None:
         return f"{quantity}: not judged, since {claim.not_judged}."
-    text = f"{quantity}: {claim.found:.3g}"
+    text = f"{quantity}: {claim.observed:.3g}"
     if claim.spread is None:
         return f"{text} (one seed)."
     half = t.ppf(0.975, claim.n - 1) * claim.spread / math.sqrt(claim.n)
-    low, high = claim.found - half, claim.found + half
+    low, high = claim.observed - half, claim.observed + half
     return f"{text} (95 % interval {low:.3g} to {high:.3g}, {claim.n} seeds)."

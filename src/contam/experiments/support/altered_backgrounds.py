@@ -62,7 +62,7 @@ def altered_images(seed: int, *, images: int, objects: int, core: Core = "shapes
         draws = generator_for(seed, f"coupling/{change}")
         x = counterfactual(shown.x, shown.mask, change, generator=draws)
         changed[change] = Domain(change, Batch(x, shown.y, shown.domain))
-    grid = factorial(seed, n=objects, each=EACH, core=core)
+    grid = factorial(seed, n=objects, per_family=EACH, core=core)
     before = [Domain(str(k), scenes.batch) for k, scenes in enumerate(grid)]
     return Altered(Domain("plain", shown.batch), changed, before)
 

@@ -103,10 +103,10 @@ def changed_images(
         shuffle = generator_for(seed, f"pairs/{change} {setting.name}")
         changed[change] = counterfactual(x, mask, change, generator=shuffle)
     things = objects(shown, seed=seed, core=setting.core)
-    each = -(-BACKGROUNDS // setting.families)
+    per_family = -(-BACKGROUNDS // setting.families)
     # Those of the next seed are not the backgrounds of the ID test.
     alone = torch.cat(
-        [backgrounds(name, each, seed=seed + 1, part="test") for name in data.id_families]
+        [backgrounds(name, per_family, seed=seed + 1, part="test") for name in data.id_families]
     )
     none = torch.zeros_like(things.y)
     grid = [

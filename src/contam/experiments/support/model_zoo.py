@@ -43,6 +43,7 @@ from contam.training.checkpointed import Training, checkpointed
 from contam.training.distill import PUBLISHED as DISTILLED
 from contam.training.distill import SCRIPTS, distill, features_alone
 from contam.training.optimize import Recipe, TrainingState
+from contam.training.precision import available_device
 from contam.training.probe import PUBLISHED as PROBED
 from contam.training.probe import SCRIPTS as SCRIPTED_PROBES
 from contam.training.probe import (
@@ -179,7 +180,7 @@ class ModelZoo:
 
     @cached_property
     def _key(self) -> BaseModel:
-        return _Key(networks=self.config, seed=self.seed)
+        return _ZooKey(networks=self.config, seed=self.seed)
 
     @cached_property
     def _shapes(self) -> Benchmark:
@@ -290,7 +291,7 @@ class ModelZoo:
                 normalization=spec.normalization,
                 seed=self.seed,
             )
-            return model.to(_device()), None
+            return model.to(available_device()), None
         source = load(name, weights=file, seed=self.seed if file is None else None)
         if self.config.data == "shapes":
             pixels = pixel_range_of(source.transform)
@@ -307,7 +308,7 @@ class ModelZoo:
         encoder = NORMALIZATIONS[spec.normalization](source.encoder)
         with seeded(self.seed, "lineup/head"):
             model = Classifier(encoder, classes, source.width)
-        return model.to(_device()), source.head
+        return model.to(available_device()), source.head
 
     def _transform(self, name: str) -> Transform:
         if name not in self._transforms:
@@ -330,7 +331,7 @@ class ModelZoo:
             shift = self._augmented(_first(benchmark.shift, spec.examples))
             return partial(
                 distill, model.encoder, teacher, shift, recipe, seed=seed,
-                report_every=REPORT_EVERY, compute=config.machine,
+                report_every=REPORT_EVERY, compute=config.compute,
                 read=with_blocks if recipe.blocks else features_alone,
             )  # fmt: skip
         if spec.learns in ("nothing", "statistics") or not self._is_trained(spec):
@@ -342,14 +343,14 @@ class ModelZoo:
         elif spec.learns == "captions":
             recipe, shift = config.teacher_recipe, self.captions(benchmark.shift, spec.families)
             with seeded(seed, "lineup/captions"):
-                learner = Captioner(model, len(shift.train)).to(_device())
+                learner = Captioner(model, len(shift.train)).to(available_device())
         else:
             recipe, shift = config.teacher_recipe, self._of_teacher(benchmark.shift, spec.families)
         assert recipe is not None
         recipe = _for(recipe, spec)
         return partial(
             fit, learner, shift, **asdict(recipe), seed=seed, report_every=REPORT_EVERY,
-            compute=config.machine,
+            compute=config.compute,
         )  # fmt: skip
 
     def _augmented(self, shift: Shift) -> Shift:
@@ -439,14 +440,14 @@ class ModelZoo:
         if PROTOCOLS[config.data].augmented_probes and isinstance(recipe, Minibatches):
             head = SelectedHead(
                 model.head.in_features, len(own.classes), seed=self.seed
-            ).to(_device())  # fmt: skip
+            ).to(available_device())  # fmt: skip
             yield from checkpointed(
                 store,
                 f"{spec.part}/probe",
                 partial(
                     probe_images, head, model.encoder, self._augmented(own), recipe,
                     validation=validation, score=score, seed=self.seed,
-                    report_every=REPORT_EVERY, compute=config.machine,
+                    report_every=REPORT_EVERY, compute=config.compute,
                 ),
             )  # fmt: skip
             with torch.no_grad():
@@ -509,7 +510,7 @@ class Captioner(nn.Module):
         return (self.things(features)[:, :, None] + self.backgrounds(features)[:, None]).flatten(1)
 
 
-class _Key(BaseModel, frozen=True):
+class _ZooKey(BaseModel, frozen=True):
     """The settings that determine the weights of the networks."""
 
     networks: Networks
@@ -612,7 +613,3 @@ def _error_message(call: Callable[[], object]) -> list[str]:
 
 def _macro_f1(logits: Tensor, y: Tensor) -> float:
     return macro_f1(logits.argmax(dim=1), y)
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -52,7 +52,7 @@ class Networks(BaseModel, frozen=True, extra="forbid"):
     the network's own."""
     probe: FullBatch | Minibatches | None = None
     """None uses the recipe that was published for this data."""
-    machine: ComputeConfig = PLAIN
+    compute: ComputeConfig = PLAIN
     """Ours: precision, accumulation and memory layout; the published numbers are in float32."""
     width: PositiveInt = 16
     """Ours: channels of the first stage of resnet8."""
@@ -64,6 +64,11 @@ class Networks(BaseModel, frozen=True, extra="forbid"):
     """Ours: images of the embedded benchmark's ID test."""
     ood_examples: PositiveInt = 400
     """Ours: images of each of the embedded benchmark's five OOD tests."""
+
+    @property
+    def masked(self) -> bool:
+        """Whether the data has masks of its objects, so that their backgrounds can be changed."""
+        return self.data == "shapes"
 
 
 SMALL_NETWORKS = Networks(

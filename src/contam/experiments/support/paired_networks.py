@@ -180,7 +180,9 @@ class PairZoo:
 
     @cached_property
     def _key(self) -> BaseModel:
-        return _Key(recipe=self.networks.recipe, examples=self.networks.examples, seed=self.seed)
+        return _PairKey(
+            recipe=self.networks.recipe, examples=self.networks.examples, seed=self.seed
+        )
 
     def train(self, setting: PairSetting, variants: Sequence[Variant]) -> Iterator[Stage]:
         """Train the missing networks of a setting.
@@ -264,7 +266,7 @@ def _shift(images: Batch, core: Core) -> Shift:
     return Shift(core, CORES[core], (train,), train, (train,))
 
 
-class _Key(BaseModel, frozen=True):
+class _PairKey(BaseModel, frozen=True):
     """The settings that determine the weights of the networks."""
 
     recipe: Recipe

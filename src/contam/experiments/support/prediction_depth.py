@@ -26,6 +26,7 @@ from contam.models.resnet_cifar import resnet18_cifar
 from contam.models.small import resnet8
 from contam.models.sources import load
 from contam.rng import seeded
+from contam.training.precision import available_device
 
 EARLY = 1
 """The last early probe: the input and the first layer are early."""
@@ -134,7 +135,9 @@ def output_information(model: nn.Module, domain: Domain) -> Float[Tensor, " exam
 
     Source: Ethayarajh et al. (2022), the pointwise usable information of the network itself.
     """
-    logits = torch.cat([seen.logits.cpu() for seen in observe(model, domain, layers=())])
+    logits = torch.cat(
+        [observation.logits.cpu() for observation in observe(model, domain, layers=())]
+    )
     prior = torch.bincount(domain.y, minlength=logits.shape[1]).double() / len(domain.y)
     return pointwise_information(logits.double().log_softmax(dim=1), domain.y, prior)
 
@@ -166,4 +169,4 @@ def network(name: str, width: int, seed: int, outputs: int = 2) -> Classifier:
         source = load(name, seed=seed)
         with seeded(seed, "cues/head"):
             model = Classifier(source.encoder, outputs, source.width)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(available_device())

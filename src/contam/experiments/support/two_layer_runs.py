@@ -1,6 +1,7 @@
 """Trains two-layer networks into the parts of a run, and reads them as columns and curves."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from contam.experiment import NULL_STEP_SIZE
 from contam.plots import over_seeds
 from contam.run import Run
 from contam.theory.setting import Activation, Setting
@@ -27,6 +29,16 @@ NAMES: dict[Activation, str] = {
 
 Columns = Callable[[str], list[float]]
 """Maps the name of a column to its values, one per seed."""
+
+
+def null_setting(config: Any) -> Any:
+    """Return a config whose setting has a step size at which nothing is learned.
+
+    Args:
+        config: a config of pydantic with a field `setting`.
+    """
+    setting = replace(config.setting, step_size=NULL_STEP_SIZE)
+    return config.model_copy(update={"setting": setting})
 
 
 def train_into(

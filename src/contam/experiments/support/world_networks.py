@@ -27,7 +27,7 @@ from contam.training.changed_loss import changed_risk
 from contam.training.changes import CHANGES, TrainingChange
 from contam.training.checkpointed import checkpointed
 from contam.training.minibatches import TrainingExamples
-from contam.training.optimize import Recipe, descend
+from contam.training.optimize import Recipe, optimize
 
 REPORT_EVERY = 50
 """Training steps between two progress reports."""
@@ -192,7 +192,7 @@ class WorldZoo:
         )
         recipe = self.networks.fine_tuning_recipe if arm.fine_tuned else self.networks.recipe
         training = partial(
-            descend, learner, TrainingExamples((Domain("train", images.batch),)), loss, recipe,
+            optimize, learner, TrainingExamples((Domain("train", images.batch),)), loss, recipe,
             purpose="worlds", seed=self.seed, report_every=REPORT_EVERY,
         )  # fmt: skip
         yield from checkpointed(self.run, part, training)

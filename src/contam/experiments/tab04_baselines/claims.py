@@ -7,8 +7,8 @@ from functools import partial
 import torch
 
 from contam.experiment import Claim, NotJudged, Pooled, Statement
+from contam.experiments.tab04_baselines.benchmarks import EMBEDDED
 from contam.experiments.tab04_baselines.methods import DISTILLATION, ERM, TEACHER
-from contam.experiments.tab04_baselines.problems import EMBEDDED
 from contam.experiments.tab04_baselines.results import (
     BaselineResults,
     comparison,

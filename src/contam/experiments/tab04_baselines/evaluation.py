@@ -1,4 +1,4 @@
-"""Evaluates a network on the domains of a problem: accuracies and measures of contamination."""
+"""Evaluates a network on the domains of a benchmark: accuracies and measures of contamination."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from contam.batch import Domain
 from contam.data.backgrounds import ID
 from contam.data.wilds import macro_f1
 from contam.experiments.support.altered_backgrounds import EACH, effects_on
-from contam.experiments.tab04_baselines.problems import Problem
+from contam.experiments.tab04_baselines.benchmarks import DomainBenchmark
 from contam.measures.attenuation import class_profile_attenuation
 from contam.measures.class_means import ClassMeans
 from contam.models.observe import Observer
@@ -44,21 +44,23 @@ class Outputs:
     def _shown(self, domain: Domain) -> tuple[Domain, Tensor, Tensor | None]:
         if id(domain) not in self._known:
             logits, features = [], []
-            for seen in map(self._observer, domain.batches(256)):
-                logits.append(seen.logits.float().cpu())
-                if seen.head is not None:
-                    features.append(seen.head.float().cpu())
+            for observation in map(self._observer, domain.batches(256)):
+                logits.append(observation.logits.float().cpu())
+                if observation.head is not None:
+                    features.append(observation.head.float().cpu())
             read = torch.cat(features) if features else None
             self._known[id(domain)] = domain, torch.cat(logits), read
         return self._known[id(domain)]
 
 
-def evaluate(network: nn.Module, problem: Problem, *, left_out: str = "") -> list[dict[str, Any]]:
+def evaluate(
+    network: nn.Module, benchmark: DomainBenchmark, *, left_out: str = ""
+) -> list[dict[str, Any]]:
     """Measure the accuracy on every domain and, after a full training, contamination.
 
     Args:
-        network: the network, with logits of the problem's classes.
-        problem: the data.
+        network: the network, with logits of the benchmark's classes.
+        benchmark: the data.
         left_out: a training domain on which the network was not trained; then only its accuracy is
             measured.
 
@@ -73,7 +75,7 @@ def evaluate(network: nn.Module, problem: Problem, *, left_out: str = "") -> lis
 
     def row(domain: Domain, role: str, split: str) -> dict[str, Any]:
         predicted = outputs.logits(domain).argmax(dim=1)
-        if problem.metric == "macro F1":
+        if benchmark.metric == "macro F1":
             score = macro_f1(predicted, domain.y)
         else:
             score = float((predicted == domain.y).double().mean())
@@ -81,17 +83,17 @@ def evaluate(network: nn.Module, problem: Problem, *, left_out: str = "") -> lis
                 "accuracy": score, "n": len(domain)}  # fmt: skip
 
     if left_out:
-        (own,) = (split.inner for split in problem.train if split.inner.name == left_out)
+        (own,) = (split.inner for split in benchmark.train if split.inner.name == left_out)
         return [row(own, "train", "inner")]
-    rows = [row(split.held_out, "train", "held out") for split in problem.train]
-    for test in problem.tests:
+    rows = [row(split.held_out, "train", "held out") for split in benchmark.train]
+    for test in benchmark.tests:
         rows += [row(test.inner, "ood", "inner"), row(test.held_out, "ood", "held out")]
-    rows += [row(domain, "id", "test") for domain in problem.id_tests]
-    return [*rows, {"what": "contamination"} | _contamination(outputs, problem)]
+    rows += [row(domain, "id", "test") for domain in benchmark.id_tests]
+    return [*rows, {"what": "contamination"} | _contamination(outputs, benchmark)]
 
 
-def _contamination(outputs: Outputs, problem: Problem) -> dict[str, float | None]:
-    classes = len(problem.classes)
+def _contamination(outputs: Outputs, benchmark: DomainBenchmark) -> dict[str, float | None]:
+    classes = len(benchmark.classes)
 
     def means(domains: list[Domain]) -> ClassMeans:
         first = outputs.features(domains[0])
@@ -100,18 +102,18 @@ def _contamination(outputs: Outputs, problem: Problem) -> dict[str, float | None
             table.update(outputs.features(domain), domain.y)
         return table
 
-    own = list(problem.id_tests) or [split.held_out for split in problem.train]
+    own = list(benchmark.id_tests) or [split.held_out for split in benchmark.train]
     try:
         known = means(own)
     except ValueError:  # the network has no linear head
         return {"attenuation": None}
-    new = means([split.inner for split in problem.tests])
-    found: dict[str, float | None] = {"attenuation": class_profile_attenuation(known, new).value}
-    if problem.altered is not None:
-        effects = effects_on(outputs.features, problem.altered, classes)
-        found |= {"counterfactual": effects.attenuation, "dependent": effects.dependent}
-        found["interchange"] = _interchange(outputs, problem.altered.before)
-    return found
+    new = means([split.inner for split in benchmark.tests])
+    shares: dict[str, float | None] = {"attenuation": class_profile_attenuation(known, new).value}
+    if benchmark.altered is not None:
+        effects = effects_on(outputs.features, benchmark.altered, classes)
+        shares |= {"counterfactual": effects.attenuation, "dependent": effects.dependent}
+        shares["interchange"] = _interchange(outputs, benchmark.altered.before)
+    return shares
 
 
 def _interchange(outputs: Outputs, before: list[Domain]) -> float:

@@ -7,6 +7,12 @@ from pydantic import BaseModel
 
 from contam.experiment import NULL_STEP_SIZE, Experiment, Stage
 from contam.experiments.support.model_zoo import STORE
+from contam.experiments.tab04_baselines.benchmarks import (
+    BaselineNetworks,
+    DataKind,
+    DomainBenchmark,
+    read_benchmark,
+)
 from contam.experiments.tab04_baselines.claims import claims
 from contam.experiments.tab04_baselines.figures import draw
 from contam.experiments.tab04_baselines.methods import (
@@ -20,12 +26,6 @@ from contam.experiments.tab04_baselines.methods import (
     TEACHER,
     Method,
     find_method,
-)
-from contam.experiments.tab04_baselines.problems import (
-    BaselineNetworks,
-    DataKind,
-    Problem,
-    read_problem,
 )
 from contam.experiments.tab04_baselines.results import (
     TRAINED_AGAIN,
@@ -75,7 +75,7 @@ SMOKE = Config(
 )  # fmt: skip
 
 
-class _Key(BaseModel, frozen=True):
+class _TrialKey(BaseModel, frozen=True):
     """The settings that determine the results of a training."""
 
     networks: BaselineNetworks
@@ -89,30 +89,30 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
     first = {}
     for data in config.data:
         yield Stage(0.0, f"{data}: reading of the data")
-        first[data, 0] = read_problem(data, config.networks, trial=0)
+        first[data, 0] = read_benchmark(data, config.networks, trial=0)
         check_domains(config, methods, first[data, 0])
     todo: list[tuple[DataKind, int]] = [*product(config.data, range(config.trials))]
     for place, (data, trial) in enumerate(todo):
         yield Stage(place / len(todo), f"{data}, trial {trial}: reading of the data")
-        key = _Key(networks=config.networks, data=data, trial=trial)
+        key = _TrialKey(networks=config.networks, data=data, trial=trial)
         with Run.start(run.folder.parent / STORE, "baselines", key, wait=True) as store:
-            problem = first.pop((data, trial), None)
-            problem = problem or read_problem(data, config.networks, trial=trial)
-            cells = cells_of(config, methods, problem)
+            benchmark = first.pop((data, trial), None)
+            benchmark = benchmark or read_benchmark(data, config.networks, trial=trial)
+            cells = cells_of(config, methods, benchmark)
             weights = [REPAIR_SHARE if c.method.kind == "repair" else 1.0 for c in cells]
             for index, cell in enumerate(cells):
                 part = f"cells/{data}/trial{trial}/{cell.part}"
                 if run.has(part):
                     continue
                 if not store.has(cell.part):
-                    for done in train_cell(cell, problem, config.networks, store, trial=trial):
+                    for done in train_cell(cell, benchmark, config.networks, store, trial=trial):
                         share = (sum(weights[:index]) + done * weights[index]) / sum(weights)
                         doing = f"{data}, trial {trial}: {cell.method.name}"
                         yield Stage((place + share) / len(todo), doing)
                 fixed = {
                     "data": data, "method": cell.method.name, "kind": cell.method.kind,
                     "uses": cell.method.uses, "trial": trial, "draw": cell.draw,
-                    "left_out": cell.left_out, "classes": len(problem.classes),
+                    "left_out": cell.left_out, "classes": len(benchmark.classes),
                 }  # fmt: skip
                 run.write(part, [fixed | row for row in store.read(cell.part)])
     if not run.has("comparison"):
@@ -126,28 +126,28 @@ def _methods(config: Config) -> list[Method]:
     Raises:
         ValueError: a method is unknown, or its code is not that of the config.
     """
-    found = [find_method(name) for name in config.methods]
-    if codes := {method.code for method in found} - {"", *config.codes}:
+    methods = [find_method(name) for name in config.methods]
+    if codes := {method.code for method in methods} - {"", *config.codes}:
         raise ValueError(
             f"the code of a method of your own changed, or is not known to this run ({codes}); "
             "compare it with 'contam compare --method package.module:object'"
         )
-    needed = {name for method in found for name in AFTER.get(method.name, ())}
+    needed = {name for method in methods for name in AFTER.get(method.name, ())}
     first = [METHODS[name] for name in (ERM, TEACHER, FINE_TUNING) if name in {ERM, *needed}]
-    unique = {method.name: method for method in (*first, *found)}
+    unique = {method.name: method for method in (*first, *methods)}
     order = {ERM: 0, TEACHER: 1, FINE_TUNING: 2}
     return sorted(
         unique.values(), key=lambda m: (order.get(m.name, 3), m.kind == "repair")
     )  # fmt: skip
 
 
-def check_domains(config: Config, methods: Sequence[Method], problem: Problem) -> None:
+def check_domains(config: Config, methods: Sequence[Method], benchmark: DomainBenchmark) -> None:
     """Check that every algorithm has as many training domains as it needs.
 
     Args:
         config: whether domains are left out, and the selection.
         methods: the methods.
-        problem: the data.
+        benchmark: the data.
 
     Raises:
         ValueError: an algorithm needs more domains, or the selection needs trainings that the
@@ -159,26 +159,28 @@ def check_domains(config: Config, methods: Sequence[Method], problem: Problem) -
         raise ValueError(
             "leave-one-out selection trains again without each training domain; set leave_one_out"
         )
-    domains = len(problem.train) - config.leave_one_out
+    domains = len(benchmark.train) - config.leave_one_out
     lacking = [m for m in methods if m.kind == "algorithm" and m.target.needs_domains > domains]
     if lacking:
         needed = max(method.target.needs_domains for method in lacking)
         names = ", ".join(method.name for method in lacking)
         left = f"without each, a training has {domains}; " if config.leave_one_out else ""
         raise ValueError(
-            f"{problem.name} has {len(problem.train)} training domains; {left}at least {needed} "
-            f"are needed by {names}; add a domain, choose another selection, or leave out these "
-            "methods"
+            f"{benchmark.name} has {len(benchmark.train)} training domains; {left}at least "
+            f"{needed} are needed by {names}; add a domain, choose another selection, or "
+            "leave out these methods"
         )
 
 
-def cells_of(config: Config, methods: Sequence[Method], problem: Problem) -> list[TrainingCell]:
+def cells_of(
+    config: Config, methods: Sequence[Method], benchmark: DomainBenchmark
+) -> list[TrainingCell]:
     """Return the trainings of a trial: every draw, and those without a domain.
 
     Args:
         config: draws, and whether domains are left out.
         methods: the methods, ERM first.
-        problem: the data.
+        benchmark: the data.
 
     Source: App. E.4.
     """
@@ -190,7 +192,9 @@ def cells_of(config: Config, methods: Sequence[Method], problem: Problem) -> lis
                 continue
             cells.append(TrainingCell(method, number))
             if config.leave_one_out and method.kind in TRAINED_AGAIN:
-                cells += [TrainingCell(method, number, split.inner.name) for split in problem.train]
+                cells += [
+                    TrainingCell(method, number, split.inner.name) for split in benchmark.train
+                ]
     return cells
 
 

@@ -9,8 +9,8 @@ import torch
 from pydantic import BaseModel, Field, PositiveInt
 
 from contam.experiment import NotJudged
+from contam.experiments.tab04_baselines.benchmarks import BaselineNetworks, DataKind
 from contam.experiments.tab04_baselines.methods import ERM, PAPER, Kind
-from contam.experiments.tab04_baselines.problems import BaselineNetworks, DataKind
 from contam.measures.paired_comparison import (
     RankComparison,
     compare_ranks,
@@ -153,15 +153,15 @@ def _left_out(rows: DataFrame, networks: DataFrame) -> DataFrame:
     have, rowwise = (pandas.MultiIndex.from_frame(table[key]) for table in (networks, rows))
     # The reason of a trial is that of its first training.
     missing = rows[~rowwise.isin(have)].drop_duplicates(key)
-    found = []
+    incomplete = []
     for (data, method), mine in missing.groupby(["data", "method"], sort=False):
         reasons = mine.drop_duplicates("reason")
         reason = "; ".join(reasons.reason)
         if len(reasons) > 1:
             reason = "; ".join(f"trial {row.trial}: {row.reason}" for row in reasons.itertuples())
-        found.append({"data": data, "method": method, "trials": tuple(mine.trial),
+        incomplete.append({"data": data, "method": method, "trials": tuple(mine.trial),
                       "reason": reason})  # fmt: skip
-    return pandas.DataFrame(found, columns=["data", "method", "trials", "reason"])
+    return pandas.DataFrame(incomplete, columns=["data", "method", "trials", "reason"])
 
 
 def _checkpoints(whole: DataFrame) -> DataFrame:
@@ -223,7 +223,7 @@ def comparison(results: BaselineResults) -> DataFrame:
     rows = []
     for data, table in results.networks.groupby("data", sort=False):
         base = results.of(data, ERM)
-        found = []
+        compared = []
         for method, mine in table.groupby("method", sort=False):
             row = {"data": data, "method": method, "kind": mine.kind.iloc[0]}
             row |= {"uses": mine.uses.iloc[0], "trials": len(mine)}
@@ -234,9 +234,9 @@ def comparison(results: BaselineResults) -> DataFrame:
             difference = paired_difference(ood.to_numpy(), base.to_numpy())
             row |= {"difference": difference.value, "low": difference.low,
                     "high": difference.high, "p": difference.p}  # fmt: skip
-            found.append(row)
-        p = np.array([np.nan if row["method"] == ERM else row["p"] for row in found])
-        for row, value, adjusted in zip(found, p, holm(p), strict=True):
+            compared.append(row)
+        p = np.array([np.nan if row["method"] == ERM else row["p"] for row in compared])
+        for row, value, adjusted in zip(compared, p, holm(p), strict=True):
             rows.append(row | {"p": value, "p_holm": adjusted})
     return pandas.DataFrame(rows)
 

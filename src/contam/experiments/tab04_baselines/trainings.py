@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from contam.batch import Batch, Domain, Shift
 from contam.experiments.support.networks import SMALL
+from contam.experiments.tab04_baselines.benchmarks import BaselineNetworks, DomainBenchmark
 from contam.experiments.tab04_baselines.evaluation import evaluate
 from contam.experiments.tab04_baselines.methods import (
     DISTILLATION,
@@ -25,7 +26,6 @@ from contam.experiments.tab04_baselines.methods import (
     TEACHER,
     Method,
 )
-from contam.experiments.tab04_baselines.problems import BaselineNetworks, Problem
 from contam.models.classifier import Classifier
 from contam.remedies import Repair, WeightInterpolation
 from contam.rng import seeded
@@ -45,6 +45,7 @@ from contam.training.checkpointed import checkpointed
 from contam.training.distill import Distillation, distill
 from contam.training.domainbed import NO_DOMAIN, picked
 from contam.training.optimize import Recipe
+from contam.training.precision import available_device
 from contam.training.probe import FullBatch, extract, fit_probe
 from contam.training.supervised import fit
 
@@ -134,7 +135,7 @@ class ChangedERM(Objective):
 
 def settings_of(
     algorithm: type[Algorithm],
-    problem: Problem,
+    benchmark: DomainBenchmark,
     networks: BaselineNetworks,
     *,
     trial: int,
@@ -144,7 +145,7 @@ def settings_of(
 
     Args:
         algorithm: the algorithm.
-        problem: the data; DomainNet has smaller minibatches in the search.
+        benchmark: the data; DomainNet has smaller minibatches in the search.
         networks: the budget.
         trial: the trial.
         draw: the draw; 0 has the defaults.
@@ -153,13 +154,13 @@ def settings_of(
 
     >>> from contam.training.algorithms import ERM as Algorithm
     >>> budget = BaselineNetworks(step_size=1e-2, batch_size=8)
-    >>> problem = Problem("shapes", ("a", "b"), (), ())
-    >>> settings_of(Algorithm, problem, budget, trial=0, draw=0).step_size
+    >>> benchmark = DomainBenchmark("shapes", ("a", "b"), (), ())
+    >>> settings_of(Algorithm, benchmark, budget, trial=0, draw=0).step_size
     0.01
     """
     smaller = {"batch_size": LogUniform(3, 5, base=2, whole=True)}
     drawn = algorithm.Settings.draw(
-        trial=trial, draw=draw, instead=smaller if problem.name == "domainnet" else None
+        trial=trial, draw=draw, instead=smaller if benchmark.name == "domainnet" else None
     )
     changed: dict[str, Any] = {}
     fields = type(drawn).model_fields
@@ -181,7 +182,12 @@ def settings_of(
 
 
 def train_cell(
-    cell: TrainingCell, problem: Problem, networks: BaselineNetworks, store: Run, *, trial: int
+    cell: TrainingCell,
+    benchmark: DomainBenchmark,
+    networks: BaselineNetworks,
+    store: Run,
+    *,
+    trial: int,
 ) -> Generator[float, None, None]:
     """Train and evaluate one cell, and write it to the store.
 
@@ -191,7 +197,7 @@ def train_cell(
 
     Args:
         cell: the training.
-        problem: the data.
+        benchmark: the data.
         networks: architecture and budget.
         store: the run of this data set and trial that all comparisons share.
         trial: the trial.
@@ -206,7 +212,7 @@ def train_cell(
     Source: ours, one training as a part of a run, so that interrupted runs resume.
     """
     try:
-        yield from _train_cell(cell, problem, networks, store, trial=trial)
+        yield from _train_cell(cell, benchmark, networks, store, trial=trial)
     except NotFiniteError as error:
         # A draw of a search that diverges is not selected, and does not end the search.
         if cell.draw == 0 and (cell.method.code or cell.method.name == ERM):
@@ -222,29 +228,34 @@ def train_cell(
 
 
 def _train_cell(
-    cell: TrainingCell, problem: Problem, networks: BaselineNetworks, store: Run, *, trial: int
+    cell: TrainingCell,
+    benchmark: DomainBenchmark,
+    networks: BaselineNetworks,
+    store: Run,
+    *,
+    trial: int,
 ) -> Generator[float, None, None]:
     method = cell.method
     if method.kind == "repair":
-        store.write(cell.part, _repaired(cell, problem, networks, store, trial=trial))
+        store.write(cell.part, _repaired(cell, benchmark, networks, store, trial=trial))
         return
     if method.name == TEACHER:
-        yield from _train_teacher(cell, problem, networks, store, trial=trial)
+        yield from _train_teacher(cell, benchmark, networks, store, trial=trial)
         return
     if method.name == DISTILLATION:
-        yield from _train_student(cell, problem, networks, store, trial=trial)
+        yield from _train_student(cell, benchmark, networks, store, trial=trial)
         return
     if method.name == FINE_TUNING:
-        yield from _fine_tune(cell, problem, networks, store, trial=trial)
+        yield from _fine_tune(cell, benchmark, networks, store, trial=trial)
         return
     if method.name == INTERPOLATION:
-        store.write(cell.part, _interpolated(problem, networks, store, trial=trial))
+        store.write(cell.part, _interpolated(benchmark, networks, store, trial=trial))
         return
-    reason = _misfit(cell, problem, networks, trial)
+    reason = _misfit(cell, benchmark, networks, trial)
     if reason:
         store.write(cell.part, _left_out(reason))
         return
-    network = networks.build(len(problem.classes), seed=trial).to(_device())
+    network = networks.build(len(benchmark.classes), seed=trial).to(available_device())
     masked = False
     if isinstance(method.target, TrainingChange):
         network = method.target.network(network)
@@ -254,8 +265,8 @@ def _train_cell(
         masked = method.target.needs_masks
     else:
         algorithm_type = method.target
-    shift = problem.shift(cell.left_out, masked=masked)
-    settings = settings_of(algorithm_type, problem, networks, trial=trial, draw=cell.draw)
+    shift = benchmark.shift(cell.left_out, masked=masked)
+    settings = settings_of(algorithm_type, benchmark, networks, trial=trial, draw=cell.draw)
     pooled = method.target is POOLED
     if pooled:
         settings = settings.model_copy(
@@ -264,28 +275,28 @@ def _train_cell(
     algorithm = algorithm_type(
         network,  # type: ignore[arg-type]
         domains=1 if pooled else len(shift.train),
-        classes=len(problem.classes),
+        classes=len(benchmark.classes),
         settings=settings,
         seed=trial,
     )
     if isinstance(algorithm, ChangedERM):
         algorithm.change = method.target
         algorithm.plain = lambda: method.target.network(
-            networks.build(len(problem.classes), seed=trial).to(_device())
+            networks.build(len(benchmark.classes), seed=trial).to(available_device())
         )
     training = partial(
         fit_algorithm, algorithm, shift, steps=networks.steps, seed=trial,
         report_every=networks.report_every, per_domain=not pooled,
     )  # fmt: skip
     yield from _train(
-        cell, problem, store, training, lambda: algorithm.evaluated, trial=trial,
+        cell, benchmark, store, training, lambda: algorithm.evaluated, trial=trial,
         keep=method.name == ERM and not cell.left_out,
     )  # fmt: skip
 
 
 def _train(
     cell: TrainingCell,
-    problem: Problem,
+    benchmark: DomainBenchmark,
     store: Run,
     training: Callable[..., Iterator[Any]],
     network: Callable[[], nn.Module],
@@ -299,7 +310,7 @@ def _train(
     def measure(stage: Any) -> list[dict[str, Any]]:
         return [
             {"step": stage.step} | row
-            for row in evaluate(network(), problem, left_out=cell.left_out)
+            for row in evaluate(network(), benchmark, left_out=cell.left_out)
         ]
 
     _, rows = yield from checkpointed(store, cell.part, timed, measure=measure)
@@ -332,14 +343,21 @@ class _Timed:
 
 
 def _train_teacher(
-    cell: TrainingCell, problem: Problem, networks: BaselineNetworks, store: Run, *, trial: int
+    cell: TrainingCell,
+    benchmark: DomainBenchmark,
+    networks: BaselineNetworks,
+    store: Run,
+    *,
+    trial: int,
 ) -> Generator[float, None, None]:
     """Train a classifier on the pre-training images, and fit its head to the training domains."""
-    if not problem.pretraining:
-        store.write(cell.part, _left_out(_no_teacher(problem)))
+    if not benchmark.pretraining:
+        store.write(cell.part, _left_out(_no_teacher(benchmark)))
         return
-    network = networks.build(len(problem.classes), seed=trial).to(_device())
-    shift = Shift(problem.name, problem.classes, problem.pretraining, problem.pretraining[0], ())
+    network = networks.build(len(benchmark.classes), seed=trial).to(available_device())
+    shift = Shift(
+        benchmark.name, benchmark.classes, benchmark.pretraining, benchmark.pretraining[0], ()
+    )
     recipe = _recipe(networks)
     training = partial(
         fit,
@@ -349,100 +367,115 @@ def _train_teacher(
         seed=trial,
         report_every=max(1, networks.teacher_steps // REPORTS),
     )
-    yield from _with_probe(cell, problem, store, training, network)
+    yield from _with_probe(cell, benchmark, store, training, network)
 
 
 def _train_student(
-    cell: TrainingCell, problem: Problem, networks: BaselineNetworks, store: Run, *, trial: int
+    cell: TrainingCell,
+    benchmark: DomainBenchmark,
+    networks: BaselineNetworks,
+    store: Run,
+    *,
+    trial: int,
 ) -> Generator[float, None, None]:
     """Distill the teacher's features on the training domains, and fit a head to them."""
-    reason = _without_teacher(problem, store)
+    reason = _without_teacher(benchmark, store)
     if reason:
         store.write(cell.part, _left_out(reason))
         return
-    student = networks.build(len(problem.classes), seed=trial).to(_device())
-    teacher = _stored(TEACHER, problem, networks, store, trial=trial)
+    student = networks.build(len(benchmark.classes), seed=trial).to(available_device())
+    teacher = _stored(TEACHER, benchmark, networks, store, trial=trial)
     recipe = Distillation(
         _recipe(networks).step_size, TEACHER_DECAY, TEACHER_BATCH, steps=networks.student_steps
     )
     training = partial(
-        distill, student.encoder, teacher.encoder, problem.shift(), recipe, seed=trial,
+        distill, student.encoder, teacher.encoder, benchmark.shift(), recipe, seed=trial,
         report_every=max(1, networks.student_steps // REPORTS),
     )  # fmt: skip
-    yield from _with_probe(cell, problem, store, training, student)
+    yield from _with_probe(cell, benchmark, store, training, student)
 
 
 def _fine_tune(
-    cell: TrainingCell, problem: Problem, networks: BaselineNetworks, store: Run, *, trial: int
+    cell: TrainingCell,
+    benchmark: DomainBenchmark,
+    networks: BaselineNetworks,
+    store: Run,
+    *,
+    trial: int,
 ) -> Generator[float, None, None]:
     """Train the teacher on the training domains by ERM."""
-    reason = _without_teacher(problem, store)
+    reason = _without_teacher(benchmark, store)
     if reason:
         store.write(cell.part, _left_out(reason))
         return
-    network = _stored(TEACHER, problem, networks, store, trial=trial)
-    shift = problem.shift()
+    network = _stored(TEACHER, benchmark, networks, store, trial=trial)
+    shift = benchmark.shift()
     algorithm = ALGORITHMS[ERM](
-        network, domains=len(shift.train), classes=len(problem.classes), seed=trial,
-        settings=settings_of(ALGORITHMS[ERM], problem, networks, trial=trial, draw=0),
+        network, domains=len(shift.train), classes=len(benchmark.classes), seed=trial,
+        settings=settings_of(ALGORITHMS[ERM], benchmark, networks, trial=trial, draw=0),
     )  # fmt: skip
     training = partial(
         fit_algorithm, algorithm, shift, steps=networks.steps, seed=trial,
         report_every=networks.report_every,
     )  # fmt: skip
-    yield from _train(cell, problem, store, training, lambda: network, trial=trial, keep=True)
+    yield from _train(cell, benchmark, store, training, lambda: network, trial=trial, keep=True)
 
 
 def _interpolated(
-    problem: Problem, networks: BaselineNetworks, store: Run, *, trial: int
+    benchmark: DomainBenchmark, networks: BaselineNetworks, store: Run, *, trial: int
 ) -> list[dict[str, Any]]:
     """Evaluate the mean of the weights of the teacher and of the fine-tuned teacher."""
     base = TrainingCell(METHODS[FINE_TUNING], 0)
-    reason = _without_teacher(problem, store)
+    reason = _without_teacher(benchmark, store)
     if reason or _was_left_out(store, base):
         return _left_out(reason or "its fine-tuned teacher is left out")
     teacher, tuned = (
-        _stored(name, problem, networks, store, trial=trial).eval()
+        _stored(name, benchmark, networks, store, trial=trial).eval()
         for name in (TEACHER, FINE_TUNING)
     )
     start = cost_clock()
-    known = _batch([split.inner for split in problem.train])
+    known = _batch([split.inner for split in benchmark.train])
     network = WeightInterpolation(teacher).fit(tuned, id=known)
-    return _evaluated(network, problem, store, base, seconds=cost_clock() - start)
+    return _evaluated(network, benchmark, store, base, seconds=cost_clock() - start)
 
 
-def _without_teacher(problem: Problem, store: Run) -> str:
+def _without_teacher(benchmark: DomainBenchmark, store: Run) -> str:
     """Return why there is no teacher; empty if there is one."""
-    if not problem.pretraining:
-        return _no_teacher(problem)
+    if not benchmark.pretraining:
+        return _no_teacher(benchmark)
     left_out = _was_left_out(store, TrainingCell(METHODS[TEACHER], 0))
     return "its teacher is left out" if left_out else ""
 
 
 def _stored(
-    name: str, problem: Problem, networks: BaselineNetworks, store: Run, *, trial: int,
+    name: str, benchmark: DomainBenchmark, networks: BaselineNetworks, store: Run, *, trial: int,
     draw: int = 0,
 ) -> Classifier:  # fmt: skip
     """Load the network of a method whose weights are kept."""
-    network = networks.build(len(problem.classes), seed=trial).to(_device())
+    network = networks.build(len(benchmark.classes), seed=trial).to(available_device())
     network.load_state_dict(store.arrays(TrainingCell(METHODS[name], draw).part))
     return network
 
 
 def _evaluated(
-    network: nn.Module, problem: Problem, store: Run, base: TrainingCell, *, seconds: float
+    network: nn.Module,
+    benchmark: DomainBenchmark,
+    store: Run,
+    base: TrainingCell,
+    *,
+    seconds: float,
 ) -> list[dict[str, Any]]:
     """Evaluate a network that was made in so many seconds from the one of a stored training."""
     stored = store.read(base.part)
     step = max(row["step"] for row in stored if "step" in row)
-    rows = [{"step": step} | row for row in evaluate(network, problem)]
+    rows = [{"step": step} | row for row in evaluate(network, benchmark)]
     trained = next(row for row in stored if row["what"] == "cost")
     return [*rows, {"what": "cost", "seconds": trained["seconds"] + seconds}]
 
 
 def _with_probe(
     cell: TrainingCell,
-    problem: Problem,
+    benchmark: DomainBenchmark,
     store: Run,
     training: Callable[..., Iterator[Any]],
     network: Classifier,
@@ -450,18 +483,18 @@ def _with_probe(
     """Train an encoder, fit the head to the inner parts, evaluate the end, and write the part."""
     timed = _Timed(training)
     stage, _ = yield from checkpointed(store, cell.part, timed)
-    inner, held_out = ([split[k] for split in problem.train] for k in (0, 1))
+    inner, held_out = ([split[k] for split in benchmark.train] for k in (0, 1))
     features = torch.cat([extract(network.encoder, domain) for domain in inner])
     validation = torch.cat([extract(network.encoder, domain) for domain in held_out])
     probe = fit_probe(
-        features, _labels(inner), FullBatch(penalties=PENALTIES), classes=len(problem.classes),
+        features, _labels(inner), FullBatch(penalties=PENALTIES), classes=len(benchmark.classes),
         validation=(validation, _labels(held_out)),
     )  # fmt: skip
     with torch.no_grad():
         weight = probe.weight / probe.scale
         network.head.weight.copy_(weight)
         network.head.bias.copy_(probe.bias - weight @ probe.mean)
-    rows = [{"step": stage.step} | row for row in evaluate(network, problem)]
+    rows = [{"step": stage.step} | row for row in evaluate(network, benchmark)]
     cost = {"what": "cost", "seconds": timed.seconds_per_step() * stage.step}
     store.write(cell.part, [*rows, cost], network.state_dict())
 
@@ -472,24 +505,29 @@ def _recipe(networks: BaselineNetworks) -> Recipe:
 
 
 def _repaired(
-    cell: TrainingCell, problem: Problem, networks: BaselineNetworks, store: Run, *, trial: int
+    cell: TrainingCell,
+    benchmark: DomainBenchmark,
+    networks: BaselineNetworks,
+    store: Run,
+    *,
+    trial: int,
 ) -> list[dict[str, Any]]:
     """Repair the network that ERM trained with this draw, and evaluate it."""
     base = TrainingCell(METHODS[ERM], cell.draw)
     if _was_left_out(store, base):
         return _left_out(f"ERM is left out with the settings of draw {cell.draw}")
-    network = _stored(ERM, problem, networks, store, trial=trial, draw=cell.draw).eval()
-    inner, held_out = ([split[k] for split in problem.train] for k in (0, 1))
+    network = _stored(ERM, benchmark, networks, store, trial=trial, draw=cell.draw).eval()
+    inner, held_out = ([split[k] for split in benchmark.train] for k in (0, 1))
     start = cost_clock()
     if isinstance(cell.method.target, Repair):
-        known, new = _batch(inner), _batch([split.held_out for split in problem.tests])
+        known, new = _batch(inner), _batch([split.held_out for split in benchmark.tests])
         try:
             repaired = cell.method.target.fit(network, id=known, ood=new)
         except ValueError as error:
             return _left_out(str(error))
     else:
         data = replace(
-            problem.shift(), id_val=Domain("ID validation", _batch(held_out)), name=problem.name
+            benchmark.shift(), id_val=Domain("ID validation", _batch(held_out)), name=benchmark.name
         )
         repaired = cell.method.target(network, data)
         if not isinstance(repaired, nn.Module):
@@ -497,34 +535,36 @@ def _repaired(
                 f"{cell.method.name} returned {type(repaired).__name__}; expected the repaired "
                 "network"
             )
-    return _evaluated(repaired, problem, store, base, seconds=cost_clock() - start)
+    return _evaluated(repaired, benchmark, store, base, seconds=cost_clock() - start)
 
 
-def _misfit(cell: TrainingCell, problem: Problem, networks: BaselineNetworks, trial: int) -> str:
+def _misfit(
+    cell: TrainingCell, benchmark: DomainBenchmark, networks: BaselineNetworks, trial: int
+) -> str:
     """Return why a built-in method does not suit network, data or batch size; empty if it does."""
     method = cell.method
     if method.code or method.name == ERM:
         return ""
-    network = networks.build(len(problem.classes), seed=trial)
+    network = networks.build(len(benchmark.classes), seed=trial)
     if isinstance(method.target, TrainingChange):
-        x = next(problem.train[0].inner.batches(2)).x
+        x = next(benchmark.train[0].inner.batches(2)).x
         if method.target is POOLED:
-            return _too_small(cell, problem, networks, trial)
+            return _too_small(cell, benchmark, networks, trial)
         # Images in files are normalized for the network, so they have no known black and white.
-        embedded = problem.altered is not None
+        embedded = benchmark.altered is not None
         return method.target.misfit(
-            network, x, masks=bool(problem.masked), pixels=embedded, domains=len(problem.train)
+            network, x, masks=bool(benchmark.masked), pixels=embedded, domains=len(benchmark.train)
         )
     # Whether an algorithm suits a network shows in its first step, which is taken on a copy.
     # Images are read outside of the `try`: a damaged file is no property of the algorithm.
-    settings = settings_of(method.target, problem, networks, trial=trial, draw=cell.draw)
-    domains = problem.shift(cell.left_out).train
+    settings = settings_of(method.target, benchmark, networks, trial=trial, draw=cell.draw)
+    domains = benchmark.shift(cell.left_out).train
     batches = [_first(domain, settings.batch_size) for domain in domains]
     try:
         with seeded(trial, "baselines/misfit"):
             algorithm: Algorithm = method.target(
-                network.to(_device()), domains=len(domains), classes=len(problem.classes),
-                settings=settings, seed=trial,
+                network.to(available_device()), domains=len(domains),
+                classes=len(benchmark.classes), settings=settings, seed=trial,
             )  # fmt: skip
             algorithm.train()
             algorithm.step(batches)
@@ -533,10 +573,12 @@ def _misfit(cell: TrainingCell, problem: Problem, networks: BaselineNetworks, tr
     return ""
 
 
-def _too_small(cell: TrainingCell, problem: Problem, networks: BaselineNetworks, trial: int) -> str:
+def _too_small(
+    cell: TrainingCell, benchmark: DomainBenchmark, networks: BaselineNetworks, trial: int
+) -> str:
     """Return why the training images are too few for a minibatch of all domains."""
-    train = problem.shift(cell.left_out).train
-    settings = settings_of(ALGORITHMS[ERM], problem, networks, trial=trial, draw=cell.draw)
+    train = benchmark.shift(cell.left_out).train
+    settings = settings_of(ALGORITHMS[ERM], benchmark, networks, trial=trial, draw=cell.draw)
     size, images = settings.batch_size * len(train), sum(map(len, train))
     return f"a minibatch of {size} needs more than {images} training images" * (size > images)
 
@@ -544,7 +586,7 @@ def _too_small(cell: TrainingCell, problem: Problem, networks: BaselineNetworks,
 def _first(domain: Domain, size: int) -> Batch:
     """Return the first examples of a domain, repeated where it has fewer, on the device."""
     some = picked(domain, torch.arange(size) % len(domain), augmented=False)
-    return Batch(*(part.to(_device()) for part in next(some.batches(size))))
+    return Batch(*(part.to(available_device()) for part in next(some.batches(size))))
 
 
 def _left_out(reason: str) -> list[dict[str, Any]]:
@@ -555,8 +597,10 @@ def _was_left_out(store: Run, cell: TrainingCell) -> bool:
     return any(row["what"] == "left out" for row in store.read(cell.part))
 
 
-def _no_teacher(problem: Problem) -> str:
-    return f"{problem.name} has no pre-training images; Table 4 has the published teacher's scores"
+def _no_teacher(benchmark: DomainBenchmark) -> str:
+    return (
+        f"{benchmark.name} has no pre-training images; Table 4 has the published teacher's scores"
+    )
 
 
 def _batch(domains: Sequence[Domain]) -> Batch:
@@ -566,7 +610,3 @@ def _batch(domains: Sequence[Domain]) -> Batch:
 
 def _labels(domains: Sequence[Domain]) -> Tensor:
     return torch.cat([domain.y for domain in domains])
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

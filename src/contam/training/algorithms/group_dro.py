@@ -39,10 +39,10 @@ class GroupDRO(Objective):
 
     def losses(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Update the weights and return the weighted risk."""
-        found = risks(self.logits(self.features(pooled(batches).x)), batches)
+        values = risks(self.logits(self.features(pooled(batches).x)), batches)
         step_size = self.settings.weight_step_size
-        self.weights = reweighted(self.weights, found.detach(), step_size=step_size)
-        return {"weighted risk": self.weights @ found}
+        self.weights = reweighted(self.weights, values.detach(), step_size=step_size)
+        return {"weighted risk": self.weights @ values}
 
 
 def reweighted(

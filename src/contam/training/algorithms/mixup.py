@@ -45,11 +45,11 @@ class Mixup(Objective):
         mixed = [mixture(*pair) for pair in zip(ring, neighbors, shares, strict=True)]
         logits = self.logits(self.features(torch.cat([x for x, _, _ in mixed])))
         parts = logits.split([len(x) for x, _, _ in mixed])
-        found = [
+        risks = [
             share * F.cross_entropy(part, y) + (1 - share) * F.cross_entropy(part, other)
             for part, (_, y, other), share in zip(parts, mixed, shares, strict=True)
         ]
-        return {"risk": torch.stack(found).mean()}
+        return {"risk": torch.stack(risks).mean()}
 
 
 def mixture(one: Batch, other: Batch, share: float) -> tuple[Tensor, Tensor, Tensor]:

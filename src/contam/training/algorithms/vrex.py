@@ -40,9 +40,9 @@ class VREx(AnnealedObjective):
 
     def losses(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Return the mean risk and the weighted variance of the risks."""
-        found = risks(self.logits(self.features(pooled(batches).x)), batches)
+        values = risks(self.logits(self.features(pooled(batches).x)), batches)
         weight = 1.0 if self.done < self.settings.anneal_steps else self.settings.penalty_weight
-        return {"risk": found.mean(), "variance": weight * risk_variance(found)}
+        return {"risk": values.mean(), "variance": weight * risk_variance(values)}
 
 
 def risk_variance(domain_risks: Float[Tensor, " domains"]) -> Float[Tensor, ""]:

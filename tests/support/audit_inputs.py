@@ -1,4 +1,4 @@
-"""Small subjects of an audit, for its tests."""
+"""Small inputs of audits, for their tests."""
 
 import torch
 from torch import Tensor, nn
@@ -19,35 +19,35 @@ def sample(
     return Sample(name, Domain(name, Batch(x, y, y * 0 if domain is None else domain)), masks)
 
 
-def scenes_subject(*, masks: bool = True, ood: bool = True, width: int = 4) -> AuditInputs:
+def scenes_inputs(*, masks: bool = True, ood: bool = True, width: int = 4) -> AuditInputs:
     """A drawn network on the embedded benchmark."""
-    found = splits(0, train=40, id_val=40, id_test=200, ood_test=40)
+    scenes = splits(0, train=40, id_val=40, id_test=200, ood_test=40)
 
     def of(name: str, key: str) -> Sample:
-        part = found[key]
+        part = scenes[key]
         return sample(name, part.x, part.y, part.domain, part.mask if masks else None)
 
     model = resnet8(width=width, seed=1)
     return AuditInputs(
         "small", model, CLASSES, of("ID", "id_test"),
         (of("checker", "ood/checker"),) if ood else (),
-        tuple(layers_of(model, found["id_test"].x[:2])), untrained=resnet8(width=width, seed=2),
+        tuple(layers_of(model, scenes["id_test"].x[:2])), untrained=resnet8(width=width, seed=2),
         batch_size=50,
     )  # fmt: skip
 
 
-def noise_subject(
+def noise_inputs(
     model: nn.Module,
     shape: tuple[int, ...],
     *,
     classes: int = 3,
-    each: int = 8,
+    per_class: int = 8,
     layers: tuple[str, ...] = (),
     untrained: nn.Module | None = None,
 ) -> AuditInputs:
     """Inputs that are noise around a mean of their class, for ID and OOD."""
     draws = torch.Generator().manual_seed(0)
-    y = torch.arange(classes * each) % classes
+    y = torch.arange(classes * per_class) % classes
     centers = torch.rand(classes, *shape, generator=draws)
     own, new = (
         (centers[y] + 0.1 * torch.rand(len(y), *shape, generator=draws)).clamp(0, 1)

@@ -109,7 +109,7 @@ class BaselineNetworks(BaseModel, frozen=True, extra="forbid"):
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class DomainBenchmark:
     """The domains of one data set, split for one trial."""
 
     name: DataKind
@@ -140,7 +140,7 @@ class Problem:
         return Shift(self.name, self.classes, kept, self.train[0].held_out, ())
 
 
-def read_problem(kind: DataKind, networks: BaselineNetworks, *, trial: int) -> Problem:
+def read_benchmark(kind: DataKind, networks: BaselineNetworks, *, trial: int) -> DomainBenchmark:
     """Read or draw a data set and split it.
 
     Args:
@@ -155,27 +155,27 @@ def read_problem(kind: DataKind, networks: BaselineNetworks, *, trial: int) -> P
     Source: App. E.4.
 
     >>> small = BaselineNetworks(examples=200, id_examples=40, ood_examples=20, altered=40)
-    >>> problem = read_problem("shapes", small.model_copy(update={"objects": 10}), trial=0)
-    >>> [(split.inner.name, len(split.inner), len(split.held_out)) for split in problem.train][:2]
+    >>> benchmark = read_benchmark("shapes", small.model_copy(update={"objects": 10}), trial=0)
+    >>> [(split.inner.name, len(split.inner), len(split.held_out)) for split in benchmark.train][:2]
     [('gradient', 40, 10), ('clouds', 40, 10)]
     """
     for core in EMBEDDED:
         if kind == core:
             return _embedded(core, networks, trial)
-    problem = _of_files(kind, networks, trial)
-    inner = [split.inner for split in problem.train]
-    check_training_domains(inner, problem.classes, complete=kind != "iwildcam")
-    return problem
+    benchmark = _of_files(kind, networks, trial)
+    inner = [split.inner for split in benchmark.train]
+    check_training_domains(inner, benchmark.classes, complete=kind != "iwildcam")
+    return benchmark
 
 
-def _embedded(core: Core, networks: BaselineNetworks, trial: int) -> Problem:
+def _embedded(core: Core, networks: BaselineNetworks, trial: int) -> DomainBenchmark:
     drawn = splits(
         trial, train=networks.examples, id_val=40, id_test=networks.id_examples,
         ood_test=networks.ood_examples, core=core,
     )  # fmt: skip
     families = {name: _family(drawn["train"], name, masked=True) for name in ID}
     masked = {name: split_domain(domain, seed=trial) for name, domain in families.items()}
-    return Problem(
+    return DomainBenchmark(
         core,
         CORES[core],
         train=tuple(DomainSplit(*map(_unmasked, split)) for split in masked.values()),
@@ -204,7 +204,7 @@ def _unmasked(domain: Domain) -> Domain:
     return replace(domain, data=domain.data._replace(x=domain.data.x[:, :-1].contiguous()))
 
 
-def _of_files(kind: DataKind, networks: BaselineNetworks, trial: int) -> Problem:
+def _of_files(kind: DataKind, networks: BaselineNetworks, trial: int) -> DomainBenchmark:
     side, folder = networks.side, networks.folder
     transform = Preparation(side, side, interpolation="bilinear", squash=True)
     if kind in WILDS:
@@ -212,7 +212,7 @@ def _of_files(kind: DataKind, networks: BaselineNetworks, trial: int) -> Problem
         shift, validation = WILDS[kind](folder, transform)
         most = CAMERA_GROUPS if kind == "iwildcam" else None
         train = tuple(_augmented(d, side, trial) for d in by_origin(shift.train[0], most=most))
-        return Problem(
+        return DomainBenchmark(
             kind, shift.classes, train,
             tests=(DomainSplit(shift.ood_tests[0], validation),), id_tests=(shift.id_test,),
             metric="macro F1" if kind == "iwildcam" else "accuracy",
@@ -224,7 +224,7 @@ def _of_files(kind: DataKind, networks: BaselineNetworks, trial: int) -> Problem
         raise ValueError(f"no test domain {networks.ood!r} in {folder}; did you mean {near[0]!r}?")
     test = domains[names.index(networks.ood)]
     train = tuple(_augmented(domain, side, trial) for domain in domains if domain is not test)
-    return Problem(kind, tuple(classes), train, (split_domain(test, seed=trial),))
+    return DomainBenchmark(kind, tuple(classes), train, (split_domain(test, seed=trial),))
 
 
 def _augmented(domain: Domain, side: int, trial: int) -> DomainSplit:

@@ -1,4 +1,4 @@
-"""Small problems of several domains for algorithms of domain generalization."""
+"""Small shifts with several domains for algorithms of domain generalization."""
 
 from collections.abc import Sequence
 from typing import TypeVar
