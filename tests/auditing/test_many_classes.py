@@ -45,7 +45,9 @@ def test_halved_activations_are_half_attenuated_with_many_classes(imagenet):
     (layer,) = imagenet.evidence.layers
     assert layer.attenuation["OOD"].value == pytest.approx(0.5, abs=0.02)
     assert layer.probe["ID"].value > 0.9
-    assert layer.decided and layer.information
+    assert layer.information
+    # The head is drawn at random, so no prediction agrees with the last probe.
+    assert layer.undefined["ID"] > 0.95
 
 
 def test_the_closed_form_is_noted_once(imagenet):

@@ -20,7 +20,7 @@ from contam.experiments.conjecture_pretraining import (
     DoseResults,
     mediated,
 )
-from contam.experiments.support.networks import ERM, UNTRAINED
+from contam.experiments.support.networks import CALIBRATED, ERM, UNTRAINED
 from contam.run import Run
 
 
@@ -43,7 +43,7 @@ def made_up(config: Config = LAPTOP, **changes: float | None) -> DoseResults:
             row |= {key: row[key] + 0.01 * noise[key] for key in MEDIATORS if key != "dependent"}
             row |= {"class": 0.2, "interaction": 0.1, "rest": 0.2} | changes
             row["ood"] = 0.4 + 0.01 * noise["id"] if row["ood"] is None else row["ood"]
-            rows.append(row | ({"id": 0.2, "ood": 0.1} if spec == UNTRAINED else {}))
+            rows.append(row | ({"id": 0.2, "ood": 0.1} if spec in (UNTRAINED, CALIBRATED) else {}))
     table = pandas.DataFrame(rows)
     points = [
         table[table.network == spec.name].assign(series=series, families=k)
@@ -71,7 +71,7 @@ def test_every_series_starts_without_pretraining_and_shares_the_single_family():
     assert all([*networks] == [0, 1, 3, 5, 9] for networks in series.values())
     assert series[LABELS][0] == UNTRAINED and series[TUNED][0] == ERM
     assert series[LABELS][1] == series[CAPTIONS][1]
-    assert len(LAPTOP.specs) == 2 + 4 + 3 + 4
+    assert len(LAPTOP.specs) == 3 + 4 + 3 + 4
     for k in LAPTOP.families:
         before = series[TUNED][k].before
         assert before is not None and before.part == series[LABELS][k].part
