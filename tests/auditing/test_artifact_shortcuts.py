@@ -110,6 +110,7 @@ def step_of(name: str, *, relies: bool) -> Step:
 
 
 @pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.slow
 def test_a_network_that_relies_on_the_property_is_found(name: str) -> None:
     step = step_of(name, relies=True)
     assert step.answer == "yes"

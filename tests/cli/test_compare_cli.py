@@ -86,7 +86,10 @@ def test_mistakes_are_one_line(here, capsys, arguments, line):
     ("folders", "line"),
     [
         (("art/cat", "art/dog", "sketch/cat", "sketch/dog"), "at least 2 training domains, got 1"),
-        (("art/cat", "art/dog", "photo/cat", "sketch/cat", "sketch/dog"), "no example of class 'dog'"),
+        (
+            ("art/cat", "art/dog", "photo/cat", "sketch/cat", "sketch/dog"),
+            "no example of class 'dog'",
+        ),
     ],
 )
 def test_a_missing_domain_or_class_is_one_line(here, capsys, folders, line):

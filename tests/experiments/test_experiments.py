@@ -101,7 +101,7 @@ def test_a_resumed_run_writes_the_same_bytes(experiment, shared_runs, tmp_path, 
                     break
     assert written(run.folder) == written(whole.folder)
     assert not list(tmp_path.rglob("checkpoints/**/*.safetensors"))
-    short_parts = ("phase_diagrams", "theory_remedies", "thm4_scaling")
+    short_parts = ("joint_law", "phase_diagrams", "theory_remedies", "thm4_scaling")
     if not shared and experiment.name not in short_parts:
         assert resumed
 

@@ -222,6 +222,8 @@ CASES = [
     *(
         pytest.param(form, function, marks=[] if form in FAST else pytest.mark.slow)
         for form in FORMS for function in ("audit", "watch")
+        # The queries of a watched Shift are its own ID test set.
+        if (form, function) != ("a Shift", "watch")
     ),
 ]  # fmt: skip
 FILES = {
@@ -283,6 +285,12 @@ def test_the_ood_set_of_an_audit_takes_every_form(form):
 def test_the_queries_of_a_watch_take_every_form(form):
     (queries,) = read_sources(domain(), FORMS[form](), {}, seed=0).queries
     torch.testing.assert_close(queries.data.x, X)
+
+
+def test_the_queries_of_a_watched_shift_are_its_own_id_test_set():
+    own = Domain("held out", Batch(X[:5], Y[:5], torch.zeros(5).long()))
+    (queries,) = read_sources(Shift("s", NAMES, (domain(),), own, ()), None, {}, seed=0).queries
+    assert queries.data.x is own.data.x
 
 
 @pytest.mark.parametrize("form", FORMS)
