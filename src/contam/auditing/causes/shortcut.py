@@ -100,7 +100,7 @@ class Shortcut(Cause):
                 comparison.correct([*base, *some], rows)
                 for some in ([], [treatments[False]], [treatments[True]])
             )
-            return max(before, without, key=_share), after
+            return max(before, without, key=Tensor.sum), after
 
         number = Number(
             what=f"fall of the ID accuracy with {self.property} of another class", on=name,
@@ -113,10 +113,6 @@ class Shortcut(Cause):
             control=f"the better of no change and {self.property} of another class",
             numbers=(number,),
         )  # fmt: skip
-
-
-def _share(correct: Tensor) -> float:
-    return float(correct.double().mean())
 
 
 @final
