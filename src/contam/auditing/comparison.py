@@ -254,8 +254,8 @@ class Comparison:
         return rows[balanced(self.y[rows], JUDGED, seed=self.seed, purpose="audit/judged")]
 
     @cached_property
-    def unchosen(self) -> Int[Tensor, " all"]:
-        """All of these examples, for treatments that were chosen on none of them."""
+    def tried_on(self) -> Int[Tensor, " both"]:
+        """Those that judge and those that choose, for treatments that no example chose."""
         return torch.cat([self.judged, self.chosen])
 
     @cached_property

@@ -284,7 +284,7 @@ class BackgroundShortcut(Cause):
 
         relies = fall >= self.follows
         for rows, significance in (
-            (comparison.judged, SIGNIFICANCE), (comparison.unchosen, SIGNIFICANCE / 2)
+            (comparison.judged, SIGNIFICANCE), (comparison.tried_on, SIGNIFICANCE / 2)
         ):  # fmt: skip
             result = arms(rows)
             share, answer = self.share_of_loss(

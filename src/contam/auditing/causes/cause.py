@@ -199,7 +199,7 @@ class Cause(ABC):
         if test.step.answer != "undecided":
             return test
         return self.judged(
-            comparison, treatment, *answers(comparison.unchosen), method=method, control=control,
+            comparison, treatment, *answers(comparison.tried_on), method=method, control=control,
             numbers=numbers, significance=SIGNIFICANCE / 2,
         )  # fmt: skip
 
