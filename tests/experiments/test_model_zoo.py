@@ -55,6 +55,7 @@ def whole(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_training_a_student_trains_its_teacher(tmp_path):
     zoo = trained(tmp_path, STUDENT)
     assert zoo.network(TEACHER) is not zoo.network(STUDENT)

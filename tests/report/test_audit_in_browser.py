@@ -91,6 +91,7 @@ def test_the_page_logs_nothing_makes_no_request_and_fits(
     it.page.context.close()
 
 
+@pytest.mark.slow
 def test_the_first_neurons_of_many_are_on_the_page(many: Any) -> None:
     table = table_of("many")
     assert many.evaluate(STATUS) == f"{NEURONS_SHOWN:,} of {NEURONS_SHOWN:,}"
@@ -119,6 +120,7 @@ def test_columns_sort_by_keyboard_with_dashes_last(many: Any) -> None:
     assert cells(many, 2)[0] == max(RECORDS["many"].classes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "fits"),
     [
@@ -141,6 +143,7 @@ def test_neurons_can_be_searched_by_text(tab: Any, words: str, fits: Callable[..
     assert tab.locator(ROWS).count() == wanted
 
 
+@pytest.mark.slow
 def test_layer_class_and_text_filters_combine(tab: Any) -> None:
     table, layers = table_of("whole"), [layer.name for layer in RECORDS["whole"].layers]
     tab.select_option("#neurons .layer", label=f"4. {layers[3]}")
@@ -158,6 +161,7 @@ def test_layer_class_and_text_filters_combine(tab: Any) -> None:
     assert len([line for line in lines if line]) == wanted + 1
 
 
+@pytest.mark.slow
 def test_selecting_a_layer_in_a_chart_selects_it_everywhere(tab: Any) -> None:
     table = table_of("whole")
     place = tab.locator(".depth .chart").first
@@ -205,6 +209,7 @@ def test_histograms_and_rates_follow_the_selected_layer(tab: Any) -> None:
     until(tab, f"JSON.stringify({values}) === '{as_text}'")
 
 
+@pytest.mark.slow
 def test_the_download_contains_the_numbers_of_the_curves(tab: Any) -> None:
     figure = tab.locator("figure.depth").nth(1)
     figure.locator("summary").click()
@@ -216,6 +221,7 @@ def test_the_download_contains_the_numbers_of_the_curves(tab: Any) -> None:
     assert len(lines) == 1 + 10 * (4 + 3 + 3 + 3)
 
 
+@pytest.mark.slow
 def test_verdict_and_tables_are_shown_without_scripts(
     browser: Any, addresses: dict[str, str]
 ) -> None:
@@ -231,6 +237,7 @@ def test_verdict_and_tables_are_shown_without_scripts(
     tab.context.close()
 
 
+@pytest.mark.slow
 def test_a_printed_page_shows_a_hundred_neurons(many: Any) -> None:
     many.emulate_media(media="print")
     shown = "[...document.querySelectorAll('.neurons tbody tr')].filter(r => r.offsetHeight).length"
@@ -239,6 +246,7 @@ def test_a_printed_page_shows_a_hundred_neurons(many: Any) -> None:
     assert many.evaluate(shown) == NEURONS_SHOWN
 
 
+@pytest.mark.slow
 def test_images_are_shown_beside_their_heat_maps(tab: Any) -> None:
     until(tab, "[...document.images].every(node => node.complete)")
     sizes = tab.eval_on_selector_all(
@@ -248,6 +256,7 @@ def test_images_are_shown_beside_their_heat_maps(tab: Any) -> None:
     assert all(natural == 48 and shown > 48 for natural, shown in sizes)
 
 
+@pytest.mark.slow
 def test_hostile_text_creates_no_element(browser: Any, addresses: dict[str, str]) -> None:
     it: Opened = opened(browser, addresses["hostile"], **WINDOW)
     assert it.page.evaluate("document.querySelectorAll('script').length") == 4
@@ -258,6 +267,7 @@ def test_hostile_text_creates_no_element(browser: Any, addresses: dict[str, str]
     it.page.context.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", theme.COLORS)
 def test_all_text_has_sufficient_contrast(
     browser: Any, addresses: dict[str, str], name: str
@@ -268,12 +278,14 @@ def test_all_text_has_sufficient_contrast(
     it.page.context.close()
 
 
+@pytest.mark.slow
 def test_the_test_records_have_many_neurons_and_missing_values() -> None:
     assert isinstance(RECORDS["whole"], AuditRecord)
     assert None in table_of("many").attenuation[:NEURONS_SHOWN]
     assert len(table_of("many").index) == 100_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["whole", "hostile"])
 @pytest.mark.parametrize("width", [1280, 360])
 def test_the_texts_of_the_ledger_do_not_overlap(
@@ -298,6 +310,7 @@ def test_the_texts_of_the_ledger_do_not_overlap(
     it.page.context.close()
 
 
+@pytest.mark.slow
 def test_the_bars_are_printed_in_color(tab: Any) -> None:
     tab.emulate_media(media="print", color_scheme="dark")
     fill = "getComputedStyle(document.querySelector('.ledger .cause-0')).fill"

@@ -54,6 +54,7 @@ def test_every_chart_is_drawn_with_marks(desktop: Opened) -> None:
     assert min(marks) >= 1
 
 
+@pytest.mark.slow
 def test_all_charts_are_drawn_without_scrolling(browser: Any, address: str) -> None:
     tab = opened(browser, address, viewport={"width": 1280, "height": 300}).page
     until(tab, "document.querySelectorAll('.chart:not(.drawn)').length === 0")
@@ -61,6 +62,7 @@ def test_all_charts_are_drawn_without_scrolling(browser: Any, address: str) -> N
     tab.context.close()
 
 
+@pytest.mark.slow
 def test_a_print_right_after_loading_has_every_chart_in_light_colors(
     browser: Any, address: str
 ) -> None:
@@ -87,11 +89,13 @@ def test_the_page_logs_no_message_and_makes_no_request(
         assert [url for url in it.asked if not url.startswith("data:")] == [address]
 
 
+@pytest.mark.slow
 def test_hostile_text_runs_no_script_and_creates_no_element(desktop: Opened) -> None:
     assert desktop.page.evaluate("document.querySelectorAll('script').length") == 4
     assert "<script>alert('x')</script>" in desktop.page.inner_text("h2 >> nth=2")
 
 
+@pytest.mark.slow
 def test_the_page_fits_its_window(desktop: Opened, phone: Opened) -> None:
     for it in (desktop, phone):
         it.page.evaluate("document.querySelectorAll('details').forEach(node => node.open = true)")
@@ -100,6 +104,7 @@ def test_the_page_fits_its_window(desktop: Opened, phone: Opened) -> None:
         assert wide[0] <= wide[1]
 
 
+@pytest.mark.slow
 def test_charts_fill_their_container(phone: Opened) -> None:
     over = phone.page.eval_on_selector_all(
         ".chart[data-least='0']",
@@ -108,6 +113,7 @@ def test_charts_fill_their_container(phone: Opened) -> None:
     assert max(over) <= 1
 
 
+@pytest.mark.slow
 def test_claims_become_cards_on_a_phone(phone: Opened, desktop: Opened) -> None:
     display = "getComputedStyle(document.querySelector('.claim')).display"
     assert desktop.page.evaluate(display) == "table-row"
@@ -117,6 +123,7 @@ def test_claims_become_cards_on_a_phone(phone: Opened, desktop: Opened) -> None:
     assert wide[0] <= wide[1]
 
 
+@pytest.mark.slow
 def test_a_wide_matrix_scrolls_inside(phone: Opened) -> None:
     wide = phone.page.eval_on_selector_all(
         ".chart:not([data-least='0'])",
@@ -126,6 +133,7 @@ def test_a_wide_matrix_scrolls_inside(phone: Opened) -> None:
     assert all(clip <= 360 for _, clip in wide)
 
 
+@pytest.mark.slow
 def test_the_tab_key_reaches_the_skip_link_and_then_the_toggle(browser: Any, address: str) -> None:
     tab = opened(browser, address).page
     tab.keyboard.press("Tab")
@@ -141,6 +149,7 @@ def test_the_tab_key_reaches_the_skip_link_and_then_the_toggle(browser: Any, add
     tab.context.close()
 
 
+@pytest.mark.slow
 def test_filter_buttons_show_their_claims(desktop: Opened) -> None:
     tab = desktop.page
 
@@ -168,6 +177,7 @@ def test_filter_buttons_show_their_claims(desktop: Opened) -> None:
 ORDER = "all => all.map(node => node.id)"
 
 
+@pytest.mark.slow
 def test_claims_can_be_sorted_by_keyboard(desktop: Opened) -> None:
     tab = desktop.page
     before = tab.eval_on_selector_all(".claim", ORDER)
@@ -207,6 +217,7 @@ def test_claims_can_be_sorted_by_keyboard(desktop: Opened) -> None:
     assert tab.is_hidden(".claim .of >> nth=0")
 
 
+@pytest.mark.slow
 def test_cards_can_be_sorted_on_a_phone(phone: Opened) -> None:
     tab = phone.page
     first = tab.eval_on_selector_all(".claim", ORDER)
@@ -219,6 +230,7 @@ def test_cards_can_be_sorted_on_a_phone(phone: Opened) -> None:
     assert tab.eval_on_selector_all(".claim", ORDER) == first
 
 
+@pytest.mark.slow
 def test_the_download_contains_all_numbers(desktop: Opened) -> None:
     tab = desktop.page
     tab.locator(".numbers summary").first.click()
@@ -232,6 +244,7 @@ def test_the_download_contains_all_numbers(desktop: Opened) -> None:
     tab.locator(".numbers summary").first.click()
 
 
+@pytest.mark.slow
 def test_the_toggle_changes_the_colors_and_is_remembered(browser: Any, address: str) -> None:
     tab = opened(browser, address).page
     ground = "getComputedStyle(document.body).backgroundColor"
@@ -249,6 +262,7 @@ def test_the_toggle_changes_the_colors_and_is_remembered(browser: Any, address: 
     tab.context.close()
 
 
+@pytest.mark.slow
 def test_the_theme_follows_the_system(browser: Any, address: str) -> None:
     tab = opened(browser, address, color_scheme="dark").page
     dark = tab.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -258,6 +272,7 @@ def test_the_theme_follows_the_system(browser: Any, address: str) -> None:
     tab.context.close()
 
 
+@pytest.mark.slow
 def test_the_page_is_readable_without_scripts(browser: Any, address: str) -> None:
     tab = opened(browser, address, java_script_enabled=False, color_scheme="dark").page
     assert "need JavaScript" in tab.inner_text("noscript")
@@ -269,6 +284,7 @@ def test_the_page_is_readable_without_scripts(browser: Any, address: str) -> Non
     tab.context.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", theme.COLORS)
 def test_all_text_has_sufficient_contrast(browser: Any, address: str, name: str) -> None:
     it = opened(browser, address, color_scheme=name, viewport={"width": 1280, "height": 800})

@@ -158,6 +158,7 @@ def test_the_comparison_fails_for_another_setting():
             agree(predicted, simulated[-1].tolist())
 
 
+@pytest.mark.slow
 def test_linear_networks_do_not_learn_the_background():
     predicted, simulated = both(64, 256, activation=LINEAR)
     assert float((predicted - simulated).abs().max()) < 0.006

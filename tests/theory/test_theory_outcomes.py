@@ -83,6 +83,7 @@ def test_after_long_training_only_relu_retains_the_background():
 AUTHORS = Setting(initialization="uniform", bias="hidden")
 
 
+@pytest.mark.slow
 def test_the_authors_initialization_and_biases_under_gradient_flow():
     outcomes = rows(AUTHORS)
     assert mean(outcomes, "ood_hinge") == pytest.approx(0.77, abs=0.02)

@@ -169,6 +169,7 @@ def test_an_interrupted_training_resumes_bit_for_bit(step):
     assert all(resumed[name].equal(tensor) for name, tensor in whole.items())
 
 
+@pytest.mark.slow
 def test_attack_settings_change_the_learned_weights():
     settings = [{}, {"epsilon": 0.0}, {"noise": 0.0}, {"attack_steps": 1}, {"noise_vectors": 1}]
     heads = []
