@@ -83,6 +83,7 @@ class Stream(IterableDataset):
         return iter(zip(x, y, strict=True))
 
 
+@pytest.mark.slow
 def test_an_audit_preserves_the_generator_of_a_loader():
     draws = torch.Generator().manual_seed(3)
     loader = DataLoader(Stream(), 20, generator=draws)

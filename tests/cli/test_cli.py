@@ -150,6 +150,7 @@ def test_predict_states_the_error_of_sampling_in_every_form(capsys):
     assert record["neurons_followed"] == 64 and record["phases"]["limit"]["step"] is None
 
 
+@pytest.mark.slow
 def test_predict_says_which_phases_it_can_not_derive(capsys):
     code, out, _ = run_contam(capsys, "predict", "--steps", 5, "--correlation", 0.5)
     assert code == 0 and out.startswith("After 5 steps")

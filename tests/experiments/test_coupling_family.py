@@ -65,6 +65,7 @@ def test_too_few_networks_give_no_correlation():
     assert {good for _, _, good in correlations(some)} == {False}
 
 
+@pytest.mark.slow
 def test_claims_that_need_masks_are_not_judged_without_them(tmp_path):
     """The paper preset's pipeline, on DomainNet's layout with a source of one's own."""
     networks = Networks(

@@ -188,6 +188,7 @@ def test_selecting_a_layer_in_a_chart_selects_it_everywhere(tab: Any) -> None:
     assert tab.locator(".chosen-layer").count() == 0
 
 
+@pytest.mark.slow
 def test_histograms_and_rates_follow_the_selected_layer(tab: Any) -> None:
     record, table = RECORDS["whole"], table_of("whole")
     anchor = tab.evaluate("Object.keys(contam.data.histograms)[1]")

@@ -135,6 +135,7 @@ def test_the_critical_slope_halves_the_risk():
     assert critical_slope(setting(core=60, background=4), risk=0.5) == 0
 
 
+@pytest.mark.slow
 def test_summaries_name_the_phases():
     text = predict_phases(setting()).summary()
     assert "take off after 13" in text and "time constant of 1,000 steps" in text

@@ -49,6 +49,7 @@ def same(one, other) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
+@pytest.mark.slow
 def test_two_identical_arms_differ_by_exactly_0(result):
     for seed in (0, 1):
         assert same(result.weights("baseline", seed), result.weights("no change", seed))
