@@ -2,7 +2,7 @@
 
 import ast
 import json
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,15 +13,18 @@ EMPTY = {"each", "found", "mend", "room", "seen", "told", "who", "whom"}
 """Words that say nothing of what a variable, a parameter, an attribute or a function is."""
 
 
-def modules(folder: str) -> Iterator[tuple[str, ast.Module]]:
+@cache
+def modules(folder: str) -> list[tuple[str, ast.Module]]:
     """The modules and notebooks in a folder, with their paths."""
+    trees = []
     for path in sorted((ROOT / folder).rglob("*.py")):
-        yield str(path.relative_to(ROOT)), ast.parse(path.read_text(encoding="utf-8"))
+        trees.append((str(path.relative_to(ROOT)), ast.parse(path.read_text(encoding="utf-8"))))
     for path in sorted((ROOT / folder).rglob("*.ipynb")):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
         lines = [line for text in code for line in text.splitlines() if line[:1] not in ("%", "!")]
-        yield str(path.relative_to(ROOT)), ast.parse("\n".join(lines))
+        trees.append((str(path.relative_to(ROOT)), ast.parse("\n".join(lines))))
+    return trees
 
 
 def names(node: ast.AST) -> list[str | None]:
