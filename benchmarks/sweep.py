@@ -62,17 +62,19 @@ def folders(rounds: int) -> Iterator[tuple[Path, Path]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=1000, help="runs of the sweep on all cores")
-    parser.add_argument("--runs", type=int, default=25, help="runs of a round of the comparison")
+    parser.add_argument(
+        "--compared", type=int, default=25, help="runs of a round of the comparison"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    few, wrong, ratios, alone = configs(args.runs), [], [], []
+    few, wrong, ratios, alone = configs(args.compared), [], [], []
     for index, (one, other) in enumerate(folders(args.rounds + 1)):
         run_alone, (run_swept, _, run) = bare(few, one), swept(few, other, jobs=1)
         if index:  # the first round loads libraries
-            alone.append(run_alone / args.runs)
+            alone.append(run_alone / args.compared)
             ratios.append(run_swept / run_alone)
-        if [row["error"] for row in run.read("runs")] != [""] * args.runs:
+        if [row["error"] for row in run.read("runs")] != [""] * args.compared:
             wrong.append("some runs failed")
         if read_all(one) != read_all(other):
             wrong.append("the sweep's runs differ from the bare ones")

@@ -20,9 +20,7 @@ from contam.experiments.tab04_baselines.methods import (
     DISTILLATION,
     ERM,
     FINE_TUNING,
-    INTERPOLATION,
     METHODS,
-    POOLED,
     TEACHER,
     Method,
     find_method,
@@ -49,16 +47,11 @@ SMALL_BUDGET = BaselineNetworks(
     batch_size=24,
     scaled_steps=True,
 )
-BY_NAME = (POOLED.name, FINE_TUNING, INTERPOLATION)
-"""Methods that no preset has; `contam compare --method` adds them."""
 FULL = Config()
 PACS = FULL.model_copy(update={"data": ("pacs",)})
 CAMELYON17 = FULL.model_copy(update={"data": ("camelyon17",)})
 IWILDCAM = FULL.model_copy(update={"data": ("iwildcam",)})
-LAPTOP = Config(
-    networks=SMALL_BUDGET, data=("shapes", "digits"), draws=1,
-    methods=tuple(name for name in METHODS if name not in BY_NAME),
-)  # fmt: skip
+LAPTOP = Config(networks=SMALL_BUDGET, data=("shapes", "digits"), draws=1, methods=tuple(METHODS))
 SMOKE = Config(
     networks=SMALL_BUDGET.model_copy(
         update={
