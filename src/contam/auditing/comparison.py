@@ -72,7 +72,7 @@ class Treatment:
     """A line of code, or an instruction, that makes the change permanent."""
 
 
-def applied(
+def _applied(
     treatments: Sequence[Treatment],
     x: Tensor,
     rows: Tensor,
@@ -282,7 +282,7 @@ class Comparison:
         if images is not None and any(t.images is not None for t in treatments):
             key = (frozenset(treatments), tuple(rows.tolist()))
             if key not in self.known:
-                self.known[key] = applied(treatments, images.x[rows], rows, self.answer)
+                self.known[key] = _applied(treatments, images.x[rows], rows, self.answer)
             return self.known[key]
         at, head = self.kept_rows[rows], self.ood.head
         known = NetworkOutputs(

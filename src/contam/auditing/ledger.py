@@ -77,7 +77,7 @@ def explain(
         reason = _spared(comparison, cause, base, tests)
         test = (
             cause.not_tested(reason) if reason
-            else attempted(cause, lambda cause=cause: cause.test(comparison, base))
+            else _attempted(cause, lambda cause=cause: cause.test(comparison, base))
         )  # fmt: skip
         tests.append(test)
         if test.positive and cause.plumbing and test.treatment is not None:
@@ -85,7 +85,7 @@ def explain(
         yield cause.name
     tests = _backgrounds_again(comparison, causes, base, tests)
     tests = yield from _second_round(comparison, causes, base, tests)
-    entries = shares(comparison, tests)
+    entries = _shares(comparison, tests)
     ledger = Ledger(
         on=comparison.name, loss=comparison.loss, entries=entries,
         steps=tuple(test.step for test in tests), n=len(comparison.judged), shown=comparison.shown,
@@ -114,7 +114,7 @@ def _spared(
     return ""
 
 
-def attempted(cause: Cause, run: Callable[[], CauseTest]) -> CauseTest:
+def _attempted(cause: Cause, run: Callable[[], CauseTest]) -> CauseTest:
     """Return the result of a test; if it raises, that it could not be made.
 
     Args:
@@ -149,7 +149,7 @@ def _backgrounds_again(
     ):
         return list(tests)
     treatments = [*base, corruption.treatment]
-    again = attempted(backgrounds, lambda: backgrounds.test(comparison, treatments))
+    again = _attempted(backgrounds, lambda: backgrounds.test(comparison, treatments))
     return [again if test is positive[backgrounds.name] else test for test in tests]
 
 
@@ -167,7 +167,7 @@ def _second_round(
     undone = [t for test in tests if test.positive and (t := test.treatment) is not None
               and t.images is not None and t not in base]  # fmt: skip
     undone = undone[:MOST_TREATMENTS]
-    rest = shares(comparison, tests)[-1].points.value
+    rest = _shares(comparison, tests)[-1].points.value
     if not undone or rest < LEAST_SHARE * comparison.loss.value:
         return tests
     for cause in causes:
@@ -178,7 +178,7 @@ def _second_round(
             continue
         # Beside another cause, a plumbing fault need not give most of the loss back.
         milder = replace(cause, threshold=LEAST_SHARE)
-        again = attempted(milder, lambda milder=milder: milder.test(comparison, [*base, *undone]))
+        again = _attempted(milder, lambda milder=milder: milder.test(comparison, [*base, *undone]))
         if again.positive and again.treatment is not None:
             why = f"Once other causes are treated: {again.step.why[0].lower()}{again.step.why[1:]}"
             step = again.step.model_copy(update={"why": why})
@@ -188,7 +188,7 @@ def _second_round(
     return tests
 
 
-def shares(comparison: Comparison, tests: Sequence[CauseTest]) -> tuple[LostPoints, ...]:
+def _shares(comparison: Comparison, tests: Sequence[CauseTest]) -> tuple[LostPoints, ...]:
     """Split the loss among the causes whose tests are positive; the entries add up to it.
 
     Args:

@@ -47,8 +47,8 @@ def reliance(passes: Passes) -> CauseEvidence:
 
     Source: ours, what a network uses, and what it could use.
     """
-    alone, n, why_alone = background_only(passes)
-    shared, why_shared = background_and_class(passes)
+    alone, n, why_alone = _background_only(passes)
+    shared, why_shared = _background_and_class(passes)
     return CauseEvidence(
         cause=BackgroundShortcut.name,
         title="Does the network rely on the background?",
@@ -83,7 +83,7 @@ def relies(evidence: CauseEvidence) -> str:
     )
 
 
-def background_only(passes: Passes) -> tuple[tuple[Number, ...], int, str]:
+def _background_only(passes: Passes) -> tuple[tuple[Number, ...], int, str]:
     """Return the accuracy on ID images without their objects, or why it cannot be measured.
 
     Where the inputs are not images, labels of the backgrounds serve: among the examples whose
@@ -155,7 +155,7 @@ def _beside_chance(
     return numbers, score.count
 
 
-def background_and_class(passes: Passes) -> tuple[tuple[Number, ...], str]:
+def _background_and_class(passes: Passes) -> tuple[tuple[Number, ...], str]:
     """Return how many bits background and class share in the ID data, or why that is unknown.
 
     Backgrounds are labeled, or clustered by the mean and the spread of their border's colors.

@@ -83,7 +83,7 @@ class Audit:
         lines += [] if best is None else [f"helps most: {remedy_line(best)}"]
         lines += [f"{name}: {text}" for name, text in self._accuracies()]
         lines += self._groups()
-        lines += [line for scores in self.evidence.unlabeled for line in estimate_lines(scores)]
+        lines += [line for scores in self.evidence.unlabeled for line in _estimate_lines(scores)]
         count = len(self.evidence.left_out)
         lines += [f"not measured: {count}, see .evidence.left_out"] if count else []
         return "\n".join(lines)
@@ -459,7 +459,7 @@ def _ledger_rows(ledger: Ledger) -> Iterator[dict[str, Any]]:
         yield _row(f"ledger: {entry.cause}", entry.points, on=ledger.on, part=entry.what)
 
 
-def estimate_lines(scores: UnlabeledScores) -> list[str]:
+def _estimate_lines(scores: UnlabeledScores) -> list[str]:
     """Return the estimates on a set without labels, their errors and its findings as lines.
 
     Args:

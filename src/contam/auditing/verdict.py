@@ -40,7 +40,7 @@ QUESTION = "Is the OOD accuracy drop negligible?"
 MEASURED = "share of the above-chance ID accuracy that is lost on the worst OOD set"
 
 
-def worst_of(sets: Sequence[SetScores]) -> SetScores | None:
+def _worst_of(sets: Sequence[SetScores]) -> SetScores | None:
     """Return the OOD set that loses the largest share of accuracy; None without one of two classes.
 
     Args:
@@ -88,7 +88,7 @@ def verdict(
     if not any(scores.role == "id" for scores in sets):
         raise ValueError("a verdict needs the accuracy on an ID set, and there is none")
     own = next(scores for scores in sets if scores.role == "id")
-    worst = worst_of(sets)
+    worst = _worst_of(sets)
     lost = _lost(own, worst)
     ledger = next((one for one in ledgers if worst is not None and one.on == worst.name), None)
     named = _named(ledger)

@@ -103,7 +103,7 @@ class RepairInputs:
     def without_ood(self) -> tuple[str, ...]:
         """Return the titles of the repairs that fit the network and need no OOD data."""
         return tuple(repair.title for repair in self.repairs if not repair.uses_ood and
-                     fitting(self, repair, None) is not None)  # fmt: skip
+                     _fitting(self, repair, None) is not None)  # fmt: skip
 
 
 def repair_inputs(passes: Passes) -> RepairInputs:
@@ -199,7 +199,7 @@ def repaired(inputs: RepairInputs, name: str, on: str | None) -> nn.Module:
     return fitted.network
 
 
-def fitting(inputs: RepairInputs, repair: Repair, on: str | None) -> tuple[Batch, Batch] | None:
+def _fitting(inputs: RepairInputs, repair: Repair, on: str | None) -> tuple[Batch, Batch] | None:
     """Return the ID and OOD examples that a repair works on; None if it does not fit.
 
     Args:
@@ -223,7 +223,7 @@ def fitting(inputs: RepairInputs, repair: Repair, on: str | None) -> tuple[Batch
 
 def _effect(inputs: RepairInputs, repair: Repair, on: str) -> RepairEffect | None:
     """The effect of a repair; None if it does not fit."""
-    data = fitting(inputs, repair, on)
+    data = _fitting(inputs, repair, on)
     if data is None:
         return None
     own, same = inputs.own, inputs.same.get(on)

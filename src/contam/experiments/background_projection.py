@@ -191,7 +191,7 @@ def _train(config: Config, run: Run, arm: str, directions: int, seed: int) -> It
     )  # fmt: skip
     yield from checkpointed(run, part, training)
     model.eval()
-    scores = accuracies(model, images)
+    scores = _accuracies(model, images)
     row = {"arm": arm, "directions": directions, "seed": seed} | scores
     if arm == "no_change":
         untrained = resnet8(width=config.width, seed=seed).eval()
@@ -263,7 +263,7 @@ def patch_directions(
     convolution = _first_convolution(model)
     if random:
         width = convolution.weight[0].numel()
-        return random_directions(width, directions, seed).float()
+        return _random_directions(width, directions, seed).float()
     patches = [
         F.unfold(
             images, convolution.kernel_size, convolution.dilation, int(convolution.padding[0]),
@@ -278,7 +278,7 @@ def _first_convolution(model: nn.Module) -> nn.Conv2d:
     return next(module for module in model.modules() if isinstance(module, nn.Conv2d))
 
 
-def random_directions(width: int, directions: int, seed: int) -> Float[Tensor, "width directions"]:
+def _random_directions(width: int, directions: int, seed: int) -> Float[Tensor, "width directions"]:
     """Return an orthonormal basis of random directions.
 
     Source: ours, the control of directions that are estimated.
@@ -311,7 +311,7 @@ def projected(
         PAIRS: lambda count: torch.linalg.qr((swapped - plain)[:count].T)[0],
         MAIN: partial(main_directions, background_moment(plain, swapped)),
         ENVIRONMENTS: partial(main_directions, _between_environments(train, shown)),
-        RANDOM: lambda count: random_directions(train.shape[1], count, seed),
+        RANDOM: lambda count: _random_directions(train.shape[1], count, seed),
     }
     nothing = train.new_zeros(train.shape[1], 1)
     cases = [("nothing", 0, nothing)] + [
@@ -354,7 +354,7 @@ def _features(model: Classifier, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def accuracies(model: nn.Module, images: Drawn) -> dict[str, float]:
+def _accuracies(model: nn.Module, images: Drawn) -> dict[str, float]:
     """The accuracy on the ID test, and the mean over the OOD tests.
 
     Source: ours, one OOD accuracy for each network, so that networks can be compared.
@@ -390,7 +390,7 @@ def _points(values: Any) -> list[float]:
     return (100 * values).tolist()
 
 
-def best_gain(*sources: str) -> Callable[[ProjectionResults], list[float]]:
+def _best_gain(*sources: str) -> Callable[[ProjectionResults], list[float]]:
     """The gain in OOD accuracy at the best number of directions, that of the mean over seeds."""
 
     def measure(results: ProjectionResults) -> list[float]:
@@ -404,7 +404,7 @@ def best_gain(*sources: str) -> Callable[[ProjectionResults], list[float]]:
     return measure
 
 
-def trained_gain(arm: str) -> Callable[[ProjectionResults], list[float]]:
+def _trained_gain(arm: str) -> Callable[[ProjectionResults], list[float]]:
     """The gain in OOD accuracy of a training at its best number of directions."""
 
     def measure(results: ProjectionResults) -> list[float]:
@@ -415,7 +415,7 @@ def trained_gain(arm: str) -> Callable[[ProjectionResults], list[float]]:
     return measure
 
 
-def trained_cost(results: ProjectionResults) -> list[float]:
+def _trained_cost(results: ProjectionResults) -> list[float]:
     """ID accuracy without a change minus that of trainings without most gradients, the larger."""
     before = results.trained_values("no_change", "id_accuracy")[0]
     costs = []
@@ -425,14 +425,14 @@ def trained_cost(results: ProjectionResults) -> list[float]:
     return _points(max(costs, key=lambda cost: cost.mean()))
 
 
-def extra_cost(results: ProjectionResults) -> list[float]:
+def _extra_cost(results: ProjectionResults) -> list[float]:
     """ID accuracy with random directions minus that with as many of pairs, at half the width."""
     half = _half(results)
     values = [results.feature_values(source, "id_accuracy")[half] for source in (RANDOM, MAIN)]
     return _points(values[0] - values[1])
 
 
-def class_share(against: Literal["random", "untrained"]) -> Callable[..., list[float]]:
+def _class_share(against: Literal["random", "untrained"]) -> Callable[..., list[float]]:
     """The class share of a few main directions minus that of random ones, or untrained.
 
     Of the two untrained networks, it is the one whose share differs most.
@@ -452,7 +452,7 @@ def class_share(against: Literal["random", "untrained"]) -> Callable[..., list[f
     return measure
 
 
-def patch_change(column: str, control: bool = False) -> Callable[[ProjectionResults], list[float]]:
+def _patch_change(column: str, control: bool = False) -> Callable[[ProjectionResults], list[float]]:
     """The change of an accuracy without 16 directions of the first layer's patches."""
 
     def measure(results: ProjectionResults) -> list[float]:
@@ -470,7 +470,7 @@ def _half(results: ProjectionResults) -> int:
     return min(results.config.directions, key=lambda count: abs(count - width // 2))
 
 
-def learned(results: ProjectionResults) -> None:
+def _learned(results: ProjectionResults) -> None:
     """Require that the network without a change has learned."""
     score = results.trained_values("no_change", "id_accuracy").to_numpy().mean()
     if not score >= LEARNED:
@@ -481,36 +481,36 @@ CLAIMS: tuple[Statement, ...] = (
     Statement(
         "Features without the span of counterfactual pairs or environments are not better OOD",
         "ours", "gain in OOD accuracy of features at the best number of directions, points",
-        best_gain(PAIRS, MAIN, ENVIRONMENTS), high=3.0, given=learned),
+        _best_gain(PAIRS, MAIN, ENVIRONMENTS), high=3.0, given=_learned),
     Statement(
         "Projecting background directions out costs ID accuracy, more than random directions",
         "ours", "ID accuracy without random directions minus that without main directions of "
-        "pairs, half of all directions, points", extra_cost, low=5.0, given=learned),
+        "pairs, half of all directions, points", _extra_cost, low=5.0, given=_learned),
     Statement(
         "The directions of the background are also directions of the classes", "ours",
         f"share of the variance between class means in {FEW} main directions of pairs minus that "
-        "in random ones", class_share("random"), low=0.3, given=learned),
+        "in random ones", _class_share("random"), low=0.3, given=_learned),
     Statement(
         "They already are in untrained networks", "ours",
         f"share of the variance between class means in {FEW} main directions of pairs, trained "
-        "minus the untrained network that differs most", class_share("untrained"),
-        low=-0.1, high=0.1, given=learned),
+        "minus the untrained network that differs most", _class_share("untrained"),
+        low=-0.1, high=0.1, given=_learned),
     Statement(
         "No gradient along the background's directions does not help", "ours",
         "gain in OOD accuracy of trainings at the best number of directions, points",
-        trained_gain("gradients"), high=3.0, given=learned),
+        _trained_gain("gradients"), high=3.0, given=_learned),
     Statement(
         "Nor does it along directions in which two environments differ", "ours",
         "gain in OOD accuracy of trainings at the best number of directions, two environments, "
-        "points", trained_gain("environment_gradients"), high=3.0, given=learned),
+        "points", _trained_gain("environment_gradients"), high=3.0, given=_learned),
     Statement(
         "Blocked gradients cost little ID accuracy, since the head still reads all features",
         "ours", "ID accuracy without a change minus that without gradients along the most "
-        "directions, pairs or environments, points", trained_cost, high=10.0, given=learned),
+        "directions, pairs or environments, points", _trained_cost, high=10.0, given=_learned),
     Statement(
         "A first layer that is blind to the background's directions of patches fails more OOD",
         "ours", "change of OOD accuracy against as many random directions, points",
-        patch_change("ood_accuracy", control=True), high=-3.0, given=learned),
+        _patch_change("ood_accuracy", control=True), high=-3.0, given=_learned),
 )  # fmt: skip
 """The remedy of the theory does not carry over; the claims say where it fails."""
 
@@ -586,8 +586,8 @@ def summarize(run: Run) -> str:
         for column in ("id_accuracy", "ood_accuracy")
     )
     gains = {
-        "features": fmean(best_gain(PAIRS, MAIN, ENVIRONMENTS)(results)),
-        **{name: fmean(trained_gain(arm)(results)) for arm, name in list(ARMS.items())[:3]},
+        "features": fmean(_best_gain(PAIRS, MAIN, ENVIRONMENTS)(results)),
+        **{name: fmean(_trained_gain(arm)(results)) for arm, name in list(ARMS.items())[:3]},
     }
     listed = "; ".join(f"{name} {gain:+.1f}" for name, gain in gains.items())
     return (

@@ -197,7 +197,7 @@ def network(name: str, seed: int) -> Classifier:
     return model.to(available_device())
 
 
-def probes(model: nn.Module, x: Float[Tensor, "1 ..."]) -> list[str]:
+def _probes(model: nn.Module, x: Float[Tensor, "1 ..."]) -> list[str]:
     """Return the probes: every second dense layer, or all activations of another network."""
     dense = [name for name, _ in model.named_modules() if ".probe" in name]
     return dense or layers_of(model, x.to(next(model.parameters()).device))
@@ -213,7 +213,7 @@ def chest_depth(depths: Depths) -> Float[Tensor, "draws queries"]:
     return depths.depth.masked_fill(depths.decided[:, -2] == UNCERTAIN, torch.nan)
 
 
-def shift_of(config: Config, data: str, seed: int) -> tuple[Shift, int]:
+def _shift_of(config: Config, data: str, seed: int) -> tuple[Shift, int]:
     """Return the data of a case, and the index of the group with a drain.
 
     Raises:
@@ -288,7 +288,7 @@ def decorrelated(domain: Domain, seed: int) -> Domain:
 
 def compute(config: Config, run: Run) -> Iterator[Stage]:
     """Train both networks of each seed, and measure them after the first and the last epoch."""
-    shift_of(config, "correlated", 0)  # Missing files are reported before any training.
+    _shift_of(config, "correlated", 0)  # Missing files are reported before any training.
     todo = [(case, seed) for seed in range(config.seeds) for case in CASES]
     for index, (case, seed) in enumerate(todo):
         for done in _train(config, run, case, seed):
@@ -299,7 +299,7 @@ def _train(config: Config, run: Run, case: ChestCase, seed: int) -> Iterator[flo
     """Train one network and write its part; yield the share of the work done."""
     if run.has(case.part(seed)):
         return
-    shift, drain = shift_of(config, case.data, seed)
+    shift, drain = _shift_of(config, case.data, seed)
     examples = TrainingExamples(shift.train)
     ill = sum(int(part.y.sum()) for part in shift.train)
     weight = config.positive_weight or (len(examples) - ill) / ill
@@ -323,10 +323,10 @@ def _train(config: Config, run: Run, case: ChestCase, seed: int) -> Iterator[flo
         if done not in (1, epochs):
             return []
         row = {"data": case.data, "state": case.state, "seed": seed, "epoch": done}
-        row |= depth_row(config, model, shift, seed)
+        row |= _depth_row(config, model, shift, seed)
         row |= drain_heat(config, model, shift, seed, row)[0]
-        return [row | auc_row(model, shift.ood_tests[0], drain, "independent")
-                | auc_row(model, _as_is(config, shift, seed), drain, "as is")]  # fmt: skip
+        return [row | _auc_row(model, shift.ood_tests[0], drain, "independent")
+                | _auc_row(model, _as_is(config, shift, seed), drain, "as is")]  # fmt: skip
 
     _, rows = yield from checkpointed(
         run, case.part(seed),
@@ -345,7 +345,7 @@ def _as_is(config: Config, shift: Shift, seed: int) -> Domain:
     """Return the test set in which drains are correlated with the label, the same in all cases."""
     if config.kind != "drawn":
         return shift.id_test
-    return shift_of(config, "correlated", seed)[0].id_test
+    return _shift_of(config, "correlated", seed)[0].id_test
 
 
 def _pictures(shift: Shift, drain: int) -> Tensor:
@@ -366,7 +366,7 @@ def _pictures(shift: Shift, drain: int) -> Tensor:
     return torch.stack(rows)
 
 
-def auc_row(model: nn.Module, test: Domain, drain: int, name: str) -> dict[str, Any]:
+def _auc_row(model: nn.Module, test: Domain, drain: int, name: str) -> dict[str, Any]:
     """Return the AUC of all, drained and other positive images, and the gap with its interval.
 
     Without a positive image of both kinds there is no gap.
@@ -385,14 +385,14 @@ def auc_row(model: nn.Module, test: Domain, drain: int, name: str) -> dict[str, 
     return row
 
 
-def depth_row(config: Config, model: nn.Module, shift: Shift, seed: int) -> dict[str, Any]:
+def _depth_row(config: Config, model: nn.Module, shift: Shift, seed: int) -> dict[str, Any]:
     """Return the distribution of prediction depths of a random part of the ID test."""
     test = shift.id_test
     which = torch.randperm(len(test), generator=generator_for(seed, "chest X-rays/queries"))
     which = which[: config.queries].sort().values
     batch = next(iter(test.fetch([(which, torch.zeros_like(which))])))
     depths = model_depths(
-        model, shift.train[0], Domain("queries", batch), probes(model, batch.x[:1]),
+        model, shift.train[0], Domain("queries", batch), _probes(model, batch.x[:1]),
         per_class=config.per_class, seed=seed, rule=config.rule, reduce=over_nearest, ends=False,
         at_once=4,
     )  # fmt: skip
@@ -420,7 +420,7 @@ def drain_heat(
         model: the network.
         shift: its data, of which the training images are the support.
         seed: random seed of the support.
-        depths: the row of `depth_row`.
+        depths: the row of `_depth_row`.
 
     Returns:
         The layer and the mean share of the heat on the drain with its 95 % bootstrap interval over
@@ -430,7 +430,7 @@ def drain_heat(
     """
     if config.kind != "drawn":
         return {}, {}
-    images = shift_of(config, "correlated", seed)[0].id_test.data
+    images = _shift_of(config, "correlated", seed)[0].id_test.data
     mask = drain_pixels(agreement=config.agreement, test=config.test, seed=seed)
     which = ((images.y == 1) & (images.domain == GROUPS.index("drain"))).nonzero().flatten()
     which = which[: config.heated]

@@ -141,12 +141,12 @@ SMOKE = LAPTOP.model_copy(
 def compute(config: Config, run: Run) -> Iterator[Stage]:
     """Train the missing networks, and measure each."""
     yield from measure_each(
-        run, config.networks, config.seeds, partial(measure, config),
+        run, config.networks, config.seeds, partial(_measure, config),
         chosen=config.specs, name=attrgetter("part"),
     )  # fmt: skip
 
 
-def measure(
+def _measure(
     config: Config, zoo: ModelZoo, spec: NetworkSpec
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
     """A network's accuracies, and how its features depend on the background."""

@@ -203,7 +203,7 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
         data = PairData(config.networks, setting, seed)
         for place, (part, variant) in enumerate(parts.items()):
             yield Stage((before + 0.8 + 0.2 * place / len(parts)) / total, f"measuring {part}")
-            run.write(part, [network_row(config, zoo, setting, variant, data)])
+            run.write(part, [_network_row(config, zoo, setting, variant, data)])
 
 
 def two_layer_setting(config: Config, name: str) -> Setting:
@@ -227,7 +227,7 @@ def two_layer_setting(config: Config, name: str) -> Setting:
     )
 
 
-def network_row(
+def _network_row(
     config: Config, zoo: PairZoo, setting: PairSetting, variant: Variant, data: PairData
 ) -> dict[str, Any]:
     """The accuracies of a network; the plain and the untrained ones have measures, too.
@@ -277,7 +277,7 @@ class PairResults(NamedTuple):
         return self.pairs[self.pairs.way == way]
 
 
-def read_results(run: Run) -> PairResults:
+def _read_results(run: Run) -> PairResults:
     """Read a run.
 
     Source: ours, the rows of a run joined to pairs of plain and blocked networks.
@@ -319,7 +319,7 @@ def _groups(table: DataFrame, name: str) -> Tensor:
     return torch.tensor(table.groupby(name, sort=True).ngroup().tolist())
 
 
-def require_learning(results: PairResults) -> None:
+def _require_learning(results: PairResults) -> None:
     """Require plain networks that learned.
 
     Source: ours, networks that did not learn are no evidence about contamination.
@@ -344,7 +344,7 @@ def require_pairs(results: PairResults, part: str | None = None) -> None:
     Raises:
         NotJudged: the networks did not learn, or there are too few pairs.
     """
-    require_learning(results)
+    _require_learning(results)
     table = results.of(MEAN)
     if table.setting.nunique() < FEW:
         raise NotJudged(f"a correlation needs {FEW} pair settings, not {table.setting.nunique()}")
@@ -358,7 +358,7 @@ def require_pairs(results: PairResults, part: str | None = None) -> None:
         )
 
 
-def correlated(
+def _correlated(
     results: PairResults, measure: str, way: str = MEAN, *, given: str | None = None
 ) -> Correlation:
     """Rank correlation of a measure with the gap; pairs of one setting are resampled together.
@@ -401,7 +401,7 @@ def predicted(
     )
 
 
-def judged_parts(results: PairResults) -> list[str]:
+def _judged_parts(results: PairResults) -> list[str]:
     """The parts of `PARTS` that a run is large enough to hold out.
 
     Source: ours, parts of a few pairs can't be judged.
@@ -414,7 +414,7 @@ def judged_parts(results: PairResults) -> list[str]:
     return parts
 
 
-def gap_estimate(results: PairResults, way: str, name: str = "gap") -> Estimate:
+def _gap_estimate(results: PairResults, way: str, name: str = "gap") -> Estimate:
     """The mean gap of a way with its interval over pairs.
 
     Source: ours, the mean gap of the pairs with an interval over pairs.
@@ -483,8 +483,8 @@ def _gap(way: str) -> Statement:
     def value(results: PairResults) -> Pooled:
         if way not in results.config.ways:
             raise NotJudged(f"this run does not block contamination by {BLOCKED[way]}")
-        require_learning(results)
-        estimate = gap_estimate(results, way)
+        _require_learning(results)
+        estimate = _gap_estimate(results, way)
         return Pooled(estimate.low, len(results.of(way)), "pair")
 
     return Statement(
@@ -497,7 +497,7 @@ def _correlation(measure: str, *, given: str | None = None, low: float) -> State
     def value(results: PairResults) -> Pooled:
         require_pairs(results)
         return Pooled(
-            correlated(results, measure, given=given).value, len(results.of(MEAN)), "pair"
+            _correlated(results, measure, given=given).value, len(results.of(MEAN)), "pair"
         )
 
     more = "" if given is None else f" given {MEASURES[given]}"
@@ -550,7 +550,7 @@ def _agreement(one: str, other: str) -> Statement:
 def _control(results: PairResults) -> Pooled:
     require_pairs(results)
     values = [
-        abs(correlated(results, f"{control} {measure}").value)
+        abs(_correlated(results, f"{control} {measure}").value)
         for measure in FROM_FEATURES
         for control in CONTROLS
     ]
@@ -585,12 +585,12 @@ STATEMENTS = (
 
 def claims(run: Run) -> Sequence[Claim]:
     """The known answer, the gaps, and what predicts them."""
-    return judge_all(STATEMENTS, read_results(run))
+    return judge_all(STATEMENTS, _read_results(run))
 
 
 def draw(run: Run) -> Sequence[Figure]:
     """The known answer, the gaps of the pairs, and how well each measure predicts them."""
-    results = read_results(run)
+    results = _read_results(run)
     figures = [_known_answer(results)]
     if len(results.pairs):
         figures.append(_gaps(results))
@@ -634,7 +634,7 @@ def _known_answer(results: PairResults) -> Figure:
 def _gaps(results: PairResults) -> Figure:
     rows = [
         {"way": BLOCKED[way], "accuracy": label, "n": len(results.of(way))}
-        | vars(gap_estimate(results, way, key))
+        | vars(_gap_estimate(results, way, key))
         for way in results.config.ways
         for key, label in (("gap", "OOD"), ("id_gap", "ID"))
     ]
@@ -691,7 +691,7 @@ def _correlations(results: PairResults) -> Figure:
         ):  # fmt: skip
             if measure not in results.pairs or (given and key == given):
                 continue
-            value = correlated(results, measure, given=given)
+            value = _correlated(results, measure, given=given)
             rows.append({"measure": name, "kind": label, "correlation": value.value,
                          "low": value.low, "high": value.high, "n": value.count})  # fmt: skip
     return Figure(
@@ -707,7 +707,7 @@ def _correlations(results: PairResults) -> Figure:
 
 def _held_out(results: PairResults) -> Figure:
     rows = []
-    for part, way in product(judged_parts(results), [MEAN, *results.config.ways]):
+    for part, way in product(_judged_parts(results), [MEAN, *results.config.ways]):
         result = predicted(results, part, way)
         rows.append(
             {"way": BLOCKED.get(way, "mean of the ways"), "held out": PARTS[part],
@@ -731,7 +731,7 @@ def _held_out(results: PairResults) -> Figure:
 
 def summarize(run: Run) -> str:
     """The known answer, the gaps, and the prediction out of sample."""
-    results = read_results(run)
+    results = _read_results(run)
     risks = results.theory[results.theory.network == "ReLU"][[*RISKS]].mean()
     gaps = ", ".join(
         f"{BLOCKED[way]} {results.of(way).gap.mean():+.3f}" for way in results.config.ways
@@ -747,7 +747,7 @@ def summarize(run: Run) -> str:
         return f"{text} No prediction is judged: {reason}."
     numbers = ", ".join(
         f"{predicted(results, part).correlation.value:.2f} with {PARTS[part]} held out"
-        for part in judged_parts(results)
+        for part in _judged_parts(results)
     )
     return f"{text} Rank correlation of predicted and measured gaps: {numbers}."
 

@@ -98,7 +98,7 @@ SMOKE = LAPTOP.model_copy(
 def compute(config: Config, run: Run) -> Iterator[Stage]:
     """Train the missing networks, and measure each."""
     yield from measure_each(
-        run, config.networks, config.seeds, partial(measure, config),
+        run, config.networks, config.seeds, partial(_measure, config),
         chosen=_members(config), name=attrgetter("part"),
     )  # fmt: skip
 
@@ -113,7 +113,7 @@ def _members(config: Config) -> list[NetworkSpec]:
     return [*specs, *CONTROLS]
 
 
-def measure(
+def _measure(
     config: Config, zoo: ModelZoo, spec: NetworkSpec
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
     """A network's accuracies, and how much the background changes its class profile."""

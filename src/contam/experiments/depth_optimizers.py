@@ -309,8 +309,8 @@ def measured(
     Source: ours, what is measured of every block, as rows.
     """
     scores = {
-        "id_accuracy": accuracy(model, shift.id_test),
-        "ood_accuracy": fmean(accuracy(model, domain) for domain in shift.ood_tests),
+        "id_accuracy": _accuracy(model, shift.id_test),
+        "ood_accuracy": fmean(_accuracy(model, domain) for domain in shift.ood_tests),
     }
     layers = [f"encoder.block{k + 1}" for k in range(network.blocks)]
     reading = over_space if network.kind == "resnet" else over_tokens
@@ -332,7 +332,7 @@ def measured(
         } | scores  # fmt: skip
 
 
-def accuracy(model: nn.Module, domain: Domain) -> float:
+def _accuracy(model: nn.Module, domain: Domain) -> float:
     """The accuracy on a domain."""
     observations = list(observe(model, domain, layers=[]))
     right = torch.cat([batch.logits.argmax(dim=1) == batch.batch.y for batch in observations])
@@ -363,7 +363,7 @@ class DepthResults:
         return rows[rows["block"] == at].groupby("seed")[column].mean().tolist()
 
 
-def learned(kind: Kind) -> Any:
+def _learned(kind: Kind) -> Any:
     """Require that the deepest networks of a kind recognize ID images, on average over seeds."""
 
     def require(results: DepthResults) -> None:
@@ -393,7 +393,7 @@ def gained(kind: Kind, column: str, block: Literal["first", "last"]) -> Any:
     return measure
 
 
-def over_depth(kind: Kind, column: str) -> Any:
+def _over_depth(kind: Kind, column: str) -> Any:
     """A column at the last block minus the first, one number per seed."""
 
     def measure(results: DepthResults) -> list[float]:
@@ -404,7 +404,7 @@ def over_depth(kind: Kind, column: str) -> Any:
     return measure
 
 
-def between(kind: Kind, column: str, over: Optimizer, under: Optimizer) -> Any:
+def _between(kind: Kind, column: str, over: Optimizer, under: Optimizer) -> Any:
     """A column of the last block with one optimizer minus that with another, per seed."""
 
     def measure(results: DepthResults) -> list[float]:
@@ -420,7 +420,7 @@ def between(kind: Kind, column: str, over: Optimizer, under: Optimizer) -> Any:
     return measure
 
 
-def accuracy_drop(kind: Kind) -> Any:
+def _accuracy_drop(kind: Kind) -> Any:
     """ID minus OOD accuracy, one number per seed: means over optimizers."""
 
     def measure(results: DepthResults) -> list[float]:
@@ -470,48 +470,48 @@ CLAIMS: tuple[Statement, ...] = (
     Statement(
         "MLPs learn background in their last layer, with every optimizer", "ours",
         "V of the last of the deepest MLP's hidden layers, trained minus untrained, smallest over "
-        "optimizers", rise_of_background, low=0.1, given=learned("mlp")),
+        "optimizers", rise_of_background, low=0.1, given=_learned("mlp")),
     Statement(
         "In MLPs, every layer passes contamination on, and later ones add to it", "ours",
         "V / U, last hidden layer minus first, deepest MLP, mean over optimizers",
-        over_depth("mlp", "contamination"), low=0.2, given=learned("mlp")),
+        _over_depth("mlp", "contamination"), low=0.2, given=_learned("mlp")),
     Statement(
         "MLPs without activation functions learn none in any layer", "ours",
         "largest change of |V| in training over layers and optimizers, deepest linear MLP",
-        learned_by_linear, high=0.1, given=learned("linear")),
+        learned_by_linear, high=0.1, given=_learned("linear")),
     Statement(
         "Where features are unknown, the attenuation can stand for V / U", "ours",
         "rank correlation of V / U and class-profile attenuation over layers, depths and "
-        "optimizers, MLPs", agreement("attenuation"), low=0.5, given=learned("mlp")),
+        "optimizers, MLPs", agreement("attenuation"), low=0.5, given=_learned("mlp")),
     Statement(
         "So can the interaction of class and background", "ours",
         "rank correlation of V / U and the interaction over layers, depths and optimizers, MLPs",
-        agreement("interaction"), low=0.5, given=learned("mlp")),
+        agreement("interaction"), low=0.5, given=_learned("mlp")),
     Statement(
         "Untrained networks are no baseline for it: training lowers it while V rises", "ours",
         "interaction of class and background at the last layer, trained minus untrained, MLP",
-        gained("mlp", "interaction", "last"), high=-0.02, given=learned("mlp")),
+        gained("mlp", "interaction", "last"), high=-0.02, given=_learned("mlp")),
     Statement(
         "Residual networks fail in front of new backgrounds, whatever the optimizer", "ours",
         "ID minus OOD accuracy, deepest ResNet, mean over optimizers",
-        accuracy_drop("resnet"), low=0.1, given=learned("resnet")),
+        _accuracy_drop("resnet"), low=0.1, given=_learned("resnet")),
     Statement(
         "Training makes the class response of ResNets depend on the background", "ours",
         "interaction of class and background at the last block, trained minus untrained, ResNet",
-        gained("resnet", "interaction", "last"), low=0.02, given=learned("resnet")),
+        gained("resnet", "interaction", "last"), low=0.02, given=_learned("resnet")),
     Statement(
         "In ResNets, the class profile of the last block is attenuated, more than the first's",
         "ours", "class-profile attenuation, last block minus first, ResNet",
-        over_depth("resnet", "attenuation"), low=0.02, given=learned("resnet")),
+        _over_depth("resnet", "attenuation"), low=0.02, given=_learned("resnet")),
     Statement(
         "ViTs fail in front of new backgrounds, too", "ours",
         "ID minus OOD accuracy, deepest ViT, mean over optimizers",
-        accuracy_drop("vit"), low=0.1, given=learned("vit")),
+        _accuracy_drop("vit"), low=0.1, given=_learned("vit")),
     Statement(
         "The optimizer changes the attenuation of ResNets little", "ours",
         "class-profile attenuation at the last block, AdamW minus SGD, ResNet",
-        between("resnet", "attenuation", "adamw", "sgd"), low=-0.2, high=0.2,
-        given=learned("resnet")),
+        _between("resnet", "attenuation", "adamw", "sgd"), low=-0.2, high=0.2,
+        given=_learned("resnet")),
 )  # fmt: skip
 """What the blocks of deep networks show."""
 

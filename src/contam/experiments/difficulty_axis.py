@@ -124,7 +124,7 @@ def part_of(name: str, seed: int) -> str:
     return f"net/{name}/seed{seed}"
 
 
-def shift_of(config: Config, name: str, seed: int) -> Shift:
+def _shift_of(config: Config, name: str, seed: int) -> Shift:
     """Return a set of a config.
 
     Raises:
@@ -135,18 +135,18 @@ def shift_of(config: Config, name: str, seed: int) -> Shift:
     )
 
 
-def check_sets(config: Config) -> None:
+def _check_sets(config: Config) -> None:
     """Read all sets of a config, so that all that is missing is reported at once.
 
     Raises:
         ValueError: at least one set is unknown, or its files are missing or malformed.
     """
-    check_readable(partial(shift_of, config, name, 0) for name in config.sets)
+    check_readable(partial(_shift_of, config, name, 0) for name in config.sets)
 
 
 def compute(config: Config, run: Run) -> Iterator[Stage]:
     """Train a network on every set for each seed, and measure it before and after."""
-    check_sets(config)
+    _check_sets(config)
     todo = [(name, seed) for seed in range(config.seeds) for name in config.sets]
     for index, (name, seed) in enumerate(todo):
         for done in _train(config, run, name, seed):
@@ -157,7 +157,7 @@ def _train(config: Config, run: Run, name: str, seed: int) -> Iterator[float]:
     """Train one network and write its part; yield the share of the work done."""
     if run.has(part_of(name, seed)):
         return
-    shift = shift_of(config, name, seed)
+    shift = _shift_of(config, name, seed)
     model = network(config.network, config.width, seed, CLASSES)
     probes: dict[str, Any] = {}
     if config.probes == "convolutions":

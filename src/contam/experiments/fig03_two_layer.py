@@ -114,7 +114,7 @@ def null(config: Config) -> Config:
     )
 
 
-def networks(config: Config) -> dict[str, Setting]:
+def _networks(config: Config) -> dict[str, Setting]:
     """The setting of every network of the experiment, by the name of its part."""
     classification = config.setting
     regression = replace(
@@ -167,7 +167,7 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
     parts = [
         (f"{name}/seed{seed}", setting, seed)
         for seed in range(config.seeds)
-        for name, setting in networks(config).items()
+        for name, setting in _networks(config).items()
     ]
     for index, (part, setting, seed) in enumerate(parts):
         for share in train_into(
@@ -183,9 +183,9 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
     for seed in range(config.seeds):
         for _ in _responses(config, run, f"responses/seed{seed}", seed):
             yield Stage(1.0, "each neuron's responses")
-        if uncovered(flow(config)) is None and not run.has(f"prediction/seed{seed}"):
+        if uncovered(_flow(config)) is None and not run.has(f"prediction/seed{seed}"):
             yield Stage(1.0, "the population model")
-            run.write(f"prediction/seed{seed}", predicted(config, seed))
+            run.write(f"prediction/seed{seed}", _predicted(config, seed))
 
 
 def _responses(config: Config, run: Run, part: str, seed: int) -> Iterator[float]:
@@ -195,12 +195,12 @@ def _responses(config: Config, run: Run, part: str, seed: int) -> Iterator[float
     setting = config.setting
     steps = {round(share * setting.steps) for share in RESPONSE_TIMES}
     _, records = yield from checkpointed(
-        run, part, partial(simulate, setting, seed, steps), measure=responses
+        run, part, partial(simulate, setting, seed, steps), measure=_response_rows
     )
     run.write(part, records)
 
 
-def responses(state: State) -> list[dict[str, Any]]:
+def _response_rows(state: State) -> list[dict[str, Any]]:
     """Each neuron's mean response to both classes, and how many of the two are positive."""
     by_class = class_correlations(state.W, state.setting.data)
     return [
@@ -210,7 +210,7 @@ def responses(state: State) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def flow(config: Config) -> Setting:
+def _flow(config: Config) -> Setting:
     """Plain SGD on fresh examples over the training time of the classification."""
     setting = config.setting
     time = setting.steps * setting.time_per_step
@@ -218,9 +218,9 @@ def flow(config: Config) -> Setting:
     return replace(setting, optimizer="sgd", step_size=time / steps, steps=steps, examples=None)
 
 
-def predicted(config: Config, seed: int) -> list[dict[str, Any]]:
+def _predicted(config: Config, seed: int) -> list[dict[str, Any]]:
     """The population model's curve, from the initial weights of the trained network."""
-    setting = flow(config)
+    setting = _flow(config)
     network = initial_network(config.setting, seed)
     a = network.head.weight.detach()[0]
     prediction = predict_contamination(
@@ -246,7 +246,7 @@ class TwoLayerResults:
     def at(self, when: Literal["first", "last"], network: str, column: str) -> list[float]:
         """Values of a column; a network without an activation function has the config's."""
         setting = self.config.setting
-        if network == "prediction" and (reason := uncovered(flow(self.config))):
+        if network == "prediction" and (reason := uncovered(_flow(self.config))):
             raise NotJudged(f"the population model does not cover this setting: {reason}")
         if "/" not in network and network != "prediction":
             network = f"{network}/{setting.activation}"
@@ -273,17 +273,17 @@ Measure = Callable[[TwoLayerResults], list[float]]
 """One value per seed."""
 
 
-def last(column: str, network: str = "classification") -> Measure:
+def _last(column: str, network: str = "classification") -> Measure:
     """A column when training ends."""
     return lambda results: results.at("last", network, column)
 
 
-def first(column: str, network: str = "classification") -> Measure:
+def _first(column: str, network: str = "classification") -> Measure:
     """A column before training."""
     return lambda results: results.at("first", network, column)
 
 
-def share_of_neurons(kind: str, when: Literal["first", "last"]) -> Measure:
+def _share_of_neurons(kind: str, when: Literal["first", "last"]) -> Measure:
     """The share of neurons that respond to as many classes, before or after training."""
 
     def shares(results: TwoLayerResults) -> list[float]:
@@ -294,22 +294,24 @@ def share_of_neurons(kind: str, when: Literal["first", "last"]) -> Measure:
     return shares
 
 
-def magnitude(measure: Measure, minus: float = 0.0) -> Measure:
+def _magnitude(measure: Measure, minus: float = 0.0) -> Measure:
     """Absolute values of the differences to a number."""
     return lambda r: [abs(value - minus) for value in measure(r)]
 
 
-def excess_over_decay(results: TwoLayerResults) -> list[float]:
+def _excess_over_decay(results: TwoLayerResults) -> list[float]:
     """Final background norm of the linear network over its decayed initial one, minus 1."""
-    norms = (when("background_norm", "classification/identity")(results) for when in (last, first))
+    norms = (
+        when("background_norm", "classification/identity")(results) for when in (_last, _first)
+    )
     return [end / (start * results.decay) - 1 for end, start in zip(*norms, strict=True)]
 
 
-def learned(network: str = "classification", loss: str = "{loss}") -> Measure:
+def _learned(network: str = "classification", loss: str = "{loss}") -> Measure:
     """Require that training at least halved a network's ID risk, in every seed."""
 
     def require(results: TwoLayerResults) -> list[float]:
-        shares = ratio(last(f"id_{loss}", network), first(f"id_{loss}", network))(results)
+        shares = ratio(_last(f"id_{loss}", network), _first(f"id_{loss}", network))(results)
         if not max(shares) <= LEARNED:
             raise NotJudged(
                 f"the network of {network!r} did not learn: its ID risk is {max(shares):.2f} of "
@@ -328,156 +330,156 @@ CLAIMS: tuple[tuple[str, Statement], ...] = (
     (STANDARD, Statement(
         "Most {name} neurons end up active for one class only", "Thm. 4.1",
         "share of neurons active on over 90 % of one class and under 10 % of the other",
-        last("good_share"), low=0.75, published="Θ(m) neurons")),
+        _last("good_share"), low=0.75, published="Θ(m) neurons")),
     (STANDARD, Statement(
         "Neurons that are active for one class are rarely active for the other", "Thm. 4.1",
         "their activation rate on the other class",
-        last("other_class_rate"), high=0.08, published="o(1)", given=learned())),
+        _last("other_class_rate"), high=0.08, published="o(1)", given=_learned())),
     (ANY, Statement(
         "Neurons of {name} networks come to respond to one class only during training", "Fig. 7",
         "share of neurons with a positive mean response to one class only, end minus start",
-        difference(share_of_neurons("one class", "last"), share_of_neurons("one class", "first")),
+        difference(_share_of_neurons("one class", "last"), _share_of_neurons("one class", "first")),
         low=0.2, every_seed=True)),
     (ANY, Statement(
         "Neurons of {name} networks end with a positive response to at most one class", "Fig. 7",
         "share of neurons with a positive mean response to both classes, after training",
-        share_of_neurons("both classes", "last"), high=0.05, every_seed=True,
+        _share_of_neurons("both classes", "last"), high=0.05, every_seed=True,
         published="at most one class of examples")),
     (STANDARD, Statement(
         "{name} networks learn the core features", "Thm. 4.2",
         "U, the summed core projections in the sign of the output weight, mean over neurons",
-        last("U"), low=2.45, high=2.58, published="Θ(1)")),
+        _last("U"), low=2.45, high=2.58, published="Θ(1)")),
     (STANDARD, Statement(
         "{name} networks also learn background features, which are independent of the label",
         "Thm. 4.2", "V, the summed background projections, mean over neurons",
-        last("V"), low=1.75, high=1.95, published="Θ(1), up to logarithms")),
+        _last("V"), low=1.75, high=1.95, published="Θ(1), up to logarithms")),
     (STANDARD, Statement(
         "{name} networks solve the training distribution", "Thm. 4.3", "ID {loss} risk",
-        last("id_{loss}"), high=0.008, published="o(1)")),
+        _last("id_{loss}"), high=0.008, published="o(1)")),
     (STANDARD, Statement(
         "{name} networks fail when the background shifts", "Thm. 4.3", "OOD {loss} risk",
-        last("ood_{loss}"), low=0.82, high=0.88, published="Θ(1)")),
+        _last("ood_{loss}"), low=0.82, high=0.88, published="Θ(1)")),
     (STANDARD, Statement(
         "{name} networks fail most under the worst background", "Eq. 1",
         "{loss} risk with every background weight at -1, minus ID risk",
-        difference(last("worst_{loss}"), last("id_{loss}")), low=0.97, high=1.03)),
+        difference(_last("worst_{loss}"), _last("id_{loss}")), low=0.97, high=1.03)),
     (STANDARD, Statement(
         "The failure is one of risk: few shifted examples are misclassified", "ours",
-        "OOD classification error", last("ood_error"), high=0.02)),
+        "OOD classification error", _last("ood_error"), high=0.02)),
     (STANDARD, Statement(
         "Linear networks learn no background", "Thm. 4.4", "|V| of the linear network",
-        magnitude(last("V", LINEAR_CLASSIFIER)), high=0.08, given=learned(LINEAR_CLASSIFIER))),
+        _magnitude(_last("V", LINEAR_CLASSIFIER)), high=0.08, given=_learned(LINEAR_CLASSIFIER))),
     (STANDARD, Statement(
         "No background projection of a linear network exceeds the order of its initial value",
         "Thm. 4.4",
         "largest background projection of the linear network, times the square root of d",
-        last("largest_background", LINEAR_CLASSIFIER), high=4.5,
-        published="O(1), up to logarithms", given=learned(LINEAR_CLASSIFIER))),
+        _last("largest_background", LINEAR_CLASSIFIER), high=4.5,
+        published="O(1), up to logarithms", given=_learned(LINEAR_CLASSIFIER))),
     (ANY, Statement(
         "The initial background of a linear network only decays", "Thm. 4.4",
         "background norm over start times weight decay, minus 1",
-        excess_over_decay, low=-0.02, high=0.02, given=learned(LINEAR_CLASSIFIER))),
+        _excess_over_decay, low=-0.02, high=0.02, given=_learned(LINEAR_CLASSIFIER))),
     (STANDARD, Statement(
         "The shift costs a linear network nothing", "Thm. 4.4",
         "|OOD - ID| {loss} risk of the linear network",
-        magnitude(difference(last("ood_{loss}", LINEAR_CLASSIFIER),
-                             last("id_{loss}", LINEAR_CLASSIFIER))), high=0.003,
-        given=learned(LINEAR_CLASSIFIER))),
+        _magnitude(difference(_last("ood_{loss}", LINEAR_CLASSIFIER),
+                             _last("id_{loss}", LINEAR_CLASSIFIER))), high=0.003,
+        given=_learned(LINEAR_CLASSIFIER))),
     (STANDARD, Statement(
         "{name} networks have a larger background norm than linear ones", "Fig. 8",
         "background norm, {name} over linear",
-        ratio(last("background_norm"), last("background_norm", LINEAR_CLASSIFIER)),
+        ratio(_last("background_norm"), _last("background_norm", LINEAR_CLASSIFIER)),
         low=1.5, high=1.7)),
     (STANDARD, Statement(
         "{name} networks keep the background against weight decay, long after learning", "ours",
         "background norm, {name} over linear, after {long_steps} steps of size 1",
-        ratio(last("background_norm", "long"), last("background_norm", "long/identity")),
+        ratio(_last("background_norm", "long"), _last("background_norm", "long/identity")),
         low=15.0)),
     (ANY, Statement(
         "{name} networks that regress on the core features learn background features, too",
         "Fig. 9", "V in regression, {name} minus linear",
-        difference(last("V", "regression"), last("V", LINEAR_REGRESSION)),
+        difference(_last("V", "regression"), _last("V", LINEAR_REGRESSION)),
         low=0.05, every_seed=True)),
     (ANY, Statement(
         "The norm of the background in {name} regression grows over training", "Fig. 9",
         "background norm in {name} regression, end over start",
-        ratio(last("background_norm", "regression"), first("background_norm", "regression")),
+        ratio(_last("background_norm", "regression"), _first("background_norm", "regression")),
         low=1.05)),
     (STANDARD, Statement(
         "It grows from the published code's initialization (biases, uniform weights)", "Fig. 9",
         "background norm in {name} regression from that initialization, end over start",
-        ratio(last("background_norm", "script-regression/relu"),
-              first("background_norm", "script-regression/relu")), low=1.05)),
+        ratio(_last("background_norm", "script-regression/relu"),
+              _first("background_norm", "script-regression/relu")), low=1.05)),
     (ANY, Statement(
         "The shift costs {name} regression many times its ID error", "Fig. 9",
         "squared error of the {name} network, OOD over ID",
-        ratio(last("ood_squared", "regression"), last("id_squared", "regression")),
+        ratio(_last("ood_squared", "regression"), _last("id_squared", "regression")),
         low=5.0, every_seed=True)),
     (ANY, Statement(
         "The shift costs linear regression nothing", "Fig. 9",
         "|OOD - ID| squared error of the linear network, per output",
-        magnitude(difference(last("ood_squared", LINEAR_REGRESSION),
-                             last("id_squared", LINEAR_REGRESSION))), high=0.002, every_seed=True,
-        given=learned(LINEAR_REGRESSION, "squared"))),
+        _magnitude(difference(_last("ood_squared", LINEAR_REGRESSION),
+                             _last("id_squared", LINEAR_REGRESSION))), high=0.002, every_seed=True,
+        given=_learned(LINEAR_REGRESSION, "squared"))),
     (STANDARD, Statement(
         "The population model predicts the core projections without training", "ours",
         "predicted over trained U, minus 1",
-        magnitude(ratio(last("U", "prediction"), last("U")), minus=1), high=0.01,
-        given=learned())),
+        _magnitude(ratio(_last("U", "prediction"), _last("U")), minus=1), high=0.01,
+        given=_learned())),
     (STANDARD, Statement(
         "The population model predicts the background projections", "ours",
         "predicted over trained V, minus 1",
-        magnitude(ratio(last("V", "prediction"), last("V")), minus=1), high=0.01,
-        given=learned())),
+        _magnitude(ratio(_last("V", "prediction"), _last("V")), minus=1), high=0.01,
+        given=_learned())),
     (STANDARD, Statement(
         "The population model predicts the OOD risk", "ours",
         "|predicted - trained| OOD hinge risk",
-        magnitude(difference(last("ood_hinge", "prediction"), last("ood_hinge"))), high=0.012,
-        given=learned())),
+        _magnitude(difference(_last("ood_hinge", "prediction"), _last("ood_hinge"))), high=0.012,
+        given=_learned())),
     (STANDARD, Statement(
         "The published code's initialization (a bias, uniform weights) shows the same failure",
         "ours", "OOD {loss} risk from the published code's initialization",
-        last("ood_{loss}", "script/relu"), low=0.75, high=0.79)),
+        _last("ood_{loss}", "script/relu"), low=0.75, high=0.79)),
     (STANDARD, Statement(
         "From that initialization, core norms agree with the published code", "ours",
         "norm of the core projections from that initialization, mean over neurons",
-        last("core_norm", "script/relu"), low=0.465, high=0.485)),
+        _last("core_norm", "script/relu"), low=0.465, high=0.485)),
     (STANDARD, Statement(
         "From that initialization, background norms agree with the published code", "ours",
         "norm of the background projections from that initialization, mean over neurons",
-        last("background_norm", "script/relu"), low=0.35, high=0.37)),
+        _last("background_norm", "script/relu"), low=0.35, high=0.37)),
     (ANY, Statement(
         "With {classes} classes, {name} networks learn background features, too", "ours",
         "V with {classes} classes, {name} minus linear",
-        difference(last("V", "several"), last("V", "several/identity")),
+        difference(_last("V", "several"), _last("V", "several/identity")),
         low=0.1, every_seed=True)),
     (ANY, Statement(
         "With {classes} classes, the shift costs {name} networks risk", "ours",
         "OOD - ID logistic risk with {classes} classes",
-        difference(last("ood_logistic", "several"), last("id_logistic", "several")),
-        low=0.05, every_seed=True, given=learned("several", "logistic"))),
+        difference(_last("ood_logistic", "several"), _last("id_logistic", "several")),
+        low=0.05, every_seed=True, given=_learned("several", "logistic"))),
     (ANY, Statement(
         "With {classes} classes, the shift costs linear networks nothing", "ours",
         "|OOD - ID| logistic risk of the linear network with {classes} classes",
-        magnitude(difference(last("ood_logistic", "several/identity"),
-                             last("id_logistic", "several/identity"))),
-        high=0.01, given=learned("several/identity", "logistic"))),
+        _magnitude(difference(_last("ood_logistic", "several/identity"),
+                             _last("id_logistic", "several/identity"))),
+        high=0.01, given=_learned("several/identity", "logistic"))),
     (STANDARD, Statement(
         "With dependent background features, {name} networks learn the background, too", "ours",
         "V with dependent backgrounds and skewed core weights, {name} minus linear",
-        difference(last("V", "general"), last("V", "general/identity")),
+        difference(_last("V", "general"), _last("V", "general/identity")),
         low=1.0, every_seed=True)),
     (STANDARD, Statement(
         "With dependent background features, {name} networks misclassify shifted examples", "ours",
         "OOD - ID error with dependent backgrounds and skewed core weights",
-        difference(last("ood_error", "general"), last("id_error", "general")),
-        low=0.05, every_seed=True, given=learned("general"))),
+        difference(_last("ood_error", "general"), _last("id_error", "general")),
+        low=0.05, every_seed=True, given=_learned("general"))),
     (STANDARD, Statement(
         "With dependent background features, the shift costs linear networks nothing", "ours",
         "|OOD - ID| {loss} risk of the linear network with dependent backgrounds",
-        magnitude(difference(last("ood_{loss}", "general/identity"),
-                             last("id_{loss}", "general/identity"))),
-        high=0.01, given=learned("general/identity"))),
+        _magnitude(difference(_last("ood_{loss}", "general/identity"),
+                             _last("id_{loss}", "general/identity"))),
+        high=0.01, given=_learned("general/identity"))),
 )  # fmt: skip
 """The four theorems, the numbers of the standard setting, and Appendix F.1."""
 
@@ -654,7 +656,7 @@ def summarize(run: Run) -> str:
     setting = results.config.setting
 
     def mean(column: str, network: str = "classification") -> float:
-        return statistics.fmean(last(column, network)(results))
+        return statistics.fmean(_last(column, network)(results))
 
     text = (
         f"A {NAMES[setting.activation]} network with {setting.width} neurons learned to tell two "
@@ -663,7 +665,7 @@ def summarize(run: Run) -> str:
         f"after the background shifted; the linear network's was "
         f"{mean('ood_{loss}', LINEAR_CLASSIFIER):.3f}."
     )
-    if uncovered(flow(results.config)) is None:
+    if uncovered(_flow(results.config)) is None:
         risk = mean("ood_hinge", "prediction")
         text += f" The population model predicted {risk:.2f} without training."
     return text

@@ -162,7 +162,7 @@ def alike(
     return labels[0], labels[1]
 
 
-def typical(table: DataFrame, against: Literal["all", "others"] = "all") -> str:
+def _typical(table: DataFrame, against: Literal["all", "others"] = "all") -> str:
     """The column of a network's selectivity: its mean over neurons, or median for signed features.
 
     The denominator of Eq. 61 crosses zero where class means have both signs, as those of CLIP's
@@ -177,14 +177,14 @@ def typical(table: DataFrame, against: Literal["all", "others"] = "all") -> str:
 
 def _kept(table: DataFrame, against: Literal["all", "others"] = "all") -> DataFrame:
     """OOD selectivity over that of as many ID images, mean over the tests; seeds by networks."""
-    column = typical(table, against)
+    column = _typical(table, against)
     ood, own = (by_network(table[table.role == role], column) for role in ("ood", "id"))
     return ood / own
 
 
 def _rise(table: DataFrame, names: Sequence[str]) -> list[float]:
     """The least selectivity of some networks on ID data, minus that of the larger control."""
-    values = by_network(table[table.role == "whole"], typical(table))
+    values = by_network(table[table.role == "whole"], _typical(table))
     if not set(names) <= set(values):
         raise NotJudged(f"there is no {' or '.join(names)} in this run")
     return (values[list(names)].min(axis=1) - largest_control(values)).tolist()
@@ -205,7 +205,7 @@ def _teacher_advantage(table: DataFrame) -> list[float]:
 
 
 def _fall_by_training(table: DataFrame) -> list[float]:
-    column = typical(table)
+    column = _typical(table)
     ood, own = (by_network(table[table.role == role], column) for role in ("ood", "id"))
     fall = own - ood
     network = STUDENT if STUDENT.name in fall else TEACHER
@@ -287,7 +287,7 @@ def draw(run: Run) -> Sequence[Figure]:
 
 
 def _means(table: DataFrame) -> Figure:
-    column = typical(table)
+    column = _typical(table)
     average = "median" if table.signed.any() else "mean"
     paired = table[table.role != "whole"]
     paired = paired.assign(data=paired.role.map({"id": "ID", "ood": "OOD"}))
@@ -344,7 +344,7 @@ def _distributions(run: Run, table: DataFrame) -> Figure:
 
 def _tests(table: DataFrame) -> Figure:
     """Every network on every test."""
-    column = typical(table)
+    column = _typical(table)
     average = "Median" if table.signed.any() else "Mean"
     means = over_seeds(table[table.role != "id"], ["network", "test"], column)
     panel = matrix(
@@ -369,7 +369,7 @@ def summarize(run: Run) -> str:
     table = network_table(run)
 
     def means(role: str) -> str:
-        values = by_network(table[table.role == role], typical(table))
+        values = by_network(table[table.role == role], _typical(table))
         return ", ".join(f"{name} {fmean(values[name]):.2f}" for name in values)
 
     average = "Median" if table.signed.any() else "Mean"

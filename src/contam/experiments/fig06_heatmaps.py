@@ -128,11 +128,11 @@ SMOKE = LAPTOP.model_copy(
 def compute(config: Config, run: Run) -> Iterator[Stage]:
     """Train the missing networks, and compute the heat maps of each."""
     yield from measure_each(
-        run, config.networks, config.seeds, partial(measure, config), chosen=config.specs
+        run, config.networks, config.seeds, partial(_measure, config), chosen=config.specs
     )
 
 
-def measure(
+def _measure(
     config: Config, zoo: ModelZoo, spec: NetworkSpec
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
     """Heat on natural tests, and under the controlled shift where the data has one."""

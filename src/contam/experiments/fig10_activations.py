@@ -116,20 +116,20 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
             state, examples=config.test_examples
         )
 
-    networks = [(network, seed) for seed in range(config.seeds) for network in compared(config)]
+    networks = [(network, seed) for seed in range(config.seeds) for network in _compared(config)]
     for index, ((dictionary, activation), seed) in enumerate(networks):
         part = f"{dictionary}/{activation}/seed{seed}"
-        setting = with_dictionary(config.setting, dictionary, activation)
+        setting = _with_dictionary(config.setting, dictionary, activation)
         for share in train_into(run, part, setting, seed, points=config.points, measure=measure):
             yield Stage((index + share) / len(networks), part)
 
 
-def compared(config: Config) -> list[tuple[Dictionary, Activation]]:
+def _compared(config: Config) -> list[tuple[Dictionary, Activation]]:
     """The networks of a config, by dictionary and activation function."""
     return [(d, a) for d in config.dictionaries for a in config.activations]
 
 
-def with_dictionary(setting: Setting, dictionary: Dictionary, activation: Activation) -> Setting:
+def _with_dictionary(setting: Setting, dictionary: Dictionary, activation: Activation) -> Setting:
     """The setting with this dictionary and activation; rotated features need ambient weights."""
     features = replace(setting.data.features, dictionary=dictionary)
     return replace(
@@ -153,18 +153,18 @@ Ends = tuple[Columns, Columns]
 """Values before and after training, one per seed; the argument of every claim below."""
 
 
-def minus(over: str, under: str) -> Callable[[Ends], list[float]]:
+def _minus(over: str, under: str) -> Callable[[Ends], list[float]]:
     """Difference of two columns when training ends, seed by seed."""
     return lambda ends: [a - b for a, b in zip(ends[1](over), ends[1](under), strict=True)]
 
 
-def background_growth(ends: Ends) -> list[float]:
+def _background_growth(ends: Ends) -> list[float]:
     """Background norm when training ends over that before training, seed by seed."""
     first, last = (columns("background_norm") for columns in ends)
     return [end / start for start, end in zip(first, last, strict=True)]
 
 
-def statements(loss: str) -> tuple[Statement, ...]:
+def _statements(loss: str) -> tuple[Statement, ...]:
     """The claims about each activation function and dictionary."""
     return (
         Statement(
@@ -174,33 +174,33 @@ def statements(loss: str) -> tuple[Statement, ...]:
         Statement(
             "Background features grow in the weights: {name}", "Fig. 3, Fig. 10",
             "background norm, end over start, {name}",
-            background_growth, low=1.1, every_seed=True),
+            _background_growth, low=1.1, every_seed=True),
         Statement(
             "A background shift raises the risk: {name}", "ours",
             "OOD minus held-out ID {loss} risk, {name}",
-            minus(f"ood_{loss}", f"id_{loss}"), low=0.1, every_seed=True),
+            _minus(f"ood_{loss}", f"id_{loss}"), low=0.1, every_seed=True),
     )  # fmt: skip
 
 
-def memorized(loss: str) -> Statement:
+def _memorized(loss: str) -> Statement:
     """The claim about a fixed training set."""
     return Statement(
         "A fixed training set is partly memorized: its risk understates the held-out risk", "ours",
         "held-out ID minus training {loss} risk, {name}",
-        minus(f"id_{loss}", f"train_{loss}"), low=0.02)  # fmt: skip
+        _minus(f"id_{loss}", f"train_{loss}"), low=0.02)  # fmt: skip
 
 
 def claims(run: Run) -> Sequence[Claim]:
     """Judge the claims for every activation function, and what a fixed training set hides."""
     config = Config.model_validate(run.config)
     loss, judged = config.setting.loss, []
-    for dictionary, activation in compared(config):
+    for dictionary, activation in _compared(config):
         results, name = ends(run, f"{dictionary}/{activation}"), label_of(dictionary, activation)
-        judged += judge_all(statements(loss), results, name=name, loss=loss)
+        judged += judge_all(_statements(loss), results, name=name, loss=loss)
     if config.setting.examples is not None:
-        first = compared(config)[0]
+        first = _compared(config)[0]
         judged.append(
-            memorized(loss).judge(ends(run, "/".join(first)), name=label_of(*first), loss=loss)
+            _memorized(loss).judge(ends(run, "/".join(first)), name=label_of(*first), loss=loss)
         )
     return judged
 
@@ -230,7 +230,7 @@ def draw(run: Run) -> Sequence[Figure]:
             )
         )
     details, norms = [], []
-    for dictionary, activation in compared(config):
+    for dictionary, activation in _compared(config):
         name, label = f"{dictionary}/{activation}", label_of(dictionary, activation)
         rows = curve(run, name, "step", "core_norm", "core")
         rows += curve(run, name, "step", "background_norm", "background")
@@ -240,7 +240,7 @@ def draw(run: Run) -> Sequence[Figure]:
     risks = [
         {"network": f"{NAMES[a]}, {d}", "where": where, "value": row["value"]}
         | {end: row[end] for end in ("low", "high")}
-        for d, a in compared(config)
+        for d, a in _compared(config)
         for key, where in ((f"id_{loss}", "ID, held out"), (f"ood_{loss}", "OOD"))
         for row in curve(run, f"{d}/{a}", "step", key, where)[-1:]
     ]
@@ -277,9 +277,9 @@ def summarize(run: Run) -> str:
     """The result in two sentences."""
     config = Config.model_validate(run.config)
     loss, growth, changes = config.setting.loss, [], []
-    for dictionary, activation in compared(config):
+    for dictionary, activation in _compared(config):
         results = ends(run, f"{dictionary}/{activation}")
-        growth.append(statistics.fmean(background_growth(results)))
+        growth.append(statistics.fmean(_background_growth(results)))
         in_distribution, shifted = (
             statistics.fmean(results[1](f"{where}_{loss}")) for where in ("id", "ood")
         )

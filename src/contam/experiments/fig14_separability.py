@@ -114,12 +114,12 @@ SMOKE = LAPTOP.model_copy(update={"networks": TINY_NETWORKS, "drawn": 8, "seeds"
 def compute(config: Config, run: Run) -> Iterator[Stage]:
     """Train the missing networks, and classify the domains by their features."""
     yield from measure_each(
-        run, config.networks, config.seeds, partial(measure, config),
+        run, config.networks, config.seeds, partial(_measure, config),
         chosen=config.specs, name=attrgetter("part"),
     )  # fmt: skip
 
 
-def measure(
+def _measure(
     config: Config, zoo: ModelZoo, spec: NetworkSpec
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
     """The domain error of a network, its scores, and a few images for the plane."""

@@ -206,7 +206,7 @@ def shift_of(config: Config, cell: DeepCell, seed: int) -> Shift:
     )
 
 
-def setting_of(config: Config, size: float, correlation: float) -> Setting:
+def _setting_of(config: Config, size: float, correlation: float) -> Setting:
     """The setting of a two-layer network whose background weights go up to `size`."""
     data = replace(
         config.setting.data, background_weights=Uniform(0.0, size),
@@ -230,7 +230,7 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
     plane = list(product(config.sizes, config.correlations))
     works: list[tuple[str, float, Callable[[], Iterator[float]]]] = []
     for size, rho in plane:
-        if uncovered(setting_of(config, size, rho)) is None:
+        if uncovered(_setting_of(config, size, rho)) is None:
             works.append(("prediction of two-layer networks", 0.1,
                           partial(_predict, config, run, size, rho)))  # fmt: skip
     for seed in range(config.seeds):
@@ -252,7 +252,7 @@ def _predict(config: Config, run: Run, size: float, rho: float) -> Iterator[floa
     part = predicted_part(size, rho)
     if run.has(part):
         return
-    setting = setting_of(config, size, rho)
+    setting = _setting_of(config, size, rho)
     network = initial_network(setting, seed=0)
     weights = network.head.weight.detach()[0]
     neurons = Neurons.read(network.projections, weights, core=setting.data.features.core)
@@ -268,7 +268,7 @@ def _predict(config: Config, run: Run, size: float, rho: float) -> Iterator[floa
 
 
 def _two_layer(config: Config, run: Run, size: float, rho: float, seed: int) -> Iterator[float]:
-    setting = setting_of(config, size, rho)
+    setting = _setting_of(config, size, rho)
     randomized = replace(setting.data, correlation=0.0)
 
     def measured(state: State) -> dict[str, float]:

@@ -95,7 +95,7 @@ class RemedyResults(NamedTuple):
         return (100 * (rows[test] - rows[f"{test}_before"])).tolist()
 
 
-def read_results(run: Run) -> RemedyResults:
+def _read_results(run: Run) -> RemedyResults:
     """Read a run.
 
     Source: ours, the rows of a run as one table, which claims and figures share.
@@ -219,12 +219,12 @@ STATEMENTS = (
 
 def claims(run: Run) -> Sequence[Claim]:
     """Remedies help against the failure that they belong to, and some harm elsewhere."""
-    return judge_all(STATEMENTS, read_results(run))
+    return judge_all(STATEMENTS, _read_results(run))
 
 
 def draw(run: Run) -> Sequence[Figure]:
     """The effect of each remedy in each world, its price on ID data, and the worlds."""
-    results = read_results(run)
+    results = _read_results(run)
     return [_effects_figure(results), _worlds_figure(results)]
 
 
@@ -274,7 +274,7 @@ def _worlds_figure(results: RemedyResults) -> Figure:
 
 def summarize(run: Run) -> str:
     """The best remedy of each world, and how many harm."""
-    results = read_results(run)
+    results = _read_results(run)
     parts = []
     for world in results.config.worlds:
         table = results.effects[(results.effects.world == world) & (results.effects.kind != "data")]

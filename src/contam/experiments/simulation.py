@@ -86,16 +86,16 @@ Measure = Callable[[SimulationResults], list[float]]
 """One value per seed."""
 
 
-def last(column: str) -> Measure:
+def _last(column: str) -> Measure:
     """A column when training ends."""
     return lambda results: results.at("last", column)
 
 
-SHARE_LEFT = ratio(last("id_{loss}"), lambda results: results.at("first", "id_{loss}"))
+SHARE_LEFT = ratio(_last("id_{loss}"), lambda results: results.at("first", "id_{loss}"))
 """ID risk after training over ID risk before."""
 
 
-def learned(results: SimulationResults) -> None:
+def _learned(results: SimulationResults) -> None:
     """Require that training at least halved the ID risk in every seed."""
     share = max(SHARE_LEFT(results))
     if not share <= LEARNED:
@@ -109,18 +109,18 @@ CLAIMS = (
     Statement(
         "Neurons come to fire for one class", "Thm. 4.1",
         "activation asymmetry of the first layer, mean over neurons",
-        last("asymmetry_1"), low=0.6, given=learned),
+        _last("asymmetry_1"), low=0.6, given=_learned),
     Statement(
         "The network learns background features, which are independent of the label", "Thm. 4.2",
         "V/U, summed background over summed core projections",
-        ratio(last("V"), last("U")), low=0.1, given=learned),
+        ratio(_last("V"), _last("U")), low=0.1, given=_learned),
     Statement(
         "The network's risk rises when the background shifts", "Thm. 4.3", "OOD - ID risk",
-        difference(last("ood_{loss}"), last("id_{loss}")), low=0.1, given=learned),
+        difference(_last("ood_{loss}"), _last("id_{loss}")), low=0.1, given=_learned),
     Statement(
         "The shift raises the classification error little: the failure is one of risk", "ours",
         "OOD - ID classification error",
-        difference(last("ood_error"), last("id_error")), high=0.1, given=learned),
+        difference(_last("ood_error"), _last("id_error")), high=0.1, given=_learned),
 )  # fmt: skip
 """What contamination is, in five numbers; the ranges are ours, and the same for all settings."""
 

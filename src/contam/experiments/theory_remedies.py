@@ -174,7 +174,7 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
         )
     if uncovered(config.setting) is None and not run.has("predicted"):
         yield Stage(1.0, "prediction")
-        run.write("predicted", predicted_pairs(config))
+        run.write("predicted", _predicted_pairs(config))
 
 
 def _trainings(config: Config) -> Iterator[tuple[str, str, dict[str, str], Setting]]:
@@ -206,7 +206,7 @@ def on_spheres(config: Config, start: Start, inputs: Inputs) -> Setting:
     )  # fmt: skip
 
 
-def predicted_pairs(config: Config) -> list[dict[str, Any]]:
+def _predicted_pairs(config: Config) -> list[dict[str, Any]]:
     """OOD hinge risk at the fit and at convergence, for each number of pairs."""
     rows = []
     for pairs in config.pairs:
@@ -245,12 +245,12 @@ Measure = Callable[[TheoryRemedyResults], list[float]]
 """One value per seed."""
 
 
-def risk(*remedies: str) -> Measure:
+def _risk(*remedies: str) -> Measure:
     """The largest OOD hinge risk of several remedies."""
     return lambda r: [max(values) for values in zip(*map(r.values, remedies), strict=True)]
 
 
-def reduction(remedy: str) -> Measure:
+def _reduction(remedy: str) -> Measure:
     """OOD hinge risk without change minus that with a remedy."""
     return lambda r: [
         plain - changed
@@ -258,18 +258,18 @@ def reduction(remedy: str) -> Measure:
     ]
 
 
-def smallest_reduction(kind: str, sign: int = 1) -> Measure:
+def _smallest_reduction(kind: str, sign: int = 1) -> Measure:
     """The smallest reduction (or rise, with sign -1) among the remedies of a kind."""
 
     def smallest(results: TheoryRemedyResults) -> list[float]:
         remedies = [name for name in networks(results.config) if name.startswith(kind)]
-        reductions = [reduction(name)(results) for name in remedies]
+        reductions = [_reduction(name)(results) for name in remedies]
         return [min(sign * value for value in values) for values in zip(*reductions, strict=True)]
 
     return smallest
 
 
-def cliff(results: TheoryRemedyResults) -> list[float]:
+def _cliff(results: TheoryRemedyResults) -> list[float]:
     """OOD hinge risk with half of the background's pairs minus that with all of them."""
     background = results.config.setting.data.features.background
     half, whole = (results.values(f"pairs_{k}") for k in (background // 2, background))
@@ -278,7 +278,7 @@ def cliff(results: TheoryRemedyResults) -> list[float]:
     return [a - b for a, b in zip(half, whole, strict=True)]
 
 
-def prediction_error(results: TheoryRemedyResults) -> list[float]:
+def _prediction_error(results: TheoryRemedyResults) -> list[float]:
     """Distance of the risk to the interval between fit and convergence, mean over pairs."""
     if results.predicted is None or results.predicted["fit"].isna().any():
         raise NotJudged("the theory does not cover this setting")
@@ -290,7 +290,7 @@ def prediction_error(results: TheoryRemedyResults) -> list[float]:
     return [sum(values) / len(values) for values in zip(*errors, strict=True)]
 
 
-def drop_on_spheres(start: Start, inputs: Inputs) -> Measure:
+def _drop_on_spheres(start: Start, inputs: Inputs) -> Measure:
     """OOD minus ID logistic risk of networks whose classes lie on spheres."""
     return lambda r: [
         ood - inside
@@ -300,20 +300,20 @@ def drop_on_spheres(start: Start, inputs: Inputs) -> Measure:
     ]
 
 
-def centering_gain_on_spheres(results: TheoryRemedyResults) -> list[float]:
+def _centering_gain_on_spheres(results: TheoryRemedyResults) -> list[float]:
     """OOD logistic risk of raw inputs minus that of centered ones, uniform initial weights."""
     raw, centered = (results.on_spheres("uniform", inputs) for inputs in ("raw", "centered"))
     return [a - b for a, b in zip(raw, centered, strict=True)]
 
 
-def learned_spheres(results: TheoryRemedyResults) -> None:
+def _learned_spheres(results: TheoryRemedyResults) -> None:
     """Require that all networks on spheres learned: half of the initial risk, log 2, at most."""
     worst = results.spheres["id_logistic"].max()
     if not worst < LEARNED * math.log(2):
         raise NotJudged(f"a network did not learn: ID logistic risk {worst:.2f}")
 
 
-def learned(*remedies: str) -> Callable[[TheoryRemedyResults], None]:
+def _learned(*remedies: str) -> Callable[[TheoryRemedyResults], None]:
     """Require that networks learned: their ID hinge risk is below `LEARNED`."""
 
     def require(results: TheoryRemedyResults) -> None:
@@ -328,20 +328,20 @@ CLAIMS: tuple[Statement, ...] = (
     Statement(
         "Gradients in the space of the core features learn no background", "Sec. 5",
         "OOD hinge risk, gradients projected on the core features (oracle)",
-        risk("core_projection"), high=0.15, given=learned("core_projection")),
+        _risk("core_projection"), high=0.15, given=_learned("core_projection")),
     Statement(
         "Inputs in this space do as well: without a background, nothing of it can be learned",
         "ours", "OOD hinge risk, inputs projected on the core features (oracle)",
-        risk("core_inputs"), high=0.15, given=learned("core_inputs")),
+        _risk("core_inputs"), high=0.15, given=_learned("core_inputs")),
     Statement(
         "The core space need not be known: unlabeled examples or two environments suffice here",
         "ours", "largest OOD hinge risk of: difference of two environments' means or covariances "
         "projected out of gradients, mean input projected out, inputs centered",
-        risk(*UNKNOWN_CORE), high=0.25, given=learned(*UNKNOWN_CORE)),
+        _risk(*UNKNOWN_CORE), high=0.25, given=_learned(*UNKNOWN_CORE)),
     Statement(
         "A mean of ten examples is enough to center inputs", "ours",
         "OOD hinge risk, inputs centered by the mean of 10 examples",
-        risk("centering_by_10_examples"), high=0.2, given=learned("centering_by_10_examples")),
+        _risk("centering_by_10_examples"), high=0.2, given=_learned("centering_by_10_examples")),
     Statement(
         "Batch norm of pre-activations prevents contamination, and not by the larger gain", "ours",
         "OOD hinge risk with the gain alone minus that with batch norm",
@@ -351,48 +351,48 @@ CLAIMS: tuple[Statement, ...] = (
     Statement(
         "Counterfactual pairs help little until they span the background", "ours",
         "OOD hinge risk with half as many pairs as background features minus that with as many",
-        cliff, low=0.3),
+        _cliff, low=0.3),
     Statement(
         "The theory predicts the effect of pairs: background / core falls linearly with them",
         "ours", "mean distance of the OOD hinge risk to the range from fit to convergence",
-        prediction_error, high=0.08, given=learned("no_change")),
+        _prediction_error, high=0.08, given=_learned("no_change")),
     Statement(
         "Swapping backgrounds between examples does not help: they are independent of the label",
         "ours", "OOD hinge risk without change minus that with swapped backgrounds",
-        reduction("swap_half"), low=-0.05, high=0.05, given=learned("no_change", "swap_half")),
+        _reduction("swap_half"), low=-0.05, high=0.05, given=_learned("no_change", "swap_half")),
     Statement(
         "What varies within classes is not the background: their principal components do not help",
         "ours", "OOD hinge risk, as many principal components within classes as background "
-        "features projected out of gradients", risk("within_class_components"), low=0.5,
-        given=learned("within_class_components")),
+        "features projected out of gradients", _risk("within_class_components"), low=0.5,
+        given=_learned("within_class_components")),
     Statement(
         "Early stopping does not help: no step has less OOD risk than the last one", "ours",
         "OOD hinge risk of the last step minus that of the best step of the training",
-        reduction("early_stopping"), high=0.05, given=learned("no_change")),
+        _reduction("early_stopping"), high=0.05, given=_learned("no_change")),
     Statement(
         "Flipping the background of half of the examples prevents contamination", "ours",
-        "reduction of the OOD hinge risk", reduction("flip_half"), low=0.4),
+        "reduction of the OOD hinge risk", _reduction("flip_half"), low=0.4),
     Statement(
         "Weight decay makes contamination worse", "ours",
         "smallest rise of the OOD hinge risk with weight decay",
-        smallest_reduction("decay_", sign=-1), low=0.02),
+        _smallest_reduction("decay_", sign=-1), low=0.02),
     Statement(
         "A leaky slope reduces contamination", "ours",
         "smallest reduction of the OOD hinge risk by a slope",
-        smallest_reduction("slope_"), low=0.1),
+        _smallest_reduction("slope_"), low=0.1),
     Statement(
         "Centering is no general remedy: on spheres it fails with Gaussian initial weights",
         "ours", "OOD minus ID logistic risk, classes on spheres, centered inputs, Gaussian initial "
-        "weights", drop_on_spheres("gaussian", "centered"), low=0.3, given=learned_spheres),
+        "weights", _drop_on_spheres("gaussian", "centered"), low=0.3, given=_learned_spheres),
     Statement(
         "With smaller, uniform initial weights it helps there, too", "ours",
         "OOD logistic risk of raw minus centered inputs, classes on spheres, uniform initial "
-        "weights", centering_gain_on_spheres, low=0.3, given=learned_spheres),
+        "weights", _centering_gain_on_spheres, low=0.3, given=_learned_spheres),
     Statement(
         "There, too, a network without background inputs loses nothing", "ours",
         "OOD minus ID logistic risk, classes on spheres, inputs projected on the core features "
         "(oracle), Gaussian initial weights",
-        drop_on_spheres("gaussian", "core"), low=-0.02, high=0.02, given=learned_spheres),
+        _drop_on_spheres("gaussian", "core"), low=-0.02, high=0.02, given=_learned_spheres),
 )  # fmt: skip
 """Sources are the paper where it states the remedy."""
 

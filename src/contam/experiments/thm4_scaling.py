@@ -130,7 +130,7 @@ def null(config: Config) -> Config:
     )
 
 
-def resized(
+def _resized(
     setting: Setting, *, features: int | None = None, dimension: int | None = None,
     width: int | None = None,
 ) -> Setting:  # fmt: skip
@@ -153,7 +153,7 @@ def _predictions(config: Config) -> Iterator[Part]:
     for regime, name in REGIMES.items():
         for d0 in config.predicted:
             d = 4 * d0 if regime == NARROW else max(d0, round(d0**1.5 / 2))
-            setting = resized(config.setting, features=d0, dimension=d, width=4 * d0)
+            setting = _resized(config.setting, features=d0, dimension=d, width=4 * d0)
             if uncovered(setting) is None:
                 work = partial(_predict, config, setting, regime=regime, d0=d0)
                 yield f"predicted/{name}/{d0}", work
@@ -168,12 +168,12 @@ def _trainings(config: Config) -> Iterator[Part]:
     for seed in range(config.seeds):
         for activation in (config.setting.activation, LINEAR):
             for d0 in config.sizes:
-                setting = resized(config.setting, features=d0, dimension=4 * d0, width=4 * d0)
+                setting = _resized(config.setting, features=d0, dimension=4 * d0, width=4 * d0)
                 setting = replace(setting, activation=activation)
                 work = partial(_train, config, setting, seed, activation=activation, d0=d0)
                 yield f"size/{activation}/{d0}/seed{seed}", work
         for d in config.dimensions:
-            setting = replace(resized(config.setting, dimension=d), activation=LINEAR)
+            setting = replace(_resized(config.setting, dimension=d), activation=LINEAR)
             yield f"dimension/{d}/seed{seed}", partial(_train, config, setting, seed, d=d)
 
 
@@ -193,7 +193,7 @@ def _learning_times(config: Config) -> Iterator[Part]:
                 if kind == "step_size":
                     setting = replace(config.setting, step_size=value)
                 else:
-                    setting = resized(config.setting, **{kind: int(value)})
+                    setting = _resized(config.setting, **{kind: int(value)})
                 ratio = setting.width / (setting.step_size * setting.data.features.size)
                 # Learning takes about 11 times the ratio; twice that is enough to observe it.
                 setting = replace(setting, steps=min(MOST_STEPS, math.ceil(25 * ratio) + 5))
@@ -202,10 +202,10 @@ def _learning_times(config: Config) -> Iterator[Part]:
 
 
 def _time(setting: Setting, seed: int, **labels: Any) -> dict[str, Any]:
-    return labels | {"seed": seed, "steps": time_to_learn(setting, seed)}
+    return labels | {"seed": seed, "steps": _time_to_learn(setting, seed)}
 
 
-def time_to_learn(setting: Setting, seed: int) -> float | None:
+def _time_to_learn(setting: Setting, seed: int) -> float | None:
     """Steps until the training risk falls below `LEARNED`, interpolated; None if it never does."""
     before = 1.0
     for state in simulate(setting, seed, range(1, setting.steps + 1)):
@@ -223,7 +223,7 @@ def _asymmetries(config: Config) -> Iterator[Part]:
         for d in config.dimensions:
             # A quarter of the step size resolves the short times of large dimensions.
             setting = replace(
-                resized(config.setting, dimension=d), step_size=config.setting.step_size / 4
+                _resized(config.setting, dimension=d), step_size=config.setting.step_size / 4
             )
             ratio = setting.width / setting.step_size
             ratio /= math.sqrt(d * setting.data.features.size)
@@ -304,7 +304,7 @@ class ScalingResults:
         return self.predictions(regime)[column].tolist()
 
 
-def slopes(table: Table, x: str, y: str) -> list[float]:
+def _slopes(table: Table, x: str, y: str) -> list[float]:
     """Slopes of log y over log x, one per seed."""
     return [
         slope(rows[x].tolist(), rows[y].tolist())
@@ -312,29 +312,29 @@ def slopes(table: Table, x: str, y: str) -> list[float]:
     ]
 
 
-def over_size(y: str) -> Callable[[ScalingResults], list[float]]:
+def _over_size(y: str) -> Callable[[ScalingResults], list[float]]:
     """Slopes over d0 of the networks that are not linear."""
-    return lambda results: slopes(results.nonlinear, "d0", y)
+    return lambda results: _slopes(results.nonlinear, "d0", y)
 
 
-def time_over(kind: str) -> Callable[[ScalingResults], list[float]]:
+def _time_over(kind: str) -> Callable[[ScalingResults], list[float]]:
     """Slopes of the steps to learn over width, step size or features."""
-    return lambda r: slopes(r.times[r.times["kind"] == kind], "value", "steps")
+    return lambda r: _slopes(r.times[r.times["kind"] == kind], "value", "steps")
 
 
-def smallest_rises(results: ScalingResults) -> list[float]:
+def _smallest_rises(results: ScalingResults) -> list[float]:
     """Smallest difference of the OOD hinge risk between successive sizes up to 256, per seed."""
     rows = results.nonlinear[results.nonlinear["d0"] <= 256].sort_values("d0")
     return [float(risks.diff().min()) for _, risks in rows.groupby("seed")["ood_hinge"]]
 
 
-def good_neurons_over_width(results: ScalingResults) -> list[float]:
+def _good_neurons_over_width(results: ScalingResults) -> list[float]:
     """Slopes over m of the number of neurons that are active for one class only."""
     table = results.widths
-    return slopes(table.assign(good=table["good_share"] * table["m"]), "m", "good")
+    return _slopes(table.assign(good=table["good_share"] * table["m"]), "m", "good")
 
 
-def own_class_misses(results: ScalingResults) -> list[float]:
+def _own_class_misses(results: ScalingResults) -> list[float]:
     """The largest share of its own class that a good neuron misses, times sqrt(d0)."""
     rates = zip(
         sorted(results.config.predicted), results.predicted(WIDE, "own_class_rate"), strict=True
@@ -343,7 +343,7 @@ def own_class_misses(results: ScalingResults) -> list[float]:
     return [float(np.max([(1 - rate) * math.sqrt(d0) for d0, rate in rates]))]
 
 
-def learned(rows: Callable[[ScalingResults], Table]) -> Callable[[ScalingResults], None]:
+def _learned(rows: Callable[[ScalingResults], Table]) -> Callable[[ScalingResults], None]:
     """Require that every network of a table learned: its ID hinge risk is below `LEARNED`."""
 
     def require(results: ScalingResults) -> None:
@@ -364,55 +364,55 @@ CLAIMS: tuple[Statement, ...] = (
         "predicted other-class rate at d0 = {largest}, d = 4 d0",
         lambda r: r.predicted(NARROW, "other_class_rate")[-1:], low=0.01, high=0.04,
         published="o(1), for d large against d0",
-        given=learned(lambda r: r.predictions(NARROW).tail(1))),
+        given=_learned(lambda r: r.predictions(NARROW).tail(1))),
     Statement(
         "Neurons are active for nearly all of their own class, up to O(d0^-1/2)", "Thm. 4.1",
         "largest (1 - own-class rate) * sqrt(d0) of neurons active for one class only, predicted, "
-        "d = d0^1.5 / 2", own_class_misses, high=0.1, published="O(1)"),
+        "d = d0^1.5 / 2", _own_class_misses, high=0.1, published="O(1)"),
     Statement(
         "The number of neurons that are active for one class only grows like the width m",
         "Thm. 4.1", "slope of this number over m (log-log)",
-        good_neurons_over_width, low=0.9, high=1.15, published="1, from Θ(m)",
-        given=learned(lambda r: r.widths)),
+        _good_neurons_over_width, low=0.9, high=1.15, published="1, from Θ(m)",
+        given=_learned(lambda r: r.widths)),
     Statement(
         "Neurons become asymmetric after a time that shrinks like 1 / sqrt(d)", "Thm. 4.1",
         "slope of the steps to a mean asymmetry of 0.75 over d (log-log)",
-        lambda r: slopes(r.asymmetries, "d", "steps"), low=-0.55, high=-0.45,
+        lambda r: _slopes(r.asymmetries, "d", "steps"), low=-0.55, high=-0.45,
         published="-1/2, from T0 = Θ(m / (η sqrt(d)))"),
     Statement(
         "Learned core features stay of order one at any size", "Thm. 4.2",
-        "slope of U over d0 (log-log)", over_size("U"), low=-0.1, high=0.1,
-        given=learned(lambda r: r.nonlinear)),
+        "slope of U over d0 (log-log)", _over_size("U"), low=-0.1, high=0.1,
+        given=_learned(lambda r: r.nonlinear)),
     Statement(
         "Learned background features stay of order one, too", "Thm. 4.2",
-        "slope of V over d0 (log-log)", over_size("V"), low=-0.1, high=0.25,
-        given=learned(lambda r: r.nonlinear)),
+        "slope of V over d0 (log-log)", _over_size("V"), low=-0.1, high=0.25,
+        given=_learned(lambda r: r.nonlinear)),
     Statement(
         "Learning takes longer in proportion to the width m", "Thm. 4.2",
         "slope of the steps to learn over m (log-log)",
-        time_over("width"), low=0.9, high=1.1, published="1"),
+        _time_over("width"), low=0.9, high=1.1, published="1"),
     Statement(
         "Learning takes longer in inverse proportion to the step size", "Thm. 4.3",
         "slope of the steps to learn over eta (log-log)",
-        time_over("step_size"), low=-1.1, high=-0.9, published="-1"),
+        _time_over("step_size"), low=-1.1, high=-0.9, published="-1"),
     Statement(
         "Learning takes longer in inverse proportion to the number of features d0", "Thm. 4.3",
         "slope of the steps to learn over d0 (log-log)",
-        time_over("features"), low=-1.15, high=-0.85, published="-1"),
+        _time_over("features"), low=-1.15, high=-0.85, published="-1"),
     Statement(
         "The ID risk vanishes as the benchmark grows", "Thm. 4.3",
-        "slope of the ID hinge risk over d0 (log-log)", over_size("id_hinge"), high=-0.5),
+        "slope of the ID hinge risk over d0 (log-log)", _over_size("id_hinge"), high=-0.5),
     Statement(
         "The OOD risk does not vanish: it grows with d0", "Thm. 4.3",
         "smallest rise of the OOD hinge risk between sizes up to d0 = 256",
-        smallest_rises, low=0.02),
+        _smallest_rises, low=0.02),
     Statement(
         "A linear network's background projections shrink like 1 / sqrt(d)", "Thm. 4.4",
         "slope of the largest background projection over d (log-log)",
         # The column is in units of 1 / sqrt(d).
-        lambda r: [value - 0.5 for value in slopes(r.dimensions, "d", "largest_background")],
+        lambda r: [value - 0.5 for value in _slopes(r.dimensions, "d", "largest_background")],
         low=-0.6, high=-0.4, published="-1/2, up to logarithms",
-        given=learned(lambda r: r.dimensions)),
+        given=_learned(lambda r: r.dimensions)),
 )  # fmt: skip
 """Theorems 4.1 to 4.4 as slopes, and the outcome where a condition of theirs fails."""
 

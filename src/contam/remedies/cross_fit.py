@@ -93,7 +93,7 @@ def cross_fit(
     if isinstance(repair, Conversion):
         network, repair = repair.convert(network), FreshHead()
     assert isinstance(repair, HeadRepair)
-    fits = cross_fit_of(repair, network, id, seed=seed, batch_size=batch_size)
+    fits = _cross_fit_of(repair, network, id, seed=seed, batch_size=batch_size)
     return fits.effect(head_features(network, ood, batch_size=batch_size), same=same, before=before)
 
 
@@ -169,7 +169,7 @@ class HeadCrossFit:
         )  # fmt: skip
 
 
-def cross_fit_of(
+def _cross_fit_of(
     repair: HeadRepair, network: LogitsAdapter, id: Batch, *, seed: int = 0, batch_size: int = 64
 ) -> HeadCrossFit:
     """Prepare the measurement of a repair of a network's head.

@@ -23,7 +23,7 @@ RATIO = 20
 """Ratio of the largest to the smallest value of a field from which its axis is logarithmic."""
 
 
-def draw(run: Run) -> Sequence[Figure]:
+def _draw(run: Run) -> Sequence[Figure]:
     """Draw every number that the runs' claims measure, over the swept fields.
 
     Args:
@@ -149,7 +149,7 @@ def _is_wide(column: Any) -> bool:
     return column.min() > 0 and column.max() >= RATIO * column.min()
 
 
-def summarize(run: Run) -> str:
+def _summarize(run: Run) -> str:
     """How many runs the sweep has, what it varies, and which run has the extreme of each number."""
     space, runs = Space.model_validate(run.config), run.table("runs")
     failed = int((runs["error"] != "").sum())
@@ -169,7 +169,7 @@ def summarize(run: Run) -> str:
     return text + (f"Means over seeds: {'; '.join(ranges[:3])}." if ranges else "")
 
 
-def warn(run: Run) -> str:
+def _warn(run: Run) -> str:
     """One sentence if some runs failed."""
     runs = run.table("runs")
     failed = runs[runs["error"] != ""]
@@ -191,8 +191,8 @@ SWEEP = Experiment(
     presets={},
     compute=_compute,
     claims=no_claims,
-    draw=draw,
-    summary=summarize,
-    alert=warn,
+    draw=_draw,
+    summary=_summarize,
+    alert=_warn,
 )
 """The run of a sweep, as pages and commands read it."""

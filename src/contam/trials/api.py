@@ -120,7 +120,7 @@ def trial(
         recipe = Recipe(step_size, weight_decay, batch_size, epochs=epochs)
         recipe.length(sum(map(len, data.train)))
         network = initial.make(len(data.classes), 0)
-        check_fit(network, changes, data, masks=masks is not None)
+        _check_fit(network, changes, data, masks=masks is not None)
         covered = None if masks is None else data.masks(masks)
         digests = data.digests()
         if covered is not None:
@@ -151,7 +151,7 @@ def trial(
     return result
 
 
-def check_fit(
+def _check_fit(
     model: nn.Module, changes: Sequence[TrainingChange], data: TrialData, *, masks: bool
 ) -> None:
     """Check that the network and every change fit the data.

@@ -169,7 +169,7 @@ def _share(correct: Bool[Tensor, " n"]) -> float:
     return float(correct.double().mean())
 
 
-def numbers_of(comparison: Comparison, result: Interchange) -> tuple[Number, ...]:
+def _numbers_of(comparison: Comparison, result: Interchange) -> tuple[Number, ...]:
     """Return the accuracy of each arm of the interchange."""
     return tuple(
         Number(what="accuracy", on=comparison.name, part=arm, value=share_correct(values).accuracy)
@@ -225,7 +225,7 @@ class NewBackgrounds(Cause):
 
         test = self.judged_twice(
             comparison, treatment, answers, method=_method(interchanged),
-            numbers=numbers_of(comparison, interchanged),
+            numbers=_numbers_of(comparison, interchanged),
         )  # fmt: skip
         lost = interchanged.lost(REFERENCE[1], REFERENCE[2])
         cost = lost / max(comparison.loss.value, 1e-9)

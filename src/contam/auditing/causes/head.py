@@ -42,7 +42,7 @@ class Head(Cause):
     def test(self, comparison: Comparison, base: Sequence[Treatment]) -> CauseTest:
         passes = comparison.passes
         if comparison.fresh_head is None or passes.fresh_correct is None:
-            reason = without_fresh_head(passes)
+            reason = _without_fresh_head(passes)
             if not reason:
                 reason = "too few ID images have other content than the OOD images"
             return self.not_tested(reason)
@@ -62,7 +62,7 @@ class Head(Cause):
         return self.judged(comparison, treatment, before, after, method=method)
 
 
-def without_fresh_head(passes: Passes) -> str:
+def _without_fresh_head(passes: Passes) -> str:
     """Return why no fresh head was fitted; an empty string if one was."""
     if passes.fresh_correct is not None:
         return ""
@@ -89,7 +89,7 @@ def head_evidence(passes: Passes) -> CauseEvidence:
         "of ID data, on the same images. ID images are judged by a head that was fitted on the "
         "other half of them."
     )
-    reason = without_fresh_head(passes)
+    reason = _without_fresh_head(passes)
     features = passes.id.head
     if reason or features is None or passes.fresh_correct is None:
         return CauseEvidence(

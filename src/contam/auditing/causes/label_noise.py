@@ -51,7 +51,7 @@ class Alike:
     """Area under the ROC curve of the confidence on ID against OOD images."""
 
 
-def alike(comparison: Comparison) -> Alike | str:
+def _alike(comparison: Comparison) -> Alike | str:
     """Measure whether the OOD set differs from the ID set at all; or why that is unknown."""
     own, other = comparison.id, comparison.ood
     if own.head is None or other.head is None:
@@ -137,7 +137,7 @@ class ImageShift(NamedTuple):
         return self.domains < ALIKE and self.links < max(LINKED, self.chance)
 
 
-def image_shift(comparison: Comparison) -> ImageShift:
+def _image_shift(comparison: Comparison) -> ImageShift:
     """Compare the images of both sets by brightness and contrast, and by a reference encoder.
 
     A network represents the images that it was trained on differently, so its own features are
@@ -245,7 +245,7 @@ class LabelNoise(Cause):
     """Area below which wrong answers count as as confident as right ones."""
 
     def test(self, comparison: Comparison, base: Sequence[Treatment]) -> CauseTest:
-        scores = alike(comparison)
+        scores = _alike(comparison)
         if isinstance(scores, str):
             return self.not_tested(scores)
         as_confident = scores.domains < ALIKE and scores.confidence < self.threshold
@@ -294,10 +294,10 @@ class SeenInTraining(Cause):
 
     def test(self, comparison: Comparison, base: Sequence[Treatment]) -> CauseTest:
         accuracy = comparison.scores[0].overall.accuracy
-        scores = alike(comparison)
+        scores = _alike(comparison)
         if isinstance(scores, str):
             return self.not_tested(scores)
-        images = image_shift(comparison)
+        images = _image_shift(comparison)
         memorized = accuracy.value >= self.threshold
         positive = (
             memorized and images.alike and max(scores.confidence, scores.lower) >= self.unsure

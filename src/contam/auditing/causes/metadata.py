@@ -58,15 +58,15 @@ class MetadataShortcut(Cause):
 
     def test(self, comparison: Comparison, base: Sequence[Treatment]) -> CauseTest:
         own, other = (
-            columns_of(comparison, comparison.inputs.id.name),
-            columns_of(comparison, comparison.name),
+            _columns_of(comparison, comparison.inputs.id.name),
+            _columns_of(comparison, comparison.name),
         )
         columns = [name for name in own if name in other]
         if not columns:
             return self.not_tested("the two sets have no metadata column in common")
         results = [
             result for name in columns
-            if (result := column_result(comparison, name, own[name], other[name])) is not None
+            if (result := _column_result(comparison, name, own[name], other[name])) is not None
         ]  # fmt: skip
         if not results:
             return CauseTest(
@@ -112,7 +112,7 @@ class MetadataShortcut(Cause):
         )  # fmt: skip
 
 
-def columns_of(comparison: Comparison, name: str) -> dict[str, list[str]]:
+def _columns_of(comparison: Comparison, name: str) -> dict[str, list[str]]:
     """Return the metadata columns of a set, and its domains, with a value for each example.
 
     Args:
@@ -131,7 +131,7 @@ def columns_of(comparison: Comparison, name: str) -> dict[str, list[str]]:
     return {key: values for key, values in columns.items() if len(values) == len(result.y)}
 
 
-def column_result(
+def _column_result(
     comparison: Comparison, name: str, values: Sequence[str], others: Sequence[str]
 ) -> ColumnResult | None:
     """Measure how OOD predictions follow a column; None if the class is not correlated with it.

@@ -22,7 +22,7 @@ ODD: tuple[Activation, ...] = ("tanh", "sigmoid", "identity")
 RELU, LINEAR_NAME = NAMES["relu"], NAMES[LINEAR]
 
 
-def at(name: Name, column: str, pick: Callable[[Any], Any], series: object = None) -> Measure:
+def _at(name: Name, column: str, pick: Callable[[Any], Any], series: object = None) -> Measure:
     """A column of a diagram, at the value that `pick` selects of the axis; one number per seed."""
 
     def measure(results: PhaseResults) -> list[float]:
@@ -35,12 +35,12 @@ def at(name: Name, column: str, pick: Callable[[Any], Any], series: object = Non
     return measure
 
 
-def minus(over: Measure, under: Measure) -> Measure:
+def _minus(over: Measure, under: Measure) -> Measure:
     """Differences, seed by seed."""
     return lambda r: [a - b for a, b in zip(over(r), under(r), strict=True)]
 
 
-def spread(name: Name, column: str, series: object = None) -> Measure:
+def _spread(name: Name, column: str, series: object = None) -> Measure:
     """Largest minus smallest value along the axis, seed by seed."""
 
     def measure(results: PhaseResults) -> list[float]:
@@ -50,17 +50,17 @@ def spread(name: Name, column: str, series: object = None) -> Measure:
     return measure
 
 
-def lowest(name: Name, column: str, series: object = None) -> Measure:
+def _lowest(name: Name, column: str, series: object = None) -> Measure:
     """Smallest value along the axis, seed by seed, also of networks that did not learn."""
     return lambda r: r.curves(name, column, series, learned=False).min(axis=1).tolist()
 
 
-def largest_size(name: Name, column: str, series: object = None) -> Measure:
+def _largest_size(name: Name, column: str, series: object = None) -> Measure:
     """Largest absolute value along the axis, seed by seed."""
     return lambda results: results.curves(name, column, series).abs().max(axis=1).tolist()
 
 
-def halving_slope(results: PhaseResults, time: float | None = None) -> list[float]:
+def _halving_slope(results: PhaseResults, time: float | None = None) -> list[float]:
     """The slope at which the cost of the shift has fallen to half of that of ReLU.
 
     Args:
@@ -93,7 +93,7 @@ def times(results: PhaseResults, remaining: float) -> list[float]:
 
 def spread_over_time(results: PhaseResults) -> list[float]:
     """Largest minus smallest halving slope over the training times after the fit."""
-    slopes = [halving_slope(results, time) for time in times(results, FITTED)]
+    slopes = [_halving_slope(results, time) for time in times(results, FITTED)]
     return [max(values) - min(values) for values in zip(*slopes, strict=True)]
 
 
@@ -106,7 +106,7 @@ def relu_over_time(results: PhaseResults) -> list[float]:
     return (last - first).tolist()
 
 
-def asymmetry_of_sign(results: PhaseResults) -> list[float]:
+def _asymmetry_of_sign(results: PhaseResults) -> list[float]:
     """Largest |V / U| difference between opposite correlations."""
     table = results.curves("correlation", "contamination", RELU)
     pairs = [x for x in table.columns if x > 0 and -x in table.columns]
@@ -115,27 +115,27 @@ def asymmetry_of_sign(results: PhaseResults) -> list[float]:
     return [max(abs(row[x] - row[-x]) for x in pairs) for _, row in table.iterrows()]
 
 
-def shortcut_over_contamination(results: PhaseResults) -> list[float]:
+def _shortcut_over_contamination(results: PhaseResults) -> list[float]:
     """Shortcut use over V at the largest correlation."""
-    shortcut, v = (at("correlation", name, max, RELU)(results) for name in ("shortcut", "V"))
+    shortcut, v = (_at("correlation", name, max, RELU)(results) for name in ("shortcut", "V"))
     return [a / b for a, b in zip(shortcut, v, strict=True)]
 
 
-def over_width(column: str) -> Measure:
+def _over_width(column: str) -> Measure:
     """Spread of a column over widths at the largest number of features."""
 
     def measure(results: PhaseResults) -> list[float]:
-        return spread("width", column, results.rows("width")["series"].max())(results)
+        return _spread("width", column, results.rows("width")["series"].max())(results)
 
     return measure
 
 
-def rotation_effect(optimizer: str) -> Measure:
+def _rotation_effect(optimizer: str) -> Measure:
     """|V / U| difference between features on the axes and rotated ones."""
 
     def measure(results: PhaseResults) -> list[float]:
         rotated, axes = (
-            at("optimizer", "contamination", lambda x: OPTIMIZERS[optimizer], dictionary)(results)
+            _at("optimizer", "contamination", lambda x: OPTIMIZERS[optimizer], dictionary)(results)
             for dictionary in ("rotated", "axes")
         )
         return [abs(a - b) for a, b in zip(rotated, axes, strict=True)]
@@ -143,7 +143,7 @@ def rotation_effect(optimizer: str) -> Measure:
     return measure
 
 
-def symmetric_activations(results: PhaseResults) -> list[float]:
+def _symmetric_activations(results: PhaseResults) -> list[float]:
     """Largest |V / U| over the activation functions that are odd, up to a constant."""
     table = results.curves("activation", "contamination")
     odd = [NAMES[name] for name in ODD if NAMES[name] in table]
@@ -152,7 +152,7 @@ def symmetric_activations(results: PhaseResults) -> list[float]:
     return table[odd].abs().max(axis=1).tolist()
 
 
-def depth_table(
+def _depth_table(
     results: PhaseResults, kind: str, column: str, state: str = "trained", *, learned: bool = True
 ) -> Any:
     """A column of the deepest networks of a kind: a row for each seed, a column for each layer."""
@@ -163,24 +163,24 @@ def depth_table(
     return rows[rows["state"] == state].pivot(index="seed", columns="layer", values=column)
 
 
-def first_layer_rise(results: PhaseResults) -> list[float]:
+def _first_layer_rise(results: PhaseResults) -> list[float]:
     """Attenuation of the first layer that training adds."""
     before, after = (
-        depth_table(results, "plain", "attenuation", state, learned=False)[1]
+        _depth_table(results, "plain", "attenuation", state, learned=False)[1]
         for state in ("untrained", "trained")
     )
     return (after - before).tolist()
 
 
-def share_of_first_layer(results: PhaseResults) -> list[float]:
+def _share_of_first_layer(results: PhaseResults) -> list[float]:
     """Attenuation of the first layer over that of the last one, after training."""
-    table = depth_table(results, "plain", "attenuation")
+    table = _depth_table(results, "plain", "attenuation")
     return (table[1] / table[table.columns.max()]).tolist()
 
 
-def deep_gap(kind: str) -> Measure:
+def _deep_gap(kind: str) -> Measure:
     """OOD minus ID risk of the deepest networks of a kind."""
-    return lambda results: depth_table(results, kind, "gap")[1].tolist()
+    return lambda results: _depth_table(results, kind, "gap")[1].tolist()
 
 
 def critical_slopes(results: PhaseResults, share: float) -> tuple[list[float], float]:
@@ -222,7 +222,7 @@ def fall_of_critical_slopes(results: PhaseResults) -> list[float]:
     return [a - b for a, b in zip(few, many, strict=True)]
 
 
-def errors_at_fit(results: PhaseResults) -> list[float]:
+def _errors_at_fit(results: PhaseResults) -> list[float]:
     """Largest |predicted - trained| OOD risk at the fit, means over seeds."""
     require_learned(results.rows("critical"))
     return [max(differences(results, "critical", "ood_risk", keys=("series", "x")))]
@@ -281,7 +281,7 @@ CLAIMS: dict[Name, tuple[Statement, ...]] = {
         Statement(
             "A leaky activation function ends contamination well before it is linear", "ours",
             "slope of leaky ReLU at which OOD - ID risk is half that of ReLU",
-            halving_slope, low=0.15, high=0.4, every_seed=True),
+            _halving_slope, low=0.15, high=0.4, every_seed=True),
         Statement(
             "After the fit, the slope that suffices hardly depends on the step budget", "ours",
             "slope at which OOD - ID risk is half that of ReLU, largest minus smallest over the "
@@ -295,104 +295,105 @@ CLAIMS: dict[Name, tuple[Statement, ...]] = {
         Statement(
             "Gradient noise is not the cause: contamination hardly depends on the batch size",
             "ours", "V / U, largest minus smallest over the batch sizes",
-            spread("batch", "contamination"), high=0.1),
+            _spread("batch", "contamination"), high=0.1),
     ),
     "decay": (
         Statement(
             "Weight decay does not help: with the strongest one, more background is learned",
             "ours", "V / U of ReLU, strongest weight decay minus none",
-            minus(at("decay", "contamination", max, RELU),
-                  at("decay", "contamination", min, RELU)), low=0.02),
+            _minus(_at("decay", "contamination", max, RELU),
+                  _at("decay", "contamination", min, RELU)), low=0.02),
     ),
     "correlation": (
         Statement(
             "The sign of a correlation with the label does not matter for contamination", "ours",
             "largest |V / U difference| of ReLU between opposite correlations",
-            asymmetry_of_sign, high=0.1),
+            _asymmetry_of_sign, high=0.1),
         Statement(
             "A shortcut is used more as the correlation grows", "ours",
             "shortcut use of ReLU (V in the sign of the output weight), correlation 1 minus 0",
-            minus(at("correlation", "shortcut", max, RELU),
-                  at("correlation", "shortcut", lambda x: min(x, key=abs), RELU)), low=0.05),
+            _minus(_at("correlation", "shortcut", max, RELU),
+                  _at("correlation", "shortcut", lambda x: min(x, key=abs), RELU)), low=0.05),
         Statement(
             "Contamination outweighs it, even where every background weight agrees with the label",
             "ours", "shortcut use over V of ReLU, at a correlation of 1",
-            shortcut_over_contamination, high=0.5),
+            _shortcut_over_contamination, high=0.5),
     ),
     "coherence": (
         Statement(
             "Features that are not orthogonal do not protect: ReLU loses more than linear", "ours",
             "OOD - ID risk, ReLU minus linear, smallest over the coherences",
-            minus(lowest("coherence", "gap", RELU),
-                  lowest("coherence", "gap", LINEAR_NAME)), low=0.3),
+            _minus(_lowest("coherence", "gap", RELU),
+                  _lowest("coherence", "gap", LINEAR_NAME)), low=0.3),
     ),
     "width": (
         Statement(
             "Wider networks are contaminated as much", "ours",
             "V / U, largest minus smallest over the widths, at the most features",
-            over_width("contamination"), high=0.1),
+            _over_width("contamination"), high=0.1),
     ),
     "share": (
         Statement(
             "The fewer core features, the more contamination", "ours",
             "V / U, smallest minus largest share of core features",
-            minus(at("share", "contamination", min), at("share", "contamination", max)), low=0.3),
+            _minus(_at("share", "contamination", min), _at("share", "contamination", max)),
+            low=0.3),
     ),
     "classes": (
         Statement(
             "Contamination is not special to two classes", "ours",
             "OOD - ID logistic risk of ReLU, smallest over the numbers of classes",
-            lowest("classes", "gap", RELU), low=0.05),
+            _lowest("classes", "gap", RELU), low=0.05),
         Statement(
             "With any number of classes, the shift costs linear networks nothing", "ours",
             "largest |OOD - ID| logistic risk of linear networks",
-            largest_size("classes", "gap", LINEAR_NAME), high=0.02),
+            _largest_size("classes", "gap", LINEAR_NAME), high=0.02),
     ),
     "weights": (
         Statement(
             "Contamination does not need uniform weights: it occurs in every distribution", "ours",
             "OOD - ID risk, smallest over the distributions",
-            lowest("weights", "gap"), low=0.3),
+            _lowest("weights", "gap"), low=0.3),
     ),
     "depth": (
         Statement(
             "In deep networks, the coupling of class and background arises in the first layer",
             "ours", "attenuation of the first layer over that of the last one, deepest networks",
-            share_of_first_layer, low=0.65, high=1.0),
+            _share_of_first_layer, low=0.65, high=1.0),
         Statement(
             "Training adds to the attenuation of the first layer", "ours",
             "attenuation of the first layer, trained minus untrained, deepest networks",
-            first_layer_rise, low=0.1, every_seed=True),
+            _first_layer_rise, low=0.1, every_seed=True),
         Statement(
             "Residual connections weaken the effect", "ours",
             "OOD - ID logistic risk of the deepest networks, plain minus residual",
-            minus(deep_gap("plain"), deep_gap("residual")), low=0.02),
+            _minus(_deep_gap("plain"), _deep_gap("residual")), low=0.02),
         Statement(
             "Deep linear networks show none of it", "ours",
             "|attenuation| of the last layer of the deepest linear networks",
-            lambda r: [abs(v) for v in depth_table(r, "linear", "attenuation").iloc[:, -1]],
+            lambda r: [abs(v) for v in _depth_table(r, "linear", "attenuation").iloc[:, -1]],
             high=0.02),
     ),
     "optimizer": (
         Statement(
             "No optimizer avoids contamination", "ours",
             "OOD - ID risk, smallest over the optimizers, features on the axes",
-            lowest("optimizer", "gap", "axes"), low=0.1),
+            _lowest("optimizer", "gap", "axes"), low=0.1),
         Statement(
             "The directions of the features do not matter for SGD", "ours",
-            "|V / U, rotated minus axes|, SGD", rotation_effect("sgd"), high=0.01),
+            "|V / U, rotated minus axes|, SGD", _rotation_effect("sgd"), high=0.01),
         Statement(
             "They matter for AdamW, which scales each coordinate on its own", "ours",
-            "|V / U, rotated minus axes|, AdamW", rotation_effect("adamw"), low=0.02),
+            "|V / U, rotated minus axes|, AdamW", _rotation_effect("adamw"), low=0.02),
     ),
     "activation": (
         Statement(
             "Activation functions that are symmetric around 0 are not contaminated, others are",
             "ours", "largest |V / U| of tanh, sigmoid and linear networks",
-            symmetric_activations, high=0.05),
+            _symmetric_activations, high=0.05),
         Statement(
             "A shift costs GELU less than ReLU, but still a lot", "ours", "OOD - ID risk of GELU",
-            at("activation", "gap", lambda x: NAMES["gelu"]), low=0.3),
+            _at("activation", "gap", lambda x: NAMES["gelu"]), low=0.3),
     ),
     "critical": (
         Statement(
@@ -406,7 +407,7 @@ CLAIMS: dict[Name, tuple[Statement, ...]] = {
         Statement(
             "The formulas predict the risk at the fit", "ours",
             "largest |predicted - trained| OOD risk at the fit over slopes and shares, means over "
-            "seeds", errors_at_fit, high=0.06),
+            "seeds", _errors_at_fit, high=0.06),
     ),
 }  # fmt: skip
 """The claims of each diagram, its headline first."""

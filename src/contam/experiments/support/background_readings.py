@@ -142,7 +142,7 @@ def network_readings(model: Classifier, images: Changed, *, answers: bool) -> di
         return ClassMeans(classes, features.shape[1]).update(features, labels)
 
     own = means(x)
-    row = feature_readings(values, y, rates, alone) | {
+    row = _feature_readings(values, y, rates, alone) | {
         "attenuation": fmean(
             class_profile_attenuation(own, means(images.changed[change]), paired=True).value
             for change in CHANGES
@@ -156,7 +156,7 @@ def network_readings(model: Classifier, images: Changed, *, answers: bool) -> di
     return row
 
 
-def feature_readings(
+def _feature_readings(
     values: Float[Tensor, "objects backgrounds neurons"],
     y: Int[Tensor, " objects"],
     rates: Float[Tensor, "classes neurons"],
@@ -272,6 +272,6 @@ def two_layer_readings(state: State, *, examples: int = 4096, shown: int = 40) -
     ]
     (rates,) = activation_probabilities(network, own, setting.data)
     empty = torch.zeros(len(others), f.shape[1], dtype=f.dtype)
-    row |= feature_readings(values, y, rates, hidden(behind(empty, others)))
+    row |= _feature_readings(values, y, rates, hidden(behind(empty, others)))
     lost = class_profile_attenuation(means[0], means[1], paired=True).value
     return row | {"attenuation": lost}

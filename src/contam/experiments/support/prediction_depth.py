@@ -117,7 +117,7 @@ def depth_row(
         missing = ("depth", "depth_low", "depth_high", "early", "information_correlation")
         return row | dict.fromkeys(missing, math.nan) | {"shares": [0.0] * len(depths.probes)}
     mean = depths.mean(seed=seed)
-    bits = output_information(model, test)[~depth.isnan()]
+    bits = _output_information(model, test)[~depth.isnan()]
     return row | {
         "depth": mean.value,
         "depth_low": mean.low,
@@ -130,7 +130,7 @@ def depth_row(
     }
 
 
-def output_information(model: nn.Module, domain: Domain) -> Float[Tensor, " examples"]:
+def _output_information(model: nn.Module, domain: Domain) -> Float[Tensor, " examples"]:
     """Return the bits that the network's output gains on each example over the class frequencies.
 
     Source: Ethayarajh et al. (2022), the pointwise usable information of the network itself.

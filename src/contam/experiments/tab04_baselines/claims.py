@@ -27,7 +27,7 @@ STUDENT = "Distilled RN50"
 """The published student in Table 4."""
 
 
-def require_learning(results: BaselineResults, data: str) -> None:
+def _require_learning(results: BaselineResults, data: str) -> None:
     """Require that ERM learned a data set in every trial.
 
     Source: ours; what baselines do not do is claimed of networks that learned.
@@ -60,28 +60,28 @@ def _differences(ours: DataFrame, others: DataFrame) -> list[float]:
 
 
 def _against_teacher(data: str, results: BaselineResults) -> list[float]:
-    require_learning(results, data)
+    _require_learning(results, data)
     return _differences(results.of(data, TEACHER), _best(results, data))
 
 
 def _distilled(data: str, results: BaselineResults) -> list[float]:
-    require_learning(results, data)
+    _require_learning(results, data)
     return _differences(results.of(data, DISTILLATION), results.of(data, ERM))
 
 
 def _distilled_over_best(data: str, results: BaselineResults) -> list[float]:
-    require_learning(results, data)
+    _require_learning(results, data)
     return _differences(results.of(data, DISTILLATION), _best(results, data))
 
 
 def _published_over_best(data: str, results: BaselineResults) -> list[float]:
-    require_learning(results, data)
+    _require_learning(results, data)
     (ood,) = (row.ood for row in figure_1() if row.data == data and row.name == STUDENT)
     return (ood - _best(results, data)).tolist()
 
 
 def _significant(data: str, results: BaselineResults) -> Pooled:
-    require_learning(results, data)
+    _require_learning(results, data)
     table = comparison(results)
     table = table[(table.data == data) & table.method.isin(results.baselines(data))]
     if results.config.trials < 2 or not len(table):
@@ -91,12 +91,12 @@ def _significant(data: str, results: BaselineResults) -> Pooled:
 
 
 def _centering(data: str, results: BaselineResults) -> list[float]:
-    require_learning(results, data)
+    _require_learning(results, data)
     return _differences(results.of(data, CENTERING), results.of(data, ERM))
 
 
 def _attenuation(data: str, results: BaselineResults) -> Pooled:
-    require_learning(results, data)
+    _require_learning(results, data)
     table = results.networks[(results.networks.data == data) & (results.networks.uses == "")]
     means = table.groupby("method")[["id", "ood", "attenuation"]].mean().dropna()
     # A network that did not learn has no class profile to lose.

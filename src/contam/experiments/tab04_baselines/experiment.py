@@ -83,7 +83,7 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
     for data in config.data:
         yield Stage(0.0, f"{data}: reading of the data")
         first[data, 0] = read_benchmark(data, config.networks, trial=0)
-        check_domains(config, methods, first[data, 0])
+        _check_domains(config, methods, first[data, 0])
     todo: list[tuple[DataKind, int]] = [*product(config.data, range(config.trials))]
     for place, (data, trial) in enumerate(todo):
         yield Stage(place / len(todo), f"{data}, trial {trial}: reading of the data")
@@ -134,7 +134,7 @@ def _methods(config: Config) -> list[Method]:
     )  # fmt: skip
 
 
-def check_domains(config: Config, methods: Sequence[Method], benchmark: DomainBenchmark) -> None:
+def _check_domains(config: Config, methods: Sequence[Method], benchmark: DomainBenchmark) -> None:
     """Check that every algorithm has as many training domains as it needs.
 
     Args:
