@@ -58,6 +58,9 @@ NEED_REFERENCE = ("information missing", "new subtypes")
 NOTHING_LOST, LOST = 0.06, 0.28
 """Shares of the above-chance accuracy: a shift that costs less makes a healthy case, one that costs
 more a case of its cause, and one between the two no case."""
+LEARNED = 0.5
+"""Least share of the way from chance to perfect on ID images, for a network of other cases than of
+undertrained ones."""
 STRENGTHS = {"mild": (LOST, 0.45), "medium": (0.45, 0.7), "strong": (0.7, 2.0)}
 """Range of the lost share."""
 REFERENCE_PLAIN, REFERENCE_IMAGES = 8, 180
@@ -523,11 +526,20 @@ class Planner:
         self.harmless: list[Plan] = []
         self._plain: dict[str, float] = {}
         self._hard: dict[str, tuple[int, ...]] = {}
+        self._learned: dict[str, bool] = {}
 
     def spec(self, network: str) -> ImageSpec:
         """The ID images of a network's cases."""
         link = {"linked": self.group.linked, "marked": self.group.marked}.get(network)
         return ImageSpec(link=link, share=SHARE) if link else PLAIN
+
+    def learned(self, network: str) -> bool:
+        """Whether a network solves its ID images; otherwise it is undertrained in every case."""
+        if network not in self._learned:
+            made = images(self.group, self.spec(network), (), JUDGED_ON, part="validation")
+            above = accuracy(self.networks.get(network), made) - 1 / CLASSES
+            self._learned[network] = above > LEARNED * (1 - 1 / CLASSES)
+        return self._learned[network]
 
     def hard(self, network: str) -> tuple[int, ...]:
         """The two classes that a network classifies worst."""
@@ -560,6 +572,8 @@ class Planner:
     def add(self, plan: Plan, to: list[Plan] | None = None) -> None:
         """Add a case; every second has a reference, and two of three have masks."""
         if plan.network not in self.only or plan.name in [other.name for other in self.plans]:
+            return
+        if plan.cause not in ("undertrained", "measurement") and not self.learned(plan.network):
             return
         k = len(self.plans) + len(self.harmless) + self.turn
         has_masks = CONTENTS[self.group.content].masks

@@ -177,7 +177,9 @@ def audit(
     limits = BUDGET if altered else dataclasses.replace(BUDGET, without_object=0, changed=0)
     limits = limits if remedies else dataclasses.replace(limits, repaired=False)
     if quick:
-        limits = dataclasses.replace(limits, without_object=0, changed=0, control=0, edited=0)
+        limits = dataclasses.replace(
+            limits, without_object=0, changed=0, control=0, edited=0, edited_ood=0
+        )
     own = model.model if isinstance(model, FoundNetwork) else model
     modules = [m for m in (own, untrained, reference) if isinstance(m, nn.Module)]
     with preserve_model(*modules), reporting(progress) as report:

@@ -112,7 +112,7 @@ def read(treatments: Sequence[Treatment], outputs: NetworkOutputs) -> NetworkOut
 
 @dataclass(eq=False)
 class Comparison:
-    """An ID set and an OOD set, with up to 200 images of each that the tests may change.
+    """An ID set and an OOD set, with up to 200 and 400 images that the tests may change.
 
     Args:
         passes: results of `run_passes`.
@@ -243,20 +243,25 @@ class Comparison:
         most = most if self.ood_images is None else min(CHOSEN, most)
         return balanced(self.y, most, seed=self.seed, purpose="audit/chosen")
 
-    @cached_property
-    def judged(self) -> Int[Tensor, " others"]:
-        """Others of these examples, on which what was chosen is judged."""
-        others = torch.ones(len(self.y), dtype=torch.bool)
-        others[self.chosen] = False
-        rows = others.nonzero().flatten()
-        if self.ood_images is None:
-            return rows
-        return rows[balanced(self.y[rows], JUDGED, seed=self.seed, purpose="audit/judged")]
+    @property
+    def every(self) -> Int[Tensor, " n"]:
+        """All of these examples, which judge a second time what none of them chose."""
+        return torch.arange(len(self.y))
 
     @cached_property
-    def tried_on(self) -> Int[Tensor, " both"]:
-        """Those that judge and those that choose, for treatments that no example chose."""
-        return torch.cat([self.judged, self.chosen])
+    def others(self) -> Int[Tensor, " others"]:
+        """All others of these examples, on which what was chosen is judged a second time."""
+        others = torch.ones(len(self.y), dtype=torch.bool)
+        others[self.chosen] = False
+        return others.nonzero().flatten()
+
+    @cached_property
+    def judged(self) -> Int[Tensor, " judged"]:
+        """Some of these others, on which what was chosen is judged first."""
+        if self.ood_images is None:
+            return self.others
+        y = self.y[self.others]
+        return self.others[balanced(y, JUDGED, seed=self.seed, purpose="audit/judged")]
 
     @cached_property
     def first(self) -> Int[Tensor, " few"]:
@@ -299,7 +304,7 @@ class Comparison:
 
     @cached_property
     def fresh_head(self) -> Callable[[NetworkOutputs], Tensor] | None:
-        """A linear head that is fitted to ID features of other content than the judged images.
+        """A linear head that is fitted to ID features of other content than the images that judge.
 
         None if the network has no linear head, or too few ID examples.
         """
@@ -307,7 +312,7 @@ class Comparison:
         if features is None or self.passes.fresh_correct is None:
             return None
         pairs = self.passes.same_content(self.name)
-        judged = torch.isin(pairs[:, 1], self.kept_rows[self.judged])
+        judged = torch.isin(pairs[:, 1], self.kept_rows[self.others])
         fitted = torch.ones(len(features), dtype=torch.bool)
         fitted[pairs[judged, 0]] = False
         if len(self.id.y[fitted].unique()) < len(self.id.y.unique()):

@@ -11,7 +11,7 @@ from itertools import combinations
 from math import comb
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from contam.auditing.causes import CAUSES, Cause, CauseTest
@@ -88,7 +88,8 @@ def explain(
     entries = _shares(comparison, tests)
     ledger = Ledger(
         on=comparison.name, loss=comparison.loss, entries=entries,
-        steps=tuple(test.step for test in tests), n=len(comparison.judged), shown=comparison.shown,
+        steps=tuple(test.step for test in tests), n=len(rows_of(comparison, tests)),
+        shown=comparison.shown,
     )  # fmt: skip
     evidence = tuple(test.evidence for test in tests if test.evidence is not None)
     return Explained(ledger, evidence, tuple(tests))
@@ -250,13 +251,30 @@ def _given_back(comparison: Comparison, tests: Sequence[CauseTest]) -> list[Lost
     return _group(comparison, [], faults) + _group(comparison, base, others)
 
 
+def rows_of(comparison: Comparison, tests: Sequence[CauseTest]) -> Int[Tensor, " some"]:
+    """Return the examples that judge some treatments together.
+
+    If one of them needed a second look, these are all that chose none of them. Plumbing faults may
+    be chosen by more examples.
+
+    Args:
+        comparison: the ID set and the OOD set.
+        tests: the results of the tests.
+    """
+    plumbing = {cause.name for cause in CAUSES if cause.plumbing}
+    treated = [test for test in tests if test.positive and test.treatment is not None]
+    again = any(test.again for test in treated)
+    chosen = any(test.step.leads_to in plumbing for test in treated)
+    return comparison.others if again and not chosen else comparison.judged
+
+
 def _group(
     comparison: Comparison, base: Sequence[Treatment], players: Sequence[CauseTest]
 ) -> list[LostPoints]:
     """Shapley values of some treatments, from the judged examples under every combination."""
     if not players:
         return []
-    rows = comparison.judged
+    rows = rows_of(comparison, players)
     worth: dict[frozenset[int], Tensor] = {}
     for size in range(len(players) + 1):
         for some in combinations(range(len(players)), size):

@@ -59,7 +59,9 @@ class Budget:
     statistics: int = 64
     """ID examples of these from which its batch norms get their statistics."""
     edited: int = 200
-    """Examples of each data set whose inputs the tests of causes and repairs change."""
+    """Examples of the ID set and of unlabeled sets whose inputs the tests and repairs change."""
+    edited_ood: int = 400
+    """The same of each OOD set, most of them for a second look."""
     edited_numbers: int = 2**28
     """Numbers of these inputs at most, of all data sets together."""
     repaired: bool = True
@@ -195,7 +197,6 @@ class _PassRunner:
         self.changed = pool[self._balanced(y[pool], changed, "audit/changes")]
         self.rows = self._table_rows(y)
         self.control_rows: Tensor | None = None
-        self.edited = budget.edited
 
     def _table_rows(self, y: Tensor) -> Tensor | None:
         """The row of each of many classes in the tables; None if every class has one."""
@@ -247,7 +248,8 @@ class _PassRunner:
         yield from self._id_set(control)
         for sample in inputs.ood:
             y = sample.domain.y.cpu()
-            rows, edited = self._control_rows(y, torch.arange(0)), self._edited_rows(sample)
+            rows = self._control_rows(y, torch.arange(0))
+            edited = self._edited_rows(sample, self.budget.edited_ood)
             kept = self._balanced(y, self.budget.queries, "audit/read")
             wanted = torch.cat([edited, *([rows] if control else [])]).unique()
             result = yield from self._main_pass(sample, kept, inputs=wanted)
@@ -269,7 +271,7 @@ class _PassRunner:
     def _id_set(self, control: nn.Module | None) -> Generator[int, None, None]:
         passes, sample = self.passes, self.inputs.id
         rows = self._control_rows(sample.domain.y.cpu(), self.changed)
-        edited = self._edited_rows(sample)
+        edited = self._edited_rows(sample, self.budget.edited)
         some = self.without, self.changed, edited, torch.arange(1)
         wanted = torch.cat([*some, *([rows] if control else [])]).unique()
         result = yield from self._main_pass(
@@ -319,7 +321,7 @@ class _PassRunner:
 
     def _unlabeled_pass(self, sample: Sample) -> Generator[int, None, None]:
         self.doing = f"examples of {sample.name}"
-        edited = self._edited_rows(sample)
+        edited = self._edited_rows(sample, self.budget.edited)
         keep = Keep(inputs=edited, head=True, scored=self._scored_rows(sample))
         result = yield from run_pass(
             self.inputs.model, sample, (), classes=len(self.inputs.classes), keep=keep,
@@ -431,13 +433,13 @@ class _PassRunner:
         except ValueError:
             return ""
 
-    def _edited_rows(self, sample: Sample) -> Tensor:
+    def _edited_rows(self, sample: Sample, most: int) -> Tensor:
         """The examples whose inputs are kept for the tests of causes and for repairs."""
         y = sample.domain.y.cpu()
         # The ID images that are shown without objects are kept anyway.
         own = sample is self.inputs.id and len(self.without)
         pool = self.without if own else torch.arange(len(y))
-        return pool[self._balanced(y[pool], self.edited, "audit/repairs")]
+        return pool[self._balanced(y[pool], most, "audit/repairs")]
 
     def _keep_images(self, sample: Sample, result: PassResult, rows: Tensor, held: Tensor) -> None:
         """Keep the inputs of some examples for the tests of causes and for repairs."""

@@ -225,7 +225,7 @@ class NewBackgrounds(Cause):
 
         test = self.judged_twice(
             comparison, treatment, answers, method=_method(interchanged),
-            numbers=_numbers_of(comparison, interchanged),
+            numbers=_numbers_of(comparison, interchanged), again=comparison.every,
         )  # fmt: skip
         lost = interchanged.lost(REFERENCE[1], REFERENCE[2])
         cost = lost / max(comparison.loss.value, 1e-9)
@@ -240,7 +240,7 @@ class NewBackgrounds(Cause):
         step = self.step(test.step.observed, answer, why)
         return CauseTest(
             step, test.evidence, treatment if answer == "yes" else None, what=test.what,
-            fix=test.fix,
+            fix=test.fix, again=test.again,
         )  # fmt: skip
 
 
@@ -284,7 +284,7 @@ class BackgroundShortcut(Cause):
 
         relies = fall >= self.follows
         for rows, significance in (
-            (comparison.judged, SIGNIFICANCE), (comparison.tried_on, SIGNIFICANCE / 2)
+            (comparison.judged, SIGNIFICANCE), (comparison.every, SIGNIFICANCE / 2)
         ):  # fmt: skip
             result = arms(rows)
             share, answer = self.share_of_loss(
@@ -312,5 +312,5 @@ class BackgroundShortcut(Cause):
         )  # fmt: skip
         return CauseTest(
             self.step(share, answer, why), evidence, treatment if answer == "yes" else None,
-            what=treatment.what, fix=treatment.fix,
+            what=treatment.what, fix=treatment.fix, again=len(rows) > len(comparison.judged),
         )  # fmt: skip

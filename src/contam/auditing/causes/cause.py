@@ -6,7 +6,7 @@ or a statistic that only this cause produces. No cause is concluded from the fai
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -52,6 +52,8 @@ class CauseTest:
     """A line of code, or an instruction."""
     hidden: bool = False
     """Whether the test is positive only where the treatments of other causes are applied, too."""
+    again: bool = False
+    """Whether a second look, at more images, decided it."""
 
     @property
     def positive(self) -> bool:
@@ -179,10 +181,12 @@ class Cause(ABC):
         method: str,
         control: str = "",
         numbers: Sequence[Number] = (),
+        again: Tensor | None = None,
     ) -> CauseTest:
-        """Judge a treatment that no example chose, on more examples where the gain may be chance.
+        """Judge a treatment, and once more on more examples where the gain may be chance.
 
-        The second look asks for half the p-value, since it is a second one.
+        The second look asks for half the p-value, since it is a second one. Plumbing faults give
+        most of the loss back, which needs none.
 
         Args:
             comparison: the ID set and the OOD set.
@@ -191,17 +195,20 @@ class Cause(ABC):
             method: one or two sentences for the page.
             control: what the answers before it had, where these are not the images as they are.
             numbers: further numbers for the page.
+            again: the examples of the second look; if left out, all that did not choose.
         """
-        test = self.judged(
-            comparison, treatment, *answers(comparison.judged), method=method, control=control,
-            numbers=numbers,
-        )  # fmt: skip
-        if test.step.answer != "undecided":
-            return test
-        return self.judged(
-            comparison, treatment, *answers(comparison.tried_on), method=method, control=control,
-            numbers=numbers, significance=SIGNIFICANCE / 2,
-        )  # fmt: skip
+        again = comparison.others if again is None else again
+        looks = [(comparison.judged, SIGNIFICANCE)]
+        if not self.plumbing and len(again) > len(comparison.judged):
+            looks.append((again, SIGNIFICANCE / 2))
+        for rows, significance in looks:
+            test = self.judged(
+                comparison, treatment, *answers(rows), method=method, control=control,
+                numbers=numbers, significance=significance,
+            )  # fmt: skip
+            if test.step.answer != "undecided":
+                break
+        return replace(test, again=rows is again)
 
     def tried(
         self, comparison: Comparison, base: Sequence[Treatment], treatment: Treatment, *,
@@ -215,9 +222,12 @@ class Cause(ABC):
             treatment: the change.
             method: one or two sentences for the page.
         """
-        rows = comparison.judged
-        before, after = (comparison.correct(some, rows) for some in (base, [*base, treatment]))
-        return self.judged(comparison, treatment, before, after, method=method)
+
+        def answers(rows: Tensor) -> tuple[Tensor, Tensor]:
+            before, after = (comparison.correct(some, rows) for some in (base, [*base, treatment]))
+            return before, after
+
+        return self.judged_twice(comparison, treatment, answers, method=method)
 
 
 @dataclass(frozen=True, eq=False)

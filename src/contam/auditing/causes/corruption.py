@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import final
 
@@ -95,11 +95,8 @@ class Corruption(Cause):
         best = best_variant(comparison, base, fixes)
         if best is None:
             return None
-        rows = comparison.judged
-        before = comparison.correct([*base], rows)
-        after = comparison.correct([*base, best], rows)
-        test = self.judged(
-            comparison, best, before, after,
+        test = self.tried(
+            comparison, base, best,
             method="Noise is filtered out, blur is sharpened, and contrast, brightness and color "
             "are matched to the ID images. The change is chosen on some OOD images and judged on "
             "others.",
@@ -118,6 +115,8 @@ class Corruption(Cause):
             "everywhere but on the object": lambda x, rows: pasted(x, area[rows], edit(x)),
             "on the object alone": lambda x, rows: pasted(edit(x), area[rows], x),
         }
+        rows = comparison.others if test.again else comparison.judged
+        before, after = (comparison.correct(some, rows) for some in (base, [*base, best]))
         gain = float(after.double().mean() - before.double().mean())
         gained, numbers = {}, []
         for part, images in parts.items():
@@ -130,7 +129,7 @@ class Corruption(Cause):
         evidence = test.evidence.model_copy(update={"numbers": (*test.evidence.numbers, *numbers)})
         around, inside = gained.values()
         if around < BESIDE * gain or inside > ON_OBJECT * gain:
-            return CauseTest(test.step, evidence, test.treatment, what=test.what, fix=test.fix)
+            return replace(test, evidence=evidence)
         why = (
             f"{test.step.why[:-1]}; but it gives as much back ({100 * around:+.1f} points) where "
             "the object is left as it is, so the backgrounds matter and not the image quality."

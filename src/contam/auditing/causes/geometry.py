@@ -61,7 +61,7 @@ class Geometry(Cause):
                 f"each image {what} as the network is most confident": partial(
                     _confident, comparison, tuple(group.values())
                 )
-                for what, group in (("turned", turns), ("resized", zooms))
+                for what, group in (("turned", turns), ("resized", zooms), ("mirrored", flips))
             },
         }  # fmt: skip
         best = best_variant(comparison, base, [_treatment(*edit) for edit in edits.items()])

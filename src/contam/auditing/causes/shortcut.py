@@ -111,7 +111,7 @@ class Shortcut(Cause):
             method=f"{self.method} Before: the better of the OOD images as they are, and with "
             "those of another class.",
             control=f"the better of no change and {self.property} of another class",
-            numbers=(number,),
+            numbers=(number,), again=comparison.every,
         )  # fmt: skip
 
 
