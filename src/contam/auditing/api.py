@@ -97,7 +97,7 @@ def audit(
 ) -> Audit:
     """Find out why a classifier fails on shifted data; the network stays as it was.
 
-    Every example is shown to the network once. Up to 200 images of a set that loses accuracy are
+    Every example is shown to the network once. Up to 400 images of a set that loses accuracy are
     shown again with edits, which undo one cause each; what gives the accuracy back is the cause. A
     small sample of ID images is also shown without the object and with changed backgrounds, and a
     sample of each set to an untrained copy.

@@ -49,7 +49,7 @@ class Audit:
     """The verdict on a network with its evidence.
 
     The result of `contam.audit` also holds the network and what repairs are fitted to: what its
-    head reads of every example, and up to 200 inputs of each data set. A saved audit does not.
+    head reads of every example, and up to 400 inputs of each data set. A saved audit does not.
 
     Args:
         evidence: all results.
