@@ -441,6 +441,12 @@ def reporting(progress: bool | Report, title: str = "audit") -> Iterator[Report]
     Args:
         progress: whether to show a bar, or the user's function.
         title: what the work is, in a word.
+
+    >>> stages = []
+    >>> with reporting(stages.append) as report:
+    ...     report(Stage(0.5, "layers"))
+    >>> stages[0].doing
+    'layers'
     """
     if not isinstance(progress, bool):
         yield progress

@@ -424,5 +424,10 @@ def difference_of(one: Bool[Tensor, " n"], other: Bool[Tensor, " m"]) -> Interva
 
 
 def mean_interval(values: Float[Tensor, " n"], seed: int = 0) -> Interval:
-    """Return a mean with its bootstrap interval as a record."""
+    """Return a mean with its bootstrap interval as a record.
+
+    >>> mean = mean_interval(torch.tensor([0.0, 1.0]).repeat(50))
+    >>> mean.value, mean.low < 0.5 < mean.high
+    (0.5, True)
+    """
     return interval_of(lambda rows: values[rows].mean(), (len(values),), seed=seed)

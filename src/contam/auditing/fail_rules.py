@@ -111,6 +111,17 @@ def check_audit(record: AuditRecord, rules: FailRules) -> tuple[RuleCheck, ...]:
 
     Raises:
         ValueError: a rule names a data set that the audit does not have.
+
+    >>> from contam.auditing.records import Interval, Score, Verdict
+    >>> score = Score(correct=7, count=10, accuracy=Interval(value=0.7))
+    >>> record = AuditRecord(
+    ...     contam="1.0", model="ResNet", classes=("cow", "camel"),
+    ...     verdict=Verdict(
+    ...         cause="healthy", heading="Healthy", sentence="No failure.", reasons=(), steps=()),
+    ...     sets=(SetScores(name="beach", role="ood", overall=score, by_class={}),))
+    >>> checks = check_audit(record, FailRules(verdicts=("any",), floor=0.8))
+    >>> [(check.name, bool(check.failure)) for check in checks]
+    [('accuracy on beach', True), ('verdict is no failure', False)]
     """
     rules.check_sets([scores.name for scores in record.sets])
     judged = [s for s in record.sets if s.role == "ood" or rules.floor_of(s) is not None]
@@ -131,6 +142,15 @@ def check_verdict(record: AuditRecord, rules: FailRules) -> tuple[RuleCheck, ...
         rules: the rules.
 
     Source: ours, checks for pipelines that must stop when a cause appears.
+
+    >>> from contam.auditing.records import Verdict
+    >>> verdict = Verdict(
+    ...     cause="head", heading="The classifier head", sentence="A fresh head is better.",
+    ...     reasons=(), steps=())
+    >>> record = AuditRecord(
+    ...     contam="1.0", model="ResNet", classes=("cow", "camel"), verdict=verdict, sets=())
+    >>> [check.failure for check in check_verdict(record, FailRules(verdicts=("head", "corruption")))]
+    ['The verdict is head. A fresh head is better.', '']
     """
     verdict = record.verdict
     checks = []
@@ -151,6 +171,14 @@ def too_low(scores: SetScores, rules: FailRules) -> str:
         rules: the rules.
 
     Source: ours; the estimate is compared, so that the same count always passes or fails.
+
+    >>> from contam.auditing.records import Interval, Score
+    >>> score = Score(correct=7, count=10, accuracy=Interval(value=0.7))
+    >>> scores = SetScores(name="beach", role="ood", overall=score, by_class={"cow": score})
+    >>> too_low(scores, FailRules(floor=0.8)).split(",")[0]
+    'Accuracy on beach is 70.0 %'
+    >>> too_low(scores, FailRules(floor=0.8, floors={"beach": 0.6}))
+    ''
     """
     floor = rules.floor_of(scores)
     accuracy = scores.overall.accuracy

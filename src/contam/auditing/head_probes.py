@@ -94,6 +94,12 @@ def correct_with_fresh_head(
         seed: seed of the halves.
 
     Source: ours, the accuracy that the features allow.
+
+    >>> x = torch.tensor([[0.0], [1.0]]).repeat(20, 1)
+    >>> y = torch.tensor([0, 1]).repeat(20)
+    >>> own, ood = correct_with_fresh_head((x, y), {"swapped": (1 - x, y)}, classes=2)
+    >>> bool(own.all()), bool(ood["swapped"].any())
+    (True, False)
     """
     recipe = probe_recipe([id_set[0]], PROBE, classes=classes)
     features, y = id_set

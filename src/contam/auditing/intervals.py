@@ -7,7 +7,16 @@ from contam.auditing.records import Interval, SetScores
 
 
 def chance_accuracy(scores: SetScores) -> float:
-    """Return the accuracy of always predicting the most frequent class of a data set."""
+    """Return the accuracy of always predicting the most frequent class of a data set.
+
+    >>> from contam.auditing.records import Score
+    >>> cows = Score(correct=60, count=80, accuracy=Interval(value=0.75))
+    >>> camels = Score(correct=10, count=20, accuracy=Interval(value=0.5))
+    >>> overall = Score(correct=70, count=100, accuracy=Interval(value=0.7))
+    >>> by_class = {"cow": cows, "camel": camels}
+    >>> chance_accuracy(SetScores(name="farm", role="id", overall=overall, by_class=by_class))
+    0.8
+    """
     return max(score.count for score in scores.by_class.values()) / scores.overall.count
 
 
@@ -28,6 +37,15 @@ def accuracy_lost(id_scores: SetScores, ood_scores: SetScores) -> Interval:
     The ends follow from the errors of both accuracies by propagation through the quotient.
 
     Source: ours, the relative accuracy drop.
+
+    >>> from contam.auditing.records import Score
+    >>> def scores(name, role, correct):
+    ...     half = Score(correct=correct, count=50, accuracy=Interval(value=correct / 50))
+    ...     whole = Score(correct=2 * correct, count=100, accuracy=Interval(value=correct / 50))
+    ...     by_class = {"cow": half, "camel": half}
+    ...     return SetScores(name=name, role=role, overall=whole, by_class=by_class)
+    >>> round(accuracy_lost(scores("meadow", "id", 45), scores("beach", "ood", 35)).value, 3)
+    0.5
     """
     known = above_chance(id_scores.overall.accuracy, chance_accuracy(id_scores))
     new = above_chance(ood_scores.overall.accuracy, chance_accuracy(ood_scores))

@@ -249,6 +249,13 @@ def projection(
     """Return examples of all data sets in the layer's first two principal directions.
 
     None if the layer has no two directions.
+
+    >>> x = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 1.0], [3.0, 1.0]])
+    >>> y, zeros = torch.tensor([0, 1, 0, 1]), torch.zeros(4).long()
+    >>> examples = ProbeExamples({"conv1": x}, torch.zeros(4, 2), y, zeros)
+    >>> plane = projection("conv1", {"meadow": examples}, ("cow", "camel"), ("farm",))
+    >>> [round(share, 2) for share in plane.shares], plane.label
+    ([0.9, 0.1], ('cow', 'camel', 'cow', 'camel'))
     """
     most = max(1, PROJECTED // max(1, len(data)))
     some = {

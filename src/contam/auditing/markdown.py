@@ -94,6 +94,14 @@ def of_checks(checks: Sequence[RuleCheck]) -> list[str]:
         checks: results of rules.
 
     Source: ours, the checks as a table, for pull requests.
+
+    >>> checks = [RuleCheck("accuracy"), RuleCheck("verdict", failure="The verdict is head.")]
+    >>> for paragraph in of_checks(checks):
+    ...     print(paragraph)
+    **Checks:** 1 of 2 failed
+    | check | failure |
+    | --- | --- |
+    | verdict | The verdict is head. |
     """
     failures = [check for check in checks if check.failure]
     if not checks:

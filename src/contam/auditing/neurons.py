@@ -44,6 +44,15 @@ def neuron_columns(
         rows: row of each class in the tables, -1 without one; None if rows are classes.
 
     Source: ours, the measures of a layer for each neuron.
+
+    >>> own, new = LayerTable.empty(2, 1), LayerTable.empty(2, 1)
+    >>> y, zeros = torch.arange(4) % 2, torch.zeros(4).long()
+    >>> for table, height in ((own, 4.0), (new, 1.0)):
+    ...     mean = height * (y == 1)  # The neuron fires for class 1.
+    ...     table.update(torch.stack([mean, mean > 0], dim=1)[..., None].float(), y, zeros, zeros)
+    >>> columns = neuron_columns("conv1", own, new)
+    >>> columns.favorite.tolist(), [round(float(value), 2) for value in columns.columns[0]]
+    ([1], [0.33, 0.33, 0.5, 0.5, 0.75])
     """
     counts = own.means.counts
     means = own.means.sums / counts.clamp(min=1)[:, None]
@@ -72,6 +81,12 @@ def neuron_table(layers: Sequence[NeuronColumns], classes: tuple[str, ...]) -> N
     Neurons without an attenuation come last: their loss is little more than noise.
 
     Source: ours, the neurons with the largest part in the loss.
+
+    >>> columns = torch.tensor([[0.5, 0.4, 0.3, 0.2, 0.1], [0.9, 0.1, 0.3, 0.2, 0.8]])
+    >>> layer = NeuronColumns("conv1", torch.tensor([0, 1]), columns, torch.tensor([0.2, 1.8]))
+    >>> table = neuron_table([layer], ("cow", "camel"))
+    >>> table.index, table.favorite  # Neuron 1 loses the most.
+    ((1, 0), ('camel', 'cow'))
     """
     if not layers:
         return None

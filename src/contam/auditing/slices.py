@@ -37,6 +37,15 @@ def worst_slices(sets: Sequence[SetScores], most: int = 8) -> list[Slice]:
         Slices with a loss above zero and at least `LEAST_EXAMPLES` examples.
 
     Source: ours, groups that lose more than the others show where to look.
+
+    >>> def score(correct, count):
+    ...     return Score(correct=correct, count=count, accuracy=Interval(value=correct / count))
+    >>> own = SetScores(name="meadow", role="id", overall=score(80, 100),
+    ...                 by_class={"cow": score(40, 50), "camel": score(40, 50)})
+    >>> new = SetScores(name="beach", role="ood", overall=score(50, 100),
+    ...                 by_class={"cow": score(10, 50), "camel": score(40, 50)})
+    >>> [(one.value, round(one.loss.value, 2)) for one in worst_slices([own, new])]
+    [('cow', 0.6)]
     """
     own = next((scores for scores in sets if scores.role == "id"), None)
     if own is None:
@@ -97,6 +106,16 @@ def carriers(own: SetScores, scores: SetScores) -> tuple[list[str], float]:
 
     Returns:
         The classes, the largest loss first, and their share of the loss of all classes that lose.
+
+    >>> def score(correct, count):
+    ...     return Score(correct=correct, count=count, accuracy=Interval(value=correct / count))
+    >>> own = SetScores(name="meadow", role="id", overall=score(80, 100),
+    ...                 by_class={"cow": score(40, 50), "camel": score(40, 50)})
+    >>> new = SetScores(name="beach", role="ood", overall=score(40, 100),
+    ...                 by_class={"cow": score(10, 50), "camel": score(30, 50)})
+    >>> names, part = carriers(own, new)
+    >>> names, round(part, 2)
+    (['cow'], 0.75)
     """
     lost = {
         one.value: one.carried

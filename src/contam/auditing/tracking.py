@@ -28,6 +28,16 @@ def tracked_numbers(record: AuditRecord, prefix: str = "contam") -> dict[str, fl
         minus OOD accuracy), `lost/SET/CAUSE`, and `gain/SET/REPAIR`.
 
     Source: ours, the numbers of an audit under fixed names, for experiment trackers.
+
+    >>> from contam.auditing.records import Interval, Score, SetScores, Verdict
+    >>> score = Score(correct=9, count=10, accuracy=Interval(value=0.9, low=0.6, high=1.0))
+    >>> record = AuditRecord(
+    ...     contam="1.0", model="ResNet", classes=("cow", "camel"),
+    ...     verdict=Verdict(
+    ...         cause="healthy", heading="Healthy", sentence="No failure.", reasons=(), steps=()),
+    ...     sets=(SetScores(name="meadow", role="id", overall=score, by_class={}),))
+    >>> sorted(tracked_numbers(record).values())
+    [0.6, 0.9, 1.0]
     """
     numbers: dict[str, float | None] = {}
 

@@ -57,6 +57,16 @@ def loses(own: SetScores, other: SetScores) -> bool:
     Args:
         own: accuracy on the ID set.
         other: accuracy on an OOD set.
+
+    >>> from contam.auditing.records import Interval, Score
+    >>> def scores(name, role, correct):
+    ...     half = Score(correct=correct, count=50, accuracy=Interval(value=correct / 50))
+    ...     whole = Score(correct=2 * correct, count=100, accuracy=Interval(value=correct / 50))
+    ...     by_class = {"cow": half, "camel": half}
+    ...     return SetScores(name=name, role=role, overall=whole, by_class=by_class)
+    >>> own = scores("meadow", "id", 45)
+    >>> loses(own, scores("beach", "ood", 35)), loses(own, scores("pasture", "ood", 44))
+    (True, False)
     """
     if chance_accuracy(other) >= 1:
         return False
@@ -84,6 +94,14 @@ def verdict(
 
     Raises:
         ValueError: there is no ID set.
+
+    >>> from contam.auditing.records import Interval, Score
+    >>> half = Score(correct=45, count=50, accuracy=Interval(value=0.9, low=0.78, high=0.97))
+    >>> whole = Score(correct=90, count=100, accuracy=Interval(value=0.9, low=0.82, high=0.95))
+    >>> by_class = {"cow": half, "camel": half}
+    >>> own = SetScores(name="meadow", role="id", overall=whole, by_class=by_class)
+    >>> verdict([own]).cause
+    'undecided'
     """
     if not any(scores.role == "id" for scores in sets):
         raise ValueError("a verdict needs the accuracy on an ID set, and there is none")

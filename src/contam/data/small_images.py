@@ -193,6 +193,15 @@ def convert_digits(
         ValueError: a file exists already, or a source file is missing or malformed.
 
     Source: ours, MNIST from a registry that is reachable where its site is not.
+
+    >>> import json
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     for digit in range(10):
+    ...         data = json.dumps({"data": [0.1 * digit] * (10 * 28 * 28)})
+    ...         _ = (Path(folder) / f"{digit}.json").write_text(data)
+    ...     convert_digits(Path(folder), Path(folder) / "mnist")
+    {'train': 70, 'test': 30}
     """
     names = [f"{_IDX[part]}-{kind}" for part in _IDX for kind in (_IMAGES, _LABELS)]
     existing = [name for name in names if (folder / name).exists()]

@@ -33,6 +33,11 @@ def untrained(model: LogitsAdapter, seed: int) -> tuple[nn.Module | None, str]:
         note, which may be empty.
 
     Source: ours, the control of every number about learning.
+
+    >>> model = LogitsAdapter(nn.Linear(3, 2))
+    >>> control, note = untrained(model, seed=0)
+    >>> torch.equal(control.network.weight, model.network.weight), note
+    (False, '')
     """
     scripted = [n for n, m in model.named_modules() if isinstance(m, torch.jit.ScriptModule)]
     if scripted:

@@ -81,6 +81,18 @@ def bars(record: AuditRecord) -> list[Bar]:
         record: the audit.
 
     Source: ours, the loss of each OOD set, split by cause, in one line.
+
+    >>> from contam.auditing.records import Interval, Score, SetScores, Verdict
+    >>> def scores(name, role, correct):
+    ...     score = Score(correct=correct, count=10, accuracy=Interval(value=correct / 10))
+    ...     return SetScores(name=name, role=role, overall=score, by_class={})
+    >>> record = AuditRecord(
+    ...     contam="1.0", model="ResNet", classes=("cow", "camel"),
+    ...     verdict=Verdict(
+    ...         cause="unexplained shift", heading="", sentence="", reasons=(), steps=()),
+    ...     sets=(scores("meadow", "id", 9), scores("beach", "ood", 6)))
+    >>> [described(bar) for bar in bars(record)]
+    ['ID accuracy 90.0 %, accuracy on beach 60.0 %; 30.0 points lost.']
     """
     own = next((scores for scores in record.sets if scores.role == "id"), None)
     if own is None:

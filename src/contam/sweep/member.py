@@ -107,6 +107,13 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
     Returns:
         The content of each file by its path in the folder.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     (Path(folder) / "tables").mkdir()
+    ...     _ = (Path(folder) / "tables" / "rows.jsonl").write_text("{}")
+    ...     read_files(Path(folder))
+    {'tables/rows.jsonl': b'{}'}
     """
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()

@@ -201,6 +201,13 @@ def check_choices(record: Any) -> None:
         ValueError: a field holds something else, or a number above `LARGEST`.
 
     Source: ours, a typing error that Python does not report.
+
+    >>> from dataclasses import make_dataclass
+    >>> options = make_dataclass("Options", [("activation", Literal["relu", "identity"])])
+    >>> check_choices(options("relu"))
+    >>> check_choices(options("rleu"))
+    Traceback (most recent call last):
+    ValueError: no activation 'rleu'; choose one of relu, identity
     """
     for name, hint in get_type_hints(type(record)).items():
         if get_origin(hint) is Literal and getattr(record, name) not in get_args(hint):

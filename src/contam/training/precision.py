@@ -79,5 +79,9 @@ def full(values: Tensor) -> Tensor:
 
 
 def available_device() -> torch.device:
-    """Return the device on which experiments train: a GPU where torch finds one, else the CPU."""
+    """Return the device on which experiments train: a GPU where torch finds one, else the CPU.
+
+    >>> available_device().type in {"cpu", "cuda"}
+    True
+    """
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -259,6 +259,14 @@ def check_split(encoder: nn.Module, split: SplitEncoder, x: Float[Tensor, "batch
         ValueError: the results differ, or the maps have fewer than two positions.
 
     Source: ours, a split that changes what the encoder does is reported before the training.
+
+    >>> maps, content = nn.Conv2d(3, 4, 3), nn.Flatten()
+    >>> encoder = nn.Sequential(maps, content)
+    >>> x = torch.rand(2, 3, 5, 5)
+    >>> check_split(encoder, SplitEncoder(maps, content), x)
+    >>> check_split(encoder, SplitEncoder(nn.Conv2d(3, 4, 3), content), x)
+    Traceback (most recent call last):
+    ValueError: SagNet can't split this Sequential at its feature maps, because ...
     """
     x = x[:2]
     try:
