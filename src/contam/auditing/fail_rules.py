@@ -149,7 +149,8 @@ def check_verdict(record: AuditRecord, rules: FailRules) -> tuple[RuleCheck, ...
     ...     reasons=(), steps=())
     >>> record = AuditRecord(
     ...     contam="1.0", model="ResNet", classes=("cow", "camel"), verdict=verdict, sets=())
-    >>> [check.failure for check in check_verdict(record, FailRules(verdicts=("head", "corruption")))]
+    >>> checks = check_verdict(record, FailRules(verdicts=("head", "corruption")))
+    >>> [check.failure for check in checks]
     ['The verdict is head. A fresh head is better.', '']
     """
     verdict = record.verdict

@@ -297,9 +297,9 @@ def remedies_beyond_chance(helps: Sequence[MeasuredRemedy]) -> list[MeasuredReme
     ...     return MeasuredRemedy(
     ...         name=name, on="beach", id_before=same, id_after=same, ood_before=same,
     ...         ood_after=Interval(value=0.5 + gain), gain=value, labels=0, n=100, code="")
-    >>> rows = [row("fresh head", 0.1, 0.02), row("erasure", 0.4, -0.1), row("statistics", 0.2, 0.1)]
+    >>> rows = [row("head", 0.1, 0.02), row("erasure", 0.4, -0.1), row("statistics", 0.2, 0.1)]
     >>> [remedy.name for remedy in remedies_beyond_chance(rows)]
-    ['statistics', 'fresh head']
+    ['statistics', 'head']
     """
     beyond = [row for row in helps if row.gain.low is not None and row.gain.low > 0]
     return sorted(beyond, key=lambda row: -row.gain.value)
@@ -313,7 +313,8 @@ def remedy_line(remedy: MeasuredRemedy) -> str:
     >>> before, after = Interval(value=0.5), Interval(value=0.75)
     >>> remedy_line(MeasuredRemedy(
     ...     name="fresh head", on="beach", id_before=before, id_after=after, ood_before=before,
-    ...     ood_after=after, gain=Interval(value=0.25, low=0.1, high=0.4), labels=16, n=100, code=""))
+    ...     ood_after=after, gain=Interval(value=0.25, low=0.1, high=0.4), labels=16, n=100,
+    ...     code=""))
     'fresh head, OOD accuracy 0.500 -> 0.750 on beach (+25.0 [+10.0, +40.0] points, 16 OOD labels)'
     """
     labels = f", {remedy.labels} OOD labels" if remedy.labels else ""
