@@ -108,7 +108,11 @@ SMOKE = LAPTOP.model_copy(
 
 
 def null(config: Config) -> Config:
-    """The config with a step size at which nothing is learned."""
+    """The config with a step size at which nothing is learned.
+
+    >>> null(Config()).recipe.step_size == NULL_STEP_SIZE
+    True
+    """
     recipe = Recipe(NULL_STEP_SIZE, 0.05, config.recipe.batch_size, epochs=config.recipe.epochs)
     return config.model_copy(update={"recipe": recipe})
 
@@ -234,6 +238,11 @@ def restrict(model: nn.Module, basis: Float[Tensor, "patch directions"]) -> None
         basis: orthonormal directions of the patches.
 
     Source: ours, the projection of Sec. 5 where a convolution has its inputs.
+
+    >>> model = nn.Sequential(nn.Conv2d(1, 2, 1))
+    >>> restrict(model, torch.eye(1))  # The only direction of a patch of one pixel.
+    >>> torch.equal(model(torch.ones(1, 1, 2, 2)), model(torch.zeros(1, 1, 2, 2)))
+    True
     """
     weight = _first_convolution(model).weight
 

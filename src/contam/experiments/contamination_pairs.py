@@ -311,6 +311,10 @@ def column(table: DataFrame, name: str) -> Float[Tensor, " rows"]:
     """A column as a tensor.
 
     Source: ours, one measure of every pair, in a fixed order.
+
+    >>> import pandas
+    >>> column(pandas.DataFrame({"gap": [1, 2]}), "gap")
+    tensor([1., 2.], dtype=torch.float64)
     """
     return torch.tensor(table[name].tolist(), dtype=torch.float64)
 
@@ -756,6 +760,9 @@ def null(config: Config) -> Config:
     """The config without any learning.
 
     Source: ours, the same networks without learning, where no claim about it may hold.
+
+    >>> null(Config()).setting.step_size == NULL_STEP_SIZE
+    True
     """
     return config.model_copy(
         update={

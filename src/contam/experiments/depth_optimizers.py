@@ -167,7 +167,11 @@ SMOKE = LAPTOP.model_copy(
 
 
 def null(config: Config) -> Config:
-    """The config with step sizes at which nothing is learned."""
+    """The config with step sizes at which nothing is learned.
+
+    >>> null(Config()).mlp.step_size == NULL_STEP_SIZE
+    True
+    """
     names = ("sgd", "momentum", "adamw", "mlp_momentum", "mlp_adamw")
     return config.model_copy(
         update={f"{name}_step_size": NULL_STEP_SIZE for name in names}
@@ -188,7 +192,12 @@ class TrainedNetwork(NamedTuple):
 
 
 def networks(config: Config) -> list[TrainedNetwork]:
-    """The networks of a config."""
+    """The networks of a config.
+
+    >>> one = Config(hidden_layers=(1, 4), resnets=(), vits=(), optimizers=("sgd",))
+    >>> [(network.kind, network.blocks) for network in networks(one)]
+    [('mlp', 1), ('mlp', 4), ('linear', 4)]
+    """
     layers = config.hidden_layers
     depths: dict[Kind, tuple[int, ...]] = {
         "mlp": layers, "linear": layers and (max(layers),),
@@ -225,6 +234,10 @@ def perceptron(config: Config, network: TrainedNetwork) -> Setting:
         network: its depth and its optimizer.
 
     Source: ours, the paper's data and networks of more layers.
+
+    >>> setting = perceptron(Config(), TrainedNetwork("linear", 4, "adamw"))
+    >>> setting.depth, setting.activation, setting.optimizer
+    (4, 'identity', 'adamw')
     """
     step_sizes = {
         "sgd": config.mlp.step_size,

@@ -120,7 +120,11 @@ SMOKE = LAPTOP.model_copy(
 
 
 def part_of(name: str, seed: int) -> str:
-    """The part of a run that holds the rows of a set."""
+    """The part of a run that holds the rows of a set.
+
+    >>> part_of("letters", 0)
+    'net/letters/seed0'
+    """
     return f"net/{name}/seed{seed}"
 
 

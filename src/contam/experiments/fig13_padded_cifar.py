@@ -227,6 +227,9 @@ def cropped_and_flipped(x: Tensor) -> Tensor:
         x: images `(batch, 3, height, width)`, at least 32 pixels high and wide.
 
     Source: App. F.4.
+
+    >>> cropped_and_flipped(torch.rand(2, 3, 40, 40)).shape
+    torch.Size([2, 3, 32, 32])
     """
     offsets = x.shape[-1] - SIDE + 1
     top, left = torch.randint(offsets, (2, len(x), 1))

@@ -387,7 +387,15 @@ def _planes(run: Run, table: DataFrame) -> Figure:
 
 
 def plotted(row: dict[Any, Any], arrays: dict[str, Tensor]) -> list[dict[str, Any]]:
-    """A row for each image of a scatter plot; many ID domains share one name."""
+    """A row for each image of a scatter plot; many ID domains share one name.
+
+    >>> row = {"network": "ERM", "domains": ["photo", "sketch"], "id_domains": ["photo"],
+    ...        "classes": ["cow", "camel"]}
+    >>> arrays = {"points": torch.tensor([[1.0, 2.0]]), "domain": torch.tensor([1]),
+    ...           "y": torch.tensor([0])}
+    >>> plotted(row, arrays)
+    [{'network': 'ERM', 'domain': 'sketch', 'class': 'cow', 'first': 1.0, 'second': 2.0}]
+    """
     names = row["domains"]
     if len(names) > COLORS:
         names = ["ID" if name in row["id_domains"] else name for name in names]

@@ -142,12 +142,20 @@ SMOKE = LAPTOP.model_copy(
 
 
 def two_layer_part(size: float, correlation: float) -> str:
-    """The parts of a run with two-layer networks, without the seed."""
+    """The parts of a run with two-layer networks, without the seed.
+
+    >>> two_layer_part(0.5, 1.0)
+    'theory/size0.5-correlation1'
+    """
     return f"theory/size{size:g}-correlation{correlation:g}"
 
 
 def predicted_part(size: float, correlation: float) -> str:
-    """The part of a run with the prediction of two-layer networks."""
+    """The part of a run with the prediction of two-layer networks.
+
+    >>> predicted_part(0.5, 1.0)
+    'predicted/size0.5-correlation1'
+    """
     return f"predicted/size{size:g}-correlation{correlation:g}"
 
 
@@ -216,7 +224,12 @@ def _setting_of(config: Config, size: float, correlation: float) -> Setting:
 
 
 def deep_cells(config: Config) -> list[DeepCell]:
-    """What the deep networks of a seed learn from: no background, it alone, and the plane."""
+    """What the deep networks of a seed learn from: no background, it alone, and the plane.
+
+    >>> cells = deep_cells(Config(contrasts=(0.5, 1.0), correlations=(0.0, 0.9)))
+    >>> [cell.contrast for cell in cells if cell.digits]
+    [0.0, 0.5, 0.5, 1.0, 1.0]
+    """
     plane = product(config.contrasts, config.correlations)
     return [
         DeepCell(0.0, 0.0),

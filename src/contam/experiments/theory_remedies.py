@@ -107,13 +107,22 @@ SMOKE = LAPTOP.model_copy(
 
 
 def null(config: Config) -> Config:
-    """The config with a step size at which nothing is learned."""
+    """The config with a step size at which nothing is learned.
+
+    >>> null(Config()).sphere_step_size == NULL_STEP_SIZE
+    True
+    """
     setting = replace(config.setting, step_size=NULL_STEP_SIZE)
     return config.model_copy(update={"setting": setting, "sphere_step_size": NULL_STEP_SIZE})
 
 
 def networks(config: Config) -> dict[str, Setting]:
-    """The setting of every remedy, by the name of its part."""
+    """The setting of every remedy, by the name of its part.
+
+    >>> settings = networks(Config())
+    >>> settings["core_projection"].intervention.project
+    'core'
+    """
     base = config.setting
     background = base.data.features.background
     interventions = {
@@ -196,6 +205,9 @@ def on_spheres(config: Config, start: Start, inputs: Inputs) -> Setting:
         inputs: change of the inputs.
 
     Source: ours, to try centering where no linear function separates the classes.
+
+    >>> on_spheres(Config(), "gaussian", "centered").intervention.inputs
+    'centered'
     """
     features = replace(config.setting.data.features, dictionary="rotated")
     return replace(

@@ -121,7 +121,11 @@ def compute(config: Config, run: Run) -> Iterator[Stage]:
 
 
 def null(config: Config) -> Config:
-    """The config with step sizes at which nothing is learned."""
+    """The config with step sizes at which nothing is learned.
+
+    >>> null(Config()).setting.step_size == NULL_STEP_SIZE
+    True
+    """
     return config.model_copy(
         update={
             "setting": replace(config.setting, step_size=NULL_STEP_SIZE),

@@ -111,7 +111,11 @@ class Case(NamedTuple):
 
 
 def cases(config: Config) -> list[Case]:
-    """The cases of a seed: features alone, over the core, with counter-examples, and controls."""
+    """The cases of a seed: features alone, over the core, with counter-examples, and controls.
+
+    >>> [case.kind for case in cases(Config())][-2:]
+    ['as core', 'background']
+    """
     ends = dict.fromkeys((config.spurious[0], config.spurious[-1]))
     return [
         *(Case("alone", feature) for feature in (config.core, *config.spurious)),
@@ -123,13 +127,21 @@ def cases(config: Config) -> list[Case]:
 
 
 def pictured(config: Config) -> dict[Case, str]:
-    """The cases whose pictures are shown, and their names in figures."""
+    """The cases whose pictures are shown, and their names in figures.
+
+    >>> list(pictured(Config()).values())[-1]
+    'kmnist on backgrounds'
+    """
     shown = {Case("over", feature): f"{feature} over {config.core}" for feature in config.spurious}
     return shown | {Case("background", config.core): f"{config.core} on backgrounds"}
 
 
 def profiled(config: Config) -> dict[Case, str]:
-    """The cases whose usable information is measured, and their names in figures."""
+    """The cases whose usable information is measured, and their names in figures.
+
+    >>> list(profiled(Config()).values())[-1]
+    'kmnist on backgrounds'
+    """
     easy, hard = config.spurious[0], config.spurious[-1]
     return {
         Case("over", easy): f"{easy} over {config.core}",
@@ -147,6 +159,10 @@ def half_of(name: str, folder: Path | None, resize: bool = False) -> Half:
 
     Raises:
         ValueError: there is no such half, or its files are missing or malformed.
+
+    >>> half_of("square", None)
+    Traceback (most recent call last):
+    ValueError: no half 'square' without files; choose from ...
     """
     if folder is None:
         if name not in SCANNED:

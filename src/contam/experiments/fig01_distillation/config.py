@@ -44,6 +44,10 @@ def clip_on(data: Any, teacher: str, *, distill: bool = True) -> Config:
         distill: whether it has a student.
 
     Source: Tab. 1, Tab. 3, Tab. 4.
+
+    >>> config = clip_on("pacs", "ViT-B-32")
+    >>> config.networks.teacher, config.networks.standard
+    ('open_clip:ViT-B-32/openai', None)
     """
     networks = Networks(data=data, teacher=f"open_clip:{teacher}/openai", standard=None)
     return Config(networks=networks, distill=distill)

@@ -95,6 +95,10 @@ def fitted(models: Sequence[dict[str, Any]]) -> Line:
     """The line through models with `id` and `ood` scores.
 
     Source: App. E.1.
+
+    >>> line = fitted([{"id": 0.6, "ood": 0.6}, {"id": 0.8, "ood": 0.8}])
+    >>> round(line.slope, 3)
+    1.0
     """
     x, y = (torch.tensor([m[key] for m in models], dtype=torch.float64) for key in ("id", "ood"))
     return fit_line(x, y)
@@ -140,6 +144,9 @@ def standard_models(config: Config) -> list[dict[str, Any]]:
 
     Raises:
         ValueError: the table cannot be read, lacks columns, or its models determine no line.
+
+    >>> standard_models(Config())
+    []
     """
     if config.standard_models is None:
         return []

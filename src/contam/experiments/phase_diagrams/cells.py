@@ -57,7 +57,11 @@ class Cell:
 
 
 def cells(config: Config) -> Iterator[Cell]:
-    """Yield the cells of two-layer networks of all diagrams of a config."""
+    """Yield the cells of two-layer networks of all diagrams of a config.
+
+    >>> {cell.diagram for cell in cells(Config(only=("slope",)))}
+    {'slope'}
+    """
     for name, make in CELLS.items():
         if name in (config.only or CELLS):
             yield from make(config)

@@ -143,7 +143,11 @@ SMOKE = LAPTOP.model_copy(
 
 
 def null(config: Config) -> Config:
-    """The config with step sizes at which nothing is learned."""
+    """The config with step sizes at which nothing is learned.
+
+    >>> null(Config()).deep_step_size == NULL_STEP_SIZE
+    True
+    """
     return config.model_copy(
         update={
             "setting": replace(config.setting, step_size=NULL_STEP_SIZE),

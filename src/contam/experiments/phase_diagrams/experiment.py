@@ -35,7 +35,11 @@ class Deep:
 
 
 def deep(config: Config) -> Iterator[Deep]:
-    """Yield the deep networks of a config."""
+    """Yield the deep networks of a config.
+
+    >>> [network.part for network in deep(Config(only=("depth",), depths=(2,)))][:2]
+    ['depth/plain/2', 'depth/residual/2']
+    """
     if "depth" in (config.only or ("depth",)):
         yield from (Deep(kind, hidden) for kind in depth.KINDS for hidden in config.depths)
 

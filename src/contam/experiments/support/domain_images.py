@@ -17,6 +17,13 @@ def domains_of(shift: Shift) -> list[Domain]:
     from, few would remain.
 
     Source: ours, the domains whose separability is measured.
+
+    >>> from contam.batch import Batch
+    >>> zeros = torch.zeros(2).long()
+    >>> train, test, ood = (Domain(name, Batch(torch.zeros(2, 3), zeros, zeros)) for name in "abc")
+    >>> shift = Shift("toy", ("cow", "camel"), (train,), test, (ood,))
+    >>> [domain.name for domain in domains_of(shift)]
+    ['b', 'c']
     """
     tests = (shift.id_test, *shift.ood_tests)
     if not isinstance(shift.id_test, FolderDomain):
@@ -31,6 +38,13 @@ def unseen_objects(parts: Sequence[Domain], seed: int) -> Tensor:
     The OOD tests of the embedded benchmark show the objects of its ID test in the same order.
 
     Source: ours, domains must be told by backgrounds, not by remembered objects.
+
+    >>> from contam.batch import Batch
+    >>> zeros = torch.zeros(10).long()
+    >>> parts = [Domain(name, Batch(torch.zeros(10, 2), zeros, zeros)) for name in ("id", "ood")]
+    >>> mask = unseen_objects(parts, seed=0)
+    >>> int(mask.sum()), torch.equal(mask[:10], mask[10:])
+    (4, True)
     """
     own, *ood = map(len, parts)
     chosen = held_out(torch.zeros(max(own, sum(ood)), dtype=torch.int64), seed=seed)

@@ -175,6 +175,12 @@ def compared(table: DataFrame, column: str, *networks: NetworkSpec) -> list[Any]
 
     Raises:
         NotJudged: one of the networks is not in the table.
+
+    >>> import pandas
+    >>> name = CONTROLS[0].name
+    >>> table = pandas.DataFrame({"network": name, "seed": [0, 1], "accuracy": [0.1, 0.2]})
+    >>> [values.tolist() for values in compared(table, "accuracy", CONTROLS[0])]
+    [[0.1, 0.2]]
     """
     values = by_network(table, column)
     for spec in networks:
@@ -211,6 +217,10 @@ def trained(table: DataFrame) -> list[str]:
     """Return the names of the trained networks, in the order of the table.
 
     Source: ours, the networks that learned from data, without controls.
+
+    >>> import pandas
+    >>> trained(pandas.DataFrame({"network": ["ERM", CONTROLS[0].name, "ERM"]}))
+    ['ERM']
     """
     controls = {spec.name for spec in CONTROLS}
     return [name for name in table.network.unique() if name not in controls]
@@ -220,6 +230,11 @@ def largest_control(values: DataFrame) -> Any:
     """The largest value of the untrained networks that a table of `by_network` has, by seed.
 
     Source: ours; what training adds is measured against both controls.
+
+    >>> import pandas
+    >>> first, second = (spec.name for spec in CONTROLS)
+    >>> largest_control(pandas.DataFrame({"ERM": [0.9], first: [0.1], second: [0.3]})).tolist()
+    [0.3]
     """
     return values[controls_in(values)].max(axis=1)
 
@@ -228,6 +243,11 @@ def smallest_control(values: DataFrame) -> Any:
     """The smallest value of the untrained networks that a table of `by_network` has, by seed.
 
     Source: ours; what training takes away is measured against both controls.
+
+    >>> import pandas
+    >>> first, second = (spec.name for spec in CONTROLS)
+    >>> smallest_control(pandas.DataFrame({"ERM": [0.9], first: [0.1], second: [0.3]})).tolist()
+    [0.1]
     """
     return values[controls_in(values)].min(axis=1)
 
@@ -236,6 +256,11 @@ def controls_in(values: DataFrame) -> list[str]:
     """The names of the untrained networks that are columns of a table.
 
     Source: ours.
+
+    >>> import pandas
+    >>> name = CONTROLS[0].name
+    >>> controls_in(pandas.DataFrame({"ERM": [0.9], name: [0.1]})) == [name]
+    True
     """
     return [spec.name for spec in CONTROLS if spec.name in values]
 
@@ -252,6 +277,11 @@ def one_image(model: nn.Module, images: Domain) -> Tensor:
     """Return the first image as a batch on the model's device, to find the layers of the model.
 
     Source: ours, a batch of one, for functions that take batches.
+
+    >>> from contam.batch import Batch
+    >>> zeros = torch.zeros(4).long()
+    >>> one_image(nn.Linear(2, 2), Domain("meadow", Batch(torch.zeros(4, 2), zeros, zeros))).shape
+    torch.Size([1, 2])
     """
     device = next(p.device for p in model.parameters())
     return next(iter(images.batches(1))).x.to(device)

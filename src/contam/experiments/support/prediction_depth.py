@@ -37,13 +37,24 @@ AT_ONCE = 8
 
 
 def probed(model: nn.Module, domain: Domain) -> list[str]:
-    """Return the layers that are probes between the input and the softmax: all activations."""
+    """Return the layers that are probes between the input and the softmax: all activations.
+
+    >>> from contam.batch import Batch
+    >>> zeros = torch.zeros(4).long()
+    >>> domain = Domain("meadow", Batch(torch.zeros(4, 2), zeros, zeros))
+    >>> probed(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)), domain)
+    ['1']
+    """
     device = next(model.parameters()).device
     return layers_of(model, domain.data.x[:1].to(device))
 
 
 def convolutions(model: nn.Module) -> list[str]:
-    """Return the 3 x 3 convolutions in order, the published probes of VGG16."""
+    """Return the 3 x 3 convolutions in order, the published probes of VGG16.
+
+    >>> convolutions(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1)))
+    ['0']
+    """
     return [
         name
         for name, module in model.named_modules()
@@ -54,6 +65,10 @@ def convolutions(model: nn.Module) -> list[str]:
 def behind_normalization(model: nn.Module) -> list[str]:
     """Return the published probes of ResNet-18: the first normalization in place of the first
     convolution, and the other 3 x 3 convolutions.
+
+    >>> first, second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+    >>> behind_normalization(nn.Sequential(first, nn.BatchNorm2d(4), nn.ReLU(), second))
+    ['1', '3']
     """
     names = (name for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d))
     return [next(names), *convolutions(model)[1:]]
@@ -63,6 +78,9 @@ def over_nearest(maps: Float[Tensor, "batch neurons ..."]) -> Float[Tensor, "bat
     """Resize maps to 8 x 8 by nearest neighbors, as published, and flatten them.
 
     Source: ours; the published code of Murali et al. (2023).
+
+    >>> over_nearest(torch.zeros(2, 3, 16, 16)).shape
+    torch.Size([2, 192])
     """
     return F.interpolate(maps, (GRID, GRID), mode="nearest").flatten(1)
 

@@ -36,6 +36,10 @@ def null_setting(config: Any) -> Any:
 
     Args:
         config: a config of pydantic with a field `setting`.
+
+    >>> from contam.experiments.joint_law import Config
+    >>> null_setting(Config()).setting.step_size == NULL_STEP_SIZE
+    True
     """
     setting = replace(config.setting, step_size=NULL_STEP_SIZE)
     return config.model_copy(update={"setting": setting})
