@@ -1,8 +1,10 @@
 """`contam predict`: predict contamination before any training."""
 
 import json
+import os
 from typing import Annotated, Any
 
+import torch
 import tyro
 
 from contam.cli.progress import ProgressDisplay
@@ -36,6 +38,9 @@ def predict(
         as_json: print an object instead of sentences: the whole curve, the error of sampling, the
             phases and the critical slope.
     """
+    if "OMP_NUM_THREADS" not in os.environ:
+        # Arrays this small gain little from a second thread, and wait for it on a busy machine.
+        torch.set_num_threads(1)
     prediction = None
     if setting.intervention.project not in ("core", "pairs"):
         prediction = _curve(setting, seed, neurons)

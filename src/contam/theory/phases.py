@@ -146,6 +146,12 @@ def predict_phases(setting: Setting, *, learnable: float | None = None) -> Phase
     >>> round(phases.fit.contamination, 1), round(phases.limit.contamination, 1)
     (0.7, 0.8)
     """
+    learnable = _applied(setting, learnable)
+    return Phases(*_until_fit(setting, learnable), _limit(setting, learnable))
+
+
+def _applied(setting: Setting, learnable: float | None) -> float:
+    """Check that a setting is covered, and return the share that the projection leaves."""
     if reason := phases_uncovered(setting):
         raise ValueError(reason)
     if learnable is None:
@@ -154,15 +160,19 @@ def predict_phases(setting: Setting, *, learnable: float | None = None) -> Phase
         learnable = max(0.0, left.get(change.project, 1.0))
     if not 0 <= learnable <= 1:
         raise ValueError(f"learnable must lie between 0 and 1, not {learnable}")
+    return learnable
+
+
+def _until_fit(setting: Setting, learnable: float) -> tuple[float | None, Learned | None]:
+    """The step of takeoff, and what is learned at the fit."""
     flow = _Flow.of(setting, learnable)
-    half, takeoff, fit = min(1.0, flow.final_rate) / 2, None, None
+    half, takeoff = min(1.0, flow.final_rate) / 2, None
     for before, after in pairwise(flow.points()):
         if takeoff is None and after.rate >= half > 0:
             takeoff = _between(before, after, "rate", half).time / flow.pace
         if after.margin >= 1:
-            fit = flow.learned(_between(before, after, "margin", 1.0))
-            break
-    return Phases(takeoff, fit, _limit(setting, learnable))
+            return takeoff, flow.learned(_between(before, after, "margin", 1.0))
+    return takeoff, None
 
 
 def phases_uncovered(setting: Setting) -> str | None:
@@ -219,7 +229,8 @@ def critical_slope(setting: Setting, risk: float = 0.5) -> float:
         raise ValueError(f"risk must lie between 0 and 1, not {risk}")
 
     def excess(slope: float) -> float:
-        fit = predict_phases(replace(setting, activation="leaky_relu", slope=slope)).fit
+        leaky = replace(setting, activation="leaky_relu", slope=slope)
+        _, fit = _until_fit(leaky, _applied(leaky, None))
         if fit is None:
             raise ValueError("the network never fits its training examples; lower weight_decay")
         return fit.ood_hinge - risk
