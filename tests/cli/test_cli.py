@@ -130,6 +130,7 @@ def test_predict_prints_a_summary_and_records(capsys):
     assert "With a leaky slope of 0.22, the OOD hinge risk at the fit is 0.5." in out
     code, out, _ = run_contam(capsys, "predict", "--project", "pairs", "--directions", 32)
     assert code == 0 and out.startswith("Background features do not take off")
+    assert "V / U = 0.00" in out and "-0.00" not in out
     code, out, _ = run_contam(capsys, "predict", "--steps", 20, "--json")
     record = json.loads(out)
     assert [row["step"] for row in record["curve"]][-1] == 20

@@ -101,7 +101,7 @@ class Phases:
         Returns:
             One paragraph.
         """
-        limit = f"Training converges to V / U = {self.limit.contamination:.2f} and an OOD hinge "
+        limit = f"Training converges to V / U = {self.limit.contamination:z.2f} and an OOD hinge "
         limit += f"risk of {self.limit.ood_hinge:.2f}, "
         if math.isinf(self.limit.step):
             limit += "but without weight decay it never gets there."
@@ -119,7 +119,7 @@ class Phases:
         )
         return (
             f"{takeoff}; the training examples are fitted after {self.fit.step:.3g} steps, with "
-            f"V / U = {self.fit.contamination:.2f} and an OOD hinge risk of "
+            f"V / U = {self.fit.contamination:z.2f} and an OOD hinge risk of "
             f"{self.fit.ood_hinge:.2f}. {limit}"
         )
 
