@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from contam.auditing import reliance
 from contam.auditing.api import accuracies, cause_tests, collect
-from contam.auditing.audit_inputs import AuditInputs, Sample
+from contam.auditing.audit_inputs import AuditInputs
 from contam.auditing.causes import cause, head, missing
 from contam.auditing.head_probes import correct_with_fresh_head
 from contam.auditing.passes import Budget, Passes, run_passes
@@ -24,6 +24,7 @@ from contam.auditing.verdict import verdict
 from contam.batch import Batch, Domain
 from contam.data.object_removal import object_boxes, without_boxes
 from contam.data.shapes import scenes
+from contam.inputs.input_set import InputSet
 from contam.measures.accuracy import Accuracy
 from contam.measures.robustness import IMAGENET_LINES
 from contam.models.observe import observe
@@ -39,8 +40,8 @@ def sample(
     *,
     masks: Tensor | None = None,
     background: Tensor | None = None,
-) -> Sample:
-    return Sample(name, Domain(name, Batch(x, y, torch.zeros_like(y))), masks, background)
+) -> InputSet:
+    return InputSet(name, Domain(name, Batch(x, y, torch.zeros_like(y))), masks, background)
 
 
 def passes_of(inputs: AuditInputs, budget: Budget = ALL) -> Passes:
@@ -71,7 +72,7 @@ class ByMiddle(nn.Module):
         return x[:, :, 8, 8]
 
 
-def framed(n: int, *, linked: bool) -> tuple[Sample, Tensor]:
+def framed(n: int, *, linked: bool) -> tuple[InputSet, Tensor]:
     """A square of one of three colors on a background of the same or of any color."""
     y = torch.arange(n) % 3
     behind = y if linked else torch.arange(n) // 3 % 3
@@ -83,7 +84,7 @@ def framed(n: int, *, linked: bool) -> tuple[Sample, Tensor]:
     return sample("ID", torch.lerp(x, colors, mask), y, masks=mask), behind
 
 
-def audited(model: nn.Module, inside: Sample, *outside: Sample) -> AuditInputs:
+def audited(model: nn.Module, inside: InputSet, *outside: InputSet) -> AuditInputs:
     return AuditInputs("a network", model, ("red", "green", "blue"), inside, outside)
 
 
@@ -391,8 +392,8 @@ def test_scores_by_hand() -> None:
 def test_collecting_evidence_leaves_the_network_unchanged_and_gives_every_cause() -> None:
     shown, new = scenes(("clouds",), 120), scenes(("plaid",), 60)
     model = small_cnn(width=2).train()
-    inside = Sample("ID", Domain("ID", shown.batch), shown.mask)
-    outside = Sample("OOD", Domain("OOD", new.batch), new.mask)
+    inside = InputSet("ID", Domain("ID", shown.batch), shown.mask)
+    outside = InputSet("OOD", Domain("OOD", new.batch), new.mask)
     inputs = AuditInputs(
         "small", model, tuple("0123456789"), inside, (outside,), batch_size=32,
         reference=small_cnn(width=3).encoder, reference_name="another",

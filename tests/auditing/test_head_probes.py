@@ -7,7 +7,7 @@ from support.generators import returned
 from torch import Tensor, nn
 
 from contam.auditing.api import accuracies
-from contam.auditing.audit_inputs import AuditInputs, Sample
+from contam.auditing.audit_inputs import AuditInputs
 from contam.auditing.causes.head import Head, head_evidence, head_on_id
 from contam.auditing.causes.undertrained import Undertrained
 from contam.auditing.head_probes import (
@@ -22,6 +22,7 @@ from contam.auditing.head_probes import (
 from contam.auditing.passes import Budget, Passes, run_passes
 from contam.auditing.records import SetScores
 from contam.batch import Batch, Domain
+from contam.inputs.input_set import InputSet
 from contam.training.probe import Discriminant, fit_probe
 
 
@@ -97,7 +98,9 @@ def results_of(classes: int, n: int, head: Tensor) -> tuple[Passes, SetScores]:
     y = torch.arange(n) % classes
     network = nn.Sequential(nn.Identity(), nn.Linear(classes, classes, bias=False))
     network[1].weight = nn.Parameter(head)
-    sets = [Sample(s, Domain(s, Batch(noisy(y, k), y, y * 0))) for k, s in enumerate(("ID", "OOD"))]
+    sets = [
+        InputSet(s, Domain(s, Batch(noisy(y, k), y, y * 0))) for k, s in enumerate(("ID", "OOD"))
+    ]
     names = tuple(map(str, range(classes)))
     inputs = AuditInputs("linear", network, names, sets[0], (sets[1],))
     passes = returned(run_passes(inputs, (), Budget(without_object=0, changed=0, control=0)))

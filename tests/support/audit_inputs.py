@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from contam.auditing.audit_inputs import AuditInputs, Sample
+from contam.auditing.audit_inputs import AuditInputs
 from contam.batch import Batch, Domain
 from contam.data.shapes import splits
+from contam.inputs.input_set import InputSet
 from contam.models.observe import layers_of
 from contam.models.small import resnet8, small_cnn
 
@@ -14,16 +15,16 @@ CLASSES = tuple("abcdefghij")
 
 def sample(
     name: str, x: Tensor, y: Tensor, domain: Tensor | None = None, masks: Tensor | None = None
-) -> Sample:
+) -> InputSet:
     """A data set in memory."""
-    return Sample(name, Domain(name, Batch(x, y, y * 0 if domain is None else domain)), masks)
+    return InputSet(name, Domain(name, Batch(x, y, y * 0 if domain is None else domain)), masks)
 
 
 def scenes_inputs(*, masks: bool = True, ood: bool = True, width: int = 4) -> AuditInputs:
     """A drawn network on the embedded benchmark."""
     scenes = splits(0, train=40, id_val=40, id_test=200, ood_test=40)
 
-    def of(name: str, key: str) -> Sample:
+    def of(name: str, key: str) -> InputSet:
         part = scenes[key]
         return sample(name, part.x, part.y, part.domain, part.mask if masks else None)
 
@@ -59,7 +60,7 @@ def noise_inputs(
     )  # fmt: skip
 
 
-def teach(model: nn.Module, data: Sample, steps: int) -> None:
+def teach(model: nn.Module, data: InputSet, steps: int) -> None:
     """Some steps of Adam on all examples of a data set at once."""
     batch = next(iter(data.domain.batches(len(data))))
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)

@@ -15,7 +15,7 @@ from support.two_layer_sgd import FITS, LONG, end_of, fit_of, setting, trained
 from contam.rng import bit_generator_for, generator_for
 from contam.theory.features import FeatureModel
 from contam.theory.intervention import Intervention, projection
-from contam.theory.phases import _Flow, law_at_convergence, law_of_slope, predict_phases
+from contam.theory.phases import Flow, law_at_convergence, law_of_slope, predict_phases
 from contam.theory.population import predict_contamination
 from contam.theory.trajectory import simulate
 
@@ -60,12 +60,12 @@ def test_the_flow_is_the_mean_gradient_of_a_neuron(slope):
 
 def test_the_flow_starts_from_the_initial_weights():
     """Variances of x and w, from drawn networks: both are those of the flow's nodes."""
-    flow = _Flow.of(setting(core=48, background=16), 1.0)
-    x, w = flow._start()
+    flow = Flow.of(setting(core=48, background=16), 1.0)
+    x, w = flow.start()
     u = torch.randn(50_000, 64, generator=generator_for(0, "start")) / 16
     scale = MEAN / (DEVIATION * math.sqrt(64 / 256))
     for nodes, part, expected in ((x[0], u[:, :48], 48), (w[0], u[:, 48:], 16)):
-        variance = float(nodes.square() @ flow._weights)
+        variance = float(nodes.square() @ flow.weights)
         assert variance == pytest.approx((MEAN / DEVIATION) ** 2 * expected / 64, rel=1e-9)
         assert variance == pytest.approx(float((scale * part.sum(dim=1)).var()), rel=0.03)
 
@@ -195,8 +195,8 @@ def test_the_flow_needs_a_gate_for_each_class(monkeypatch):
     """One gate for both classes overestimates the use of a correlation at the fit."""
     chosen = FITS["correlated"]
     usual, trained = predict_phases(chosen).fit, fitted("correlated")
-    gate = _Flow._gate
-    monkeypatch.setattr(_Flow, "_gate", lambda *a: gate(*a).mean(0, keepdim=True).expand(2, 1))
+    gate = Flow.gate
+    monkeypatch.setattr(Flow, "gate", lambda *a: gate(*a).mean(0, keepdim=True).expand(2, 1))
     common = predict_phases(chosen).fit
     assert usual is not None and common is not None
     assert usual.spurious == pytest.approx(trained["spurious"], abs=0.08)

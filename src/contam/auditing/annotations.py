@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from contam.auditing.audit_inputs import Sample
+from contam.inputs.input_set import InputSet
 from contam.inputs.parts import as_labels, as_masks, listed, pick
 from contam.inputs.pixel_range import mask_from
 from contam.inputs.table_files import table_of
@@ -20,7 +20,7 @@ FAINTEST = 0.02
 classes."""
 
 
-def with_masks(sample: Sample, table: RawSet, masks: Any) -> Sample:
+def with_masks(sample: InputSet, table: RawSet, masks: Any) -> InputSet:
     """Add masks from a tensor, or from a folder tree like that of the images.
 
     Args:
@@ -114,8 +114,8 @@ def _backgrounds_of(source: Any, table: RawSet) -> list[str]:
 
 
 def with_backgrounds(
-    samples: Sequence[Sample], tables: Sequence[RawSet], labels: Mapping[str, Any]
-) -> list[Sample]:
+    samples: Sequence[InputSet], tables: Sequence[RawSet], labels: Mapping[str, Any]
+) -> list[InputSet]:
     """Add background labels; equal labels have equal indices in all sets.
 
     Args:

@@ -55,7 +55,7 @@ from contam.models.preserve import preserve_model
 from contam.text_files import printable
 
 Result = TypeVar("Result")
-Report = Callable[[Stage], None]
+ProgressReport = Callable[[Stage], None]
 """Called after each step, with what was done."""
 
 SHOWN, PROBED, ILLUSTRATED, TESTED = 0.5, 0.6, 0.65, 0.95
@@ -92,7 +92,7 @@ def audit(
     device: str | torch.device | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
-    progress: bool | Report = True,
+    progress: bool | ProgressReport = True,
     seed: int = 0,
 ) -> Audit:
     """Find out why a classifier fails on shifted data; the network stays as it was.
@@ -265,7 +265,7 @@ def collect(
     inputs: AuditInputs,
     budget: Budget = BUDGET,
     lines: Mapping[str, Line] | None = None,
-    report: Report = lambda stage: None,
+    report: ProgressReport = lambda stage: None,
 ) -> Evidence:
     """Run the passes and take all evidence from them.
 
@@ -409,7 +409,7 @@ def accuracies(passes: Passes, lines: Mapping[str, Line]) -> tuple[SetScores, ..
 
 
 def _drain(
-    work: Generator[Stage, None, Result], report: Report, span: tuple[float, float]
+    work: Generator[Stage, None, Result], report: ProgressReport, span: tuple[float, float]
 ) -> Result:
     """Run the work, and report its shares as shares of the whole audit."""
     begin, end = span
@@ -435,7 +435,7 @@ def _environment(inputs: AuditInputs) -> dict[str, str]:
 
 
 @contextmanager
-def reporting(progress: bool | Report, title: str = "audit") -> Iterator[Report]:
+def reporting(progress: bool | ProgressReport, title: str = "audit") -> Iterator[ProgressReport]:
     """Provide a function that shows progress: the user's own, a bar on standard error, or nothing.
 
     Args:

@@ -1,4 +1,8 @@
-"""The inputs of an audit: a network and its data sets, as every kind of evidence reads them."""
+"""The inputs of an audit: a network and its data sets, as every kind of evidence reads them.
+
+Images (n, 1 or 3, height, width) lie in [0, 1]; the network's `LogitsAdapter` converts them to its
+pixel range.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,10 +10,6 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from contam.inputs.input_set import InputSet
-
-Sample = InputSet
-"""A data set of an audit. Images (n, 1 or 3, height, width) lie in [0, 1]; the network's
-`LogitsAdapter` converts them to its pixel range."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,11 +16,12 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from contam.auditing.audit_inputs import AuditInputs, Sample
+from contam.auditing.audit_inputs import AuditInputs
 from contam.auditing.layers import LayerEvidence
 from contam.auditing.passes import Passes
 from contam.auditing.records import Example, NeuronTable
 from contam.auditing.single_pass import PassResult, layers_with_positions
+from contam.inputs.input_set import InputSet
 from contam.measures.gradcam import (
     grad_cam,
     grad_cam_plus_plus,
@@ -250,7 +251,7 @@ def _extreme(
     return int(result.kept[rows[best]]), float(values[best])
 
 
-def _choose(sample: Sample, result: PassResult, index: int, group: str, note: str) -> _Chosen:
+def _choose(sample: InputSet, result: PassResult, index: int, group: str, note: str) -> _Chosen:
     one = sample.pick(torch.tensor([index]))
     mask = None if one.masks is None else one.masks[0, 0] > 0.5
     x = next(iter(one.domain.batches(1))).x[0].cpu()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from contam.auditing.api import Report, audit
+from contam.auditing.api import ProgressReport, audit
 from contam.auditing.fail_rules import FailRules, RuleCheck
 from contam.auditing.junit import junit
 from contam.auditing.records import Score
@@ -157,7 +157,7 @@ def audit_multilabel(
     device: str | torch.device | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
-    progress: bool | Report = True,
+    progress: bool | ProgressReport = True,
     seed: int = 0,
 ) -> MultilabelAudit:
     """Audit a network with one logit for each of several labels, label by label.
@@ -249,7 +249,9 @@ def _names(label: str) -> tuple[str, str]:
     return f"not {label}", label
 
 
-def _share(progress: bool | Report, label: str, count: int, labels: int) -> bool | Report:
+def _share(
+    progress: bool | ProgressReport, label: str, count: int, labels: int
+) -> bool | ProgressReport:
     """The function that reports the progress of one label as a share of all."""
     if isinstance(progress, bool):
         return progress

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from contam.auditing.alterations import altered, changes_of
-from contam.auditing.audit_inputs import AuditInputs, Sample
+from contam.auditing.audit_inputs import AuditInputs
 from contam.auditing.head_probes import correct_with_fresh_head, too_few_per_class
 from contam.auditing.layer_records import LayerRecordBuilder
 from contam.auditing.single_pass import (
@@ -31,6 +31,7 @@ from contam.data.object_removal import (
 )
 from contam.experiment import Stage
 from contam.inputs.duplicates import same_content
+from contam.inputs.input_set import InputSet
 from contam.models.batch_statistics import batch_norms, calibrate
 from contam.models.linear_head import find_head
 from contam.models.logits_adapter import LogitsAdapter
@@ -297,7 +298,7 @@ class _PassRunner:
 
     def _main_pass(
         self,
-        sample: Sample,
+        sample: InputSet,
         kept: Tensor,
         *,
         inputs: Tensor | None = None,
@@ -319,7 +320,7 @@ class _PassRunner:
         self.passes.sets[sample.name] = result
         return result
 
-    def _unlabeled_pass(self, sample: Sample) -> Generator[int, None, None]:
+    def _unlabeled_pass(self, sample: InputSet) -> Generator[int, None, None]:
         self.doing = f"examples of {sample.name}"
         edited = self._edited_rows(sample, self.budget.edited)
         keep = Keep(inputs=edited, head=True, scored=self._scored_rows(sample))
@@ -332,7 +333,7 @@ class _PassRunner:
         self._keep_images(sample, result, edited, edited[edited < len(result.y)])
         result.inputs = None
 
-    def _scored_rows(self, sample: Sample) -> Tensor:
+    def _scored_rows(self, sample: InputSet) -> Tensor:
         """The examples whose confidences are compared, a random sample of large sets."""
         if not self.inputs.unlabeled:
             return torch.arange(0)
@@ -344,7 +345,7 @@ class _PassRunner:
     def _pass(
         self,
         model: nn.Module,
-        sample: Sample,
+        sample: InputSet,
         keep: Keep,
         *,
         compact: bool = False,
@@ -369,7 +370,7 @@ class _PassRunner:
     def _control_pass(
         self,
         control: nn.Module,
-        sample: Sample,
+        sample: InputSet,
         result: PassResult,
         rows: Tensor,
         held: Tensor,
@@ -386,7 +387,7 @@ class _PassRunner:
             rows=everything, layers=self.probed, numbers=self.budget.numbers, subset=subset,
             by_domain=own,
         )  # fmt: skip
-        few = Sample(sample.name, Domain(sample.name, batch))
+        few = InputSet(sample.name, Domain(sample.name, batch))
         if own and self.inputs.calibrated:
             yield from self._calibrate(control, batch.x)
         if own and self.rows is not None:
@@ -433,7 +434,7 @@ class _PassRunner:
         except ValueError:
             return ""
 
-    def _edited_rows(self, sample: Sample, most: int) -> Tensor:
+    def _edited_rows(self, sample: InputSet, most: int) -> Tensor:
         """The examples whose inputs are kept for the tests of causes and for repairs."""
         y = sample.domain.y.cpu()
         # The ID images that are shown without objects are kept anyway.
@@ -441,7 +442,9 @@ class _PassRunner:
         pool = self.without if own else torch.arange(len(y))
         return pool[self._balanced(y[pool], most, "audit/repairs")]
 
-    def _keep_images(self, sample: Sample, result: PassResult, rows: Tensor, held: Tensor) -> None:
+    def _keep_images(
+        self, sample: InputSet, result: PassResult, rows: Tensor, held: Tensor
+    ) -> None:
         """Keep the inputs of some examples for the tests of causes and for repairs."""
         rows = rows[rows < len(result.y)]
         if len(rows) and result.inputs is not None:
@@ -468,7 +471,7 @@ class _PassRunner:
             bare = batch._replace(x=without_boxes(batch.x, boxes[usable]))
             name = f"{self.inputs.id.name} without objects"
             steps = run_pass(
-                self.inputs.model, Sample(name, Domain(name, bare)), (),
+                self.inputs.model, InputSet(name, Domain(name, bare)), (),
                 classes=len(self.inputs.classes), batch_size=self.inputs.batch_size,
             )  # fmt: skip
             self.passes.background_only = yield from steps
@@ -502,7 +505,7 @@ class _PassRunner:
             }
         for change, batch in passes.changed_inputs.items():
             if change:
-                few = Sample(change, Domain(change, batch))
+                few = InputSet(change, Domain(change, batch))
                 result = yield from self._pass(model, few, Keep(), compact=True)
                 passes.layers.add_change(
                     change, plain.subset_tables, result, control=control, ranks=not inputs.ood

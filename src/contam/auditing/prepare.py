@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from contam.auditing.annotations import with_backgrounds, with_masks
-from contam.auditing.audit_inputs import AuditInputs, Sample
+from contam.auditing.audit_inputs import AuditInputs
 from contam.auditing.head_probes import probe_recipe
 from contam.auditing.logit_columns import Columns, Labels, find_labels
 from contam.batch import Batch, Domain, Shift
@@ -19,6 +19,7 @@ from contam.data.image_tree import ImageTree
 from contam.inputs.duplicates import duplicate_notes
 from contam.inputs.forms import Options, check_used, named_sets, read_raw, tree_of
 from contam.inputs.image_sizes import one_size
+from contam.inputs.input_set import InputSet
 from contam.inputs.labels import (
     class_names,
     column_title,
@@ -248,7 +249,7 @@ def _check_counts(budget: Any, batch_size: Any, workers: Any) -> None:
             raise ValueError(f"{what}; got {count!r}")
 
 
-def _of_classes(samples: Sequence[Sample], labels: Labels) -> list[Sample]:
+def _of_classes(samples: Sequence[InputSet], labels: Labels) -> list[InputSet]:
     """Return the examples of the chosen classes; reject an ID set of one class."""
     samples = [_of_chosen_classes(sample, labels) for sample in samples]
     y = samples[0].domain.y
@@ -361,12 +362,12 @@ def _with_trees(
     return opened, replace(options, one_size=transform)
 
 
-def _samples(tables: Sequence[RawSet], pixel_range: PixelRange | None) -> list[Sample]:
+def _samples(tables: Sequence[RawSet], pixel_range: PixelRange | None) -> list[InputSet]:
     """Return the sets with all labels 0; the labels are set once the classes are known."""
     places, _ = origins(tables)
     groups = [group_columns(table) for table in tables]
     return [
-        Sample(
+        InputSet(
             printable(table.name),
             table.make_domain(torch.zeros(len(table)).long(), place.long(), pixel_range),
             read_notes=(*table.notes, *table.remarks),
@@ -384,7 +385,7 @@ def _pixel_range(tables: Sequence[RawSet]) -> PixelRange | None:
     return None if pixels is None or pixels.is_unit else pixels
 
 
-def _with_paths(sample: Sample, table: RawSet) -> Sample:
+def _with_paths(sample: InputSet, table: RawSet) -> InputSet:
     """Return a set with the path of each file, relative to the folder of the set if it has one."""
     root = table.root
     if root is not None and not all(file.is_relative_to(root) for file in table.files):
@@ -401,7 +402,7 @@ def _relabeled(domain: Domain, y: Tensor) -> Domain:
     return domain
 
 
-def _of_chosen_classes(sample: Sample, labels: Labels) -> Sample:
+def _of_chosen_classes(sample: InputSet, labels: Labels) -> InputSet:
     """Leave out the examples of classes whose logits are not compared."""
     if labels.columns is None:
         return sample
@@ -523,9 +524,9 @@ def _by_set(values: Any, tables: Sequence[RawSet], what: str) -> dict[str, Any]:
 
 
 def _from_features(
-    tables: list[RawSet], samples: list[Sample], classes: Sequence[str] | None, seed: int,
+    tables: list[RawSet], samples: list[InputSet], classes: Sequence[str] | None, seed: int,
     notes: list[str],
-) -> tuple[LogitsAdapter, list[Sample], list[RawSet]]:  # fmt: skip
+) -> tuple[LogitsAdapter, list[InputSet], list[RawSet]]:  # fmt: skip
     """Fit a linear head to half of the ID features; the other half is audited."""
     first = tables[0]
     if len(first.shape) != 1:

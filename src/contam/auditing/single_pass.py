@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from contam.auditing.alterations import is_image
-from contam.auditing.audit_inputs import Sample
 from contam.batch import Batch, Domain
 from contam.data.object_removal import border_statistics, has_border
+from contam.inputs.input_set import InputSet
 from contam.measures.class_means import ClassMeans, rank_within_class
 from contam.measures.class_profiles import Profile
 from contam.measures.selectivity import selectivity
@@ -185,7 +185,7 @@ class PassResult:
 
 def run_pass(
     model: nn.Module,
-    sample: Sample,
+    sample: InputSet,
     layers: Sequence[str],
     *,
     classes: int,
@@ -248,7 +248,7 @@ class _Accumulator:
 
     def __init__(
         self,
-        sample: Sample,
+        sample: InputSet,
         layers: Sequence[str],
         classes: int,
         keep: Keep,
@@ -467,7 +467,7 @@ def table_rows(
     return rows
 
 
-def count_neurons(model: nn.Module, sample: Sample, layers: Sequence[str]) -> int:
+def count_neurons(model: nn.Module, sample: InputSet, layers: Sequence[str]) -> int:
     """Return the number of neurons of these layers together; 0 if a layer can't be observed."""
     batch = next(iter(sample.domain.batches(1)))
     try:
@@ -524,7 +524,7 @@ def _changing(layer: str, where: str) -> str:
     return f"Layer {layer} is left out: it does not run in the same way on all batches of {where}."
 
 
-def running_layers(model: nn.Module, sample: Sample) -> tuple[str, ...]:
+def running_layers(model: nn.Module, sample: InputSet) -> tuple[str, ...]:
     """Return all activations of a network in the order in which they run on the first example."""
     first = next(iter(sample.domain.batches(1))).x
     device = next((p.device for p in model.parameters()), torch.device("cpu"))

@@ -22,7 +22,7 @@ from contam.rng import generator_for
 SIDE = 32
 """Side of the image in pixels."""
 
-Range = tuple[float, float]
+Bounds = tuple[float, float]
 Texture = Callable[[int, Generator], Tensor]
 """Levels (n, 1, side, side) in [0, 1]: 0 is the family's first color, 1 its second."""
 
@@ -30,9 +30,9 @@ Texture = Callable[[int, Generator], Tensor]
 class Palette(NamedTuple):
     """A range of colors, uniform in hue (in turns), saturation and value."""
 
-    hue: Range
-    saturation: Range
-    value: Range
+    hue: Bounds
+    saturation: Bounds
+    value: Bounds
 
 
 class Painted(NamedTuple):
@@ -85,7 +85,7 @@ def _colors(n: int, palette: Palette, generator: Generator) -> Float[Tensor, "n 
     return rgb(*drawn)[:, :, None, None]
 
 
-def _between(values: Range, n: int, generator: Generator) -> Float[Tensor, "n 1 1 1"]:
+def _between(values: Bounds, n: int, generator: Generator) -> Float[Tensor, "n 1 1 1"]:
     return values[0] + (values[1] - values[0]) * torch.rand(n, 1, 1, 1, generator=generator)
 
 
@@ -113,7 +113,7 @@ def ramp(n: int, generator: Generator) -> Float[Tensor, "n 1 side side"]:
     return (0.5 + _along(n, generator)[0] / SIDE).clamp(0, 1)
 
 
-def stripes(n: int, generator: Generator, periods: Range) -> Float[Tensor, "n 1 side side"]:
+def stripes(n: int, generator: Generator, periods: Bounds) -> Float[Tensor, "n 1 side side"]:
     """Return straight stripes with soft edges.
 
     Args:

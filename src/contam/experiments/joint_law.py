@@ -79,7 +79,7 @@ SHOWN = 10
 SWEPT = ("data.background_weights", "data.ood_weights", "data.correlation")
 """Fields of the setting that sizes and correlations determine."""
 
-Correlation = Annotated[float, Field(ge=0, le=1)]
+UnitInterval = Annotated[float, Field(ge=0, le=1)]
 
 
 class DeepNetworks(BaseModel, frozen=True, extra="forbid"):
@@ -97,7 +97,7 @@ class DeepNetworks(BaseModel, frozen=True, extra="forbid"):
 class Config(BaseModel, frozen=True, extra="forbid"):
     """The experiment is ours: neither paper varies both."""
 
-    correlations: Annotated[tuple[Correlation, ...], Field(min_length=2)] = (0, 0.3, 0.6, 0.9, 1)
+    correlations: Annotated[tuple[UnitInterval, ...], Field(min_length=2)] = (0, 0.3, 0.6, 0.9, 1)
     """Correlations of background and label in training; 0 is the first paper, 1 a shortcut."""
     contrasts: Annotated[tuple[PositiveFloat, ...], Field(min_length=2)] = (
         0.01, 0.03, 0.1, 0.3, 1.0,

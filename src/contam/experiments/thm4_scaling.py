@@ -102,7 +102,7 @@ SMOKE = LAPTOP.model_copy(
 
 Table = Any
 """A pandas.DataFrame, whose methods type checkers know too little of."""
-Part = tuple[str, Callable[[], dict[str, Any]]]
+RunPart = tuple[str, Callable[[], dict[str, Any]]]
 """The name of a part and the function that computes its one record."""
 
 
@@ -153,7 +153,7 @@ def _resized(
     return replace(setting, data=data, width=width or setting.width)
 
 
-def _predictions(config: Config) -> Iterator[Part]:
+def _predictions(config: Config) -> Iterator[RunPart]:
     for regime, name in REGIMES.items():
         for d0 in config.predicted:
             d = 4 * d0 if regime == NARROW else max(d0, round(d0**1.5 / 2))
@@ -168,7 +168,7 @@ def _predict(config: Config, setting: Setting, **labels: Any) -> dict[str, Any]:
     return labels | prediction.records()[-1]
 
 
-def _trainings(config: Config) -> Iterator[Part]:
+def _trainings(config: Config) -> Iterator[RunPart]:
     for seed in range(config.seeds):
         for activation in (config.setting.activation, LINEAR):
             for d0 in config.sizes:
@@ -186,7 +186,7 @@ def _train(config: Config, setting: Setting, seed: int, **labels: Any) -> dict[s
     return {"seed": seed} | labels | summary(state, examples=config.test_examples)
 
 
-def _learning_times(config: Config) -> Iterator[Part]:
+def _learning_times(config: Config) -> Iterator[RunPart]:
     for seed in range(config.seeds):
         for kind, values in (
             ("width", config.widths),
@@ -221,7 +221,7 @@ def _time_to_learn(setting: Setting, seed: int) -> float | None:
     return None
 
 
-def _asymmetries(config: Config) -> Iterator[Part]:
+def _asymmetries(config: Config) -> Iterator[RunPart]:
     """The time to become asymmetric over d, and the number of asymmetric neurons over m."""
     for seed in range(config.seeds):
         for d in config.dimensions:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-Point = Mapping[str, Any]
+ChartPoint = Mapping[str, Any]
 
 FEW = 12
 """Number of values up to which a description lists all of them; otherwise the first and last."""
@@ -32,7 +32,7 @@ def describe(kind: str, title: str, facts: Iterable[str], *, axes: Iterable[str]
     return " ".join(f"{text}." for text in (head, *facts))
 
 
-def curves(points: Sequence[Point]) -> list[str]:
+def curves(points: Sequence[ChartPoint]) -> list[str]:
     """State the first and the last value of each series.
 
     Args:
@@ -48,7 +48,7 @@ def curves(points: Sequence[Point]) -> list[str]:
     return facts
 
 
-def groups(points: Sequence[Point]) -> list[str]:
+def groups(points: Sequence[ChartPoint]) -> list[str]:
     """State the height of the bars of each series.
 
     Args:
@@ -66,7 +66,7 @@ def groups(points: Sequence[Point]) -> list[str]:
     return facts
 
 
-def clouds(points: Sequence[Point]) -> list[str]:
+def clouds(points: Sequence[ChartPoint]) -> list[str]:
     """State the number of marks of each series and their center.
 
     Args:
@@ -83,7 +83,7 @@ def clouds(points: Sequence[Point]) -> list[str]:
     return facts
 
 
-def cells(points: Sequence[Point]) -> list[str]:
+def cells(points: Sequence[ChartPoint]) -> list[str]:
     """State the size of a table, and its lowest and highest cell.
 
     Args:
@@ -117,9 +117,9 @@ def samples(values: Mapping[str, np.ndarray]) -> list[str]:
     return facts
 
 
-def _by_series(points: Sequence[Point]) -> dict[str, list[Point]]:
+def _by_series(points: Sequence[ChartPoint]) -> dict[str, list[ChartPoint]]:
     """Group the points that have a value by series."""
-    series: dict[str, list[Point]] = {}
+    series: dict[str, list[ChartPoint]] = {}
     for point in points:
         if point.get("y") is not None:
             series.setdefault(point.get("series", ""), []).append(point)

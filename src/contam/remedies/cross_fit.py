@@ -20,9 +20,9 @@ from contam.remedies.repair import Conversion, HeadRepair, ImageRepair, Repair, 
 from contam.remedies.repair import predict as predicted_classes
 from contam.rng import generator_for
 
-Rows = tuple[Int[Tensor, " n"], Int[Tensor, " m"]]
+RowPair = tuple[Int[Tensor, " n"], Int[Tensor, " m"]]
 """Rows of ID and of OOD examples."""
-Halves = tuple[Rows, Rows]
+Halves = tuple[RowPair, RowPair]
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ NAME = "sweep"
 CONFIDENCE = 0.95
 """Level of the intervals over seeds."""
 
-Engine = Callable[[Sequence[Member]], Iterator[Outcome]]
+RunEngine = Callable[[Sequence[Member]], Iterator[Outcome]]
 """Computes runs and yields the outcome of each, in any order."""
 
 
@@ -28,7 +28,7 @@ def sweep(
     space: Space,
     *,
     out: Path = Path("runs"),
-    engine: Engine = run_locally,
+    engine: RunEngine = run_locally,
 ) -> Generator[Stage, None, Run]:
     """Compute every run of a sweep, and write the table of their numbers.
 

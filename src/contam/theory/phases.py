@@ -165,7 +165,7 @@ def _applied(setting: Setting, learnable: float | None) -> float:
 
 def _until_fit(setting: Setting, learnable: float) -> tuple[float | None, Learned | None]:
     """The step of takeoff, and what is learned at the fit."""
-    flow = _Flow.of(setting, learnable)
+    flow = Flow.of(setting, learnable)
     half, takeoff = min(1.0, flow.final_rate) / 2, None
     for before, after in pairwise(flow.points()):
         if takeoff is None and after.rate >= half > 0:
@@ -310,7 +310,7 @@ class _Point(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Flow:
+class Flow:
     """The flow of neurons in x and w, for both signs of the output weight."""
 
     setting: Setting
@@ -327,7 +327,7 @@ class _Flow:
     """Units of time in one step."""
 
     @classmethod
-    def of(cls, setting: Setting, learnable: float) -> "_Flow":
+    def of(cls, setting: Setting, learnable: float) -> "Flow":
         features, (mean, variance) = setting.data.features, background_moments(setting.data)
         unit = math.sqrt(variance * features.size / features.dimension)
         lift = background_moments(setting.data, y=1.0).mean / mean - 1
@@ -348,14 +348,14 @@ class _Flow:
 
     def points(self) -> Iterator[_Point]:
         """Integrate from the distribution of initial weights by the Runge-Kutta method."""
-        x, w = self._start()
+        x, w = self.start()
         decay = self.setting.weight_decay * self.setting.step_size / self.pace
         for step in range(LONGEST):
             first = self._velocity(x, w, decay)
-            mean = [float((velocity @ self._weights).mean()) for velocity in first]
+            mean = [float((velocity @ self.weights).mean()) for velocity in first]
             # The decay of weights is no growth.
-            core = mean[0] + decay * float((x @ self._weights).mean())
-            rate = mean[1] + decay * float((w @ self._weights).mean())
+            core = mean[0] + decay * float((x @ self.weights).mean())
+            rate = mean[1] + decay * float((w @ self.weights).mean())
             rate = rate / core if core > 0 else math.nan
             yield _Point(step * PACE, float(self._margins(x, w).mean()), rate, x, w)
             second = self._velocity(x + PACE / 2 * first[0], w + PACE / 2 * first[1], decay)
@@ -371,7 +371,7 @@ class _Flow:
         data = self.setting.data
         mean = background_moments(data).mean
         shifted = background_moments(data, "ood").mean / mean
-        x, w = (self.unit / mean * (value @ self._weights) for value in (point.x, point.w))
+        x, w = (self.unit / mean * (value @ self.weights) for value in (point.x, point.w))
         return Learned(
             step=point.time / self.pace,
             U=float(x.mean()),
@@ -380,7 +380,8 @@ class _Flow:
             ood_hinge=float((1 - self._margins(point.x, point.w, shifted)).clamp_min(0).mean()),
         )
 
-    def _start(self) -> tuple[Tensor, Tensor]:
+    def start(self) -> tuple[Tensor, Tensor]:
+        """Return x and w of the nodes at initialization, (signs, neurons) each."""
         features = self.setting.data.features
         mean, variance = background_moments(self.setting.data)
         nodes = torch.from_numpy(hermite_e.hermegauss(NODES)[0]) * mean / math.sqrt(variance)
@@ -390,23 +391,24 @@ class _Flow:
         return x.flatten().expand(2, -1), w.flatten().expand(2, -1)
 
     @cached_property
-    def _weights(self) -> Float[Tensor, " neurons"]:
+    def weights(self) -> Float[Tensor, " neurons"]:
+        """Share of each node among the neurons."""
         weights = torch.from_numpy(hermite_e.hermegauss(NODES)[1])
         return torch.outer(weights, weights).flatten() / weights.sum() ** 2
 
     def _velocity(self, x: Tensor, w: Tensor, decay: float) -> tuple[Tensor, Tensor]:
         s, lift = self.slope, self.lift
-        gate = self._gate(x, w)
+        gate = self.gate(x, w)
         own = gate * (s + (1 - s) * torch.special.ndtr(w * (1 + lift) + x))
         other = gate.flip(0) * (s + (1 - s) * torch.special.ndtr(w * (1 - lift) - x))
         core = self.core * (own + other)
         return core - decay * x, self.background * (own - other + lift * (own + other)) - decay * w
 
-    def _gate(self, x: Tensor, w: Tensor) -> Float[Tensor, "signs 1"]:
+    def gate(self, x: Tensor, w: Tensor) -> Float[Tensor, "signs 1"]:
         """Share of the examples of a sign's own class that are inside the hinge."""
         data = self.setting.data
         mean, variance = background_moments(data)
-        U, V = (self.unit / mean * float((value @ self._weights).mean()) for value in (x, w))
+        U, V = (self.unit / mean * float((value @ self.weights).mean()) for value in (x, w))
         squares = ((1 + self.slope) * U) ** 2 / data.features.core
         if self.background:
             squares += ((1 - self.slope) * V) ** 2 / (self.background * data.features.size)
@@ -424,8 +426,8 @@ class _Flow:
             background: replaces the mean background weight, in units of E z.
         """
         factor = 1 + self.lift if background is None else background
-        own = self._activation(w * factor + x) @ self._weights
-        other = self._activation(w.flip(0) * factor - x.flip(0)) @ self._weights
+        own = self._activation(w * factor + x) @ self.weights
+        other = self._activation(w.flip(0) * factor - x.flip(0)) @ self.weights
         return self.unit * (own - other) / 2
 
     def _activation(self, z: Tensor) -> Tensor:

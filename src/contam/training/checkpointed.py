@@ -11,7 +11,7 @@ CHECKPOINT_EVERY = 5.0
 CHECKPOINT_SHARE = 0.05
 """The largest share of the time that writing checkpoints may take."""
 
-Record = Mapping[str, Any]
+TableRow = Mapping[str, Any]
 
 
 class CheckpointStore(Protocol):
@@ -22,7 +22,7 @@ class CheckpointStore(Protocol):
         ...
 
     def save_checkpoint(
-        self, part: str, state: Mapping[str, Tensor], records: Iterable[Record] = ()
+        self, part: str, state: Mapping[str, Tensor], records: Iterable[TableRow] = ()
     ) -> None:
         """Replace the checkpoint of an unfinished part."""
         ...
@@ -61,8 +61,8 @@ def checkpointed(
     part: str,
     training: Training[StageT],
     *,
-    measure: Callable[[StageT], Iterable[Record]] | None = None,
-    before: Callable[[], Iterable[Record]] | None = None,
+    measure: Callable[[StageT], Iterable[TableRow]] | None = None,
+    before: Callable[[], Iterable[TableRow]] | None = None,
 ) -> Generator[float, None, tuple[StageT, list[dict[str, Any]]]]:
     """Train to the end, keep checkpoints on the way, and yield the share that is done.
 
