@@ -12,10 +12,6 @@ from pydantic import BaseModel
 from contam.plots import Figure
 from contam.run import Run
 
-PUBLISHED = "Published"
-"""Heading for the number that the paper gives."""
-EXPECTED_RANGE = "Expected range"
-"""Heading for the range in which a claim holds."""
 VERDICTS = {True: "holds", False: "does not hold", None: "not judged"}
 """The outcome of a claim in words."""
 SETTINGS_DIFFER = "settings differ from those of the claim"

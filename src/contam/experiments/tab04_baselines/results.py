@@ -35,7 +35,6 @@ MEASURES = {
 """The columns of the table, and their names."""
 TRAINED_AGAIN: tuple[Kind, ...] = ("algorithm", "change")
 """Kinds of methods that leave-one-domain-out validation trains again without each domain."""
-LOWER_IS_BETTER = ("attenuation", "counterfactual", "dependent", "interchange", "cost")
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
