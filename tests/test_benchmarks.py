@@ -2,11 +2,27 @@
 
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+RUNNABLE = sorted(
+    file.stem
+    for file in (ROOT / "benchmarks").glob("*.py")
+    if '__name__ == "__main__"' in file.read_text("utf-8")
+)
+SMALL = {
+    "algorithms": ("--steps", 4, "--batch-size", 4, "--only", "ERM", "IRM", "Fish"),
+    "distill_step": ("--batch-size", 2, "--steps", 1, "--rounds", 1),
+    "embedded_training": ("--width", 4, "--steps", 2, "--rounds", 1),
+    "sweep": ("--runs", 4, "--compared", 2, "--rounds", 1),
+    "unlabeled": ("--seeds", 1, "--epochs", 1, "--train", 200),
+    "watch": ("--rounds", 1, "--epochs", 1),
+}
+"""Sizes at which a benchmark ends within seconds; its ratio means nothing then."""
 conclude = runpy.run_path(str(ROOT / "benchmarks" / "outcome.py"))["conclude"]
 
 
@@ -32,10 +48,27 @@ def test_a_wrong_result_fails_at_any_ratio(capsys):
 
 
 def test_make_benchmarks_runs_every_benchmark():
-    runnable = {
-        file.stem
-        for file in (ROOT / "benchmarks").glob("*.py")
-        if '__name__ == "__main__"' in file.read_text("utf-8")
-    }
     listed = re.search(r"^BENCHMARKS := (.+)$", (ROOT / "Makefile").read_text("utf-8"), re.M)
-    assert listed is not None and set(listed[1].split()) == runnable
+    assert listed is not None and sorted(listed[1].split()) == RUNNABLE
+
+
+def run_benchmark(name: str, *flags: object) -> tuple[int, str, str]:
+    """Run a benchmark in a process of its own; return exit code, output and errors."""
+    command = [sys.executable, f"benchmarks/{name}.py", *map(str, flags)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_every_benchmark_has_a_help(name):
+    code, out, error = run_benchmark(name, "--help")
+    assert code == 0 and out.startswith(f"usage: {name}.py"), error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_a_small_benchmark_reaches_its_ratio(name):
+    code, out, error = run_benchmark(name, *SMALL[name])
+    assert code in (0, 1) and "Traceback" not in error, error
+    assert re.match(r"ratio \S+ \(wanted ", out.splitlines()[-1]), out

@@ -335,6 +335,10 @@ def test_figures_of_an_audit_are_written_and_a_trial_has_none(capsys, tmp_path):
     assert {"data": "night", "cause": "corruption"}.items() <= json.loads(
         path.with_suffix(".json").read_text()
     )[-1].items()
+    for judge in ("claims", "report"):
+        code, _, err = run_contam(capsys, judge, tmp_path / "audit")
+        assert code == 2 and "is an audit, not a run" in err and err.count("\n") == 1
+        assert f"'contam figures {tmp_path / 'audit'}'" in err
     with Run.start(tmp_path, "trial", Config()) as run:
         run.finish()
     code, _, err = run_contam(capsys, "figures", run.folder)

@@ -111,7 +111,8 @@ def test_weight_interpolation_is_the_mean_of_the_teacher_and_its_fine_tuned_weig
          for name, value in teacher.items()}
     )  # fmt: skip
     benchmark = read_benchmark("shapes", TINY, trial=0)
-    by_hand = [row for row in evaluate(network.eval(), benchmark) if row["what"] == "accuracy"]
+    evaluated = evaluate(network.eval(), benchmark, method="by hand")
+    by_hand = [row for row in evaluated if row["what"] == "accuracy"]
     stored = [r for r in store.read("weight_interpolation/draw0") if r["what"] == "accuracy"]
     assert [row["accuracy"] for row in by_hand] == [row["accuracy"] for row in stored]
 
@@ -255,7 +256,7 @@ def test_a_network_that_ignores_the_background_has_no_background_effect():
     benchmark = read_benchmark("shapes", TINY, trial=0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
     nn.init.zeros_(network[1].weight)  # type: ignore[arg-type]
-    rows = evaluate(network, benchmark)
+    rows = evaluate(network, benchmark, method="linear")
     (contamination,) = (row for row in rows if row["what"] == "contamination")
     assert contamination["interchange"] == 0
     roles = pandas.DataFrame(rows).groupby("role").size().to_dict()
@@ -309,6 +310,16 @@ class Faulty(Mine):
     def losses(self, batches):
         return {"risk": batches.risk}
 
+class Bare(Mine):
+    name = "Bare"
+    def losses(self, batches):
+        return super().losses(batches)["risk"]
+
+class Silent(Mine):
+    name = "Silent"
+    def step(self, batches):
+        super().step(batches)
+
 class Picky(Mine):
     name = "Picky"
     def losses(self, batches):
@@ -325,6 +336,13 @@ class Other:
 
 def same(network, data):
     return network
+
+def undefined(network, data):
+    torch.nn.init.constant_(network.head.weight, torch.nan)
+    return network
+
+def headless(network, data):
+    return network.encoder
 
 number = 3
 """
@@ -381,6 +399,10 @@ def test_an_own_copy_of_erm_has_the_results_of_erm_and_the_same_repair_too(own, 
         ("NotANumber", "NotANumber: the loss 'risk' is not finite at step 1"),
         ("Faulty", "own_methods:Faulty raised AttributeError"),
         ("Picky", "Picky needs larger minibatches"),
+        ("Bare", "own_methods:Bare .* returned tensor.*; expected a dict of losses"),
+        ("Silent", "own_methods:Silent .* returned None; expected a dict of losses"),
+        ("undefined", "own_methods:undefined: the network's logits on 'gradient' are NaN"),
+        ("headless", r"own_methods:headless: the network returns \(\d+,\) .* of 10 classes"),
     ],
 )
 def test_faults_of_own_methods_are_named(own, tmp_path, name, line):
@@ -447,7 +469,7 @@ def test_references_and_repairs_of_trainings_that_diverged_are_left_out(tmp_path
     config = small("teacher", "distillation", "fresh head").model_copy(update={"draws": 2})
     results = read_results(run_experiment(EXPERIMENT, config, tmp_path))
     assert sorted(results.left_out_lines()) == [
-        "distillation on shapes: its teacher is left out",
+        "distillation on shapes: its teacher is left out: the loss is not finite at step 1",
         "teacher on shapes: the loss is not finite at step 1",
     ]
     assert results.of("shapes", "fresh head", "draw").tolist() == [0]
@@ -513,6 +535,20 @@ def test_methods_are_left_out_by_data_set_and_trial(tmp_path):
     }  # fmt: skip
     assert table.ood["shapes", "RSC"] == pytest.approx(0.75)
     assert table.difference["shapes", "RSC"] == pytest.approx(0.05)
+
+
+def test_checkpoints_that_are_all_right_or_all_wrong_determine_no_line(tmp_path):
+    """The logit of an accuracy of 0 or 1 is infinite."""
+    config = SMOKE.model_copy(update={"trials": 4})
+    cells: dict[tuple[str, ...], Any] = {
+        ("shapes", "ERM", str(trial)): [
+            row | {"accuracy": ood} if row.get("role") == "ood" else row
+            for row in cell_rows(0.5 + 0.1 * trial)
+        ]
+        for trial, ood in enumerate((0.0, 1.0, 0.0, 0.6))
+    }
+    results = read_results(stored_run(tmp_path, config, cells))
+    assert results.lines == {} and results.networks.robustness.isna().all()
 
 
 def test_reasons_that_differ_name_their_trials(tmp_path):

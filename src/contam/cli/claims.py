@@ -137,8 +137,15 @@ def read_experiment(run: "Run") -> "Experiment":
 
 
 def _load(folders: Sequence[Path]) -> list["Run"]:
+    from contam.auditing.result import RECORD
     from contam.run import Run
 
     if not folders:
         raise ValueError("which run? give one or more folders that 'contam run' printed")
+    for folder in folders:
+        if (folder / RECORD).is_file():
+            raise ValueError(
+                f"{folder}: is an audit, not a run; open its page audit.html, or write its figures "
+                f"with 'contam figures {folder}'"
+            )
     return [Run.load(folder) for folder in folders]

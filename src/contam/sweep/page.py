@@ -158,15 +158,16 @@ def _summarize(run: Run) -> str:
         for name in space.names().values()
         for count in [runs[name].map(str).nunique()]
     )
-    text = f"{len(runs)} runs of {space.experiment} vary {varied}. "
+    vary = "1 run of {} varies" if len(runs) == 1 else f"{len(runs)} runs of {{}} vary"
+    text = f"{vary.format(space.experiment)} {varied}."
     if failed:
-        text += f"{failed} of them failed: {runs.loc[runs['error'] != '', 'error'].iloc[0]}. "
+        text += f" {failed} of them failed: {runs.loc[runs['error'] != '', 'error'].iloc[0]}."
     ranges = [
         f"{quantity} from {number(rows['observed'].min())} to {number(rows['observed'].max())}"
         for quantity, rows in run.table("numbers").groupby("quantity", sort=False)
         if rows["observed"].notna().any()
     ]
-    return text + (f"Means over seeds: {'; '.join(ranges[:3])}." if ranges else "")
+    return text + (f" Means over seeds: {'; '.join(ranges[:3])}." if ranges else "")
 
 
 def _warn(run: Run) -> str:

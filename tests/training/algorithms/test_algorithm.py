@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from support.domain_shifts import domains_of_points, minibatches_of, point_network
 from support.networks import assert_same_weights
+from support.two_parameters import assert_trained_as, made, mean, risk_of
 from torch import Tensor, nn
 
 from contam.training.algorithms import AlgorithmSettings, Objective
@@ -73,6 +74,11 @@ def test_frozen_weights_stay():
     erm = ERM(network, domains=2, classes=2, seed=0)
     erm.step(minibatches_of(domains_of_points()))
     assert all(map(torch.equal, before, network.encoder.parameters()))
+
+
+def test_steps_of_erm_by_hand():
+    """The domains have as many examples."""
+    assert_trained_as(made(ERM), lambda *_: lambda v: mean([risk_of(v, 0), risk_of(v, 1)]))
 
 
 @pytest.mark.parametrize("sizes", [(8, 8), (3, 9)])

@@ -220,8 +220,9 @@ def _of_files(kind: DataKind, networks: BaselineNetworks, trial: int) -> DomainB
     classes, domains = _domains(kind, folder, transform)
     names = [domain.name for domain in domains]
     if networks.ood not in names:
-        near = difflib.get_close_matches(networks.ood, names, n=1) or names
-        raise ValueError(f"no test domain {networks.ood!r} in {folder}; did you mean {near[0]!r}?")
+        near = difflib.get_close_matches(networks.ood, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"its domains are {', '.join(names)}"
+        raise ValueError(f"no test domain {networks.ood!r} in {folder}; {hint}")
     test = domains[names.index(networks.ood)]
     train = tuple(_augmented(domain, side, trial) for domain in domains if domain is not test)
     return DomainBenchmark(kind, tuple(classes), train, (split_domain(test, seed=trial),))
@@ -260,5 +261,6 @@ def _require(kind: DataKind, folder: Path) -> None:
         more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
         raise ValueError(
             f"{folder} is not a complete {kind}: {'; '.join(faults[:SHOWN])}{more}. Nothing is "
-            f"downloaded: put the data there, or give its folder with --networks.folder"
+            f"downloaded: put the data there, or give its folder ('contam compare' has --folder, "
+            "'contam run' --networks.folder)"
         )

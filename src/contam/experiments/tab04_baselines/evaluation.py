@@ -13,6 +13,7 @@ from contam.experiments.tab04_baselines.benchmarks import DomainBenchmark
 from contam.measures.attenuation import class_profile_attenuation
 from contam.measures.class_means import ClassMeans
 from contam.models.observe import Observer
+from contam.training.algorithms import NotFiniteError
 
 
 class Outputs:
@@ -54,13 +55,14 @@ class Outputs:
 
 
 def evaluate(
-    network: nn.Module, benchmark: DomainBenchmark, *, left_out: str = ""
+    network: nn.Module, benchmark: DomainBenchmark, *, method: str, left_out: str = ""
 ) -> list[dict[str, Any]]:
     """Measure the accuracy on every domain and, after a full training, contamination.
 
     Args:
         network: the network, with logits of the benchmark's classes.
         benchmark: the data.
+        method: name of the method in messages.
         left_out: a training domain on which the network was not trained; then only its accuracy is
             measured.
 
@@ -69,12 +71,24 @@ def evaluate(
         "contamination" (`attenuation`; with masks also `counterfactual`, `dependent` and
         `interchange`).
 
+    Raises:
+        NotFiniteError: a logit is not a number.
+        ValueError: the logits are not one for each class.
+
     Source: App. E.4.
     """
     outputs = Outputs(network)
 
     def row(domain: Domain, role: str, split: str) -> dict[str, Any]:
-        predicted = outputs.logits(domain).argmax(dim=1)
+        logits = outputs.logits(domain)
+        if logits.shape != (len(domain), len(benchmark.classes)):
+            raise ValueError(
+                f"{method}: the network returns {tuple(logits.shape[1:])} for an example; expected "
+                f"the logits of {len(benchmark.classes)} classes"
+            )
+        if logits.isnan().any():
+            raise NotFiniteError(f"{method}: the network's logits on {domain.name!r} are NaN")
+        predicted = logits.argmax(dim=1)
         if benchmark.metric == "macro F1":
             score = macro_f1(predicted, domain.y)
         else:

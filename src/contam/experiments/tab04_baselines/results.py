@@ -135,7 +135,9 @@ def read_results(run: Run) -> BaselineResults:
     lines = {}
     standard = checkpoints[(checkpoints.method == ERM) & (checkpoints.id >= config.least_id)]
     for data, some in standard.groupby("data", sort=False):
-        if some.id[some.id < 1].nunique() > 2:
+        # The logit of an accuracy of 0 or 1 is infinite, so `fit_line` leaves these out.
+        finite = (some.id < 1) & (some.ood > 0) & (some.ood < 1)
+        if some.id[finite].nunique() > 2:
             lines[data] = fit_line(*(torch.tensor(some[k].tolist()) for k in ("id", "ood")))
     networks["robustness"] = np.nan
     for data, line in lines.items():

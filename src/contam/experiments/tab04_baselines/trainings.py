@@ -17,6 +17,7 @@ from contam.experiments.support.networks import SMALL
 from contam.experiments.tab04_baselines.benchmarks import BaselineNetworks, DomainBenchmark
 from contam.experiments.tab04_baselines.evaluation import evaluate
 from contam.experiments.tab04_baselines.methods import (
+    AFTER,
     DISTILLATION,
     ERM,
     FINE_TUNING,
@@ -240,6 +241,10 @@ def _train_cell(
     trial: int,
 ) -> Generator[float, None, None]:
     method = cell.method
+    reason = _misfit(cell, benchmark, networks, store, trial)
+    if reason:
+        store.write(cell.part, _left_out(reason))
+        return
     if method.kind == "repair":
         store.write(cell.part, _repaired(cell, benchmark, networks, store, trial=trial))
         return
@@ -249,17 +254,13 @@ def _train_cell(
     if method.name == DISTILLATION:
         yield from _train_student(cell, benchmark, networks, store, trial=trial)
         return
-    if method.name == FINE_TUNING:
-        yield from _fine_tune(cell, benchmark, networks, store, trial=trial)
-        return
     if method.name == INTERPOLATION:
         store.write(cell.part, _interpolated(benchmark, networks, store, trial=trial))
         return
-    reason = _misfit(cell, benchmark, networks, trial)
-    if reason:
-        store.write(cell.part, _left_out(reason))
-        return
-    network = networks.build(len(benchmark.classes), seed=trial).to(available_device())
+    if method.name == FINE_TUNING:
+        network = _stored(TEACHER, benchmark, networks, store, trial=trial)
+    else:
+        network = networks.build(len(benchmark.classes), seed=trial).to(available_device())
     masked = False
     if isinstance(method.target, TrainingChange):
         network = method.target.network(network)
@@ -268,7 +269,7 @@ def _train_cell(
         algorithm_type: type[Algorithm] = ChangedERM
         masked = method.target.needs_masks
     else:
-        algorithm_type = method.target
+        algorithm_type = method.target or ALGORITHMS[ERM]
     shift = benchmark.shift(cell.left_out, masked=masked)
     settings = settings_of(algorithm_type, benchmark, networks, trial=trial, draw=cell.draw)
     pooled = method.target is POOLED
@@ -294,7 +295,7 @@ def _train_cell(
     )  # fmt: skip
     yield from _train(
         cell, benchmark, store, training, lambda: algorithm.evaluated, trial=trial,
-        keep=method.name == ERM and not cell.left_out,
+        keep=method.name in (ERM, FINE_TUNING) and not cell.left_out,
     )  # fmt: skip
 
 
@@ -314,7 +315,9 @@ def _train(
     def measure(stage: Any) -> list[dict[str, Any]]:
         return [
             {"step": stage.step} | row
-            for row in evaluate(network(), benchmark, left_out=cell.left_out)
+            for row in evaluate(
+                network(), benchmark, method=cell.method.name, left_out=cell.left_out
+            )
         ]
 
     _, rows = yield from checkpointed(store, cell.part, timed, measure=measure)
@@ -355,9 +358,6 @@ def _train_teacher(
     trial: int,
 ) -> Generator[float, None, None]:
     """Train a classifier on the pre-training images, and fit its head to the training domains."""
-    if not benchmark.pretraining:
-        store.write(cell.part, _left_out(_no_teacher(benchmark)))
-        return
     network = networks.build(len(benchmark.classes), seed=trial).to(available_device())
     shift = Shift(
         benchmark.name, benchmark.classes, benchmark.pretraining, benchmark.pretraining[0], ()
@@ -383,10 +383,6 @@ def _train_student(
     trial: int,
 ) -> Generator[float, None, None]:
     """Distill the teacher's features on the training domains, and fit a head to them."""
-    reason = _without_teacher(benchmark, store)
-    if reason:
-        store.write(cell.part, _left_out(reason))
-        return
     student = networks.build(len(benchmark.classes), seed=trial).to(available_device())
     teacher = _stored(TEACHER, benchmark, networks, store, trial=trial)
     recipe = Distillation(
@@ -399,40 +395,11 @@ def _train_student(
     yield from _with_probe(cell, benchmark, store, training, student)
 
 
-def _fine_tune(
-    cell: TrainingCell,
-    benchmark: DomainBenchmark,
-    networks: BaselineNetworks,
-    store: Run,
-    *,
-    trial: int,
-) -> Generator[float, None, None]:
-    """Train the teacher on the training domains by ERM."""
-    reason = _without_teacher(benchmark, store)
-    if reason:
-        store.write(cell.part, _left_out(reason))
-        return
-    network = _stored(TEACHER, benchmark, networks, store, trial=trial)
-    shift = benchmark.shift()
-    algorithm = ALGORITHMS[ERM](
-        network, domains=len(shift.train), classes=len(benchmark.classes), seed=trial,
-        settings=settings_of(ALGORITHMS[ERM], benchmark, networks, trial=trial, draw=0),
-    )  # fmt: skip
-    training = partial(
-        fit_algorithm, algorithm, shift, steps=networks.steps, seed=trial,
-        report_every=networks.report_every,
-    )  # fmt: skip
-    yield from _train(cell, benchmark, store, training, lambda: network, trial=trial, keep=True)
-
-
 def _interpolated(
     benchmark: DomainBenchmark, networks: BaselineNetworks, store: Run, *, trial: int
 ) -> list[dict[str, Any]]:
     """Evaluate the mean of the weights of the teacher and of the fine-tuned teacher."""
     base = TrainingCell(METHODS[FINE_TUNING], 0)
-    reason = _without_teacher(benchmark, store)
-    if reason or _was_left_out(store, base):
-        return _left_out(reason or "its fine-tuned teacher is left out")
     teacher, tuned = (
         _stored(name, benchmark, networks, store, trial=trial).eval()
         for name in (TEACHER, FINE_TUNING)
@@ -440,15 +407,7 @@ def _interpolated(
     start = cost_clock()
     known = _batch([split.inner for split in benchmark.train])
     network = WeightInterpolation(teacher).fit(tuned, id=known)
-    return _evaluated(network, benchmark, store, base, seconds=cost_clock() - start)
-
-
-def _without_teacher(benchmark: DomainBenchmark, store: Run) -> str:
-    """Return why there is no teacher; empty if there is one."""
-    if not benchmark.pretraining:
-        return _no_teacher(benchmark)
-    left_out = _was_left_out(store, TrainingCell(METHODS[TEACHER], 0))
-    return "its teacher is left out" if left_out else ""
+    return _evaluated(INTERPOLATION, network, benchmark, store, base, seconds=cost_clock() - start)
 
 
 def _stored(
@@ -462,6 +421,7 @@ def _stored(
 
 
 def _evaluated(
+    method: str,
     network: nn.Module,
     benchmark: DomainBenchmark,
     store: Run,
@@ -472,7 +432,7 @@ def _evaluated(
     """Evaluate a network that was made in so many seconds from the one of a stored training."""
     stored = store.read(base.part)
     step = max(row["step"] for row in stored if "step" in row)
-    rows = [{"step": step} | row for row in evaluate(network, benchmark)]
+    rows = [{"step": step} | row for row in evaluate(network, benchmark, method=method)]
     trained = next(row for row in stored if row["what"] == "cost")
     return [*rows, {"what": "cost", "seconds": trained["seconds"] + seconds}]
 
@@ -498,7 +458,8 @@ def _with_probe(
         weight = probe.weight / probe.scale
         network.head.weight.copy_(weight)
         network.head.bias.copy_(probe.bias - weight @ probe.mean)
-    rows = [{"step": stage.step} | row for row in evaluate(network, benchmark)]
+    measured = evaluate(network, benchmark, method=cell.method.name)
+    rows = [{"step": stage.step} | row for row in measured]
     cost = {"what": "cost", "seconds": timed.seconds_per_step() * stage.step}
     store.write(cell.part, [*rows, cost], network.state_dict())
 
@@ -518,7 +479,7 @@ def _repaired(
 ) -> list[dict[str, Any]]:
     """Repair the network that ERM trained with this draw, and evaluate it."""
     base = TrainingCell(METHODS[ERM], cell.draw)
-    if _was_left_out(store, base):
+    if _why_left_out(store, base):
         return _left_out(f"ERM is left out with the settings of draw {cell.draw}")
     network = _stored(ERM, benchmark, networks, store, trial=trial, draw=cell.draw).eval()
     inner, held_out = ([split[k] for split in benchmark.train] for k in (0, 1))
@@ -539,15 +500,23 @@ def _repaired(
                 f"{cell.method.name} returned {type(repaired).__name__}; expected the repaired "
                 "network"
             )
-    return _evaluated(repaired, benchmark, store, base, seconds=cost_clock() - start)
+    return _evaluated(
+        cell.method.name, repaired, benchmark, store, base, seconds=cost_clock() - start
+    )
 
 
 def _misfit(
-    cell: TrainingCell, benchmark: DomainBenchmark, networks: BaselineNetworks, trial: int
+    cell: TrainingCell,
+    benchmark: DomainBenchmark,
+    networks: BaselineNetworks,
+    store: Run,
+    trial: int,
 ) -> str:
     """Return why a built-in method does not suit network, data or batch size; empty if it does."""
     method = cell.method
-    if method.code or method.name == ERM:
+    if method.kind == "reference":
+        return _without_teacher(method, benchmark, store)
+    if method.code or method.name == ERM or method.kind == "repair":
         return ""
     network = networks.build(len(benchmark.classes), seed=trial)
     if isinstance(method.target, TrainingChange):
@@ -577,6 +546,20 @@ def _misfit(
     return ""
 
 
+def _without_teacher(method: Method, benchmark: DomainBenchmark, store: Run) -> str:
+    """Return why a network that a reference starts from is missing; empty if none is."""
+    if not benchmark.pretraining:
+        why = "has no pre-training images; Table 4 has the published teacher's scores"
+        return f"{benchmark.name} {why}"
+    bases = (TrainingCell(METHODS[name], 0) for name in AFTER.get(method.name, ()))
+    reasons = (
+        f"its {base.method.name} is left out: {why}"
+        for base in bases
+        if (why := _why_left_out(store, base))
+    )
+    return next(reasons, "")
+
+
 def _too_small(
     cell: TrainingCell, benchmark: DomainBenchmark, networks: BaselineNetworks, trial: int
 ) -> str:
@@ -597,14 +580,9 @@ def _left_out(reason: str) -> list[dict[str, Any]]:
     return [{"what": "left out", "reason": " ".join(reason.split())}]
 
 
-def _was_left_out(store: Run, cell: TrainingCell) -> bool:
-    return any(row["what"] == "left out" for row in store.read(cell.part))
-
-
-def _no_teacher(benchmark: DomainBenchmark) -> str:
-    return (
-        f"{benchmark.name} has no pre-training images; Table 4 has the published teacher's scores"
-    )
+def _why_left_out(store: Run, cell: TrainingCell) -> str:
+    """Return the reason for which a training was left out; empty if it was not."""
+    return next((row["reason"] for row in store.read(cell.part) if row["what"] == "left out"), "")
 
 
 def _batch(domains: Sequence[Domain]) -> Batch:

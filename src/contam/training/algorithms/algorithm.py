@@ -296,6 +296,8 @@ class Objective(Algorithm):
     def step(self, batches: Sequence[Batch]) -> dict[str, float]:
         """Take one step of Adam on the sum of the terms, and return them."""
         terms = self.losses(batches)
+        if not isinstance(terms, dict) or not terms:
+            raise TypeError(f"losses(batches) returned {terms!r:.40}; expected a dict of losses")
         self.optimizer.zero_grad()
         cast(Tensor, sum(terms.values())).backward()
         self.optimizer.step()

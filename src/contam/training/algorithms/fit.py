@@ -123,6 +123,8 @@ def fit_algorithm(
         moved = [Batch(*(part.to(device) for part in batch)) for batch in batches]
         with seeded(seed, f"algorithm/{algorithm.name}/step {taken}"):
             losses = algorithm.step(moved)
+        if not isinstance(losses, dict):
+            raise TypeError(f"step(batches) returned {losses!r:.40}; expected a dict of losses")
         taken += 1
         for name, loss in losses.items():
             if not math.isfinite(loss):
