@@ -16,11 +16,7 @@ RUNNABLE = sorted(
 )
 SMALL = {
     "algorithms": ("--steps", 4, "--batch-size", 4, "--only", "ERM", "IRM", "Fish"),
-    "distill_step": ("--batch-size", 2, "--steps", 1, "--rounds", 1),
     "embedded_training": ("--width", 4, "--steps", 2, "--rounds", 1),
-    "sweep": ("--runs", 4, "--compared", 2, "--rounds", 1),
-    "unlabeled": ("--seeds", 1, "--epochs", 1, "--train", 200),
-    "watch": ("--rounds", 1, "--epochs", 1),
 }
 """Sizes at which a benchmark ends within seconds; its ratio means nothing then."""
 conclude = runpy.run_path(str(ROOT / "benchmarks" / "outcome.py"))["conclude"]
