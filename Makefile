@@ -7,17 +7,13 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 BENCHMARKS := theory_step theory_answer observe probe depth distill_step embedded_training algorithms watch audit audit_scale audit_zoo unlabeled sweep
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
-.PHONY: demo test slow numbers check lint types contracts docs format paper-map benchmarks clean
+.PHONY: demo test slow check lint types contracts docs format paper-map benchmarks clean
 
 demo: $(VENV)/.installed        ## install, run the quick experiments, write the page
 	$(BIN)/contam demo
 
 test: $(VENV)/.installed-test   ## install, run the fast tests
 	$(PYTEST) -m "not slow"
-
-numbers: $(VENV)/.installed-test   ## the fast tests whose results are computed numbers
-	$(PYTEST) -m "not slow" tests/auditing tests/experiments tests/measures tests/models tests/remedies \
-		tests/theory tests/training
 
 slow: $(VENV)/.installed-test   ## the tests that take longer
 	$(PYTEST) -m slow

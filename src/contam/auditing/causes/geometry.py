@@ -90,7 +90,11 @@ def _treatment(what: str, edit: Edit) -> Treatment:
 
 def _confident(comparison: Comparison, edits: tuple[Edit, ...], x: Tensor) -> Tensor:
     """Each image under the edit in which the network is most confident."""
-    variants = [x, *(edit(x) for edit in edits)]
-    confidence = torch.stack([comparison.answer(variant).confidence for variant in variants])
-    picks = confidence.argmax(0)
-    return torch.stack(variants)[picks, torch.arange(len(x))]
+    best, highest = x, comparison.answer(x).confidence
+    for edit in edits:  # one variant at a time, since all of many large images fill the memory
+        variant = edit(x)
+        confidence = comparison.answer(variant).confidence
+        higher = confidence > highest
+        best = torch.where(higher[:, None, None, None], variant, best)
+        highest = torch.where(higher, confidence, highest)
+    return best
