@@ -54,7 +54,7 @@ def two_nodes() -> Iterator[str]:
                 stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=ENVIRONMENT,
             )
         )  # fmt: skip
-        wait_for(lambda: b"Ray runtime started" in (Path(log.name)).read_bytes(), 120)
+        wait_for(lambda: b"Ray runtime started" in (Path(log.name)).read_bytes(), 300)
 
     try:
         start(*head)
