@@ -27,7 +27,16 @@ import zoo_networks
 from outcome import conclude, machine
 from scipy.stats import spearmanr
 from sklearn.tree import DecisionTreeClassifier
-from zoo_cases import CAUSES, HEALTHY, PLUMBING, Case, Plan, Planner, accuracy
+from zoo_cases import (
+    CAUSES,
+    HEALTHY,
+    NEED_REFERENCE,
+    PLUMBING,
+    Case,
+    Plan,
+    Planner,
+    accuracy,
+)  # fmt: skip
 from zoo_networks import Group, Networks
 
 import contam.auditing
@@ -267,10 +276,11 @@ def examined(
 
 
 def balanced(plans: Sequence[Plan]) -> list[Plan]:
-    """Some plans without a reference, the causes in turn."""
+    """Some plans without a reference, the causes in turn, except those that need one."""
     by_cause: dict[str, list[Plan]] = defaultdict(list)
     for plan in plans:
-        by_cause[plan.cause].append(plan)
+        if not {plan.cause, *plan.others} & set(NEED_REFERENCE):
+            by_cause[plan.cause].append(plan)
     turns = [plan for row in _turns(by_cause.values()) for plan in row]
     return [Plan(**{**vars(plan), "reference": False}) for plan in turns[:QUICK_CASES]]
 
