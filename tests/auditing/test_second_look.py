@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from contam.auditing.causes.background import NewBackgrounds
-from contam.auditing.causes.cause import Cause
+from contam.auditing.causes.cause import Cause, CauseTest
 from contam.auditing.causes.input_mismatch import InputMismatch
+from contam.auditing.causes.label_mismatch import LabelMismatch
 from contam.auditing.comparison import Treatment
+from contam.auditing.ledger import rows_of
 from contam.auditing.records import Interval
 
 NOTHING = Treatment("new backgrounds", "nothing", 1)
@@ -78,3 +80,21 @@ def test_there_is_no_second_look_without_more_examples():
 def test_plumbing_faults_have_one_look():
     """They give most of the loss back, and their test shows the network few images."""
     assert looks(14, 26, cause=InputMismatch(), loss=0.1) == ("undecided", [100])
+
+
+@pytest.mark.parametrize(
+    ("again", "plumbing", "rows"),
+    [(False, False, 100), (True, False, 252), (True, True, 100)],
+    ids=["sure at once", "sure with more", "beside a renamed class"],
+)
+def test_shares_are_measured_where_the_tests_were_decided(
+    again: bool, plumbing: bool, rows: int
+) -> None:
+    """A renaming of classes is fitted to the examples of a second look, so it has none."""
+    causes: list[Cause] = [NewBackgrounds(), *([LabelMismatch()] if plumbing else [])]
+    tests = [
+        CauseTest(cause.step(Interval(value=0.9), "yes", ""), treatment=NOTHING, again=again)
+        for cause in causes
+    ]
+    comparison: Any = SimpleNamespace(judged=torch.arange(100), others=torch.arange(252))
+    assert len(rows_of(comparison, tests)) == rows

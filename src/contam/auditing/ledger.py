@@ -37,6 +37,8 @@ EXPLAINED = 0.8
 """Share of the loss that plumbing faults give back from which no other cause is tested."""
 MOST_TREATMENTS = 4
 """Treatments that are applied in all combinations; the largest count."""
+PLUMBING = {cause.name for cause in CAUSES if cause.plumbing}
+"""Names of the faults of files, labels and preprocessing."""
 AGAIN = (LabelMismatch, Geometry, NewBackgrounds, Corruption)
 """Causes that are tested again on images whose shift is undone."""
 IMITATED_FIRST = (
@@ -244,8 +246,7 @@ def _given_back(comparison: Comparison, tests: Sequence[CauseTest]) -> list[Lost
     Within both groups the treatments have their Shapley values, so that the order of the two groups
     is the only one that counts.
     """
-    plumbing = {cause.name for cause in CAUSES if cause.plumbing}
-    faults = [test for test in tests if test.step.leads_to in plumbing and not test.hidden]
+    faults = [test for test in tests if test.step.leads_to in PLUMBING and not test.hidden]
     others = [test for test in tests if test not in faults]
     base = [test.treatment for test in faults if test.treatment is not None]
     return _group(comparison, [], faults) + _group(comparison, base, others)
@@ -261,10 +262,9 @@ def rows_of(comparison: Comparison, tests: Sequence[CauseTest]) -> Int[Tensor, "
         comparison: the ID set and the OOD set.
         tests: the results of the tests.
     """
-    plumbing = {cause.name for cause in CAUSES if cause.plumbing}
     treated = [test for test in tests if test.positive and test.treatment is not None]
     again = any(test.again for test in treated)
-    chosen = any(test.step.leads_to in plumbing for test in treated)
+    chosen = any(test.step.leads_to in PLUMBING for test in treated)
     return comparison.others if again and not chosen else comparison.judged
 
 

@@ -278,7 +278,10 @@ def best_remedy(helps: Sequence[MeasuredRemedy]) -> MeasuredRemedy | None:
 
     Source: ours, since the largest of several gains is above zero by chance.
 
-    >>> best_remedy([]) is None
+    >>> same, gain = Interval(value=0.5), Interval(value=0.4, low=-0.1, high=0.9)
+    >>> best_remedy([MeasuredRemedy(
+    ...     name="erasure", on="beach", id_before=same, id_after=same, ood_before=same,
+    ...     ood_after=Interval(value=0.9), gain=gain, labels=0, n=10, code="")]) is None
     True
     """
     return next(iter(remedies_beyond_chance(helps)), None)

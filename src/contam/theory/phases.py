@@ -146,11 +146,11 @@ def predict_phases(setting: Setting, *, learnable: float | None = None) -> Phase
     >>> round(phases.fit.contamination, 1), round(phases.limit.contamination, 1)
     (0.7, 0.8)
     """
-    learnable = _applied(setting, learnable)
+    learnable = _learnable_share(setting, learnable)
     return Phases(*_until_fit(setting, learnable), _limit(setting, learnable))
 
 
-def _applied(setting: Setting, learnable: float | None) -> float:
+def _learnable_share(setting: Setting, learnable: float | None) -> float:
     """Check that a setting is covered, and return the share that the projection leaves."""
     if reason := phases_uncovered(setting):
         raise ValueError(reason)
@@ -230,7 +230,7 @@ def critical_slope(setting: Setting, risk: float = 0.5) -> float:
 
     def excess(slope: float) -> float:
         leaky = replace(setting, activation="leaky_relu", slope=slope)
-        _, fit = _until_fit(leaky, _applied(leaky, None))
+        _, fit = _until_fit(leaky, _learnable_share(leaky, None))
         if fit is None:
             raise ValueError("the network never fits its training examples; lower weight_decay")
         return fit.ood_hinge - risk

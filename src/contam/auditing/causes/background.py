@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from contam.auditing.causes.cause import SIGNIFICANCE, Cause, CauseTest, TreatmentResult
+from contam.auditing.causes.cause import Cause, CauseTest, TreatmentResult
 from contam.auditing.comparison import NO_IMAGES, PLAUSIBLE, Comparison, Treatment
 from contam.auditing.interchange import donors
 from contam.auditing.intervals import points
@@ -283,9 +283,7 @@ class BackgroundShortcut(Cause):
             return TreatmentResult(comparison.name, treatment, other, own)
 
         relies = fall >= self.follows
-        for rows, significance in (
-            (comparison.judged, SIGNIFICANCE), (comparison.every, SIGNIFICANCE / 2)
-        ):  # fmt: skip
+        for rows, significance in self.looks(comparison, comparison.every):
             result = arms(rows)
             share, answer = self.share_of_loss(
                 comparison, result.gain, sure=relies and result.p_value < significance

@@ -198,10 +198,7 @@ class Cause(ABC):
             again: the examples of the second look; if left out, all that did not choose.
         """
         again = comparison.others if again is None else again
-        looks = [(comparison.judged, SIGNIFICANCE)]
-        if not self.plumbing and len(again) > len(comparison.judged):
-            looks.append((again, SIGNIFICANCE / 2))
-        for rows, significance in looks:
+        for rows, significance in self.looks(comparison, again):
             test = self.judged(
                 comparison, treatment, *answers(rows), method=method, control=control,
                 numbers=numbers, significance=significance,
@@ -209,6 +206,18 @@ class Cause(ABC):
             if test.step.answer != "undecided":
                 break
         return replace(test, again=rows is again)
+
+    def looks(self, comparison: Comparison, again: Tensor) -> list[tuple[Tensor, float]]:
+        """Return the examples of the first and the second look, and the p-values they ask for.
+
+        Args:
+            comparison: the ID set and the OOD set.
+            again: the examples of the second look, if there is one.
+        """
+        looks = [(comparison.judged, SIGNIFICANCE)]
+        if not self.plumbing and len(again) > len(comparison.judged):
+            looks.append((again, SIGNIFICANCE / 2))
+        return looks
 
     def tried(
         self, comparison: Comparison, base: Sequence[Treatment], treatment: Treatment, *,
