@@ -31,9 +31,9 @@ class Geometry(Cause):
 
     name = "geometry"
     noun = "the orientation or the size of the objects"
-    heading = "The objects are turned or have another size in the OOD images"
+    heading = "The objects are turned, mirrored or of another size in the OOD images"
     question = "Are the objects turned, mirrored, larger or smaller?"
-    meaning = "The network recognizes the objects once they are turned or resized as in the ID set."
+    meaning = "The network recognizes the objects once they are as they are in the ID set."
 
     def test(self, comparison: Comparison, base: Sequence[Treatment]) -> CauseTest:
         images = comparison.ood_images
