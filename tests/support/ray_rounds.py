@@ -29,6 +29,9 @@ ENVIRONMENT = os.environ | {
     "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}",
     "OMP_NUM_THREADS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Else a token that `ray.init` left in the home folder locks the second node out.
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": "a-token-of-the-tests-alone",
     "RAY_worker_niceness": "0",
 }
 RUNS = 8
@@ -54,7 +57,13 @@ def two_nodes() -> Iterator[str]:
                 stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=ENVIRONMENT,
             )
         )  # fmt: skip
-        wait_for(lambda: b"Ray runtime started" in (Path(log.name)).read_bytes(), 300)
+
+        def started() -> bool:
+            said = Path(log.name).read_text()
+            assert nodes[-1].poll() is None, f"a node did not start: {said}"
+            return "Ray runtime started" in said
+
+        wait_for(started, 300)
 
     try:
         start(*head)
@@ -160,6 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--address", help="a cluster that runs already")
     args = parser.parse_args(arguments)
+    os.environ.update(ENVIRONMENT)
     running = two_nodes() if args.address is None else contextlib.nullcontext(args.address)
     with running as address:
         for index in range(args.rounds):
