@@ -203,6 +203,17 @@ def test_a_panel_without_numbers_is_empty(kind: str, rows: list[dict[str, Any]])
     assert draw().empty == (kind != "matrix" or not rows)
 
 
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [({}, "0.00"), ({"signed": True}, "+0.0"), ({"limits": None}, "−0.0001")],
+)
+def test_a_cell_that_rounds_to_zero_has_no_minus(how: dict[str, Any], text: str) -> None:
+    rows = [{"frame": "f", "net": "n", "value": -0.0001}]
+    cells: Any = {"x": ("frame", ""), "y": ("net", ""), "value": ("value", "")}
+    chart = plots.matrix(rows, **cells, **TEXT, **how).chart
+    assert chart is not None and chart["data"]["values"][0]["text"] == text
+
+
 def test_a_curve_of_a_single_point_is_visible() -> None:
     def opacity(panel: plots.Panel) -> float:
         return next(layer["mark"] for layer in layers(panel) if layer["mark"]["type"] == "point")[

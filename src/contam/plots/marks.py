@@ -227,7 +227,7 @@ def matrix(
     for row, number in zip(rows, numbers, strict=True):
         text = "–"
         if number is not None:
-            text = f"{number:+.1f}" if signed else f"{number:.2f}" if limits else f"{number:.3g}"
+            text = f"{number:+z.1f}" if signed else f"{number:z.2f}" if limits else f"{number:z.3g}"
         column, name = str(row[x[0]]), str(row[y[0]])
         place = {"x": label[column], "column": column, "y": beside[name], "row": name}
         data.append(place | {"value": number, "text": text.replace("-", "−")})
