@@ -61,6 +61,12 @@ def lightning(data: Any, **settings: Any) -> Any:
 
     Raises:
         ValueError: Lightning is not installed.
+
+    >>> import torch
+    >>> y = torch.arange(40) % 2
+    >>> callback = lightning((torch.eye(2)[y], y), every=100)  # for Trainer(callbacks=[callback])
+    >>> callback.listener.monitor is None  # until training begins
+    True
     """
     return lightning_callback(MonitorListener(partial(watch, data=data, **settings)))
 
@@ -79,5 +85,11 @@ def hugging_face(data: Any, **settings: Any) -> Any:
 
     Raises:
         ValueError: transformers is not installed.
+
+    >>> import torch
+    >>> y = torch.arange(40) % 2
+    >>> callback = hugging_face((torch.eye(2)[y], y), every=100)  # for Trainer(callbacks=[...])
+    >>> callback.listener.monitor is None  # until training begins
+    True
     """
     return hugging_face_callback(MonitorListener(partial(watch, data=data, **settings)))

@@ -24,6 +24,11 @@ def tensorboard(folder: Path | str) -> Sink:
 
     Raises:
         ValueError: tensorboard is not installed.
+
+    >>> log = tensorboard("logs")
+    >>> log(100, {"accuracy": 0.5})
+    >>> [path.name.split(".")[0] for path in Path("logs").iterdir()]
+    ['events']
     """
     try:
         from torch.utils.tensorboard import SummaryWriter

@@ -54,6 +54,10 @@ def run_on_ray(
 
     Raises:
         ValueError: Ray is not installed, or the cluster does not answer or is lost.
+
+    >>> list(run_on_ray([], address="head"))
+    Traceback (most recent call last):
+    ValueError: address 'head': write HOST:PORT of the head node, or auto
     """
     with _connected(address) as ray:
         if not members:
