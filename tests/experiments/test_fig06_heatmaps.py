@@ -10,17 +10,24 @@ from support.experiment_runs import run_experiment
 from support.sources import residual_source, write_weights
 from torch import nn
 
+from contam.batch import Batch, Domain
+from contam.data.backgrounds import OOD
 from contam.data.domainnet import CLASSES
+from contam.data.shapes import blended
 from contam.experiment import NotJudged, judge_all
-from contam.experiments import fig06_heatmaps as fig06
-from contam.experiments.fig06_heatmaps import (
-    EXPERIMENT,
-    NO_MASKS,
-    PAPER,
+from contam.experiments.fig06_heatmaps import EXPERIMENT, PAPER, SMOKE
+from contam.experiments.fig06_heatmaps.claims import NO_MASKS, statements, under_natural_shift
+from contam.experiments.fig06_heatmaps.config import STRENGTHS
+from contam.experiments.fig06_heatmaps.heat import (
     PLAIN,
     PLUS,
-    SMOKE,
+    ScoredNetwork,
+    heat_layers,
+    observe_heat,
+    unchanged,
 )
+from contam.experiments.fig06_heatmaps.images import SHOWN, eight_bits, embedded_tests, pictured
+from contam.experiments.support.model_zoo import ModelZoo
 from contam.experiments.support.networks import Networks
 from contam.measures.gradcam import grad_cam, grad_cam_plus_plus, heat_maps, heat_on_object
 from contam.models.classifier import Classifier
@@ -41,9 +48,9 @@ def rows_of(run: Run) -> list[dict]:
 
 
 def test_natural_tests_show_the_same_objects_on_other_backgrounds():
-    zoo = fig06.ModelZoo(SMOKE.networks, 0, Path("nowhere"))
-    own, *ood = fig06.embedded_tests(SMOKE, zoo)
-    assert [test.images.name for test in ood] == list(fig06.OOD)
+    zoo = ModelZoo(SMOKE.networks, 0, Path("nowhere"))
+    own, *ood = embedded_tests(SMOKE, zoo)
+    assert [test.images.name for test in ood] == list(OOD)
     masks = [test.mask for test in ood if test.mask is not None]
     assert own.mask is not None and torch.equal(own.mask, torch.cat(masks))
     assert torch.equal(own.images.y, torch.cat([test.images.y for test in ood]))
@@ -51,19 +58,19 @@ def test_natural_tests_show_the_same_objects_on_other_backgrounds():
 
 @pytest.mark.parametrize("ood", [1, 2, 5])
 def test_shown_id_and_ood_images_have_the_same_objects(ood):
-    own = fig06.pictured(0, ood, 40)
-    others = [40 * (t - 1) + fig06.pictured(t, ood, 40) for t in range(1, ood + 1)]
+    own = pictured(0, ood, 40)
+    others = [40 * (t - 1) + pictured(t, ood, 40) for t in range(1, ood + 1)]
     assert sorted(own.tolist()) == sorted(torch.cat(others).tolist())
-    assert len(own) == fig06.SHOWN
+    assert len(own) == SHOWN
 
 
 def test_heat_layers_are_the_last_block_and_the_last_finer_block():
-    model = fig06.ScoredNetwork(resnet8(10, width=4), fig06.unchanged)
-    shown = fig06.blended(0, 0.0, n=200)
-    images = fig06.Domain("some", shown.batch)
-    layers = fig06.heat_layers(model, images)
+    model = ScoredNetwork(resnet8(10, width=4), unchanged)
+    shown = blended(0, 0.0, n=200)
+    images = Domain("some", shown.batch)
+    layers = heat_layers(model, images)
     assert layers == {"last": "network.encoder.stage3", "fine": "network.encoder.stage2"}
-    observed = fig06.observe_heat(model, images, layers)
+    observed = observe_heat(model, images, layers)
     for formula, by in ((PLUS, grad_cam_plus_plus), (PLAIN, grad_cam)):
         for where, layer in layers.items():
             alone = heat_maps(model, shown.x, layer, shown.y, formula=by)
@@ -86,18 +93,18 @@ def test_heat_layers_of_a_network_with_one_map_size_are_equal():
             convolution = stage.get_submodule(place)
             assert isinstance(convolution, nn.Conv2d)
             convolution.stride = (1, 1)
-    images = fig06.Domain("some", fig06.blended(0, 0.0, n=200).batch)
-    layers = fig06.heat_layers(fig06.ScoredNetwork(model, fig06.unchanged), images)
+    images = Domain("some", blended(0, 0.0, n=200).batch)
+    layers = heat_layers(ScoredNetwork(model, unchanged), images)
     assert layers == dict.fromkeys(("last", "fine"), "network.encoder.stage3")
 
 
 def test_predictions_and_heat_follow_the_scores_of_a_test():
     """A test that knows two of the classes alone, in a numbering of its own."""
     network = resnet8(10, width=4)
-    batch = fig06.blended(0, 1.0, n=200).batch
-    images = fig06.Domain("two", fig06.Batch(batch.x, batch.y % 2, batch.domain))
-    judged = fig06.ScoredNetwork(network, lambda logits: logits[:, [7, 3]])
-    observed = fig06.observe_heat(judged, images, {"last": "network.encoder.stage3"})
+    batch = blended(0, 1.0, n=200).batch
+    images = Domain("two", Batch(batch.x, batch.y % 2, batch.domain))
+    judged = ScoredNetwork(network, lambda logits: logits[:, [7, 3]])
+    observed = observe_heat(judged, images, {"last": "network.encoder.stage3"})
     columns = torch.tensor([7, 3])[images.y]
     alone = heat_maps(network, batch.x, "encoder.stage3", columns)
     torch.testing.assert_close(observed.heat["last", PLUS], alone)
@@ -108,16 +115,16 @@ def test_predictions_and_heat_follow_the_scores_of_a_test():
 
 def test_eight_bit_images_stretch_values_outside_the_unit_range():
     own = torch.tensor([0.0, 0.5, 0.8]).reshape(3, 1, 1)
-    assert fig06.eight_bits(own).flatten().tolist() == [0, 128, 204]
+    assert eight_bits(own).flatten().tolist() == [0, 128, 204]
     moved = torch.tensor([-1.0, 0.0, 3.0]).reshape(3, 1, 1)
-    assert fig06.eight_bits(moved).flatten().tolist() == [0, 64, 255]
+    assert eight_bits(moved).flatten().tolist() == [0, 64, 255]
 
 
 @pytest.mark.slow
 def test_the_controlled_shift_has_the_same_objects_for_all_networks(smoke):
     rows = [row for row in rows_of(smoke) if row["set"] == "shift" and row["what"] == "heat"]
     assert len({row["area"] for row in rows if row["seed"] == 0}) == 1
-    assert {row["strength"] for row in rows} == set(fig06.STRENGTHS)
+    assert {row["strength"] for row in rows} == set(STRENGTHS)
     assert {(row["map"], row["side"]) for row in rows} == {("last", 4), ("fine", 8)}
     for row in rows:
         assert 0 <= row["share"] <= 1 and row["object"] >= 0
@@ -154,7 +161,7 @@ def made_up(run: Run, left: dict[str, float]) -> list[dict]:
 @pytest.mark.slow
 def test_claims_about_the_shift_follow_from_the_numbers(smoke, left, all_fall, least):
     rows = made_up(smoke, left | {"untrained": 1.1, "calibrated": 1.0})
-    claims = judge_all(fig06.statements(SMOKE), pandas.DataFrame(rows))
+    claims = judge_all(statements(SMOKE), pandas.DataFrame(rows))
     falls = [c for c in claims if c.says.startswith("The controlled shift lowers")]
     fewest = [c for c in claims if c.says.startswith("The teacher loses the least")]
     assert len(falls) == len(fewest) == 4
@@ -174,11 +181,11 @@ def test_natural_shift_ratio_is_mean_ood_over_id_for_each_seed():
     about = {"set": "natural", "network": "student"}
     rows = [about | {"seed": seed, "role": role, "object": heat} for seed, role, heat in heats]
     table = pandas.DataFrame(rows)
-    assert fig06.under_natural_shift(table, "object").student.to_dict() == {0: 0.5, 1: 1.5}
+    assert under_natural_shift(table, "object").student.to_dict() == {0: 0.5, 1: 1.5}
     with pytest.raises(NotJudged, match="masks"):
-        fig06.under_natural_shift(table, "share")
+        under_natural_shift(table, "share")
     nothing = table.assign(object=table.object.where(table.role == "ood", 0.0))
-    assert fig06.under_natural_shift(nothing, "object").isna().all(axis=None)
+    assert under_natural_shift(nothing, "object").isna().all(axis=None)
 
 
 def test_the_paper_preset_reports_missing_files(tmp_path):
@@ -206,13 +213,13 @@ def test_experiment_runs_on_folders_without_masks(tmp_path):
     answers = [row for row in rows if row["what"] == "answers"]
     assert [(row.get("role"), row["count"]) for row in answers[:2]] == [("id", 30), ("ood", 30)]
     # The style transfer begins with the ID images themselves.
-    assert [row["strength"] for row in answers[2:]] == list(fig06.STRENGTHS)
+    assert [row["strength"] for row in answers[2:]] == list(STRENGTHS)
     assert answers[2]["correct"] == answers[0]["correct"]
     styled = run.arrays("net/teacher/seed0")["style_pictures"].double()
     moved = (styled - styled[0]).abs().mean(dim=(1, 2, 3, 4))
     assert moved[0] == 0 and (moved.diff() > 0).all()
     shown = [row["class"] for row in rows if row["what"] == "shown"]
-    assert len(shown) == 2 * fig06.SHOWN and set(shown) <= set(CLASSES)
+    assert len(shown) == 2 * SHOWN and set(shown) <= set(CLASSES)
     assert run.arrays("net/teacher/seed0")["pictures"].shape == (8, 3, 16, 16)
 
     judged = {claim.quantity: claim for claim in EXPERIMENT.claims(run)}
@@ -227,6 +234,6 @@ def test_experiment_runs_on_folders_without_masks(tmp_path):
 
 def test_a_network_without_residual_blocks_is_rejected(tmp_path):
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU())
-    images = fig06.Domain("flat", fig06.Batch(torch.rand(4, 3, 2, 2), *2 * [torch.arange(4)]))
+    images = Domain("flat", Batch(torch.rand(4, 3, 2, 2), *2 * [torch.arange(4)]))
     with pytest.raises(ValueError, match="no residual blocks"):
-        fig06.heat_layers(fig06.ScoredNetwork(Classifier(encoder, 4, 8), fig06.unchanged), images)
+        heat_layers(ScoredNetwork(Classifier(encoder, 4, 8), unchanged), images)

@@ -9,9 +9,9 @@ panels of a figure.
 from contam.plots.accuracies import accuracies
 from contam.plots.curves import histogram, lines
 from contam.plots.figure import Figure, Panel, Row, over_seeds
-from contam.plots.heat import Tile, heat_maps
+from contam.plots.heat import Tile, heat_maps, tile_row
 from contam.plots.marks import bars, matrix, scatter
-from contam.plots.pictures import contact_sheet
+from contam.plots.pictures import channels_last, contact_sheet
 from contam.plots.ranks import ranks
 from contam.plots.shared_scales import match_series, share_axes
 from contam.plots.style import PALETTE
@@ -24,6 +24,7 @@ __all__ = [
     "Tile",
     "accuracies",
     "bars",
+    "channels_last",
     "contact_sheet",
     "heat_maps",
     "histogram",
@@ -34,4 +35,5 @@ __all__ = [
     "ranks",
     "scatter",
     "share_axes",
+    "tile_row",
 ]

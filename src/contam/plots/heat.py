@@ -42,6 +42,31 @@ class Tile:
     """Short text below the tile."""
 
 
+def tile_row(
+    row: str,
+    columns: Sequence[str],
+    pictures: Sequence[np.ndarray],
+    heat: Sequence[np.ndarray | None] | np.ndarray = (),
+    notes: Sequence[str] = (),
+) -> list[Tile]:
+    """Return a row of tiles.
+
+    Args:
+        row: Name of the row.
+        columns: Names of the columns.
+        pictures: The picture of each tile.
+        heat: The heat map of each tile; empty for pictures alone.
+        notes: The text below each tile; empty for none.
+
+    >>> [tile.column for tile in tile_row("teacher", ["ID", "OOD"], 2 * [np.zeros((2, 2, 3))])]
+    ['ID', 'OOD']
+    """
+    maps = [*heat] or [None] * len(columns)
+    texts = notes or [""] * len(columns)
+    places = zip(columns, pictures, maps, texts, strict=True)
+    return [Tile(column, row, picture, heat, text) for column, picture, heat, text in places]
+
+
 def heat_maps(
     tiles: Sequence[Tile],
     *,

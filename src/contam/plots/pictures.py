@@ -2,12 +2,28 @@
 
 from collections.abc import Sequence
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from contam.plots.alt_text import describe
 from contam.plots.figure import Panel
+
+
+def channels_last(images: Any) -> list[np.ndarray]:
+    """Return images of a network as pictures.
+
+    Args:
+        images: (n, channels, height, width), a tensor or an array.
+
+    Returns:
+        An array (height, width, channels) for each image.
+
+    >>> channels_last(np.zeros((4, 3, 8, 6)))[0].shape
+    (8, 6, 3)
+    """
+    return [*np.moveaxis(np.asarray(images), 1, -1)]
 
 
 def contact_sheet(pictures: Sequence[Sequence[np.ndarray]], *, title: str, scale: int = 3) -> Panel:
