@@ -5,20 +5,17 @@ import pytest
 import torch
 
 from contam.experiment import NotJudged
-from contam.experiments.contamination_pairs import (
-    EXPERIMENT,
-    FULL,
+from contam.experiments.contamination_pairs import EXPERIMENT, FULL, Config
+from contam.experiments.contamination_pairs.config import TWO_LAYER, two_layer_setting
+from contam.experiments.contamination_pairs.results import (
     KNOWN,
     MEASURES,
     PARTS,
-    TWO_LAYER,
-    Config,
     PairResults,
     column,
     predicted,
     reproduced,
     require_pairs,
-    two_layer_setting,
 )
 from contam.experiments.support.background_readings import (
     FROM_FEATURES,
