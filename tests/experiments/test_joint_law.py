@@ -3,16 +3,9 @@
 import pytest
 import torch
 
-from contam.experiments.joint_law import (
-    EXPERIMENT,
-    LAPTOP,
-    Config,
-    DeepCell,
-    deep_cells,
-    predicted_part,
-    shift_of,
-    two_layer_part,
-)
+from contam.experiments.joint_law import EXPERIMENT, LAPTOP, Config
+from contam.experiments.joint_law.deep import DeepCell, deep_cells, shift_of
+from contam.experiments.joint_law.two_layer import predicted_part, two_layer_part
 from contam.run import Run
 
 CONFIG = LAPTOP.model_copy(
