@@ -5,21 +5,16 @@ import pytest
 
 from contam.data.shapes import shapes
 from contam.experiment import NotJudged
-from contam.experiments.depth_optimizers import (
-    FULL,
-    IMAGE_KINDS,
-    SMOKE,
+from contam.experiments.depth_optimizers import FULL, SMOKE
+from contam.experiments.depth_optimizers.claims import (
     DepthResults,
-    TrainedNetwork,
     agreement,
-    built,
     gained,
     learned_by_linear,
-    measured,
-    networks,
-    perceptron,
     rise_of_background,
 )
+from contam.experiments.depth_optimizers.config import IMAGE_KINDS, TrainedNetwork, networks
+from contam.experiments.depth_optimizers.experiment import built, measured, perceptron
 from contam.experiments.support.altered_backgrounds import altered_images, background_effects
 from contam.experiments.support.deep_perceptrons import layer_effects
 from contam.theory.projections import learned_sums, own_class
