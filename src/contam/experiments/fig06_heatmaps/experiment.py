@@ -32,7 +32,6 @@ from contam.experiments.fig06_heatmaps.images import (
     changed_images,
     eight_bits,
     natural_tests,
-    picked,
     pictured,
 )
 from contam.experiments.support.model_zoo import ModelZoo
@@ -80,7 +79,7 @@ def _natural(config: Config, zoo: ModelZoo, spec: NetworkSpec) -> Measured:
         rows += [where | row for row in [observed.answers, *observed.heated(test.mask)]]
         which = pictured(index, len(tests) - 1, config.images) % len(test.images)
         if len(which):
-            few = picked(test.images, which)
+            few = test.images.pick(which)
             shown = observe_heat(model, few, layers)
             for y, predicted in zip(shown.y.tolist(), shown.predicted.tolist(), strict=True):
                 answer = {"class": test.classes[y], "predicted": test.classes[predicted]}

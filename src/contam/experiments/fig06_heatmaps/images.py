@@ -68,7 +68,7 @@ def _published_tests(config: Config, zoo: ModelZoo, spec: NetworkSpec) -> list[H
         order = torch.randperm(len(test), generator=generator_for(zoo.seed, f"heat/{test.name}"))
         # Tests of some of the classes number them differently.
         classes = [str(k) for k in range(len(names))] if test.name in benchmark.scorings else names
-        role, images = "id" if test is own else "ood", picked(test, order[:count])
+        role, images = "id" if test is own else "ood", test.pick(order[:count])
         tests.append(HeatmapTest(role, images, classes, partial(benchmark.scores, test), None))
     return tests
 
@@ -118,7 +118,7 @@ def changed_images(config: Config, zoo: ModelZoo, spec: NetworkSpec, shift: str)
 def _restyled(config: Config, zoo: ModelZoo, spec: NetworkSpec) -> ChangedImages:
     """ID images of a published benchmark in the style of OOD images."""
     own, *others = _published_tests(config, zoo, spec)
-    images = _whole(picked(own.images, torch.arange(min(config.images, len(own.images)))))
+    images = _whole(own.images.pick(torch.arange(min(config.images, len(own.images)))))
     styles = torch.cat([_whole(test.images).x for test in others])
     order = torch.randperm(len(styles), generator=generator_for(zoo.seed, "heat/styles"))
     styles = styles[order[torch.arange(len(images.y)) % len(styles)]]
@@ -137,13 +137,6 @@ def _restyled(config: Config, zoo: ModelZoo, spec: NetworkSpec) -> ChangedImages
 def _whole(domain: Domain) -> Batch:
     """All examples of a domain in one batch."""
     return Batch(*map(torch.cat, zip(*domain.batches(SMALL_BATCH), strict=True)))
-
-
-def picked(domain: Domain, which: Tensor) -> Domain:
-    """Some examples of a domain."""
-    if isinstance(domain, FolderDomain):
-        return domain.pick(which)
-    return Domain(domain.name, domain.data.pick(which))
 
 
 def eight_bits(x: Tensor) -> Tensor:
