@@ -9,15 +9,10 @@ from support.experiment_runs import run_experiment
 from torch import nn
 
 from contam.data.drains import drain_pixels, drawn_xrays
-from contam.experiments.chest_xray import (
-    EXPERIMENT,
-    PAPER,
-    SMOKE,
-    DenseBlock,
-    chest_depth,
-    decorrelated,
-    drain_heat,
-)
+from contam.experiments.chest_xray import EXPERIMENT, PAPER, SMOKE
+from contam.experiments.chest_xray.data import decorrelated
+from contam.experiments.chest_xray.experiment import chest_depth, drain_heat
+from contam.experiments.chest_xray.network import DenseBlock
 from contam.experiments.support.prediction_depth import over_nearest
 from contam.measures.depth import UNCERTAIN, Depths, Rule, Support, prediction_depth
 from contam.models.torchvision_import import import_torchvision
