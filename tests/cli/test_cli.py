@@ -471,7 +471,7 @@ def test_an_unstable_step_size_warns_in_one_line(capsys, tmp_path):
 
 
 def command(root: Path) -> list[str]:
-    tiny = ["--steps", "3000", "--points", "60", "--seeds", "2", "--activations", "relu"]
+    tiny = ["--steps", "1000", "--points", "60", "--seeds", "1", "--activations", "relu"]
     return [sys.executable, "-m", "contam", "run", "fig10_activations", "smoke", *tiny,
             "--out", str(root)]  # fmt: skip
 

@@ -85,10 +85,10 @@ def test_the_published_preset_runs_on_small_files(tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         for part in ("train", "t10k"):
-            idx(folder, part, draws.integers(0, 256, (40, 28, 28)), np.arange(40) % 10)
+            idx(folder, part, draws.integers(0, 256, (30, 28, 28)), np.arange(30) % 10)
     config = PAPER.model_copy(
         update={"folder": tmp_path, "sets": ("kmnist-patch", "mnist"), "epochs": 1}
-        | {"batch_size": 20, "support": 40, "queries": 10}
+        | {"batch_size": 30, "support": 30, "queries": 5}
     )
     run = run_experiment(EXPERIMENT, config, tmp_path / "runs")
     (_, _, row) = run.read(part_of("kmnist-patch", 0))

@@ -104,6 +104,9 @@ def test_pictures_are_converted_to_the_network_s_range():
     torch.testing.assert_close(logits, network()(pixel_range.inputs(pictures)).detach())
     features = PixelEncoder(network(), pixel_range, side=None)(pictures)
     torch.testing.assert_close(features, logits)
+    in_parts = PixelEncoder(network(), pixel_range, side=None, at_once=3)
+    torch.testing.assert_close(in_parts(pictures), logits)
+    assert in_parts(pictures[:0]).shape == (0, *logits.shape[1:])
     gray = PixelEncoder(nn.Flatten(), None, side=4)(pictures[:, :1])
     assert gray.shape == (4, 48)
 

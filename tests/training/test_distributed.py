@@ -117,7 +117,7 @@ ACCELERATE = [
 @pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
 def test_a_run_in_two_processes_has_the_claims_of_one_process(launcher, tmp_path, capsys):
     """The networks have batch norm, of which each process sees its share: near, not the same."""
-    command = ["run", "fig13_padded_digits", "smoke", "--epochs", "4", "--seeds", "1", "--out"]
+    command = ["run", "fig13_padded_digits", "smoke", "--epochs", "2", "--seeds", "1", "--out"]
     for _ in range(2):  # the second time, it is finished
         done = subprocess.run(
             [*launcher, "-m", "contam", *command, str(tmp_path / "two")],

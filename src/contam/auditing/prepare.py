@@ -52,6 +52,8 @@ CACHED_REFERENCES = ("resnet50", "resnet18")
 """Torchvision networks used as the reference if the torch cache has their weights."""
 SMALL_INPUT = 3 * 64 * 64
 """Largest number of values of a small input."""
+REFERENCE_AT_ONCE = 10
+"""Pictures that a reference encoder on a CPU takes at once."""
 SIDE_OF_SMALL = 128
 """Side of small images for EfficientNet-Lite0. Enlarged from 32 pixels, they are classified as well
 from its features as at 224 pixels, at a third of the cost."""
@@ -489,8 +491,11 @@ def _reference(
     side = source.transform.crop if isinstance(source.transform, Preparation) else None
     if source.name == efficientnet_lite.NAME and x[0].numel() <= SMALL_INPUT:
         side = SIDE_OF_SMALL
-    encoder = PixelEncoder(source.encoder, pixel_range_of(source.transform), side).eval().to(device)
-    return encoder, source.name, ""
+    # In this layout and in small parts, EfficientNet-Lite0 takes a third of the time on a CPU.
+    network = source.encoder.to(memory_format=torch.channels_last)
+    at_once = REFERENCE_AT_ONCE if device.type == "cpu" else None
+    encoder = PixelEncoder(network, pixel_range_of(source.transform), side, at_once)
+    return encoder.eval().to(device), source.name, ""
 
 
 def _installed() -> tuple[str, Path] | None:

@@ -175,13 +175,20 @@ class PixelEncoder(nn.Module):
         encoder: returns (batch, width) features, in any of the forms of `LogitsAdapter`.
         pixel_range: the values that the encoder takes for black and white.
         side: pixels of the square that pictures are resized to; None leaves them as they are.
+        at_once: number of pictures that the encoder takes at once; None for whole batches. On a
+            CPU, convolutions of a few pictures stay in its cache.
     """
 
     def __init__(
-        self, encoder: nn.Module, pixel_range: PixelRange | None, side: int | None
+        self,
+        encoder: nn.Module,
+        pixel_range: PixelRange | None,
+        side: int | None,
+        at_once: int | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.pixel_range, self.side = encoder, pixel_range, side
+        self.at_once = at_once
 
     def forward(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch width"]:
         if self.side is not None and x.ndim == 4:
@@ -190,7 +197,8 @@ class PixelEncoder(nn.Module):
             size = (self.side, self.side)
             x = F.interpolate(x, size, mode="bilinear", antialias=True).clamp(0, 1)
         x = x if self.pixel_range is None else self.pixel_range.inputs(x)
-        return logits_of(self.encoder(x)).flatten(1).float()
+        parts = x.split(self.at_once or max(len(x), 1))
+        return torch.cat([logits_of(self.encoder(part)).flatten(1).float() for part in parts])
 
 
 def output_tensor(output: Any) -> Any:
