@@ -6,15 +6,11 @@ import torch
 import torch.nn.functional as F
 
 from contam.experiment import NotJudged
-from contam.experiments.background_projection import (
-    CLAIMS,
-    FULL,
-    LAPTOP,
-    MAIN,
-    RANDOM,
-    SMOKE,
+from contam.experiments.background_projection import FULL, LAPTOP, SMOKE
+from contam.experiments.background_projection.claims import CLAIMS, ProjectionResults
+from contam.experiments.background_projection.config import MAIN, RANDOM
+from contam.experiments.background_projection.directions import (
     Pairs,
-    ProjectionResults,
     drawn,
     environments,
     patch_directions,
