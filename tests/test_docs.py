@@ -12,6 +12,8 @@ import pytest
 import yaml
 from support.experiment_runs import SharedRuns
 
+from contam.auditing.causes import NAMES
+from contam.auditing.records import HEALTHY, UNDECIDED, UNEXPLAINED
 from contam.cli import main
 from contam.experiments import find
 
@@ -96,6 +98,14 @@ def test_commands_of_a_page_run(page, shared_folder, shared_runs, monkeypatch, c
         assert not code, f"{line}: {output.err}"
         if into:
             Path(into).write_text(output.out, "utf-8")
+
+
+def test_the_guide_explains_every_verdict():
+    page = (ROOT / "docs" / "how-to" / "audit.md").read_text("utf-8")
+    section = page.split("## What the verdicts mean")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| ([^|]+) \|", section, re.M)[1:]
+    names = [name for row in rows for name in row.split(", ")]
+    assert sorted(names) == sorted([*NAMES, HEALTHY, UNEXPLAINED, UNDECIDED])
 
 
 def test_pages_load_only_local_files():
