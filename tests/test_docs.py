@@ -105,7 +105,7 @@ def test_the_guide_explains_every_verdict():
     section = page.split("## What the verdicts mean")[1].split("\n## ")[0]
     rows = re.findall(r"^\| ([^|]+) \|", section, re.M)[1:]
     names = [name for row in rows for name in row.split(", ")]
-    assert sorted(names) == sorted([*NAMES, HEALTHY, UNEXPLAINED, UNDECIDED])
+    assert sorted(names) == sorted({*NAMES, HEALTHY, UNEXPLAINED, UNDECIDED})
 
 
 def test_pages_load_only_local_files():
