@@ -13,7 +13,7 @@ from contam.run import Run
 
 CONTAMINATION = ("contamination", "V / U, background per core")
 GAP = ("gap", "OOD − ID risk")
-SHORTCUT = ("shortcut", "shortcut use")
+SHORTCUT = ("shortcut", "Shortcut use")
 
 KINDS = {"": "trained", ", predicted": "predicted"}
 """What is drawn, by the end of its name in a legend."""
