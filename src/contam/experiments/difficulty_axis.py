@@ -36,9 +36,9 @@ from contam.experiments.support.untrained_controls import (
     controls,
     strictest,
 )
+from contam.measures.accuracy import accuracy
 from contam.measures.depth import Rule
-from contam.measures.layerwise import predictions
-from contam.plots import Figure, bars, contact_sheet, histogram, over_seeds
+from contam.plots import Figure, bars, channels_last, contact_sheet, histogram, over_seeds
 from contam.run import Run
 from contam.training.checkpointed import checkpointed
 from contam.training.supervised import fit
@@ -171,7 +171,7 @@ def _train(config: Config, run: Run, name: str, seed: int) -> Iterator[float]:
     def measured(state: str, one: nn.Module) -> dict[str, Any]:
         row: dict[str, Any] = {"set": name, "seed": seed, "state": state}
         for test in (shift.id_test, *shift.ood_tests):
-            row[test.name] = float((predictions(one, test) == test.y).double().mean())
+            row[test.name] = accuracy(one, test).share
         depth = depth_row(
             one, shift, per_class=config.per_class, rule=config.rule, seed=seed,
             support=config.support, queries=config.queries, **probes,
@@ -301,10 +301,7 @@ def draw(run: Run) -> Sequence[Figure]:
     """Pictures, the axis of mean depths, the distributions of depths, and what squares cost."""
     results = DifficultyResults(run)
     names = results.config.sets
-    rows = [
-        [x.permute(1, 2, 0).clamp(0, 1).numpy() for x in run.arrays(part_of(name, 0))["pictures"]]
-        for name in names
-    ]
+    rows = [channels_last(run.arrays(part_of(name, 0))["pictures"]) for name in names]
     figures = [
         Figure(
             "Ten classes",

@@ -28,7 +28,7 @@ from contam.measures.variance import between_class_variance
 from contam.models.batch_statistics import calibrated
 from contam.models.classifier import Classifier
 from contam.models.small import small_cnn
-from contam.plots import Figure, bars, contact_sheet, matrix, over_seeds
+from contam.plots import Figure, bars, channels_last, contact_sheet, matrix, over_seeds
 from contam.run import DataFrame, Run
 from contam.training.checkpointed import checkpointed
 from contam.training.supervised import fit
@@ -328,7 +328,7 @@ def _digits(config: Config) -> Figure:
     tests = {"red": shift.id_test} | {t.name.split()[0]: t for t in shift.ood_tests}
     tests = {name.replace("no", "none"): test for name, test in tests.items()}
     pictures = [
-        [tests[frame].data.x[i].permute(1, 2, 0).numpy() for frame in FRAMES] for i in range(4)
+        channels_last([tests[frame].data.x[i].numpy() for frame in FRAMES]) for i in range(4)
     ]
     sheet = contact_sheet(pictures, title="Four test digits in every frame: " + ", ".join(FRAMES))
     return Figure(
@@ -471,7 +471,7 @@ def _first_layer(config: Config, run: Run, table: DataFrame) -> Figure:
     for frame in config.frames:
         stem = run.arrays(f"net/{frame}/seed0")["stem"]
         scaled = 0.5 + 0.5 * stem / stem.abs().amax(dim=(1, 2, 3), keepdim=True)
-        filters.append([kernel.permute(1, 2, 0).numpy() for kernel in scaled])
+        filters.append(channels_last(scaled))
     sheet = contact_sheet(
         filters,
         title="First-layer filters, one row for each network: " + ", ".join(config.frames),

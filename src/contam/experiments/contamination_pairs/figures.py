@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import product
+from typing import Any
 
 from contam.experiment import NotJudged, capitalized
 from contam.experiments.contamination_pairs.claims import RISKS
@@ -23,7 +24,7 @@ from contam.experiments.contamination_pairs.results import (
 )
 from contam.experiments.support.paired_networks import BLOCKED
 from contam.measures.attenuation import above_one
-from contam.measures.correlation import spearman
+from contam.measures.correlation import Correlation, spearman
 from contam.plots import Figure, bars, matrix, scatter, share_axes
 from contam.run import Run
 
@@ -121,6 +122,10 @@ def _against_gap(results: PairResults) -> Figure:
     )
 
 
+def _with_interval(result: Correlation) -> dict[str, Any]:
+    return {"correlation": result.value, "low": result.low, "high": result.high, "n": result.count}
+
+
 def _correlations(results: PairResults) -> Figure:
     rows = []
     for key, name in MEASURES.items():
@@ -132,8 +137,7 @@ def _correlations(results: PairResults) -> Figure:
             if measure not in results.pairs or (given and key == given):
                 continue
             value = correlated(results, measure, given=given)
-            rows.append({"measure": name, "kind": label, "correlation": value.value,
-                         "low": value.low, "high": value.high, "n": value.count})  # fmt: skip
+            rows.append({"measure": name, "kind": label} | _with_interval(value))
     return Figure(
         "Rank correlation of each measure with the gap",
         f"{rows[0]['n']} pairs. Whiskers are 95 % bootstrap intervals over pair settings. These "
@@ -150,12 +154,11 @@ def _held_out(results: PairResults) -> Figure:
     for part, way in product(judged_parts(results), [MEAN, *results.config.ways]):
         result = predicted(results, part, way)
         rows.append(
-            {"way": BLOCKED.get(way, "mean of the ways"), "held out": PARTS[part],
-             "correlation": result.correlation.value, "low": result.correlation.low,
-             "high": result.correlation.high, "n": result.correlation.count,
-             "shuffled, 95 %": result.shuffled, "mean absolute error": result.error,
-             "chosen": ", ".join(MEASURES[key] for key in dict.fromkeys(result.chosen))}
-        )  # fmt: skip
+            {"way": BLOCKED.get(way, "mean of the ways"), "held out": PARTS[part]}
+            | _with_interval(result.correlation)
+            | {"shuffled, 95 %": result.shuffled, "mean absolute error": result.error}
+            | {"chosen": ", ".join(MEASURES[key] for key in dict.fromkeys(result.chosen))}
+        )
     return Figure(
         "Predicting the gap out of sample",
         "The measure and its calibration come from the other pair settings, contents or "

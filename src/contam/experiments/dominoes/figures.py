@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from contam.experiment import capitalized
 from contam.experiments.dominoes.cases import REVERSED, Case, pictured, profiled
 from contam.experiments.dominoes.results import MURALI, DominoesResults
 from contam.experiments.support.untrained_controls import CONTROLS, TRAINED
@@ -13,6 +14,7 @@ from contam.plots import (
     Figure,
     Panel,
     bars,
+    channels_last,
     contact_sheet,
     histogram,
     lines,
@@ -40,9 +42,7 @@ def draw(run: Run) -> Sequence[Figure]:
 
 def _sheet(run: Run, results: DominoesResults) -> Figure:
     shown = pictured(results.config)
-    rows = [
-        [x.permute(1, 2, 0).numpy() for x in run.arrays(case.part(0))["pictures"]] for case in shown
-    ]
+    rows = [channels_last(run.arrays(case.part(0))["pictures"]) for case in shown]
     return Figure(
         "Dominoes",
         "The lower half determines the class. The upper half also shows the class during training, "
@@ -274,7 +274,7 @@ def _information(results: DominoesResults) -> Figure:
         panels.append(
             lines(
                 curves,
-                title=name[0].upper() + name[1:],
+                title=capitalized(name),
                 x=("probe", "probe, from the input to the softmax"),
                 y=("bits", "usable information, bits"),
                 series=("what", "about the"),

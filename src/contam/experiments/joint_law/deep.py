@@ -13,7 +13,7 @@ from contam.data.dominoes import CORE, NOISE, STRENGTH, background_patterns, dom
 from contam.experiments.joint_law.config import Config
 from contam.experiments.support.prediction_depth import depth_row, network
 from contam.experiments.support.untrained_controls import TRAINED, controls
-from contam.measures.layerwise import predictions
+from contam.measures.accuracy import accuracy
 from contam.rng import generator_for
 from contam.run import Run
 from contam.training.checkpointed import checkpointed
@@ -106,10 +106,7 @@ def train(config: Config, run: Run, cell: DeepCell, seed: int) -> Iterator[float
     model = network("resnet8", deep.width, seed)
 
     def measured(state: str, one: nn.Module) -> dict[str, Any]:
-        accuracies = {
-            name: float((predictions(one, test) == test.y).double().mean())
-            for name, test in tests.items()
-        }
+        accuracies = {name: accuracy(one, test).share for name, test in tests.items()}
         depth = depth_row(one, shift, per_class=config.per_class, rule=config.rule, seed=seed)
         return cell._asdict() | {"seed": seed, "state": state} | accuracies | depth
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from scipy.stats import t
 
-from contam.experiment import Claim, NotJudged
+from contam.experiment import Claim, NotJudged, capitalized
 from contam.experiments.phase_diagrams.config import Config, Name
 from contam.run import Run
 
@@ -130,7 +130,7 @@ def in_words(claim: Claim) -> str:
     >>> in_words(Claim("It fails", "ours", "OOD risk", observed=0.8, spread=0.1, n=4))
     'OOD risk: 0.8 (95 % interval 0.641 to 0.959, 4 seeds).'
     """
-    quantity = claim.quantity[0].upper() + claim.quantity[1:]
+    quantity = capitalized(claim.quantity)
     if claim.observed is None:
         return f"{quantity}: not judged, since {claim.not_judged}."
     text = f"{quantity}: {claim.observed:.3g}"
