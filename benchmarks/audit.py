@@ -21,7 +21,8 @@ from contam.experiment import Stage
 from contam.models.sources import load
 from contam.training.probe import fit_probe
 
-CLASSES, BATCH = 4, 64
+CLASSES, BATCH = 4, 16
+"""Classes, and images in a batch, as many as the audit takes on a CPU."""
 MOST, MOST_QUICK = 4.0, 1.5
 """Wanted: the cost of everything, and of a quick audit, for 500 + 500 images; the tests of causes
 edit the same number of images in smaller sets."""

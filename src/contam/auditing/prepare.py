@@ -59,8 +59,9 @@ SIDE_OF_SMALL = 128
 from its features as at 224 pixels, at a third of the cost."""
 NamedData = tuple[str | None, str, Any]
 """Name, role and content of a data set."""
-BATCH_OF_SMALL, BATCH_OF_LARGE = 256, 64
-"""Batch sizes for small and for large inputs."""
+BATCH_OF_SMALL, BATCH_OF_LARGE, BATCH_ON_CPU = 256, 64, 16
+"""Batch sizes for small inputs, and for large ones on a GPU and on a CPU. The maps of a few images
+stay in a CPU's cache: ResNet-50 takes 0.8 of the time, EfficientNet-B0 0.6."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ def prepare(
         printable(name), network, tuple(map(printable, labels.names)),
         samples[0], tuple(samples[1:]), observed,
         encoder, encoder_name, random, control is True, seed, tuple(map(printable, domains)),
-        batch_size or (BATCH_OF_SMALL if x[0].numel() <= SMALL_INPUT else BATCH_OF_LARGE),
+        batch_size or _batch_size(x[0], _device_of(network)),
         unlabeled=tuple(map(_with_paths, unlabeled_samples, every[count:])),
     )  # fmt: skip
     provenance = {"model": name, **_origins([*tables, *every[count:]], len(tables))}
@@ -461,6 +462,13 @@ def _control(control: Any, network: LogitsAdapter, seed: int) -> tuple[nn.Module
     return untrained(network, seed)
 
 
+def _batch_size(x: Tensor, device: torch.device) -> int:
+    """Number of inputs such as `x` that a network on the device takes at once."""
+    if x.numel() <= SMALL_INPUT:
+        return BATCH_OF_SMALL
+    return BATCH_ON_CPU if device.type == "cpu" else BATCH_OF_LARGE
+
+
 def _reference(
     reference: Any,
     x: Float[Tensor, "two ..."],
@@ -492,7 +500,7 @@ def _reference(
     if source.name == efficientnet_lite.NAME and x[0].numel() <= SMALL_INPUT:
         side = SIDE_OF_SMALL
     # In this layout and in small parts, EfficientNet-Lite0 takes a third of the time on a CPU.
-    network = source.encoder.to(memory_format=torch.channels_last)
+    network = source.encoder.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     at_once = REFERENCE_AT_ONCE if device.type == "cpu" else None
     encoder = PixelEncoder(network, pixel_range_of(source.transform), side, at_once)
     return encoder.eval().to(device), source.name, ""
