@@ -9,7 +9,7 @@ from support.sources import tiny_source, write_weights
 
 from contam.experiments import coupling_family as family
 from contam.experiments.coupling_family import EXPERIMENT, FULL, LAPTOP, MEASURES, SMOKE, Config
-from contam.experiments.support.networks import Networks
+from contam.experiments.support.networks import UNTRAINED, Networks
 from contam.training.distill import Distillation
 from contam.training.probe import FullBatch
 
@@ -63,6 +63,21 @@ def test_too_few_networks_give_no_correlation():
         row["id"] = 0.8  # Not good, so that only one is.
         row["id"] -= row["error"] / 1000
     assert {good for _, _, good in correlations(some)} == {False}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("control", [0.3, 0.94])
+def test_correlations_are_claimed_only_of_networks_that_learned(control):
+    untrained = made_up(1)[0] | {"network": UNTRAINED.name, "id": control, "ood": 0.1}
+    results = family.correlated(LAPTOP, pandas.DataFrame([*made_up(), untrained]))
+    statements = [s for s in family.STATEMENTS if "and drop" in s.quantity]
+    assert len(statements) == 10
+    for statement in statements:
+        claim = statement.judge(results, good=LAPTOP.good)
+        if control < 0.5:
+            assert claim.observed is not None and claim.not_judged is None
+        else:
+            assert "did not learn" in (claim.not_judged or "")
 
 
 @pytest.mark.slow

@@ -229,7 +229,7 @@ def _correlation(
             raise NotJudged(NO_MASKS)
         if (key, given, good) not in results.correlations:
             raise NotJudged(FEW)
-        require_learning(results.table, "id", results.points.network.unique())
+        require_learning(results.table, "id", results.points.network.unique().tolist())
         return Pooled(results.correlations[key, given, good].value, results.config.seeds)
 
     kind = "partial rank correlation given ID accuracy" if given else "rank correlation"
