@@ -127,7 +127,11 @@ def test_the_slurm_script_starts_ray_on_all_nodes_and_the_sweep_on_the_first(nod
     """A dry run: the cluster's commands only note how they are called."""
     calls = tmp_path / "calls"
     hosts = [f"node{index}" for index in range(nodes)]
-    stub = f'#!/bin/bash\necho "$(basename "$0") $*" >> {calls}\n'
+    tokens = tmp_path / "tokens"
+    stub = (
+        f'#!/bin/bash\necho "$(basename "$0") $*" >> {calls}\n'
+        f'echo "$RAY_AUTH_MODE $RAY_AUTH_TOKEN" >> {tokens}\n'
+    )
     # The sweep ends when all nodes were started, as a real one does.
     until_started = f"until (($(grep -c ^srun {calls}) == {min(nodes, 2)})); do sleep 0.05; done\n"
     printed = f"printf '%s\\n' {' '.join(hosts)}\n"
@@ -150,6 +154,9 @@ def test_the_slurm_script_starts_ray_on_all_nodes_and_the_sweep_on_the_first(nod
     assert [f"--nodes={nodes - 1} --ntasks={nodes - 1} --exclude=node0" in o for o in others] == (
         [True] * (nodes > 1)
     )
+    # From Ray's first start on, all processes have one token, drawn for this job.
+    assert re.fullmatch("token [0-9a-f]{64}", tokens.read_text().splitlines()[-1])
+    assert len(set(tokens.read_text().splitlines()[1:])) == 1
     assert (
         said[-1] == f"contam sweep simulation laptop --grid a=1 2 --engine ray --address {address}"
     )

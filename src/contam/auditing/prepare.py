@@ -497,12 +497,12 @@ def _reference(
             return None, "", note
         source = load(place[0], weights=place[1])
     side = source.transform.crop if isinstance(source.transform, Preparation) else None
-    if source.name == efficientnet_lite.NAME and x[0].numel() <= SMALL_INPUT:
-        side = SIDE_OF_SMALL
-    # In this layout and in small parts, EfficientNet-Lite0 takes a third of the time on a CPU.
-    network = source.encoder.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if source.name == efficientnet_lite.NAME:
+        side = SIDE_OF_SMALL if x[0].numel() <= SMALL_INPUT else side
+        # In this layout and in small parts, it takes a third of the time on a CPU.
+        source.encoder.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     at_once = REFERENCE_AT_ONCE if device.type == "cpu" else None
-    encoder = PixelEncoder(network, pixel_range_of(source.transform), side, at_once)
+    encoder = PixelEncoder(source.encoder, pixel_range_of(source.transform), side, at_once)
     return encoder.eval().to(device), source.name, ""
 
 

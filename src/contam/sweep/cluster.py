@@ -145,9 +145,11 @@ def _connected(address: str | None) -> Iterator[Any]:
         ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as failure:
         reason = " ".join(str(failure).split())
+        if address is None:
+            raise ValueError(f"Ray does not start on this machine: {reason}") from None
         raise ValueError(
-            f"no Ray cluster at {address or 'this machine'}: {reason}; a cluster with a token "
-            "needs RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN here"
+            f"no Ray cluster at {address}: {reason}; a cluster with a token needs "
+            "RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN here"
         ) from None
     try:
         yield ray
