@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist worksteal
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 BENCHMARKS := theory_step theory_answer observe probe depth distill_step embedded_training algorithms watch audit audit_scale audit_zoo unlabeled sweep
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
@@ -13,11 +13,10 @@ demo: $(VENV)/.installed        ## install, run the quick experiments, write the
 	$(BIN)/contam demo
 
 test: $(VENV)/.installed-test   ## install, run the fast tests
-	$(PYTEST) -n 2 -m "not slow"
+	$(PYTEST) -m "not slow"
 
-# Many of them wait for processes and browsers, so three at a time keep two cores busy.
 slow: $(VENV)/.installed-test   ## the tests that take longer
-	$(PYTEST) -n 3 -m slow
+	$(PYTEST) -m slow
 
 check: lint types contracts docs test   ## what a developer runs before a commit
 
