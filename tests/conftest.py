@@ -5,17 +5,16 @@ Playwright can run once in a process, so its fixture is registered here alone.
 
 import os
 import signal
+import sys
+from typing import Any
 
 import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 from support import shape_checks
 from support.browser import browser
-from support.experiment_runs import SharedRuns
 
 __all__ = ["browser"]
-
-install_import_hook("contam", f"{shape_checks.__name__}.{shape_checks.tensors_alone.__name__}")
 
 # A suite that is started in the background may ignore the signals that its tests send.
 for number, handler in (
@@ -29,9 +28,20 @@ settings.register_profile("shared machine", deadline=None, print_blob=True)
 settings.load_profile("shared machine")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Check shapes in the fast tests. Nothing of contam may be imported before."""
+    loaded = [name for name in sys.modules if name.split(".")[0] == "contam"]
+    assert not loaded, f"imported before shapes are checked: {loaded[0]}"
+    if config.option.markexpr != "slow":
+        checker = f"{shape_checks.__name__}.{shape_checks.tensors_alone.__name__}"
+        install_import_hook("contam", checker)
+
+
 @pytest.fixture(scope="session")
-def shared_runs(tmp_path_factory: pytest.TempPathFactory) -> SharedRuns:
+def shared_runs(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Runs of experiments that all test processes share."""
+    from support.experiment_runs import SharedRuns
+
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent

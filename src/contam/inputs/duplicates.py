@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from contam.rng import generator_for
@@ -31,7 +31,7 @@ COMPARED = 500
 """Largest number of examples whose positions are compared."""
 
 
-def fingerprints(x: Float[Tensor, "n ..."]) -> Float[Tensor, "n cells"]:
+def fingerprints(x: Shaped[Tensor, "n ..."]) -> Float[Tensor, "n cells"]:
     """Return averages that stand for the content of each example.
 
     Args:

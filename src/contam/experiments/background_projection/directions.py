@@ -1,6 +1,5 @@
 """Directions of the background in images, patches and features, and networks without them."""
 
-from collections.abc import Iterator
 from functools import partial
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -151,12 +150,10 @@ def _random_directions(width: int, directions: int, seed: int) -> Float[Tensor, 
 
 
 @torch.no_grad()
-def projected(
-    config: Config, model: Classifier, images: Drawn, seed: int
-) -> Iterator[dict[str, Any]]:
+def projected(config: Config, model: Classifier, images: Drawn, seed: int) -> list[dict[str, Any]]:
     """Project directions out of a network's features, and fit a fresh head to the rest.
 
-    Yields:
+    Returns:
         A row for each source and number of directions: accuracies, and `class_share`, the share of
         the variance between class means that lies in the directions.
 
@@ -183,17 +180,19 @@ def projected(
         # Two environments differ in one mean for each class.
         if count < train.shape[1] and (source != ENVIRONMENTS or count <= len(means))
     ]
+    rows = []
     for source, count, basis in cases:
         left, *others = (
             (values - (values @ basis) @ basis.T).float() for values in (train, *tests)
         )
         head = fit_linear_head(left, shown.y, classes=len(means))
         own, *ood = (accuracy(head(values), y) for values, y in zip(others, labels, strict=True))
-        yield {
+        rows.append({
             "source": source, "directions": count, "seed": seed, "width": train.shape[1],
             "id_accuracy": own, "ood_accuracy": fmean(ood),
             "class_share": float((means @ basis).square().sum() / means.square().sum()),
-        }  # fmt: skip
+        })  # fmt: skip
+    return rows
 
 
 def _between_environments(train: Tensor, shown: Scenes) -> Tensor:

@@ -97,7 +97,7 @@ def trained(config: Config, kind: Kind, depth: int, seed: int) -> Iterator[dict[
 
 
 @torch.no_grad()
-def _measured(config: Config, network: DeepNetwork, seed: int) -> Iterator[dict[str, Any]]:
+def _measured(config: Config, network: DeepNetwork, seed: int) -> list[dict[str, Any]]:
     data, examples = config.setting.data, config.test_examples
     inside, outside = (
         data.sample(examples, bit_generator_for(seed, f"held out {where}"), where)
@@ -107,14 +107,16 @@ def _measured(config: Config, network: DeepNetwork, seed: int) -> Iterator[dict[
     shifted = Sample(torch.cat([inside.f[:, :core], outside.f[:, core:]], 1), *inside[1:])
     risks = [float(F.softplus(-s.y * network(s.f)).mean()) for s in (inside, shifted)]
     part, y = torch.arange(examples) % PARTS, data.class_index(inside.y)
+    rows = []
     layers = zip(network.layers(inside.f), network.layers(shifted.f), strict=True)
     for number, values in enumerate(layers, start=1):
         means = [
             ClassMeans(2, value.shape[1], parts=PARTS).update(value, y, part=part)
             for value in values
         ]
-        yield {
+        rows.append({
             "layer": number,
             "attenuation": class_profile_attenuation(*means, paired=True).value,
             "id_risk": risks[0], "gap": risks[1] - risks[0], "remaining": risks[0] / math.log(2),
-        }  # fmt: skip
+        })  # fmt: skip
+    return rows

@@ -1,6 +1,5 @@
 """What every layer of a perceptron learns of core and background features, which are known here."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ BACKGROUNDS = 9
 
 
 @torch.no_grad()
-def layer_effects(state: State, *, examples: int, objects: int) -> Iterator[dict[str, Any]]:
+def layer_effects(state: State, *, examples: int, objects: int) -> list[dict[str, Any]]:
     """Measure each hidden layer of a perceptron, as the blocks of networks for images are measured.
 
     Args:
@@ -28,7 +27,7 @@ def layer_effects(state: State, *, examples: int, objects: int) -> Iterator[dict
         examples: held-out examples of each distribution.
         objects: core parts of each class that are shown with every background.
 
-    Yields:
+    Returns:
         A row for each layer: U and V and their ratio, the attenuation of its class profile by OOD
         backgrounds behind the same core features, the share of its class response that depends on
         the background, and the accuracies and risks of the network.
@@ -56,19 +55,20 @@ def layer_effects(state: State, *, examples: int, objects: int) -> Iterator[dict
         network.preactivations(crossed.flatten(0, 1)),
         strict=True,
     )
-    y = data.class_index(inside.y)
+    y, rows = data.class_index(inside.y), []
     for number, (own, new, grid) in enumerate(layers, start=1):
         u, v = layer_sums(own, inside, data)
         means = [
             ClassMeans(data.classes, z.shape[1]).update(network.activate(z), y) for z in (own, new)
         ]
         shares = variance_shares(network.activate(grid).view(*crossed.shape[:2], -1), classes)
-        yield {
+        rows.append({
             "block": number, "depth": number / state.setting.depth,
             "U": u, "V": v, "contamination": v / u,
             "attenuation": class_profile_attenuation(*means, paired=True).value,
             "interaction": shares.of_interaction / (shares.of_class + shares.of_interaction),
-        } | scores  # fmt: skip
+        } | scores)  # fmt: skip
+    return rows
 
 
 def _crossed(state: State, objects: int) -> tuple[Tensor, Tensor]:
