@@ -3,6 +3,7 @@
 Playwright can run once in a process, so its fixture is registered here alone.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -31,6 +32,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Check shapes in the fast tests."""
     if config.option.markexpr != "slow":
         sys.meta_path.insert(0, ShapeChecks("contam"))
+
+
+def pytest_collection_finish() -> None:
+    """Leave thousands of tests and the libraries out of every later garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
