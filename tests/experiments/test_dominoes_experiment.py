@@ -190,6 +190,7 @@ def test_easy_and_harmful_are_judged_by_intervals(smoke, tmp_path, depth, random
     assert holds[BENIGN] is (random[1] >= 0.92 if holds[HARDER] else None)
 
 
+@pytest.mark.slow
 def test_rank_correlation_needs_four_features(smoke):
     (claim,) = [c for c in EXPERIMENT.claims(smoke) if c.quantity.startswith("rank correlation of")
                 and "features" in c.quantity]  # fmt: skip
@@ -207,6 +208,7 @@ def test_labels_of_a_data_set_follow_a_colon(tmp_path):
         half_of("mnist:1", tmp_path)
 
 
+@pytest.mark.slow
 def test_figures_need_only_the_run(smoke, monkeypatch):
     monkeypatch.setattr("contam.experiments.dominoes.cases.dominoes", None)
     assert len(EXPERIMENT.draw(smoke)) == 6

@@ -14,11 +14,11 @@ ANOTHER_WORK = re.compile(r"[A-Z].* \(\d{4}\)")
 """How what is not this paper's is cited, here as in a docstring's source."""
 
 HEAVY = {
-    "background_projection", "chest_xray", "conjecture_pretraining", "coupling_family",
-    "depth_optimizers", "difficulty_axis", "dominoes", "fig01_distillation",
-    "fig04_activation_rates", "fig06_heatmaps", "fig13_padded_cifar", "fig13_padded_digits",
-    "joint_law", "phase_diagrams", "remedy_effects", "tab04_baselines", "theory_remedies",
-    "thm4_scaling",
+    "background_projection", "chest_xray", "conjecture_pretraining", "contamination_pairs",
+    "coupling_family", "depth_optimizers", "difficulty_axis", "dominoes", "fig01_distillation",
+    "fig04_activation_rates", "fig05_selectivity", "fig06_heatmaps", "fig13_padded_cifar",
+    "fig13_padded_digits", "fig14_separability", "fig15_density", "joint_law", "phase_diagrams",
+    "remedy_effects", "tab04_baselines", "theory_remedies", "thm4_scaling",
 }  # fmt: skip
 """Experiments whose smoke preset alone takes more than a few seconds."""
 EACH = pytest.mark.parametrize(
@@ -26,7 +26,7 @@ EACH = pytest.mark.parametrize(
     [pytest.param(x, marks=pytest.mark.slow if x.name in HEAVY else ()) for x in EXPERIMENTS],
     ids=lambda experiment: experiment.name,
 )
-LONG = HEAVY | {"fig03_two_layer", "fig14_separability"}
+LONG = HEAVY | {"fig03_two_layer"}
 """Experiments that take more than a few seconds when they are done again and again."""
 EACH_AGAIN = pytest.mark.parametrize(
     "experiment",

@@ -3,13 +3,12 @@
 from dataclasses import replace
 
 import pytest
-from support.experiment_runs import run_experiment
 
 from contam.experiment import NULL_STEP_SIZE
 from contam.experiments import EXPERIMENTS, named
 from contam.experiments.fig03_two_layer import CLAIMS, TwoLayerResults
 
-SHORT = {"fig03_two_layer", "fig10_activations"}
+SHORT = {"fig10_activations"}
 """Experiments whose null run takes less than two seconds."""
 
 
@@ -60,10 +59,11 @@ def step_sizes(fields, path=""):
     return sizes
 
 
-def test_a_claim_that_cannot_fail_is_noticed(tmp_path):
+@pytest.mark.slow
+def test_a_claim_that_cannot_fail_is_noticed(shared_runs):
     """The largest background projection of a linear network is small before training, too."""
     experiment = named("fig03_two_layer")
-    run = run_experiment(experiment, experiment.null(experiment.presets["smoke"]), tmp_path)
+    run = shared_runs.run(experiment, experiment.null(experiment.presets["smoke"]))
     ((_, statement),) = [row for row in CLAIMS if "largest background" in row[1].quantity]
     results = TwoLayerResults(run)
     assert replace(statement, given=None).judge(results).in_range

@@ -35,12 +35,11 @@ class ShapeChecks(MetaPathFinder):
     """
 
     def __init__(self, package: str) -> None:
-        loaded = [name for name in sys.modules if name.split(".")[0] == package]
-        assert not loaded, f"imported before its shapes are checked: {loaded[0]}"
+        assert package not in sys.modules, f"{package} is imported before its shapes are checked"
         self.package = package
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
-        if name.split(".")[0] != self.package:
+        if not f"{name}.".startswith(f"{self.package}."):
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec is not None and isinstance(spec.loader, SourceFileLoader):

@@ -203,7 +203,8 @@ def test_the_flow_needs_a_gate_for_each_class(monkeypatch):
     assert common.spurious > 2 * trained["spurious"] + 0.1
 
 
-@pytest.mark.parametrize("pairs", [pytest.param(8, marks=pytest.mark.slow), 16])
+@pytest.mark.slow
+@pytest.mark.parametrize("pairs", [8, 16])
 def test_pairs_leave_their_share_of_the_background(pairs):
     """The mean over draws of pairs, their spread, and V / U at convergence."""
     change = Intervention(project="pairs", directions=pairs)

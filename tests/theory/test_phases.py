@@ -35,8 +35,9 @@ def test_phases_predict_sgd_at_the_fit(case):
 
 @pytest.mark.parametrize(
     "case",
-    [pytest.param(case, marks=() if case == "standard" else pytest.mark.slow) for case in LIMITS],
+    LIMITS,
 )
+@pytest.mark.slow
 def test_phases_predict_where_sgd_converges(case):
     predicted, simulated = predict_phases(LIMITS[case]).limit, end_of(LIMITS[case], seed=0)
     for name in ("U", "V"):
@@ -149,7 +150,9 @@ def test_summaries_name_the_phases():
         (lambda: predict_phases(setting(loss="logistic")), "loss must be 'hinge'"),
         (lambda: predict_phases(setting(), learnable=1.5), "learnable must lie between"),
         (lambda: critical_slope(setting(), risk=1.0), "risk must lie between"),
-        (lambda: critical_slope(setting(weight_decay=0.2)), "never fits"),
+        pytest.param(
+            lambda: critical_slope(setting(weight_decay=0.2)), "never fits", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_what_is_not_covered_is_rejected(call, message):

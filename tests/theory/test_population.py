@@ -114,7 +114,7 @@ def agree(predicted, simulated):
 @pytest.mark.parametrize(
     ("features", "width", "step_size", "steps", "batch"),
     [
-        (64, 256, 1.0, 200, 500),
+        pytest.param(64, 256, 1.0, 200, 500, marks=pytest.mark.slow),
         pytest.param(512, 512, 0.25, 200, 128, marks=pytest.mark.slow),
         pytest.param(4096, 2048, 0.5, 50, 64, marks=pytest.mark.slow),
     ],
@@ -183,8 +183,8 @@ def test_ood_risk_grows_with_the_number_of_features():
     ("features", "dimension", "expected"),
     [
         (64, 256, 0.056),
-        (4096, 131_072, 0.010),
-        (4096, 16_384, 0.021),
+        pytest.param(4096, 131_072, 0.010, marks=pytest.mark.slow),
+        pytest.param(4096, 16_384, 0.021, marks=pytest.mark.slow),
         pytest.param(65_536, 2**23, 0.004, marks=pytest.mark.slow),
         pytest.param(2**20, 2**29, 0.002, marks=pytest.mark.slow),
         pytest.param(2**20, 2**22, 0.021, marks=pytest.mark.slow),
