@@ -88,7 +88,7 @@ def test_the_published_preset_runs_on_small_files(tmp_path):
             idx(folder, part, draws.integers(0, 256, (30, 28, 28)), np.arange(30) % 10)
     config = PAPER.model_copy(
         update={"folder": tmp_path, "sets": ("kmnist-patch", "mnist"), "epochs": 1}
-        | {"batch_size": 30, "support": 30, "queries": 5}
+        | {"batch_size": 30, "support": 30, "queries": 5, "seeds": 1}
     )
     run = run_experiment(EXPERIMENT, config, tmp_path / "runs")
     (_, _, row) = run.read(part_of("kmnist-patch", 0))

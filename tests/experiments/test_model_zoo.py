@@ -356,7 +356,7 @@ def test_a_killed_training_resumes_with_the_same_bytes(whole, tmp_path):
     """In the teacher's training, in distillation, in the probes and between them."""
     draws = np.random.default_rng(1)
     kills = 0
-    for _ in range(7):
+    for _ in range(4):
         process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)],
                                    stdout=subprocess.PIPE, text=True)  # fmt: skip
         assert process.stdout is not None
@@ -365,7 +365,7 @@ def test_a_killed_training_resumes_with_the_same_bytes(whole, tmp_path):
         process.send_signal(signal.SIGKILL)
         kills += process.wait() != 0
         process.stdout.close()
-    assert kills > 2
+    assert kills > 1
     subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], check=True, capture_output=True)
     assert weights(tmp_path) == weights(whole)
 

@@ -116,7 +116,7 @@ def agree(predicted, simulated):
     [
         pytest.param(64, 256, 1.0, 200, 500, marks=pytest.mark.slow),
         pytest.param(512, 512, 0.25, 200, 128, marks=pytest.mark.slow),
-        pytest.param(4096, 2048, 0.5, 50, 64, marks=pytest.mark.slow),
+        pytest.param(2048, 1024, 0.5, 50, 64, marks=pytest.mark.slow),
     ],
 )
 def test_prediction_matches_sgd(features, width, step_size, steps, batch):

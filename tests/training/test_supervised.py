@@ -170,15 +170,14 @@ def test_a_checkpoint_of_another_training_is_rejected():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2))
-def test_training_with_a_red_frame_fails_under_other_frames_and_random_frames_do_not(seed):
+def test_training_with_a_red_frame_fails_under_other_frames_and_random_frames_do_not():
     recipe: dict[str, Any] = dict(
-        epochs=20, batch_size=32, step_size=1e-2, weight_decay=0.05, seed=seed
+        epochs=20, batch_size=32, step_size=1e-2, weight_decay=0.05, seed=0
     )
     drop = {}
     for frame in ("red", "random"):
-        shift = padded_digits(frame, seed=seed)
-        model = small_cnn(seed=seed)
+        shift = padded_digits(frame, seed=0)
+        model = small_cnn(seed=0)
         last(fit(model, shift, **recipe, report_every=1000))
         accuracies = {d.name: accuracy(model, d).share for d in (shift.id_test, *shift.ood_tests)}
         assert accuracies[f"{frame} frame"] > 0.94
