@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, PositiveInt
 from safetensors.torch import save_file
 
+from contam.atomic_files import WriteError
 from contam.run import Run, RunError, digest
 
 
@@ -70,7 +71,7 @@ def test_a_run_of_another_version_that_can_not_be_read_is_one_line(tmp_path, mon
     run = Run.load(one_part(tmp_path))
     with pytest.raises(type(error)), run.reading():
         raise error
-    monkeypatch.setattr("contam.run._commit", lambda: "0123456789")
+    monkeypatch.setattr("contam.run.current_commit", lambda: "0123456789")
     with (
         pytest.raises(RunError, match=r"in a form that this version can't read \(.*; run the same"),
         run.reading(),
@@ -189,7 +190,7 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch, when):
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", full)
-            with pytest.raises(RunError, match=r"No space left on device.*free some space"):
+            with pytest.raises(WriteError, match=r"No space left on device.*free some space"):
                 run.write("curve/seed1", [{"step": 1}])
         assert (folder / "run.json").read_bytes() == begun != before
     assert not list(folder.rglob(".writing-*"))

@@ -15,24 +15,16 @@ part is written before it returns in the other processes.
 """
 
 import contextlib
-import errno
-import functools
 import hashlib
 import json
 import math
-import os
-import platform
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import torch
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
@@ -40,13 +32,13 @@ from safetensors import safe_open as open_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from contam.atomic_files import UNFINISHED, explain_errors, write_atomically
+from contam.session import Session, current_commit, this_session, versions
 from contam.text_files import read_json
 from contam.theory.features import LARGEST
-from contam.training.distributed import barrier, processes, rank
+from contam.training.distributed import barrier, rank
 
 FORMAT = 1
-UNFINISHED = ".writing-"
-"""Prefix of the names of temporary files, which are renamed when they are complete."""
 DIGEST = "sha256"
 """Field of run.json with the digest of its other fields."""
 PART_NAME = re.compile(r"[A-Za-z0-9_.=+-]+(/[A-Za-z0-9_.=+-]+)*")
@@ -57,22 +49,6 @@ DataFrame: TypeAlias = Any
 
 class RunError(ValueError):
     """A run folder can't be used; the message suggests a fix."""
-
-
-class Session(BaseModel):
-    """One process that computed parts of a run: start, duration, versions and hardware."""
-
-    started: str
-    """Coordinated universal time, ISO 8601."""
-    seconds: float = 0.0
-    """Wall time from the start to the last write."""
-    processor_seconds: float = 0.0
-    """CPU time of the process over the same period; 0 in runs of earlier versions."""
-    process: int
-    versions: dict[str, str]
-    hardware: dict[str, str | int]
-    commit: str | None
-    """Git commit of contam, with the suffix '+changes' when the working tree was not clean."""
 
 
 class Written(BaseModel):
@@ -155,11 +131,11 @@ class Run:
             run = cls(folder, _read_manifest(folder), None, follows=True)
             barrier()
             return run
-        with _explained(folder):
+        with explain_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock", blocking=wait)
         try:
-            with _explained(folder):
+            with explain_errors(folder):
                 lock.acquire()
         except Timeout:
             raise RunError(
@@ -184,7 +160,7 @@ class Run:
                 manifest = Manifest(format=FORMAT, experiment=experiment, config=values)
             run = cls(folder, manifest, lock)
             if not manifest.finished:
-                manifest.sessions.append(_session())
+                manifest.sessions.append(this_session())
                 run._save_manifest()
         except BaseException:
             lock.release()
@@ -284,7 +260,7 @@ class Run:
         try:
             yield
         except (AttributeError, IndexError, KeyError, ValidationError) as error:
-            here = _versions()["contam"], _commit()
+            here = versions()["contam"], current_commit()
             others = {
                 (session.versions.get("contam"), session.commit) for session in self.sessions
             } - {here}
@@ -327,7 +303,8 @@ class Run:
 
         Raises:
             ValueError: the name of the part has other characters.
-            RunError: the run is open for reading only, or the folder can't be written.
+            RunError: the run is open for reading only.
+            WriteError: the folder can't be written.
 
         >>> import tempfile
         >>> class Config(BaseModel):
@@ -431,7 +408,7 @@ class Run:
 
         Raises:
             ValueError: the name of the part has characters that are not allowed.
-            RunError: the folder can't be written.
+            WriteError: the folder can't be written.
         """
         header = {
             "records": json.dumps([_plain(record) for record in records]),
@@ -616,93 +593,6 @@ def _load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from None
 
 
-@contextlib.contextmanager
-def reserved(path: Path) -> Iterator[None]:
-    """Create the folder of a file before the work whose result it is to hold.
-
-    A file that can't be written is reported before the work. Folders that are empty when the work
-    fails are removed again.
-
-    Args:
-        path: the file.
-
-    Raises:
-        RunError: the file can't be written; the message suggests a fix.
-
-    >>> import tempfile
-    >>> page = Path(tempfile.mkdtemp()) / "new" / "page.html"
-    >>> with reserved(page):
-    ...     page.parent.is_dir()
-    True
-    """
-    new = [folder for folder in path.parents if not folder.exists()]
-    temporary = path.with_name(f"{UNFINISHED}{os.getpid()}")
-    with _explained(path):
-        if path.is_dir():
-            raise OSError("it is a folder")
-        if path.parent.exists() and not path.parent.is_dir():
-            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-        temporary.unlink()
-    try:
-        yield
-    except BaseException:
-        for folder in new:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise
-
-
-def write_atomically(path: Path, content: bytes, *, resumes: bool = False) -> None:
-    """Write a file so that other processes see either the old content or the new one.
-
-    Args:
-        path: the file; missing parent folders are created.
-        content: the new content.
-        resumes: whether the same command resumes where it fails, which the message then says.
-
-    Raises:
-        RunError: the file can't be written; the message suggests a fix.
-
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "notes" / "a.txt"
-    >>> write_atomically(path, b"abc")
-    >>> path.read_bytes()
-    b'abc'
-    """
-    temporary = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")
-    with _explained(path, resumes=resumes):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-
-@contextlib.contextmanager
-def _explained(path: Path, *, resumes: bool = False) -> Iterator[None]:
-    """Re-raise `OSError` as a `RunError` with a suggested fix."""
-    again = "run the same command again" + ": finished parts are kept" * resumes
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, Timeout):
-            raise
-        fix = {
-            errno.ENOSPC: f"free some space and {again}",
-            errno.EDQUOT: f"free some space and {again}",
-            errno.EACCES: "choose another --out, or change its permissions",
-            errno.EROFS: "choose another --out",
-        }.get(error.errno or 0, f"choose another name, or fix this and {again}")
-        raise RunError(f"{path}: can't be written ({error.strerror or error}); {fix}") from None
-
-
 def _plain(value: Any) -> Any:
     """Convert a value to JSON values; a number that is not finite becomes None."""
     if isinstance(value, Mapping):
@@ -729,60 +619,3 @@ def _dtype(values: Iterable[Any]) -> str:
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-
-
-def _session() -> Session:
-    hardware: dict[str, str | int] = {
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
-        "threads": torch.get_num_threads(),
-    }
-    if torch.cuda.is_available():
-        hardware["accelerator"] = torch.cuda.get_device_name()
-    if processes() > 1:
-        hardware["processes"] = processes()
-    return Session(
-        started=datetime.now(UTC).isoformat(timespec="seconds"),
-        process=os.getpid(),
-        versions=_versions(),
-        hardware=hardware,
-        commit=_commit(),
-    )
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
-    packages = ("contam", "torch", "numpy", "scikit-learn")
-    return {"python": platform.python_version()} | {name: version(name) for name in packages}
-
-
-@functools.cache
-def _processor() -> str:
-    """Return the name of the processor, or "unknown"."""
-    with contextlib.suppress(OSError):
-        match = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-        if match:
-            return match[1].strip()
-    return platform.processor() or "unknown"
-
-
-@functools.cache
-def _commit() -> str | None:
-    """Return the git commit of the checkout of this file, or None if it is in no checkout.
-
-    The code that a process runs is that of its first run.
-    """
-
-    def git(*arguments: str) -> str:
-        here = Path(__file__)
-        command = ["git", "-C", str(here.parent), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-        return done.stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)
-        changed = "+changes" if git("status", "--porcelain", "--", ".") else ""
-        return git("rev-parse", "HEAD") + changed
-    except (OSError, subprocess.SubprocessError):
-        return None

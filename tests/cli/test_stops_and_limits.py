@@ -11,9 +11,9 @@ from support.command_line import run_contam
 from torch import nn
 
 from contam import cli
+from contam.atomic_files import WriteError, reserved
 from contam.models.find_network import find_network
 from contam.models.sources import Source, imported, load
-from contam.run import RunError, reserved
 from contam.theory.features import FeatureModel
 from contam.theory.setting import Setting
 
@@ -184,7 +184,7 @@ def test_new_folders_of_work_that_fails_are_removed(here):
         assert Path("new/deep").is_dir()
         raise KeyboardInterrupt
     assert not Path("new").exists()
-    with pytest.raises(RunError, match="it is a folder"), reserved(Path("folder")):
+    with pytest.raises(WriteError, match="it is a folder"), reserved(Path("folder")):
         pass
     with pytest.raises(ValueError, match="late"), reserved(Path("kept/page.html")):
         Path("kept/other").touch()

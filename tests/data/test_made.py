@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from contam import cli, run
+from contam import atomic_files, cli
 from contam.batch import Batch, Domain
 from contam.cli.data import MADE, make_data
 from contam.data.backgrounds import ID, OOD
@@ -174,14 +174,14 @@ def test_an_interruption_leaves_complete_files_and_the_command_resumes(
         if next(calls) == moment:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(run.os, "fsync", stopped)
+    monkeypatch.setattr(atomic_files.os, "fsync", stopped)
     assert make(tmp_path / "tree") == 130
     assert "run the same command again to resume" in capsys.readouterr().err
     whole, part = contents(trees["shapes"]), contents(tmp_path / "tree")
     assert part.items() < whole.items()
     assert len(part) == moment - 1
     # What a killed process leaves, which had no time to clean up.
-    (tmp_path / "tree" / f"{run.UNFINISHED}1-made.json").write_bytes(b"half")
+    (tmp_path / "tree" / f"{atomic_files.UNFINISHED}1-made.json").write_bytes(b"half")
     assert make(tmp_path / "tree") == 0
     assert contents(tmp_path / "tree") == whole
 
@@ -281,7 +281,7 @@ def test_a_killed_process_resumes_with_the_same_bytes(tmp_path, how):
             time.sleep(0.01)
         process.send_signal(how)
         process.communicate(timeout=600)
-        unfinished = list(stopped.rglob(f"{run.UNFINISHED}*"))
+        unfinished = list(stopped.rglob(f"{atomic_files.UNFINISHED}*"))
         assert not unfinished or how is signal.SIGKILL
     subprocess.run(command, capture_output=True, check=True)
     assert contents(stopped) == contents(whole)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from contam.atomic_files import write_atomically
 from contam.auditing.api import ProgressReport, audit
 from contam.auditing.fail_rules import FailRules, RuleCheck
 from contam.auditing.junit import junit
@@ -25,7 +26,6 @@ from contam.models.black_box import BlackBox
 from contam.models.find_network import FoundNetwork, find_network
 from contam.models.logits_adapter import LogitsAdapter
 from contam.models.preserve import evaluating
-from contam.run import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd

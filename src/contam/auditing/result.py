@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from torch import nn
 
+from contam.atomic_files import write_atomically
 from contam.auditing.compare import AuditComparison, compare_audits
 from contam.auditing.fail_rules import FailRules, RuleCheck, check_audit
 from contam.auditing.intervals import percent
@@ -28,7 +29,6 @@ from contam.auditing.records import (
 )
 from contam.auditing.tracking import track
 from contam.auditing.what_helps import RepairInputs, best_remedy, remedy_line, repaired
-from contam.run import write_atomically
 from contam.text_files import read_json
 
 if TYPE_CHECKING:

@@ -151,9 +151,9 @@ def audit(
         seed: random seed.
     """
     given = locals()
+    from contam.atomic_files import reserved
     from contam.auditing import api, multilabel
     from contam.models.find_network import find_network
-    from contam.run import reserved
 
     rules = fail_rules(fail_on, flat(fail_below))
     if compare is not None:

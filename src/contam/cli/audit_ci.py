@@ -131,7 +131,7 @@ def write_reports(
     Raises:
         ValueError: a file can't be written.
     """
-    from contam.run import write_atomically
+    from contam.atomic_files import write_atomically
 
     failures = [check.failure for check in result.check(rules) if check.failure]
     if junit is not None:

@@ -51,7 +51,7 @@ def report(runs: RunFolders, out: Path = Path("contam-report.html")) -> int:
         runs: folders of runs.
         out: the file to write.
     """
-    from contam.run import reserved
+    from contam.atomic_files import reserved
 
     loaded = _load(runs)
     with reserved(out):

@@ -82,9 +82,9 @@ def make_data(
         ood_test: number of pictures of each of the five OOD tests; a multiple of 10.
         domains: split train by its families of backgrounds, as train/<family>/<class>.
     """
+    from contam.atomic_files import UNFINISHED, write_atomically
     from contam.data.made import pictures
     from contam.data.shapes import splits
-    from contam.run import UNFINISHED, write_atomically
 
     sizes = {"train": train, "id_val": id_val, "id_test": id_test, "ood_test": ood_test}
     recipe = {"kind": kind, "core": core, "seed": seed, **sizes, "domains": domains}
@@ -142,7 +142,7 @@ ACTIONS: dict[str, Callable[..., int]] = {
 
 def _refuse_other_content(folder: Path, recipe: Mapping[str, Any]) -> None:
     """Raise ValueError unless the folder is new, empty, or begun with the same recipe."""
-    from contam.run import UNFINISHED
+    from contam.atomic_files import UNFINISHED
 
     note = folder / MADE
     if note.is_file():

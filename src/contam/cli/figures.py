@@ -58,9 +58,9 @@ def figures(
 
 def _write(name: str, figure: "Figure", file_format: Format, points: float, out: Path) -> str:
     """Write the file of one figure, and return a line about it."""
+    from contam.atomic_files import write_atomically
     from contam.report.figure_files import figure_file
     from contam.report.tables import table_text
-    from contam.run import write_atomically
 
     path = out / f"{name}.{SUFFIXES.get(file_format, file_format)}"
     if file_format in ("pdf", "svg", "png"):

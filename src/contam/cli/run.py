@@ -34,8 +34,9 @@ def demo(out: Path = RUNS, page: Path = Path("contam-demo.html")) -> int:
         out: folder that holds the runs.
         page: the HTML file to write.
     """
+    from contam.atomic_files import reserved
     from contam.experiments import EXPERIMENTS, IN_DEMO
-    from contam.run import Run, reserved
+    from contam.run import Run
 
     start = time.monotonic()
     with reserved(page):

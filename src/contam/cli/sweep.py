@@ -163,8 +163,8 @@ def _scalar(word: str) -> Any:
 
 def _concluded(run: "Run", page: Path | None) -> int:
     """Print the result, and write the page."""
+    from contam.atomic_files import reserved
     from contam.cli.claims import write_page
-    from contam.run import reserved
     from contam.sweep import SWEEP
 
     print(SWEEP.summary(run))

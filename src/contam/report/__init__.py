@@ -8,12 +8,13 @@ writes the page about an audit and has its own template.
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from contam.atomic_files import write_atomically
 from contam.experiment import Experiment
 from contam.report import words
 from contam.report.audit_page import audit_page
 from contam.report.document import document
 from contam.report.view import ROWS_SHOWN, sections
-from contam.run import Run, write_atomically
+from contam.run import Run
 
 __all__ = ["TITLE", "audit_page", "page", "write"]
 
@@ -92,7 +93,8 @@ def write(
         progress: gets the share of the work done and what it works on.
 
     Raises:
-        RunError: as for `page`, or the file cannot be written.
+        RunError: as for `page`.
+        WriteError: the file can't be written.
 
     >>> write([], Path("index.html"), {})
     >>> Path("index.html").read_text()[:15]

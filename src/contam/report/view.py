@@ -17,7 +17,8 @@ from pydantic import BaseModel
 from contam.experiment import Claim, Experiment
 from contam.plots import Figure, Panel, match_series
 from contam.report.strip import Strip, strip
-from contam.run import Run, RunError, Session
+from contam.run import Run, RunError
+from contam.session import Session
 
 ROWS_SHOWN = 200
 """Number of rows of a figure's table that the page shows; the CSV download has all rows."""

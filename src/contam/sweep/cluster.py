@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
-from contam.run import write_atomically
+from contam.atomic_files import write_atomically
 from contam.sweep.member import Member, Outcome, compute_member, read_files, write_files
 
 MARK = ".shared"

@@ -10,8 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from contam.atomic_files import UNFINISHED, write_atomically
 from contam.experiment import Claim, Experiment, Stage
-from contam.run import UNFINISHED, Run, write_atomically
+from contam.run import Run
 
 NUMBER = ("quantity", "observed", "spread", "n", "holds", "not_judged")
 """What a sweep keeps of each claim's record."""
@@ -132,7 +133,7 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
         files: what `read_files` returned.
 
     Raises:
-        RunError: the folder can't be written.
+        WriteError: the folder can't be written.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp()) / "run"

@@ -50,7 +50,8 @@ def sweep(
 
     Raises:
         ValueError: a config of the sweep is not valid; nothing was computed.
-        RunError: another process computes the same sweep, or the folder can't be written.
+        RunError: another process computes the same sweep.
+        WriteError: the folder can't be written.
 
     Source: ours, so that a question about many settings is one command.
 

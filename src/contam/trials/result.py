@@ -10,11 +10,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from contam.atomic_files import write_atomically
 from contam.auditing.intervals import points
 from contam.auditing.records import Interval
 from contam.measures.accuracy import mean_change
 from contam.measures.paired_comparison import holm, paired_difference
-from contam.run import DataFrame, Run, RunError, write_atomically
+from contam.run import DataFrame, Run, RunError
 from contam.training.changes import CHANGES
 from contam.trials.arms import BASELINE, part_of
 
@@ -264,7 +265,7 @@ class Trial:
             The folder.
 
         Raises:
-            RunError: the folder can't be written.
+            WriteError: the folder can't be written.
         """
         write_atomically(self.folder / "trial.md", self.markdown().encode(), resumes=True)
         for name in ("accuracies", "differences", "by_seed", "ledger", "verdicts", "cost"):
