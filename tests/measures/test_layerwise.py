@@ -58,30 +58,34 @@ def test_probes_are_input_layers_and_softmax(model):
     assert inner == ["encoder.relu1", "encoder.relu2", "encoder.relu3"]
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 9])
-def test_results_do_not_depend_on_passes_or_batches(model, at_once):
+@pytest.mark.parametrize("memory", [0, 30_000, 2**29])
+def test_results_do_not_depend_on_passes_or_batches(model, memory):
     support, queries = domain(20), domain(6, seed=1)
     rows = torch.tensor([0, 1, 3, 9, 18])
-    reference = list(layerwise(model, support, queries, LAYERS, batch_size=20, at_once=4))
-    layers = layerwise(model, support, queries, LAYERS, rows=rows, batch_size=4, at_once=at_once)
+    reference = list(layerwise(model, support, queries, LAYERS, batch_size=20))
+    layers = layerwise(model, support, queries, LAYERS, rows=rows, batch_size=4, memory=memory)
     for layer, whole in zip(layers, reference, strict=True):
         torch.testing.assert_close(layer.support, whole.support[rows])
         torch.testing.assert_close(layer.queries, whole.queries)
 
 
-def test_each_pass_reads_at_most_the_requested_number_of_layers(model):
-    """Memory is bounded by the layers of one pass."""
+@pytest.mark.parametrize(("short", "layers"), [(0, 2), (1, 1)])
+def test_a_pass_reads_as_many_layers_as_fit_in_memory(model, short, layers):
+    sizes = [layer.support.nbytes + layer.queries.nbytes
+             for layer in layerwise(model, domain(4), domain(4), LAYERS, reduce=over_space,
+                                    ends=False)]  # fmt: skip
     read: list[int] = []
 
     def counted(maps: Tensor) -> Tensor:
         read.append(len(maps))
         return over_space(maps)
 
-    generator_for = layerwise(model, domain(4), domain(4), LAYERS, reduce=counted, ends=False)
-    next(generator_for)
-    assert len(read) == 2  # one layer of the support, one of the queries
-    next(generator_for)
-    assert len(read) == 4
+    features = layerwise(model, domain(4), domain(4), LAYERS, reduce=counted, ends=False,
+                         memory=sum(sizes) - short)  # fmt: skip
+    next(features)
+    assert read.count(4) == 2 * layers  # of the support and of the queries
+    next(features)
+    assert read.count(4) == 4
 
 
 def test_readings_are_named():
@@ -100,8 +104,8 @@ def test_invalid_arguments_are_rejected(model):
     some = domain(4)
     with pytest.raises(ValueError, match="named twice"):
         next(layerwise(model, some, some, ["encoder.relu1", "encoder.relu1"]))
-    with pytest.raises(ValueError, match="at least 1 probe"):
-        next(layerwise(model, some, some, LAYERS, at_once=0))
+    with pytest.raises(ValueError, match="expected examples in both sets, got 4 and 0"):
+        next(layerwise(model, some, domain(0), LAYERS))
     with pytest.raises(ValueError, match="for one layer give"):
         next(layerwise(model, some, some, "encoder.relu1"))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="did you mean"):

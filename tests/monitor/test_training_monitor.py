@@ -79,7 +79,7 @@ def test_snapshot_numbers_agree_with_the_measures():
     watched = quiet(model, data, queries=queries, per_class=20, k=7, layers=LAYERS)
     snapshot = watched.snapshots[0]
     support, asked = watched.examples.support, watched.examples.queries
-    probed = list(layerwise(model, support, asked, list(LAYERS), reduce=grid_or_tokens, at_once=4))
+    probed = list(layerwise(model, support, asked, list(LAYERS), reduce=grid_or_tokens))
     depth = depths(
         probed, draw_support(support.y, 20), predictions(model, asked), rule=Rule(k=7)
     )  # fmt: skip

@@ -17,7 +17,14 @@ from torch import Tensor, nn
 from contam.inputs import as_domain
 from contam.measures.accuracy import clopper_pearson
 from contam.measures.intervals import Estimate, bootstrap
-from contam.measures.layerwise import Layer, layerwise, over_grid, predictions, reading_name
+from contam.measures.layerwise import (
+    MEMORY,
+    Layer,
+    layerwise,
+    over_grid,
+    predictions,
+    reading_name,
+)
 from contam.measures.neighbors import Metric, Votes, vote
 from contam.models.readings import Reading
 from contam.rng import generator_for
@@ -394,7 +401,7 @@ def model_depths(
     reduce: Reading = over_grid,
     ends: bool = True,
     batch_size: int = 256,
-    at_once: int = 1,
+    memory: int = MEMORY,
 ) -> Depths:
     """Return the depth of every query in a network.
 
@@ -413,7 +420,7 @@ def model_depths(
         reduce: Reading of the features of each layer.
         ends: Whether input and softmax are probes, too.
         batch_size: Examples of a forward pass.
-        at_once: Number of probes that are held in memory and read by one pass.
+        memory: Bytes of features that are held at a time, see `layerwise`.
 
     Raises:
         ValueError: If not exactly one of `per_class` and `support` is given, or as for
@@ -444,7 +451,7 @@ def model_depths(
         reference = predictions(model, queries, batch_size=batch_size) if by_model else queries.y
     neighbors = layerwise(
         model, pool, queries, layers, rows=support.rows, reduce=reduce, ends=ends,
-        batch_size=batch_size, at_once=at_once,
+        batch_size=batch_size, memory=memory,
     )  # fmt: skip
     return depths(
         neighbors, support, reference, rule=rule, itself=itself, reading=reading_name(reduce)

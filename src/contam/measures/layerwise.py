@@ -1,10 +1,10 @@
-"""Features of two sets of examples, one layer of a network at a time.
+"""Features of two sets of examples, one layer of a network after the other.
 
-Probes compare queries with a labeled support. Only a few layers are held in memory at a time, at
-the cost of one forward pass for each group of layers.
+Probes compare queries with a labeled support. Only as many layers as fit in a given memory are read
+at a time; each group of layers costs one forward pass over both sets.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +20,8 @@ from contam.models.readings import Reading
 
 INPUT, OUTPUT = "input", "softmax"
 """Names of the first and the last probe."""
+MEMORY = 2**29
+"""Bytes of features that are held at a time; one layer may need more."""
 
 
 class Layer(NamedTuple):
@@ -84,7 +86,7 @@ def layerwise(
     reduce: Reading = over_grid,
     ends: bool = True,
     batch_size: int = 256,
-    at_once: int = 1,
+    memory: int = MEMORY,
 ) -> Iterator[Layer]:
     """Yield the features of each probe: the input, the layers in order, and the softmax.
 
@@ -97,7 +99,8 @@ def layerwise(
         reduce: Reading of input and layers.
         ends: Whether input and softmax are probes, too.
         batch_size: Examples of a forward pass.
-        at_once: Number of probes that are held in memory and read by one pass.
+        memory: Bytes of features that are held at a time. One pass reads as many layers as fit,
+            and at least one.
 
     Raises:
         ValueError: If a set is empty, a layer is named twice, or as for `observe`.
@@ -110,11 +113,8 @@ def layerwise(
     [('input', 4), ('1', 5), ('softmax', 2)]
     """
     support, queries = as_domain(support), as_domain(queries)
-    if at_once < 1 or not len(support) or not len(queries):
-        raise ValueError(
-            f"expected examples in both sets and at least 1 probe at once, got {len(support)}, "
-            f"{len(queries)} and {at_once}"
-        )
+    if not len(support) or not len(queries):
+        raise ValueError(f"expected examples in both sets, got {len(support)} and {len(queries)}")
     if isinstance(layers, str):
         layers = _auto(model, queries, layers)
     if len(set(layers)) < len(layers):
@@ -123,12 +123,30 @@ def layerwise(
     if ends:
         probes = [(INPUT, True), *probes, (OUTPUT, True)]
     everything = torch.arange(len(support)) if rows is None else rows
-    for start in range(0, len(probes), at_once):
-        group = probes[start : start + at_once]
-        read = partial(_features, model, group=group, reduce=reduce, size=batch_size)
-        both = read(support, rows=everything), read(queries, rows=torch.arange(len(queries)))
+    one = _features(model, [next(queries.batches(1))], 1, group=probes, reduce=reduce)
+    sizes = [(len(everything) + len(queries)) * row.nbytes for row in one]
+    for group in _groups(probes, sizes, memory):
+        read = partial(_features, model, group=group, reduce=reduce)
+        both = (
+            read(_picked(support, everything, batch_size), len(everything)),
+            read(queries.batches(batch_size), len(queries)),
+        )
         for (name, _), known, asked in zip(group, *both, strict=True):
             yield Layer(name, known, asked)
+
+
+def _groups(
+    probes: list[tuple[str, bool]], sizes: list[int], memory: int
+) -> Iterator[list[tuple[str, bool]]]:
+    """Yield consecutive probes whose bytes fit in the memory, or a single one."""
+    group, used = [], 0
+    for probe, size in zip(probes, sizes, strict=True):
+        if group and used + size > memory:
+            yield group
+            group, used = [], 0
+        group, used = [*group, probe], used + size
+    if group:
+        yield group
 
 
 def predictions(model: nn.Module, data: Any, *, batch_size: int = 256) -> Int[Tensor, " examples"]:
@@ -153,24 +171,23 @@ def _auto(model: nn.Module, domain: Domain, asked: str) -> list[str]:
 
 def _features(
     model: nn.Module,
-    domain: Domain,
+    batches: Iterable[Batch],
+    count: int,
     *,
-    rows: Tensor,
     group: list[tuple[str, bool]],
     reduce: Reading,
-    size: int,
 ) -> list[Tensor]:
-    """Return features of shape (rows, neurons) for each probe of a group."""
+    """Return features of shape (count, neurons) for each probe of a group."""
     features: list[Tensor] = []
     done = 0
     inside = [name for name, is_end in group if not is_end]
-    for observation in observe(model, _picked(domain, rows, size), inside, reduce):
+    for observation in observe(model, batches, inside, reduce):
         parts = [
             _of(observation, name, reduce) if is_end else observation.layers[name]
             for name, is_end in group
         ]
         if not features:
-            features = [part.new_empty(len(rows), part.shape[1]) for part in parts]
+            features = [part.new_empty(count, part.shape[1]) for part in parts]
         for whole, part in zip(features, parts, strict=True):
             whole[done : done + len(part)] = part
         done += len(parts[0])

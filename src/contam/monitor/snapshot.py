@@ -160,11 +160,8 @@ def _neighbors(
     """Accuracy, prediction depth and usable information, from one pass over both sides."""
     support, queries = examples.support, examples.queries
     probes = list(
-        layerwise(
-            model, support, queries, layers, reduce=grid_or_tokens, batch_size=BATCH,
-            at_once=len(layers) + 2,
-        )
-    )  # fmt: skip
+        layerwise(model, support, queries, layers, reduce=grid_or_tokens, batch_size=BATCH)
+    )
     softmax = probes[-1].queries
     if not softmax.isfinite().all():
         raise ValueError("the network's logits are not finite")

@@ -183,7 +183,6 @@ def _depth_row(config: Config, model: nn.Module, shift: Shift, seed: int) -> dic
     depths = model_depths(
         model, shift.train[0], Domain("queries", batch), probes(model, batch.x[:1]),
         per_class=config.per_class, seed=seed, rule=config.rule, reduce=over_nearest, ends=False,
-        at_once=4,
     )  # fmt: skip
     depth = chest_depth(depths)[0]
     count = len(depths.probes)

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from contam.batch import Domain, Shift
-from contam.experiments.support.prediction_depth import AT_ONCE, probed
+from contam.experiments.support.prediction_depth import probed
 from contam.measures.accuracy_drop import accuracy_drop
 from contam.measures.example_difficulty import DifficultyLog, auc
 from contam.measures.layerwise import layerwise, over_grid, predictions
@@ -54,7 +54,7 @@ def information_rows(
     model: nn.Module, fitted: Domain, scored: Domain, *, k: int
 ) -> list[dict[str, Any]]:
     """Return the usable information of every probe about `label` and `Batch.domain`, in bits."""
-    layers = list(layerwise(model, fitted, scored, probed(model, scored), at_once=AT_ONCE))
+    layers = list(layerwise(model, fitted, scored, probed(model, scored)))
 
     def bits(fitted_y: Int[Tensor, " n"], scored_y: Int[Tensor, " m"]) -> Float[Tensor, " probes"]:
         return usable_information(layers, fitted_y, scored_y, k=k).bits.mean(dim=1)

@@ -32,8 +32,6 @@ EARLY = 1
 """The last early probe: the input and the first layer are early."""
 GRID = 8
 """Published side of the grid to which maps are resized, but for dominoes."""
-AT_ONCE = 8
-"""Number of probes that are held in memory."""
 
 
 def probed(model: nn.Module, domain: Domain) -> list[str]:
@@ -125,7 +123,6 @@ def depth_row(
         if support is None
         else draw_unbalanced_support(pool.y, support, seed=seed),
         rule=rule, ends=layers is None, reduce=reduce,
-        at_once=AT_ONCE if layers is None else 1,
     )  # fmt: skip
     (depth,) = depths.depth
     defined = depth[~depth.isnan()]
