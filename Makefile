@@ -5,6 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 BENCHMARKS := theory_step theory_answer observe probe depth distill_step embedded_training algorithms watch audit audit_scale audit_zoo unlabeled sweep
+# Tests start many processes; each would compile the package again where no bytecode is kept.
+export PYTHONDONTWRITEBYTECODE :=
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
 .PHONY: demo test slow check lint types contracts docs format paper-map benchmarks clean
