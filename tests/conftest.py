@@ -16,6 +16,9 @@ from support.shape_checks import ShapeChecks
 
 __all__ = ["browser"]
 
+SHAPE_CHECKS = ShapeChecks("contam")
+sys.meta_path.insert(0, SHAPE_CHECKS)
+
 # A suite that is started in the background may ignore the signals that its tests send.
 for number, handler in (
     (signal.SIGINT, signal.default_int_handler),
@@ -29,9 +32,9 @@ settings.load_profile("shared machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Check shapes in the fast tests."""
-    if config.option.markexpr != "slow":
-        sys.meta_path.insert(0, ShapeChecks("contam"))
+    """Check no shapes in the slow tests alone; a conftest may have imported a part before."""
+    if config.option.markexpr == "slow":
+        sys.meta_path.remove(SHAPE_CHECKS)
 
 
 def pytest_collection_finish() -> None:

@@ -307,6 +307,7 @@ class Run:
             WriteError: the folder can't be written.
 
         >>> import tempfile
+        >>> import torch
         >>> class Config(BaseModel):
         ...     seeds: int = 1
         >>> with Run.start(Path(tempfile.mkdtemp()), "toy", Config()) as run:
@@ -430,6 +431,7 @@ class Run:
             RunError: the file is damaged, or it is a checkpoint of something else.
 
         >>> import tempfile
+        >>> import torch
         >>> class Config(BaseModel):
         ...     seeds: int = 1
         >>> with Run.start(Path(tempfile.mkdtemp()), "toy", Config()) as run:

@@ -28,7 +28,6 @@ from contam.auditing.records import (
     Ledger,
     LostPoints,
     SetScores,
-    Step,
 )
 from contam.auditing.scores import share_correct
 from contam.auditing.verdict import loses, verdict
@@ -250,20 +249,6 @@ def test_a_negligible_loss_has_no_cause() -> None:
     sets = scores("ID", "id", 0.95), scores("OOD", "ood", 0.93)
     assert verdict(sets).cause == HEALTHY
     assert not loses(*sets)
-
-
-def test_a_network_that_fails_on_id_data_as_well_loses_nothing_under_the_shift() -> None:
-    """Noisy labels everywhere: no reader does better, and the shift costs nothing."""
-    unsolved = Step(
-        question="", evidence="", observed=Interval(value=0.4, low=0.35, high=0.45), threshold=0.6,
-        answer="undecided", leads_to="undertrained", why="",
-    )  # fmt: skip
-    own = scores("ID", "id", 0.7)
-    result = verdict([own, scores("OOD", "ood", 0.71)], steps=[unsolved])
-    assert result.cause == HEALTHY
-    assert "But the network does not solve the ID data" in result.sentence
-    result = verdict([own, scores("OOD", "ood", 0.6)], steps=[unsolved])
-    assert result.cause == UNDECIDED and result.sentence.startswith("The network does not solve")
 
 
 @pytest.mark.parametrize("follows", [True, False])

@@ -68,6 +68,20 @@ def test_an_id_set_that_the_network_knows_by_heart_is_a_wrong_measurement() -> N
     assert cause_of(Memory(*own), own, noise(240, 1)) == "yes"
 
 
+def test_where_the_network_knows_the_id_images_no_shift_is_tested() -> None:
+    """ID images in training make everything that looks like training seem to help."""
+    own = noise(240, 0)
+    ready = prepare(Memory(*own), id=own, ood=noise(240, 1), control=False, reference=None)
+    passes = returned(run_passes(ready.inputs, (), Budget(without_object=0, changed=0, control=0)))
+    (ledger,) = returned(cause_tests(passes, accuracies(passes, {}))).ledgers
+    answers = {step.leads_to: step.answer for step in ledger.steps}
+    assert answers.pop("measurement") == "yes"
+    assert {answers[cause] for cause in ("geometry", "corruption", "new backgrounds")} == {
+        "not asked"
+    }
+    assert [entry.cause for entry in ledger.entries if entry.points.value > 0] == ["measurement"]
+
+
 def test_a_perfect_shortcut_is_no_wrong_measurement() -> None:
     own, new = colored(240, 0, linked=True), colored(240, 1, linked=False)
     assert cause_of(ByColor(), own, new) == "no"

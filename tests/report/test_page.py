@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from contam import report
+from contam.atomic_files import WriteError
 from contam.experiment import Experiment
 from contam.run import Run, RunError
 
@@ -229,7 +230,7 @@ def test_write_replaces_the_page(
 def test_an_unwritable_path_is_reported(
     runs: list[Run], experiments: dict[str, Experiment], tmp_path: Path
 ) -> None:
-    with pytest.raises(RunError, match=re.escape(str(tmp_path))):
+    with pytest.raises(WriteError, match=re.escape(str(tmp_path))):
         report.write(runs[2:], tmp_path, experiments)
 
 

@@ -21,7 +21,7 @@ from contam.auditing.causes.cause import LEAST_SHARE
 from contam.auditing.causes.corruption import Corruption
 from contam.auditing.causes.geometry import Geometry
 from contam.auditing.causes.label_mismatch import LabelMismatch
-from contam.auditing.causes.label_noise import LabelNoise
+from contam.auditing.causes.label_noise import LabelNoise, SeenInTraining
 from contam.auditing.causes.subtypes import NewSubtypes
 from contam.auditing.causes.undertrained import Undertrained
 from contam.auditing.comparison import Comparison, Treatment, gain_of, mean_interval
@@ -108,6 +108,8 @@ def _spared(
         done = float(gained.mean()) / max(comparison.loss.value, 1e-9)
         if done > EXPLAINED:
             return f"{100 * done:.0f} % of the loss is explained already"
+    if SeenInTraining.name in causes and not cause.plumbing:
+        return "the network knows the ID images, and there is no shift"
     if isinstance(cause, LabelNoise) and causes:
         return "another cause was found"
     if isinstance(cause, BackgroundShortcut) and TagShortcut.name in causes:

@@ -163,12 +163,6 @@ def _decide(
         (bool(shown), shown[0].cause if shown else "", _sentence(ledger, shown)),
         (head is not None and head.answer == "yes", HEAD, BY_NAME[HEAD].meaning),
         (
-            lost.answer == "yes", HEALTHY,
-            f"The accuracy drop on {name} is negligible."
-            + " But the network does not solve the ID data, and whether more training would help "
-            "was not shown." * _unsolved(training),
-        ),
-        (
             _unsolved(training), UNDECIDED,
             "The network does not solve the ID data, so OOD accuracy says little; whether more "
             "training would help was not shown.",
@@ -179,6 +173,7 @@ def _decide(
             or "There is no OOD set of at least two classes, so no loss of accuracy can be "
             "explained.",
         ),
+        (lost.answer == "yes", HEALTHY, f"The accuracy drop on {name} is negligible."),
         (
             lost.answer == "undecided", UNDECIDED,
             f"The loss on {name} may be negligible, and no test accounts for it; more OOD examples "
