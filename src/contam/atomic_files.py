@@ -87,7 +87,21 @@ def reserved(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def explain_errors(path: Path, *, resumes: bool = False) -> Iterator[None]:
-    """Re-raise `OSError` as a `WriteError` with a suggested fix."""
+    """Re-raise `OSError` as a `WriteError` with a suggested fix.
+
+    Args:
+        path: the file or folder that the block writes.
+        resumes: whether the same command resumes where it fails, which the message then says.
+
+    Raises:
+        WriteError: the block raises `OSError`; waiting too long for a lock is left as it is.
+
+    >>> with explain_errors(Path("page.html")):
+    ...     raise OSError("it is a folder")
+    Traceback (most recent call last):
+        ...
+    contam.atomic_files.WriteError: page.html: can't be written (it is a folder); choose ...
+    """
     again = "run the same command again" + ": finished parts are kept" * resumes
     try:
         yield

@@ -43,11 +43,13 @@ class ShapeChecks(MetaPathFinder):
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec is not None and isinstance(spec.loader, SourceFileLoader):
-            spec.loader = _Loader(spec.loader.name, spec.loader.path)
+            spec.loader = CheckedLoader(spec.loader.name, spec.loader.path)
         return spec
 
 
-class _Loader(SourceFileLoader):
+class CheckedLoader(SourceFileLoader):
+    """Loads a module and wraps its functions with a tensor in their signature."""
+
     def exec_module(self, module: ModuleType) -> None:
         super().exec_module(module)
         own = [thing for thing in vars(module).values()
