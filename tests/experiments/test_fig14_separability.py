@@ -16,8 +16,9 @@ from contam.data.pacs import CLASSES, DOMAINS
 from contam.experiments import fig14_separability as fig14
 from contam.experiments.fig14_separability import EXPERIMENT, PAPER, SMOKE
 from contam.experiments.support.domain_images import domains_of
-from contam.experiments.support.model_zoo import Captioner, ModelZoo
+from contam.experiments.support.model_zoo import ModelZoo
 from contam.experiments.support.networks import CAPTIONED, ERM, TEACHER, TINY_NETWORKS
+from contam.experiments.support.zoo_images import Captioner, captions
 from contam.models.small import resnet8
 from contam.training.probe import FullBatch
 
@@ -85,17 +86,16 @@ def test_the_loss_of_captions_is_the_sum_of_both_losses():
 
 
 def test_classes_of_captions_are_pairs_of_object_and_background():
-    some = zoo()
-    shift = some.benchmark(TEACHER).shift
-    captions = some.captions(shift)
-    assert len(captions.classes) == 90 and len(captions.train) == 9
-    for domain in captions.train:
-        assert {captions.classes[y].split(" on ")[1] for y in domain.y.tolist()} == {domain.name}
-    objects = torch.cat([domain.y for domain in captions.train]) // 9
+    shift = zoo().benchmark(TEACHER).shift
+    captioned = captions(TINY_NETWORKS, shift, seed=0)
+    assert len(captioned.classes) == 90 and len(captioned.train) == 9
+    for domain in captioned.train:
+        assert {captioned.classes[y].split(" on ")[1] for y in domain.y.tolist()} == {domain.name}
+    objects = torch.cat([domain.y for domain in captioned.train]) // 9
     assert torch.equal(objects.bincount(), torch.full((10,), len(objects) // 10))
     elsewhere = TINY_NETWORKS.model_copy(update={"data": "pacs"})
     with pytest.raises(ValueError, match="captions exist only for shapes, not for pacs"):
-        ModelZoo(elsewhere, 0, Path("nowhere")).captions(shift)
+        captions(elsewhere, shift, seed=0)
 
 
 def test_a_captioned_teacher_is_trained_and_saved(tmp_path):

@@ -31,6 +31,7 @@ from contam.experiments.support.networks import (
     Networks,
     NetworkSpec,
 )
+from contam.experiments.support.zoo_images import captions
 from contam.run import RunError
 from contam.training.distill import Distillation
 from contam.training.optimize import Recipe
@@ -149,7 +150,7 @@ def test_fine_tuning_starts_from_the_pretrained_encoder_and_a_new_head(tmp_path)
 
 def test_captions_of_some_families_name_these(tmp_path):
     zoo = ModelZoo(TINY_NETWORKS, 0, tmp_path)
-    captioned = zoo.captions(zoo.benchmark(TEACHER).shift, 3)
+    captioned = captions(TINY_NETWORKS, zoo.benchmark(TEACHER).shift, 3, seed=0)
     assert len(captioned.classes) == 30 and len(captioned.train) == 3
     assert not {*OOD} & {domain.name for domain in captioned.train}
 

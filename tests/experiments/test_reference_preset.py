@@ -6,7 +6,7 @@ from support.experiment_runs import run_experiment
 from contam.experiments.fig04_activation_rates import EXPERIMENT as RATES
 from contam.experiments.fig05_selectivity import EXPERIMENT as SELECTIVITY
 from contam.experiments.fig15_density import EXPERIMENT as DENSITY
-from contam.experiments.support import model_zoo
+from contam.experiments.support import zoo_weights
 from contam.experiments.support.networks import REFERENCE_NETWORKS
 
 FEW = REFERENCE_NETWORKS.model_copy(
@@ -33,7 +33,7 @@ def test_the_reference_preset_measures_real_weights_beside_two_controls(tmp_path
 
 
 def test_weights_that_are_not_installed_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(model_zoo.efficientnet_lite, "weights_file", lambda: None)
+    monkeypatch.setattr(zoo_weights.efficientnet_lite, "weights_file", lambda: None)
     networks = REFERENCE_NETWORKS.model_copy(update={"weights": tmp_path})
     config = RATES.presets["reference"].model_copy(update={"networks": networks})
     with pytest.raises(ValueError, match=r"no weights of timm:tf_eff.* the extra 'reference'"):

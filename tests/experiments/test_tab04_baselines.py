@@ -18,14 +18,15 @@ from contam.batch import Batch
 from contam.data import pacs
 from contam.experiments import named
 from contam.experiments.support.model_zoo import STORE
-from contam.experiments.tab04_baselines import trainings
+from contam.experiments.tab04_baselines import cells as training_cells
+from contam.experiments.tab04_baselines import distillation, repairs, trainings
 from contam.experiments.tab04_baselines.benchmarks import BaselineNetworks, read_benchmark
+from contam.experiments.tab04_baselines.cells import TrainingCell, settings_of
 from contam.experiments.tab04_baselines.claims import claims
 from contam.experiments.tab04_baselines.evaluation import evaluate
 from contam.experiments.tab04_baselines.experiment import SMOKE, cells_of
 from contam.experiments.tab04_baselines.methods import METHODS, PAPER, find_method
 from contam.experiments.tab04_baselines.results import Config, comparison, read_results
-from contam.experiments.tab04_baselines.trainings import settings_of
 from contam.models.classifier import Classifier
 from contam.run import Run
 from contam.training.algorithms import ALGORITHMS, AlgorithmSettings, NotFiniteError
@@ -79,7 +80,7 @@ def test_pooled_sampling_draws_as_many_images_from_all_domains_together(tmp_path
     uneven = DomainSplit(small.pick(torch.arange(4)), benchmark.train[0].held_out)
     benchmark = replace(benchmark, train=(uneven, *benchmark.train[1:]))
     networks = TINY.model_copy(update={"steps": 8, "report_every": 8})
-    cell = trainings.TrainingCell(METHODS["pooled sampling"], 0)
+    cell = TrainingCell(METHODS["pooled sampling"], 0)
     with Run.start(tmp_path, "store", networks) as store:
         assert list(trainings.train_cell(cell, benchmark, networks, store, trial=0))
         (batches,) = steps.values()
@@ -87,7 +88,7 @@ def test_pooled_sampling_draws_as_many_images_from_all_domains_together(tmp_path
         domain = torch.cat([batch.domain for batch in batches])
         assert 0 < int((domain == small.origin[0]).sum()) <= 2 * 4  # of two epochs of 124 images
         few = networks.model_copy(update={"batch_size": 50})
-        cell = trainings.TrainingCell(METHODS["pooled sampling"], 1)
+        cell = TrainingCell(METHODS["pooled sampling"], 1)
         list(trainings.train_cell(cell, benchmark, few, store, trial=0))
         (row,) = store.read(cell.part)
     assert row["reason"] == "a minibatch of 200 needs more than 124 training images"
@@ -459,7 +460,7 @@ def test_references_and_repairs_of_trainings_that_diverged_are_left_out(tmp_path
         raise NotFiniteError("the loss is not finite at step 1")
         yield
 
-    monkeypatch.setattr(trainings, "fit", diverging)
+    monkeypatch.setattr(distillation, "fit", diverging)
     draw = ALGORITHMS["ERM"].Settings.draw
 
     def drawn(**which: Any) -> AlgorithmSettings:
@@ -600,7 +601,8 @@ def test_claims_compare_the_trials_that_both_methods_have(tmp_path):
 def test_trainings_and_repairs_measure_their_cost_with_the_same_clock(tmp_path, monkeypatch):
     """Between two readings, a second passes: a training of two steps takes 2 s, a repair 1 s."""
     ticks = count()
-    monkeypatch.setattr(trainings, "cost_clock", lambda: float(next(ticks)))
+    for module in (training_cells, repairs):
+        monkeypatch.setattr(module, "cost_clock", lambda: float(next(ticks)))
     results = read_results(run_experiment(EXPERIMENT, small("fresh head"), tmp_path))
     assert results.of("shapes", "ERM", "seconds").tolist() == [2.0]
     assert results.of("shapes", "fresh head", "seconds").tolist() == [3.0]
@@ -608,13 +610,13 @@ def test_trainings_and_repairs_measure_their_cost_with_the_same_clock(tmp_path, 
 
 def test_the_cost_is_wall_time_with_a_gpu(monkeypatch):
     calls = []
-    monkeypatch.setattr(trainings.time, "perf_counter", lambda: 7.0)
-    monkeypatch.setattr(trainings.time, "process_time", lambda: 3.0)
+    monkeypatch.setattr(training_cells.time, "perf_counter", lambda: 7.0)
+    monkeypatch.setattr(training_cells.time, "process_time", lambda: 3.0)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: calls.append("synchronized"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert trainings.cost_clock() == 3.0 and not calls
+    assert training_cells.cost_clock() == 3.0 and not calls
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert trainings.cost_clock() == 7.0 and calls == ["synchronized"]
+    assert training_cells.cost_clock() == 7.0 and calls == ["synchronized"]
 
 
 @pytest.mark.parametrize(

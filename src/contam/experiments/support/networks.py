@@ -1,21 +1,27 @@
-"""Configs and specs of the networks that the image experiments compare."""
+"""Configs, specs and recipes of the networks that the image experiments compare."""
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, PositiveInt
 
 from contam.data.benchmarks import Kind
 from contam.experiment import NULL_STEP_SIZE
 from contam.models import efficientnet_lite
-from contam.training.distill import Distillation
+from contam.training.distill import PUBLISHED as DISTILLED
+from contam.training.distill import SCRIPTS, Distillation
 from contam.training.optimize import Recipe
 from contam.training.precision import PLAIN, ComputeConfig
+from contam.training.probe import PUBLISHED as PROBED
+from contam.training.probe import SCRIPTS as SCRIPTED_PROBES
 from contam.training.probe import FullBatch, Minibatches
 
 SMALL = "resnet8"
 """Name of the small network for the embedded benchmark; it is always trained here."""
+
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
+Published = TypeVar("Published")
 
 
 class Networks(BaseModel, frozen=True, extra="forbid"):
@@ -200,3 +206,47 @@ SWEEP = (
     NetworkSpec("ERM, a quarter of the width", "labels", width=4),
 )
 """Weaker standard networks of the embedded benchmark, to fit a line of OOD on ID accuracy."""
+
+
+def student_recipe(config: Networks) -> Distillation:
+    """Return the recipe of the student: the config's, or else the published one.
+
+    Raises:
+        ValueError: there is neither.
+
+    >>> student_recipe(Networks()).epochs
+    100
+    """
+    recipes = DISTILLED if config.published == "text" else SCRIPTS
+    published = recipes.get((config.data, _plain(config.teacher)))
+    return _required(config.student_recipe or published, "student_recipe", config)
+
+
+def probe_recipe(config: Networks, spec: NetworkSpec) -> FullBatch | Minibatches:
+    """Return the recipe of a network's probe: the config's, or else the published one.
+
+    Raises:
+        ValueError: there is neither.
+    """
+    role = "student" if spec.learns == "features" else "teacher"
+    probes = PROBED if config.published == "text" else SCRIPTED_PROBES
+    return _required(config.probe or probes.get((config.data, role)), "probe", config)
+
+
+def with_epochs(recipe: AnyRecipe, spec: NetworkSpec) -> AnyRecipe:
+    """Return the recipe with the epochs of the spec, if it has any."""
+    return recipe if spec.epochs is None else replace(recipe, epochs=spec.epochs, steps=None)
+
+
+def _required(recipe: Published | None, field: str, config: Networks) -> Published:
+    """Return the recipe, or raise an error that names the field to set."""
+    if recipe is None:
+        raise ValueError(
+            f"no recipe was published for {config.teacher} on {config.data}; set {field}"
+        )
+    return recipe
+
+
+def _plain(name: str) -> str:
+    """The architecture in the name of a network: RN50 in open_clip:RN50/openai."""
+    return name.partition(":")[2].partition("/")[0]

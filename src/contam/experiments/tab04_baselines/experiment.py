@@ -13,6 +13,7 @@ from contam.experiments.tab04_baselines.benchmarks import (
     DomainBenchmark,
     read_benchmark,
 )
+from contam.experiments.tab04_baselines.cells import TrainingCell
 from contam.experiments.tab04_baselines.claims import claims
 from contam.experiments.tab04_baselines.figures import draw
 from contam.experiments.tab04_baselines.methods import (
@@ -31,7 +32,7 @@ from contam.experiments.tab04_baselines.results import (
     comparison,
     read_results,
 )
-from contam.experiments.tab04_baselines.trainings import TrainingCell, train_cell
+from contam.experiments.tab04_baselines.trainings import train_cell
 from contam.run import Run
 
 NAME = "tab04_baselines"
