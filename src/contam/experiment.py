@@ -189,7 +189,18 @@ def difference(of: Measure[ResultsT], minus: Measure[ResultsT]) -> Measure[Resul
 
 
 def no_claims(_run: Run) -> Sequence[Claim]:
-    """The claims of a record that states none, such as a sweep."""
+    """Return no claims, for an experiment that states none, such as a sweep.
+
+    Args:
+        _run: the run, which is not read.
+
+    >>> from pathlib import Path
+    >>> class Config(BaseModel):
+    ...     seeds: int = 1
+    >>> with Run.start(Path("runs"), "toy", Config()) as run:
+    ...     no_claims(run)
+    []
+    """
     return []
 
 

@@ -33,7 +33,15 @@ class Session(BaseModel):
 
 
 def this_session() -> Session:
-    """What is known of this process when it starts or resumes a run."""
+    """Return the versions, the hardware and the commit of this process, for a run that it starts.
+
+    Returns:
+        A session that starts now, with 0 seconds of work.
+
+    >>> session = this_session()
+    >>> session.process == os.getpid(), session.seconds
+    (True, 0.0)
+    """
     hardware: dict[str, str | int] = {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
@@ -55,7 +63,14 @@ def this_session() -> Session:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions of Python, contam and the libraries that determine numbers."""
+    """Return the versions of Python, contam and the libraries that determine numbers.
+
+    Returns:
+        Versions by name, Python first.
+
+    >>> list(versions())
+    ['python', 'contam', 'torch', 'numpy', 'scikit-learn']
+    """
     packages = ("contam", "torch", "numpy", "scikit-learn")
     return {"python": platform.python_version()} | {name: version(name) for name in packages}
 
@@ -75,6 +90,13 @@ def current_commit() -> str | None:
     """Return the git commit of the checkout of this file, or None if it is in no checkout.
 
     The code that a process runs is that of its first run.
+
+    Returns:
+        The hash in hexadecimal digits, with the suffix '+changes' if a file of contam was changed.
+
+    >>> commit = current_commit()
+    >>> commit is None or len(commit.removesuffix("+changes")) == 40
+    True
     """
 
     def git(*arguments: str) -> str:

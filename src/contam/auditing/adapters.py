@@ -141,5 +141,10 @@ def hugging_face(**settings: Any) -> Any:
     Raises:
         ValueError: transformers is not installed, or a setting is out of range.
         TypeError: there is no such setting.
+
+    >>> hugging_face(id=iter([]))
+    Traceback (most recent call last):
+        ...
+    ValueError: the first audit would exhaust an iterator; give the loader, or a list of batches
     """
     return hugging_face_callback(Audits(**settings))

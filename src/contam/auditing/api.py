@@ -279,6 +279,14 @@ def collect(
 
     Raises:
         ValueError: a set has no examples, or the logits are not one row for each.
+
+    >>> from contam.batch import Batch, Domain
+    >>> from contam.inputs.input_set import InputSet
+    >>> y = torch.arange(40) % 2
+    >>> data = InputSet("meadow", Domain("meadow", Batch(torch.eye(2)[y], y, torch.zeros_like(y))))
+    >>> evidence = collect(AuditInputs("identity", nn.Identity(), ("cow", "camel"), data))
+    >>> evidence.sets[0].overall.correct
+    40
     """
     layers = inputs.layers or running_layers(inputs.model, inputs.id)
     passes = _drain(run_passes(inputs, layers, budget), report, (0.0, SHOWN))
@@ -337,6 +345,9 @@ def cause_tests(
 
     Yields:
         The share of the tests that were made.
+
+    Returns:
+        The evidence of all tests, and a ledger for each OOD set that loses accuracy.
 
     Source: ours, causes are tested in the order in which they hide one another.
     """

@@ -264,6 +264,17 @@ def compare_audits(before: AuditRecord, after: AuditRecord) -> AuditComparison:
 
     Raises:
         ValueError: the audits have other data sets or classes.
+
+    >>> from contam.auditing.records import Verdict
+    >>> verdict = Verdict(cause="healthy", heading="Healthy", sentence="", reasons=(), steps=())
+    >>> def record(correct):
+    ...     score = Score(correct=correct, count=100, accuracy=Interval(value=correct / 100))
+    ...     scores = SetScores(name="meadow", role="id", overall=score, by_class={})
+    ...     return AuditRecord(contam="1.0", model="ResNet", classes=("cow", "camel"),
+    ...                        verdict=verdict, sets=(scores,))
+    >>> change = compare_audits(record(90), record(70)).sets[0]
+    >>> round(change.change.value, 1), change.beyond_chance
+    (-0.2, True)
     """
     names = [[(scores.role, scores.name) for scores in record.sets] for record in (before, after)]
     if sorted(names[0]) != sorted(names[1]):

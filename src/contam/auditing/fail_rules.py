@@ -199,6 +199,18 @@ def details(record: AuditRecord, scores: SetScores) -> str:
         scores: accuracy on the data set.
 
     Source: ours, the lines that a report of tests shows for each check.
+
+    >>> from contam.auditing.records import Interval, Ledger, Score, Verdict
+    >>> score = Score(correct=7, count=10, accuracy=Interval(value=0.7))
+    >>> scores = SetScores(name="beach", role="ood", overall=score, by_class={})
+    >>> ledger = Ledger(on="beach", loss=Interval(value=0.2))
+    >>> verdict = Verdict(
+    ...     cause="undecided", heading="Undecided", sentence="", reasons=(), steps=())
+    >>> record = AuditRecord(contam="1.0", model="ResNet", classes=("cow", "camel"),
+    ...                      verdict=verdict, sets=(scores,), ledgers=(ledger,))
+    >>> print(details(record, scores))
+    accuracy 70.0 %, n 10
+    loss against the ID set: +20.0 points
     """
     lines = [f"accuracy {percent(scores.overall.accuracy)}, n {scores.overall.count}"]
     for ledger in record.ledgers:

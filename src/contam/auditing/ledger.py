@@ -69,6 +69,9 @@ def explain(
     Yields:
         The name of the cause that was tested.
 
+    Returns:
+        The ledger of the OOD set, with the evidence of each test.
+
     Source: ours; Shapley (1953) for overlapping treatments.
     """
     base: list[Treatment] = []

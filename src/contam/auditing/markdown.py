@@ -56,7 +56,18 @@ def audit_markdown(record: AuditRecord, checks: Sequence[RuleCheck] = ()) -> str
         record: the audit.
         checks: results of rules.
 
+    Returns:
+        The text, as Markdown.
+
     Source: ours, an audit as text, for pull requests and issues.
+
+    >>> from contam.auditing.records import Verdict
+    >>> verdict = Verdict(
+    ...     cause="healthy", heading="Healthy", sentence="No failure.", reasons=(), steps=())
+    >>> record = AuditRecord(
+    ...     contam="1.0", model="ResNet", classes=("cow", "camel"), verdict=verdict, sets=())
+    >>> audit_markdown(record).splitlines()[0]
+    '### Audit of ResNet: healthy'
     """
     verdict = record.verdict
     parts = [

@@ -110,7 +110,16 @@ def set_scores(
         groups: (n,) values of the examples in other metadata columns.
         baseline: ID accuracy, and the line of standard models for effective robustness.
 
+    Returns:
+        Accuracies as shares with exact binomial intervals, and the most frequent confusions.
+
     Source: ours, exact binomial intervals.
+
+    >>> y, predicted = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 1, 0])
+    >>> result = PassResult(y, predicted, domain=torch.zeros_like(y), loss=torch.zeros(4))
+    >>> scores = set_scores(result, "beach", ("cow", "camel"), "ood")
+    >>> scores.by_class["camel"].accuracy.value, scores.confused[0].predicted
+    (0.5, 'cow')
     """
     correct, y = result.correct, result.y
     counts, right = torch.bincount(y).tolist(), torch.bincount(y[correct]).tolist()

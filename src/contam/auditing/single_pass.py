@@ -221,6 +221,15 @@ def run_pass(
     Raises:
         ValueError: there is no example, or the logits are not one row for each.
         torch.OutOfMemoryError: memory runs out on a single example.
+
+    >>> y = torch.tensor([0, 1, 1])
+    >>> data = InputSet("meadow", Domain("meadow", Batch(torch.eye(2)[y], y, torch.zeros_like(y))))
+    >>> def answers():
+    ...     result = yield from run_pass(nn.Identity(), data, (), classes=2, batch_size=2)
+    ...     print(result.correct)
+    >>> list(answers())
+    tensor([True, True, True])
+    [2, 1]
     """
     if len(sample) == 0:
         raise ValueError(f"{sample.name!r} has no examples; an audit needs some of each class")
@@ -468,7 +477,19 @@ def table_rows(
 
 
 def count_neurons(model: nn.Module, sample: InputSet, layers: Sequence[str]) -> int:
-    """Return the number of neurons of these layers together; 0 if a layer can't be observed."""
+    """Return the number of neurons of these layers together; 0 if a layer can't be observed.
+
+    Args:
+        model: the network.
+        sample: the data set, of which the first example is shown.
+        layers: names of the layers.
+
+    >>> model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2))
+    >>> zeros = torch.zeros(1).long()
+    >>> data = InputSet("meadow", Domain("meadow", Batch(torch.ones(1, 2), zeros, zeros)))
+    >>> count_neurons(model, data, ["1"])
+    4
+    """
     batch = next(iter(sample.domain.batches(1)))
     try:
         observation = Observer(model, layers, "moments")(batch)
@@ -525,7 +546,18 @@ def _changing(layer: str, where: str) -> str:
 
 
 def running_layers(model: nn.Module, sample: InputSet) -> tuple[str, ...]:
-    """Return all activations of a network in the order in which they run on the first example."""
+    """Return all activations of a network in the order in which they run on the first example.
+
+    Args:
+        model: the network.
+        sample: the data set.
+
+    >>> model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2))
+    >>> zeros = torch.zeros(1).long()
+    >>> data = InputSet("meadow", Domain("meadow", Batch(torch.ones(1, 2), zeros, zeros)))
+    >>> running_layers(model, data)
+    ('1',)
+    """
     first = next(iter(sample.domain.batches(1))).x
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     return tuple(layers_of(model, first.to(device)))

@@ -97,6 +97,15 @@ def track(
 
     Raises:
         ValueError: `to` is none of these, or the run of a client is missing.
+
+    >>> from contam.auditing.records import Verdict
+    >>> verdict = Verdict(cause="healthy", heading="Healthy", sentence="", reasons=(), steps=())
+    >>> record = AuditRecord(
+    ...     contam="1.0", model="ResNet", classes=("cow", "camel"), verdict=verdict, sets=())
+    >>> track(record, "<html></html>", to="mlflow")
+    Traceback (most recent call last):
+        ...
+    ValueError: can't log to a str; expected the module mlflow, an MlflowClient, ...
     """
     numbers = tracked_numbers(record, prefix)
     folder = "/".join(map(plain, prefix.split("/")))

@@ -73,6 +73,9 @@ def unlabeled_evidence(passes: Passes) -> UnlabeledEvidence:
     Args:
         passes: results of `run_passes`.
 
+    Returns:
+        The scores of each set without labels; accuracies are shares in [0, 1].
+
     Source: ours; Garg et al. (2022) and Guillory et al. (2021) for the estimates.
     """
     if not passes.unlabeled:

@@ -154,6 +154,17 @@ def measure_repairs(
         repair that fits but failed.
 
     Source: ours, the effect of a repair on the user's own network.
+
+    >>> from contam.remedies import FreshHead
+    >>> y = torch.arange(40) % 2
+    >>> batch, wrong = Batch(torch.eye(2)[y], y, torch.zeros_like(y)), 1 - y
+    >>> inputs = RepairInputs(
+    ...     LogitsAdapter(nn.Sequential(nn.Linear(2, 2))), classes=2, head="0",
+    ...     features={"meadow": batch, "beach": batch}, predicted={"meadow": wrong, "beach": wrong},
+    ...     repairs=(FreshHead(),))
+    >>> remedies, left_out = measure_repairs(inputs)
+    >>> remedies[0].name, remedies[0].gain.value
+    ('fresh head', 1.0)
     """
     measured, left_out = [], []
     for on in inputs.ood:
@@ -182,10 +193,21 @@ def repaired(inputs: RepairInputs, name: str, on: str | None) -> nn.Module:
         name: title of the repair.
         on: name of the OOD set; None for a repair without OOD data.
 
+    Returns:
+        The copy; the audited network stays as it was.
+
     Source: ours, a repair that fails ends with its reason, and not the audit.
 
     Raises:
         ValueError: no such repair, or one that does not fit.
+
+    >>> y = torch.arange(40) % 2
+    >>> batch = Batch(torch.eye(2)[y], y, torch.zeros_like(y))
+    >>> inputs = RepairInputs(
+    ...     LogitsAdapter(nn.Sequential(nn.Linear(2, 2))), classes=2, head="0",
+    ...     features={"meadow": batch}, predicted={"meadow": y})
+    >>> repaired(inputs, "fresh head", on=None)(torch.eye(2)).argmax(dim=1)
+    tensor([0, 1])
     """
     repair = next(repair for repair in inputs.repairs if repair.title == name)
     data = inputs.data(repair, on)

@@ -178,6 +178,15 @@ def read_dicom(path: Path) -> np.ndarray:
         ValueError: as for `read`.
 
     Source: ours; the standard DICOM PS3.3, C.11.
+
+    >>> from pydicom import Dataset
+    >>> from pydicom.uid import SecondaryCaptureImageStorage
+    >>> file = Dataset()
+    >>> file.set_pixel_data(np.array([[0, 255]], dtype=np.uint8), "MONOCHROME1", 8)
+    >>> file.SOPClassUID, file.SOPInstanceUID = SecondaryCaptureImageStorage, "1.2.3"
+    >>> file.save_as("scan.dcm", enforce_file_format=True)
+    >>> read_dicom(Path("scan.dcm"))
+    array([[1., 0.]])
     """
     pydicom = _pydicom()
     try:

@@ -119,6 +119,12 @@ def imagenet(
         ValueError: the split is neither train nor val, or its folder has another layout.
 
     Source: App. E.1.
+
+    >>> from contam.data.images import pixels
+    >>> imagenet(Path("data"), pixels, split="test")
+    Traceback (most recent call last):
+        ...
+    ValueError: no split 'test' of ImageNet; choose train or val
     """
     if split not in ("train", "val"):
         raise ValueError(f"no split {split!r} of ImageNet; choose train or val")
@@ -143,6 +149,12 @@ def imagenet_v2(
         ValueError: the folders are not 0..999, or a folder has no image.
 
     Source: App. E.1; Recht et al. (2019).
+
+    >>> from contam.data.images import pixels
+    >>> imagenet_v2(Path("."), pixels, wnids())
+    Traceback (most recent call last):
+        ...
+    ValueError: no folder imagenetv2-matched-frequency-format-val; give the folder that contains ...
     """
     folder = Path(root) / "imagenetv2-matched-frequency-format-val"
     # Sorted as text, 10 would come before 2, and almost every label would be wrong.
@@ -168,6 +180,15 @@ def imagenet_r(
         ValueError: the folders are not 200 wnids, or a folder has no image.
 
     Source: App. E.1; Hendrycks et al. (2021).
+
+    >>> from contam.data.images import pixels
+    >>> names = wnids()
+    >>> for name in names[::5]:
+    ...     Path("imagenet-r", name).mkdir(parents=True)
+    ...     Path("imagenet-r", name, "0.jpg").touch()
+    >>> test = imagenet_r(Path("."), pixels, names)
+    >>> test.domain.y[:3], test.columns[:3]
+    (tensor([0, 1, 2]), ((0,), (5,), (10,)))
     """
     return _by_wnid(
         Path(root) / "imagenet-r",
@@ -195,6 +216,12 @@ def imagenet_sketch(
         ValueError: the folders are not the 1000 wnids, or a folder has no image.
 
     Source: App. E.1; Wang et al. (2019).
+
+    >>> from contam.data.images import pixels
+    >>> imagenet_sketch(Path("."), pixels, wnids())
+    Traceback (most recent call last):
+        ...
+    ValueError: no folder sketch; give the folder that contains the data set's folders
     """
     folder = Path(root) / "sketch"
     return _by_wnid(
@@ -219,6 +246,13 @@ def imagenet_a(
         ValueError: the folders are not 200 wnids, or a folder has no image.
 
     Source: App. E.1; Hendrycks et al. (2021).
+
+    >>> from contam.data.images import pixels
+    >>> Path("imagenet-a", "cat").mkdir(parents=True)
+    >>> imagenet_a(Path("."), pixels, wnids())
+    Traceback (most recent call last):
+        ...
+    ValueError: imagenet-a contains 1 folders, of which 1 are not wnids of ImageNet...
     """
     return _by_wnid(
         Path(root) / "imagenet-a",
@@ -250,6 +284,12 @@ def objectnet(
             other.
 
     Source: App. E.1; Barbu et al. (2019).
+
+    >>> from contam.data.images import pixels
+    >>> objectnet(Path("."), pixels)
+    Traceback (most recent call last):
+        ...
+    ValueError: no objectnet-1.0/mappings/folder_to_objectnet_label.json; it is in the archive...
     """
     folder = Path(root) / "objectnet-1.0"
     groups = objectnet_columns(folder / "mappings")
@@ -346,6 +386,12 @@ def natural_tests(
 
     Raises:
         ValueError: `imagenet/val` below the root does not contain 1000 folders.
+
+    >>> from contam.data.images import pixels
+    >>> natural_tests(Path("data"), pixels)
+    Traceback (most recent call last):
+        ...
+    ValueError: no folder data/imagenet/val; give the folder that contains the data set's folders
     """
     names = wnids(Path(root) / "imagenet" / "val")
     return {

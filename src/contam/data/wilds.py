@@ -22,7 +22,7 @@ OOD_TEST_CENTER = 2
 def iwildcam(
     root: Path, transform: Transform | None = None, *, workers: int = 4
 ) -> tuple[Shift, FolderDomain]:
-    """Read iWildCam: animals in camera traps, tested on new cameras.
+    r"""Read iWildCam: animals in camera traps, tested on new cameras.
 
     The domain of an image is its camera.
 
@@ -40,6 +40,16 @@ def iwildcam(
         ValueError: a file, a column or a split is missing, or a label or a number is malformed.
 
     Source: App. E.2; Koh et al. (2021).
+
+    >>> folder = Path("iwildcam_v2.0")
+    >>> folder.mkdir()
+    >>> rows = [f"{split},3,0,0.jpg" for split in SPLITS]
+    >>> _ = (folder / "metadata.csv").write_text(
+    ...     "\n".join(["split,location_remapped,y,filename", *rows]))
+    >>> _ = (folder / "categories.csv").write_text("y,name\n0,empty")
+    >>> shift, validation = iwildcam(Path("."))
+    >>> shift.classes, shift.ood_tests[0].name, validation.origin
+    (('empty',), 'new cameras', tensor([3]))
     """
     folder = Path(root) / "iwildcam_v2.0"
     columns = ("split", "location_remapped", "y", "filename")
@@ -74,7 +84,7 @@ def iwildcam(
 def camelyon17(
     root: Path, transform: Transform = pixels, *, workers: int = 4
 ) -> tuple[Shift, FolderDomain]:
-    """Read Camelyon17: tumors in tissue patches, tested on a new hospital.
+    r"""Read Camelyon17: tumors in tissue patches, tested on a new hospital.
 
     The domain of a patch is its hospital. There is no ID test: `id_test` is the ID validation set,
     as in the published numbers.
@@ -91,6 +101,14 @@ def camelyon17(
         ValueError: a file, a column or a split is missing, or a label or a number is malformed.
 
     Source: App. E.3; Koh et al. (2021).
+
+    >>> Path("camelyon17_v1.0").mkdir()
+    >>> rows = [f"004,4,0,0,1,{place}" for place in ("0,0", "0,1", "1,0", "2,0")]
+    >>> _ = Path("camelyon17_v1.0", "metadata.csv").write_text(
+    ...     "\n".join(["patient,node,x_coord,y_coord,tumor,center,split", *rows]))
+    >>> shift, validation = camelyon17(Path("."))
+    >>> shift.ood_tests[0].files[0].name, validation.y
+    ('patch_patient_004_node_4_x_0_y_0.png', tensor([1]))
     """
     folder = Path(root) / "camelyon17_v1.0"
     columns = ("patient", "node", "x_coord", "y_coord", "tumor", "center", "split")

@@ -52,6 +52,11 @@ def load_onnx(path: str | Path) -> tuple[BlackBox, Transform | None]:
             has other inputs or outputs.
 
     Source: ours, so that networks of other frameworks can be audited.
+
+    >>> load_onnx("network.onnx")
+    Traceback (most recent call last):
+        ...
+    ValueError: no ONNX file at network.onnx
     """
     path = Path(path)
     if not path.is_file():

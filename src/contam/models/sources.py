@@ -116,7 +116,11 @@ def load(
 
 
 def with_blocks(encoder: nn.Module, x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-    """The features of a vision transformer of open_clip or timm, and the output of each block.
+    """Return the features of a vision transformer of open_clip or timm, and its blocks' outputs.
+
+    Args:
+        encoder: the image tower of open_clip, or a network of timm.
+        x: (batch, channels, height, width) inputs.
 
     Returns:
         (batch, width) features, and for each block (batch, tokens, width), the class token first.
@@ -125,6 +129,13 @@ def with_blocks(encoder: nn.Module, x: Tensor) -> tuple[Tensor, Sequence[Tensor]
 
     Raises:
         ValueError: the encoder is none of these.
+
+    >>> import_torchvision()
+    >>> from timm.models import VisionTransformer
+    >>> encoder = VisionTransformer(8, 4, embed_dim=6, depth=2, num_heads=1, num_classes=0)
+    >>> features, blocks = with_blocks(encoder, torch.rand(5, 3, 8, 8))
+    >>> features.shape, [tokens.shape for tokens in blocks]
+    (torch.Size([5, 6]), [torch.Size([5, 5, 6]), torch.Size([5, 5, 6])])
     """
     run = getattr(encoder, "forward_intermediates", None)
     if run is not None and hasattr(encoder, "transformer"):

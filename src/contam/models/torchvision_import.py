@@ -29,6 +29,10 @@ def import_torchvision() -> None:
     Raises:
         ImportError: torchvision is not installed.
         RuntimeError: its import fails for another reason.
+
+    >>> import_torchvision()
+    >>> hasattr(sys.modules["torchvision"], "models")
+    True
     """
     try:
         importlib.import_module("torchvision")

@@ -117,6 +117,14 @@ def of_layers(record: AuditRecord) -> list[Figure]:
 
     Args:
         record: the audit; measures without numbers have no panel.
+
+    >>> from contam.auditing.records import Verdict
+    >>> verdict = Verdict(cause="healthy", heading="Healthy", sentence="", reasons=(), steps=())
+    >>> layer = LayerRecord(name="conv1", neurons=8, probe={"photo": Interval(value=0.9)})
+    >>> record = AuditRecord(contam="1.0", model="ResNet", classes=("cat", "dog"), verdict=verdict,
+    ...                      sets=(), layers=(layer,))
+    >>> [(figure.title, figure.panels[0].title) for figure in of_layers(record)]
+    [('What can be read from each layer', 'Linear probe')]
     """
     ood = [scores.name for scores in record.sets if scores.role == "ood"]
     lost = _controlled(
@@ -177,6 +185,16 @@ def of_neurons(record: AuditRecord, most: int) -> tuple[Panel, ...]:
     Args:
         record: an audit with a table of neurons.
         most: maximum number of neurons.
+
+    >>> from contam.auditing.records import NeuronTable, Verdict
+    >>> verdict = Verdict(cause="healthy", heading="Healthy", sentence="", reasons=(), steps=())
+    >>> neurons = NeuronTable(
+    ...     layer=("conv1",), index=(0,), favorite=("cat",), selectivity_id=(0.8,),
+    ...     selectivity_ood=(0.2,), rate_id=(0.5,), rate_ood=(0.1,), attenuation=(0.9,))
+    >>> record = AuditRecord(contam="1.0", model="ResNet", classes=("cat", "dog"), verdict=verdict,
+    ...                      sets=(), neurons=neurons)
+    >>> [panel.title for panel in of_neurons(record, most=100)]
+    ['Class-profile attenuation', 'Selectivity', 'Activation rate']
     """
     return tuple(panel for panel, _ in _histograms(record, most))
 
@@ -207,6 +225,14 @@ def of_rates(record: AuditRecord) -> Panel | None:
 
     Returns:
         The chart; None without rates or for more than `CLASSES` classes.
+
+    >>> from contam.auditing.records import Verdict
+    >>> verdict = Verdict(cause="healthy", heading="Healthy", sentence="", reasons=(), steps=())
+    >>> layer = LayerRecord(name="conv1", neurons=8, class_rates={"photo": (0.5, 0.2)})
+    >>> record = AuditRecord(contam="1.0", model="ResNet", classes=("cat", "dog"), verdict=verdict,
+    ...                      sets=(), layers=(layer,))
+    >>> of_rates(record).title
+    'Activation rate by class'
     """
     rows = _rate_rows(record)
     if not rows or len(record.classes) > CLASSES:
@@ -249,6 +275,15 @@ def of_projection(record: AuditRecord) -> tuple[Panel, ...]:
 
     Returns:
         One chart for each of these with 2 to `COLORS` values; none without a projection.
+
+    >>> from contam.auditing.records import Projection, Verdict
+    >>> verdict = Verdict(cause="healthy", heading="Healthy", sentence="", reasons=(), steps=())
+    >>> plane = Projection(layer="conv1", shares=(0.6, 0.3), x=(0.0, 1.0), y=(0.0, 1.0),
+    ...                    data=("photo", "photo"), domain=("day", "day"), label=("cat", "dog"))
+    >>> record = AuditRecord(contam="1.0", model="ResNet", classes=("cat", "dog"), verdict=verdict,
+    ...                      sets=(), projection=plane)
+    >>> [panel.title for panel in of_projection(record)]
+    ['By class']
     """
     plane = record.projection
     if plane is None:

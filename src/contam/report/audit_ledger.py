@@ -143,6 +143,17 @@ def described(bar: Bar) -> str:
 
     Args:
         bar: the bar.
+
+    >>> from contam.auditing.records import Interval, Score
+    >>> def scores(name, role, correct):
+    ...     score = Score(correct=correct, count=10, accuracy=Interval(value=correct / 10))
+    ...     return SetScores(name=name, role=role, overall=score, by_class={})
+    >>> noise = LostPoints(
+    ...     cause="corruption", what="noise", how="given back", points=Interval(value=0.2))
+    >>> bar = Bar(scores("meadow", "id", 9), scores("beach", "ood", 6),
+    ...           (Segment(60.0, 20.0, "cause-0", noise, 1),), None)
+    >>> described(bar)
+    'ID accuracy 90.0 %, accuracy on beach 60.0 %; 30.0 points lost: 20.0 points corruption.'
     """
     parts: Sequence[str] = [
         f"{100 * segment.entry.points.value:.1f} points {segment.entry.cause}"

@@ -37,6 +37,13 @@ def document(
 
     Returns:
         The document as text.
+
+    >>> html = document(
+    ...     "page.html.j2", {"charts": {}, "numbers": {}}, styles=["page.css"], scripts=["page.js"],
+    ...     title="Results", headline="", sections=(), counts=(0, 0, 0), judging=True,
+    ...     published=False, rows_shown=10)
+    >>> "<title>Results</title>" in html, "<link" in html
+    (True, False)
     """
     sheet = theme.stylesheet() + "".join(map(_text, styles))
     code = {

@@ -74,6 +74,13 @@ def compute_member(member: Member) -> Outcome:
 
     Returns:
         The outcome.
+
+    >>> from contam.experiment import no_claims
+    >>> class Config(BaseModel):
+    ...     seeds: int = 1
+    >>> member = Member(0, Path("runs"), "toy", Config(), lambda config, run: iter([]), no_claims)
+    >>> compute_member(member).error, member.finished
+    ('', True)
     """
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:

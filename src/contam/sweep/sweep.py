@@ -98,6 +98,14 @@ def resumed(folder: Path) -> Space:
 
     Raises:
         RunError: the folder is not that of a sweep.
+
+    >>> from contam.experiments import named
+    >>> from contam.sweep import space
+    >>> grid = space("simulation", named("simulation").presets["smoke"], {"width": [16, 32]})
+    >>> with Run.start(Path("runs"), NAME, grid) as run:
+    ...     run.finish()
+    >>> resumed(run.folder) == grid
+    True
     """
     run = Run.load(folder)
     try:

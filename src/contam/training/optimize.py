@@ -170,10 +170,27 @@ def optimize(
             continues bit for bit.
         compute: Precision, accumulation and memory format.
 
+    Yields:
+        The state of the training, with the model in place.
+
     Raises:
         NotFiniteError: If the loss is not finite.
         ValueError: If the recipe does not fit the data or the number of processes, or if the
             checkpoint belongs to another model or training.
+
+    >>> from contam.batch import Domain
+    >>> x, y = torch.eye(2), torch.arange(2)
+    >>> model, cross_entropy = nn.Linear(2, 2), nn.CrossEntropyLoss()
+    >>> def loss(micro_batch):
+    ...     return {"risk": cross_entropy(model(micro_batch.batch.x), micro_batch.batch.y)}
+    >>> examples = TrainingExamples([Domain("photo", Batch(x, y, torch.zeros_like(y)))])
+    >>> recipe = Recipe(step_size=0.1, weight_decay=0.0, batch_size=2, steps=40)
+    >>> states = optimize(
+    ...     model, examples, loss, recipe, purpose="example", seed=0, report_every=20)
+    >>> [state.step for state in states]
+    [20, 40]
+    >>> model(x).argmax(dim=1)
+    tensor([0, 1])
     """
     steps = recipe.length(len(examples))
     group = ProcessGroup()

@@ -37,10 +37,20 @@ class TrainingListener:
 
 
 def lightning_callback(listener: TrainingListener) -> Any:
-    """A Lightning callback that calls a listener; it is there as the callback's `listener`.
+    """Return a Lightning callback that calls a listener.
+
+    Args:
+        listener: what to do during the training.
+
+    Returns:
+        The callback; its `listener` is the listener.
 
     Raises:
         ValueError: Lightning is not installed.
+
+    >>> listener = TrainingListener()
+    >>> lightning_callback(listener).listener is listener  # for Trainer(callbacks=[...])
+    True
     """
     base: Any = _base_class("Callback", "lightning.pytorch", "pytorch_lightning")
 
@@ -77,10 +87,20 @@ def lightning_callback(listener: TrainingListener) -> Any:
 
 
 def hugging_face_callback(listener: TrainingListener) -> Any:
-    """A `TrainerCallback` that calls a listener; it is there as the callback's `listener`.
+    """Return a `TrainerCallback` of Hugging Face that calls a listener.
+
+    Args:
+        listener: what to do during the training.
+
+    Returns:
+        The callback; its `listener` is the listener.
 
     Raises:
         ValueError: transformers is not installed.
+
+    >>> listener = TrainingListener()
+    >>> hugging_face_callback(listener).listener is listener  # for Trainer(callbacks=[...])
+    True
     """
     base: Any = _base_class("TrainerCallback", "transformers")
 

@@ -228,7 +228,16 @@ def audit_of(id: Any, ood: Any, *, classes: tuple[str, ...], quick: bool, seed: 
         quick: whether the audits leave out everything but the pass over the data.
         seed: random seed of the audits.
 
+    Returns:
+        A function from a network, and the other arguments of `audit`, to an `Audit`.
+
     Source: ours, an audit of each arm, so that a remedy's effect on each cause is known.
+
+    >>> y = torch.arange(40) % 2
+    >>> data = torch.eye(2)[y], y
+    >>> audited = audit_of(data, {"beach": data}, classes=("cow", "camel"), quick=True, seed=0)
+    >>> audited(nn.Identity(), name="identity").verdict.cause
+    'healthy'
     """
     return partial(
         audit, id=id, ood=ood, classes=classes, quick=quick, untrained=not quick,

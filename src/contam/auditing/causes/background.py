@@ -62,7 +62,10 @@ def interchange(comparison: Comparison, base: Sequence[Treatment]) -> Interchang
 
     Args:
         comparison: the ID set and the OOD set.
-        base: treatments of plumbing faults.
+        base: treatments of plumbing faults, which are applied, too.
+
+    Returns:
+        Which answers are correct in each arm, or the reason why there is no result.
     """
     key = tuple(treatment.what for treatment in base)
     if key not in comparison.interchanges:

@@ -202,6 +202,16 @@ def undoings(own: Tensor, other: Tensor) -> dict[str, tuple[Edit, str]]:
     Args:
         own: ID images.
         other: OOD images.
+
+    Returns:
+        A function of images, and lines of code that do the same, by what is changed.
+
+    >>> own = torch.rand(4, 3, 8, 8)
+    >>> edit, fix = next(iter(undoings(own, 0.5 * own).values()))
+    >>> torch.allclose(edit(0.5 * own), own, atol=1e-4)
+    True
+    >>> fix.splitlines()[1]
+    'x = x * torch.tensor(scale)[:, None, None] + torch.tensor(shift)[:, None, None]'
     """
     mean, std = (v.mean(0) for v in channel_statistics(own))
     ood_mean, ood_std = (v.mean(0) for v in channel_statistics(other))
@@ -253,6 +263,13 @@ def degradation(own: Tensor, other: Tensor, *, seed: int) -> tuple[str, Edit, fl
     Returns:
         The kind, the change, and the level of the OOD images relative to the ID images; None where
         they are about as noisy and as sharp.
+
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> own = 0.1 * torch.rand(8, 1, 32, 32, generator=generator)
+    >>> noisy = own + 0.2 * torch.randn(own.shape, generator=generator)
+    >>> kind, edit, ratio = degradation(own, noisy, seed=0)
+    >>> kind, ratio > 2, degradation(own, own, seed=0)
+    ('noise', True, None)
     """
     blocks = blockiness(other)
     if blocks > BLOCKIER * blockiness(own) and own.shape[1] in (1, 3):
