@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist worksteal
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 BENCHMARKS := theory_step theory_answer observe probe depth distill_step embedded_training algorithms watch audit audit_scale audit_zoo unlabeled sweep
 # Tests start many processes; each would compile the package again where no bytecode is kept.
 export PYTHONDONTWRITEBYTECODE :=
@@ -15,10 +15,10 @@ demo: $(VENV)/.installed        ## install, run the quick experiments, write the
 	$(BIN)/contam demo
 
 test: $(VENV)/.installed-test   ## install, run the fast tests
-	$(PYTEST) -n 2 -m "not slow"
+	$(PYTEST) -m "not slow"
 
-slow: $(VENV)/.installed-test   ## the tests that take longer, and often wait for processes
-	$(PYTEST) -n 3 -m slow
+slow: $(VENV)/.installed-test   ## the tests that take longer
+	$(PYTEST) -m slow --durations 20
 
 check: lint types contracts docs test   ## what a developer runs before a commit
 

@@ -226,10 +226,13 @@ def digest(*files: Path) -> str:
 
 
 def sources() -> tuple[str, str]:
-    """Digests of the code of the cases, and of the audit."""
+    """Digests of the code of the cases, and of the audit with what it computes from."""
     here = Path(__file__).parent
     zoo = [here / "zoo_cases.py", here / "zoo_networks.py"]
-    audit = sorted(Path(contam.auditing.__path__[0]).rglob("*.py"))
+    package = Path(contam.__path__[0])
+    audit = [package / "training" / "probe.py"]
+    for part in ("auditing", "measures", "remedies"):
+        audit += sorted((package / part).rglob("*.py"))
     return digest(*zoo, here / "decision_table.py"), digest(*zoo, *audit)
 
 

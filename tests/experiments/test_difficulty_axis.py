@@ -81,11 +81,13 @@ def test_claims_on_a_set_that_was_not_measured_are_not_judged(tmp_path):
 @pytest.mark.slow
 def test_the_published_preset_runs_on_small_files(tmp_path):
     draws = np.random.default_rng(0)
-    (tmp_path / "kmnist").mkdir()
-    for part in ("train", "t10k"):
-        idx(tmp_path / "kmnist", part, draws.integers(0, 256, (30, 28, 28)), np.arange(30) % 10)
+    for name in ("kmnist", "mnist"):
+        folder = tmp_path / name
+        folder.mkdir()
+        for part in ("train", "t10k"):
+            idx(folder, part, draws.integers(0, 256, (30, 28, 28)), np.arange(30) % 10)
     config = PAPER.model_copy(
-        update={"folder": tmp_path, "sets": ("kmnist-patch",), "epochs": 1}
+        update={"folder": tmp_path, "sets": ("kmnist-patch", "mnist"), "epochs": 1}
         | {"batch_size": 30, "support": 30, "queries": 5, "seeds": 1}
     )
     run = run_experiment(EXPERIMENT, config, tmp_path / "runs")

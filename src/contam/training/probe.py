@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from contam.batch import Shift
@@ -464,26 +466,32 @@ def _at_once(
     if x.shape[1] > max(WIDE, len(x)):
         # The optimum lies in the span of the examples, and L-BFGS does not depend on the basis.
         x, basis = in_span(x)
-    weight = x.new_zeros(classes, x.shape[1], requires_grad=True)
-    bias = x.new_zeros(classes, requires_grad=True)
+    width, one_hot = x.shape[1], F.one_hot(y, classes).to(x)
+
+    def split(parameters: np.ndarray) -> tuple[Tensor, Tensor]:
+        weight = torch.from_numpy(parameters).to(x)
+        return weight[:-classes].view(classes, width), weight[-classes:]
+
+    def risk_and_gradient(parameters: np.ndarray, penalty: float) -> tuple[float, np.ndarray]:
+        weight, bias = split(parameters)
+        log_shares = torch.addmm(bias, x, weight.T).log_softmax(dim=1)
+        risk = F.nll_loss(log_shares, y) + 0.5 * penalty * weight.square().sum()
+        excess = (log_shares.exp_() - one_hot) / len(x)
+        gradient = torch.cat([(excess.T @ x + penalty * weight).flatten(), excess.sum(dim=0)])
+        return risk.item(), gradient.cpu().numpy()
+
+    parameters = np.zeros(classes * (width + 1))
     for penalty in recipe.penalties:
         if penalty < 0:
             raise ValueError(f"a penalty must be at least 0, got {penalty}")
-        optimizer = torch.optim.LBFGS(
-            [weight, bias], max_iter=recipe.iterations, tolerance_grad=1e-7,
-            tolerance_change=1e-12, line_search_fn="strong_wolfe",
-        )  # fmt: skip
-
-        def closure(optimizer: torch.optim.LBFGS = optimizer, penalty: float = penalty) -> Tensor:
-            optimizer.zero_grad()
-            risk = F.cross_entropy(F.linear(x, weight, bias), y)
-            loss = risk + 0.5 * penalty * weight.square().sum()
-            loss.backward()
-            return loss
-
-        optimizer.step(closure)  # pyright: ignore[reportArgumentType], a tensor will do
-        original = weight.detach() if basis is None else weight.detach() @ basis
-        yield original.float(), bias.detach().float()
+        parameters = minimize(
+            risk_and_gradient, parameters, penalty, jac=True, method="L-BFGS-B",
+            options={"maxiter": recipe.iterations, "maxfun": 2 * recipe.iterations,
+                     "gtol": 1e-7, "ftol": 1e-13},
+        ).x  # fmt: skip
+        weight, bias = split(parameters.copy())
+        original = weight if basis is None else weight @ basis
+        yield original.float(), bias.float()
 
 
 def _discriminant(x: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
