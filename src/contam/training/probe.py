@@ -466,7 +466,7 @@ def _at_once(
     if x.shape[1] > max(WIDE, len(x)):
         # The optimum lies in the span of the examples, and L-BFGS does not depend on the basis.
         x, basis = in_span(x)
-    width, one_hot = x.shape[1], F.one_hot(y, classes).to(x)
+    width, rows = x.shape[1], torch.arange(len(x), device=x.device)
 
     def split(parameters: np.ndarray) -> tuple[Tensor, Tensor]:
         weight = torch.from_numpy(parameters).to(x)
@@ -476,7 +476,8 @@ def _at_once(
         weight, bias = split(parameters)
         log_shares = torch.addmm(bias, x, weight.T).log_softmax(dim=1)
         risk = F.nll_loss(log_shares, y) + 0.5 * penalty * weight.square().sum()
-        excess = (log_shares.exp_() - one_hot) / len(x)
+        excess = log_shares.exp_() / len(x)
+        excess[rows, y] -= 1 / len(x)
         gradient = torch.cat([(excess.T @ x + penalty * weight).flatten(), excess.sum(dim=0)])
         return risk.item(), gradient.cpu().numpy()
 
