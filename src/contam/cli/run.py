@@ -35,8 +35,8 @@ def demo(
     Args:
         out: folder that holds the runs.
         page: the HTML file to write.
-        quick: check an installation within a minute: run the smallest presets, whose networks are too
-            small for most claims.
+        quick: check an installation within a minute: run the smallest presets, whose networks are
+            too small for most claims.
     """
     from contam.atomic_files import reserved
     from contam.experiments import EXPERIMENTS, IN_DEMO
