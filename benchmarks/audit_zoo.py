@@ -39,7 +39,7 @@ from zoo_cases import (
 )  # fmt: skip
 from zoo_networks import Group, Networks
 
-import contam.auditing
+import contam
 from contam.auditing.api import accuracies, cause_tests
 from contam.auditing.causes import CAUSES as AUDITED
 from contam.auditing.causes import NAMES

@@ -89,7 +89,7 @@ def _processor() -> str:
 def current_commit() -> str | None:
     """Return the git commit of the checkout of this file, or None if it is in no checkout.
 
-    The code that a process runs is that of its first run.
+    It is read once, since a process goes on with the code that it has imported.
 
     Returns:
         The hash in hexadecimal digits, with the suffix '+changes' if a file of contam was changed.

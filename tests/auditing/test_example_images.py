@@ -13,11 +13,11 @@ from support.generators import returned
 from torch import nn
 
 from contam.auditing.audit_inputs import AuditInputs
+from contam.auditing.audited_layers import running_layers
 from contam.auditing.example_images import NEURONS, PAIRS, SIDE, example_images
 from contam.auditing.layers import LayerEvidence, layer_evidence
 from contam.auditing.passes import Budget, Passes, run_passes
 from contam.auditing.records import Example
-from contam.auditing.single_pass import running_layers
 from contam.measures.gradcam import grad_cam_plus_plus, heat_maps, heat_on_object
 
 FEW = Budget(fitted=100, queries=40, control=20, changed=40, per_class=4, probed_layers=2, share=1)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from contam.auditing.alterations import STYLES, altered
 from contam.auditing.audit_inputs import AuditInputs
+from contam.auditing.audited_layers import running_layers
 from contam.auditing.layers import LayerEvidence, layer_evidence
 from contam.auditing.passes import Budget, run_passes
 from contam.auditing.records import AuditRecord
-from contam.auditing.single_pass import running_layers
 from contam.data.counterfactual import CHANGES
 from contam.experiment import Stage
 from contam.measures.activation import activation_asymmetry

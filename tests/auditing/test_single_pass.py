@@ -6,15 +6,9 @@ from support.audit_inputs import cnn, noise_inputs, sample
 from support.generators import returned
 from torch import Tensor, nn
 
-from contam.auditing.single_pass import (
-    PARTS,
-    Keep,
-    balanced,
-    layers_with_positions,
-    run_pass,
-    running_layers,
-    table_rows,
-)
+from contam.auditing.audited_layers import layers_with_positions, running_layers
+from contam.auditing.layer_tables import PARTS, table_rows
+from contam.auditing.single_pass import Keep, balanced, run_pass
 from contam.measures.accuracy import accuracy
 from contam.measures.class_profiles import class_profiles
 from contam.models.classifier import Classifier
@@ -130,7 +124,7 @@ def test_few_examples_of_many_classes_are_distributed_over_the_parts():
 
 
 def test_domains_are_merged_when_their_tables_are_too_large(monkeypatch):
-    monkeypatch.setattr("contam.auditing.single_pass.LARGEST_TABLE", 300)
+    monkeypatch.setattr("contam.auditing.layer_tables.LARGEST_TABLE", 300)
     inputs = noise_inputs(cnn(), (3, 8, 8))
     batch = inputs.id.domain.data
     own = sample("ID", batch.x, batch.y, torch.arange(24) % 2)

@@ -80,6 +80,23 @@ def test_the_optimum_has_zero_gradient():
     assert probe.bias.tolist() == pytest.approx([0, 0], abs=1e-5)
 
 
+def test_features_that_carry_gradients_are_frozen(digits):
+    (x, y), *_ = digits
+    given = x.clone().requires_grad_()
+    assert fit_probe(given * 1, y).weight.equal(fit_probe(x, y).weight)
+    assert given.grad is None
+
+
+def test_the_head_of_a_probe_has_its_logits(digits):
+    (x, y), *_ = digits
+    probe = fit_probe(3 + 5 * x, y)
+    weight, bias = probe.double().head()
+    torch.testing.assert_close(
+        (3 + 5 * x).double() @ weight.T + bias, probe(3 + 5 * x), check_dtype=False,
+        atol=1e-4, rtol=1e-4,
+    )  # fmt: skip
+
+
 def test_minibatches_approach_the_optimum(digits):
     (x, y), _, test = digits
     recipe = Minibatches(0.02, 1e-3, 256, epochs=60, standardize=True)

@@ -15,6 +15,7 @@ from torch import nn
 
 from contam.auditing.arguments import check_arguments, check_reference
 from contam.auditing.audit_inputs import AuditInputs
+from contam.auditing.audited_layers import running_layers
 from contam.auditing.baseline import find_lines
 from contam.auditing.causes import CAUSES, Cause
 from contam.auditing.causes.head import Head, head_evidence, head_on_id
@@ -41,7 +42,6 @@ from contam.auditing.records import (
 from contam.auditing.reliance import reliance, relies
 from contam.auditing.result import Audit
 from contam.auditing.scores import set_scores
-from contam.auditing.single_pass import running_layers
 from contam.auditing.unlabeled import unlabeled_evidence
 from contam.auditing.verdict import loses, verdict
 from contam.auditing.what_helps import RepairInputs, measure_repairs, repair_inputs

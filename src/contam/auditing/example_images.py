@@ -17,10 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from contam.auditing.audit_inputs import AuditInputs
+from contam.auditing.audited_layers import layers_with_positions
 from contam.auditing.layers import LayerEvidence
 from contam.auditing.passes import Passes
 from contam.auditing.records import Example, NeuronTable
-from contam.auditing.single_pass import PassResult, layers_with_positions
+from contam.auditing.single_pass import PassResult
 from contam.inputs.input_set import InputSet
 from contam.measures.gradcam import (
     grad_cam,

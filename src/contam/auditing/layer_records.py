@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from contam.auditing.audit_inputs import AuditInputs
+from contam.auditing.layer_tables import LISTED, LayerTable
 from contam.auditing.neurons import NeuronColumns, neuron_columns
 from contam.auditing.records import Interval, LayerRecord
-from contam.auditing.single_pass import LISTED, LayerTable, PassResult
+from contam.auditing.single_pass import PassResult
 from contam.measures.activation import activation_asymmetry, class_rates
 from contam.measures.attenuation import attenuation_across_domains, class_profile_attenuation
 from contam.measures.intervals import Estimate

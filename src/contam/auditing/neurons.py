@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from contam.auditing.layer_tables import LayerTable
 from contam.auditing.records import NeuronTable
-from contam.auditing.single_pass import LayerTable
 from contam.measures.attenuation import neuron_attenuation
 
 

@@ -10,18 +10,11 @@ from torch import Tensor, nn
 
 from contam.auditing.alterations import altered, changes_of
 from contam.auditing.audit_inputs import AuditInputs
+from contam.auditing.audited_layers import count_neurons
 from contam.auditing.head_probes import correct_with_fresh_head, too_few_per_class
 from contam.auditing.layer_records import LayerRecordBuilder
-from contam.auditing.single_pass import (
-    LISTED,
-    MOST_CLASS_MEANS,
-    Keep,
-    PassResult,
-    balanced,
-    count_neurons,
-    run_pass,
-    table_rows,
-)
+from contam.auditing.layer_tables import LISTED, MOST_CLASS_MEANS, table_rows
+from contam.auditing.single_pass import Keep, PassResult, balanced, run_pass
 from contam.batch import Batch, Domain
 from contam.data.object_removal import (
     has_border,

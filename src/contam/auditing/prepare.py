@@ -563,11 +563,10 @@ def _from_features(
     recipe = probe_recipe([data.x[fitted]], FullBatch(), classes=count)
     probe = fit_probe(data.x[fitted], y[fitted], recipe, classes=count)
     head = nn.Linear(data.x.shape[1], count)
-    weight = probe.weight / probe.scale
+    weight, bias = probe.head()
     head.weight = nn.Parameter(weight, requires_grad=False)
     # A class without examples has a low logit, but a finite one, for its loss to be finite.
-    bias = (probe.bias - weight @ probe.mean).clamp(min=LOWEST_BIAS)
-    head.bias = nn.Parameter(bias, requires_grad=False)
+    head.bias = nn.Parameter(bias.clamp(min=LOWEST_BIAS), requires_grad=False)
     network = nn.Sequential()
     network.add_module("features", nn.Identity())
     network.add_module("head", head)

@@ -14,99 +14,20 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from contam.auditing.alterations import is_image
+from contam.auditing.layer_tables import LayerTable, TableCells
 from contam.batch import Batch, Domain
 from contam.data.object_removal import border_statistics, has_border
 from contam.inputs.input_set import InputSet
-from contam.measures.class_means import ClassMeans, rank_within_class
-from contam.measures.class_profiles import Profile
-from contam.measures.selectivity import selectivity
-from contam.models.hooks import LayerError, forward_once
+from contam.measures.class_means import rank_within_class
+from contam.models.hooks import LayerError
 from contam.models.normalization import without_running_statistics
-from contam.models.observe import Observation, Observer, layers_of
+from contam.models.observe import Observation, Observer
 from contam.models.preserve import evaluating
 from contam.rng import generator_for
 
-PARTS = 10
-"""Groups of examples with separate class means, from which intervals are made."""
-FEWEST_PARTS = 4
-"""Groups where tables are large."""
-LARGE_TABLE = 2**26
-"""Numbers in the class means of one pass above which there are fewer groups."""
-LARGEST_TABLE = 2**27
-"""Numbers in the class means of one pass above which domains have no separate means."""
-LISTED = 100
-"""Classes up to which every class has a row in tables, also one without examples."""
-MOST_CLASS_MEANS = 23_000_000
-"""Classes times neurons in the tables of one pass, at most; ResNet-50 has as many on ImageNet."""
 OUT_OF_MEMORY = (
     "memory runs out on a single example; use a machine with more memory, or smaller inputs"
 )
-
-
-@dataclass(frozen=True, eq=False)
-class LayerTable:
-    """Class means of a layer's activations and of its activation rates."""
-
-    means: ClassMeans
-    rate_sums: Float[Tensor, "classes neurons"]
-    """Summed shares of positive activations of the examples of each class."""
-
-    @classmethod
-    def empty(cls, classes: int, neurons: int, *, parts: int = 1, domains: int = 1) -> "LayerTable":
-        """Return a table without examples."""
-        means = ClassMeans(classes, neurons, parts=parts, domains=domains)
-        return cls(means, torch.zeros(classes, neurons, dtype=torch.float64))
-
-    @property
-    def neurons(self) -> int:
-        """Number of neurons."""
-        return self.rate_sums.shape[1]
-
-    @property
-    def finite(self) -> bool:
-        """Whether every activation was finite."""
-        return bool(self.means.sums.sum().isfinite() and self.means.squares.sum().isfinite())
-
-    @property
-    def profile(self) -> Profile:
-        """Means and rates of the classes that have examples."""
-        counts = self.means.counts
-        present = counts > 0
-        per_class = counts[present][:, None]
-        rates = (self.rate_sums[present] / per_class).clamp(0, 1)
-        return Profile(self.means.sums[present] / per_class, rates, counts[present])
-
-    @property
-    def selectivity(self) -> Float[Tensor, " neurons"]:
-        """Eq. 61 on the classes that have examples; nan for fewer than two.
-
-        Class means below zero count as zero, because the ratio has a pole for GELU neurons.
-        """
-        means = self.profile.means
-        if len(means) < 2:
-            return means.new_full(means.shape[1:], torch.nan)
-        return selectivity(means.clamp(min=0))
-
-    @property
-    def rate(self) -> Float[Tensor, " neurons"]:
-        """Share of positive activations over all examples."""
-        return self.rate_sums.sum(dim=0) / self.means.counts.sum()
-
-    def update(
-        self, moments: Float[Tensor, "batch 2 neurons"], y: Tensor, part: Tensor, domain: Tensor
-    ) -> None:
-        """Add a batch of mean activations and activation rates."""
-        means, rates = moments.detach().cpu().unbind(1)
-        self.means.update(means, y, part=part, domain=domain)
-        self.rate_sums.index_add_(0, y, rates.double())
-
-    def merged(self, other: "LayerTable | None") -> "LayerTable":
-        """Return a table of the examples of both, in one part and one domain."""
-        means, rates = self.means.pooled(), self.rate_sums.clone()
-        if other is not None:
-            means.merge(other.means.pooled())
-            rates += other.rate_sums
-        return LayerTable(means, rates)
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,13 +202,13 @@ class _Accumulator:
         if keep.by_domain:
             origin = torch.cat([part.cpu() for part in _domain_indices(sample.domain)])
             origin = origin.unique(return_inverse=True)[1]
-        self.groups = _Groups(labels, size, origin, counted)
+        self.groups = TableCells(labels, size, origin, counted)
         chosen = torch.zeros(len(y), dtype=torch.bool)
         chosen[subset] = True
         among = torch.zeros_like(y)
         if len(subset):
             among[subset] = y[subset].unique(return_inverse=True)[1]
-        self.subset = _Groups(among, int(among.max()) + 1, y * 0, chosen)
+        self.subset = TableCells(among, int(among.max()) + 1, y * 0, chosen)
         self.rows = keep.rows[keep.rows < len(y)]
         self.scored = keep.scored[keep.scored < len(y)]
         self.done = 0
@@ -402,102 +323,6 @@ class _Accumulator:
         )  # fmt: skip
 
 
-class _Groups:
-    """Where the class means of each example are added.
-
-    Args:
-        label: row of the table for each example.
-        classes: number of rows.
-        domain: domain of each example.
-        chosen: the examples that count; None for all.
-    """
-
-    def __init__(
-        self, label: Tensor, classes: int, domain: Tensor, chosen: Tensor | None = None
-    ) -> None:
-        self.label, self.classes, self.domain, self.chosen = label, classes, domain, chosen
-        # Examples in the order of their classes go to the parts in turn.
-        counted = torch.arange(len(label)) if chosen is None else chosen.nonzero().flatten()
-        self.part = torch.zeros_like(label)
-        self.part[counted[label[counted].argsort(stable=True)]] = torch.arange(len(counted))
-
-    def shape(self, neurons: int) -> tuple[int, int]:
-        """Return how many domains and parts fit in memory."""
-        domains = int(self.domain.max()) + 1
-        if domains > 1 and domains * FEWEST_PARTS * self.classes * neurons > LARGEST_TABLE:
-            domains = 1
-        return domains, min(
-            PARTS, max(FEWEST_PARTS, LARGE_TABLE // max(1, domains * self.classes * neurons))
-        )
-
-    def add(self, table: LayerTable, moments: Tensor, here: slice) -> None:
-        """Add a batch of examples to a table."""
-        domains, parts = table.means.cell_counts.shape[:2]
-        label, part, domain = self.label[here], self.part[here] % parts, self.domain[here]
-        if self.chosen is not None:
-            inside = self.chosen[here]
-            if not inside.any():
-                return
-            moments = moments[inside.to(moments.device)]
-            label, part, domain = label[inside], part[inside], domain[inside]
-        table.update(moments, label, part, domain if domains > 1 else domain * 0)
-
-
-def table_rows(
-    own: Int[Tensor, " n"], others: Sequence[Int[Tensor, " m"]], *, classes: int, most: int
-) -> Int[Tensor, " classes"]:
-    """Return the row of each class in tables of class means, -1 for classes without one.
-
-    Classes that do not occur have no row. If more than `most` occur, the classes with the most
-    examples in both the ID set and the OOD sets have one.
-
-    Args:
-        own: class indices of the ID set.
-        others: class indices of each OOD set.
-        classes: number of classes.
-        most: maximum number of rows.
-
-    Source: ours, since few of many classes occur in an audit.
-
-    >>> table_rows(torch.tensor([3, 3, 1, 5]), [torch.tensor([3, 5])], classes=7, most=2).tolist()
-    [-1, -1, -1, 0, -1, 1, -1]
-    """
-    known = torch.bincount(own, minlength=classes)
-    new = torch.zeros_like(known)
-    for y in others:
-        new += torch.bincount(y, minlength=classes)
-    order = known.argsort(descending=True, stable=True)
-    if others:
-        both = torch.minimum(known, new)
-        order = order[both[order].argsort(descending=True, stable=True)]
-    chosen = order[(known + new)[order] > 0][: max(2, most)].sort().values
-    rows = torch.full((classes,), -1)
-    rows[chosen] = torch.arange(len(chosen))
-    return rows
-
-
-def count_neurons(model: nn.Module, sample: InputSet, layers: Sequence[str]) -> int:
-    """Return the number of neurons of these layers together; 0 if a layer can't be observed.
-
-    Args:
-        model: the network.
-        sample: the data set, of which the first example is shown.
-        layers: names of the layers.
-
-    >>> model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2))
-    >>> zeros = torch.zeros(1).long()
-    >>> data = InputSet("meadow", Domain("meadow", Batch(torch.ones(1, 2), zeros, zeros)))
-    >>> count_neurons(model, data, ["1"])
-    4
-    """
-    batch = next(iter(sample.domain.batches(1)))
-    try:
-        observation = Observer(model, layers, "moments")(batch)
-    except ValueError:
-        return 0
-    return sum(moments.shape[2] for moments in observation.layers.values())
-
-
 def _within(rows: Tensor, here: slice) -> Tensor:
     """The rows that lie in a slice, counted from its start."""
     first, last = torch.searchsorted(rows, torch.tensor([here.start, here.stop])).tolist()
@@ -543,46 +368,6 @@ def _observe(
 
 def _changing(layer: str, where: str) -> str:
     return f"Layer {layer} is left out: it does not run in the same way on all batches of {where}."
-
-
-def running_layers(model: nn.Module, sample: InputSet) -> tuple[str, ...]:
-    """Return all activations of a network in the order in which they run on the first example.
-
-    Args:
-        model: the network.
-        sample: the data set.
-
-    >>> model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2))
-    >>> zeros = torch.zeros(1).long()
-    >>> data = InputSet("meadow", Domain("meadow", Batch(torch.ones(1, 2), zeros, zeros)))
-    >>> running_layers(model, data)
-    ('1',)
-    """
-    first = next(iter(sample.domain.batches(1))).x
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    return tuple(layers_of(model, first.to(device)))
-
-
-def layers_with_positions(model: nn.Module, x: Tensor, layers: Sequence[str]) -> list[str]:
-    """Return the layers that give maps (batch, channels, height, width) of several positions.
-
-    Args:
-        model: the network.
-        x: one example as a batch.
-        layers: names of layers that run.
-
-    >>> from torch import nn
-    >>> model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
-    >>> layers_with_positions(model, torch.rand(1, 3, 8, 8), ["1", "2"])
-    ['1']
-    """
-
-    def shape_of(output: Tensor) -> Tensor:
-        return torch.tensor([[*output.shape[1:]]])
-
-    _, recorder = forward_once(model, x, list(layers), shape_of)
-    shapes = {name: shape[0].tolist() for name, shape in recorder.outputs.items()}
-    return [name for name in layers if len(shapes[name]) == 3 and max(shapes[name][1:]) > 1]
 
 
 def balanced(y: Int[Tensor, " n"], most: int, *, seed: int, purpose: str) -> Int[Tensor, " some"]:

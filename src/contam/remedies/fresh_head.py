@@ -50,6 +50,5 @@ def fit_linear_head(
     [0, 1]
     """
     probe = fit_probe(x, y, probe_recipe([x], WITHIN_BUDGET, classes=classes), classes=classes)
-    weight = probe.weight.double() / probe.scale.double()
-    bias = probe.bias.double() - weight @ probe.mean.double()
+    weight, bias = probe.double().head()
     return LinearHead(weight.float(), bias.float().clamp(min=LOWEST_BIAS))

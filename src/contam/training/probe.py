@@ -56,6 +56,22 @@ class Probe:
         """Return the logits."""
         return F.linear((features - self.mean) / self.scale, self.weight, self.bias)
 
+    def head(self) -> tuple[Float[Tensor, "classes width"], Float[Tensor, " classes"]]:
+        """Return the weight and the bias of the same classifier of features as they are.
+
+        >>> two, zero = torch.full((1,), 2.0), torch.zeros(1)
+        >>> weight, bias = Probe(torch.tensor([[3.0]]), zero, mean=two, scale=two).head()
+        >>> weight.item(), bias.item()
+        (1.5, -3.0)
+        """
+        weight = self.weight / self.scale
+        return weight, self.bias - weight @ self.mean
+
+    def double(self) -> "Probe":
+        """Return the probe in double precision."""
+        parts = (self.weight, self.bias, self.mean, self.scale)
+        return Probe(*(part.double() for part in parts))
+
 
 @dataclass(frozen=True)
 class Minibatches:
@@ -261,7 +277,7 @@ def fit_probe(
     1.0
     """
     classes = _checked(features, y, classes)
-    x = features.float()
+    x = features.detach().float()
     mean, scale = torch.zeros_like(x[0]), torch.ones_like(x[0])
     if recipe.standardize:
         mean, spread = x.mean(dim=0), x.std(dim=0, correction=0)
@@ -469,8 +485,8 @@ def _at_once(
     width, rows = x.shape[1], torch.arange(len(x), device=x.device)
 
     def split(parameters: np.ndarray) -> tuple[Tensor, Tensor]:
-        weight = torch.from_numpy(parameters).to(x)
-        return weight[:-classes].view(classes, width), weight[-classes:]
+        flat = torch.from_numpy(parameters).to(x)
+        return flat[:-classes].view(classes, width), flat[-classes:]
 
     def risk_and_gradient(parameters: np.ndarray, penalty: float) -> tuple[float, np.ndarray]:
         weight, bias = split(parameters)
@@ -490,7 +506,7 @@ def _at_once(
             options={"maxiter": recipe.iterations, "maxfun": 2 * recipe.iterations,
                      "gtol": 1e-7, "ftol": 1e-13},
         ).x  # fmt: skip
-        weight, bias = split(parameters.copy())
+        weight, bias = split(parameters)
         original = weight if basis is None else weight @ basis
         yield original.float(), bias.float()
 

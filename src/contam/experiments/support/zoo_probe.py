@@ -85,10 +85,10 @@ def fit_head(
         score=score,
         seed=seed,
     )
-    weight = probe.weight / probe.scale
+    weight, bias = probe.head()
     with torch.no_grad():
         model.head.weight.copy_(weight)
-        model.head.bias.copy_(probe.bias - weight @ probe.mean)
+        model.head.bias.copy_(bias)
 
 
 def _features(encoder: nn.Module, domain: Domain, store: Run, part: str) -> Iterator[Tensor]:

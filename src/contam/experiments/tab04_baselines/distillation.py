@@ -89,10 +89,10 @@ def _with_probe(
         features, _labels(inner), FullBatch(penalties=PENALTIES), classes=len(benchmark.classes),
         validation=(validation, _labels(held_out)),
     )  # fmt: skip
+    weight, bias = probe.head()
     with torch.no_grad():
-        weight = probe.weight / probe.scale
         network.head.weight.copy_(weight)
-        network.head.bias.copy_(probe.bias - weight @ probe.mean)
+        network.head.bias.copy_(bias)
     measured = evaluate(network, benchmark, method=cell.method.name)
     rows = [{"step": stage.step} | row for row in measured]
     cost = {"what": "cost", "seconds": timed.seconds_per_step() * stage.step}
