@@ -54,6 +54,8 @@ def demo(
         for run in runs:
             print_claims(run)
         write_page(runs, page)
+    if quick:
+        print("these networks are too small for most claims; 'contam demo' judges the claims")
     print(f"{time.monotonic() - start:.0f} s; open {page.resolve().as_uri()} in a browser")
     return 0
 

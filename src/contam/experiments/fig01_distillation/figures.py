@@ -260,4 +260,4 @@ def summarize(run: Run) -> str:
     scores = f"Score on ID images: {means('id')}; on shifted images: {means('ood')}."
     if not Config.model_validate(run.config).distill:
         return scores
-    return f"{scores} The student learned its teacher's features, without labels."
+    return f"{scores} The student was trained to match its teacher's features, without labels."
