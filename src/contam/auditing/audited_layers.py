@@ -18,6 +18,7 @@ def count_neurons(model: nn.Module, sample: InputSet, layers: Sequence[str]) -> 
         sample: the data set, of which the first example is shown.
         layers: names of the layers.
 
+    >>> from contam.batch import Batch, Domain
     >>> model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2))
     >>> zeros = torch.zeros(1).long()
     >>> data = InputSet("meadow", Domain("meadow", Batch(torch.ones(1, 2), zeros, zeros)))
@@ -39,6 +40,7 @@ def running_layers(model: nn.Module, sample: InputSet) -> tuple[str, ...]:
         model: the network.
         sample: the data set.
 
+    >>> from contam.batch import Batch, Domain
     >>> model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2))
     >>> zeros = torch.zeros(1).long()
     >>> data = InputSet("meadow", Domain("meadow", Batch(torch.ones(1, 2), zeros, zeros)))
