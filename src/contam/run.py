@@ -11,7 +11,7 @@ place first and entered in `run.json` last. A process that is killed at any poin
 folder, and the same command resumes the run.
 
 When several processes compute one run, only the main process writes. `Run.write` waits until the
-part is written before it returns in the other processes.
+part is written before it returns in the other processes; if it can't be written, all of them stop.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ from contam.atomic_files import UNFINISHED, explain_errors, write_atomically
 from contam.session import Session, current_commit, this_session, versions
 from contam.text_files import read_json
 from contam.theory.features import LARGEST
-from contam.training.distributed import barrier, rank
+from contam.training.distributed import rank, together
 
 FORMAT = 1
 DIGEST = "sha256"
@@ -126,11 +126,16 @@ class Run:
         """
         values = config.model_dump(mode="json")
         folder = cls.place(root, experiment, config)
-        if rank() > 0:
-            barrier()
-            run = cls(folder, _read_manifest(folder), None, follows=True)
-            barrier()
-            return run
+        run = None
+        with together():
+            if rank() == 0:
+                run = cls._start(folder, experiment, values, wait)
+        with together():  # Parts may be added when all processes have read the manifest.
+            return run or cls(folder, _read_manifest(folder), None, follows=True)
+
+    @classmethod
+    def _start(cls, folder: Path, experiment: str, values: dict[str, Any], wait: bool) -> "Run":
+        """Create or resume a run, and lock it."""
         with explain_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock", blocking=wait)
@@ -165,8 +170,6 @@ class Run:
         except BaseException:
             lock.release()
             raise
-        barrier()  # The other processes may read the manifest now.
-        barrier()  # They have read it; parts may be added now.
         return run
 
     @classmethod
@@ -315,22 +318,22 @@ class Run:
         >>> run.read("seed0"), run.arrays("seed0")
         ([{'loss': None}], {'weight': tensor([1., 1.])})
         """
-        lines = "".join(json.dumps(_plain(record)) + "\n" for record in records).encode()
-        files = {_table(part): lines}
-        if arrays is not None:
-            files[_arrays(part)] = to_safetensors(_contiguous(arrays))
-        for path, content in files.items():
-            self._put(self.folder / path, content)
-        for path, content in files.items():
-            self._manifest.files[path] = Written(
-                sha256=hashlib.sha256(content).hexdigest(), bytes=len(content)
-            )
-        self._save_manifest()
-        if not self._follows:
-            checkpoint = self._checkpoint_path(part)
-            checkpoint.unlink(missing_ok=True)
-            shutil.rmtree(checkpoint.with_suffix(""), ignore_errors=True)
-        barrier()
+        with together():
+            lines = "".join(json.dumps(_plain(record)) + "\n" for record in records).encode()
+            files = {_table(part): lines}
+            if arrays is not None:
+                files[_arrays(part)] = to_safetensors(_contiguous(arrays))
+            for path, content in files.items():
+                self._put(self.folder / path, content)
+            for path, content in files.items():
+                self._manifest.files[path] = Written(
+                    sha256=hashlib.sha256(content).hexdigest(), bytes=len(content)
+                )
+            self._save_manifest()
+            if not self._follows:
+                checkpoint = self._checkpoint_path(part)
+                checkpoint.unlink(missing_ok=True)
+                shutil.rmtree(checkpoint.with_suffix(""), ignore_errors=True)
 
     def read(self, part: str) -> list[dict[str, Any]]:
         """Read the records of a part.
@@ -456,9 +459,9 @@ class Run:
 
     def finish(self) -> None:
         """Mark the run as finished, after every part is written."""
-        self._manifest.finished = True
-        self._save_manifest()
-        barrier()
+        with together():
+            self._manifest.finished = True
+            self._save_manifest()
 
     def _checkpoint_path(self, part: str) -> Path:
         return self.folder / "checkpoints" / f"{_named(part)}.safetensors"

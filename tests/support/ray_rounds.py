@@ -73,9 +73,10 @@ def two_nodes() -> Iterator[str]:
         for node in reversed(nodes):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(node.pid, signal.SIGTERM)
+        end = time.monotonic() + 2  # most nodes do not stop at a signal
         for node in reversed(nodes):
             with contextlib.suppress(subprocess.TimeoutExpired):
-                node.wait(10)
+                node.wait(max(0.0, end - time.monotonic()))
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(node.pid, signal.SIGKILL)
             node.wait()

@@ -165,8 +165,8 @@ def test_the_slurm_script_starts_ray_on_all_nodes_and_the_sweep_on_the_first(nod
 @pytest.mark.slow
 def test_no_finished_run_is_lost_or_done_twice_when_processes_are_killed():
     """A worker is killed, then the driver, and so on; `support.ray_rounds` runs any number."""
-    command = [sys.executable, "-m", "support.ray_rounds", "--rounds", "6"]
+    command = [sys.executable, "-m", "support.ray_rounds", "--rounds", "4"]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     killed = re.findall(r"round (\d+): (worker|driver) killed", done.stdout)
-    assert killed == [(str(k + 1), ("worker", "driver")[k % 2]) for k in range(6)]
+    assert killed == [(str(k + 1), ("worker", "driver")[k % 2]) for k in range(4)]

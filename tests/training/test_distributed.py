@@ -88,8 +88,8 @@ def test_a_single_process_needs_no_process_group():
     assert group.join(network) is network
     assert group.all_reduce(values) is values
     code = (
-        "import sys, torch; from contam.training.distributed import ProcessGroup, barrier\n"
-        "barrier(); ProcessGroup().join(torch.nn.Linear(2, 2))\n"
+        "import sys, torch; from contam.training.distributed import ProcessGroup, together\n"
+        "with together(): ProcessGroup().join(torch.nn.Linear(2, 2))\n"
         "assert 'accelerate' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -152,4 +152,28 @@ def test_a_run_locked_by_another_process_stops_all_processes(tmp_path):
             check=False, capture_output=True, text=True, env=ONE_THREAD, timeout=900,
         )  # fmt: skip
     assert done.returncode != 0
-    assert "another process is writing this run" in done.stderr
+    assert done.stderr.count("another process is writing this run") == 1
+    # The other process ends by itself, or at the signal that the launcher sends first.
+    assert "SIGKILL" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_part_that_can_not_be_written_stops_all_processes(tmp_path):
+    """The disk of the first process is full when it writes the first part."""
+    code = (
+        "import sys; from contam import run; from contam.cli import main\n"
+        "def full(path, content, **_):\n"
+        "    if 'tables' in str(path): raise OSError(28, 'No space left on device')\n"
+        "    whole(path, content, **_)\n"
+        "whole, run.write_atomically = run.write_atomically, full\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    (tmp_path / "full.py").write_text(code)
+    command = ["run", "simulation", "smoke", "--out", str(tmp_path / "runs")]
+    done = subprocess.run(
+        [*TORCHRUN, str(tmp_path / "full.py"), *command],
+        check=False, capture_output=True, text=True, env=ONE_THREAD, timeout=900,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert done.stderr.count("No space left on device") == 1
+    assert "SIGKILL" not in done.stderr

@@ -5,7 +5,8 @@ Everything else is the same in all processes, so all of them compute the same ne
 """
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,13 +34,39 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0")) if processes() > 1 else 0
 
 
-def barrier() -> None:
-    """Wait until all processes have reached this point; a single process does not wait.
+class OtherProcessError(ValueError):
+    """Another process of the group has failed, and says why."""
 
-    >>> barrier()
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Leave the block when all processes have left it; where one fails, all of them stop.
+
+    Without this, the others would wait for it until the launcher kills them.
+
+    Raises:
+        OtherProcessError: another process has failed in this block.
+
+    >>> with together():
+    ...     print("alone")
+    alone
     """
-    if processes() > 1:
-        _accelerator().wait_for_everyone()
+    try:
+        yield
+    except Exception:
+        if processes() > 1:
+            _failures(1)
+        raise
+    if processes() > 1 and _failures(0):
+        raise OtherProcessError("stopped, since another process failed; it says why")
+
+
+def _failures(own: int) -> int:
+    """How many processes failed."""
+    accelerator = _accelerator()
+    count = accelerator.reduce(torch.tensor(own, device=accelerator.device), reduction="sum")
+    assert isinstance(count, Tensor)
+    return int(count)
 
 
 class ProcessGroup:
