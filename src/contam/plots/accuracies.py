@@ -12,7 +12,7 @@ import altair as alt
 
 from contam.plots.alt_text import FEW, clouds, describe
 from contam.plots.figure import Panel, Row, Rows, panel, records
-from contam.plots.style import axis, finite, legend_above, legend_below, tooltip
+from contam.plots.style import ROWS, axis, finite, legend_above, legend_below, tooltip
 
 HEIGHT = 300
 TICKS = (
@@ -99,7 +99,7 @@ def accuracies(
     legend = legend_above(series[1], names, axis_title=y[1])
     color = alt.Color("series:N", scale=alt.Scale(domain=names), legend=legend)
     shape = alt.Shape("series:N", scale=alt.Scale(domain=names), legend=legend)
-    base = alt.Chart().encode(**at)
+    base = alt.Chart(ROWS).encode(**at)
     layers = _references(line, {"x": x[0], "y": y[0]}, scale, at, (right, top)) if data else []
     if any(model["pair"] is not None for model in data):
         pairs = base.transform_filter("isValid(datum.pair)").encode(detail="pair:N")
@@ -117,7 +117,7 @@ def accuracies(
     ]
     marks = base.mark_point(filled=True, size=70 if len(data) <= 60 else 30, opacity=0.85)
     layers.append(marks.encode(color=color, shape=shape, tooltip=tooltips))
-    chart = alt.layer(*layers, data=alt.Data(values=_clipped(data, right, top)))
+    chart = alt.layer(*layers, data=ROWS)
     facts = [
         f"{model['name'] if name else model['series']}: {model['x_says']}, {model['y_says']}"
         for model in models
@@ -129,7 +129,7 @@ def accuracies(
         ]
         facts = clouds([share for share in shares if None not in (share["x"], share["y"])])
     said = describe("Scatter plot", title, facts, axes=(x[1], y[1]))
-    return panel(chart, title, said, wide=wide, height=HEIGHT)
+    return panel(chart, _clipped(data, right, top), title, said, wide=wide, height=HEIGHT)
 
 
 def _placed(row: Row, fields: Mapping[str, str], scale: str) -> dict[str, Any]:

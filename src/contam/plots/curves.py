@@ -14,6 +14,7 @@ from contam.plots.figure import Panel, Row, Rows, panel, records
 from contam.plots.style import (
     HEIGHT,
     NUMBER_LABEL,
+    ROWS,
     SMALL,
     axis,
     dashes,
@@ -77,7 +78,7 @@ def lines(
     if "x" not in log:
         across["scale"] = alt.Scale(zero=False)
     up = axis(y[1], vertical=True, log=_values(data, "y", "low", "high") if "y" in log else ())
-    base = alt.Chart(alt.Data(values=data)).encode(x=alt.X("x:Q", **across), color=color)
+    base = alt.Chart(ROWS).encode(x=alt.X("x:Q", **across), color=color)
     curve = base.mark_line(strokeWidth=2.2).encode(y=alt.Y("y:Q", **up), strokeDash=dash)
     # Dots carry the tooltips. They are invisible, unless they were requested or a curve is one dot.
     visible = points or any(len(curve) == 1 for curve in curves.values())
@@ -98,7 +99,7 @@ def lines(
         band = base.mark_area(opacity=0.16, tooltip=None)
         layers.insert(0, band.encode(y=alt.Y("low:Q", **up), y2="high:Q"))
     description = describe("Line chart", title, alt_text.curves(data), axes=(x[1], y[1]))
-    return panel(alt.layer(*layers), title, description, wide=wide)
+    return panel(alt.layer(*layers), data, title, description, wide=wide)
 
 
 def histogram(
@@ -143,7 +144,7 @@ def histogram(
             {"series": name, "from": float(start), "to": float(end), "share": float(share)}
             for start, end, share in zip(edges[:-1], edges[1:], shares, strict=True)
         ]
-    # A step holds from its place to the next one, so the last bin is description again at its end.
+    # A step holds from its place to the next one, so the last bin is repeated at its end.
     steps = []
     for name, bins in groupby(rows, key=lambda row: row["series"]):
         steps += [{"series": name, "x": bin_["from"], "y": bin_["share"]} for bin_ in bins]
@@ -151,7 +152,7 @@ def histogram(
     names = list(samples)
     legend = legend_above(series, names, axis_title=y, stroke=True)
     scale = alt.Scale(domain=names)
-    base = alt.Chart(alt.Data(values=steps)).encode(
+    base = alt.Chart(ROWS).encode(
         x=alt.X("x:Q", **axis(x), scale=alt.Scale(zero=False, nice=False)),
         y=alt.Y("y:Q", **axis(y, vertical=True, label_format="~%"), stack=None),
         color=alt.Color("series:N", scale=scale, legend=legend),
@@ -167,7 +168,7 @@ def histogram(
     chart = alt.layer(*layers)
     facts = alt_text.samples({name: np.ravel(sample) for name, sample in samples.items()})
     description = describe("Histogram", title, facts, axes=(x, y))
-    return panel(chart, title, description, wide=wide, height=height, small=small), rows
+    return panel(chart, steps, title, description, wide=wide, height=height, small=small), rows
 
 
 def _curves(

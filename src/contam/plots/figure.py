@@ -93,6 +93,7 @@ def over_seeds(rows: Rows, keys: Sequence[str], value: str) -> list[dict[str, An
 
 def panel(
     chart: Any,
+    data: Sequence[Row],
     title: str,
     description: str,
     *,
@@ -104,7 +105,8 @@ def panel(
     """Make a panel of an Altair chart that is as wide as its container.
 
     Args:
-        chart: Altair chart.
+        chart: Altair chart of `contam.plots.style.ROWS`.
+        data: Rows that its marks show.
         title: Title of the panel.
         description: Alternative text.
         wide: See `Panel`.
@@ -113,11 +115,12 @@ def panel(
         small: See `Panel`.
 
     >>> import altair
-    >>> bar = altair.Chart(altair.Data(values=[{"y": 1}])).mark_bar().encode(y="y:Q")
-    >>> panel(bar, "One bar", "A bar of height 1.", wide=False).chart["width"]
+    >>> from contam.plots.style import ROWS
+    >>> bar = altair.Chart(ROWS).mark_bar().encode(y="y:Q")
+    >>> panel(bar, [{"y": 1}], "One bar", "A bar of height 1.", wide=False).chart["width"]
     'container'
     """
     spec = chart.properties(width="container", height=height).to_dict(validate=False)
     spec.pop("config", None)
-    spec["description"] = description
+    spec |= {"data": {"values": data}, "description": description}
     return Panel(title, description, chart=spec, wide=wide, least_width=least_width, small=small)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from contam.plots.alt_text import describe
 from contam.plots.figure import Panel, panel
-from contam.plots.style import LINE, SPLIT_LABEL, column_labels, tooltip, wrap
+from contam.plots.style import LINE, ROWS, SPLIT_LABEL, column_labels, tooltip, wrap
 
 SIDE = 96
 """Pixels of a tile's longer side on the page; a smaller picture is enlarged by whole numbers."""
@@ -137,7 +137,7 @@ def heat_maps(
         labelOverlap=False, ticks=False, grid=False, domain=False,
     )  # fmt: skip
     across = alt.Scale(range=[0, steps[0] * len(columns)], paddingInner=0, paddingOuter=0)
-    base = alt.Chart(alt.Data(values=data)).encode(
+    base = alt.Chart(ROWS).encode(
         x=alt.X("x:N", title=x or None, sort=list(head.values()), axis=top, scale=across),
         y=alt.Y("y:N", title=y or None, sort=list(label.values()), axis=side,
                 scale=alt.Scale(paddingInner=0, paddingOuter=0)),
@@ -171,6 +171,7 @@ def heat_maps(
     ]
     return panel(
         alt.layer(*layers),
+        data,
         title,
         describe("Heat maps", title, facts, axes=(x, y)),
         wide=wide,

@@ -12,6 +12,7 @@ from contam.plots.style import (
     LINE,
     NARROW,
     PALETTE,
+    ROWS,
     SPLIT_LABEL,
     axis,
     column_labels,
@@ -93,7 +94,7 @@ def bars(
         colors.append(alt.Color("series:N", scale=alt.Scale(domain=names), legend=legend))
         tooltips.insert(0, tooltip("series:N", series[1] or "series"))
     value = axis(y[1], vertical=not horizontal)
-    base = alt.Chart(alt.Data(values=data)).encode(*encoding)
+    base = alt.Chart(ROWS).encode(*encoding)
     layers = [base.mark_bar().encode(value_axis("y:Q", **value), *colors, tooltip=tooltips)]
     if any("low" in bar for bar in data):
         # The halo separates a whisker from a bar of nearly the same lightness.
@@ -101,7 +102,7 @@ def bars(
             layers.append(whisker.encode(value_axis("low:Q", **value), **{end: "high:Q"}))
     height = (18 * max(len(names), 1) + 14) * len(groups) if horizontal else HEIGHT
     description = describe("Bar chart", title, alt_text.groups(data), axes=(x[1], y[1]))
-    return panel(alt.layer(*layers), title, description, wide=wide, height=height)
+    return panel(alt.layer(*layers), data, title, description, wide=wide, height=height)
 
 
 def scatter(
@@ -167,7 +168,7 @@ def scatter(
         )
         tooltips.insert(1, tooltip("shape:N", shape[1] or "kind"))
     chart = (
-        alt.Chart(alt.Data(values=data))
+        alt.Chart(ROWS)
         .mark_point(opacity=0.75, size=28, strokeWidth=1.4)
         .encode(
             x=alt.X("x:Q", **axis(x[1], log=across if "x" in log and across else ())),
@@ -178,7 +179,7 @@ def scatter(
         )
     )
     description = describe("Scatter plot", title, alt_text.clouds(data), axes=(x[1], y[1]))
-    return panel(chart, title, description, wide=wide)
+    return panel(chart, data, title, description, wide=wide)
 
 
 def matrix(
@@ -239,7 +240,7 @@ def matrix(
         labelLimit=160, labelExpr=SPLIT_LABEL, labelLineHeight=LINE, ticks=False, grid=False,
         labelOffset={"condition": two_lines, "value": 0}, domain=False,
     )  # fmt: skip
-    base = alt.Chart(alt.Data(values=data)).encode(
+    base = alt.Chart(ROWS).encode(
         x=alt.X("x:N", title=x[1] or None, sort=list(label.values()), axis=top),
         y=alt.Y("y:N", title=y[1] or None, sort=list(beside.values()), axis=side),
     )
@@ -274,6 +275,7 @@ def matrix(
         ]  # fmt: skip
     return panel(
         alt.layer(cells, *written),
+        data,
         title,
         describe("Table of colored cells", title, facts, axes=(value[1],)),
         wide=wide,

@@ -7,7 +7,7 @@ import altair as alt
 from contam.plots import alt_text
 from contam.plots.alt_text import describe
 from contam.plots.figure import Panel, Rows, panel, records
-from contam.plots.style import axis, finite, legend_above, tooltip
+from contam.plots.style import ROWS, axis, finite, legend_above, tooltip
 
 
 def ranks(
@@ -46,7 +46,7 @@ def ranks(
         mark |= {"low": finite(place - half), "high": finite(place + half)}
         data.append(mark | ({"series": str(row[series[0]])} if series else {}))
     groups = [mark["group"] for mark in data]
-    base = alt.Chart(alt.Data(values=data)).encode(
+    base = alt.Chart(ROWS).encode(
         y=alt.Y(
             "group:N", title=name[1] or None, sort=groups,
             axis=alt.Axis(ticks=False, grid=False, labelLimit=260),
@@ -74,4 +74,4 @@ def ranks(
         axes=(rank[1], f"whiskers of {half:.3g}"),
     )  # fmt: skip
     chart = alt.layer(whiskers, marks)
-    return panel(chart, title, said, wide=wide, height=18 * max(len(groups), 1) + 14)
+    return panel(chart, data, title, said, wide=wide, height=18 * max(len(groups), 1) + 14)

@@ -16,6 +16,8 @@ PALETTE = {
 STROKE = {"symbolType": "stroke", "symbolSize": 500, "symbolStrokeWidth": 2.2}
 """Legend symbols of lines."""
 DASHES = ([1, 0], [7, 3], [2, 2], [9, 3, 2, 3], [12, 4], [4, 1], [1, 3])
+ROWS = alt.NamedData("rows")
+"""In place of the data while a chart is made; Altair copies data in every step."""
 HEIGHT = 240
 """Height of a plot in pixels, without its titles."""
 SMALL = 120
