@@ -16,24 +16,14 @@ ANOTHER_WORK = re.compile(r"[A-Z].* \(\d{4}\)")
 HEAVY = {
     "background_projection", "chest_xray", "conjecture_pretraining", "contamination_pairs",
     "coupling_family", "depth_optimizers", "difficulty_axis", "dominoes", "fig01_distillation",
-    "fig04_activation_rates", "fig05_selectivity", "fig06_heatmaps", "fig13_padded_cifar",
-    "fig13_padded_digits", "fig14_separability", "fig15_density", "joint_law", "phase_diagrams",
-    "remedy_effects", "tab04_baselines", "theory_remedies", "thm4_scaling",
+    "fig03_two_layer", "fig04_activation_rates", "fig05_selectivity", "fig06_heatmaps",
+    "fig13_padded_cifar", "fig13_padded_digits", "fig14_separability", "fig15_density", "joint_law",
+    "phase_diagrams", "remedy_effects", "tab04_baselines", "theory_remedies", "thm4_scaling",
 }  # fmt: skip
 """Experiments whose smoke preset alone takes more than a few seconds."""
 EACH = pytest.mark.parametrize(
     "experiment",
     [pytest.param(x, marks=pytest.mark.slow if x.name in HEAVY else ()) for x in EXPERIMENTS],
-    ids=lambda experiment: experiment.name,
-)
-LONG = HEAVY | {"fig03_two_layer"}
-"""Experiments that take more than a few seconds when they are done again and again."""
-EACH_AGAIN = pytest.mark.parametrize(
-    "experiment",
-    [
-        pytest.param(experiment, marks=pytest.mark.slow if experiment.name in LONG else ())
-        for experiment in EXPERIMENTS
-    ],
     ids=lambda experiment: experiment.name,
 )
 
@@ -77,7 +67,7 @@ def test_presets_start_with_the_largest_and_round_trip_through_yaml(experiment):
         assert config.model_validate(preset.model_dump(mode="json")) == preset
 
 
-@EACH_AGAIN
+@EACH
 def test_a_resumed_run_writes_the_same_bytes(experiment, shared_runs, tmp_path, monkeypatch):
     """Stop after every few stages, with a checkpoint at each report, and start again.
 

@@ -144,5 +144,5 @@ def test_the_error_on_many_neurons_is_that_without_the_constant_ones():
     few = noise(120, 90) + 0.6 * torch.nn.functional.one_hot(domain, 90)
     test = held_out(domain, share=0.5)
     # Constant neurons carry no information, but make the layer wide.
-    many = torch.cat([few, torch.ones(120, WIDE)], dim=1)
+    many = torch.cat([few, torch.ones(120, 120 * WIDE)], dim=1)
     assert 0 < domain_error(few, domain, test) == domain_error(many, domain, test)

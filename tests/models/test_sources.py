@@ -19,7 +19,7 @@ from torch import nn
 from contam.models import sources
 from contam.models.preparation import Preparation
 from contam.models.small import small_cnn
-from contam.models.sources import Source, load, with_blocks
+from contam.models.sources import Source, load, transform_of, with_blocks
 from contam.models.torchvision_import import import_torchvision
 
 needs_models = pytest.mark.skipif(
@@ -345,3 +345,11 @@ def test_a_missing_library_is_reported_in_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ValueError, match=r"timm .*pip install -e '\.\[models\]'"):
         load("timm:resnet50", seed=0)
+
+
+@needs_models
+@pytest.mark.parametrize(
+    "name", ["timm:resnet10t", "torchvision:regnet_y_400mf", "open_clip:RN50/openai"]
+)
+def test_the_preprocessing_is_that_of_the_whole_source(name):
+    assert transform_of(name) == load(name, seed=0).transform

@@ -360,7 +360,7 @@ def test_the_closed_form_takes_constant_features(constant):
 
 
 def test_an_optimum_in_the_span_of_the_examples_is_the_optimum():
-    x, y = in_classes(40, WIDE + 100, 4, seed=0)
+    x, y = in_classes(40, 40 * WIDE + 100, 4, seed=0)
     probe = fit_probe(x, y, FullBatch((1e-2,)))
     z = ((x - probe.mean) / probe.scale).double()
     logits = z @ probe.weight.double().T + probe.bias.double()

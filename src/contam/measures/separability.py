@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from contam.rng import generator_for
-from contam.training.probe import WIDE, in_span
+from contam.training.probe import in_span, is_wide
 
 MANY_NEURONS = 1024
 """Neurons above which their covariance is not computed, if there are fewer examples."""
@@ -142,7 +142,7 @@ def domain_error(
     fitted, judged = (
         torch.from_numpy(scaler.transform(some.numpy())) for some in (values[~test], values[test])
     )
-    if fitted.shape[1] > max(WIDE, len(fitted)):
+    if is_wide(fitted):
         fitted, basis = in_span(fitted)
         judged = judged @ basis.T
     classifier = LogisticRegression(max_iter=10_000).fit(fitted.numpy(), domain[~test].numpy())

@@ -7,7 +7,7 @@ import copy
 import importlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -113,6 +113,25 @@ def load(
         source = _BUILDERS[kind](name, model, checkpoint, download)
     source.encoder.eval()
     return source
+
+
+def transform_of(name: str) -> Callable[[Image.Image], Tensor]:
+    """Return the preprocessing of an encoder, if possible without drawing weights.
+
+    Args:
+        name: see `load`.
+
+    Raises:
+        ValueError: as `load`.
+
+    >>> transform_of("torchvision:resnet18").crop
+    224
+    """
+    if name.partition(":")[0] in _BUILDERS:
+        # Some networks compute with their weights while they are made.
+        with suppress(NotImplementedError), torch.device("meta"):
+            return load(name, seed=0).transform
+    return load(name, seed=0).transform
 
 
 def with_blocks(encoder: nn.Module, x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:

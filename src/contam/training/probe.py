@@ -23,8 +23,8 @@ from contam.training.schedule import warmup_cosine
 Labeled = tuple[Tensor, Tensor]
 """Features (examples, width), and their classes (examples,)."""
 
-WIDE = 4096
-"""Features above which an optimum is sought in the span of the examples, if these are fewer."""
+WIDE = 3
+"""Features for each example above which an optimum is sought in the span of the examples."""
 LEAST_SHRINKAGE = 1e-4
 """Shrinkage of the covariance at least, so that it can be inverted where features are constant."""
 SELECT_EVERY = 1000
@@ -180,8 +180,7 @@ def probe_recipe(
     >>> probe_recipe([torch.ones(30, 8)], WITHIN_BUDGET, classes=1000)
     Discriminant(standardize=True)
     """
-    # Of more neurons than examples, the span of the examples is used.
-    sizes = [len(x) * (min(x.shape) if x.shape[1] > WIDE else x.shape[1]) for x in features]
+    sizes = [len(x) * (len(x) if is_wide(x) else x.shape[1]) for x in features]
     fits = classes <= EXACT_CLASSES and max(sizes, default=0) * classes <= LARGEST_EXACT
     return exact if fits else Discriminant()
 
@@ -303,6 +302,15 @@ def fit_probe(
             best, highest = probe, value
     assert best is not None
     return best
+
+
+def is_wide(x: Float[Tensor, "examples width"]) -> bool:
+    """Return whether a linear fit takes less time in the span of the examples.
+
+    >>> is_wide(torch.ones(16, 64)), is_wide(torch.ones(16, 32))
+    (True, False)
+    """
+    return x.shape[1] > WIDE * len(x)
 
 
 def in_span(
@@ -479,7 +487,7 @@ def _at_once(
     """Yield the optimum for each penalty, starting from the previous optimum."""
     # In single precision the line search stops short of the optimum.
     x, basis = x.double(), None
-    if x.shape[1] > max(WIDE, len(x)):
+    if is_wide(x):
         # The optimum lies in the span of the examples, and L-BFGS does not depend on the basis.
         x, basis = in_span(x)
     width, rows = x.shape[1], torch.arange(len(x), device=x.device)

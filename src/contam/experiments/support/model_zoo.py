@@ -42,7 +42,7 @@ from contam.measures.accuracy import Hits
 from contam.models.batch_statistics import calibrate
 from contam.models.classifier import Classifier
 from contam.models.observe import observe
-from contam.models.sources import load, with_blocks
+from contam.models.sources import transform_of, with_blocks
 from contam.rng import seeded
 from contam.run import Run, RunError
 from contam.training.checkpointed import Training, checkpointed
@@ -244,8 +244,7 @@ class ModelZoo:
 
     def _transform(self, name: str) -> Transform:
         if name not in self._transforms:
-            own = load(name, seed=0).transform
-            self._transforms[name] = preprocessing(own, self.config)
+            self._transforms[name] = preprocessing(transform_of(name), self.config)
         return self._transforms[name]
 
     def _training(
