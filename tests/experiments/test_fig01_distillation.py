@@ -1,12 +1,16 @@
 """Figure 1 from published rows, runs and tables of standard models, without any training."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import pandas
 import pytest
 
+from contam.experiments.fig01_distillation.claims import ROBUSTNESS
 from contam.experiments.fig01_distillation.config import Config
 from contam.experiments.fig01_distillation.experiment import EXPERIMENT
-from contam.experiments.support.networks import Networks
+from contam.experiments.support.networks import ERM, Networks
 from contam.experiments.tab04_baselines.experiment import EXPERIMENT as BASELINES
 from contam.measures.published import figure_1
 from contam.run import Run
@@ -216,3 +220,20 @@ def test_every_row_of_tables_1_to_4_has_a_preset():
         for architecture in [row.name.split("-", 1)[-1].replace("/", "-")]
     }
     assert {(d, "ImageNet RN50" if a == "resnet50" else a, s) for d, a, s in pairs} == wanted
+
+
+@pytest.mark.parametrize(
+    ("gains", "holds"),
+    [((5.0, 6.0, 7.0), True), ((-5.0, -6.0, -7.0), False), ((6.0, 1.2, 13.7), None)],
+)
+def test_a_difference_between_networks_is_judged_where_the_seeds_decide_it(gains, holds):
+    """Of the last seeds, the signs agree with one processor and not with another."""
+    rows = [
+        {"network": name, "seed": seed, "robustness": value}
+        for seed, gain in enumerate(gains)
+        for name, value in (("student", 3.0 + gain), ("ERM", 3.0))
+    ]
+    statement = replace(ROBUSTNESS[ERM], given=None)
+    claim = statement.judge(SimpleNamespace(points=pandas.DataFrame(rows)))
+    assert claim.holds is holds
+    assert (claim.not_judged is None) == (holds is not None)
