@@ -116,6 +116,13 @@ def test_models_that_cannot_be_plotted_are_counted_in_the_title(share: float) ->
     assert "2 of 5 models" in " ".join(layer(panel, "point")[0]["encoding"]["x"]["title"])
 
 
+@pytest.mark.parametrize("line", [(), LINE])
+def test_every_model_has_its_mark_beside_a_line_with_points_of_its_own(line: Any) -> None:
+    """Marks have a label each, which legends and lines have not."""
+    shown = svg(plots.accuracies(MODELS, **AXES, **TEXT, line=line))
+    assert len(re.findall(r'aria-roledescription="(?:point|circle|symbol)"', shown)) == len(MODELS)
+
+
 def test_legend_names_the_line_its_band_and_the_diagonal() -> None:
     shown = svg(plots.accuracies(MODELS, **AXES, **TEXT, line=LINE))
     assert ">fit of standard models<" in shown

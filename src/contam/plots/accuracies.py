@@ -99,7 +99,7 @@ def accuracies(
     legend = legend_above(series[1], names, axis_title=y[1])
     color = alt.Color("series:N", scale=alt.Scale(domain=names), legend=legend)
     shape = alt.Shape("series:N", scale=alt.Scale(domain=names), legend=legend)
-    base = alt.Chart(ROWS).encode(**at)
+    base = alt.Chart().encode(**at)  # takes the rows from the chart of all layers
     layers = _references(line, {"x": x[0], "y": y[0]}, scale, at, (right, top)) if data else []
     if any(model["pair"] is not None for model in data):
         pairs = base.transform_filter("isValid(datum.pair)").encode(detail="pair:N")

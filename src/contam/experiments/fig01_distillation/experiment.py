@@ -132,8 +132,8 @@ EXPERIMENT = Experiment(
     name=NAME,
     title="Distillation: the same features on ID data, and much of the robustness gone",
     about="A student learns to copy the features of a robust teacher on ID images, without labels. "
-    "Both are as good on new ID images; on shifted ones the student is much worse, though better "
-    "than a standard network. The paper's tables are redrawn first; then teacher, student and "
+    "Both are as good on new ID images; on shifted ones the student is much worse. "
+    "The paper's tables are redrawn first; then teacher, student and "
     "standard networks are trained, by default on shapes whose backgrounds say nothing about them.",
     reproduces=("Fig. 1", "Tab. 1", "Tab. 2", "Tab. 3", "Tab. 4", "App. E.1", "App. E.2",
                 "App. E.3", "App. E.4"),
