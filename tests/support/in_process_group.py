@@ -1,5 +1,6 @@
 """Trainings of small networks, in one process or several: in_process_group.py FOLDER."""
 
+import atexit
 import os
 import sys
 from pathlib import Path
@@ -73,5 +74,8 @@ def trainings(folder: Path, parts: int = 1) -> dict[str, Tensor]:
 
 if __name__ == "__main__":
     out = Path(sys.argv[1])
+    left = out / f"{os.environ['RANK']} at the end"
+    # Handlers run in reverse order, so this one is the last.
+    atexit.register(lambda: left.write_text(str(torch.distributed.is_initialized())))
     halved = {f"halved {name}": tensor for name, tensor in trainings(out, parts=2).items()}
     save_file(trainings(out) | halved, out / f"{os.environ['RANK']}.safetensors")

@@ -4,13 +4,14 @@ Each process takes a part of every minibatch, and gradients are averaged in the 
 Everything else is the same in all processes, so all of them compute the same network.
 """
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -117,5 +118,10 @@ def _accelerator() -> "Accelerator":
             "in a clone of contam"
         ) from None
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    is_first = not distributed.is_initialized()
     # The precision is part of the recipe, so the launcher's settings don't change it.
-    return Accelerator(cpu=on_cpu or not torch.cuda.is_available(), mixed_precision="no")
+    accelerator = Accelerator(cpu=on_cpu or not torch.cuda.is_available(), mixed_precision="no")
+    if is_first:
+        # A thread of Gloo that still frees a tensor while Python ends would abort the process.
+        atexit.register(accelerator.state.destroy_process_group)
+    return accelerator
