@@ -6,6 +6,7 @@ Everything else is the same in all processes, so all of them compute the same ne
 
 import atexit
 import os
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
@@ -15,6 +16,9 @@ from torch import Tensor, distributed, nn
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+FREEING = 0.2
+"""Seconds in which a thread of Gloo frees its last tensors, which takes it a few milliseconds."""
 
 
 def processes() -> int:
@@ -122,6 +126,16 @@ def _accelerator() -> "Accelerator":
     # The precision is part of the recipe, so the launcher's settings don't change it.
     accelerator = Accelerator(cpu=on_cpu or not torch.cuda.is_available(), mixed_precision="no")
     if is_first:
-        # A thread of Gloo that still frees a tensor while Python ends would abort the process.
-        atexit.register(accelerator.state.destroy_process_group)
+        atexit.register(_leave, accelerator)
     return accelerator
+
+
+def _leave(accelerator: "Accelerator") -> None:
+    """Leave the process group before Python ends.
+
+    A thread of Gloo frees the tensors of the last collective after the process has its result. It
+    needs Python's lock for that, and aborts the process if Python ends while it waits. Networks
+    under DDP keep the thread alive even without the group, so it gets the lock here.
+    """
+    time.sleep(FREEING)
+    accelerator.state.destroy_process_group()
