@@ -2,7 +2,7 @@
 
 `effects.csv` is the table of the first figure of the experiment `remedy_effects`:
 
-    contam run remedy_effects laptop
+    contam run remedy_effects hour
     contam figures runs/remedy_effects-* --only 1 --format csv
 
 An audit takes its words about remedies from this table alone.

@@ -83,6 +83,7 @@ LAPTOP = FULL.model_copy(
     update={
         "hidden_layers": (1, 2, 3, 5),
         "mlp": replace(FULL.mlp, width=128, steps=300),
+        "vits": (2,),
         "resnet_width": 8,
         "vit_width": 32,
         "epochs": 8,
