@@ -8,6 +8,7 @@ from contam.experiment import NotJudged
 from contam.experiments.remedy_effects import (
     EXPERIMENT,
     FULL,
+    HOUR,
     LAPTOP,
     STATEMENTS,
     Config,
@@ -71,7 +72,8 @@ def test_an_effect_among_many_needs_a_smaller_p_value():
 
 
 def test_every_world_repair_and_change_is_in_the_experiment():
-    assert set(FULL.worlds) == set(LAPTOP.worlds) == set(WORLDS)
+    assert set(FULL.worlds) == set(HOUR.worlds) == set(WORLDS)
+    assert LAPTOP.model_copy(update={"worlds": HOUR.worlds}) == HOUR
     names = {arm.name for arm in ARMS}
     assert {name for name in CHANGES if name != "no change"} <= names
     assert FINE_TUNED in ARMS and PRETRAINED not in ARMS
