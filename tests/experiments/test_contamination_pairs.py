@@ -6,6 +6,7 @@ import torch
 
 from contam.experiment import NotJudged
 from contam.experiments.contamination_pairs import EXPERIMENT, FULL, Config
+from contam.experiments.contamination_pairs.claims import STATEMENTS
 from contam.experiments.contamination_pairs.config import TWO_LAYER, two_layer_setting
 from contam.experiments.contamination_pairs.results import (
     KNOWN,
@@ -13,6 +14,7 @@ from contam.experiments.contamination_pairs.results import (
     PARTS,
     PairResults,
     column,
+    correlated,
     predicted,
     reproduced,
     require_pairs,
@@ -96,6 +98,22 @@ def test_few_pairs_or_networks_that_did_not_learn_are_not_judged():
     results.networks["id"] = 0.1
     with pytest.raises(NotJudged, match="did not learn"):
         require_pairs(results)
+
+
+def test_a_correlation_is_judged_only_where_its_interval_leaves_no_doubt():
+    results = made_up("gates")
+    quantity = f"rank correlation with the mean gap: {MEASURES['loss']}"
+    (statement,) = (s for s in STATEMENTS if s.quantity == quantity)
+    assert correlated(results, "loss").high < 0.5
+    assert statement.judge(results).holds is False
+    noise = torch.rand(len(results.pairs), generator=torch.Generator().manual_seed(0)).numpy()
+    results.pairs["loss"] = results.pairs["gap"] + noise / 2
+    value = correlated(results, "loss")
+    assert value.low < 0.5 < value.high
+    claim = statement.judge(results)
+    assert claim.holds is None and "interval that contains 0.5" in claim.not_judged
+    results.pairs["loss"] = results.pairs["gap"]
+    assert statement.judge(results).holds is True
 
 
 @pytest.mark.slow

@@ -171,6 +171,15 @@ def correlated(
     )
 
 
+def agreement_of(results: PairResults, one: str, other: str) -> Correlation:
+    """Rank correlation of the gaps of two ways to block contamination, over the same networks.
+
+    Source: ours, two ways that block the same thing order the networks alike.
+    """
+    gaps = (column(results.of(way), "gap") for way in (one, other))
+    return rank_correlation(*gaps, groups=_groups(results.of(one), "setting"))
+
+
 def predicted(
     results: PairResults, part: str, way: str = MEAN, measures: Sequence[str] = (*MEASURES,)
 ) -> GapPrediction:
