@@ -88,7 +88,7 @@ def test_random_gaps_are_not_predicted_although_some_measure_fits_them():
 
 def test_few_pairs_or_networks_that_did_not_learn_are_not_judged():
     few = made_up("gates", FULL.model_copy(update={"families": (1,)}))
-    with pytest.raises(NotJudged, match="needs 8 pair settings, not 5"):
+    with pytest.raises(NotJudged, match="needs 10 pair settings, not 5"):
         require_pairs(few)
     small = made_up("gates", FULL.model_copy(update={"families": (1, 2)}))
     require_pairs(small, "setting")
