@@ -201,7 +201,7 @@ STATEMENTS = (
     _helps("stop gradient", "spurious",
            "No gradient outside the object helps a network that relies on the background", 10.0),
     _helps("batch-norm statistics", "corrupted",
-           "Batch-norm statistics of OOD images help against corruption", 5.0),
+           "Batch-norm statistics of OOD images help against corruption", 2.0),
     _helps("more training images", "undertrained", "More images help an undertrained network",
            10.0),
     _helps("training images of the shift", "contaminated",
