@@ -117,7 +117,7 @@ def _agreement(one: str, other: str, low: float = 0.8) -> Statement:
     return Statement(
         "What contamination costs does not depend on how it is blocked", "ours",
         f"rank correlation of the gaps: {BLOCKED[one]} and {BLOCKED[other]}",
-        _over_pairs(agreement), low,
+        _over_pairs(agreement), low=low,
     )  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def _correlation(measure: str, *, given: str | None = None, low: float) -> State
         "The measure predicts what contamination costs" if given is None else
         "The measure adds to what the loss predicts", "ours",
         f"rank correlation with the mean gap{more}: {MEASURES[measure]}",
-        _over_pairs(lambda r: _beyond(correlated(r, measure, given=given), low)), low,
+        _over_pairs(lambda r: _beyond(correlated(r, measure, given=given), low)), low=low,
     )  # fmt: skip
 
 
@@ -140,7 +140,7 @@ def _out_of_sample(part: str, low: float = 0.8) -> tuple[Statement, Statement]:
         Statement(
             "A measure that was chosen on other networks predicts what contamination costs", "ours",
             f"rank correlation of predicted and measured mean gap, {PARTS[part]} held out",
-            _over_pairs(lambda r: _beyond(predicted(r, part).correlation, low), part), low,
+            _over_pairs(lambda r: _beyond(predicted(r, part).correlation, low), part), low=low,
         ),
         Statement(
             "The prediction is better than those of shuffled pairs", "ours",
