@@ -90,8 +90,8 @@ def test_commands_of_a_page_run(page, reader, shared_runs, monkeypatch, capsys):
             assert f"\n{given[0]}:" in (ROOT / "Makefile").read_text("utf-8")
         if (command, *given) == ("make", "demo"):
             command, given = "contam", ["run", "fig03_two_layer", "laptop"]
-        # The laptop presets take minutes; smoke runs write the same kind of folder.
-        given = ["smoke" if word == "laptop" else word for word in given]
+        # These presets take minutes or an hour; smoke runs write the same kind of folder.
+        given = ["smoke" if word in ("laptop", "hour") else word for word in given]
         if command != "contam":
             continue
         given, _, into = " ".join(map(shlex.quote, given)).partition(" '>' ")
