@@ -49,7 +49,7 @@ FULL = Config()
 HOUR = FULL.model_copy(update={"training": WorldNetworks(pretraining=1500), "seeds": 5})
 """All worlds, in about half an hour on one core."""
 LAPTOP = HOUR.model_copy(update={"worlds": ("contaminated", "spurious", "corrupted")})
-"""Three of these worlds, with the same numbers, in three minutes a seed."""
+"""Three of these worlds, with the same numbers, in about three minutes a seed."""
 SMOKE = Config(
     training=WorldNetworks(
         recipe=Recipe(1e-2, 0.05, 30, epochs=1),
